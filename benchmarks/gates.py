@@ -34,9 +34,9 @@ from study.seeds import interval_of
 
 from kcm.cascade.evaluation import calls_saved_at
 from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
-from kcm.cascade.forms import GateInputs
-from kcm.cascade.forms import GateRows as FitRows
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate_kinds import GateInputs
+from kcm.cascade.gate_kinds import GateRows as FitRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named

@@ -24,9 +24,9 @@ from scipy.special import logsumexp
 
 from benchmarks.sequences import TaskSequence
 from kcm.bundle.runtime import logits
-from kcm.cascade.forms import GateRows
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate, tempered
+from kcm.cascade.gate_kinds import GateRows
 from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named

@@ -1,8 +1,8 @@
 """KAN-based collaboration of small and large models: the method, without Ray or MLflow.
 
-What a notebook needs is here by name, and imported when it is first used: `import kcm` itself takes no time. What needs
-Ray or MLflow is registered by packages that bring it: verbs, such as `kcm.run`, as entry points of the group
-`kcm.verbs`, and schemes of `kcm.load`, such as `models:`, as those of the group `kcm.schemes`.
+The names that a notebook needs are exported here and imported on first use: `import kcm` itself takes no time. Parts
+that need Ray or MLflow are registered by other packages as entry points: verbs such as `kcm.run` in the group
+`kcm.verbs`, and schemes of `kcm.load` such as `models:` in the group `kcm.schemes`.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        found = getattr(import_module(_MODULES[name]), name)
+        exported = getattr(import_module(_MODULES[name]), name)
     elif name == "__version__":
         from importlib.metadata import version
 
-        found = version("kcm-cascade")
+        exported = version("kcm-cascade")
     elif name.startswith("_") or (verb := _verbs().get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
         from kcm.extras import naming_extra
 
         with naming_extra(f"kcm.{name}"):
-            found = verb.load()
-    globals()[name] = found
-    return found
+            exported = verb.load()
+    globals()[name] = exported
+    return exported
 
 
 def __dir__() -> list[str]:

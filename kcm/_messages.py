@@ -1,6 +1,6 @@
-"""What libraries say in words alone: all matching of other people's error messages is here.
+"""Facts that libraries report only in words: all matching of other people's error messages is here.
 
-A version that words one differently fails in the tests of this module, and nowhere else.
+If a version words a message differently, only the tests of this module fail.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 StoreFault = Literal["no bucket", "expired", "refused", "denied", "no answer"]
 
-# As pyarrow (of Amazon's SDK) and obstore (of the server's own answer) write them.
+# The wording of pyarrow (Amazon's SDK) and of obstore (the server's own answer).
 _STORE_FAULTS: tuple[tuple[StoreFault, re.Pattern[str]], ...] = (
     ("no bucket", re.compile("NO_SUCH_BUCKET|NoSuchBucket")),
     ("expired", re.compile("EXPIRED_TOKEN|ExpiredToken|TokenRefreshRequired")),
@@ -22,14 +22,14 @@ _STATUS = re.compile(r"non-2xx status code: (\d+ [A-Za-z ]+)")
 
 
 def store_fault(error: BaseException) -> StoreFault | None:
-    """What is wrong with an object store, by pyarrow or obstore; None for anything else.
+    """The fault of an object store, from an error of pyarrow or obstore; None for anything else.
 
-    `refused` are credentials that are not known, `denied` is what known ones may not do.
+    `refused`: the credentials are unknown. `denied`: known credentials lack a permission.
     """
     return next((fault for fault, words in _STORE_FAULTS if words.search(str(error))), None)
 
 
 def status_of(error: BaseException) -> str | None:
-    """The status that a server answered with, by obstore, such as `503 Service Unavailable`."""
-    found = _STATUS.search(str(error))
-    return found[1].strip() if found else None
+    """The status of a server's answer, from an error of obstore, such as `503 Service Unavailable`."""
+    match = _STATUS.search(str(error))
+    return match[1].strip() if match else None

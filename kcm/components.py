@@ -1,9 +1,9 @@
-"""How the class of a component is found by the tag in a configuration.
+"""Finds the class of a component by its tag in a configuration.
 
 A component is a configuration that can build what it describes. The components of a family share an abstract
-configuration; a field of that type takes any of them. The tag, such as `name` of a learner, is a name of this package,
-a name that an installed package registers as an entry point, or `package.module:Class`. A class is imported when it is
-first asked for.
+configuration; a field of that type accepts any of them. The tag, such as `name` of a learner, is a name in this
+package, a name that an installed package registers as an entry point, or `package.module:Class`. A class is imported on
+first use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kcm.extras import MissingExtraError, naming_extra
 class KnownComponent:
     """A component with a name: its tag, its class as `package.module:Class`, and the distribution that registers it.
 
-    `package` and `version` are those of the distribution; empty for a component of this package.
+    `package` and `version` describe the distribution; both are empty for a component of this package.
     """
 
     tag: str
@@ -46,8 +46,8 @@ class KnownComponent:
 class Family:
     """Components that are interchangeable.
 
-    `tag` is the configuration key that chooses one, `group` that of the entry points, `base` the abstract
-    configuration, `ours` the components of this package by name, `default` the tag of a section that gives none.
+    `tag` is the configuration key that chooses a component, `group` the group of the entry points, `base` the abstract
+    configuration, `ours` the components of this package by name, `default` the tag of a section without one.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Family:
     default: str | None = None
 
     def known(self) -> list[KnownComponent]:
-        """All components with a name: those of this package, then the registered ones, by name.
+        """All components with a name: first this package's, then the registered ones, ordered by name.
 
         A registered name cannot replace a name of this package.
         """
-        theirs = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
+        entries = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
         return [KnownComponent(name, path) for name, path in self.ours.items()] + [
             KnownComponent(entry.name, f"{entry.module}:{entry.attr}", *_distribution(entry))
-            for entry in theirs
+            for entry in entries
             if entry.name not in self.ours
         ]
 
@@ -79,25 +79,25 @@ class Family:
             return self.ours[tag]
         if isinstance(tag, str) and ":" in tag:
             return tag
-        found = [each for each in self.known() if each.tag == tag]
-        if len({each.path for each in found}) > 1:
-            packages = " and ".join(each.package for each in found)
+        matching = [component for component in self.known() if component.tag == tag]
+        if len({component.path for component in matching}) > 1:
+            packages = " and ".join(component.package for component in matching)
             raise ConfigError(f"{packages} both register a {self.name} {tag!r}", hint="Give package.module:Class")
-        if not found:
+        if not matching:
             raise ConfigError(f"unknown {self.name} {tag!r}, {self._instead(tag)}")
-        return found[0].path
+        return matching[0].path
 
     def load(self, path: str) -> type[Component]:
-        """The class at `package.module:Class`. Raises ConfigError where it cannot be used, saying why."""
+        """The class at `package.module:Class`. Raises ConfigError with the reason if it cannot be used."""
         module, _, name = path.partition(":")
         if _IN_BUNDLE.get() and not self._is_trusted(path, module):
             raise ConfigError(
-                f"the {self.name} {path!r} is of a module that nobody here has named",
+                f"the {self.name} {path!r} lies in a module that is not trusted here",
                 hint=f"If you trust it, install its package with an entry point, or set {TRUSTED}={module}",
             )
         try:
             with naming_extra(f"the {self.name} {path!r}"):
-                found = importlib.import_module(module)
+                target = importlib.import_module(module)
         except MissingExtraError:
             raise
         except Exception as error:  # a user's module may fail in any way
@@ -106,27 +106,31 @@ class Family:
                 hint="Install its package, on every node",
             ) from error
         try:
-            component = attrgetter(name)(found)
+            component = attrgetter(name)(target)
         except AttributeError:
-            nearest = difflib.get_close_matches(name, vars(found), n=1)
+            nearest = difflib.get_close_matches(name, vars(target), n=1)
             raise ConfigError(
                 f"{module!r} has no {name!r}" + (f", did you mean {nearest[0]!r}?" if nearest else "")
             ) from None
         base = self.abstract()
         if not (isinstance(component, type) and issubclass(component, base)):
-            raise ConfigError(f"{path!r} is no {self.name}", hint=f"Derive it from {self.base.replace(':', '.')}")
+            raise ConfigError(f"{path!r} is not a {self.name}", hint=f"Derive it from {self.base.replace(':', '.')}")
         if inspect.isabstract(component):
-            missing = ", ".join(sorted(component.__abstractmethods__))
-            raise ConfigError(f"{path!r} lacks what every {self.name} has: {missing}")
+            method_names = ", ".join(sorted(component.__abstractmethods__))
+            raise ConfigError(f"{path!r} lacks methods that every {self.name} has: {method_names}")
         if lacking := component.lacks():
-            raise ConfigError(f"{path!r} lacks what it says of itself: {lacking}")
-        if not _IN_BUNDLE.get() and not module.startswith("kcm."):  # processes that start from now on may load it, too
+            raise ConfigError(f"{path!r} lacks what its own flags require: {lacking}")
+        if not _IN_BUNDLE.get() and not module.startswith("kcm."):  # later processes may then load it as well
             os.environ[TRUSTED] = ",".join(sorted({*_trusted_modules(), module}))
         return component
 
     def _is_trusted(self, path: str, module: str) -> bool:
-        """Whether a bundle may name this class: one of ours, registered, imported already, or in TRUSTED."""
-        return module in sys.modules or module in _trusted_modules() or any(each.path == path for each in self.known())
+        """Whether a bundle may name this class: one of this package, registered, already imported, or in TRUSTED."""
+        return (
+            module in sys.modules
+            or module in _trusted_modules()
+            or any(component.path == path for component in self.known())
+        )
 
     def abstract(self) -> type[Component]:
         """The abstract configuration that all components of the family derive from."""
@@ -134,28 +138,30 @@ class Family:
         return getattr(importlib.import_module(module), name)
 
     def tag_of(self, component: type[Component]) -> str:
-        """The tag of a class that a configuration does not name: our name for it, else its path."""
+        """The tag of a class without a configured name: its name in this package, or its path."""
         path = _path_of(component)
-        return next((name for name, ours in self.ours.items() if ours == path), path)
+        return next((name for name, own_path in self.ours.items() if own_path == path), path)
 
     def described(self, component: Component) -> KnownComponent:
-        """A component of the family, and who brings it: nobody where its module is part of no installed package."""
+        """A component of the family with its distribution; empty if its module belongs to no installed package."""
         path = _path_of(type(component))
         if path in self.ours.values():
             return KnownComponent(component.tag, path)
-        package, version = next(((each.package, each.version) for each in self.known() if each.path == path), ("", ""))
+        package, version = next(
+            ((component.package, component.version) for component in self.known() if component.path == path), ("", "")
+        )
         if not package and (names := packages_distributions().get(path.partition(".")[0].partition(":")[0])):
             package, version = names[0], distribution(names[0]).version
         return KnownComponent(component.tag, path, package, version)
 
     def _instead(self, tag: object) -> str:
-        theirs = [f"{each.tag!r} of {each.package}" for each in self.known() if each.package]
-        names = [each.tag for each in self.known()]
+        plugins = [f"{component.tag!r} of {component.package}" for component in self.known() if component.package]
+        names = [component.tag for component in self.known()]
         nearest = difflib.get_close_matches(str(tag), names, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        ours = ", ".join(map(repr, self.ours))
-        installed = f", by entry points {', '.join(theirs)}" if theirs else ""
-        return f"known are {ours}{installed}, or package.module:Class of your own{hint}"
+        own_tags = ", ".join(map(repr, self.ours))
+        installed = f", by entry points {', '.join(plugins)}" if plugins else ""
+        return f"known are {own_tags}{installed}, or package.module:Class of your own{hint}"
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -216,7 +222,7 @@ FAMILIES: Mapping[str, Family] = {
             "gate score",
             tag="gate",
             group="kcm.gates",
-            base="kcm.cascade.forms:GateForm",
+            base="kcm.cascade.gate_kinds:GateForm",
             ours={
                 "confidence": "kcm.cascade.scores:Confidence",
                 "signals": "kcm.cascade.fitted.signals:Signals",
@@ -226,7 +232,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-TRUSTED = "KCM_TRUSTED_MODULES"  # of the environment: modules that bundles may name, with commas between them
+TRUSTED = "KCM_TRUSTED_MODULES"  # environment variable: modules that bundles may name, separated by commas
 _IN_BUNDLE: ContextVar[bool] = ContextVar("whether what names components comes with a bundle", default=False)
 
 
@@ -236,7 +242,7 @@ def _trusted_modules() -> set[str]:
 
 @contextmanager
 def of_a_bundle() -> Iterator[None]:
-    """Import no module for a component but of this package, of an entry point, or that this process was told of."""
+    """Within the block, import components only from this package, from entry points and from trusted modules."""
     reset = _IN_BUNDLE.set(True)
     try:
         yield
@@ -248,8 +254,8 @@ class Component(Config):
     """Base of the abstract configurations of all families.
 
     A family's abstract configuration names the family and declares the field that holds the tag. As the type of a field
-    it takes any component of the family, and is written with all fields of its class. `operational` names fields that
-    do not change results, or change them only through the identity; fingerprints leave them out.
+    it accepts any component of the family, and it is written with all fields of its class. `operational` names fields
+    that do not change results, or change them only through the identity; fingerprints omit them.
     """
 
     family: ClassVar[Family]
@@ -257,23 +263,23 @@ class Component(Config):
 
     @classmethod
     def lacks(cls) -> str:
-        """What a class needs by its own capabilities, and has not: it is refused when it is found; empty if nothing."""
+        """What a class lacks by its own flags, which makes `find` refuse it; empty if nothing."""
         return ""
 
     @property
     def tag(self) -> str:
-        """What names the class of this component in a configuration."""
+        """The name of this component's class in a configuration."""
         return getattr(self, self.family.tag)
 
     @classmethod
     def forms(cls) -> list[type[Config]]:
-        """The classes that a section may be of, as far as they have a name and can be imported."""
+        """The possible classes of a section: those with a name that can be imported."""
         if not cls._is_abstract():
             return [cls]
         forms: dict[str, type[Config]] = {}
-        for each in cls.family.known():
-            with suppress(ConfigError):  # of a broken package; naming its component raises it
-                forms[each.tag] = cls.family.load(each.path)
+        for component in cls.family.known():
+            with suppress(ConfigError):  # a broken package raises when its component is named
+                forms[component.tag] = cls.family.load(component.path)
         return list(forms.values())
 
     @classmethod
@@ -281,7 +287,7 @@ class Component(Config):
         return "family" in cls.__dict__
 
     @classmethod
-    def _named(cls, value: object) -> type[Component]:
+    def _form_of(cls, value: object) -> type[Component]:
         """The class that a section names."""
         family = cls.family
         tag = value.get(family.tag, family.default) if isinstance(value, Mapping) else None
@@ -292,8 +298,8 @@ class Component(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _tagged(cls, values: Any) -> Any:
-        """Fill in the tag of a section that was found without one, or of a component that was made by its class."""
+    def _fill_in_tag(cls, values: Any) -> Any:
+        """Fill in the tag of a section found without one, or of a component made by its class."""
         tag = cls.family.tag
         if not isinstance(values, dict):
             return values
@@ -315,20 +321,20 @@ class Component(Config):
         if isinstance(value, cls):
             return value
         try:
-            form = cls._named(value)
+            form = cls._form_of(value)
         except ConfigError as error:
             reason = PydanticCustomError("component", "{reason}", {"reason": str(error)})
             line = InitErrorDetails(type=reason, input=value)
             if isinstance(value, Mapping) and cls.family.tag in value:
                 line = InitErrorDetails(type=reason, loc=(cls.family.tag,), input=value[cls.family.tag])
             raise ValidationError.from_exception_data(cls.__name__, [line]) from None
-        found = form.model_validate(value)
-        assert isinstance(found, cls)
-        return found
+        section = form.model_validate(value)
+        assert isinstance(section, cls)
+        return section
 
 
 def components_of(config: BaseModel) -> Iterator[Component]:
-    """The component that a configuration is, and all those that its fields hold, at any depth."""
+    """A configuration, if it is a component, and all components in its fields at any depth."""
     if isinstance(config, Component):
         yield config
     for name in type(config).model_fields:

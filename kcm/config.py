@@ -15,7 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
-from kcm.regular import require_regular
+from kcm.regular_files import require_regular
 
 _UNKNOWN_KEY = "unknown_key"
 
@@ -30,14 +30,14 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, values: Any) -> Any:
-        """Refuse keys that there are not, each with the nearest of those that there are."""
-        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
-        if unknown:
-            raise ValidationError.from_exception_data(cls.__name__, [cls._unknown(key) for key in unknown])
+        """Raise for unknown keys, each with the nearest known keys."""
+        unknown_keys = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
+        if unknown_keys:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._unknown_key(key) for key in unknown_keys])
         return values
 
     @classmethod
-    def _unknown(cls, key: object) -> InitErrorDetails:
+    def _unknown_key(cls, key: object) -> InitErrorDetails:
         nearest = difflib.get_close_matches(str(key), sorted(cls.model_fields), n=1, cutoff=0.0)
         reason = PydanticCustomError(_UNKNOWN_KEY, "unknown key", {"nearest": nearest})
         return InitErrorDetails(type=reason, loc=(str(key),), input=None)
@@ -52,7 +52,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def parse_config(model: type[ConfigT], values: Mapping[str, Any], *, where: str = "") -> ConfigT:
-    """Validate `values` as `model`; raise ConfigError naming each bad key, its value and what is allowed."""
+    """Validate `values` as `model`; raises ConfigError naming each bad key, its value and the allowed values."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -69,7 +69,7 @@ def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ())
 
 
 def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """What `load_config` validates: the mapping in a YAML file, with the overrides applied. Raises ConfigError."""
+    """The values that `load_config` validates: a YAML file's mapping with the overrides. Raises ConfigError."""
     require_regular(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -113,7 +113,7 @@ def _described(problem: Any) -> str:
 
 
 def _value_of(problem: Any) -> str:
-    """The refused value, for the message; empty for a whole section and for what may hold a secret."""
+    """The rejected value, for the message; empty for a whole section and for possible secrets."""
     value = problem["input"]
     return "" if problem["type"] == HIDDEN or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
 
@@ -121,41 +121,41 @@ def _value_of(problem: Any) -> str:
 class LocalPath:
     """Marks a field of texts that may be paths on this machine: `Annotated[str, LocalPath]`.
 
-    Such a field may as well hold a URI, a pattern, or the id of a model on the hub. A field of `Path` needs no mark.
+    Such a field may also hold a URI, a pattern, or the id of a model on the hub. A field of `Path` needs no mark.
     """
 
 
 def with_absolute_paths(config: ConfigT) -> ConfigT:
-    """A copy in which every path that leads to something on this machine is absolute.
+    """A copy in which every path to something on this machine is absolute.
 
-    Other texts stay as they are: ids and URIs, and paths that only another machine knows.
+    Other texts stay as they are: ids, URIs, and paths that exist only on another machine.
     """
-    return with_paths(config, _located)
+    return with_paths(config, _absolute)
 
 
 def with_paths(config: ConfigT, change: Callable[[str], str]) -> ConfigT:
-    """A copy with every path changed, and every text that is marked as a `LocalPath`."""
-    changed = {}
+    """A copy with every path changed, and every text marked as a `LocalPath`."""
+    updates = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if (other := _with_paths(value, LocalPath in field.metadata, change)) is not value:
-            changed[name] = other
-    return config.model_copy(update=changed)
+        if (new_value := _with_paths(value, LocalPath in field.metadata, change)) is not value:
+            updates[name] = new_value
+    return config.model_copy(update=updates)
 
 
 def _with_paths(value: Any, is_path: bool, change: Callable[[str], str]) -> Any:
     if isinstance(value, Config):
         return with_paths(value, change)
     if isinstance(value, dict):
-        return {key: _with_paths(each, is_path, change) for key, each in value.items()}
+        return {key: _with_paths(item, is_path, change) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_with_paths(each, is_path, change) for each in value)
+        return tuple(_with_paths(item, is_path, change) for item in value)
     if isinstance(value, Path):
         return Path(change(str(value)))
     return change(value) if is_path and isinstance(value, str) else value
 
 
-def _located(text: str) -> str:
+def _absolute(text: str) -> str:
     path = os.path.expanduser(text)
     leads_somewhere = os.path.exists(path) or any(iglob(path, recursive=True))
     return os.path.abspath(path) if leads_somewhere else text

@@ -1,4 +1,4 @@
-"""Moves and new files: what is there is whole, and survives a loss of power where that is said."""
+"""Atomic moves and new files. Only the functions that say so survive a power failure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def drafted(target: Path) -> Iterator[Path]:
-    """A hidden file to write beside `target`; at the normal end of the block it takes its place, else it is gone.
+    """A hidden file next to `target` to write to; it replaces `target` if the block ends normally, and is then gone.
 
-    A reader sees the old file or the new one, never half of it. A loss of power may undo it.
+    A reader sees the old file or the new one, never half of it. A power failure may undo the replacement.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{uuid.uuid4().hex}")
@@ -27,7 +27,7 @@ def drafted(target: Path) -> Iterator[Path]:
 def replace_durably(draft: Path, target: Path) -> None:
     """Move a file or folder to `target`, and flush it and its directory to disk before and after the rename.
 
-    A rename alone survives the end of the process, not a loss of power. Raises OSError.
+    A rename alone survives the end of the process, but not a power failure. Raises OSError.
     """
     for path in [*draft.rglob("*"), draft]:
         _sync(path)
@@ -36,9 +36,9 @@ def replace_durably(draft: Path, target: Path) -> None:
 
 
 def create_durably(target: Path, content: bytes) -> bool:
-    """Create a file with its whole content, on disk before this returns; False, and nothing is changed, where it is.
+    """Create a file with its content, on disk before this returns; False, without any change, if it exists.
 
-    Of several processes that create the same file one succeeds. Raises OSError where the file system has no hard links.
+    If several processes create the same file, one succeeds. Raises OSError if the file system has no hard links.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: what happened, where, and how to fix it."""
+"""Errors that a user can act on: the fault, its place, and the fix."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rebuild(kind: type[KcmError], what: str, where: str, hint: str) -> KcmError
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether the cause of an error, or of what it was raised from, is a full disk; SQLite says it in words alone."""
+    """Whether an error or one of its causes is a full disk, which SQLite reports only in words."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error):
             return True

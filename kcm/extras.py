@@ -1,4 +1,4 @@
-"""Extras of the installation: the packages that the base does without, and the line that says what to install."""
+"""Optional packages (extras), and the error that says which one to install."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ EXTRAS: Mapping[str, frozenset[str]] = MappingProxyType(
         "plot": frozenset({"matplotlib"}),
     }
 )
-"""Names of the modules that each extra brings, and code of the base imports nowhere or only when it needs them."""
+"""The modules of each extra; the base imports them never, or only when it needs them."""
 
 
 class MissingExtraError(ConfigError, ImportError):
-    """Something needs a package that an extra of the installation brings."""
+    """A package of an extra is needed and not installed."""
 
 
-def require(module: str, what: str) -> None:
-    """Raise MissingExtraError if a module of an extra is not installed; `what` needs it."""
+def require(module: str, feature: str) -> None:
+    """Raise MissingExtraError if a module of an extra is not installed; `feature` is what needs it."""
     if find_spec(module) is None:
-        raise _missing(module, what)
+        raise _missing_extra(module, feature)
 
 
 @contextmanager
-def naming_extra(what: str) -> Iterator[None]:
-    """Within the block an import of what is not installed raises MissingExtraError, if an extra brings it."""
+def naming_extra(feature: str) -> Iterator[None]:
+    """Within the block, a failed import of an extra's module raises MissingExtraError."""
     try:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if _extra_of(module):
-            raise _missing(module, what) from None
+            raise _missing_extra(module, feature) from None
         raise
 
 
-def load(target: str, what: str) -> Any:
-    """The object `module:name` of a part that an extra brings. Raises MissingExtraError where it is not installed."""
+def load(target: str, feature: str) -> Any:
+    """The object `module:name` of an extra's module. Raises MissingExtraError if it is not installed."""
     module, _, name = target.partition(":")
-    with naming_extra(what):
+    with naming_extra(feature):
         return getattr(import_module(module), name)
 
 
@@ -55,6 +55,6 @@ def _extra_of(module: str) -> str | None:
     return next((extra for extra, modules in EXTRAS.items() if module in modules), None)
 
 
-def _missing(module: str, what: str) -> MissingExtraError:
+def _missing_extra(module: str, feature: str) -> MissingExtraError:
     hint = f"pip install 'kcm-cascade[{_extra_of(module)}]'"
-    return MissingExtraError(f"{what} needs {module}, which is not installed", hint=hint)
+    return MissingExtraError(f"{feature} needs {module}, which is not installed", hint=hint)

@@ -1,7 +1,7 @@
 """Masking of secrets in everything that is written.
 
-`PlainUrl` and `VariableName` are types of configuration fields into which people put secrets by mistake: they refuse
-one, and the error does not repeat it. `redacted` masks secrets in any text.
+`PlainUrl` and `VariableName` are types for configuration fields into which people put secrets by mistake: they reject a
+secret, and the error does not repeat it. `redacted` masks secrets in any text.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 def redacted(text: str) -> str:
     """`text` with passwords, tokens and query values of URLs masked, and strings that look like keys."""
-    text = _URL.sub(lambda found: _url(found[0]), text)
+    text = _URL.sub(lambda match: _url(match[0]), text)
     text = _ASSIGNED.sub(rf"\1{MASK}", text)
     return _BEARER.sub(rf"\1 {MASK}", _KEY.sub(MASK, text))
 
 
 def redacted_values(value: Any, key: str = "") -> Any:
-    """Plain data with every string redacted; below a `key` that names a secret strings are masked, also in lists."""
+    """Plain data with every string redacted; strings below a `key` that names a secret are masked, also in lists."""
     if isinstance(value, str):
         return MASK if value and _NAMED.fullmatch(key) else redacted(value)
     if isinstance(value, Mapping):
-        return {name: redacted_values(each, str(name)) for name, each in value.items()}
+        return {name: redacted_values(item, str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        values = (redacted_values(each, key) for each in value)
+        values = (redacted_values(item, key) for item in value)
         return tuple(values) if isinstance(value, tuple) else list(values)
     return value
 
 
 def _url(url: str) -> str:
-    """A URL with its secrets masked. What comes before an @ may hold any character but a blank."""
-    scheme, rest = url.split("://", 1)
-    before, at, after = rest.rpartition("@")
+    """A URL with its secrets masked. The part before an @ may hold any character but a blank."""
+    scheme, remainder = url.split("://", 1)
+    before, at, after = remainder.rpartition("@")
     if at and (":" in before or "/" not in before):
         user = before.partition(":")[0]
         web = scheme.lower() in ("http", "https") or "/" in user
-        rest = f"{MASK}@{after}" if web else f"{user}:{MASK}@{after}" if ":" in before else f"{user}@{after}"
-    path, mark, query = _partition(rest)
+        remainder = f"{MASK}@{after}" if web else f"{user}:{MASK}@{after}" if ":" in before else f"{user}@{after}"
+    path, mark, query = _partition(remainder)
     values = re.split(r"([&;])", query)
-    return f"{scheme}://{path}{mark}{''.join(each if each in ('&', ';') else _query_value(each) for each in values)}"
+    return f"{scheme}://{path}{mark}{''.join(part if part in ('&', ';') else _query_value(part) for part in values)}"
 
 
-def _partition(rest: str) -> tuple[str, str, str]:
-    found = re.search(r"[?#]", rest)
-    return (rest[: found.start()], found[0], rest[found.end() :]) if found else (rest, "", "")
+def _partition(remainder: str) -> tuple[str, str, str]:
+    match = re.search(r"[?#]", remainder)
+    return (remainder[: match.start()], match[0], remainder[match.end() :]) if match else (remainder, "", "")
 
 
 def _query_value(text: str) -> str:
@@ -76,15 +76,15 @@ def _without_secrets(value: str) -> str:
     try:
         parts = urlsplit(value)
         secret = parts.password or (parts.username and parts.scheme in ("http", "https"))
-        named = any(
+        is_secret_name = any(
             _PARAMETER.search(name) for name, _ in parse_qsl(f"{parts.query}&{parts.fragment}".replace(";", "&"))
         )
     except ValueError:
-        secret, named = "@" in value, False
-    if secret or named or _KEY.search(value) or redacted(value).count(f":{MASK}@"):
+        secret, is_secret_name = "@" in value, False
+    if secret or is_secret_name or _KEY.search(value) or redacted(value).count(f":{MASK}@"):
         raise PydanticCustomError(
             HIDDEN,
-            "must hold no password, token or key: the environment has a place for it, such as PGPASSWORD or "
+            "must hold no password, token or key: use an environment variable, such as PGPASSWORD or "
             "MLFLOW_TRACKING_PASSWORD",
         )
     return value
@@ -95,20 +95,20 @@ def _variable_name(value: object) -> object:
         return value
     raise PydanticCustomError(
         HIDDEN,
-        "must be the name of an environment variable, in capitals with an underscore, such as OPENAI_API_KEY (what was "
-        "given is not shown, since it may be a key)",
+        "must be the name of an environment variable, in capitals with an underscore, such as OPENAI_API_KEY (the "
+        "value is not shown, because it may be a key)",
     )
 
 
 PlainUrl = Annotated[str, AfterValidator(_without_secrets)]
-"""An address without secrets."""
+"""A URL without secrets."""
 
 VariableName = Annotated[str, BeforeValidator(_variable_name)]
-"""The name of an environment variable; never the key that it holds."""
+"""The name of an environment variable, never the key in it."""
 
 
 class Redacting(logging.Filter):
-    """Redacts what passes a logger, tracebacks too."""
+    """Redacts everything that passes a logger, including tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, redacted."""
@@ -123,5 +123,5 @@ class Redacting(logging.Filter):
 def redact_logger(name: str) -> None:
     """Redact all records of the logger of this name in this process."""
     logger = logging.getLogger(name)
-    if not any(isinstance(each, Redacting) for each in logger.filters):
+    if not any(isinstance(filter_, Redacting) for filter_ in logger.filters):
         logger.addFilter(Redacting())

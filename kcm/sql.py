@@ -1,4 +1,4 @@
-"""Transactions on tables in SQLite or PostgreSQL: of the log of a service, and of the store of paid answers."""
+"""Transactions on tables in SQLite or PostgreSQL: the log of a service, and the store of paid answers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 
 from kcm.errors import KcmError
 
-IN_MEMORY = "sqlite://"  # a database of one connection, which ends with the process
-CREATING = 0x6B636D  # PostgreSQL's advisory lock while tables are made
+IN_MEMORY = "sqlite://"  # a database of one connection, gone when the process ends
+CREATING = 0x6B636D  # PostgreSQL's advisory lock for creating tables
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_MIN_CONNECT_S = 2  # libpq waits no shorter
+_MIN_CONNECT_S = 2  # libpq's shortest wait
 _KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}  # seconds, seconds, probes
 
 
 class SqlDatabase(ABC):
-    """Transactions on tables that are made before the first one.
+    """Transactions on tables that are created before the first transaction.
 
-    Every call blocks, for `timeout_s` at most where the database is locked, and until `interrupt` where it is silent.
+    Every call blocks: at most `timeout_s` if the database is locked, and until `interrupt` if it is silent.
     """
 
     wal: ClassVar[bool] = False  # SQLite's WAL mode: readers hold up no writer, on one machine
@@ -44,26 +44,26 @@ class SqlDatabase(ABC):
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         if not self._sqlite:
             event.listen(self._engine, "connect", lambda connection, _: self._connections.add(connection))
-        self._turn: AbstractContextManager[object] = nullcontext()  # of a thread that may begin a transaction
+        self._turn: AbstractContextManager[object] = nullcontext()  # held by the thread that may begin a transaction
         self._ready = False
 
     @abstractmethod
     def create(self, connection: Connection) -> None:
-        """Make the tables, or find them; one process at a time does."""
+        """Create the tables unless they exist; only one process at a time calls this."""
 
     @abstractmethod
     def failure(self, error: Exception) -> KcmError:
-        """What is raised where the database fails."""
+        """The error to raise if the database fails."""
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is on disk when the block ends, or raises `failure` and has done nothing."""
+        """A transaction that is on disk when the block ends; if it raises `failure`, nothing was changed."""
         with self._transaction(self._engine) as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction whose statements all see the same state; it holds up no writer."""
+        """A transaction whose statements all see the same state; it does not block a writer."""
         options = {"begin": "BEGIN"} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
         with self._transaction(self._engine.execution_options(**options)) as connection:
             yield connection
@@ -75,27 +75,27 @@ class SqlDatabase(ABC):
         self.close()
 
     def open(self) -> None:
-        """Make what is missing; `failure` where that cannot be done now, and is tried again later."""
+        """Create what is missing; raises `failure` if that is not possible now, and tries again later."""
         with self._failures():
             self._prepare()
 
     def interrupt(self) -> None:
-        """Have the calls under way fail, from another thread: a connection that is cut says nothing for minutes."""
+        """Let calls under way fail, from another thread: a cut connection would be silent for minutes."""
         for connection in list(self._connections):
             with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
     def truncate(self) -> None:
-        """Empty SQLite's write-ahead log, which holds what has been deleted; with a reader on it, a later write does.
+        """Empty SQLite's write-ahead log, which still holds deleted rows; if a reader uses it, a later write does so.
 
-        Elsewhere nothing is done: PostgreSQL overwrites what was deleted in its own time.
+        Does nothing for PostgreSQL, which overwrites deleted rows at its own time.
         """
         if self._sqlite:
             with suppress(sqlite3.Error), closing(_connect(self._url, "rw", self._timeout_s)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._engine.dispose()
 
     @contextmanager
@@ -113,10 +113,10 @@ class SqlDatabase(ABC):
             raise self.failure(error) from error
 
     def _prepare(self) -> None:
-        """Once: a database that disappears later is not replaced by an empty one, but missed."""
+        """Called once: a database that disappears later raises an error and is not replaced by an empty one."""
         if self._ready:
             return
-        # Another process may be making the file: SQLite lets nobody wait for one that changes to the write-ahead log.
+        # Another process may be creating the file: SQLite does not wait for a switch to the write-ahead log.
         for attempt in Retrying(
             retry=retry_if_exception_message(match=".*is locked"),
             stop=stop_after_delay(self._timeout_s),
@@ -136,12 +136,12 @@ class SqlDatabase(ABC):
 
 
 def insert(connection: Connection, table: Table) -> Any:
-    """An insertion that passes over rows which are there already."""
+    """An insertion that skips existing rows."""
     return _INSERTS[connection.dialect.name](table).on_conflict_do_nothing()
 
 
 def _postgres_engine(url: URL, timeout_s: float) -> Engine:
-    """One connection is kept. The server ends long statements, TCP a link that is cut."""
+    """An engine with one connection. The server ends long statements; TCP ends a cut link."""
     milliseconds = int(timeout_s * 1000)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     return create_engine(
@@ -168,12 +168,12 @@ def _sqlite_engine(url: URL, timeout_s: float) -> Engine:
 
 
 def _begin(connection: Connection) -> None:
-    """A writing transaction takes the lock at once: one that reads first is refused it after another has written."""
+    """A writing transaction takes the lock first: after a read, SQLite may refuse the lock if another has written."""
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
 
 
 def _connect(url: URL, mode: str, timeout_s: float) -> sqlite3.Connection:
     place = f"{Path(url.database).as_uri()}?mode={mode}" if url.database else ":memory:"
     connection = sqlite3.connect(place, uri=True, timeout=timeout_s, check_same_thread=False, isolation_level=None)
-    connection.execute("PRAGMA synchronous=FULL")  # a commit survives the loss of power, not of the process alone
+    connection.execute("PRAGMA synchronous=FULL")  # a commit survives a power failure, not only the process's end
     return connection

@@ -1,4 +1,4 @@
-"""The user's own folder: what must outlast a run and belongs to no storage."""
+"""The user's own folder, for data that must outlast a run and belongs to no storage."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def user_folder() -> Path:
-    """`kcm` below XDG_DATA_HOME, by default ~/.local/share/kcm: paid answers, the ledger of looks, draws under way."""
+    """`kcm` below XDG_DATA_HOME, by default ~/.local/share/kcm: paid answers, the ledger of looks, open draws."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").absolute() / "kcm"

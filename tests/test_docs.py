@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from benchmarks.scale_table import memory_table
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.outlook import outlook
+from kcm.certification.sample_size import outlook
 from pipelines.registry.pyfunc import register_model
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, set_champion

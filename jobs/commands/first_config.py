@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kcm.certification.outlook import outlook
+from kcm.certification.sample_size import outlook
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from kcm.inputs.cells import written
+from kcm.inputs.cell_text import written
 from kcm.report.formats import plural
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError

@@ -15,7 +15,7 @@ import pyarrow as pa
 from jobs.commands.first_config import ASSETS, column_table, findings, first_config
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.inputs.cells import chat_texts, has_chats
+from kcm.inputs.cell_text import chat_texts, has_chats
 from kcm.inputs.chunks import TEXTS
 from kcm.inputs.location import stem_of
 from kcm.inputs.tables import broken_notes, file_notes, missing_column

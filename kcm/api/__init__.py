@@ -1,1 +1,1 @@
-"""What a notebook or a service of one's own uses: a loaded cascade, a classifier, a router."""
+"""The Python interface for notebooks and services: a loaded cascade, a classifier, a router."""

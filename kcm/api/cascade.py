@@ -1,4 +1,4 @@
-"""A trained cascade in one process, as notebooks, services of one's own, evaluation and batch prediction use it."""
+"""A trained cascade in one process: for notebooks, services, evaluation and batch prediction."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from kcm.explain.explanation import Explanation, explain_with
 from kcm.inputs.content import Content
 from kcm.large import AsksEach, LargeModel, UpstreamConfig
 
-if TYPE_CHECKING:  # a database, which paid models alone need
+if TYPE_CHECKING:  # imports a database, which only paid models need
     from kcm.large.response_cache import ResponseStore
 
 Inputs: TypeAlias = Iterable[str | Content | Mapping[str, Any]]
 
-# Cascades of one process may share an encoder, whose tokenizer is for one thread at a time; and torch computes on all
-# cores anyway. A large model that is a server is asked outside.
+# Cascades in one process may share an encoder, whose tokenizer allows one thread at a time, and torch uses all cores
+# anyway. A large model behind a server runs outside this lock.
 _COMPUTING = threading.Lock()
 
 
 class Cascade:
-    """Both sides of a bundle; see `load`. Any number of threads may use it at once.
+    """Both sides of a bundle; see `load`. Any number of threads may use it together.
 
-    `void` says why the bundle's certificate does not hold in this process; None where it does, or there is none.
+    `void` says why the bundle's certificate does not hold in this process; None if it holds or if there is none.
     """
 
     def __init__(self, small_side: SmallSide, large_model: LargeModel, void: str | None = None) -> None:
@@ -43,7 +43,7 @@ class Cascade:
 
     @property
     def bundle(self) -> Bundle:
-        """What the cascade was made of: labels, tasks, policy, certificates, metrics, lineage."""
+        """The bundle behind the cascade: labels, tasks, policy, certificates, metrics, lineage."""
         return self.small_side.bundle
 
     @overload
@@ -51,7 +51,7 @@ class Cascade:
         self, inputs: pd.DataFrame, *, text: Column = ..., image: Column = ..., task: Column = ..., id: Column = ...
     ) -> pd.DataFrame: ...
 
-    @overload  # to mypy without stubs of pandas a frame is anything
+    @overload  # for mypy without pandas stubs a frame is Any
     def predict(  # type: ignore[overload-cannot-match]
         self, inputs: Inputs, *, text: Column = ..., image: Column = ..., task: Column = ..., id: Column = ...
     ) -> list[Answer | Failure]: ...
@@ -65,23 +65,24 @@ class Cascade:
         task: Column = "task",
         id: Column = "id",
     ) -> pd.DataFrame | list[Answer | Failure]:
-        """Answers to many inputs, in their order.
+        """Answers to many inputs, in order.
 
-        A DataFrame gives a copy of itself with the columns label, judge_confidence, answer_probability, gate_score,
-        route, cost_s and error; one that it has already is prefixed by `kcm_`. Anything else gives a list of `Answer`s,
-        with a `Failure` for an input that cannot be answered: inputs are texts, `Content`s, or mappings such as the
-        rows of a data set.
+        For a DataFrame, the result is a copy with the columns label, judge_confidence, answer_probability, gate_score,
+        route, cost_s and error; a name that the frame already has gets the prefix `kcm_`. For anything else, the result
+        is a list of `Answer`s, with a `Failure` for an input that cannot be answered. Inputs are texts, `Content`s, or
+        mappings such as the rows of a data set.
 
-        `text`, `image`, `task` and `id` are the columns of a DataFrame or the keys of a mapping; the latter two may be
-        absent. A picture is bytes, a path or a PIL image. A vector has the columns of the bundle's encoder, or is the
-        list `features`. Raises DataError for a column that is missing, and for a
-        single text in place of many.
+        `text`, `image`, `task` and `id` are the columns of a DataFrame or the keys of a mapping; `task` and `id` are
+        optional. A picture is bytes, a path or a PIL image. A vector has the columns of the bundle's encoder, or is the
+        list `features`. Raises DataError for a missing column, and for a single text in place of many.
         """
         vector = self.bundle.encoder.vector_columns
-        asked = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id, vector=vector)
-        faults = [fault_of(self.bundle, example) for example in asked]
-        answered = iter(self.answer([example for example, fault in zip(asked, faults, strict=True) if fault is None]))
-        answers = [next(answered) if fault is None else Unreadable(fault) for fault in faults]
+        requests = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id, vector=vector)
+        faults = [fault_of(self.bundle, example) for example in requests]
+        model_answers = iter(
+            self.answer([example for example, fault in zip(requests, faults, strict=True) if fault is None])
+        )
+        answers = [next(model_answers) if fault is None else Unreadable(fault) for fault in faults]
         return with_answers(inputs, answers) if isinstance(inputs, pd.DataFrame) else answers
 
     @overload
@@ -93,11 +94,11 @@ class Cascade:
     ) -> list[Answer | Failure]: ...
 
     async def apredict(self, inputs: pd.DataFrame | Inputs, **columns: Column) -> pd.DataFrame | list[Answer | Failure]:
-        """As `predict`, in a thread: the event loop goes on meanwhile."""
+        """`predict` in a thread, so that the event loop is not blocked."""
         return await asyncio.to_thread(lambda: self.predict(inputs, **columns))
 
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
-        """One answer per input, in their order; only escalated inputs are put to the large model."""
+        """One answer per input, in order; only escalated inputs are sent to the large model."""
         with _COMPUTING:
             judgements = self.small_side.judge(inputs)
         questions = self.small_side.questions(inputs, judgements)
@@ -110,7 +111,7 @@ class Cascade:
     def explain(self, given: str | Content, top: int = 10) -> Explanation:
         """Why the small side answers as it does: the effect of each word, and the `top` contributions per network.
 
-        Raises DataError for an input that lacks what the bundle reads, or cannot be read.
+        Raises DataError for an input that cannot be read, or that lacks a part the bundle reads.
         """
         content = Content(given) if isinstance(given, str) else given
         with _COMPUTING:
@@ -129,12 +130,12 @@ def load(
     top_k: int | None = None,
     upstreams: Sequence[UpstreamConfig] = (),
 ) -> Cascade:
-    """The cascade of a bundle's folder, or of `models:/NAME@ALIAS` or `models:/NAME/VERSION` in a model registry.
+    """The cascade in a bundle's folder, or at `models:/NAME@ALIAS` or `models:/NAME/VERSION` in a model registry.
 
-    `assets` is where `kcm assets` put the weights: the environment variable KCM_ASSETS, or `assets` here, without it.
-    `top_k` labels are listed in each answer, all without it. `upstreams` are the servers that the bundle's large model
-    may be asked at. Raises KcmError for a source that is not there, a bundle that cannot be used, and weights other
-    than its own.
+    `assets` is the folder in which `kcm assets` put the weights; default: the environment variable KCM_ASSETS, or
+    `assets` in the current folder. `top_k` is the number of labels listed in each answer; default: all. `upstreams` are
+    the servers that the bundle's large model may be called at. Raises KcmError for a missing source, a bundle that
+    cannot be used, and weights other than its own.
     """
     at = Path(assets or os.environ.get("KCM_ASSETS", "assets"))
     return load_cascade(folder_of(source), at, device, top_k, upstreams=upstreams)

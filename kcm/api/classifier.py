@@ -1,8 +1,8 @@
-"""A KAN as a scikit-learn classifier that learns call by call, new classes among them.
+"""A KAN as a scikit-learn classifier that learns call by call, including new classes.
 
-It is the collaborator's network under the house's trainer: each call is a task of the sequence. In closed form
-(`analytic`, `slda`), what was learned in any number of calls is what one call on all rows would have learned, up to the
-scaling, which the first call decides.
+It trains the collaborator's network with the usual trainer: each call is a task of the sequence. In closed form
+(`analytic`, `slda`), any number of calls learns the same as one call on all rows, except for the scaling, which the
+first call decides.
 Shapes: N rows, D features, C classes.
 """
 
@@ -47,12 +47,12 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     Parameters
     ----------
     learner : name of a learner, its section as a mapping, or a `LearnerConfig`
-        `analytic` and `slda` solve for a single layer, and forget nothing over calls of `partial_fit`; others take
-        steps, and protect what they have learned in their own ways: each call is a task of theirs.
+        `analytic` and `slda` solve for a single layer and forget nothing over calls of `partial_fit`; other learners
+        take steps, and each protects earlier calls in its own way: every call is a task
     hidden : widths of hidden layers; a closed form has none
     grid_size, spline_order, grid_range : grid of the splines, in standard deviations of a feature
     basis, mixing : `quadratic` or `relu` on `mixing` random projections in place of splines, for many features
-    num_epochs, batch_size, learning_rate : how steps are taken; a closed form takes none
+    num_epochs, batch_size, learning_rate : training steps; a closed form takes none
     random_state : seed of initial weights, projections and orders
 
     Attributes
@@ -77,8 +77,8 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     collaborator_: Collaborator
     classes_: NDArray[Any]
     _index: dict[Any, int]  # outputs of the network by label, in the order in which labels came
-    _seen: set[int]  # outputs that have had rows
-    _past: list[TensorRows]
+    _seen_outputs: set[int]  # outputs that have had rows
+    _past_tasks: list[TensorRows]
     _state: dict[str, Any] | None
     _scaling: FrozenNormalizer
 
@@ -110,15 +110,15 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # scikit-learn's names
-        """Learn from these rows alone. Raises ValueError for rows that are no numbers, or for targets of regression."""
-        return self._learn(X, y, classes=None, anew=True)
+        """Learn from these rows alone. Raises ValueError for rows that are not numbers, or for regression targets."""
+        return self._learn(X, y, classes=None, restart=True)
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
-        """Learn from these rows as well; classes that were not known are added, `classes` too.
+        """Learn from these rows as well; adds new classes, including all of `classes`.
 
         Raises ConfigError for a learner that needs all rows so far, such as `joint`.
         """
-        return self._learn(X, y, classes=classes, anew=not hasattr(self, "collaborator_"))
+        return self._learn(X, y, classes=classes, restart=not hasattr(self, "collaborator_"))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The likeliest class of every row, [N]."""
@@ -130,7 +130,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return np.asarray(softmax(self._logits(X), axis=1))
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Logits [N, C]; of two classes the second less the first, [N], as scikit-learn has it."""
+        """Logits [N, C]; for two classes, the second minus the first, [N], as in scikit-learn."""
         logits_NC = self._logits(X)
         return logits_NC[:, 1] - logits_NC[:, 0] if logits_NC.shape[1] == 2 else logits_NC
 
@@ -141,59 +141,59 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         parts = [self.collaborator_(self._scaling(part))[0] for part in torch.split(features_ND, _ROWS_AT_ONCE)]
         logits_NC: NDArray[np.float64] = torch.cat(parts).numpy()
         known_NC = np.full((len(logits_NC), len(self._index)), UNSEEN)
-        seen = sorted(self._seen)
-        known_NC[:, seen] = logits_NC[:, seen]
+        seen_outputs = sorted(self._seen_outputs)
+        known_NC[:, seen_outputs] = logits_NC[:, seen_outputs]
         return known_NC[:, [self._index[label] for label in self.classes_.tolist()]]
 
-    def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, anew: bool) -> Self:
-        features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=anew)
+    def _learn(self, X: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None, restart: bool) -> Self:
+        features_ND, target_N = validate_data(self, X, y, dtype=np.float64, reset=restart)
         check_classification_targets(target_N)
-        given = np.unique(column_or_1d(target_N))
+        targets = np.unique(column_or_1d(target_N))
         if classes is not None:
-            given = np.union1d(given, np.unique(np.asarray(classes)))
+            targets = np.union1d(targets, np.unique(np.asarray(classes)))
         features = torch.from_numpy(features_ND.copy())
-        if anew:
+        if restart:
             self._start(features)
         index = self._index | {
             label: len(self._index) + place
-            for place, label in enumerate(each for each in given.tolist() if each not in self._index)
+            for place, label in enumerate(target for target in targets.tolist() if target not in self._index)
         }
         labels_N = torch.tensor([index[label] for label in target_N.tolist()])
-        collaborator, state = self._trained(self._scaling(features), labels_N, len(index))
-        # Whatever was refused above has changed nothing of what was learned before.
+        collaborator, state = self._train(self._scaling(features), labels_N, len(index))
+        # An error above this line leaves the fitted state unchanged.
         self.collaborator_, self._state, self._index = collaborator.eval(), state, index
-        self.classes_ = given if anew else np.union1d(self.classes_, given)
-        self._seen |= set(labels_N.tolist())
-        self._past.append(_one_of_each(f"call {len(self._past)}", self._scaling(features), labels_N))
+        self.classes_ = targets if restart else np.union1d(self.classes_, targets)
+        self._seen_outputs |= set(labels_N.tolist())
+        self._past_tasks.append(_one_of_each(f"call {len(self._past_tasks)}", self._scaling(features), labels_N))
         return self
 
     def _start(self, features: Tensor) -> None:
-        """Nothing learned, and the scaling of the features."""
+        """Reset the classifier, and set the scaling of the features."""
         self._config, random = _learner_config(self.learner), self.random_state
         self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
         self._index = {}
-        self._seen = set()
-        self._past = []
+        self._seen_outputs = set()
+        self._past_tasks = []
         self._state = None
         self._scaling = FrozenNormalizer(features.shape[1]).double()
         self._scaling.fit([features])
 
-    def _trained(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
-        """The network after one more task, of these rows, and the state of its trainer."""
+    def _train(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
+        """The network after one more task with these rows, and the state of its trainer."""
         network, learner = self._network(), self._config.build(self._seed)
         self._config.check_network(network)
-        number = len(self._past)
+        number = len(self._past_tasks)
         if learner.tasks_to_stream(number) != range(number, number + 1):
             raise ConfigError(
-                f"learner {self._config.tag!r} takes all rows so far, and they are not kept",
+                f"learner {self._config.tag!r} needs all rows so far, but they are not kept",
                 where="KANClassifier.partial_fit",
                 hint="Use another learner, or `fit` on all rows",
             )
         collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
-        collaborator.add_module("normalizer", nn.Identity())  # rows are scaled already, each feature by itself
+        collaborator.add_module("normalizer", nn.Identity())  # features are already scaled one by one
         rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
         trainer = Trainer(
-            collaborator, learner, [*self._past, rows], self._train_config(), DistillConfig(), seed=self._seed
+            collaborator, learner, [*self._past_tasks, rows], self._train_config(), DistillConfig(), seed=self._seed
         )
         if self._state is not None:
             trainer.load_state_dict(self._state)
@@ -208,7 +208,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             "grid_range": tuple(self.grid_range),
             "basis": self.basis,
             "mixing": self.mixing,
-            "shared": True,  # there is no large model that judge and small could differ in
+            "shared": True,  # without a large model, judge and small model cannot differ
         }
         return parse_config(NetworkConfig, values, where="KANClassifier")
 
@@ -227,16 +227,16 @@ def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> Learner
     return parse_config(_Learner, {"learner": section}, where="KANClassifier").learner
 
 
-def _rows(name: str, features: Tensor, labels_N: Tensor, tested: Tensor) -> TensorRows:
-    """The rows of a task; those at the positions `tested` also have to be its test rows."""
+def _rows(name: str, features: Tensor, labels_N: Tensor, test_N: Tensor) -> TensorRows:
+    """The rows of a task; the rows at the positions `test_N` are also its test rows."""
     no_large_N1 = torch.full((len(labels_N), 1), torch.nan, dtype=features.dtype)
     batch = Batch(features, labels_N, no_large_N1, torch.ones(len(labels_N), dtype=features.dtype))
     ids = [f"{name}, {row}" for row in range(len(labels_N))]
-    test = batch.take(tested, batch.weights[tested])
-    return TensorRows(name, {"train": (ids, batch), "test": ([ids[row] for row in tested.tolist()], test)})
+    test = batch.take(test_N, batch.weights[test_N])
+    return TensorRows(name, {"train": (ids, batch), "test": ([ids[row] for row in test_N.tolist()], test)})
 
 
 def _one_of_each(name: str, features: Tensor, labels_N: Tensor) -> TensorRows:
-    """A finished task as later ones have to know it: which labels it had."""
+    """A finished task as later tasks need it: one row per label."""
     first = [int((labels_N == label).nonzero()[0, 0]) for label in sorted(set(labels_N.tolist()))]
     return _rows(name, features[first], labels_N[first], torch.arange(1))

@@ -1,4 +1,4 @@
-"""Routing between two models from a frame with their logged answers, without training or calling either of them."""
+"""Routing between two models, from a frame with their logged answers; neither model is trained or called."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WHERE = "the frame"
 
 
 class Router:
-    """Says of every input whether the small model may answer it.
+    """Decides for every input whether the small model may answer it.
 
-    `encoder` is a model of the hub or a folder, `none` for hashed words alone; by default the one that `kcm assets` has
-    fetched, if it is there. `assets` is where it looks: KCM_ASSETS, or `assets` here. `seed` draws the splits where the
-    frame names none: 40% of the rows to fit on, 40% to certify with, 20% to test on, by content, so that the same
-    frame may be given to `fit` and to `certify`.
+    `encoder` is a model on the hub or a folder, or `none` for hashed words only; default: the model that `kcm assets`
+    fetched, if any. `assets` is the folder it is looked up in: KCM_ASSETS, or `assets` in the current folder. `seed`
+    draws the splits if the frame names none: 40% of the rows to fit on, 40% to certify with, 20% to test on. Splits
+    depend on content, so the same frame may be passed to `fit` and to `certify`.
     """
 
     def __init__(self, encoder: str | None = None, *, assets: str | Path | None = None, seed: int = 0) -> None:
@@ -39,40 +39,41 @@ class Router:
     def fit(self, frame: pd.DataFrame, **columns: Any) -> Self:
         """Fit the routing head; `columns` are the fields of `RouteColumns`, such as text and small_correct.
 
-        Raises ConfigError for columns that do not say who was right, DataError for rows that cannot be used.
+        Raises ConfigError if no column says who was right, DataError for rows that cannot be used.
         """
-        chosen = parse_config(RouteColumns, columns, where="columns")
-        opened = RoutingFrame(table_of(frame, chosen, _WHERE), chosen, self.encoder, self.assets)
-        self.fitted, self.policy = opened.fitted(self.seed)[0], None
+        route_columns = parse_config(RouteColumns, columns, where="columns")
+        routing = RoutingFrame(table_of(frame, route_columns, _WHERE), route_columns, self.encoder, self.assets)
+        self.fitted, self.policy = routing.fitted(self.seed)[0], None
         return self
 
     def certify(self, frame: pd.DataFrame, *, ledger: str | Path | None = None, **request: Any) -> dict[str, Any]:
         """Choose a threshold and certify it; `request` are the fields of `RequestConfig`, such as epsilon and delta.
 
-        Gives what `kcm route certify` writes as JSON. `predict` then follows the decision. Raises DataError where rows
-        that the router was fitted on would certify it.
+        Returns the JSON of `kcm route certify`. `predict` then follows the decision. Raises DataError if rows that the
+        router was fitted on would certify it.
         """
-        asked = parse_config(RequestConfig, request, where="request")
+        request_config = parse_config(RequestConfig, request, where="request")
         columns = self._router.config.columns
-        opened = RoutingFrame(table_of(frame, columns, _WHERE), columns, None, self.assets, self._router)
-        result = opened.certify(asked, None if ledger is None else Path(ledger))
+        routing = RoutingFrame(table_of(frame, columns, _WHERE), columns, None, self.assets, self._router)
+        result = routing.certify(request_config, None if ledger is None else Path(ledger))
         self.policy = Policy(
-            decision=_decision(result), task_decisions={task: _decision(own) for task, own in result["tasks"].items()}
+            decision=_decision(result),
+            task_decisions={task: _decision(decision) for task, decision in result["tasks"].items()},
         )
         return result
 
     def scores(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """Gate score of every row, [N]: the larger, the less a large call would gain. Answers need not be known."""
-        return self._opened(frame).scores
+        """Gate score of every row, [N]; a larger score means less gain from a large call. Answers are not needed."""
+        return self._open(frame).scores
 
     def predict(self, frame: pd.DataFrame) -> NDArray[np.object_]:
-        """`small` or `large` for every row, [N], by the certified decision. Raises ConfigError before there is one."""
+        """`small` or `large` for every row, [N], by the certified decision. Raises ConfigError before `certify`."""
         if self.policy is None:
             raise ConfigError("nothing is certified yet", where="Router.predict", hint="Call certify, or use scores")
-        opened = self._opened(frame)
-        return np.where(self.policy.keep(opened.scores, opened.table.task), "small", "large").astype(object)
+        routing = self._open(frame)
+        return np.where(self.policy.keep(routing.scores, routing.table.task), "small", "large").astype(object)
 
-    def _opened(self, frame: pd.DataFrame) -> RoutingFrame:
+    def _open(self, frame: pd.DataFrame) -> RoutingFrame:
         columns = self._router.config.columns
         return RoutingFrame(unjudged_table(frame, columns, _WHERE), columns, None, self.assets, self._router)
 

@@ -1,4 +1,4 @@
-"""What people hand to `predict`, as inputs of a cascade, and its answers as columns."""
+"""Inputs of `predict` as inputs of a cascade, and the cascade's answers as columns."""
 
 from __future__ import annotations
 
@@ -46,25 +46,27 @@ def inputs_of(
     id: Column,
     vector: Sequence[Column] = (),
 ) -> list[Input]:
-    """One `Input` per row, with the parts that are read.
+    """One `Input` per row, with the parts that the bundle reads.
 
-    An empty cell gives an empty part. `vector` are the columns of a row's vector, by name or pattern; without them it
-    is the column `features`. Raises DataError for a column that is missing, and for what is no input.
+    An empty cell gives an empty part. `vector` are the columns of a row's vector, by name or pattern; default: the
+    column `features`. Raises DataError for a missing column, and for a value that is not an input.
     """
     if isinstance(inputs, str | bytes | Content | Mapping):
-        raise DataError("that is one input, and many are expected", where="predict", hint="Give a list of one")
+        raise DataError("expected many inputs, got one", where="predict", hint="Give a list of one")
     parts: dict[str, str] = {"text": text, "image": image}
-    needed: dict[str, str] = {part: parts[part] for part in reads if part in parts}
+    needed_columns: dict[str, str] = {part: parts[part] for part in reads if part in parts}
     columns = tuple(vector) if "vector" in reads else None
     if isinstance(inputs, pd.DataFrame):
-        _require(needed, list(inputs.columns))
-        given: Iterable[Any] = inputs.to_dict("records")
+        _require(needed_columns, list(inputs.columns))
+        records: Iterable[Any] = inputs.to_dict("records")
     else:
-        given = inputs
-    return [_input(number, row, needed, task, id, columns) for number, row in enumerate(given)]
+        records = inputs
+    return [_input(number, row, needed_columns, task, id, columns) for number, row in enumerate(records)]
 
 
-def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str, vector: Sequence[str] | None) -> Input:
+def _input(
+    number: int, row: Any, columns: Mapping[str, str], task: str, id: str, vector: Sequence[str] | None
+) -> Input:
     if isinstance(row, str):
         return Input(Content(row))
     if isinstance(row, Content):
@@ -72,11 +74,11 @@ def _input(number: int, row: Any, needed: Mapping[str, str], task: str, id: str,
     if not isinstance(row, Mapping):
         kind = type(row).__name__
         raise DataError(f"input {number} is a {kind}", where="predict", hint="Give texts, mappings, or a DataFrame")
-    _require(needed, list(row))
-    text = _cell(row, needed["text"]) if "text" in needed else None
+    _require(columns, list(row))
+    text = _cell(row, columns["text"]) if "text" in columns else None
     if not isinstance(text, str | None):
-        raise DataError(f"the text of input {number} is a {type(text).__name__}", where=needed["text"])
-    image = _picture(number, _cell(row, needed["image"])) if "image" in needed else b""
+        raise DataError(f"the text of input {number} is a {type(text).__name__}", where=columns["text"])
+    image = _picture(number, _cell(row, columns["image"])) if "image" in columns else b""
     known_task, known_id = _cell(row, task), _cell(row, id)
     return Input(
         Content(text or "", image, vector=None if vector is None else _vector(number, row, vector)),
@@ -92,21 +94,21 @@ def _vector(number: int, row: Mapping[Any, Any], columns: Sequence[str]) -> NDAr
         raise DataError(f"input {number}: {error}", where="predict") from None
 
 
-def _require(needed: Mapping[str, str], names: Sequence[Any]) -> None:
-    for part, column in needed.items():
+def _require(columns: Mapping[str, str], names: Sequence[Any]) -> None:
+    for part, column in columns.items():
         if column not in names:
             raise missing_column(column, part, [str(name) for name in names], "predict")
 
 
 def _cell(row: Mapping[Any, Any], column: str) -> Any:
-    """The value of a cell; None where it is missing."""
+    """The value of a cell; None if it is missing."""
     value = row.get(column)
     return None if (isinstance(value, float) and value != value) or value is pd.NA else value
 
 
 def _picture(number: int, value: Any) -> bytes:
-    """The bytes of a picture; the paths are the caller's own, and may lead anywhere."""
-    if hasattr(value, "save"):  # an image of PIL, as data sets decode theirs
+    """The bytes of a picture; paths come from the caller, so they may lead anywhere."""
+    if hasattr(value, "save"):  # a PIL image, as data sets decode their pictures
         file = io.BytesIO()
         value.save(file, "PNG")
         return file.getvalue()
@@ -116,36 +118,36 @@ def _picture(number: int, value: Any) -> bytes:
     return data or b""
 
 
-def free_names(columns: Iterable[str], taken: Collection[str]) -> dict[str, str]:
-    """Names for columns beside those that are taken: their own, or prefixed by kcm_."""
+def free_names(columns: Iterable[str], taken_names: Collection[str]) -> dict[str, str]:
+    """Free names for columns: their own names, or with the prefix kcm_ if they are taken."""
     names = {}
     for name in columns:
         names[name] = name
-        while names[name] in taken:
+        while names[name] in taken_names:
             names[name] = f"kcm_{names[name]}"
     return names
 
 
 def with_answers(frame: pd.DataFrame, answers: Sequence[Answer | Failure]) -> pd.DataFrame:
-    """A copy of the frame with the answers' columns; none of its own is replaced."""
-    found = frame.copy()
+    """A copy of the frame with the answers' columns; no column is replaced."""
+    table = frame.copy()
     names = free_names(ANSWERS.names, frame.columns)
     for name, column in zip(names.values(), answer_table(answers).columns, strict=True):
         values = column.to_numpy()
-        found[name] = pd.Series(values, index=frame.index, dtype=values.dtype)  # of texts: objects, None where none is
-    return found
+        table[name] = pd.Series(values, index=frame.index, dtype=values.dtype)  # texts: objects, None if missing
+    return table
 
 
 def answer_table(answers: Sequence[Answer | Failure]) -> pa.Table:
-    """The columns of `ANSWERS`: of an answer all but the error, of a failure the error alone.
+    """The columns of `ANSWERS`: for an answer all but the error, for a failure only the error.
 
-    An answer outside the promise has both: the error says why the large model did not give it.
+    An answer outside the promise has both: the error says why the large model did not answer.
     """
     columns: dict[str, list[Any]] = {
-        name: [None if isinstance(each, Failure) else getattr(each, name) for each in answers]
+        name: [None if isinstance(answer, Failure) else getattr(answer, name) for answer in answers]
         for name in ANSWERS.names[:-1]
     }
-    errors = [each.reason if isinstance(each, Failure) else _outside_promise(each) for each in answers]
+    errors = [answer.reason if isinstance(answer, Failure) else _outside_promise(answer) for answer in answers]
     return pa.table(columns | {"error": errors}, schema=ANSWERS)
 
 

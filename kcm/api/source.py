@@ -1,4 +1,4 @@
-"""Where a bundle is: the folder that a caller names, or what a registered scheme fetches. The import is light."""
+"""The location of a bundle: a folder, or a URI that a registered scheme fetches. The import is light."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kcm.extras import naming_extra
 
 
 def folder_of(source: str | Path) -> Path:
-    """The bundle's folder, fetched first by the scheme of a URI, which packages register as an entry point.
+    """The bundle's folder; a URI is fetched first, by a scheme that a package registers as an entry point.
 
-    Raises ArtefactError where there is no such folder, ConfigError for an unknown scheme, and what fetching raises.
+    Raises ArtefactError for a missing folder, ConfigError for an unknown scheme, and the errors of fetching.
     """
-    given = str(source)
-    scheme, colon, _ = given.partition(":")
-    if not colon or len(scheme) == 1 or os.path.exists(given):  # one letter is a drive
-        if not os.path.isdir(given):
-            raise ArtefactError("no such folder", where=given, hint="Give a bundle's folder, or models:/NAME@ALIAS")
-        return Path(given)
-    known = {entry.name: entry for entry in entry_points(group="kcm.schemes")}
-    if scheme not in known:
-        names = ", ".join(f"{name}:" for name in sorted(known)) or "none"
-        raise ConfigError(f"unknown scheme {scheme!r}", where=given, hint=f"Give a folder; known schemes are {names}")
+    name = str(source)
+    scheme, colon, _ = name.partition(":")
+    if not colon or len(scheme) == 1 or os.path.exists(name):  # one letter is a drive
+        if not os.path.isdir(name):
+            raise ArtefactError("no such folder", where=name, hint="Give a bundle's folder, or models:/NAME@ALIAS")
+        return Path(name)
+    schemes = {entry.name: entry for entry in entry_points(group="kcm.schemes")}
+    if scheme not in schemes:
+        names = ", ".join(f"{name}:" for name in sorted(schemes)) or "none"
+        raise ConfigError(f"unknown scheme {scheme!r}", where=name, hint=f"Give a folder; known schemes are {names}")
     with naming_extra(f"{scheme}:"):
-        fetch: Callable[[str], Path] = known[scheme].load()
-    return fetch(given)
+        fetch: Callable[[str], Path] = schemes[scheme].load()
+    return fetch(name)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from kcm.errors import AssetError
 from kcm.extras import require
 
-START_SECONDS = 20.0  # for a busy machine to start Python and import the client
+START_SECONDS = 20.0  # time for a busy machine to start Python and import the client
 CONNECT_SECONDS, DOWNLOAD_SECONDS = 5.0, 1800.0
 
 _ASK = """
@@ -45,9 +45,9 @@ print(json.dumps(list(loaded)))
 
 
 def commit_of(repo: str, repo_type: str, revision: str | None) -> str:
-    """The commit that a branch, tag or commit of a `model` or `dataset` is now; of its main branch without one.
+    """The current commit of a branch, tag or commit of a `model` or `dataset`; without `revision`, of the main branch.
 
-    Raises AssetError when the hub does not answer within about `CONNECT_SECONDS`.
+    Raises AssetError if the hub does not answer within about `CONNECT_SECONDS`.
     """
     arguments = [repo, repo_type, revision, CONNECT_SECONDS]
     return _run(_ASK, arguments, where=repo, timeout=CONNECT_SECONDS + START_SECONDS).splitlines()[-1]
@@ -56,16 +56,16 @@ def commit_of(repo: str, repo_type: str, revision: str | None) -> str:
 def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """Download the files of a model that match `patterns` into the hub's own cache.
 
-    Raises AssetError when the hub does not answer soon, or does not deliver within `DOWNLOAD_SECONDS`.
+    Raises AssetError if the hub does not answer soon, or does not deliver within `DOWNLOAD_SECONDS`.
     """
     commit_of(repo, "model", revision)
     return Path(_run(_DOWNLOAD, [repo, revision, patterns], where=repo).splitlines()[-1])
 
 
 def export_data_set(repo: str, subset: str | None, revision: str | None, *, folder: Path) -> dict[str, Path]:
-    """Write every split of a data set as a Parquet file into `folder`; from the hub's cache where the hub is silent.
+    """Write every split of a data set as a Parquet file into `folder`; from the hub's cache if the hub is silent.
 
-    Raises AssetError, as `download` does, when there is no cached copy either, MissingExtraError without `datasets`.
+    Raises AssetError, as `download` does, if there is no cached copy either; MissingExtraError without `datasets`.
     """
     require("datasets", "a data set of the hub")
     offline, silence = {}, ""
@@ -90,7 +90,7 @@ def _run(
 ) -> str:
     command = [sys.executable, "-c", script, json.dumps(arguments)]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -100,10 +100,10 @@ def _run(
         )
     except subprocess.TimeoutExpired:
         raise AssetError(f"the hub did not answer within {timeout:g} s", where=where) from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise AssetError(f"the hub failed: {lines[-1] if lines else f'exit status {done.returncode}'}", where=where)
-    return done.stdout.strip()
+    if process.returncode:
+        lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+        raise AssetError(f"the hub failed: {lines[-1] if lines else f'exit status {process.returncode}'}", where=where)
+    return process.stdout.strip()
 
 
 def _environment() -> dict[str, str]:

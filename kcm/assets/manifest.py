@@ -1,4 +1,4 @@
-"""The manifest of a fetched asset, `asset.json` in its folder: where its files come from, their sizes and hashes."""
+"""The manifest of a fetched asset, `asset.json` in its folder: the origin of its files, their sizes and hashes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from kcm.errors import AssetError
-from kcm.regular import require_regular
+from kcm.regular_files import require_regular
 
 MANIFEST = "asset.json"
 
@@ -34,10 +34,10 @@ def make_once(
     make: Callable[[Path], tuple[Iterable[str], Mapping[str, object]]],
     timeout: float = -1,
 ) -> Path:
-    """The folder, made by one process at a time where it is not made: `make` fills a draft, gives its files and facts.
+    """The folder, created by one process if it is missing: `make` fills a draft and returns its files and facts.
 
-    The folder is there whole or not at all. Raises filelock's Timeout where another process makes it for longer than
-    `timeout` seconds, OSError where it cannot be written.
+    The folder appears atomically. Raises filelock's Timeout if another process is creating it for longer than `timeout`
+    seconds, and OSError if it cannot be written.
     """
     if is_made(folder):
         return folder
@@ -50,7 +50,7 @@ def make_once(
             try:
                 files, facts = make(draft)
                 write_manifest(draft, list(files), facts)
-                shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+                shutil.rmtree(folder, ignore_errors=True)  # it is damaged
                 draft.replace(folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -58,7 +58,7 @@ def make_once(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the last fetch recorded; empty without a readable manifest."""
+    """The records of the last fetch; empty without a readable manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -67,10 +67,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the folder has a manifest, and every file that it lists has the hash that it states.
+    """Whether the folder has a manifest, and all files in it have their listed hashes.
 
-    Hashes are cached within a process and shared with the identity of an encoder. Files of another size than is stated
-    are not hashed.
+    Hashes are cached within a process and shared with the identity of an encoder. Files with a wrong size are not
+    hashed.
     """
     manifest = read_manifest(folder)
     stated, sizes = manifest.get("sha256"), manifest.get("bytes") or {}
@@ -80,7 +80,7 @@ def is_intact(folder: Path) -> bool:
         if any((folder / file).stat().st_size != sizes.get(file, -1) for file in stated if sizes):
             return False
         return all(weights_sha256(folder / file) == sha256 for file, sha256 in stated.items())
-    except (OSError, ValueError):  # a file that is not there, or a name that no file can have
+    except (OSError, ValueError):  # a missing file, or an impossible file name
         return False
 
 
@@ -106,9 +106,9 @@ def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
 
 
 def folder_digest(model_path: Path, settings: str) -> str:
-    """Hexadecimal digest over all files of a model that may decide its output, and the settings of who uses it.
+    """Hexadecimal digest over all files of a model that may decide its output, and over the user's settings.
 
-    The folder's name is no part of it, nor is what `kcm assets` notes in it. Raises AssetError for a folder without
+    The folder's name and the records of `kcm assets` are not included. Raises AssetError for a folder without
     config.json or safetensors.
     """
     files = sorted(file for file in model_path.rglob("*") if file.suffix in _DECIDING and file.name != MANIFEST)

@@ -1,6 +1,6 @@
-"""Assets in a bucket: a folder of each node for them, into which an asset comes when a process there first needs it.
+"""Assets in a bucket: each node has a folder for them, and an asset is copied there when a process first needs it.
 
-The folder's name says which bucket it is of, so that a path alone, the same on every node, leads to the assets.
+The folder's name identifies its bucket, so that a path alone, the same on every node, leads to the assets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def assets_folder(place: Any) -> Any:
 
 
 def assets_place(folder: Path) -> str:
-    """What `assets_folder` was given: the URI of a bucket's folder, else the folder."""
+    """The inverse of `assets_folder`: the URI of the bucket's folder, or the folder itself."""
     return uri if "://" in (uri := unquote(folder.name)) else str(folder)
 
 
@@ -34,10 +34,10 @@ AssetsFolder = Annotated[Path, BeforeValidator(assets_folder), PlainSerializer(a
 
 
 def fetch_remote(name: str, assets_dir: Path) -> None:
-    """Bring an asset of a bucket to this node, verified by the hashes of its manifest, unless it is here.
+    """Copy an asset of a bucket to this node, verified by the hashes of its manifest, unless it is here.
 
-    Nothing is done for an assets folder that is no bucket's, and for an asset that the bucket does not hold. AssetError
-    for files that have other hashes, DataError where the bucket cannot be read.
+    Does nothing for an assets folder without a bucket, or an asset that the bucket does not hold. Raises AssetError for
+    files with other hashes, DataError if the bucket cannot be read.
     """
     folder, place = assets_dir / name, assets_place(assets_dir)
     if folder.exists() or "://" not in place:

@@ -1,4 +1,4 @@
-"""From the name of a model, as a configuration gives it, to a folder with its files."""
+"""From the name of a model in a configuration to a folder with its files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kcm.assets import hub
 from kcm.assets.manifest import MANIFEST, is_intact
-from kcm.assets.places import BundleName, may_open, require_may_open
 from kcm.assets.remote import assets_folder, assets_place, fetch_remote
+from kcm.assets.trusted_paths import BundleName, may_open, require_may_open
 from kcm.durable import drafted
 from kcm.errors import AssetError
 
@@ -18,17 +18,17 @@ _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", _WEIGHTS)
 
 
 def default_assets() -> Path:
-    """Where assets lie unless told otherwise: where KCM_ASSETS says, else in `assets` here."""
+    """The default folder of assets: KCM_ASSETS, or `assets` in the current folder."""
     return assets_folder(os.environ.get("KCM_ASSETS") or "assets")
 
 
 def resolve(model: str, assets_dir: Path) -> Path:
-    """The folder of a model: a local folder as it is, an asset of `assets_dir` or its bucket, else from the hub.
+    """The folder of a model: a local folder, an asset of `assets_dir` or its bucket, or a download from the hub.
 
-    A local folder that a bundle names is used if `places.may_open` says so, else the name is taken as an id.
-    A folder `assets_dir/model` is an asset, and used only while its files have the hashes that its manifest states.
-    An id that the hub's own cache already holds is taken from there without asking. The commit of the first time is
-    recorded in `assets_dir` and is the one taken from then on.
+    A local folder that a bundle names is used only if `trusted_paths.may_open` allows it; otherwise the name is an id.
+    A folder `assets_dir/model` is an asset, and used only while its files have the hashes in its manifest. An id in the
+    hub's own cache is taken from there without asking the hub. The first commit is recorded in `assets_dir`, and is
+    used from then on.
     Raises AssetError, naming the command or the path to repair it.
     """
     folder = Path(model).expanduser()
@@ -61,34 +61,34 @@ def is_at_hand(model: str, assets_dir: Path) -> bool:
     """
     if Path(model).expanduser().is_dir() or (assets_dir / model).exists() or "://" in assets_place(assets_dir):
         return True
-    return _cached(model, None) is not None
+    return _cached_folder(model, None) is not None
 
 
 def _from_hub(model: str, assets_dir: Path) -> Path:
     pin = assets_dir / ".revisions" / model.replace("/", "--")
     revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
-    if (found := _cached(model, revision)) is None:
+    if (folder := _cached_folder(model, revision)) is None:
         try:
-            found = hub.download(model, revision, list(_PATTERNS))
+            folder = hub.download(model, revision, list(_PATTERNS))
         except AssetError as error:
             raise AssetError(
-                f"asset {model!r} has not been fetched, nor can it be had from the hub: {error.what}",
+                f"asset {model!r} has not been fetched, and the hub cannot provide it: {error.what}",
                 where=str(assets_dir),
                 hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
             ) from None
     if revision is None:
-        _pin(pin, found.name)  # the hub's cache names the folder of a snapshot after its commit
-    return found
+        _pin(pin, folder.name)  # the hub's cache names a snapshot's folder after its commit
+    return folder
 
 
 def _pin(pin: Path, commit: str) -> None:
-    with suppress(OSError), drafted(pin) as draft:  # assets may be read-only: their cache then holds the commit alone
+    with suppress(OSError), drafted(pin) as draft:  # assets may be read-only: then only their cache holds the commit
         draft.write_text(f"{commit}\n", encoding="utf-8")
 
 
-def _cached(model: str, revision: str | None) -> Path | None:
+def _cached_folder(model: str, revision: str | None) -> Path | None:
     """The hub cache's copy; a copy without weights is an interrupted download and does not count."""
-    from huggingface_hub import snapshot_download  # takes its time to import, and fetched assets need none of it
+    from huggingface_hub import snapshot_download  # slow to import, and not needed for fetched assets
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:

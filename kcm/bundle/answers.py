@@ -18,7 +18,7 @@ Route = Literal["small", "large", "small_degraded"]
 class Input:
     """One input; `task` is set if the request names it, `id` if a recorded large model needs it.
 
-    `group` names what must stay in the same split, such as its author; "" for nothing.
+    `group` names the rows that must stay in the same split, such as the author's; "" for none.
     """
 
     content: Content
@@ -54,8 +54,8 @@ class Answer:
     `probabilities` are the answering model's, for the most likely labels; empty if it returned only a label.
     `answer_probability` is its probability of `label`, if known. `judge_confidence` is the judge's probability of its
     own label, which may differ. `threshold` is null if all inputs take one route. `degraded` marks a small answer given
-    because the large model failed, which no certificate covers; `fault` is the reason. `cost_s` is the computing time
-    of the answer in seconds, `large_cost_s` the large model's part of it.
+    because the large model failed, which no certificate covers; `fault` is the reason. `cost_s` is the answer's
+    computing time in seconds; `large_cost_s` is the large model's part of it.
     """
 
     label: str
@@ -68,7 +68,7 @@ class Answer:
     cost_s: float
     large_cost_s: float = 0.0
     answer_probability: float | None = None
-    fault: Annotated[str | None, Field(exclude=True)] = field(default=None, compare=False)  # not told to clients
+    fault: Annotated[str | None, Field(exclude=True)] = field(default=None, compare=False)  # hidden from clients
 
 
 @dataclass(frozen=True)

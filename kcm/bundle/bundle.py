@@ -37,9 +37,9 @@ from kcm.bundle.models import (
     UnitDigests,
     open_bundle,
 )
-from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
-from kcm.cascade.forms import GateHead
+from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.gate_kinds import GateHead
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate, confidence
@@ -100,15 +100,17 @@ class Bundle(FrozenModels):
             raise ArtefactError(
                 f"{len(self.label_names)} label names for a collaborator of {self.collaborator.num_labels} labels"
             )
-        if unknown := sorted(set(self.policy.task_decisions) - set(self.task_names)):
-            raise ArtefactError(f"the policy decides for tasks that are not in the sequence: {', '.join(unknown)}")
+        if unknown_tasks := sorted(set(self.policy.task_decisions) - set(self.task_names)):
+            raise ArtefactError(
+                f"the policy decides for tasks that are not in the sequence: {', '.join(unknown_tasks)}"
+            )
         try:
             _ = self.gate
         except ConfigError as error:
-            what = f"the policy's gate is {self.policy.gate!r}, and the bundle lacks its head: {error.what}"
-            raise ArtefactError(what) from None
+            fault = f"the policy's gate is {self.policy.gate!r}, but the bundle lacks its head: {error.what}"
+            raise ArtefactError(fault) from None
         if self.policy.prompt != "none" and self.prompts is None:
-            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, and the bundle holds no prompts")
+            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, but the bundle holds no prompts")
         if self.policy.prompt not in self.large.prompt_modes:
             raise ArtefactError(
                 f"the policy's prompt is {self.policy.prompt!r}, which {self.large.adapter!r} cannot follow"
@@ -141,13 +143,13 @@ class Bundle(FrozenModels):
             CERTIFICATE.removesuffix(".json"): _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
-        if theirs := Components.of(self.components()).components:
-            documents["components"] = Components(components=theirs)
+        if components := Components.of(self.components()).components:
+            documents["components"] = Components(components=components)
         if self.certificates and self.certified_by:
             documents[COMPUTED_BY.removesuffix(".json")] = self.certified_by
         with sealing(folder, MANIFEST, FORMAT) as draft:
-            encoder = _contained(self.encoder, ENCODER, draft)
-            large = self.large.with_backbone(lambda backbone: _contained(backbone, LARGE_ENCODER, draft))
+            encoder = _copied_head(self.encoder, ENCODER, draft)
+            large = self.large.with_backbone(lambda backbone: _copied_head(backbone, LARGE_ENCODER, draft))
             documents |= {
                 "encoder": EncoderFile(config=encoder, identity=self.encoder_identity),
                 "large": LargeFile(config=large, identity=self.large_identity),
@@ -193,7 +195,7 @@ class Bundle(FrozenModels):
                 _load(module, files, name)
         policy = files.config(Policy, POLICY_FILE)
         return cls(
-            **{each.name: getattr(models, each.name) for each in fields(models)},
+            **{field.name: getattr(models, field.name) for field in fields(models)},
             collaborator=collaborator,
             seed=config.seed,
             task_names=names.tasks,
@@ -253,15 +255,15 @@ class _Certificates(Config):
     @classmethod
     def of(cls, certificates: Mapping[str | None, Certificate]) -> _Certificates:
         """From certificates by task."""
-        own = {task: certificate for task, certificate in certificates.items() if task is not None}
-        return cls(common=certificates.get(None), tasks=own)
+        task_certificates = {task: certificate for task, certificate in certificates.items() if task is not None}
+        return cls(common=certificates.get(None), tasks=task_certificates)
 
     def by_task(self) -> dict[str | None, Certificate]:
         """As certificates by task."""
         return ({None: self.common} if self.common else {}) | dict(self.tasks)
 
 
-def _contained(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
+def _copied_head(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
     """The encoder as the bundle names it: a fitted alignment head is copied into the draft and referenced there."""
     if encoder.fitted_head is None:
         return encoder
@@ -296,10 +298,10 @@ def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> 
     layers = sum(first * second for first, second in itertools.pairwise((inputs[-1], *hidden, num_labels)))
     base = {"none": 0, "means": dim * num_labels, "lda": dim * (dim + num_labels)}[network.base]
     claimed = layers * curve + base + math.prod(inputs) * (len(inputs) > 1)
-    stored = sum(files.num_bytes(f"{part}.safetensors") for part in ("mixing", "base", "judge", "small"))
-    if claimed > stored:  # a number usually takes four bytes
+    num_bytes = sum(files.num_bytes(f"{part}.safetensors") for part in ("mixing", "base", "judge", "small"))
+    if claimed > num_bytes:  # a number usually takes four bytes
         raise ArtefactError(
-            f"its networks take {claimed:,} numbers or more, and their files have {stored:,} bytes",
+            f"its networks need at least {claimed:,} numbers, but their files have only {num_bytes:,} bytes",
             where=str(files.folder / "config.json"),
         )
 
@@ -326,7 +328,7 @@ def _weights_of(files: SealedFolder, file: str) -> Iterator[None]:
 
 
 def facts(bundle: Bundle, void: str | None = None) -> dict[str, str]:
-    """Labels, tasks, models, route, promise and digest by their names; `void` says why nothing is promised here."""
+    """Labels, tasks, models, route, promise and digest by name; `void` says why nothing is promised here."""
     decision = bundle.policy.decision
     route = _WITHOUT_THRESHOLD.get(
         decision.decision,
@@ -344,11 +346,11 @@ def facts(bundle: Bundle, void: str | None = None) -> dict[str, str]:
 
 
 def _promise(certificates: Mapping[str | None, Certificate]) -> str:
-    """What is promised of all decisions together."""
+    """The promise for all decisions together."""
     common = certificates.get(None)
-    if common is None or not all(each.valid for each in certificates.values()):
+    if common is None or not all(certificate.valid for certificate in certificates.values()):
         return "none"
-    if all(each.decision == "escalate_all" for each in certificates.values()):
+    if all(certificate.decision == "escalate_all" for certificate in certificates.values()):
         return f"loses nothing, since the large model answers everything: {common.reason}"
     certain = confidence(each.delta for each in certificates.values())
     loss = (
@@ -357,5 +359,5 @@ def _promise(certificates: Mapping[str | None, Certificate]) -> str:
     return f"{loss} the large model, with a probability of at least {certain}"
 
 
-def _shortened(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _shortened(names: Sequence[str], max_names: int = 6) -> str:
+    return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from kcm.assets import BundleName
 from kcm.bundle import MANIFEST
-from kcm.bundle.sealed import SealedFolder, read_manifest
+from kcm.bundle.sealed_folder import SealedFolder, read_manifest
 from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
 from kcm.config import Config, with_paths
 from kcm.encoders import Encoder, EncoderConfig
@@ -101,12 +101,12 @@ class FrozenModels:
         """As `read_models`, from an open folder."""
         names, folder = files.config(BundleNames, "labels.json"), files.folder
         encoder, large = files.config(EncoderFile, "encoder.json"), files.config(LargeFile, "large.json")
-        large_config = large.config.with_backbone(lambda backbone: _located(backbone, LARGE_ENCODER, files))
+        large_config = large.config.with_backbone(lambda backbone: _locate(backbone, LARGE_ENCODER, files))
         of_bundle = partial(BundleName, folder=folder.absolute())
         return FrozenModels(
             label_names=names.labels,
             none_label=names.none_label,
-            encoder=with_paths(_located(encoder.config, ENCODER, files), of_bundle),
+            encoder=with_paths(_locate(encoder.config, ENCODER, files), of_bundle),
             encoder_identity=encoder.identity,
             large=with_paths(large_config, of_bundle),
             large_identity=large.identity,
@@ -148,7 +148,7 @@ def load_large(
 ) -> LargeModel:
     """The large model; ArtefactError if it is not the model with which the bundle was certified.
 
-    `upstreams` are the servers that may be asked for the bundle's model, ConfigError for any other. `responses` is the
+    `upstreams` are the servers that may answer for the bundle's model; ConfigError for any other. `responses` is the
     store of paid answers; None keeps them in memory. `limit_s` is the time limit of one question to a server.
     """
     large = _own_large(models, assets_dir, upstreams)
@@ -161,11 +161,11 @@ def with_first_labels(
     """The frozen models when the label list ended after `num_labels`: the labels and model asked at that time."""
     if num_labels == len(models.label_names):
         return models
-    known = {each.name: getattr(models, each.name) for each in fields(FrozenModels)}
+    values = {field.name: getattr(models, field.name) for field in fields(FrozenModels)}
     head = models.large_head and models.large_head.first(num_labels)
-    earlier = FrozenModels(**known | {"label_names": models.label_names[:num_labels], "large_head": head})
-    identity = earlier.large.at(upstreams).identity(large_names(earlier), assets_dir, head=earlier.large_head)
-    return replace(earlier, large_identity=identity)
+    parent = FrozenModels(**values | {"label_names": models.label_names[:num_labels], "large_head": head})
+    identity = parent.large.at(upstreams).identity(large_names(parent), assets_dir, head=parent.large_head)
+    return replace(parent, large_identity=identity)
 
 
 def require_models(models: FrozenModels, assets_dir: Path, upstreams: Sequence[UpstreamConfig] = ()) -> None:
@@ -188,16 +188,16 @@ def large_names(models: FrozenModels) -> tuple[str, ...]:
     return models.label_names if models.large.fits_on_train else models.answer_names
 
 
-def _require_same(what: str, found: str, expected: str, where: str) -> None:
-    if found != expected:
+def _require_same(subject: str, actual: str, expected: str, where: str) -> None:
+    if actual != expected:
         raise ArtefactError(
-            f"the {what} is another one than the bundle was made with: {found[:12]}, not {expected[:12]}",
+            f"the {subject} differs from the bundle's: {actual[:12]}, not {expected[:12]}",
             where=where,
             hint="Fetch the original, or train and certify again with this one",
         )
 
 
-def _located(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
+def _locate(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
     """The encoder that a bundle names, at its current location. Raises ArtefactError for files outside the manifest."""
     if encoder.name != WITHIN + name:
         return encoder
@@ -241,37 +241,39 @@ class _Component(Config):
 
 
 class Components(Config):
-    """`components.json`: the packages that the bundle needs besides kcm; no such file if there are none."""
+    """`components.json`: the third-party packages that the bundle needs; there is no such file if it needs none."""
 
     components: tuple[_Component, ...]
 
     @classmethod
     def of(cls, components: Iterable[Component]) -> Self:
-        """The third-party ones among `components`."""
-        described = {(each.family.name, each.family.described(each)): each.family for each in components}
+        """The third-party components among `components`."""
+        described = {
+            (component.family.name, component.family.described(component)): component.family for component in components
+        }
         return cls(
             components=tuple(
-                _Component(family=name, **asdict(known))
-                for (name, known), family in described.items()
-                if known.path not in family.ours.values()
+                _Component(family=name, **asdict(tag))
+                for (name, tag), family in described.items()
+                if tag.path not in family.ours.values()
             )
         )
 
     def require(self, folder: Path) -> None:
         """Raise ArtefactError naming the package of a component that is not usable here."""
-        for each in self.components:
-            if each.family not in FAMILIES:
+        for component in self.components:
+            if component.family not in FAMILIES:
                 hint = f"Known are {', '.join(FAMILIES)}; fetch the bundle again"
                 raise ArtefactError(
-                    f"unknown family of components {each.family!r}", where=str(folder / COMPONENTS), hint=hint
+                    f"unknown family of components {component.family!r}", where=str(folder / COMPONENTS), hint=hint
                 )
             try:
-                FAMILIES[each.family].load(each.path)
+                FAMILIES[component.family].load(component.path)
             except ConfigError as error:
-                package = f" of package {each.package} {each.version}" if each.package else ""
-                install = f"Install {each.package or each.path.partition(':')[0]}, on every node"
+                package = f" of package {component.package} {component.version}" if component.package else ""
+                install = f"Install {component.package or component.path.partition(':')[0]}, on every node"
                 raise ArtefactError(
-                    f"the bundle's {each.family} {each.tag!r} is {each.path}{package}, which is not at hand:"
+                    f"cannot load the bundle's {component.family} {component.tag!r}, {component.path}{package}:"
                     f" {error.what}",
                     where=str(folder),
                     hint=error.hint if TRUSTED in (error.hint or "") else install,
@@ -281,16 +283,16 @@ class Components(Config):
 class ComputedBy(Config):
     """A runtime and the kind of its device for each side, such as `onnx on cpu`; empty if nothing is computed."""
 
-    encoder: str = Field(description="Of the small side's encoder.")
-    large: str = Field(description="Of the large model.")
+    encoder: str = Field(description="Runtime and device of the small side's encoder.")
+    large: str = Field(description="Runtime and device of the large model.")
 
     def difference(self, other: ComputedBy) -> str:
         """In words, the difference between this (certified) and `other` (served)."""
         sides = (("encoder", self.encoder, other.encoder), ("large model", self.large, other.large))
         return "; ".join(
-            f"the {name} was certified in {mine or 'nothing'} and runs in {theirs or 'nothing'}"
-            for name, mine, theirs in sides
-            if mine != theirs
+            f"the {name} was certified in {version or 'nothing'} and runs in {other_version or 'nothing'}"
+            for name, version, other_version in sides
+            if version != other_version
         )
 
 
@@ -302,8 +304,8 @@ def void_reason(certified: ComputedBy | None, serving: ComputedBy) -> str | None
     if certified is None or certified == serving:
         return None
     return (
-        f"{certified.difference(serving)}: serve it as it was certified, or certify it there by `kcm run` with that"
-        " runtime and a storage_path of its own"
+        f"{certified.difference(serving)}: serve it as it was certified, or certify it again with `kcm run`, that"
+        " runtime and another storage_path"
     )
 
 

@@ -41,8 +41,8 @@ def fault_of(bundle: Bundle, example: Input) -> str | None:
         return f"no {lacking}"
     if "vector" in bundle.reads and (fault := vector_fault(example.content, bundle.collaborator.in_features)):
         return fault
-    known = example.task is None or example.task in bundle.task_names
-    return None if known else f"no such task: {example.task}"
+    is_known_task = example.task is None or example.task in bundle.task_names
+    return None if is_known_task else f"no such task: {example.task}"
 
 
 class SmallSide:
@@ -130,15 +130,15 @@ class SmallSide:
             if isinstance(judgement, Unreadable):
                 answers.append(judgement)
             elif judgement.keeps:
-                answers.append(self._kept(judgement))
+                answers.append(self._small_answer(judgement))
             else:
-                answers.append(self._escalated(judgement, next(escalated)))
+                answers.append(self._large_answer(judgement, next(escalated)))
         return answers
 
-    def _kept(self, judgement: Judgement) -> Answer:
+    def _small_answer(self, judgement: Judgement) -> Answer:
         return self._answer(judgement, judgement.label, judgement.probabilities_C, "small")
 
-    def _escalated(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
+    def _large_answer(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
         if isinstance(large, LargeAnswer) and large.label is not None:
             return self._answer(judgement, large.label, large.probabilities, "large", large.cost.seconds)
         reason = (large.reason if isinstance(large, Failure) else large.error) or "the large model gave no answer"
@@ -171,9 +171,9 @@ class SmallSide:
 
     def _likeliest(self, probabilities_C: NDArray[np.floating]) -> dict[str, float]:
         # Not with numpy: its sort releases the interpreter lock to the thread that judges the next batch.
-        known = probabilities_C.tolist()
-        order = sorted(range(len(known)), key=known.__getitem__, reverse=True)[: self.top_k]
-        return {self.bundle.answer_names[label]: known[label] for label in order}
+        label_probabilities = probabilities_C.tolist()
+        order = sorted(range(len(label_probabilities)), key=label_probabilities.__getitem__, reverse=True)[: self.top_k]
+        return {self.bundle.answer_names[label]: label_probabilities[label] for label in order}
 
 
 @torch.inference_mode()

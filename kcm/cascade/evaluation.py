@@ -1,4 +1,4 @@
-"""Quality of a gate and of a policy on rows that they were not chosen on."""
+"""Quality of a gate and of a policy, measured on rows that did not choose them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
 
 @dataclass(frozen=True)
 class RouterQuality:
-    """How well a gate score orders rows, whatever the threshold; None where that is not defined."""
+    """How well a gate score orders rows, for all thresholds together; None if a figure is undefined."""
 
     small_accuracy: float
     large_accuracy: float
@@ -53,7 +53,7 @@ class OutOfScopeQuality:
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """Rows of one label; `mistaken_for` is what the small model most often takes them for, with the number of rows."""
+    """Rows of one label; `mistaken_for` is the most frequent wrong answer of the small model, with its row count."""
 
     label: int
     num_rows: int
@@ -66,7 +66,7 @@ class LabelQuality:
 
 
 def router_quality(rows: ScoredOutcomes) -> RouterQuality:
-    """Measure a gate score; the AUROC is of the score for `the small model is right`. Raises DataError without rows."""
+    """Measure a gate score; the AUROC is for the event `the small model is right`. Raises DataError without rows."""
     frontier = Frontier.of(rows)
     oracle = routing.oracle_router(rows.small_correct, rows.large_correct)
     assert oracle is not None
@@ -86,16 +86,19 @@ def router_quality(rows: ScoredOutcomes) -> RouterQuality:
 def route_quality(
     rows: ScoredOutcomes, kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0.0
 ) -> RouteQuality | None:
-    """Measure what is kept, `kept` bool [N]; costs as in `kcm.metrics.routing.cost_saved`. None without rows."""
+    """Measure a route that keeps the rows `kept` (bool [N]); costs as in `kcm.metrics.routing.cost_saved`.
+
+    None without rows.
+    """
     kept_N = np.asarray(kept, dtype=bool)
     large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
     cascade_N = np.where(kept_N, rows.small_correct, large_N)
     small = accuracy_interval(rows.small_correct, rows.group)
     large = accuracy_interval(rows.baseline_correct, rows.group)
     cascade = accuracy_interval(cascade_N, rows.group)
-    # With nothing kept both are one and the same: the difference is no estimate.
-    same = Interval(0.0, 0.0, 0.0) if len(kept_N) and not kept_N.any() else None
-    difference = same or paired_difference(cascade_N, rows.baseline_correct, rows.group)
+    # If nothing is kept, cascade and large model are the same: the difference is exactly 0, not an estimate.
+    no_difference = Interval(0.0, 0.0, 0.0) if len(kept_N) and not kept_N.any() else None
+    difference = no_difference or paired_difference(cascade_N, rows.baseline_correct, rows.group)
     if small is None or large is None or cascade is None or difference is None:
         return None
     return RouteQuality(
@@ -111,7 +114,7 @@ def route_quality(
 
 
 def out_of_scope_quality(rows: ScoredOutcomes, kept: ArrayLike) -> OutOfScopeQuality | None:
-    """Measure rows that are all out of scope; those `kept` [N] the small model answers wrongly. None without rows."""
+    """Measure out-of-scope rows; the small model answers every `kept` row [N] wrongly. None without rows."""
     if not len(rows):
         return None
     kept_N = np.asarray(kept, dtype=bool)
@@ -123,18 +126,18 @@ def out_of_scope_quality(rows: ScoredOutcomes, kept: ArrayLike) -> OutOfScopeQua
 
 
 def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, small: ArrayLike) -> list[LabelQuality]:
-    """Measure the rows of each label, `label` [N] the right ones and `small` [N] the small model's, as `route_quality`.
+    """Measure the rows of each label as `route_quality` does; `label` [N] is the right label, `small` [N] the answer.
 
-    Labels of which most wrong answers are kept come first.
+    Labels with the most kept wrong answers come first.
     """
     kept_N, label_N, small_N = np.asarray(kept, dtype=bool), np.asarray(label), np.asarray(small)
     large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
     right_N = np.where(kept_N, rows.small_correct, large_N)
-    found = []
+    qualities = []
     for number in np.unique(label_N):
         mine_N = label_N == number
-        others, counts = np.unique(small_N[mine_N & ~rows.small_correct], return_counts=True)
-        found.append(
+        wrong_answers, counts = np.unique(small_N[mine_N & ~rows.small_correct], return_counts=True)
+        qualities.append(
             LabelQuality(
                 label=int(number),
                 num_rows=int(mine_N.sum()),
@@ -143,10 +146,10 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
                 cascade_accuracy=float(right_N[mine_N].mean()),
                 calls_saved=float(kept_N[mine_N].mean()),
                 kept_wrong=int((mine_N & kept_N & ~rows.small_correct).sum()),
-                mistaken_for=(int(others[counts.argmax()]), int(counts.max())) if len(others) else None,
+                mistaken_for=(int(wrong_answers[counts.argmax()]), int(counts.max())) if len(wrong_answers) else None,
             )
         )
-    return sorted(found, key=lambda each: (-each.kept_wrong, each.small_accuracy, each.label))
+    return sorted(qualities, key=lambda quality: (-quality.kept_wrong, quality.small_accuracy, quality.label))
 
 
 def calls_saved_at(validate: ScoredOutcomes, test: ScoredOutcomes, max_loss: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from kcm.cascade.thresholds import midway
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned
 
-CURVE_POINTS = 300  # of a frontier that is written down
+CURVE_POINTS = 300  # most points of a stored frontier
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class FrontierPoint:
 class Frontier:
     """All routes of a table from `escalate all` (first) to `keep all` (last); columns have shape [K + 1].
 
-    Counts are exact integers out of `num_rows`. To escalate all is to use the large model alone, under the task
-    prompt; the hint of a prompt mode is shown only where some rows are kept.
+    Counts are exact integers out of `num_rows`. Escalating all means the large model alone under the task prompt; the
+    hint of a prompt mode is shown only if some rows are kept.
     """
 
     scores: NDArray[np.float64]  # [K], the distinct gate scores, descending
@@ -96,7 +96,7 @@ class Frontier:
         }
 
     def area(self) -> float:
-        """Accuracy integrated over the call rate; between two routes lies a random mix of them."""
+        """Accuracy integrated over the call rate; between two routes, rows are mixed at random."""
         return float(-np.trapezoid(self.accuracy, self.call_rate))
 
     def at(self, threshold: float) -> FrontierPoint:
@@ -106,24 +106,24 @@ class Frontier:
     def cheapest(self, max_loss: float, novel: NovelRows | None = None) -> FrontierPoint:
         """The route with the fewest calls among those that lose at most `max_loss` accuracy against large-only.
 
-        With `novel`, a share of the rows is taken to be of unknown classes; each of them that is kept is lost.
+        With `novel`, a share of the traffic is assumed to have unknown classes; each such row that is kept is lost.
         """
-        return self.point(int(np.flatnonzero(self._lost(novel) <= max_loss + 1e-9 / self.num_rows)[-1]))
+        return self.point(int(np.flatnonzero(self._loss(novel) <= max_loss + 1e-9 / self.num_rows)[-1]))
 
     def most_accurate(self, novel: NovelRows | None = None) -> FrontierPoint:
-        """The route that loses least, as `cheapest` counts it; of equal ones that with the fewest calls."""
-        lost = self._lost(novel)
-        return self.point(int(np.flatnonzero(lost <= lost.min() + 1e-9 / self.num_rows)[-1]))
+        """The route that loses least, counted as in `cheapest`; among equal routes, the one with the fewest calls."""
+        loss = self._loss(novel)
+        return self.point(int(np.flatnonzero(loss <= loss.min() + 1e-9 / self.num_rows)[-1]))
 
-    def _lost(self, novel: NovelRows | None) -> NDArray[np.float64]:
+    def _loss(self, novel: NovelRows | None) -> NDArray[np.float64]:
         """Accuracy that every route loses against large-only, [K + 1]."""
-        lost = (self.num_correct[0] - self.num_correct) / self.num_rows
+        loss = (self.num_correct[0] - self.num_correct) / self.num_rows
         if novel:
-            lost = (1 - novel.share) * lost + novel.share * novel.kept(self.thresholds)
-        return np.asarray(lost)
+            loss = (1 - novel.share) * loss + novel.share * novel.kept(self.thresholds)
+        return np.asarray(loss)
 
     def point(self, index: int, threshold: float | None = None) -> FrontierPoint:
-        """Route number `index`, described by its own threshold or by another one that routes alike."""
+        """Route number `index`, described by its own threshold or by another threshold that routes alike."""
         correct = int(self.num_correct[index])
         return FrontierPoint(
             threshold=float(self.thresholds[index]) if threshold is None else threshold,

@@ -1,4 +1,4 @@
-"""The gate: maps what the small side says of a row to the score that is compared with the threshold."""
+"""The gate: maps the small side's outputs for a row to the score that is compared with the threshold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from kcm.cascade.forms import GateHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable
@@ -33,8 +33,8 @@ GateName = Annotated[str, AfterValidator(_check_name)]
 class Gate:
     """The gate of a policy; search, certificate and serving call the same `score`.
 
-    `head` is what was fitted on validate, None for a gate that has nothing to fit. Heads see logits over the
-    temperature, and are to be fitted on them.
+    `head` is the part fitted on validate rows, None if there is nothing to fit. Heads see logits divided by the
+    temperature, and must be fitted on such logits.
     """
 
     name: GateName = "confidence"
@@ -49,7 +49,7 @@ class Gate:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What was fitted, by name; empty where nothing is."""
+        """The fitted values by name; empty if there are none."""
         assert self.head is not None
         return self.head.tensors()
 
@@ -58,9 +58,8 @@ class Gate:
     ) -> NDArray[np.float64]:
         """Gate score [N], float64 and finite; larger is surer.
 
-        `features_ND` are the encoder's features, `small_logits_NC` the small model's logits, the judge's unless given;
-        which of them are read is the head's to say. Raises DataError for NaN, or when the gate needs features and has
-        none.
+        `features_ND` are the encoder's features, `small_logits_NC` the small model's logits (default: the judge's). The
+        head decides which of them it reads. Raises DataError for NaN, or if the gate needs features and there are none.
         """
         assert self.head is not None
         return self.head.score(tempered(features_ND, judge_logits_NC, small_logits_NC, self.temperature))
@@ -72,23 +71,23 @@ def tempered(
     small_logits_NC: ArrayLike | None,
     temperature: float,
 ) -> GateInputs:
-    """What heads read of rows. Raises DataError for logits that are NaN."""
+    """The inputs of a head. Raises DataError for logits that are NaN."""
     judge_NC = np.asarray(judge_logits_NC, dtype=np.float64) / temperature
     small_NC = judge_NC if small_logits_NC is None else np.asarray(small_logits_NC, dtype=np.float64) / temperature
-    for who, logits_NC in (("judge", judge_NC), ("small", small_NC)):
+    for model, logits_NC in (("judge", judge_NC), ("small", small_NC)):
         if np.isnan(logits_NC).any():
-            raise DataError(f"{who} logits contain NaN", where="gate")
+            raise DataError(f"{model} logits contain NaN", where="gate")
     return GateInputs(judge_NC, small_NC, features_ND)
 
 
 def restored_gate(name: GateName, temperature: float, tensors: Mapping[str, Tensor]) -> Gate:
-    """The gate whose head gave these tensors. Raises ConfigError where it needs some, RuntimeError for another's."""
+    """The gate from its head's tensors. Raises ConfigError if they are missing, RuntimeError if they do not fit."""
     return Gate(name, temperature, form_named(name).restored(tensors) if tensors else None)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedGate:
-    """A gate, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use."""
+    """A gate, and its out-of-fold scores [N] for the rows that it was fitted on, as a search needs them."""
 
     gate: Gate
     scores: NDArray[np.float64]
@@ -106,10 +105,10 @@ def fit_gate(
 ) -> FittedGate:
     """The gate `name` on the validate rows of `table`, all of one prompt mode.
 
-    `num_labels` are those of the table's first labels that the small side can answer with, all unless given.
+    `num_labels`: the small side can answer only this many of the table's labels, the first ones; default all.
     """
     judge_NC, small_NC = table.judge_logits[:, :num_labels], table.small_logits[:, :num_labels]
-    fitted = form_named(name).fit(
+    gate = form_named(name).fit(
         GateRows(
             inputs=tempered(features_ND, judge_NC, small_NC, temperature),
             small_correct=table.small_correct,
@@ -119,4 +118,4 @@ def fit_gate(
             seed=seed,
         )
     )
-    return FittedGate(Gate(name, temperature, fitted.head), fitted.scores)
+    return FittedGate(Gate(name, temperature, gate.head), gate.scores)

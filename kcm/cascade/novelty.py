@@ -1,6 +1,6 @@
-"""How unlike all known classes an input is: the distance of the judge's outputs to those of the nearest class.
+"""How unlike all known classes an input is: the distance of the judge's outputs to the outputs of the nearest class.
 
-It is measured in the metric of the regression's residuals, see `kcm.closed_form.residuals`, where the judge is one.
+If the judge is a regression, the distance uses the metric of its residuals, see `kcm.closed_form.residuals`.
 Shapes: N inputs, M rows whose own class was left out, C labels.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MAX_NOVEL_KEPT = 0.1  # of rows whose own class was left out, once classes are noticed that are new
+MAX_NOVEL_KEPT = 0.1  # most rows kept, of those whose own class was left out, once new classes are noticed
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,12 @@ class Novelty:
 
     @classmethod
     def of(cls, learner_state: Mapping[str, Any]) -> Novelty | None:
-        """From the residuals that a learner has kept; None where it has kept none."""
-        kept = learner_state.get("residuals")
-        return cls(**{name: tensor.numpy() for name, tensor in kept.items()}) if kept else None
+        """From the residuals in a learner's state; None if it has none."""
+        residuals = learner_state.get("residuals")
+        return cls(**{name: tensor.numpy() for name, tensor in residuals.items()}) if residuals else None
 
     def distances(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The distance of every input, [N]. A logit of -inf is of a class that is taken not to be known."""
+        """The distance of every input, [N]. A logit of -inf marks a class to be treated as unknown."""
         known_NC = np.isfinite(judge_logits_NC)
         residual_NC = np.where(known_NC, judge_logits_NC - self.offset_C, 0)
         pull_NC = residual_NC @ self.metric_CC
@@ -42,9 +42,9 @@ class Novelty:
 
 @dataclass(frozen=True, eq=False)
 class NovelRows:
-    """Rows as if their own class had never been learned: gate scores [M], and distances [M] where they are known.
+    """Rows scored as if their own class had never been learned: gate scores [M], and distances [M] if known.
 
-    `share` of the traffic is taken to be like them when a threshold is searched.
+    The search for a threshold assumes that a `share` of the traffic is like these rows.
     """
 
     scores: NDArray[np.float64]
@@ -52,15 +52,15 @@ class NovelRows:
     share: float = 0.0
 
     def kept(self, thresholds: ArrayLike, farthest: float | None = None) -> NDArray[np.float64]:
-        """The share of the rows that is kept at each threshold, where all from a distance of `farthest` on escalate."""
+        """The share of the rows kept at each threshold, if all rows at a distance of `farthest` or more escalate."""
         near_M = True if farthest is None or self.distances is None else self.distances < farthest
         below = np.searchsorted(np.sort(np.where(near_M, self.scores, -np.inf)), thresholds, side="right")
         return np.asarray(1 - below / len(self.scores))
 
     def farthest(self, threshold: float) -> float | None:
-        """The distance from which on inputs have to escalate to keep no more than MAX_NOVEL_KEPT; None: none has to."""
+        """The distance from which inputs must escalate so that at most MAX_NOVEL_KEPT are kept; None if none must."""
         if self.distances is None:
             return None
         distances = np.sort(self.distances[self.scores > threshold])
-        allowed = int(MAX_NOVEL_KEPT * len(self.scores))
-        return float(distances[allowed]) if allowed < len(distances) else None
+        max_kept = int(MAX_NOVEL_KEPT * len(self.scores))
+        return float(distances[max_kept]) if max_kept < len(distances) else None

@@ -37,7 +37,7 @@ class Decision(Config):
 
     @classmethod
     def of(cls, threshold: float) -> Decision:
-        """The decision that `threshold` stands for: -inf keeps all, +inf escalates all."""
+        """The decision for `threshold`: -inf keeps all, +inf escalates all."""
         if math.isinf(threshold):
             return cls(decision="escalate_all" if threshold > 0 else "keep_all")
         return cls(decision="threshold", threshold=threshold)
@@ -60,13 +60,13 @@ KEEP_ALL = Decision(decision="keep_all")
 
 
 class Policy(Config):
-    """Thresholds, and all that their gate score depends on; immutable.
+    """Thresholds, and everything that their gate score depends on; immutable.
 
-    It is written where it is decided, by the search or the choice of a prompt, and where it is deployed: after its
-    certificate, and in the bundle.
+    A policy is written by the stage that decides it (the search, or the choice of a prompt) and when it is deployed:
+    after its certificate, and in the bundle.
 
     `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Escalated
-    items are shown `prompt`; where the decision is to escalate all, the task prompt alone (see `prompt_for`).
+    items are shown `prompt`; if the decision is to escalate all, they are shown the task prompt alone (`prompt_for`).
     """
 
     gate: GateName = "confidence"
@@ -74,12 +74,12 @@ class Policy(Config):
     decision: Decision = ESCALATE_ALL
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
     prompt: PromptMode = "none"
-    goal: Goal = Field("calls", description="What the search chose by: the fewest calls, or the highest accuracy.")
+    goal: Goal = Field("calls", description="The search looked for the fewest calls, or the highest accuracy.")
     on_large_failure: OnLargeFailure = "answer_small"
 
-    def on_failure(self, chosen: OnLargeFailure | None) -> Policy:
-        """The same policy with what was chosen for inputs that the large model fails; None: as it is."""
-        return self.model_copy(update={"on_large_failure": chosen}) if chosen else self
+    def on_failure(self, on_large_failure: OnLargeFailure | None) -> Policy:
+        """The same policy with another answer for inputs on which the large model fails; None changes nothing."""
+        return self.model_copy(update={"on_large_failure": on_large_failure}) if on_large_failure else self
 
     def save(self, folder: Path) -> None:
         """Write the policy's file into a folder."""
@@ -88,7 +88,7 @@ class Policy(Config):
 
     @classmethod
     def load(cls, folder: Path) -> Policy:
-        """Read what `save` wrote. Raises ArtefactError where it is missing or no JSON, ConfigError for a bad value."""
+        """Read a policy from its folder. Raises ArtefactError without a readable file, ConfigError for bad values."""
         file = folder / POLICY_FILE
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ class Policy(Config):
     @property
     def lowest_cut(self) -> float:
         """The lowest threshold of all requests."""
-        return min(each.cut for each in (self.decision, *self.task_decisions.values()))
+        return min(decision.cut for decision in (self.decision, *self.task_decisions.values()))
 
     def decision_for(self, task: str | None) -> Decision:
         """The decision for a request that carries `task`, or none."""
@@ -117,7 +117,7 @@ class Policy(Config):
         return "none" if self.decision_for(task) == ESCALATE_ALL else self.prompt
 
     def cuts(self, tasks: Sequence[str | None] | NDArray[np.object_] | None, num_rows: int) -> NDArray[np.float64]:
-        """Threshold of every row, [N], infinite where all or nothing is kept."""
+        """The threshold of every row, [N]; infinite if all rows or none are kept."""
         if tasks is None or not self.task_decisions:
             return np.full(num_rows, self.decision.cut)
         return np.array([self.decision_for(task).cut for task in tasks], dtype=np.float64)
@@ -125,6 +125,6 @@ class Policy(Config):
     def keep(
         self, score: ArrayLike, tasks: Sequence[str | None] | NDArray[np.object_] | None = None
     ) -> NDArray[np.bool_]:
-        """Rows the small model answers, [N], from gate scores [N] and, where requests carry them, their tasks [N]."""
+        """Rows the small model answers, [N], from gate scores [N] and the requests' tasks [N], if they carry tasks."""
         score_N = np.asarray(score, dtype=np.float64)
         return np.asarray(score_N > self.cuts(tasks, len(score_N)))

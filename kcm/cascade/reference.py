@@ -1,7 +1,7 @@
-"""What the small side has kept of the rows that it learned: class means, what rows of a class vary by, remembered rows.
+"""What the small side remembers of the rows it learned: class means, covariance within classes, remembered rows.
 
-A gate measures by it how far a row lies from what is known. Everything is at unit length, as the base of the networks
-sees it. Shapes: N rows, D features, C labels, R remembered rows.
+A gate uses it to measure how far a row is from what is known. All vectors have unit length, as the base of the networks
+sees them. Shapes: N rows, D features, C labels, R remembered rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from torch.nn import functional as F
 from kcm.closed_form.discriminant import class_means, pooled_covariance
 from kcm.collaborator.collaborator import Collaborator
 
-MAX_REMEMBERED = 1000  # rows that a gate looks for neighbours among: more would cost what it saves
+MAX_REMEMBERED = 1000  # remembered rows that a gate searches for neighbours; more would cost what it saves
 NEIGHBOURS = 5
 _TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Tensors, each empty where it is not known.
+    """Tensors; a tensor is empty if it is not known.
 
-    `mean_CK`, float64, are class means in coordinates x @ whiten_DK in which distance is Mahalanobis', by the pooled
-    covariance; where that is not known `whiten_DK` is empty and K = D. `seen_C` (bool) marks the labels with rows.
-    `remembered_RD`, float32, are rows of the memory, `label_R` (int64) theirs.
+    `mean_CK`, float64, are class means in coordinates x @ whiten_DK, in which Euclidean distance is the Mahalanobis
+    distance of the pooled covariance. If the covariance is not known, `whiten_DK` is empty and K = D. `seen_C` (bool)
+    marks the labels with rows. `remembered_RD`, float32, are rows of the memory, and `label_R` (int64) their labels.
     """
 
     mean_CK: Tensor
@@ -42,16 +42,16 @@ class Reference:
 
     @classmethod
     def nothing(cls) -> Reference:
-        """Of a side that has kept nothing."""
-        none = torch.zeros(0, 0)
-        return cls(none, torch.zeros(0, dtype=torch.bool), none, none, torch.zeros(0, dtype=torch.int64))
+        """The reference of a side that remembers nothing."""
+        empty = torch.zeros(0, 0)
+        return cls(empty, torch.zeros(0, dtype=torch.bool), empty, empty, torch.zeros(0, dtype=torch.int64))
 
     @classmethod
     def of(cls, collaborator: Collaborator, learner_state: Mapping[str, Any]) -> Reference:
-        """From the sums of the base where there is one, else from the rows in the memory, if any."""
+        """From the sums of the base, if there is one; if not, from the rows in the memory, if any."""
         memory = learner_state.get("memory") or {}
-        nothing = cls.nothing()
-        remembered_RD, label_R = nothing.remembered_RD, nothing.label_R
+        empty = cls.nothing()
+        remembered_RD, label_R = empty.remembered_RD, empty.label_R
         if memory.get("ids"):
             remembered_RD = F.normalize(memory["features"].float(), dim=-1)
             label_R = memory["labels"]
@@ -62,8 +62,8 @@ class Reference:
             one_hot_RC = F.one_hot(label_R, collaborator.num_labels).double()
             count_C, sum_CD = one_hot_RC.sum(0), one_hot_RC.T @ remembered_RD.double()
         else:
-            return nothing
-        mean_CK, whiten_DK = class_means(count_C, sum_CD), nothing.whiten_DK
+            return empty
+        mean_CK, whiten_DK = class_means(count_C, sum_CD), empty.whiten_DK
         if base is not None and base.kind == "lda":
             covariance_DD = pooled_covariance(count_C, sum_CD, base.gram_DD, base.shrinkage)
             # A = L L^T of the inverse: |(x - m) L|^2 = (x - m) A (x - m).
@@ -78,7 +78,7 @@ class Reference:
         )
 
     def distances(self, features_ND: ArrayLike) -> NDArray[np.float64] | None:
-        """Distance to every class mean, [N, C], infinite to labels without rows; None where no means are known."""
+        """Distance to every class mean, [N, C], infinite for labels without rows; None if no means are known."""
         if not len(self.mean_CK):
             return None
         mean_CK, square_C = self._means
@@ -97,7 +97,7 @@ class Reference:
         near_NK = np.argpartition(-cosine_NR, count - 1, axis=1)[:, :count]
         cosine_NK = np.take_along_axis(cosine_NR, near_NK, 1)
         order_NK = np.argsort(-cosine_NK, axis=1)
-        near_NK, cosine_NK = (np.take_along_axis(each, order_NK, 1) for each in (near_NK, cosine_NK))
+        near_NK, cosine_NK = (np.take_along_axis(columns, order_NK, 1) for columns in (near_NK, cosine_NK))
         return 1 - cosine_NK.astype(np.float64), self.label_R.numpy()[near_NK]
 
     @cached_property

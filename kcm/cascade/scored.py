@@ -1,4 +1,4 @@
-"""Rows as frontier and certificate read them: a gate score, and the correctness of both models."""
+"""The rows that frontier and certificate read: a gate score, and the correctness of both models."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ScoredOutcomes(ColumnTable):
     `score`: gate score, larger = surer. `small_correct`: S. `large_correct`: L under the deployed prompt.
     `large_none_correct`: L_none, under the task prompt alone; equal to L unless given.
     `large_none_error`: the large model failed under the task prompt (its answer counts as wrong in L_none).
-    `group`: rows drawn together, such as the sentences of one review; a row without one (None) stands alone.
-    `task`: the row's task, where there is one.
+    `group`: rows drawn together, such as the sentences of one review; a row without a group (None) stands alone.
+    `task`: the row's task, if it has one.
 
     Raises DataError for NaN or infinite scores and for columns of different lengths.
     """
@@ -76,11 +76,11 @@ class ScoredOutcomes(ColumnTable):
 
     @property
     def certified_baseline(self) -> NDArray[np.bool_]:
-        """L_none as a certificate counts it, [N]: a failed answer is taken as right, against the cascade."""
+        """L_none as a certificate counts it, [N]: a failed answer counts as right, to the cascade's disadvantage."""
         return self.baseline_correct if self.large_none_error is None else self.baseline_correct | self.large_none_error
 
     def by_task(self) -> dict[str, ScoredOutcomes]:
-        """The rows of every task; raises DataError where rows carry none."""
+        """The rows of every task. Raises DataError if rows carry no task."""
         if self.task is None:
             raise DataError("rows carry no task", where="task", hint="Give a task column or use the global scope")
         return {str(name): self.select(self.task == name) for name in dict.fromkeys(self.task)}

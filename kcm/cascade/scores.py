@@ -1,7 +1,7 @@
 """Confidence scores of the judge, from its logits alone, in float64; larger is surer.
 
-Scores keep the order of confidences that probabilities cannot: in float32 the largest probability is exactly 1 from a
-logit gap of 17 on. A row with a single label that can be answered has an infinite score. Shapes: N rows, C labels.
+Scores keep an order of confidences that probabilities lose: in float32 the largest probability is exactly 1 from a
+logit gap of 17 on. A row that only one label can answer has an infinite score. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.forms import FittedHead, GateForm, GateHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import FittedHead, GateForm, GateHead, GateInputs, GateRows
 
-# Thresholds lie between scores and have to be finite, so an infinitely sure row gets this score instead.
+# Thresholds lie between scores and must be finite, so an infinitely sure row gets this score instead.
 SCORE_LIMIT = 1e9
 
 
@@ -58,22 +58,22 @@ class GateScore(GateForm):
         """Score [N]; larger is surer."""
 
     def unfitted(self) -> GateHead:
-        """The head that gives this score."""
+        """The head that computes this score."""
         return _Plain(self)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> GateHead:
-        """The same for any tensors."""
+        """The same head for any tensors."""
         return _Plain(self)
 
     def fit(self, rows: GateRows) -> FittedHead:
-        """The head, and what it says of these rows as of any others."""
+        """The head, and its scores for these rows; nothing is fitted."""
         head = _Plain(self)
         return FittedHead(head, head.score(rows.inputs))
 
 
 @dataclass(frozen=True)
 class _Plain:
-    """A score as a head."""
+    """Wraps a score as a head."""
 
     form: GateScore
 
@@ -94,7 +94,7 @@ class Confidence(GateScore):
 
 
 def form_named(name: str) -> GateForm:
-    """The form of gate of a name, as `kcm.components` finds it. Raises ConfigError where there is none."""
+    """The gate form called `name`, found by `kcm.components`. Raises ConfigError if there is none."""
     form = GateForm.family.find(name)(**{GateForm.family.tag: name})
     assert isinstance(form, GateForm)
     return form

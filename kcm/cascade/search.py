@@ -21,31 +21,31 @@ Scope = Literal["global", "per_task"]
 
 
 class TuneConfig(Config):
-    """The search space; every list is a set of values to choose from, one value fixes it."""
+    """The search space; a list holds the values to choose from, and a single value fixes the choice."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes"})  # another stage's
+    operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes"})  # used by another stage
 
     goal: Goal = Field(
         "calls",
-        description="What the policy is chosen by, among those that keep the promise: calls: the fewest calls of the"
-        " large model; accuracy: the highest accuracy, and of equal ones the fewest calls.",
+        description="What to choose by, among policies that keep the promise. calls: the fewest large calls;"
+        " accuracy: the highest accuracy, then the fewest calls.",
     )
     num_trials: int = Field(
-        16, ge=1, description="Trials for each collaborator; one that is solved in closed form tries all gates instead."
+        16, ge=1, description="Trials for each collaborator; one solved in closed form tries all gates instead."
     )
     max_loss: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Accuracy that the searched threshold may lose on the rows that choose it; null: the certificate's"
-        " epsilon, so that what is deployed keeps as much as can be certified. The goal accuracy does not use it.",
+        description="Accuracy that the searched threshold may lose on the rows that choose it. null: the certificate's"
+        " epsilon, so that as much is kept as can be certified. The goal accuracy ignores it.",
     )
     novel_share: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Share of the traffic taken to be of unknown classes when the threshold is searched, by leaving out"
-        " the known ones; for `analytic` and `slda`, and at least ten classes. null: .05 in an update, none in a run.",
+        description="Share of traffic assumed to have unknown classes, simulated by leaving out known classes; for"
+        " `analytic` and `slda` with at least ten classes. null: .05 in an update, none in a run.",
     )
     gates: tuple[GateName, ...] = Field(
         ("confidence", "signals"),
@@ -62,11 +62,11 @@ class TuneConfig(Config):
     prompt_modes: tuple[PromptMode, ...] = Field(
         ("none",),
         min_length=1,
-        description="What escalated rows may be shown; beside none, each asks the large model once more for every row.",
+        description="What escalated rows may be shown; each mode other than none costs one more call per row.",
     )
 
     def allowed_loss(self, epsilon: float) -> float:
-        """What a searched threshold may lose, given what a certificate promises."""
+        """The accuracy that a searched threshold may lose if a certificate promises `epsilon`."""
         return epsilon if self.max_loss is None else self.max_loss
 
 
@@ -94,7 +94,7 @@ def find_policy(
     """The cheapest thresholds that lose at most `max_loss` accuracy against large-only, over all rows or in every task.
 
     With the goal `accuracy`, the most accurate ones instead. `rows` are validate rows under prompt `none`, with this
-    gate's scores (out-of-fold ones where its head was fitted on the same rows). `novel` rows stand for traffic of
+    gate's scores (out-of-fold scores if its head was fitted on the same rows). `novel` rows simulate traffic of
     unknown classes, in every task.
     """
 

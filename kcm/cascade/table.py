@@ -1,6 +1,6 @@
 """The outcome table: the answers of judge, small and large model to every item, under every prompt mode.
 
-Search, certificate, metrics and report read this table alone, or what is measured of it. Shapes: N rows, C labels.
+Search, certificate, metrics and report read only this table, or figures measured on it. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SPLITS: tuple[Split, ...] = ("validate", "certify", "test")
 
 @dataclass(frozen=True, eq=False)
 class ColumnTable:
-    """Base of tables whose fields are columns of one length, [N] or [N, …], and what holds for all rows."""
+    """Base of tables whose fields are columns of one length, [N] or [N, …], or values for all rows."""
 
     def select(self, rows: ArrayLike) -> Self:
-        """The rows of a boolean mask or of an array of positions."""
+        """The rows selected by a boolean mask or an array of positions."""
         index = np.asarray(rows)
         return replace(self, **{name: column[index] for name, column in self._columns.items()})
 
     @classmethod
     def joined(cls, tables: Iterable[Self]) -> Self:
-        """The rows of several tables with the same columns, of which there is one at least."""
-        first, *others = tables
-        parts = [table._columns for table in (first, *others)]
+        """The rows of several tables with the same columns; at least one table."""
+        first, *later_tables = tables
+        parts = [table._columns for table in (first, *later_tables)]
         return replace(first, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     @property
@@ -48,9 +48,9 @@ class ColumnTable:
 class OutcomeRows(ColumnTable):
     """One row per (item, prompt mode).
 
-    `large_label` is -1 where the large model answered outside the label list or failed; `large_error` tells which.
-    `none_label` and `none_error` are the large model's answer under prompt `none` to the same item, the baseline of
-    every comparison. `group` is None for a row that stands alone.
+    `large_label` is -1 if the large model answered outside the label list or failed; `large_error` tells which of the
+    two. `none_label` and `none_error` are the large model's answer to the same item under prompt `none`, the baseline
+    of every comparison. `group` is None for a row that stands alone.
     """
 
     task: NDArray[np.object_]
@@ -82,8 +82,8 @@ class OutcomeRows(ColumnTable):
 class OutcomeTable(OutcomeRows):
     """The rows with the logits of judge and small model, and the large model's probabilities.
 
-    Logits may be -inf where a label cannot be answered (a class not seen yet, none-of-these), never NaN.
-    `large_probabilities` rows are NaN where the large model gave only a label. `large_cost` is in the adapter's unit.
+    Logits may be -inf if a label cannot be answered (a class not seen yet, none-of-these), never NaN.
+    `large_probabilities` rows are NaN if the large model gave only a label. `large_cost` is in the adapter's unit.
     """
 
     id: NDArray[np.object_]
@@ -103,17 +103,17 @@ class OutcomeTable(OutcomeRows):
         return np.asarray(self.small_label == self.label)
 
     def to_arrow(self) -> pa.Table:
-        """The rows as they are written to a file; the label names are in its metadata."""
+        """The rows as stored in a file; the metadata holds the label names."""
         arrays = {name: _to_arrow(column) for name, column in self._columns.items()}
         return pa.table(arrays).replace_schema_metadata({"label_names": json.dumps(self.label_names)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeasuredRows(OutcomeRows):
-    """The rows as search, certificate and report read them: scalars alone, a hundred bytes each; every column [N].
+    """The rows that search, certificate and report read: only scalars, a hundred bytes per row; every column [N].
 
-    Of the logits are left the small model's label, whether judge and small model are right, and the judge's
-    `confidence` under a temperature. `score` is the gate's, `small_cost` the seconds that features took.
+    In place of the logits it has the small model's label, whether judge and small model are right, and the judge's
+    `confidence` under a temperature. `score` is the gate's score, `small_cost` the seconds that the features took.
     """
 
     small_label: NDArray[np.int64]
@@ -126,9 +126,9 @@ class MeasuredRows(OutcomeRows):
     @classmethod
     def of(cls, table: OutcomeTable, score: ArrayLike, small_cost: ArrayLike, temperature: float) -> MeasuredRows:
         """The rows of a table with their gate scores [N] and the small side's cost [N]."""
-        taken: dict[str, Any] = {field.name: getattr(table, field.name, None) for field in fields(cls)}
+        values: dict[str, Any] = {field.name: getattr(table, field.name, None) for field in fields(cls)}
         return cls(
-            **taken
+            **values
             | {
                 "score": np.asarray(score, dtype=np.float64),
                 "small_cost": np.asarray(small_cost, dtype=np.float64),

@@ -14,12 +14,13 @@ def midway(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np
     return np.where(middle < upper, middle, lower)
 
 
-def lowest_threshold(scores: NDArray[np.float64], lost: NDArray[np.float64], affordable: int) -> float:
-    """The lowest threshold that keeps `affordable` of the rows with `lost` scores, descending; -inf where all may be.
+def lowest_threshold(scores: NDArray[np.float64], lost_scores: NDArray[np.float64], affordable: int) -> float:
+    """The lowest threshold that keeps only `affordable` lost rows; -inf if it may keep them all.
 
-    It lies just above the first lost row that is refused; +inf where no score does.
+    `lost_scores` are the gate scores of the lost rows, descending. The threshold lies just above the first lost row
+    that must not be kept; it is +inf if no score lies there.
     """
-    if affordable == len(lost):
+    if affordable == len(lost_scores):
         return -math.inf
-    above = scores[scores > lost[affordable]]
-    return float(midway(above.min(), lost[affordable])) if len(above) else math.inf
+    above = scores[scores > lost_scores[affordable]]
+    return float(midway(above.min(), lost_scores[affordable])) if len(above) else math.inf

@@ -28,11 +28,11 @@ class BettingTest:
     def __init__(self, values: Callable[[int, int], NDArray[np.float64]], num_units: int, delta: float) -> None:
         self._values, self._num_units, self._log_target = values, num_units, -math.log(delta)
         self._sum = self._squares = 0.0
-        self._read: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # blocks of X and of uncapped bets
+        self._blocks_read: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []  # X and uncapped bets
 
     def rejects(self, level: float) -> bool:
         """Whether p <= delta at `level`; stops reading at the first unit where the wealth suffices."""
-        return self._log_wealth(level, enough=self._log_target) >= self._log_target
+        return self._log_wealth(level, target=self._log_target) >= self._log_target
 
     def p_value(self, level: float) -> float:
         """p = min(1, 1 / max_m K_m)."""
@@ -42,21 +42,21 @@ class BettingTest:
         """The largest level that is not rejected at `delta`; unique, because the wealth only grows with the level."""
         return largest_level(self._log_wealth, self._log_target, top=1 - 1e-6)
 
-    def _log_wealth(self, level: float, enough: float = math.inf) -> float:
-        """max_m ln K_m over all units, or the first that reach `enough`; at least 0, the wealth before any bet."""
+    def _log_wealth(self, level: float, target: float = math.inf) -> float:
+        """max_m ln K_m over all units, at least 0; stops at the first unit that reaches `target`."""
         wealth, best = 0.0, 0.0
         for x, bet in self._blocks():
             path = np.cumsum(np.log1p(-np.minimum(0.9 / (1 - level), bet) * (x - level)))
             best = max(best, wealth + float(path.max()))
             wealth += float(path[-1])
-            if best >= enough:
+            if best >= target:
                 break
         return best
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """X and sqrt(2 ln(1/delta) / (n s2)), in blocks that double from 1,024 units; read once."""
-        yield from self._read
-        start = sum(len(x) for x, _ in self._read)
+        yield from self._blocks_read
+        start = sum(len(x) for x, _ in self._blocks_read)
         while start < self._num_units:
             stop = min(self._num_units, max(1024, 2 * start))
             x = self._values(start, stop)
@@ -65,7 +65,7 @@ class BettingTest:
             squares = 0.25 + self._squares + np.concatenate([[0.0], np.cumsum((x - mean) ** 2)])
             bet = np.sqrt(2 * self._log_target / self._num_units * index / squares[:-1])
             self._sum, self._squares = self._sum + float(x.sum()), float(squares[-1]) - 0.25
-            self._read.append((x, bet))
+            self._blocks_read.append((x, bet))
             yield x, bet
             start = stop
 
@@ -84,12 +84,12 @@ def fewest_without_loss(bets: NDArray[np.float64], weights: ArrayLike, level: fl
     return fewest(lambda num_units: logsumexp(num_units * np.log1p(bets * level), b=weights) >= -math.log(delta))
 
 
-def fewest(enough: Callable[[int], bool]) -> int:
-    """The fewest units that are `enough`, as more are, too."""
+def fewest(suffices: Callable[[int], bool]) -> int:
+    """The smallest number of units that `suffices`; every larger number must suffice too."""
     high = 1
-    while not enough(high):
+    while not suffices(high):
         high *= 2
-    return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=enough)
+    return bisect.bisect_left(range(high + 1), True, lo=high // 2, key=suffices)
 
 
 def largest_level(log_wealth: Callable[[float], float], log_target: float, top: float = 1.0) -> float:

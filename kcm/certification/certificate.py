@@ -2,7 +2,7 @@
 
 With probability at least 1 - delta over the draw of the certify rows, the deployed cascade loses at most epsilon
 accuracy against sending everything to the large model (Learn then Test, arXiv 2110.01052; RCPS, arXiv 2101.02703). On
-logged traffic the draw is that of the audits, see `kcm.certification.window`.
+logged traffic, the probability is over the draw of the audits instead, see `kcm.certification.window`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.certification.paths import (
+from kcm.certification.threshold_paths import (
     EitherPath,
     MethodChoice,
     NetPath,
@@ -39,25 +39,27 @@ from kcm.metrics.intervals import Units
 Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
 
 
-# How `auto` tests, by the task whose threshold is certified, and by task where one threshold holds in every task.
+# The tests that `auto` chose: by the task whose threshold is certified, then by task if one threshold covers all tasks.
 Choices = dict[str | None, dict[str | None, MethodChoice]]
-NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # of rows that choose, and rows of one
+NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # samples of the rows that choose, and rows per sample
 
 
 class CertificateConfig(Config):
     """The bounds to certify, and the test."""
 
     epsilon: float = Field(
-        0.02, ge=0, lt=1, description="Accuracy that may be lost against large-only; 0: at least as accurate, by net."
+        0.02, ge=0, lt=1, description="Largest loss of accuracy against the large model alone; 0: none, by net."
     )
     delta: float = Field(0.1, gt=0, lt=1, description="Probability that the promise may be broken.")
     method: Literal["auto", "regret", "net"] = Field(
         "auto",
-        description="regret never credits a win of the small model; net does; auto tests every threshold by the one of"
-        " the two that passes more often on as many of the rows that choose.",
+        description="regret never credits a win of the small model; net does; auto chooses one of them per threshold:"
+        " the test that passes more often on samples of the rows that choose.",
     )
-    every_task: bool = Field(False, description="Promise it within every task, not only on average over tasks.")
-    max_call_rate: float | None = Field(None, gt=0, lt=1, description="Share of large calls that is promised as well.")
+    every_task: bool = Field(False, description="Promise the loss within every task, not only on average over tasks.")
+    max_call_rate: float | None = Field(
+        None, gt=0, lt=1, description="Also promise that at most this share of rows calls the large model."
+    )
 
     @model_validator(mode="after")
     def _provable(self) -> CertificateConfig:
@@ -66,15 +68,15 @@ class CertificateConfig(Config):
         return self
 
     def loss_delta(self, delta: float) -> float:
-        """What of delta the test of the loss may spend: a promised call rate takes the other half."""
+        """The part of delta for the test of the loss; a promised call rate takes the other half."""
         return delta / 2 if self.max_call_rate is not None else delta
 
 
 class CertifiedWindow(Config):
-    """The traffic that a certificate was issued on, and until when it may be relied on.
+    """The traffic that a certificate was issued on, and when the promise expires.
 
-    Decisions of certify units with a number in (`after`, `upto`]; `num_asked` of them have a large answer that was
-    asked for, `num_labels` were labelled or skipped by a person. Times are UTC.
+    The window holds the decisions of certify units with a number in (`after`, `upto`]. For `num_asked` of them the
+    large model was asked; `num_labels` were labelled or skipped by a person. Times are UTC.
     """
 
     application: str
@@ -89,13 +91,13 @@ class CertifiedWindow(Config):
 
 
 class Certificate(Config):
-    """What is deployed, and what is promised of it.
+    """The deployed decision and its promise.
 
-    `bound` is the upper confidence bound on the accuracy that the deployed cascade loses; `call_rate` is measured on
-    the certify rows, `call_rate_bound` its upper confidence bound where one was asked for. `certified` is the lowest
-    certified threshold, `searched` the one that was asked for. `valid` is false where a promised call rate cannot be
-    kept, since escalating everything always keeps the promise of accuracy, and where nothing was `issued`. `window` is
-    there where logged traffic was certified, and then the promise expires.
+    `bound` is the upper confidence bound on the accuracy that the deployed cascade loses. `call_rate` is measured on
+    the certify rows; `call_rate_bound` is its upper confidence bound, if one was requested. `certified` is the lowest
+    certified threshold, `searched` the requested one. `valid` is false if nothing was `issued`, or if a promised call
+    rate cannot be kept (escalating everything always keeps the promise of accuracy). A certificate on logged traffic
+    has a `window`, and its promise expires.
     """
 
     method: Method
@@ -114,7 +116,7 @@ class Certificate(Config):
     fewest_units: int
     reason: str
     window: CertifiedWindow | None = None
-    statement: str | None = Field(None, description="What is promised of the window, and what of later traffic.")
+    statement: str | None = Field(None, description="The promise for the window, and the promise for later traffic.")
 
     @property
     def route(self) -> Decision:
@@ -123,11 +125,11 @@ class Certificate(Config):
 
     @property
     def issued(self) -> bool:
-        """Whether any row was tested; without one nothing is promised."""
+        """Whether any row was tested; if not, nothing is promised."""
         return self.num_rows > 0
 
     def expired(self, now: datetime) -> bool:
-        """Whether the promise is too old to be relied on; one on certify rows never is."""
+        """Whether the promise is too old to be relied on; a promise on certify rows never expires."""
         return self.window is not None and now >= self.window.expires_at
 
 
@@ -140,13 +142,13 @@ def certify(
     delta: float | None = None,
     choices: dict[str | None, MethodChoice] | None = None,
 ) -> Certificate:
-    """Deploy the searched decision where it is certified, else the stricter certified one, else escalate all.
+    """Deploy the searched decision if it is certified; if not, the stricter certified one; if none is, escalate all.
 
-    `validate` fixes what must not depend on `rows`: the tests of `auto`, and the grid. `delta` is what this
-    look at the rows may spend (see `kcm.certification.ledger`); the config's where None. `choices` keeps the tests of
-    `auto` from one call to the next, where `validate` stays the same.
+    `validate` fixes everything that must not depend on `rows`: the tests of `auto`, and the grid. `delta` is the part
+    of delta that this look at the rows may spend (see `kcm.certification.ledger`); None means the config's delta.
+    `choices` carries the tests of `auto` from one call to the next, if `validate` stays the same.
 
-    Raises DataError without rows, and ConfigError when `regret` is asked for under a changed prompt.
+    Raises DataError without rows, and ConfigError for `regret` under a prompt that changes the large model's answers.
     """
     if len(validate) == 0 or len(rows) == 0:
         raise DataError("a certificate needs validate and certify rows", where="outcome table")
@@ -160,7 +162,7 @@ def certify(
 def deployed_fields(
     path: ThresholdPath, rows: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float
 ) -> dict[str, Any]:
-    """The fields of a certificate that follow from the tested path, whatever its method."""
+    """The fields of a certificate that follow from the tested path, for every method."""
     lowest = path.certified()
     threshold, call_bound = max(searched.cut, lowest), None
     valid = True
@@ -202,16 +204,18 @@ def certify_policy(
     validate or certify rows loses its own decision and follows the common one.
     """
     share = (config.delta if delta is None else delta) / (1 + len(policy.task_decisions))
-    known: Choices = {} if choices is None else choices
-    common = certify(validate, rows, policy.decision, config, delta=share, choices=known.setdefault(None, {}))
+    choices_by_scope: Choices = {} if choices is None else choices
+    common = certify(
+        validate, rows, policy.decision, config, delta=share, choices=choices_by_scope.setdefault(None, {})
+    )
     certificates: dict[str | None, Certificate] = {None: common}
     if policy.task_decisions:
         alone = config.model_copy(update={"every_task": False})
         validate_rows, task_rows = validate.by_task(), rows.by_task()
         for task, decision in policy.task_decisions.items():
             if task in task_rows and task in validate_rows:
-                own = validate_rows[task], task_rows[task], decision, alone
-                certificates[task] = certify(*own, delta=share, choices=known.setdefault(task, {}))
+                arguments = validate_rows[task], task_rows[task], decision, alone
+                certificates[task] = certify(*arguments, delta=share, choices=choices_by_scope.setdefault(task, {}))
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
 
@@ -219,12 +223,12 @@ def certify_policy(
 def uncertified_policy(
     validate: ScoredOutcomes, rows: ScoredOutcomes, policy: Policy, config: CertificateConfig, *, threshold: float
 ) -> tuple[Policy, dict[str | None, Certificate]]:
-    """The policy that keeps above `threshold`, without a promise, in the form of `certify_policy`; no row is tested.
+    """The policy that keeps scores above `threshold` without a promise, as `certify_policy` returns it; tests no row.
 
-    The call rate is that of the `validate` rows; 1 without any.
+    The call rate is measured on the `validate` rows, or 1 without any.
     """
     decision = Decision.of(threshold)
-    nothing = Certificate(
+    empty = Certificate(
         method="traffic",
         epsilon=config.epsilon,
         delta=config.delta,
@@ -241,18 +245,18 @@ def uncertified_policy(
         fewest_units=0,
         reason="no certify rows: `kcm update` certifies on traffic",
     )
-    return policy.model_copy(update={"decision": decision, "task_decisions": {}}), {None: nothing}
+    return policy.model_copy(update={"decision": decision, "task_decisions": {}}), {None: empty}
 
 
 def confidence(deltas: Iterable[float]) -> str:
-    """The probability with which promises that spend `deltas` hold together, as `93.9%`: rounded down to a tenth."""
+    """The probability with which promises that spend `deltas` hold together, as `93.9%`, rounded down to a tenth."""
     return f"{math.floor(round(1000 * (1 - sum(deltas)), 6)) / 10:g}%"
 
 
 def why_not_promotable(policy: Policy, certificates: Mapping[str | None, Certificate]) -> str | None:
-    """Why a certified policy is never made champion by itself, with its certificate's reason; None where it may be.
+    """Why a certified policy is not promoted automatically, with the certificate's reason; None if it may be.
 
-    One that escalates everything saves nothing: whoever wants it says so.
+    A policy that escalates everything saves nothing, so a person has to promote it explicitly.
     """
     if any(decision != ESCALATE_ALL for decision in (policy.decision, *policy.task_decisions.values())):
         return None
@@ -262,9 +266,11 @@ def why_not_promotable(policy: Policy, certificates: Mapping[str | None, Certifi
 
 
 def certificates_json(certificates: Mapping[str | None, Certificate]) -> dict[str, Any]:
-    """The common certificate as plain values, and below `tasks` those of tasks with a decision of their own."""
-    own = {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None}
-    return certificates[None].model_dump(mode="json") | {"tasks": own}
+    """The common certificate as plain values; `tasks` holds the certificates of tasks with their own decision."""
+    task_certificates = {
+        task: certificate.model_dump(mode="json") for task, certificate in certificates.items() if task is not None
+    }
+    return certificates[None].model_dump(mode="json") | {"tasks": task_certificates}
 
 
 def certificate_curve(
@@ -272,9 +278,9 @@ def certificate_curve(
 ) -> dict[str, Any]:
     """What a report draws of a certificate on certify rows: columns over falling thresholds, and the `method`.
 
-    `p_value` and `bound` are those of the test at each threshold, at the certificate's delta; the bound holds for a
-    threshold that was chosen beforehand. `loss` is the sample's, wins credited unless the method is `regret`. The
-    thresholds go on beyond the searched one. No points where no certify rows were tested.
+    `p_value` and `bound` come from the test at each threshold, at the certificate's delta; a bound holds for a
+    threshold that was chosen beforehand. `loss` is the loss in the sample, with wins credited unless the method is
+    `regret`. The thresholds continue beyond the searched one. There are no points if no certify row was tested.
     """
     columns: dict[str, list[float]] = {name: [] for name in ("threshold", "p_value", "loss", "bound", "call_rate")}
     method: str = certificate.method
@@ -324,7 +330,7 @@ def _path(
             return NetPath(part, grid, config.epsilon, delta)
         if task not in choices:
             choices[task] = MethodChoice(_samples(choosing, len(part)), config.epsilon, delta)
-        # Tasks have one threshold together, which has to be one that was tested for each of them: of the grid.
+        # All tasks share one threshold, and it must have been tested for each of them: only grid thresholds qualify.
         return EitherPath(part, grid, config.epsilon, delta, choices[task], between=not config.every_task)
 
     if not config.every_task:
@@ -336,15 +342,15 @@ def _path(
 
 
 def _samples(validate: ScoredOutcomes, num_rows: int) -> list[ScoredOutcomes]:
-    """What so many certify rows may look like: draws of whole units of the rows that choose, at most all of these."""
-    units, most = Units(validate.group, len(validate)), min(num_rows, MAX_SAMPLED)
-    if most >= len(validate):
+    """Possible samples of `num_rows` certify rows: draws of whole units of the rows that choose, or all those rows."""
+    units, max_rows = Units(validate.group, len(validate)), min(num_rows, MAX_SAMPLED)
+    if max_rows >= len(validate):
         return [validate]
-    return [validate.select(units.sample(len(validate), most, seed)) for seed in range(NUM_SAMPLES)]
+    return [validate.select(units.sample(len(validate), max_rows, seed)) for seed in range(NUM_SAMPLES)]
 
 
 def _within_calls(path: ThresholdPath, threshold: float, lowest: float, highest: float) -> tuple[float, bool]:
-    """A threshold certified for accuracy and calls, as close to the wanted one as can be, and whether there is one."""
+    """The certified threshold for accuracy and calls that is closest to `threshold`, and whether there is one."""
     if threshold <= highest:
         return threshold, True
     best = path.deployable(lowest, highest)
@@ -352,7 +358,7 @@ def _within_calls(path: ThresholdPath, threshold: float, lowest: float, highest:
 
 
 def _bound(path: ThresholdPath, threshold: float, searched: float, epsilon: float) -> float:
-    """The searched threshold was fixed beforehand and has a bound of its own; of any other only epsilon is known."""
+    """The loss bound; the searched threshold has its own, fixed beforehand, and any other threshold has epsilon."""
     if threshold == math.inf:
         return 0.0
     return min(path.upper_bound(threshold), epsilon) if threshold == searched else epsilon
@@ -376,5 +382,5 @@ def _reason(
     if threshold == searched:
         return "the searched decision is certified"
     if threshold < searched:
-        return "the searched threshold calls too often; a certified one that keeps more is deployed"
-    return "the searched threshold did not pass; the closest stricter one that passed is deployed"
+        return "the searched threshold calls too often; a certified threshold that keeps more is deployed"
+    return "the searched threshold did not pass; the closest stricter threshold that passed is deployed"

@@ -1,18 +1,18 @@
-"""The test of one finite table: how many of the answers that nobody bought can differ from the oracle's.
+"""The test for one finite table: how many unbought answers can differ from the oracle's.
 
 A ranking of K units is fixed, then n of them are drawn uniformly without replacement and bought. With
 
     x* = the largest x with A + x + 1 <= K and P(Hypergeometric(K, A + x + 1, n) <= x) <= delta
 
-every prefix of the ranking with at most x* drawn errors has at most A errors among its units that were not drawn, all
-prefixes at once, with probability at least 1 - delta.
+every prefix of the ranking with at most x* drawn errors has at most A errors among its units that were not drawn. This
+holds for all prefixes together with probability at least 1 - delta.
 
 Proof. Let J be the first A + x* + 1 errors of the ranking, filled up with any units if there are fewer; J is fixed
 before the draw. Suppose a prefix has at most x* drawn and more than A undrawn errors. If J lies inside the prefix's
 errors, at most x* units of J were drawn. Otherwise J contains all errors of the prefix: at least A + 1 units of J are
 undrawn, and again at most x* were drawn. That has the probability above.
 
-The hypergeometric test without replacement is that of BARGAIN (arXiv 2509.02896) with a bound for all prefixes.
+BARGAIN (arXiv 2509.02896) uses the same hypergeometric test without replacement; here its bound covers all prefixes.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def allowed_errors(target: float, num_rows: int) -> int:
 
 
 def afforded_errors(num_units: int, num_drawn: int, allowed: int, delta: float) -> int:
-    """x*, the most drawn errors with which a prefix holds; -1 if even none is too many.
+    """x*, the largest number of drawn errors with which a prefix still holds; -1 if even zero errors are too many.
 
-    `num_drawn` of `num_units` are drawn, and at most `allowed` undrawn errors are promised.
+    `num_drawn` of `num_units` units are drawn, and at most `allowed` undrawn errors are promised.
     """
-    most = -1
-    while most + 1 + allowed + 1 <= num_units and _passes(num_units, most + 1, allowed, num_drawn, delta):
-        most += 1
-    return most
+    max_errors = -1
+    while max_errors + 1 + allowed + 1 <= num_units and _passes(num_units, max_errors + 1, allowed, num_drawn, delta):
+        max_errors += 1
+    return max_errors
 
 
 def fewest_drawn(num_units: ArrayLike, errors: ArrayLike, allowed: ArrayLike, delta: float) -> NDArray[np.int64]:
-    """The fewest units to draw so that `errors` drawn ones are afforded, by elements of the broadcast arguments.
+    """The fewest units to draw so that `errors` drawn errors are afforded, elementwise for the broadcast arguments.
 
-    `num_units + 1` if no draw affords them.
+    The result is `num_units + 1` if no draw affords them.
     """
-    units, x, a = np.broadcast_arrays(*(np.asarray(each, dtype=np.int64) for each in (num_units, errors, allowed)))
+    units, x, a = np.broadcast_arrays(*(np.asarray(counts, dtype=np.int64) for counts in (num_units, errors, allowed)))
     low, high = np.zeros(units.shape, dtype=np.int64), units + 1
     bad = a + x + 1
     possible = bad <= units
@@ -83,7 +83,7 @@ def missed_errors(num_units: int, num_drawn: int, drawn_errors: int, delta: floa
 def longest_prefix(places: Sequence[int] | NDArray[np.int64], wrong: ArrayLike, num_units: int, most: int) -> int:
     """Length of the longest prefix with at most `most` drawn errors.
 
-    `places` are the ranks of the drawn units, ascending, and `wrong` says which of them are errors; 0 for `most` < 0.
+    `places` are the ranks of the drawn units, ascending; `wrong` marks the errors among them. Returns 0 if `most` < 0.
     """
     if most < 0:
         return 0
@@ -91,8 +91,8 @@ def longest_prefix(places: Sequence[int] | NDArray[np.int64], wrong: ArrayLike, 
     return num_units if len(errors) <= most else int(errors[most])
 
 
-def _passes(num_units: int, errors: int, allowed: int, num_drawn: int, delta: float) -> bool:
-    return bool(hypergeom.cdf(errors, num_units, allowed + errors + 1, num_drawn) <= delta)
+def _passes(num_units: int, errors: int, num_allowed: int, num_drawn: int, delta: float) -> bool:
+    return bool(hypergeom.cdf(errors, num_units, num_allowed + errors + 1, num_drawn) <= delta)
 
 
 def _log_cdf(

@@ -1,9 +1,9 @@
 """Certifying a challenger with labels on its disagreements with the large model, and on nothing else.
 
 If the frozen challenger keeps an item and agrees with the large model, it loses nothing, whatever the label is. An
-annotator labels the other kept items, each drawn with a known probability rho. In the notation of
-`kcm.certification.traffic`, with Q = 1 if an item was drawn, y its label, L the large answer if it was requested, and f
-the least pi rho,
+annotator labels the other kept items, each drawn with a known probability rho. The notation is that of
+`kcm.certification.traffic`. Q = 1 if an item was drawn, y is its label, and L the large answer if it was requested.
+With f the least pi rho,
 
     X = f (A / pi) (Q / rho) 1[g' > t] 1[S' != y, L = y]  in [0, 1]      a = f epsilon
 
@@ -20,7 +20,7 @@ label). This certifies windows whose share of disagreements is too large for `Tr
 Above the threshold t for which the labels were drawn, fewer items are kept, so X(t') <= X(t), and a decided unit needs
 no further labels: p(t') <= p(t) for t' > t. So the path from escalate-all down to t may use any grid, and stops where p
 exceeds delta (fixed-sequence testing, arXiv 2110.01052): it certifies the searched threshold, or the closest stricter
-one that the same labels allow.
+threshold that the same labels allow.
 
 Annotators make errors too. If a label hides a loss with probability at most eta, whatever the item, the mean of X by
 the labels is at least (1 - eta) times the mean by the truth: the test then uses (1 - eta) epsilon.
@@ -39,8 +39,8 @@ from scipy.special import logsumexp
 
 from kcm.cascade.table import ColumnTable
 from kcm.certification.betting import fewest_without_loss, largest_level
-from kcm.certification.paths import ThresholdPath
 from kcm.certification.pvalues import binomial_upper_bound
+from kcm.certification.threshold_paths import ThresholdPath
 from kcm.certification.traffic import Traffic
 
 _BETS = np.array([0.9, 0.5, 0.25])
@@ -113,8 +113,8 @@ class LabelledTest:
         self.epsilon, self.delta = epsilon, delta
         self.num_units, self._floor = units.num_units, units.floor * (1 - units.noise)
         self.num_decided = int(units.place[~units.answered].min(initial=units.num_units))
-        lost = units.answered & units.lost
-        x_U = np.bincount(units.place[lost], units.weight[lost], units.num_units)
+        is_loss_N = units.answered & units.lost
+        x_U = np.bincount(units.place[is_loss_N], units.weight[is_loss_N], units.num_units)
         self._decided = x_U[: self.num_decided]
 
     @property
@@ -144,7 +144,7 @@ class LabelledTest:
 
 
 class LabelledPath(ThresholdPath):
-    """The path from `escalate all` to the threshold for which the labels were drawn; below it nothing is known."""
+    """The path from `escalate all` to the threshold for which the labels were drawn; nothing is known below it."""
 
     def __init__(self, units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> None:
         self._units, self._threshold = units, threshold
@@ -178,8 +178,8 @@ def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, del
     def passes(step: float) -> bool:
         return LabelledTest(units.above(step), epsilon, delta).certified
 
-    found = bisect.bisect_left(steps, True, key=passes)
-    return float(steps[found]) if found < len(steps) else math.inf
+    position = bisect.bisect_left(steps, True, key=passes)
+    return float(steps[position]) if position < len(steps) else math.inf
 
 
 def noise_bound(num_pairs: int, num_different: int, delta: float = 0.05) -> float:

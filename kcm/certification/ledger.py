@@ -1,16 +1,17 @@
 """The ledger of looks: every certificate on the same question spends part of one delta.
 
-A certificate that may be asked for again with another seed, split, column or subset of the rows is no certificate, so a
-ledger charges the *question*: all tables that share rows. Before outcomes are used, a look writes down which units its
-table has, and gets its number v in the question. It may spend `question_delta(delta, v)`. These shares sum to delta
-over all v, so all certificates of a question hold together with probability 1 - delta.
+A certificate proves nothing if it can be repeated with another seed, split, column or subset of the rows until it
+passes. So a ledger charges the *question*: all tables that share rows. Before outcomes are used, a look writes down
+which units its table has, and gets its number v in the question. It may spend `question_delta(delta, v)`. These shares
+sum to delta over all v, so all certificates of a question hold together with probability 1 - delta.
 
 A ledger is a folder, or a prefix of a bucket:
 
     looks/000000000001      look 1 of the ledger, as JSON: its question, its number there, what it may spend
     units/SHA256            sorted 64-bit hashes of units, 8 bytes each; looks at the same table share one file
 
-Not seen: a ledger that was deleted or copied, texts edited to look new, disjoint tables from one source.
+The ledger cannot notice that it was deleted or copied, that texts were edited to look new, or that disjoint tables
+come from one source.
 """
 
 from __future__ import annotations
@@ -33,28 +34,28 @@ Hashes: TypeAlias = NDArray[np.uint64]
 Units: TypeAlias = Hashes | Mapping[str, Hashes] | None
 
 CONTENT, GROUP, ID = "content", "group", "id"  # kinds of units
-FIRST = 0.8  # of delta, for the first look at a question
-SHARED = 0.1  # of the smaller side: tables that share as much are one question
+FIRST = 0.8  # share of delta for the first look at a question
+SHARED = 0.1  # tables that share this part of the smaller one are one question
 _LOOKS, _UNITS = "looks", "units"
 _KEY = b"kcm ledger of looks"
 
 
 def look_delta(delta: float, number: int) -> float:
-    """6 delta / (pi^2 v^2) for attempt number v = 1, 2, ... of a lineage, which may need many."""
+    """6 delta / (pi^2 v^2) for attempt v = 1, 2, ... of a lineage, which may need many attempts."""
     return 6 * delta / (math.pi * number) ** 2
 
 
 def question_delta(delta: float, number: int) -> float:
-    """What look number v = 1, 2, ... at a question may spend: 80% of delta first, then 12%, 3%, 1.4%, ...
+    """The part of delta that look v = 1, 2, ... at a question may spend: 80% first, then 12%, 3%, 1.4% and so on.
 
-    The first look is usually the only one. A geometric split leaves nothing for the tenth look, and merged questions
-    have high numbers, so the remaining 20% are shared as the delta of a lineage is.
+    The first look is usually the only one. A geometric split would leave nothing for the tenth look, and merged
+    questions have high numbers, so later looks divide the remaining 20% as `look_delta` divides a lineage's delta.
     """
     return FIRST * delta if number == 1 else look_delta((1 - FIRST) * delta, number - 1)
 
 
 def question_left(delta: float, number: int) -> float:
-    """What all looks after number v may spend together."""
+    """The part of delta that all looks after number v may spend together."""
     return delta - sum(question_delta(delta, v) for v in range(1, number + 1))
 
 
@@ -66,10 +67,10 @@ def unit_hashes(names: Iterable[str]) -> Hashes:
 
 @dataclass(frozen=True)
 class Look:
-    """One look: its question, its number there (from 1), and what it may spend of the delta that was asked for.
+    """One look: its question, its number in the question (from 1), and the part of the requested delta it may spend.
 
-    `digest` covers all that the look depends on: rows, outcomes, columns, scores, answers, request and seed. `purpose`
-    is for readers. `units` are the files of its units by kind. `merged` are the earlier questions that it joins.
+    `digest` covers everything that the look depends on, from the rows and scores to the request and the seed. `purpose`
+    is for people. `units` are the files of the look's units by kind. `merged` are the earlier questions that it joins.
     """
 
     question: str
@@ -83,7 +84,7 @@ class Look:
 
     @classmethod
     def of(cls, entry: Any) -> Self:
-        """The look of its JSON value. Raises ValueError or TypeError if it is damaged."""
+        """The look from its JSON value. Raises ValueError or TypeError if it is damaged."""
         look = cls(**entry | {"units": dict(entry["units"]), "merged": tuple(entry["merged"])})
         if look.number < 1 or not 0 < look.spend <= look.delta:
             raise ValueError("not a look")
@@ -91,27 +92,27 @@ class Look:
 
     @property
     def sentence(self) -> str:
-        """What the look costs and what is left afterwards."""
+        """What the look costs and what remains for later looks."""
         ordinal = "First look" if self.number == 1 else f"Look {self.number}"
-        left = question_left(self.delta, self.number) / self.delta
+        remaining_share = question_left(self.delta, self.number) / self.delta
         return (
             f"{ordinal} at these rows: uses {self.spend / self.delta:.2g} of delta {self.delta:g};"
-            f" later looks share {left:.2g}"
+            f" later looks share {remaining_share:.2g}"
         )
 
 
 class Place(Protocol):
-    """Where a ledger is kept. `create` is durable, and only one of several writers of a name succeeds."""
+    """The storage of a ledger. `create` is durable, and only one of several writers of a name succeeds."""
 
     @property
     def uri(self) -> str:
-        """Its name in messages."""
+        """The storage's name in messages."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file unless it exists; whether it was written."""
+        """Write a file unless it exists; returns whether it was written."""
 
     def read(self, name: str) -> bytes:
-        """The content. Raises FileNotFoundError."""
+        """The content of a file. Raises FileNotFoundError."""
 
     def list(self, name: str) -> Iterator[Named]:
         """The files below a name, in any order."""
@@ -127,7 +128,7 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A local folder as a place."""
+    """A local folder that stores a ledger."""
 
     path: Path
 
@@ -141,7 +142,7 @@ class Folder:
         try:
             return create_durably(self.path / name, content)
         except OSError as error:
-            hint = "Name a new folder, or one that holds a ledger"
+            hint = "Name a new folder, or the folder of an existing ledger"
             raise ArtefactError(f"cannot write the ledger: {error.strerror}", where=self.uri, hint=hint) from None
 
     def read(self, name: str) -> bytes:
@@ -155,7 +156,7 @@ class Folder:
 
 @dataclass
 class _Question:
-    """The looks at one question so far: how many, the kinds of units of each, and their unit files by kind."""
+    """The looks at one question so far: their number, the kinds of units of each look, and the unit files by kind."""
 
     num_looks: int = 0
     kinds: set[frozenset[str]] = field(default_factory=set)
@@ -171,21 +172,21 @@ class _Question:
 class Ledger:
     """A ledger of looks by question, in a folder or in another place with create-if-absent.
 
-    A look belongs to an earlier question if it shares at least a tenth of its units, of the smaller side, with the
+    A look belongs to an earlier question if it shares at least a tenth of its units (of the smaller side) with the
     union of all units of that question. If it belongs to several questions, they become one, and its number is the sum
     of their looks + 1. Units are compared by kind: contents with contents, groups with groups, and ids with ids if one
-    of the looks has no contents. Two looks without a common kind cannot be told apart, so they are one question; so a
-    look without any units belongs to the ledger as a whole.
+    of the looks has no contents. Two looks without a common kind count as one question, because nothing distinguishes
+    them. A look without any units therefore belongs to every question of the ledger.
     """
 
     def __init__(self, place: str | Path | Place) -> None:
         self._place: Place = Folder(Path(place)) if isinstance(place, str | Path) else place
 
     def look(self, units: Units, *, delta: float, digest: str, purpose: str) -> Look:
-        """Write down a look before outcomes are used, and return it; an identical look that is there costs nothing.
+        """Write down a look before outcomes are used, and return it; repeating an identical look costs nothing.
 
         `units` are the hashes of ALL units of the table (`unit_hashes`), not only of its certify rows; a plain array
-        holds contents. Two looks at once get two numbers. Raises ArtefactError if the ledger is damaged.
+        holds contents. Two simultaneous looks get different numbers. Raises ArtefactError if the ledger is damaged.
         """
         by_kind = _by_kind(units)
         files = {kind: self._write_units(hashes) for kind, hashes in by_kind.items()}
@@ -197,21 +198,21 @@ class Ledger:
                 return look
 
     def preview(self, units: Units, *, delta: float, digest: str) -> Look:
-        """The look that `look` would return; nothing is written."""
+        """The look that `look` would return; writes nothing."""
         by_kind = _by_kind(units)
-        files = {kind: hashlib.sha256(_packed(hashes)).hexdigest() for kind, hashes in by_kind.items()}
+        files = {kind: hashlib.sha256(_pack(hashes)).hexdigest() for kind, hashes in by_kind.items()}
         return self._next(self.looks(), by_kind, files, delta, digest, "")
 
     def fresh(self, hashes: Hashes, kind: str = CONTENT) -> NDArray[np.bool_]:
-        """Which units [N] no earlier look held: alone they are a new question."""
+        """Which units [N] no earlier look has held; these units alone are a new question."""
         files = {look.units[kind] for look in self.looks() if kind in look.units}
         return ~np.isin(hashes, self._union(files))
 
     def looks(self) -> list[Look]:
         """All looks, the oldest first. Raises ArtefactError if the ledger is damaged."""
-        names = sorted(each.name.rpartition("/")[2] for each in self._place.list(_LOOKS))
+        names = sorted(entry.name.rpartition("/")[2] for entry in self._place.list(_LOOKS))
         if names != [f"{number:012d}" for number in range(1, len(names) + 1)]:
-            raise self._damaged(f"{_LOOKS} are missing")
+            raise self._damage(f"{_LOOKS} are missing")
         return [self._read_look(f"{_LOOKS}/{name}") for name in names]
 
     def _next(
@@ -245,7 +246,7 @@ class Ledger:
         return np.unique(np.concatenate(arrays)) if arrays else np.empty(0, np.uint64)
 
     def _write_units(self, hashes: Hashes) -> str:
-        packed = _packed(hashes)
+        packed = _pack(hashes)
         name = hashlib.sha256(packed).hexdigest()
         self._place.create(f"{_UNITS}/{name}", packed)
         return name
@@ -255,20 +256,20 @@ class Ledger:
         try:
             packed = self._place.read(name)
         except FileNotFoundError:
-            raise self._damaged(f"{name} is missing") from None
+            raise self._damage(f"{name} is missing") from None
         if hashlib.sha256(packed).hexdigest() != file:
-            raise self._damaged(f"{name} was changed")
+            raise self._damage(f"{name} was changed")
         return np.frombuffer(packed, "<u8").astype(np.uint64)
 
     def _read_look(self, name: str) -> Look:
         try:
             return Look.of(json.loads(self._place.read(name)))
         except (ValueError, TypeError, KeyError, FileNotFoundError):
-            raise self._damaged(f"{name} cannot be read") from None
+            raise self._damage(f"{name} cannot be read") from None
 
-    def _damaged(self, what: str) -> ArtefactError:
+    def _damage(self, fault: str) -> ArtefactError:
         hint = "Restore it from a backup, or certify on fresh rows with another ledger"
-        return ArtefactError(f"the ledger of looks is damaged: {what}", where=self._place.uri, hint=hint)
+        return ArtefactError(f"the ledger of looks is damaged: {fault}", where=self._place.uri, hint=hint)
 
 
 def _by_kind(units: Units) -> dict[str, Hashes]:
@@ -294,7 +295,7 @@ def _shares(first: Hashes, second: Hashes) -> bool:
     return num_shared > 0 and num_shared >= SHARED * min(len(first), len(second))
 
 
-def _packed(hashes: Hashes) -> bytes:
+def _pack(hashes: Hashes) -> bytes:
     return hashes.astype("<u8").tobytes()
 
 

@@ -1,6 +1,6 @@
-"""P-values and upper bounds for the mean of losses in [0, 1], and how few units could ever pass.
+"""P-values and upper bounds for the mean of losses in [0, 1], and the fewest units that could ever pass.
 
-Every test here is of H0: mean >= level, so a small p-value speaks for a mean below the level.
+Every test here has H0: mean >= level, so a small p-value is evidence for a mean below the level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BOUND_TOLERANCE = 1e-9
 
 
 class Drawn(Protocol):
-    """Independently drawn units: how many, and whether they may hold several rows."""
+    """Independently drawn units: their number, and whether a unit may hold several rows."""
 
     @property
     def count(self) -> int: ...
@@ -29,9 +29,9 @@ class Drawn(Protocol):
 
 
 class LossTest:
-    """The test that fits the losses of `units`: single rows, whose losses are 0 or 1, take the exact binomial one.
+    """The test for the losses of `units`: exact binomial for single rows, whose losses are 0 or 1.
 
-    The loss of a group is the mean over its rows; groups take Hoeffding-Bentkus.
+    Groups use Hoeffding-Bentkus; the loss of a group is the mean over its rows.
     """
 
     def __init__(self, units: Drawn) -> None:
@@ -48,7 +48,7 @@ class LossTest:
         return self._upper_bound(total_loss, self.num_units, delta)
 
     def affordable(self, totals: NDArray[np.float64], level: float, delta: float) -> int:
-        """How many losses the test passes with, in order, summed in `totals` (from 0 on); -1: not even none."""
+        """With how many losses, in order, the test passes, given their sums `totals` (from 0 on); -1 if with none."""
         return bisect.bisect_right(totals, delta, key=lambda total: self.p_value(float(total), level)) - 1
 
 
@@ -69,7 +69,7 @@ def sign_p_value(num_losses: int, num_wins: int) -> float:
     """P(Bin(losses + wins, 1/2) <= losses): exact for H0 that a row is lost at least as often as it is won.
 
     Given how many rows are lost or won, each is lost with a probability of at least 1/2 under H0 (the sign test, for
-    paired answers McNemar's). Rows that are neither say nothing.
+    paired answers McNemar's). Rows that are neither lost nor won carry no information.
     """
     return _binomial_cdf(num_losses, num_losses + num_wins, 0.5)
 
@@ -80,7 +80,7 @@ def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -
     if mean >= level:
         return 1.0
     divergence = float(rel_entr(mean, level) + rel_entr(1 - mean, 1 - level))
-    # A sum of halves and thirds may land a hair above the integer that it is.
+    # A sum of halves and thirds may come out slightly above the integer that it equals.
     bentkus = math.e * _binomial_cdf(math.ceil(total_loss - 1e-9), num_units, level)
     return min(1.0, math.exp(-num_units * divergence), bentkus)
 

@@ -23,9 +23,9 @@ class ScoreCertificate:
     """Keep a row if its score > `threshold`; -inf keeps all rows, None escalates all.
 
     `kept` is the share of the rows above the threshold. `bound` is an upper confidence bound on the accuracy lost, at
-    `delta`, which is what this look spends. `look` is its number in the ledger, None without one. `valid` says that the
-    promise holds for the decision; escalating all rows loses nothing, so it always does. With fewer than `fewest_units`
-    units no outcomes whatever could be certified.
+    `delta`, the part of delta that this look spends. `look` is the look's number in the ledger, None without a ledger.
+    `valid` says that the promise holds for the decision; escalating all rows loses nothing, so it is always valid. With
+    fewer than `fewest_units` units nothing could be certified, whatever the outcomes.
     """
 
     threshold: float | None
@@ -56,8 +56,8 @@ def certify(
     `large_correct` [N]: whether each model is right, as bool or 0/1. Without `large_correct` the large model is the
     reference, and `small_correct` says whether the small model agrees with it. `groups` [N]: rows drawn together, such
     as the sentences of one review; a row whose group is None stands alone. `ledger`: a folder in which looks are
-    counted (`kcm.certification.ledger`). A later look spends less of delta. Tables are told apart by their groups;
-    without groups, all looks of a ledger share one delta.
+    counted (`kcm.certification.ledger`). A later look spends less of delta. Groups distinguish tables; without groups,
+    all looks of a ledger share one delta.
 
     With L_i(t) = 1[score_i > t] 1[small wrong, large right], the threshold is the lowest t such that
 
@@ -86,19 +86,19 @@ def certify(
     if ledger is not None and len(score_N):
         look = _look(ledger, units, (score_N, small_N, large_N), max_loss, delta)
     spend = delta if look is None else look.spend
-    lost = np.flatnonzero(large_N & ~small_N)
-    lost = lost[np.argsort(-score_N[lost])]
-    totals = np.append(0.0, np.cumsum(1 / units.size[units.code[lost]]))  # unit losses of the first k lost rows
+    lost_rows = np.flatnonzero(large_N & ~small_N)
+    lost_rows = lost_rows[np.argsort(-score_N[lost_rows])]
+    totals = np.append(0.0, np.cumsum(1 / units.size[units.code[lost_rows]]))  # unit losses of the first k lost rows
     test = LossTest(units)
     affordable = test.affordable(totals, max_loss, spend) if len(score_N) else -1
-    threshold = math.inf if affordable < 0 else lowest_threshold(score_N, score_N[lost], affordable)
-    kept = float((score_N > threshold).mean()) if len(score_N) else 0.0
-    bound = max_loss if kept else 0.0
+    threshold = math.inf if affordable < 0 else lowest_threshold(score_N, score_N[lost_rows], affordable)
+    share_kept = float((score_N > threshold).mean()) if len(score_N) else 0.0
+    bound = max_loss if share_kept else 0.0
     if threshold == -math.inf:  # this threshold does not depend on outcomes, so its own bound holds too
         bound = min(bound, test.upper_bound(float(totals[-1]), spend))
     return ScoreCertificate(
-        threshold=threshold if kept else None,
-        kept=kept,
+        threshold=threshold if share_kept else None,
+        kept=share_kept,
         bound=bound,
         delta=spend,
         look=None if look is None else look.number,
@@ -144,9 +144,9 @@ def _look(
     digest = hashlib.sha256(f"kcm.certify {max_loss!r}".encode())
     for column in (*columns, units.code):
         digest.update(np.ascontiguousarray(column).tobytes())
-    opened = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
-    named = {GROUP: unit_hashes(units.names)} if units.grouped else None
-    return opened.look(named, delta=delta, digest=digest.hexdigest(), purpose="kcm.certify")
+    open_ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    names_by_kind = {GROUP: unit_hashes(units.names)} if units.grouped else None
+    return open_ledger.look(names_by_kind, delta=delta, digest=digest.hexdigest(), purpose="kcm.certify")
 
 
 def _column(name: str, values: ArrayLike, score_N: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ from scipy.special import logsumexp
 
 from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.betting import fewest_without_loss, largest_level
-from kcm.certification.paths import ThresholdPath
+from kcm.certification.threshold_paths import ThresholdPath
 from kcm.errors import ConfigError, DataError
 
 LARGEST_BET = 0.99  # 1 - nu (X - a) stays above zero for every X in [0, 1] and every level a
@@ -101,12 +101,12 @@ class TrafficPath(ThresholdPath):
         self._bets_G, self._weights_G = mixture(bet)
         self.fewest_units = fewest_without_loss(self._bets_G, self._weights_G, self._floor * epsilon, delta)
         size_U = np.bincount(unit_N, minlength=self.num_units)
-        lost = np.flatnonzero(traffic.asked & traffic.disagrees)
-        lost = lost[np.argsort(-traffic.score[lost], kind="stable")]
+        lost_rows = np.flatnonzero(traffic.asked & traffic.disagrees)
+        lost_rows = lost_rows[np.argsort(-traffic.score[lost_rows], kind="stable")]
         # As the threshold falls below one lost score after the other, X of its unit grows from `before` to `after`.
-        added = traffic.floor / traffic.probability[lost] / size_U[unit_N[lost]]
-        after = pd.Series(added).groupby(unit_N[lost]).cumsum().to_numpy(dtype=np.float64)
-        self._lost_scores, self._before, self._after = traffic.score[lost], after - added, after
+        steps = traffic.floor / traffic.probability[lost_rows] / size_U[unit_N[lost_rows]]
+        after = pd.Series(steps).groupby(unit_N[lost_rows]).cumsum().to_numpy(dtype=np.float64)
+        self._lost_scores, self._before, self._after = traffic.score[lost_rows], after - steps, after
 
     def certified(self) -> float:
         """The lowest threshold that is certified together with all above it; +inf if none is."""
@@ -152,8 +152,8 @@ def best_bet(num_units: int, level: float, delta: float) -> float:
     """
     bets_B = np.linspace(0.01, LARGEST_BET, 99)
     gain_B = np.log1p(bets_B * level)
-    needed = math.log(1 / delta) - math.log1p(-_SAFETY_WEIGHT)
-    losses_B = (num_units * gain_B - needed) / (gain_B - np.log1p(-bets_B * (1 - level)))
+    needed_evidence = math.log(1 / delta) - math.log1p(-_SAFETY_WEIGHT)
+    losses_B = (num_units * gain_B - needed_evidence) / (gain_B - np.log1p(-bets_B * (1 - level)))
     return float(bets_B[losses_B.argmax()])
 
 

@@ -11,7 +11,7 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
 from kcm.certification.labelled import LabelledPath, LabelledUnits
-from kcm.certification.paths import RegretPath, ThresholdPath
+from kcm.certification.threshold_paths import RegretPath, ThresholdPath
 from kcm.certification.traffic import Traffic, TrafficPath
 from kcm.errors import ConfigError
 
@@ -33,7 +33,7 @@ def certify_traffic(
     delta: float,
     labelled: LabelledUnits | None = None,
 ) -> TrafficCertificate:
-    """Deploy the searched decision if the window certifies it, or else the stricter certified one, or escalate all.
+    """Deploy the searched decision if the window certifies it; if not, the stricter certified one, or escalate all.
 
     `delta` is the attempt's share of the lineage's ledger. With `labelled`, the test uses the labels on disagreements
     above the searched threshold. A group of traffic is a unit. Raises ConfigError for `config.every_task`, which
@@ -41,7 +41,7 @@ def certify_traffic(
     """
     if config.every_task:
         raise ConfigError(
-            "a window of traffic is not certified within every task",
+            "cannot certify a window of traffic within every task",
             where="certificate.every_task",
             hint="Set it to false; a policy with a threshold per task is certified task by task",
         )
@@ -97,7 +97,7 @@ def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: 
             f" and labels, on traffic like {decisions}, by {labels}. {until}"
         )
     return (
-        f"Of the window itself, {decisions}: {loss}, {certain} over the draws of the audits, whatever drifted"
-        f" meanwhile and without a label. Of later traffic the same, as far as its units are exchangeable with those of"
-        f" the window. {until}"
+        f"On the window itself, {decisions}: {loss}, {certain} over the draws of the audits, under any drift and"
+        f" without labels. The same holds for later traffic if its units are exchangeable with the window's."
+        f" {until}"
     )

@@ -1,7 +1,7 @@
-"""What is known of classes without training: logits from streamed means and covariance, to which networks are added.
+"""Logits of classes without training, from streamed means and covariance; networks add to these logits.
 
-The sums behind it are of all rows so far, each counted once. So the base is the same for any number of workers and any
-order of rows within a task, and no task can spoil what another has left: what is trained beside it is a residual.
+The sums behind the logits cover all rows so far, each row once. So the base is the same for any number of workers and
+any order of rows within a task. No task can spoil what another has left, because the networks train only a residual.
 Shapes: N rows, D features, C labels.
 """
 
@@ -20,18 +20,18 @@ from kcm.errors import DataError
 
 BaseKind = Literal["none", "means", "lda"]
 
-MEANS_SCALE = 20.0  # of nearest-mean scores of unit vectors, that they are logits: differences of some 0.1 are certain
-SHRINKAGE = 0.01  # how far the covariance is taken to a multiple of the identity, that it can be inverted
-UNSEEN = -1e4  # a logit that no softmax notices; not -inf, since 0 * inf in a divergence would be NaN
+MEANS_SCALE = 20.0  # scales nearest-mean scores of unit vectors to logits: differences of about 0.1 are certain
+SHRINKAGE = 0.01  # share of the identity mixed into the covariance, so that it can be inverted
+UNSEEN = -1e4  # a logit that no softmax notices; not -inf, because 0 * inf in a divergence would be NaN
 
 
 class ClassBase(nn.Module):
-    """Logits [N, C] of unit feature vectors x by class means m_c; those of classes without rows are out of the way.
+    """Logits [N, C] of unit feature vectors x by class means m_c; labels without rows get the logit UNSEEN.
 
         means   20 (x . m_c - |m_c|^2 / 2)
         lda     x . A m_c - m_c . A m_c / 2,  A the inverse of the pooled, shrunken covariance
 
-    Nothing here has a gradient. The sums, float64, are part of the state, so that the next task can go on from them.
+    Nothing here has a gradient. The sums, float64, are part of the state, so that the next task can continue from them.
     """
 
     SUMS: ClassVar[tuple[str, ...]] = ("count_C", "sum_CD", "gram_DD")
@@ -80,9 +80,9 @@ class ClassBase(nn.Module):
 
     @torch.no_grad()
     def add(self, part: Iterable[Tensor]) -> None:
-        """Take the sums of other rows in, and give the logits that all rows so far speak for."""
-        for name, more in zip(self.SUMS, part, strict=True):
-            getattr(self, name).add_(more)
+        """Add the sums of other rows, and update the logits to all rows so far."""
+        for name, addend in zip(self.SUMS, part, strict=True):
+            getattr(self, name).add_(addend)
         if self.kind == "lda":
             weight_CD, bias_C = linear_discriminant(self.count_C, self.sum_CD, self.gram_DD, self.shrinkage)
             scale = 1.0

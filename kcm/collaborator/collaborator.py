@@ -20,7 +20,7 @@ from kcm.kan.layer import BaseActivation
 from kcm.kan.mixed_splines import MIN_FREE
 
 Single = TypeVar("Single", bound=nn.Module)
-# A KAN, which learns curves; its controls of as many parameters, an MLP and squares; logistic regression.
+# A KAN, which learns curves; its controls with as many parameters, an MLP and squares; logistic regression.
 CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]
 NetworkKind = Literal["kan", "mlp", "random_relu", "quadratic", "linear"]
 
@@ -35,7 +35,7 @@ _NAMES_BY_BASIS: Mapping[str, CollaboratorName] = {"quadratic": "quadratic", "re
 
 
 class NetworkConfig(Config):
-    """Shape of the judge and of the small model; an MLP takes the widths that match the KAN's parameter count."""
+    """Shape of the judge and of the small model; an MLP has the widths that match the KAN's parameter count."""
 
     hidden: tuple[int, ...] = Field((16,), description="Widths of the KAN's hidden layers; empty for a single layer.")
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
@@ -43,32 +43,34 @@ class NetworkConfig(Config):
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
     basis: Literal["spline", "pspline", "quadratic", "relu"] = Field(
         "spline",
-        description="What a KAN's curves are made of. pspline: penalised splines over `mixing` mixtures of the first "
-        "task's rows, beside a linear part. quadratic and relu learn no curves: they are fixed units on `mixing` "
-        "projections. All but spline are single layers.",
+        description="The curves of a KAN. pspline: penalised splines over `mixing` mixtures of the first task's rows, "
+        "plus a linear part. quadratic and relu learn no curves: they are fixed units on `mixing` projections. All "
+        "but spline are single layers.",
     )
     roughness: float = Field(
-        0.01, ge=0, description="Of pspline, what a bend costs: the penalty on third differences of the coefficients."
+        0.01, ge=0, description="For pspline, the cost of a bend: penalty on third differences of the coefficients."
     )
-    base_activation: BaseActivation = Field("silu", description="The base that a KAN's curves have beside the splines.")
+    base_activation: BaseActivation = Field("silu", description="The base of a KAN's curves, added to the splines.")
     centred: bool = Field(
-        False, description="A KAN's splines lose what they are on average over normal inputs, and a bias joins them."
+        False, description="Subtract from a KAN's splines their mean over normal inputs, and add a bias."
     )
     zero_start: bool = Field(
         False,
-        description="A KAN's last layer, a linear map and weights on random units start at zero; an MLP never does.",
+        description="Start a KAN's last layer, a linear map or weights on random units at zero; never for an MLP.",
     )
-    scaling: Literal["unit", "first_task"] = Field("unit", description="How features are scaled before the networks.")
+    scaling: Literal["unit", "first_task"] = Field(
+        "unit", description="Scaling of features: by row, or by the first task."
+    )
     mixing: int = Field(
         0,
         ge=0,
-        description="Frozen random projections of the features, which the networks see in their place; 0: none.",
+        description="Number of frozen random projections that replace the features as inputs; 0: none.",
     )
     base: BaseKind = Field(
         "none",
-        description="Logits that networks are added to: of the nearest class mean, or of linear discriminant analysis.",
+        description="Logits that networks add to: from the nearest class mean, or from linear discriminant analysis.",
     )
-    shared: bool = Field(False, description="Judge and small are one network (an ablation).")
+    shared: bool = Field(False, description="Use one network as judge and small model (an ablation).")
     mlp_width: int | None = Field(
         None, ge=1, description="Width of an MLP's hidden layers; null: as many parameters as the KAN."
     )
@@ -89,31 +91,31 @@ class NetworkConfig(Config):
         if self.basis == "pspline" and self.num_free < MIN_FREE:
             raise ValueError(
                 f"grid_size {self.grid_size} and spline_order {self.spline_order} leave a curve {self.num_free} free"
-                f" coefficients beside its line: give grid_size + spline_order = {MIN_FREE + 2} or more"
+                f" coefficients: give grid_size + spline_order = {MIN_FREE + 2} or more"
             )
         return self
 
     @property
     def num_free(self) -> int:
-        """Coefficients that the curve of an edge learns beside a line and a constant: those of fixed units are none."""
+        """Coefficients that an edge's curve learns in addition to a line and a constant; fixed units learn none."""
         return max(0, self.grid_size + self.spline_order - 2) if self.basis in ("spline", "pspline") else 0
 
     @property
     def without_additions(self) -> NetworkConfig:
-        """The same without a base and without mixed inputs, for networks that are to see the features as they are."""
+        """The same without a base and without mixed inputs, for networks that must see the features as they are."""
         return self.model_copy(update={"base": "none", "mixing": 0 if self.projects else self.mixing})
 
     @property
     def projects(self) -> bool:
-        """Whether the features are mixed before the networks; units of another basis project for themselves."""
+        """Whether the features are mixed before the networks; other bases have their own projections."""
         return self.mixing > 0 and self.basis == "spline"
 
 
 class Collaborator(nn.Module):
     """Judge `F_j` and small model `F_s` of KCM (arXiv 2510.20278), which start as copies.
 
-    `kind="mlp"` gives MCM, the control: everything equal but the networks, with as many parameters. If networks are
-    fitted in closed form, MCM is `kind="random_relu"`: an MLP whose hidden layer stays as it was drawn.
+    `kind="mlp"` gives MCM, the control: everything is equal except the networks, which have as many parameters. If
+    networks are fitted in closed form, MCM is `kind="random_relu"`: an MLP whose hidden layer is never trained.
     `kind="quadratic"` has squares in place of the ReLUs. `kind="linear"` is the baseline without a hidden layer. With a
     `network.base`, both networks are added to its logits.
     """
@@ -131,7 +133,7 @@ class Collaborator(nn.Module):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Judge and small by name; only the judge where they are one network."""
+        """Judge and small model by name; only the judge if both are one network."""
         return {"judge": self.judge} if self.network.shared else {"judge": self.judge, "small": self.small}
 
     def forward(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,7 @@ class Collaborator(nn.Module):
         return logits[0], logits[-1]
 
     def resize(self, num_labels: int) -> None:
-        """Append outputs of zeros, or drop the last ones, so that there is one for each of the first labels."""
+        """Append outputs of zeros, or drop the last ones, so that each of the first `num_labels` labels has one."""
         for network in self.networks.values():
             resize_outputs(network, num_labels)
         if self.base is not None:
@@ -155,25 +157,25 @@ class Collaborator(nn.Module):
         self.num_labels = num_labels
 
     def start_outputs(self, labels: Iterable[int]) -> None:
-        """Set the outputs of labels to what they start from, which depends on seed and label alone."""
+        """Set the outputs of labels to their start, which depends only on seed and label."""
         labels, zero = list(labels), self.network.zero_start and self.kind != "mlp"
         for network in self.networks.values():
             start_outputs(network, labels, self.seed, zero=zero)
 
     @property
     def output_names(self) -> set[str]:
-        """Names of the networks' tensors that have a row for each label."""
+        """Names of the networks' tensors with one row per label."""
         parts = {"judge": self.judge, "small": self.small}
         return {f"{part}.{name}" for part, network in parts.items() for name in output_names(network)}
 
     def inputs(self, features_ND: Tensor) -> Tensor:
-        """The inputs of the networks: raw features scaled, and mixed where configured."""
+        """The inputs of the networks: raw features, scaled and (if configured) mixed."""
         return self.mixing(self.normalizer(features_ND))
 
     def fit_mixtures(
         self, batches: Iterable[Tensor], add_up: Callable[[list[Tensor]], None] = lambda sums: None
     ) -> None:
-        """Fit the mixtures that curves are over to raw features [n, D] of the first task; see `MixedSplines.fit`."""
+        """Fit the mixtures under the curves to raw features [n, D] of the first task; see `MixedSplines.fit`."""
         if isinstance(self.judge, MixedSplines):
             self.judge.fit(map(self.inputs, batches), add_up)
             if isinstance(self.small, MixedSplines) and self.small is not self.judge:
@@ -181,32 +183,32 @@ class Collaborator(nn.Module):
 
     @property
     def name(self) -> CollaboratorName:
-        """What a network of this kind is called: KCM has learned curves, or it is another."""
+        """The name of this kind of network: KCM for learned curves, or the name of a control."""
         if self.kind == "kan":
             return _NAMES_BY_BASIS.get(self.network.basis, "kcm")
         return _NAMES[self.kind]
 
     def merged(self) -> Collaborator:
-        """The same functions by one network where judge and small have ended up equal, else this very collaborator.
+        """This collaborator with one network if judge and small have ended up equal, or unchanged if not.
 
-        They start as copies and part by distillation alone, so that a search that chose none leaves two of the same.
+        They start as copies, and only distillation separates them. A search without distillation leaves them equal.
         """
         if self.network.shared or not _equal(self.judge, self.small):
             return self
-        merged = copy.deepcopy(self)
-        merged.network = self.network.model_copy(update={"shared": True})
-        merged.small = merged.judge
-        return merged
+        collaborator = copy.deepcopy(self)
+        collaborator.network = self.network.model_copy(update={"shared": True})
+        collaborator.small = collaborator.judge
+        return collaborator
 
 
-def _equal(one: nn.Module, other: nn.Module) -> bool:
+def _equal(module: nn.Module, other: nn.Module) -> bool:
     """Whether two networks of one architecture hold the same values."""
-    theirs = other.state_dict()
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
+    other_state = other.state_dict()
+    return all(torch.equal(tensor, other_state[name]) for name, tensor in module.state_dict().items())
 
 
 def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> ClassBase | None:
-    """The base that the networks are added to, which has seen nothing yet; None without one."""
+    """The base that the networks are added to, without any rows yet; None without a base."""
     if network.base == "none":
         return None
     return ClassBase(in_features, num_labels, network.base)
@@ -215,11 +217,11 @@ def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> Clas
 def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:
     """A KAN of the configured widths, the control of its kind that matches it, or a linear map.
 
-    The MLP has the KAN's depth, at least one hidden layer, and the width that `network.mlp_width` gives or that brings
-    its parameter count closest to the KAN's.
+    The MLP has the KAN's depth and at least one hidden layer. Its width is `network.mlp_width`; if that is null, the
+    width that brings its parameter count closest to the KAN's.
     """
     if kind == "linear":
-        return _started(MLP([in_features, num_labels], seed=seed), network)
+        return _zero_if_configured(MLP([in_features, num_labels], seed=seed), network)
     if kind == "mlp" and network.mlp_width is not None:
         return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
     kan = _kan(in_features, num_labels, network, seed)
@@ -228,19 +230,19 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     if kind == "mlp":
         return MLP.matching(kan, seed=seed)
     units = RandomQuadratic if kind == "quadratic" else RandomReLU
-    return _started(units.matching(kan, seed=seed), network)
+    return _zero_if_configured(units.matching(kan, seed=seed), network)
 
 
 def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -> KAN | RandomReLU:
-    """The KAN, or the layer of its kind that is made of another basis."""
+    """The KAN, or the layer of another basis that replaces it."""
     if network.basis == "pspline":
         grid = Grid(network.grid_size, network.spline_order, *network.grid_range)
-        return _started(
+        return _zero_if_configured(
             MixedSplines(in_features, network.mixing, num_labels, grid, network.roughness, seed=seed), network
         )
     if network.basis != "spline":
         units = RandomQuadratic if network.basis == "quadratic" else RandomReLU
-        return _started(units(in_features, network.mixing, num_labels, seed=seed), network)
+        return _zero_if_configured(units(in_features, network.mixing, num_labels, seed=seed), network)
     return KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,
@@ -253,8 +255,8 @@ def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -
     )
 
 
-def _started(single: Single, network: NetworkConfig) -> Single:
-    """A network with one trained layer, at zero where that is asked."""
+def _zero_if_configured(single: Single, network: NetworkConfig) -> Single:
+    """A network with one trained layer, set to zero if the configuration says so."""
     if network.zero_start:
         for parameter in single.parameters():
             nn.init.zeros_(parameter)

@@ -3,8 +3,8 @@
 With judge `F_j`, small `F_s` and large `F_l` on a distillation pool:
 
     L = CE(labels) + large_weight * L_ls + judge_weight * L_js
-    L_ls = KL(p_l || p_s) where the judge escalates and max p_l > large_confidence
-    L_js = KL(p_j || p_s) where the judge keeps
+    L_ls = KL(p_l || p_s) if the judge escalates and max p_l > large_confidence
+    L_js = KL(p_j || p_s) if the judge keeps
 
 Softmax is taken once, from logits, and the teachers are detached.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from kcm.config import Config
 
-SMOOTHING = 0.1  # of a teacher that gave a label alone: it is wrong now and then
+SMOOTHING = 0.1  # for a teacher that gave only a label, which is sometimes wrong
 
 
 class DistillConfig(Config):
@@ -26,8 +26,8 @@ class DistillConfig(Config):
 
     large_weight: float = Field(1.0, ge=0, description="Weight of L_ls: the large model teaches the small one.")
     judge_weight: float = Field(0.5, ge=0, description="Weight of L_js: the judge anchors the small one.")
-    keep_confidence: float = Field(0.9, gt=0, lt=1, description="The judge keeps, in training, above this confidence.")
-    large_confidence: float = Field(0.5, ge=0, lt=1, description="Only surer answers of the large model are taught.")
+    keep_confidence: float = Field(0.9, gt=0, lt=1, description="In training, the judge keeps surer rows than this.")
+    large_confidence: float = Field(0.5, ge=0, lt=1, description="Only large answers surer than this are taught.")
     temperature: float = Field(1.0, gt=0, description="Shared softmax temperature of teacher and student.")
 
 
@@ -36,10 +36,10 @@ def distillation_loss(
 ) -> Tensor:
     """Weighted L_ls + L_js per row, [N].
 
-    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows where there is no answer and
-    one-hot rows where the large model gave only a label, which are smoothed.
-    `seen_C` (bool) restricts and renormalises the large model's probabilities to the classes seen so far. Where nothing
-    teaches, judge and small stay equal, and there is nothing to anchor: an anchor would add rounding alone.
+    `judge_NC`, `small_NC` are logits; `large_NC` holds probabilities, with NaN rows for missing answers and one-hot
+    rows if the large model gave only a label, which are smoothed. `seen_C` (bool) restricts and renormalises the large
+    model's probabilities to the classes seen so far. If there is no teacher, judge and small stay equal and need no
+    anchor: it would only add rounding errors.
     """
     if config.large_weight == 0:
         return small_NC.new_zeros(len(small_NC))
@@ -61,14 +61,14 @@ def distillation_loss(
 def _teacher(large_NC: Tensor, config: DistillConfig, seen_C: Tensor | None) -> Tensor:
     """The large model's probabilities at the shared temperature, over the seen classes only."""
     only_label_N1 = large_NC.amax(-1, keepdim=True) == 1
-    large_NC = torch.where(only_label_N1, _smoothed(large_NC), large_NC)
+    large_NC = torch.where(only_label_N1, _smooth(large_NC), large_NC)
     softened_NC = large_NC if config.temperature == 1 else large_NC ** (1 / config.temperature)
     if seen_C is not None:
         softened_NC = softened_NC * seen_C
     return softened_NC / softened_NC.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
-def _smoothed(probabilities_NC: Tensor) -> Tensor:
+def _smooth(probabilities_NC: Tensor) -> Tensor:
     """`SMOOTHING` of the mass spread evenly over all labels."""
     return probabilities_NC * (1 - SMOOTHING) + SMOOTHING / probabilities_NC.shape[-1]
 
@@ -76,6 +76,6 @@ def _smoothed(probabilities_NC: Tensor) -> Tensor:
 def _divergence(teacher_NC: Tensor, student_NC: Tensor, temperature: float) -> Tensor:
     """KL(teacher || student) per row of two log-probabilities, scaled by T^2 (Hinton et al., 1503.02531).
 
-    The paper writes the other direction, which costs infinity where a teacher has a zero.
+    The paper uses the other direction, which is infinite if a teacher has a zero.
     """
     return temperature**2 * (teacher_NC.exp() * (teacher_NC - student_NC)).sum(-1)

@@ -1,4 +1,4 @@
-"""What features pass before the networks: a scaling and a mixing, both fixed, so that a new task moves neither."""
+"""Fixed steps before the networks: a scaling and a mixing. Because they are fixed, a new task changes neither."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class FrozenNormalizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], add_up: Callable[[list[Tensor]], None] = lambda sums: None) -> None:
-        """Take mean and deviation from a stream of feature batches [n, D], summed in float64.
+        """Compute mean and deviation from a stream of feature batches [n, D], summed in float64.
 
-        `add_up` replaces sums by those over all processes that hold a part of the rows.
+        `add_up` replaces the sums of this process by the sums over all processes that hold a part of the rows.
         A feature that does not vary keeps scale 1: it is centred, never divided by zero.
         """
         total = torch.zeros_like(self.mean, dtype=torch.float64)
@@ -62,8 +62,8 @@ class FrozenNormalizer(nn.Module):
 class Mixing(nn.Module):
     """`num_outputs` random projections of the features, frozen (RanPAC, arXiv 2307.02251, section 4).
 
-    Every coordinate of a row of length sqrt(D), such as the unit normaliser gives, comes out with mean 0 and variance
-    1, close to normal. RanPAC's own nonlinearity is left to the splines.
+    For a row of length sqrt(D), as the unit normaliser returns it, every projection has mean 0 and variance 1 and is
+    close to normal. RanPAC's own nonlinearity is replaced by the splines.
     """
 
     weight: Tensor

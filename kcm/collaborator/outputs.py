@@ -1,7 +1,7 @@
-"""Outputs that come with their labels: a network has as many as there are labels so far, and more are appended.
+"""Outputs per label: a network has as many outputs as there are labels so far, and more are appended.
 
-What an output starts from is a function of the seed and the position of its label, and of nothing else. So a network
-that has met some labels is the same whether or not others are to follow.
+The start of an output depends only on the seed and on the position of its label. So a network that has seen some labels
+is the same whether or not more labels follow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kcm.kan.mlp import drawn_linear
 
 
 def output_names(network: nn.Module) -> list[str]:
-    """Names of the tensors of a network that have a row for each label."""
+    """Names of a network's tensors with one row per label."""
     prefix = f"layers.{len(network.layers) - 1}." if isinstance(network, KAN | MLP) else ""
     return [prefix + name for name in _rows(_last_layer(network))]
 
@@ -36,18 +36,18 @@ def resize_outputs(network: nn.Module, num_labels: int) -> None:
 
 @torch.no_grad()
 def start_outputs(network: nn.Module, labels: Iterable[int], seed: int, *, zero: bool) -> None:
-    """Set the outputs of these labels to what they start from; with `zero` to nothing."""
+    """Set the outputs of these labels to their start; to zero if `zero`."""
     layer = _last_layer(network)
     for label in labels:
-        fresh = _drawn(layer, torch.Generator().manual_seed(_output_seed(seed, label)))
+        fresh = _draw(layer, torch.Generator().manual_seed(_output_seed(seed, label)))
         for name, tensor in _rows(layer).items():
             tensor[label] = 0.0 if zero else fresh[name][0]
 
 
 def resized(tensor: Tensor, count: int, fill: float = 0.0) -> Tensor:
-    """The first `count` rows of a tensor; rows of `fill` are appended where it has fewer."""
-    missing = max(0, count - len(tensor))
-    return torch.cat([tensor[:count], tensor.new_full((missing, *tensor.shape[1:]), fill)])
+    """The first `count` rows of a tensor; if it has fewer, rows of `fill` are appended."""
+    num_missing = max(0, count - len(tensor))
+    return torch.cat([tensor[:count], tensor.new_full((num_missing, *tensor.shape[1:]), fill)])
 
 
 def _last_layer(network: nn.Module) -> nn.Module:
@@ -55,12 +55,12 @@ def _last_layer(network: nn.Module) -> nn.Module:
 
 
 def _rows(layer: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a last layer that have a row for each label."""
+    """The tensors of a last layer with one row per label."""
     names = ("weight", "bias", "offset")
     return {name: tensor for name in names if (tensor := getattr(layer, name, None)) is not None}
 
 
-def _drawn(layer: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+def _draw(layer: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
     """The tensors of a layer like this one, but with a single output."""
     if isinstance(layer, KANLinear):
         return layer.drawn(1, generator).state_dict()

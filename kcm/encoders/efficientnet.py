@@ -20,7 +20,7 @@ MODEL_TYPE = "efficientnet-lite"
 
 _EPSILON = 1e-3
 _STEM = 32
-# Repeats, kernel size, stride, expansion, channels (Table 1 of the paper); Lite never deepens the first and last.
+# Repeats, kernel size, stride, expansion and channels (Table 1 of the paper); Lite never deepens the first and last.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -42,7 +42,7 @@ class EfficientNetLite(nn.Module):
         blocks: list[nn.Module] = []
         channels = _STEM
         for number, (repeats, kernel, stride, expansion, base) in enumerate(_STAGES):
-            out = _rounded(base * width)
+            out = _round_channels(base * width)
             deep = repeats if number in (0, len(_STAGES) - 1) else math.ceil(repeats * depth)
             for repeat in range(deep):
                 blocks.append(_Block(channels, out, kernel, stride if repeat == 0 else 1, expansion))
@@ -106,7 +106,7 @@ def load_efficientnet(model_path: Path) -> EfficientNetLite:
     return model.eval().requires_grad_(False)
 
 
-def _rounded(channels: float) -> int:
+def _round_channels(channels: float) -> int:
     """The nearest multiple of 8 that is not more than a tenth smaller (the rule of the authors' code)."""
     near = max(8, int(channels + 4) // 8 * 8)
     return near if near >= 0.9 * channels else near + 8

@@ -37,7 +37,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, file: Path) -> None:
-        import onnxruntime  # of an extra
+        import onnxruntime  # installed with an extra
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads(), 1
@@ -52,22 +52,22 @@ class OnnxNetwork:
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
         """See `Network`."""
-        known = {name: array for name, array in inputs.items() if name in self._names}
-        (vectors_BD,) = self._session.run(None, known)
+        arrays = {name: array for name, array in inputs.items() if name in self._names}
+        (vectors_BD,) = self._session.run(None, arrays)
         return vectors_BD
 
 
 def num_threads() -> int:
     """`OMP_NUM_THREADS` if set (Ray sets it from the CPUs of an actor or a replica), or else the usable cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return int(setting) if setting.isdecimal() and int(setting) else len(os.sched_getaffinity(0))
 
 
 NETWORK = "network.onnx"
 TOLERANCE = 1e-5
 INT8_COSINE = 0.95
 
-_VERSION = 3  # of what is written here
+_VERSION = 3  # version of the export's format
 
 
 def exported(identity: str, precision: Precision, assets_dir: Path, make: Callable[[], Exportable]) -> Path:
@@ -127,13 +127,13 @@ def _quantise(file: Path) -> None:
         whole.unlink()
     if not any(node.op_type == "MatMulInteger" for node in onnx.load(file).graph.node):
         raise AssetError(
-            "int8 changes nothing of this network: it has no products of matrices", hint="Use precision: float32"
+            "int8 changes nothing in this network: it has no matrix products", hint="Use precision: float32"
         )
 
 
 def _narrowing(model: Any) -> list[str]:
     """The names of the products with weights [K, N] of which K exceeds N."""
-    shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     products = (node for node in model.graph.node if node.op_type == "MatMul")
     weights = ((node.name, shapes.get(node.input[1], ())) for node in products)
     return [name for name, shape in weights if len(shape) == 2 and shape[0] > shape[1]]
@@ -147,14 +147,13 @@ def _distance(network: Exportable, file: Path, precision: Precision, folder: Pat
     largest = max(float(np.abs(a - b).max()) for a, b in pairs)
     if precision == "int8" and not cosine >= INT8_COSINE:
         raise AssetError(
-            f"int8 turns a probe's vector too far: cosine {cosine:.3f}, at least {INT8_COSINE} is asked for",
+            f"int8 turns a probe's vector too far: cosine {cosine:.3f}, expected at least {INT8_COSINE}",
             where=str(folder),
             hint="Use precision: float32",
         )
     if precision != "int8" and not largest <= TOLERANCE:
         raise AssetError(
-            f"the exported network is not what torch computes: it is off by {largest:.1e}, at most {TOLERANCE:.0e} is"
-            " allowed",
+            f"the exported network differs from torch by {largest:.1e}, more than the allowed {TOLERANCE:.0e}",
             where=str(folder),
             hint="Use runtime: torch",
         )

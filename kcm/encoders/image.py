@@ -1,6 +1,6 @@
 """Picture encoders: EfficientNet-Lite, or any vision model of transformers, pooled to one unit vector per picture.
 
-Shapes: N pictures, B pictures of a batch, S pixels of a side, T tokens or positions, D features.
+Shapes: N pictures, B pictures of a batch, S pixels per side, T tokens or positions, D features.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ImageEncoderConfig(NetworkEncoderConfig):
 
     model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, an asset, or a local folder.")
     side: int | None = Field(
-        default=None, ge=8, le=1024, description="Pixels of a side that the model is shown; null: its own resolution."
+        default=None, ge=8, le=1024, description="Pixels per side of the model's input; null: its own resolution."
     )
     pooling: Literal["mean", "cls"] = Field(
         default="mean", description="Mean over tokens or positions, or the first token."
@@ -99,12 +99,12 @@ class _ImageNetwork(nn.Module):
         """Unit vectors, float32 [B, D], from bytes [B, S, S, 3]."""
         scaled_BCSS = pixels.permute(0, 3, 1, 2).float() / 255
         normal_BCSS = ((scaled_BCSS - self.mean_C11) / self.std_C11).to(self.dtype)
-        pooled_BD = _pooled(self.backbone(normal_BCSS), self.pooling).float()
+        pooled_BD = _pool(self.backbone(normal_BCSS), self.pooling).float()
         return torch.nn.functional.normalize(pooled_BD, dim=-1)
 
 
-def _pooled(output: Any, pooling: str) -> Tensor:
-    """One vector per picture, [B, D], from a model's output: features, tokens [B, T, D] or a map [B, D, H, W]."""
+def _pool(output: Any, pooling: str) -> Tensor:
+    """One vector per picture [B, D] from a model's output: features, tokens [B, T, D] or a map [B, D, H, W]."""
     hidden: Tensor = output if isinstance(output, Tensor) else output.last_hidden_state
     if pooling == "cls":
         if hidden.ndim != 3:

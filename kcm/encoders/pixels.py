@@ -25,11 +25,11 @@ class PixelsConfig(EncoderConfig):
     """Shrunk pictures: each pixel and colour is a feature."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
-    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # decide nothing, or by the identity
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # no effect, or part of the identity
 
-    side: int = Field(default=24, ge=1, le=256, description="Pixels of a side.")
+    side: int = Field(default=24, ge=1, le=256, description="Pixels per side.")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")
-    batch_size: int = Field(default=64, ge=1, description="Pictures that are decoded together.")
+    batch_size: int = Field(default=64, ge=1, description="Pictures decoded together.")
 
     @property
     def name(self) -> str:

@@ -24,17 +24,18 @@ class PrecomputedConfig(EncoderConfig):
     """Vectors of the rows: one column with a list of numbers, or one column per number."""
 
     reads: ClassVar[frozenset[Part]] = VECTOR
-    # Have no effect on the vectors, or come from the rows.
+    # These have no effect on the vectors, or are determined by the rows.
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})
 
-    column: str | None = Field(default=None, description="Column with a list of numbers, all of one length.")
+    column: str | None = Field(default=None, description="Column with a list of numbers, equally long in all rows.")
     columns: tuple[str, ...] = Field(
-        default=(), description="Columns with a number each, by name or by a pattern such as f_*; in the table's order."
+        default=(),
+        description="Columns with one number each, by name or by a pattern such as f_*; in table order.",
     )
     made_by: str = Field(
-        default="", description="What made the vectors, such as a model and its revision; part of the identity."
+        default="", description="Origin of the vectors, such as a model and its revision; part of the identity."
     )
-    dim: int | None = Field(default=None, ge=1, description="Numbers of a vector; null: as many as the first row has.")
+    dim: int | None = Field(default=None, ge=1, description="Numbers per vector; null: as many as in the first row.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -65,7 +66,7 @@ class PrecomputedConfig(EncoderConfig):
         return hashlib.sha256("\0".join(("precomputed", self.made_by, *self.vector_columns)).encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Checks the vector: PartError for one that is missing, too long or short, or not finite."""
+        """Checks the vector: PartError if it is missing, of the wrong length, or not finite."""
         return partial(_checked, dim=self.dim)
 
 

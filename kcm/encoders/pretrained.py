@@ -18,9 +18,9 @@ from kcm.errors import AssetError
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
 _PICKLE = "pytorch_model.bin"
-_ADAPTER = "adapter_config.json"  # names another model, in any place
+_ADAPTER = "adapter_config.json"  # names another model, which may be anywhere
 
-disable_progress_bar()  # of loading weights; it would break into the bars of the stages
+disable_progress_bar()  # a bar for loading weights would break into the bars of the stages
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def loading(model_path: Path) -> Iterator[None]:
 
 def load_backbone(model_path: Path) -> Any:
     """The model in a folder; for T5, its encoder. Raises the errors of `pretrained`."""
-    whole = _opened(AutoConfig, model_path)
+    whole = _open(AutoConfig, model_path)
     kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
     return pretrained(kind, model_path)
 
@@ -53,12 +53,12 @@ def load_whole(model_path: Path) -> Any:
 
 def load_tokenizer(model_path: Path) -> Any:
     """The tokenizer of a folder. Raises AssetError."""
-    return _opened(AutoTokenizer, model_path)
+    return _open(AutoTokenizer, model_path)
 
 
 def load_image_processor(model_path: Path) -> Any:
     """The image processor of a folder. Raises AssetError."""
-    return _opened(AutoImageProcessor, model_path)
+    return _open(AutoImageProcessor, model_path)
 
 
 def load_sentence_model(kind: Any, model_path: Path, dtype: Any, device: str) -> Any:
@@ -82,14 +82,14 @@ def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:
     folder or weights are missing.
     """
     files = files or {"use_safetensors": True}
-    model, report = _opened(kind, model_path, output_loading_info=True, **files)
+    model, report = _open(kind, model_path, output_loading_info=True, **files)
     # transformers would only warn, and initialise missing weights at random.
-    if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
-        raise AssetError(f"the model lacks weights, such as {missing[0]!r}", where=str(model_path))
+    if absent_keys := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
+        raise AssetError(f"the model lacks weights, such as {absent_keys[0]!r}", where=str(model_path))
     return model
 
 
-def _opened(kind: Any, model_path: Path, **options: Any) -> Any:
+def _open(kind: Any, model_path: Path, **options: Any) -> Any:
     with _checked(model_path):
         return kind.from_pretrained(model_path, **_SAFE, **options)
 
@@ -99,8 +99,8 @@ def _checked(model_path: Path) -> Iterator[None]:
     """`loading`, with AssetError also for parts that only have pickled weights, and for an adapter of another model."""
     for file in (*model_path.rglob(_PICKLE), *model_path.rglob(_ADAPTER)):
         if file.name == _ADAPTER or not any(file.parent.glob("*.safetensors")):
-            what = "names another model" if file.name == _ADAPTER else "is a pickle, which may hold code"
+            fault = "names another model" if file.name == _ADAPTER else "is a pickle, which may hold code"
             hint = "Merge the adapter into the model" if file.name == _ADAPTER else "Save the model as safetensors"
-            raise AssetError(f"{file.name} {what}", where=str(file), hint=hint)
+            raise AssetError(f"{file.name} {fault}", where=str(file), hint=hint)
     with loading(model_path):
         yield

@@ -29,27 +29,27 @@ _MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 
 
 class TextEncoderConfig(NetworkEncoderConfig):
-    """A frozen text model by hub id or folder, and how its token vectors become one vector."""
+    """A frozen text model by hub id or folder, and the pooling of its token vectors."""
 
     reads: ClassVar[frozenset[Part]] = TEXT
 
     model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
     pooling: Literal["auto", "mean", "cls"] = Field(
         default="auto",
-        description="auto: what the model's folder says, as sentence-transformers reads it (pooling, dense layers, "
-        "prompts); or the mean of the token vectors, or the first of them, and nothing else.",
+        description="auto: as the model's folder says (pooling, dense layers, prompts), read by sentence-transformers. "
+        "mean, first: the mean of the token vectors or the first of them, and nothing else.",
     )
     prompt: str | None = Field(
         default=None,
-        description="Name of the model's prompt that is put before each text; null: its own default, mostly none.",
+        description="Name of the model's prompt to put before each text; null: its default, usually none.",
     )
     truncate_dim: int | None = Field(
         default=None,
         ge=1,
-        description="Coordinates of the vector that are kept, the first ones; null: as the model says, mostly all.",
+        description="Number of the vector's first coordinates to keep; null: as the model says, usually all.",
     )
     max_length: int = Field(
-        default=128, ge=3, description="Tokens beyond this number, or beyond what the model takes, are cut off."
+        default=128, ge=3, description="Tokens beyond this number, or beyond the model's limit, are cut off."
     )
 
     @model_validator(mode="after")
@@ -100,10 +100,10 @@ class TextEncoder:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         texts = [content.text for content in inputs]
-        left = sorted(range(len(texts)), key=lambda position: len(texts[position]))
-        while left:
-            size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[left[-1]]))))
-            index, left = left[-size:], left[:-size]
+        pending = sorted(range(len(texts)), key=lambda position: len(texts[position]))
+        while pending:
+            size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[pending[-1]]))))
+            index, pending = pending[-size:], pending[:-size]
             features_ND[index] = self._embed([texts[position] for position in index])
         return features_ND
 
@@ -120,18 +120,18 @@ class _OnnxTexts:
         self._tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        found = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
         arrays = {
-            "input_ids": np.array([row.ids for row in found], dtype=np.int64),
-            "attention_mask": np.array([row.attention_mask for row in found], dtype=np.int64),
-            "token_type_ids": np.array([row.type_ids for row in found], dtype=np.int64),
+            "input_ids": np.array([row.ids for row in encodings], dtype=np.int64),
+            "attention_mask": np.array([row.attention_mask for row in encodings], dtype=np.int64),
+            "token_type_ids": np.array([row.type_ids for row in encodings], dtype=np.int64),
         }
         return self._network(arrays)
 
     def num_cut(self, texts: list[str]) -> int:
         """See `TextEncoder`."""
-        found = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
-        return sum(bool(row.overflowing) for row in found)
+        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+        return sum(bool(row.overflowing) for row in encodings)
 
 
 def prompt_text(config: TextEncoderConfig, model_path: Path) -> str:
@@ -160,9 +160,9 @@ def refuse_foreign_modules(model_path: Path) -> None:
     for module in _modules(model_path):
         if not module["type"].startswith("sentence_transformers."):
             raise ConfigError(
-                f"the model makes its vectors by the module {module['type']}, which is not of sentence-transformers",
+                f"the model uses the module {module['type']}, which does not belong to sentence-transformers",
                 where=str(model_path / _MODULES),
-                hint="Choose another model, or set pooling: mean to take its token vectors alone",
+                hint="Choose another model, or set pooling: mean to use only its token vectors",
             )
 
 
@@ -171,7 +171,7 @@ def _modules(model_path: Path) -> list[dict[str, str]]:
     file = model_path / _MODULES
     listed = read_json(file) if file.is_file() else []
     try:
-        parts = [Path(each["path"]) for each in listed if each["type"] + each["path"]]
+        parts = [Path(module["path"]) for module in listed if module["type"] + module["path"]]
     except (TypeError, KeyError):
         raise AssetError("not a list of modules with type and path", where=str(file)) from None
     if any(part.is_absolute() or ".." in part.parts for part in parts):
@@ -179,6 +179,6 @@ def _modules(model_path: Path) -> list[dict[str, str]]:
     return listed
 
 
-def _in_torch(name: str, *given: Any) -> Any:
+def _in_torch(name: str, *arguments: Any) -> Any:
     """A call to the same model in torch, imported late: it takes seconds, and an exported network does not need it."""
-    return getattr(import_module("kcm.encoders.text_model"), name)(*given)
+    return getattr(import_module("kcm.encoders.text_model"), name)(*arguments)

@@ -19,7 +19,7 @@ from kcm.explain.networks import base_logits, feature_name, network_inputs, netw
 from kcm.explain.reasons import Reasons, reasons_for
 from kcm.inputs.content import Content
 
-WORDS = 60  # at most, that are left out in turn
+WORDS = 60  # the most words that are left out in turn
 _SHOWN_WORDS = 5
 
 
@@ -28,8 +28,8 @@ class Explanation:
     """The small side's answer to one input, and reasons by network; none for networks without curves.
 
     `label` is the small model's answer, `judge_label` the judge's. `words` are the text's words in order, each with the
-    amount by which the judge's logit of its answer falls when the word is left out. `gate` is what the gate score is
-    made of, for a gate that is made of curves.
+    amount by which the judge's logit of its answer falls if the word is left out. `gate` are the parts of the gate
+    score, for a gate that consists of curves.
     """
 
     example: Input
@@ -56,7 +56,7 @@ class Explanation:
         return sorted(self.words, key=lambda word: -abs(word[1]))
 
     def __repr__(self) -> str:
-        """The decision in a line, and the words that speak loudest for or against it."""
+        """The decision in one line, and the words with the strongest effects."""
         words = ", ".join(f"{word} {effect:+.2f}" for word, effect in self.strongest_words[:_SHOWN_WORDS])
         return f"<Explanation {', '.join(f'{name}: {fact}' for name, fact in self._facts().items())}; words: {words}>"
 
@@ -77,13 +77,13 @@ def words_of(example: Input) -> list[str]:
     return words[:WORDS] if len(words) > 1 else []
 
 
-def variants(example: Input, most: int = WORDS) -> list[Input]:
+def variants(example: Input, max_words: int = WORDS) -> list[Input]:
     """The inputs that the small side judges for an explanation.
 
-    The input itself, then its text without each of its first `most` words.
+    The input itself, then its text without each of its first `max_words` words.
     """
     words = example.content.text.split()
-    left_out = range(min(len(words_of(example)), most))
+    left_out = range(min(len(words_of(example)), max_words))
     return [example, *(_with_text(example, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
 
 
@@ -94,16 +94,16 @@ def _with_text(example: Input, text: str) -> Input:
 def explain_with(side: SmallSide, content: Content, top: int = 10) -> Explanation:
     """The explanation of one content; `top` contributions per network.
 
-    Raises DataError for one that lacks what the bundle reads, or cannot be read.
+    Raises DataError for a content that cannot be read, or that lacks a part the bundle reads.
     """
     if lacking := content.lacks(side.bundle.reads):
         raise DataError(f"the bundle reads {lacking}, and none is given", where="input")
     example = Input(content)
     judgements: list[Judgement] = []
-    for each in side.judge(variants(example)):
-        if isinstance(each, Unreadable):
-            raise DataError(each.reason, where="input")
-        judgements.append(each)
+    for answer in side.judge(variants(example)):
+        if isinstance(answer, Unreadable):
+            raise DataError(answer.reason, where="input")
+        judgements.append(answer)
     return explain(side.bundle, example, judgements, top)
 
 

@@ -1,4 +1,4 @@
-"""The gate `signals` read whole: every curve, the rates of every label, and what each adds to the score of an input."""
+"""The gate `signals` in full: every curve, every label's accuracies, and their contributions to an input's score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kcm.cascade.gate import tempered
 
 @dataclass(frozen=True)
 class GateCurve:
-    """One curve whole, in the units of its signal: what it adds to the gate score at `points`."""
+    """One curve in the units of its signal: its contribution to the gate score at `points`."""
 
     signal: Signal
     points: tuple[float, ...]
@@ -25,9 +25,9 @@ class GateCurve:
 
 @dataclass(frozen=True)
 class LabelRates:
-    """How often the small and the large model are right on validate rows where the small one answers `label`.
+    """Accuracy of the small and the large model on validate rows that the small model labels `label`.
 
-    Both are drawn to those of all labels by ten rows; `added` is what they add to the gate score together.
+    Both are shrunk by ten rows towards the accuracy over all labels; `added` is their joint part of the gate score.
     """
 
     label: str
@@ -38,9 +38,9 @@ class LabelRates:
 
 @dataclass(frozen=True)
 class GateReading:
-    """What a gate score is made of: the constant, and at each curve's signal `values` what it adds, `contributions`.
+    """The parts of a gate score: the constant, and each curve's contribution at its signal's value.
 
-    `answer` are the rates of the small model's answer, `labels` those of all labels, as `label_rates` has them.
+    `answer` are the accuracies for the small model's answer, `labels` those for all labels, from `label_rates`.
     """
 
     answer: LabelRates
@@ -57,7 +57,7 @@ class GateReading:
 
 
 def gate_curves(bundle: Bundle) -> tuple[GateCurve, ...]:
-    """All curves of the bundle's gate; none of a gate that is not made of curves."""
+    """All curves of the bundle's gate; empty if the gate does not consist of curves."""
     head = bundle.gate.head
     if not isinstance(head, SignalsHead):
         return ()
@@ -68,19 +68,19 @@ def gate_curves(bundle: Bundle) -> tuple[GateCurve, ...]:
 
 
 def label_rates(bundle: Bundle) -> tuple[LabelRates, ...]:
-    """The rates of every label that the gate reads, those first whose answers escalate most easily.
+    """The accuracies by label that the gate reads; labels whose answers escalate most easily come first.
 
-    None of a gate that reads no rates.
+    Empty if the gate reads no accuracies.
     """
     head = bundle.gate.head
     if not isinstance(head, SignalsHead):
         return ()
-    found = zip(bundle.label_names, *head.rates_2C.tolist(), head.rates_added_C.tolist(), strict=True)
-    return tuple(sorted((LabelRates(*each) for each in found), key=lambda each: (each.added, each.label)))
+    rows = zip(bundle.label_names, *head.rates_2C.tolist(), head.rates_added_C.tolist(), strict=True)
+    return tuple(sorted((LabelRates(*row) for row in rows), key=lambda row: (row.added, row.label)))
 
 
 def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | None:
-    """What the score of an input with these features is made of; None for a gate that is not made of curves."""
+    """The parts of the score of an input with these features; None if the gate does not consist of curves."""
     gate, head = bundle.gate, bundle.gate.head
     if not isinstance(head, SignalsHead):
         return None
@@ -89,7 +89,7 @@ def read_gate(bundle: Bundle, features_D: NDArray[np.float32]) -> GateReading | 
     rates = label_rates(bundle)
     answer = bundle.label_names[int(small_1C.argmax())]
     return GateReading(
-        next(each for each in rates if each.label == answer),
+        next(rate for rate in rates if rate.label == answer),
         rates,
         head.curves.constant,
         gate_curves(bundle),

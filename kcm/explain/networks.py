@@ -1,4 +1,4 @@
-"""Networks and inputs of a collaborator as explanations use them.
+"""Networks and inputs of a collaborator, as explanations need them.
 
 Shapes: N rows, D features of the encoder, I inputs of the networks.
 """
@@ -22,25 +22,25 @@ from kcm.kan.inspect.curves import CurveNetwork
 
 
 def with_curves(network: nn.Module) -> CurveNetwork:
-    """The network as one that is made of curves; raise ConfigError for another."""
+    """The network, if it consists of curves. Raises ConfigError if not."""
     if isinstance(network, CurveNetwork):
         return network
     raise ConfigError(
-        f"the collaborator's networks are of the kind {type(network).__name__}, which has no edge functions to show",
+        f"the collaborator's networks, {type(network).__name__}, have no edge functions to show",
         hint="Explain a bundle of KCM or of quadratic features",
     )
 
 
 def networks_with_curves(collaborator: Collaborator) -> dict[str, CurveNetwork]:
-    """Judge and small model by name, only the judge where they are one network; none where they have no curves."""
+    """Judge and small model by name; only the judge if they are one network, and none if they have no curves."""
     return {name: network for name, network in collaborator.networks.items() if isinstance(network, CurveNetwork)}
 
 
 @torch.inference_mode()
 def network_inputs(collaborator: Collaborator, features_ND: NDArray[np.float32] | Tensor) -> Tensor:
-    """What the networks see of encoder features: scaled, and mixed where there is mixing, [N, I], on their device.
+    """The networks' inputs for encoder features, scaled and (if configured) mixed: [N, I], on the networks' device.
 
-    Raise DataError for features that are not finite.
+    Raises DataError for features that are not finite.
     """
     features = torch.as_tensor(features_ND).to(next(collaborator.parameters()).device)
     if not features.isfinite().all():
@@ -50,7 +50,7 @@ def network_inputs(collaborator: Collaborator, features_ND: NDArray[np.float32] 
 
 @torch.inference_mode()
 def base_logits(collaborator: Collaborator, features_ND: NDArray[np.float32] | Tensor) -> Tensor:
-    """What the networks are added to, [N, C]: zero without a base."""
+    """The logits that the networks add to, [N, C]: zero without a base."""
     features = torch.as_tensor(features_ND).to(next(collaborator.parameters()).device)
     if collaborator.base is None:
         return features.new_zeros(len(features), collaborator.num_labels)
@@ -58,9 +58,9 @@ def base_logits(collaborator: Collaborator, features_ND: NDArray[np.float32] | T
 
 
 def known_rows(bundle: Bundle) -> Tensor | None:
-    """The networks' inputs [N, I] of rows that the bundle holds: a sample of every task in the learner's memory.
+    """The networks' inputs [N, I] of rows in the bundle: a sample of every task in the learner's memory.
 
-    Of a learner without a memory, the certify rows that traffic is compared with; None where there are neither.
+    Without a memory, the certify rows that traffic is compared with; None if there are none.
     """
     state: Mapping[str, Any] = bundle.learner_state
     features_ND = state.get("memory", {}).get("features")
@@ -73,7 +73,7 @@ _COLOURS = ("red", "green", "blue")
 
 
 def feature_name(bundle: Bundle, feature: int) -> str:
-    """The name of an input of the curves: a feature, by its place where it has one, or a projection of all features."""
+    """The name of a curve's input: a feature, a pixel by its position, or a projection of all features."""
     collaborator = bundle.collaborator
     if collaborator.network.projects:
         return f"mixture {feature}"
@@ -89,12 +89,13 @@ def feature_name(bundle: Bundle, feature: int) -> str:
 
 
 @torch.inference_mode()
-def heat_map(bundle: Bundle, features_D: NDArray[np.float32], most: int = 32) -> Tensor | None:
-    """What each pixel adds to the judge's logit of its answer, [S, S]; beyond `most` a side, several pixels together.
+def heat_map(bundle: Bundle, features_D: NDArray[np.float32], max_side: int = 32) -> Tensor | None:
+    """Each pixel's contribution to the judge's logit of its answer, [S, S].
 
-    None where features are no pixels, or the judge has no curves or sees mixtures of them. The shares are those of
-    `kcm.kan.inspect.attribution`, exact in one layer of splines; what quadratic units add by a direction is split over
-    the pixels by DeepLIFT's rule. What a base adds to the logit is not in them.
+    If a side has more than `max_side` pixels, neighbouring pixels are summed. None if features are not pixels, or if
+    the judge has no curves or sees mixtures of pixels. The shares come from `kcm.kan.inspect.attribution` and are exact
+    for one layer of splines. A quadratic unit's share is split over the pixels by DeepLIFT's rule. The base's
+    contribution is not included.
     """
     judge, grid = bundle.collaborator.judge, bundle.encoder.pixel_grid
     if grid is None or not isinstance(judge, CurveNetwork) or bundle.collaborator.network.projects:
@@ -103,5 +104,5 @@ def heat_map(bundle: Bundle, features_D: NDArray[np.float32], most: int = 32) ->
     judged = int((judge(inputs_1I) + base_logits(bundle.collaborator, features_D[None])).argmax())
     share_I = judge.passed_back(attribution(judge, inputs_1I).contributions[0, judged], inputs_1I[0])
     pixels_SS = share_I.view(grid).sum(-1)
-    block = -(-max(grid[:2]) // most)
+    block = -(-max(grid[:2]) // max_side)
     return F.avg_pool2d(pixels_SS[None, None], block, ceil_mode=True, divisor_override=1)[0, 0]

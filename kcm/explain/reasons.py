@@ -1,4 +1,4 @@
-"""The contributions to a logit: the largest of them, and the edge of each."""
+"""The contributions to a logit: the largest contributions, and the edge behind each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from kcm.kan.inspect.curves import CurveNetwork, edge_curve
 
 @dataclass(frozen=True)
 class Contribution:
-    """What the curves of one input, `name`, added to a logit: of an encoder feature, or of a projection of all of them.
+    """The contribution of one input to a logit, through all its curves.
 
-    `feature` is the input's number and `value` what the network sees of it, after the normaliser. `through` is the
-    output of the first layer by which most of it came, `carried`; in a network of one layer that is the label itself,
-    and all of it. What the edge there adds counts `slope` times in the logit. The edge leads to `to`, a label or a
-    hidden node; at `points` it would add `curve` to the logit.
+    The input, called `name`, is an encoder feature or a projection of all features. `feature` is its number, and
+    `value` its value after the normaliser. `through` is the output of the first layer that carried most of the
+    contribution, and `carried` is that part; in a one-layer network `through` is the label itself and carries
+    everything. The logit counts this edge's value `slope` times. The edge leads to `to`, a label or a hidden node; at
+    `points` it would add `curve` to the logit.
     """
 
     feature: int
@@ -37,11 +38,11 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Reasons:
-    """The contributions to the logit of `label`, called `label_name`, the largest first; `rest` is what others added.
+    """The contributions to the logit of `label`, called `label_name`, largest first; `rest` is the sum of all others.
 
-    `baseline` is the logit of the reference input; in a network of one layer the constant beside its curves, which is
-    zero for splines. `base` is what class means add, which no curve shows, so that logit = baseline + base + sum of
-    contributions + rest. `exact` says whether each share is exact, as in a network of one layer, or DeepLIFT's
+    `baseline` is the logit of the reference input; in a one-layer network, the constant outside its curves, which is
+    zero for splines. `base` is the part of the class means, which no curve shows. Hence the logit is baseline + base +
+    sum of contributions + rest. `exact` says whether each share is exact, as in a one-layer network, or DeepLIFT's
     approximation (see `kcm.kan.inspect.attribution`).
     """
 
@@ -66,10 +67,10 @@ def reasons_for(
 ) -> Reasons:
     """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
 
-    `base_C` are the logits that the network is added to, `name` calls an input of the curves by its number, and
-    `label_names` are those of the labels.
+    `base_C` are the logits that the network adds to, `name` returns the name of a curve's input by its number, and
+    `label_names` are the names of the labels.
 
-    Raise DataError for an input of another width, ConfigError for a label that does not exist.
+    Raises DataError for an input of another width, ConfigError for a label that does not exist.
     """
     if not 0 <= label < network.widths[-1]:
         raise ConfigError(f"label = {label}", where="explain", hint=f"It must be from 0 to {network.widths[-1] - 1}")
@@ -78,7 +79,7 @@ def reasons_for(
     by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]
     through_I = by_edge_HI.abs().argmax(0)
     value_I = network.curve_inputs(x_I)
-    chosen = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
+    inputs = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
     names, exact = label_names or [str(number) for number in range(network.widths[-1])], len(network.kan_layers) == 1
     contributions = tuple(
         _with_curve(
@@ -94,12 +95,12 @@ def reasons_for(
                 to=names[h] if exact else f"hidden node {h}",
             ),
         )
-        for i, h in zip(chosen, through_I[chosen].tolist(), strict=True)
+        for i, h in zip(inputs, through_I[inputs].tolist(), strict=True)
     )
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
-    rest = total - sum(each.contribution for each in contributions)
+    remainder = total - sum(part.contribution for part in contributions)
     base = 0.0 if base_C is None else float(base_C[label])
-    return Reasons(label, baseline + base + total, baseline, base, contributions, rest, exact, names[label])
+    return Reasons(label, baseline + base + total, baseline, base, contributions, remainder, exact, names[label])
 
 
 def _with_curve(network: CurveNetwork, contribution: Contribution) -> Contribution:
@@ -115,10 +116,10 @@ def _with_curve(network: CurveNetwork, contribution: Contribution) -> Contributi
 def contribution_curve(
     network: CurveNetwork, contribution: Contribution, num_points: int = 101
 ) -> tuple[Tensor, Tensor]:
-    """What the edge behind a contribution would add to the logit if its input had other values: points, values [P].
+    """What the edge behind a contribution would add to the logit for other values of its input: points, values [P].
 
-    The points span the curve and the input's own value. In a deeper network the curve is zero at the reference, and
-    what follows the first layer is taken as the straight line that the attribution takes it for.
+    The points span the curve and the input's own value. In a deeper network the curve is zero at the reference, and the
+    layers after the first are replaced by a straight line, as in the attribution.
     """
     first = network.kan_layers[0]
     low, high = min(first.span[0], contribution.value), max(first.span[1], contribution.value)

@@ -25,15 +25,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.errors import ConfigError, DataError
-from kcm.inputs.cells import written
+from kcm.inputs.cell_text import written
 from kcm.inputs.csvfile import read_csv
 from kcm.inputs.location import Location, naming_location
 from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, UNKNOWN_FORMAT, TextFormat, column_names, open_text
 
-BLOCK_BYTES = 4 << 20  # of the text of a chunk
+BLOCK_BYTES = 4 << 20  # bytes of text per chunk
 CHUNK_BYTES = 32 << 20  # bytes of the values of a chunk
 _MAX_ROWS = 65_536
-_READ_BYTES = 1 << 20  # bytes read at once from a column of a local Parquet file
+_READ_BYTES = 1 << 20  # bytes per read from a column of a local Parquet file
 _SHEETS = (".xlsx", ".xls", ".ods")
 
 Wanted: TypeAlias = Callable[[str], bool]
@@ -74,8 +74,8 @@ def read_chunks(
 ) -> Iterator[Chunk]:
     """The rows of a file in order, with its `wanted` columns; optionally only some row groups of a Parquet file.
 
-    Raises DataError, with one line that names the file, for a file that is missing, truncated, of another kind than its
-    suffix says, or has a repeated column name.
+    Raises DataError with one line that names the file: for a missing or truncated file, a file of another kind than its
+    suffix says, or a repeated column name.
     """
     with readable(location):
         if location.suffix == ".parquet":
@@ -114,16 +114,16 @@ def readable(location: Location, suffixes: Iterable[str] = ()) -> Iterator[None]
         raise DataError(f"cannot read the file: {' '.join(str(error).split())[:300]}", where=str(location)) from None
 
 
-def _read_csv(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+def _read_csv(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     first = 1
     for rows in read_csv(location, text_format.found_in(location)):
         names = tuple(rows.table.column_names)
-        columns = [name for name in names if wanted(name)] or [names[-1]]
+        columns = [name for name in names if is_wanted(name)] or [names[-1]]
         yield Chunk(rows.table.select(columns), first, names, rows.faults, rows.short, rows.broken)
         first += len(rows.table)
 
 
-def _read_json_lines(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+def _read_json_lines(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     names: dict[str, None] = {}
     first = 1
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
@@ -136,7 +136,7 @@ def _read_json_lines(location: Location, wanted: Wanted, text_format: TextFormat
                 names.update(dict.fromkeys(row))
                 if fault:
                     faults[position] = f"line {number}: {fault}"
-            yield _objects_chunk(objects, first, names, wanted, faults, all_names=False)
+            yield _objects_chunk(objects, first, names, is_wanted, faults, all_names=False)
             first += len(objects)
 
 
@@ -165,7 +165,7 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
     return (value, "") if isinstance(value, dict) else ({}, "not a JSON object")
 
 
-def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     """A list of objects, or a mapping from part to such a list, read whole; or JSON lines, depending on the suffix.
 
     CLINC150 has [text, label] pairs in place of objects.
@@ -177,7 +177,7 @@ def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> I
     except json.JSONDecodeError as error:
         if error.msg != "Extra data" or not content.lstrip().startswith("{"):
             raise
-        yield from _read_json_lines(location, wanted, text_format)
+        yield from _read_json_lines(location, is_wanted, text_format)
         return
     parts = value if isinstance(value, dict) else {"": value}
     if not parts or not all(isinstance(rows, list) for rows in parts.values()):
@@ -185,12 +185,12 @@ def _read_json(location: Location, wanted: Wanted, text_format: TextFormat) -> I
     for part, rows in parts.items():
         objects = [_object(row, number) for number, row in enumerate(rows, start=1)]
         names = dict.fromkeys(name for row in objects for name in row)
-        left, first = iter(objects), 1
-        while batch := list(islice(left, _MAX_ROWS)):
+        remaining, first = iter(objects), 1
+        while batch := list(islice(remaining, _MAX_ROWS)):
             faults = dict.fromkeys(
                 (at for at, row in enumerate(batch) if UNDECODABLE in str(row.values())), UNDECODABLE_FAULT
             )
-            yield _objects_chunk(batch, first, names, wanted, faults, part=part)
+            yield _objects_chunk(batch, first, names, is_wanted, faults, part=part)
             first += len(batch)
 
 
@@ -206,13 +206,13 @@ def _objects_chunk(
     objects: list[dict[str, Any]],
     first: int,
     names: Iterable[str],
-    wanted: Wanted,
+    is_wanted: Wanted,
     faults: Mapping[int, str],
     *,
     all_names: bool = True,
     part: str = "",
 ) -> Chunk:
-    table = table_of(objects, [name for name in names if wanted(name)])
+    table = table_of(objects, [name for name in names if is_wanted(name)])
     return Chunk(table, first, tuple(names), faults, all_names=all_names, part=part, objects=objects)
 
 
@@ -242,7 +242,7 @@ def _is_picture(value: dict[str, Any] | None) -> bool:
     return value is None or value.keys() <= {"bytes", "path"}
 
 
-def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+def _read_excel(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     """The first sheet; its first non-blank row holds the names."""
     with _workbook(location) as book:
         sheet = pd.read_excel(book, header=None, dtype=object, na_filter=False).to_numpy()
@@ -253,7 +253,7 @@ def _read_excel(location: Location, wanted: Wanted, text_format: TextFormat) -> 
     for start in range(1, max(len(rows), 2), _MAX_ROWS):
         block = rows[start : start + _MAX_ROWS]
         objects = [dict(zip(names, map(_excel_value, row), strict=False)) for row in block]
-        yield _objects_chunk(objects, start, names, wanted, {})
+        yield _objects_chunk(objects, start, names, is_wanted, {})
 
 
 @contextmanager
@@ -288,7 +288,7 @@ def _excel_value(cell: object) -> object:
     return cell if isinstance(cell, str | int | float | bool) and cell != "" else written(cell) or None
 
 
-def _read_arrow(location: Location, wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
+def _read_arrow(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     """Arrow's file format (also Feather's), or its stream format."""
     source = location.open_at()
     is_file = source.read(6) == b"ARROW1"
@@ -296,17 +296,17 @@ def _read_arrow(location: Location, wanted: Wanted, text_format: TextFormat) -> 
     if is_file:
         file = pa.ipc.open_file(source)
         batches: Iterable[pa.RecordBatch] = map(file.get_batch, range(file.num_record_batches))
-        yield from _typed_chunks(batches, file.schema, wanted)
+        yield from _typed_chunks(batches, file.schema, is_wanted)
     else:
         stream = pa.ipc.open_stream(source)
-        yield from _typed_chunks(stream, stream.schema, wanted)
+        yield from _typed_chunks(stream, stream.schema, is_wanted)
 
 
-def _read_parquet(location: Location, wanted: Wanted, groups: range | None) -> Iterator[Chunk]:
+def _read_parquet(location: Location, is_wanted: Wanted, groups: range | None) -> Iterator[Chunk]:
     with open_parquet(location) as file:
         groups = range(file.num_row_groups) if groups is None else groups
         before = [file.metadata.row_group(number).num_rows for number in range(groups.start)]
-        columns = [name for name in file.schema_arrow.names if wanted(name)]
+        columns = [name for name in file.schema_arrow.names if is_wanted(name)]
 
         def batches() -> Iterator[pa.RecordBatch]:
             for number in groups:
@@ -315,7 +315,7 @@ def _read_parquet(location: Location, wanted: Wanted, groups: range | None) -> I
                 rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
                 yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
 
-        yield from _typed_chunks(batches(), file.schema_arrow, wanted, 1 + sum(before))
+        yield from _typed_chunks(batches(), file.schema_arrow, is_wanted, 1 + sum(before))
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:
@@ -326,12 +326,12 @@ def open_parquet(location: Location) -> pq.ParquetFile:
 
 
 def _typed_chunks(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, wanted: Wanted, first: int = 1
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, is_wanted: Wanted, first: int = 1
 ) -> Iterator[Chunk]:
     names = tuple(schema.names)
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the column {repeated!r} occurs twice")
-    columns = [name for name in names if wanted(name)]
+    columns = [name for name in names if is_wanted(name)]
     is_empty = True
     for batch in batches:
         table = pa.table(batch).select(columns)

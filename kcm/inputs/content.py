@@ -52,12 +52,12 @@ class Content:
     @property
     def parts(self) -> frozenset[Part]:
         """The parts that are present; a blank text is not."""
-        there: dict[Part, bool] = {
+        is_present: dict[Part, bool] = {
             "text": bool(self.text.strip()),
             "image": bool(self.image),
             "vector": self.vector is not None,
         }
-        return frozenset(part for part, is_there in there.items() if is_there)
+        return frozenset(part for part, is_there in is_present.items() if is_there)
 
     def lacks(self, parts: Collection[Part]) -> Part | None:
         """The first missing part among `parts`, in the order of `PARTS`; None if all are present."""

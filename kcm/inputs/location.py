@@ -25,7 +25,7 @@ from pyarrow import fs
 
 from kcm._messages import store_fault
 from kcm.errors import DataError
-from kcm.regular import require_regular
+from kcm.regular_files import require_regular
 
 _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<options>\w+=[^?]*))?")
 _MAGIC = re.compile(r"[*?[]")
@@ -36,8 +36,8 @@ SETTLED_S = 2.0  # after this long, another change gets another time on any file
 
 def cache_folder() -> Path:
     """This node's folder for copies from buckets: KCM_CACHE, or else in the user's cache folder."""
-    if chosen := os.environ.get("KCM_CACHE"):
-        return Path(chosen).absolute()
+    if folder := os.environ.get("KCM_CACHE"):
+        return Path(folder).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "kcm"
 
 
@@ -54,10 +54,10 @@ class Location:
     @classmethod
     def of(cls, path: str | Path) -> Location:
         """The location that a user wrote. Raises DataError for an unsupported scheme."""
-        found = _URI.fullmatch(str(path)) if isinstance(path, str) else None
-        if found is None:
+        match = _URI.fullmatch(str(path)) if isinstance(path, str) else None
+        if match is None:
             return cls(os.path.abspath(Path(path).expanduser()))
-        scheme, inner, options = found["scheme"], found["path"].rstrip("/"), found["options"]
+        scheme, inner, options = match["scheme"], match["path"].rstrip("/"), match["options"]
         if scheme == "file":
             return cls(inner)
         if scheme not in ("s3", "gs", "gcs"):
@@ -122,8 +122,8 @@ class Location:
         if self.is_local:
             with naming_location(self):
                 stat = os.stat(self.path)
-            settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S
-            return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if settled else None
+            is_settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED_S
+            return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}" if is_settled else None
         with naming_location(self), self.file_system.open_input_stream(self.path, compression=None) as stream:
             metadata = {name.lower(): value.decode() for name, value in (stream.metadata() or {}).items()}
         size = metadata.get("content-length") or metadata.get("size")  # of S3, of Google's store
@@ -199,10 +199,10 @@ def naming_location(location: Location) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError("no such file", where=str(location)) from None
     except PermissionError as error:
-        raise DataError(f"there is no right to read it: {error.strerror or error}", where=str(location)) from None
+        raise DataError(f"no permission to read it: {error.strerror or error}", where=str(location)) from None
     except OSError as error:
-        what, hint = _fault_of(error, location)
-        raise DataError(what, where=str(location), hint=hint) from None
+        fault, hint = _fault_of(error, location)
+        raise DataError(fault, where=str(location), hint=hint) from None
 
 
 def stem_of(relative: str) -> str:
@@ -220,7 +220,7 @@ def _fault_of(error: OSError, location: Location) -> tuple[str, str]:
             return "the store's credentials have expired", "Renew them and start again: finished work is kept"
         case "refused" | "denied":
             hint = "Check the credentials in the environment, and the bucket's policy"
-            return "there is no right to read it", hint
+            return "no permission to read it", hint
         case "no answer":
             return "the store does not answer", "Check the network and the endpoint"
         case _:
@@ -236,9 +236,9 @@ def _endpoint() -> str | None:
 def _file_system(store: str, endpoint: str | None) -> fs.FileSystem:
     if not store:
         return fs.LocalFileSystem()
-    scheme, _, rest = store.partition("://")
-    bucket, _, written = rest.partition("?")
-    options = dict(parse_qsl(written))
+    scheme, _, remainder = store.partition("://")
+    bucket, _, query = remainder.partition("?")
+    options = dict(parse_qsl(query))
     anonymous = options.get("anonymous", "").lower() == "true"
     if scheme != "s3":
         host = options.get("endpoint_override", "")

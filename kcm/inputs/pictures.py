@@ -24,7 +24,7 @@ from kcm.inputs.location import Location, naming_location
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # other formats may run programs, or hold no photographs
 MAX_PIXELS = 20_000_000
-MAX_SCANS = 100  # of a JPEG; each goes over all pixels, in as little as a dozen bytes, and files in use have about ten
+MAX_SCANS = 100  # per JPEG; a scan visits all pixels but needs only a dozen bytes, and real files have about ten
 
 T = TypeVar("T")
 
@@ -54,9 +54,9 @@ def picture_of(value: object, folder: Location | None, root: Location | None = N
     if not folder.is_local:
         return _stored_picture(value, folder, root)
     try:
-        path, allowed = Path(folder.path, value).resolve(), Path(root.path).resolve()
-        if not path.is_relative_to(allowed):
-            return b"", f"image file {value!r} does not lie below {str(allowed)!r}; an image root may allow more"
+        path, root_path = Path(folder.path, value).resolve(), Path(root.path).resolve()
+        if not path.is_relative_to(root_path):
+            return b"", f"image file {value!r} does not lie below {str(root_path)!r}; an image root may allow more"
         return _regular_file(path), ""
     except (OSError, ValueError, RuntimeError) as error:  # an impossible path; a loop of links
         return b"", f"no image file {value!r}: {getattr(error, 'strerror', None) or error}"
@@ -66,9 +66,9 @@ def _stored_picture(value: str, folder: Location, root: Location) -> tuple[bytes
     path = posixpath.normpath(posixpath.join(folder.path, value))
     if not path.startswith(f"{root.path.rstrip('/')}/"):
         return b"", f"image file {value!r} does not lie below {str(root)!r}; an image root may allow more"
-    found = Location(path, folder.store)
+    location = Location(path, folder.store)
     try:
-        with naming_location(found), found.open_at() as file:
+        with naming_location(location), location.open_at() as file:
             return file.read(), ""
     except DataError as error:
         return b"", f"no image file {value!r}: {error.what}"
@@ -85,13 +85,13 @@ def _regular_file(path: Path) -> bytes:
 
 def num_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
     """Width times height, from the header only. Raises PictureError for a picture that will not be decoded."""
-    return _read(data, lambda image: image.width * image.height, max_pixels)
+    return _decode(data, lambda image: image.width * image.height, max_pixels)
 
 
 def picture_fault(data: bytes) -> str | None:
     """Why a picture cannot be used; None if it can. Detects a damaged end without keeping any pixels."""
     try:
-        with _opened(data) as image:
+        with _open(data) as image:
             if image.format == "PNG":
                 image.verify()  # the checksums of its chunks: much cheaper than its pixels
             else:
@@ -106,7 +106,7 @@ def picture_fault(data: bytes) -> str | None:
 
 def upright(data: bytes) -> Image.Image:
     """The whole picture in three channels: upright, on white, the first frame of several. Raises PictureError."""
-    return _read(data, lambda image: _rgb(ImageOps.exif_transpose(image)))
+    return _decode(data, lambda image: _rgb(ImageOps.exif_transpose(image)))
 
 
 def square(data: bytes, side: int) -> np.ndarray:
@@ -118,10 +118,10 @@ def square(data: bytes, side: int) -> np.ndarray:
     def squeezed(image: Image.Image) -> np.ndarray:
         image.draft(None, (side, side))  # JPEG can be decoded at an eighth of its size, at an eighth of the cost
         whole = _rgb(ImageOps.exif_transpose(image))
-        fitted = whole.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        return np.asarray(fitted, dtype=np.uint8)
+        resized = whole.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(resized, dtype=np.uint8)
 
-    return _read(data, squeezed)
+    return _decode(data, squeezed)
 
 
 def with_square(content: Content, side: int) -> Content:
@@ -156,10 +156,10 @@ def read_readable(inputs: Sequence[Content], read: Callable[[Content], T]) -> tu
     return results, faults
 
 
-def _read(data: bytes, read: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
+def _decode(data: bytes, read: Callable[[Image.Image], T], max_pixels: int = MAX_PIXELS) -> T:
     """The result of `read` on the opened picture; any exception of its decoder becomes a PictureError."""
     try:
-        with _opened(data, max_pixels) as image:
+        with _open(data, max_pixels) as image:
             return read(image)
     except PictureError:
         raise
@@ -167,7 +167,7 @@ def _read(data: bytes, read: Callable[[Image.Image], T], max_pixels: int = MAX_P
         raise PictureError(_reason(error)) from error
 
 
-def _opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture with its header read and no pixels decoded."""
     if not data:
         raise PictureError("there is no image")

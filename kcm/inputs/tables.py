@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
-from kcm.inputs.cells import as_text
+from kcm.inputs.cell_text import as_text
 from kcm.inputs.chunks import TEXTS, Chunk, open_parquet, read_chunks, readable, sheet_names
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
@@ -61,7 +61,7 @@ def read_table(path: str | Path) -> LoadedTable:
         broken += [start + row for row in chunk.broken]
         for row, fault in sorted(chunk.faults.items()):
             faults.setdefault(_LINE.sub("", fault), []).append(start + row)
-    left_out = [f"left out: {len(rows):,} rows, {fault} (row {_some(rows)})" for fault, rows in faults.items()]
+    left_out = [f"left out: {len(rows):,} rows, {fault} (row {_first_names(rows)})" for fault, rows in faults.items()]
     return LoadedTable(frame, (*file_notes(location), *left_out, *broken_notes(broken)))
 
 
@@ -73,16 +73,16 @@ def _usable(chunk: Chunk) -> NDArray[np.int64]:
 def file_notes(location: Location, text_format: TextFormat = UNKNOWN_FORMAT) -> Iterator[str]:
     """Lines on the format of a file: encoding and delimiter, and unread sheets."""
     if location.suffix in TEXTS:
-        found = text_format.found_in(location)
-        encoding = _ENCODINGS.get(str(found.encoding), found.encoding)
-        marks = _DELIMITERS.get(str(found.delimiter), found.delimiter)
+        actual = text_format.found_in(location)
+        encoding = _ENCODINGS.get(str(actual.encoding), actual.encoding)
+        marks = _DELIMITERS.get(str(actual.delimiter), actual.delimiter)
         cells = f"cells separated by {marks}, " if location.suffix in (".csv", ".tsv") else ""
         yield f"{location.name}: {cells}encoding {encoding}"
-    first, *others = sheet_names(location) or [""]
-    if others:
+    first, *other_sheets = sheet_names(location) or [""]
+    if other_sheets:
         yield (
-            f"warning: {location.name}: sheet {first!r} is read, {len(others)} more are ignored:"
-            f" {_some(list(map(repr, others)))}; save a sheet as a file of its own to read it"
+            f"warning: {location.name}: sheet {first!r} is read, {len(other_sheets)} more are ignored:"
+            f" {_first_names(list(map(repr, other_sheets)))}; save a sheet as a file of its own to read it"
         )
 
 
@@ -90,12 +90,12 @@ def broken_notes(rows: Sequence[int]) -> Iterator[str]:
     """A line on the rows of a CSV file, by number, with line breaks in a cell."""
     if rows:
         yield (
-            f"warning: cells of {len(rows):,} rows hold line breaks (row {_some(rows)}): if a quote is left open there,"
-            " the rows below are part of the cell"
+            f"warning: cells of {len(rows):,} rows hold line breaks (row {_first_names(rows)}): if a quote is unclosed,"
+            " the cell swallowed the rows below it"
         )
 
 
-def _some(names: Sequence[object]) -> str:
+def _first_names(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
 
 
@@ -140,13 +140,13 @@ def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()])
 
 
-def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+def _common(left: pa.DataType, right: pa.DataType) -> pa.DataType:
     """The type that fits the values of both; text if there is no other."""
-    if one == other or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()
+    if left == right or pa.types.is_null(right):
+        return left
+    if pa.types.is_null(left):
+        return right
+    return pa.float64() if {left, right} == {pa.int64(), pa.float64()} else pa.string()
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -161,8 +161,8 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def missing_column(column: str, field: str, names: Sequence[str], where: str) -> DataError:
     """The error for a `column` of the option `field` that is not in `names`, with the nearest name."""
     nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.0)
-    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    listing = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
     return DataError(
-        f"there is no column {column!r} ({field})", where=where, hint=f"{hint}The columns are {shown or 'none'}"
+        f"there is no column {column!r} ({field})", where=where, hint=f"{hint}The columns are {listing or 'none'}"
     )

@@ -28,14 +28,14 @@ def matching(columns: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]
 
     A pattern that equals the name of a column matches this column only.
     """
-    known = dict.fromkeys(columns)
-    found: dict[str, None] = {}
+    names = dict.fromkeys(columns)
+    matches: dict[str, None] = {}
     for pattern in patterns:
-        if pattern in known:  # a set, because a table may have thousands of columns
-            found[pattern] = None
+        if pattern in names:  # a set, because a table may have thousands of columns
+            matches[pattern] = None
         elif _MAGIC.search(pattern):
-            found |= dict.fromkeys(name for name in known if fnmatchcase(name, pattern))
-    return tuple(found)
+            matches |= dict.fromkeys(name for name in names if fnmatchcase(name, pattern))
+    return tuple(matches)
 
 
 def numbers_in(cells: pd.Series) -> NDArray[np.float64]:
@@ -69,9 +69,9 @@ def vector_of(values: ArrayLike) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             vector_D = np.asarray(values, dtype=np.float64).astype(np.float32)
     except (TypeError, ValueError):
-        raise PartError("the vector is no list of numbers") from None
+        raise PartError("the vector is not a list of numbers") from None
     if vector_D.ndim != 1:
-        raise PartError("the vector is no list of numbers")
+        raise PartError("the vector is not a list of numbers")
     if not np.isfinite(vector_D).all():
         raise PartError("the vector holds a number that is not finite")
     return vector_D

@@ -1,6 +1,6 @@
 """Kolmogorov–Arnold networks.
 
-The network itself is exported here. The ways to see inside have a module each: `curves`, `attribution`, `plotting`.
+The network itself is exported here. Inspection has one module per view: `curves`, `attribution`, `plotting`.
 """
 
 from kcm.kan.layer import KANLinear

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kcm.errors import ConfigError, DataError
 
-_NODES = 40  # of a quadrature, per interval
+_NODES = 40  # nodes of the quadrature in each interval
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def spline_basis(x: Tensor, grid: Grid) -> Tensor:
 
 
 @lru_cache
-@torch.inference_mode(False)  # whoever asks first, the result may take part in training
+@torch.inference_mode(False)  # the cached result may take part in training, whoever computes it first
 def normal_means(grid: Grid) -> Tensor:
     """E[B_k(x)] of a standard normal x, clamped to the grid as always; float64 [K], to some 1e-13.
 
-    By Gauss-Legendre quadrature between knots; of the tails all mass lies on the ends of the grid.
+    Computed by Gauss-Legendre quadrature between knots; the tails' mass lies on the ends of the grid.
     """
     knots_E = torch.linspace(grid.low, grid.high, grid.size + 1, dtype=torch.float64)
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(_NODES))
@@ -93,7 +93,7 @@ def normal_means(grid: Grid) -> Tensor:
 
 
 def check_input(x: Tensor, row: torch.Size) -> None:
-    """Raise DataError unless `x` is floating point and its last dimension is that of `row`."""
+    """Raise DataError unless `x` is floating point and its last dimension equals the dimension of `row`."""
     if not x.is_floating_point():
         raise DataError(f"x holds {x.dtype}", hint="A KAN takes floating-point numbers: call x.float()")
     if x.shape[-1:] != row:
@@ -101,10 +101,10 @@ def check_input(x: Tensor, row: torch.Size) -> None:
 
 
 def edge_features(x: Tensor, grid: Grid) -> Tensor:
-    """What every edge is linear in, [..., 1 + K, I]: SiLU, then the splines, for `x` [..., I]."""
+    """The features that every edge is linear in, [..., 1 + K, I]: SiLU, then the splines, for `x` [..., I]."""
     if not torch.compiler.is_compiling():
         return torch.cat([F.silu(x).unsqueeze(-2), spline_basis(x, grid)], -2)
-    # Written spline by spline, a compiler fuses them into one pass over x, which is twice as fast.
+    # Written spline by spline, so that a compiler can fuse them into one pass over x, which is twice as fast.
     position_I = grid.position(_at_least_float32(x))
     splines = (_bump(position_I - centre, grid).to(x.dtype) for centre in grid.centres())
     return torch.stack([F.silu(x), *splines], -2)

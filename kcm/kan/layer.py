@@ -19,19 +19,20 @@ BaseActivation = Literal["silu", "none"]
 class KANLinear(nn.Module):
     """A layer of curves (arXiv 2404.19756, section 2.2), y_o = sum_i [ b_oi SiLU(x_i) + sum_k c_oik B_k(x_i) ].
 
-    The splines see `x` clamped to the grid, the base extrapolates. There is no bias: the splines sum to one.
-    `weight` [out, (1 + K) * in], K = grid_size + spline_order, holds blocks of `in_features` columns: the base, then
-    spline 0 to K - 1. Base weights start as those of a linear layer, splines a tenth of that.
+    The splines see `x` clamped to the grid; the base extrapolates. There is no bias: the splines sum to one.
+    `weight` [out, (1 + K) * in], with K = grid_size + spline_order, holds blocks of `in_features` columns: the base
+    first, then splines 0 to K - 1. Base weights start as in a linear layer, spline weights at a tenth of that scale.
 
-    A `hidden` layer, one whose outputs feed another, multiplies its features by min(1, 5 / sqrt(in)) and starts with
-    weights larger by as much. The function is the same, but it moves more slowly under an optimiser with steps of
-    fixed size: every input brings a constant, and if all of them step together, as under Adam, the outputs leave the
-    next layer's grid and stay there (measured on 384 inputs: without it, training collapses at a rate of 0.01).
+    A `hidden` layer, whose outputs feed another layer, multiplies its features by min(1, 5 / sqrt(in)) and starts with
+    weights larger by the same factor. The function is the same, but it moves more slowly under an optimiser with steps
+    of fixed size. Every input has a constant; if all constants step together, as under Adam, the outputs leave the next
+    layer's grid and stay there (measured on 384 inputs: without the factor, training collapses at a rate of 0.01).
 
-    `base_activation="none"` leaves the base out, weight and all. A `centred` layer has B_k - E[B_k(z)] in place of
-    B_k, with z standard normal: what inputs of mean 0 and variance 1 bring on average is known before any row, and so
-    no step on an output's splines moves it for all rows alike. What splines then cannot do, a `bias` [out] does, from
-    zero. `zero_start` makes the weight zero to begin with. Whatever is chosen, `coefficients` are those of the formula.
+    `base_activation="none"` removes the base and its weights. A `centred` layer uses B_k - E[B_k(z)] in place of B_k,
+    with z standard normal. The mean contribution of inputs with mean 0 and variance 1 is then known in advance, and no
+    step on an output's splines moves it for all rows alike. Such splines cannot express a constant, so the layer gets a
+    `bias` [out] that starts at zero. `zero_start` starts the weight at zero. In every form, `coefficients` are the
+    coefficients of the formula above.
     """
 
     bias: nn.Parameter | None
@@ -65,7 +66,7 @@ class KANLinear(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features)) if centred else None)
 
     def drawn(self, out_features: int, generator: torch.Generator) -> KANLinear:
-        """A layer of this form with so many outputs, as `generator` draws it."""
+        """A layer of this form with `out_features` outputs, drawn by `generator`."""
         return KANLinear(
             self.in_features,
             out_features,
@@ -80,12 +81,12 @@ class KANLinear(nn.Module):
 
     @property
     def scale(self) -> float:
-        """What a hidden layer multiplies its features by."""
+        """The factor on a hidden layer's features."""
         return min(1.0, 5 / math.sqrt(self.in_features)) if self.hidden else 1.0
 
     @property
     def coefficients(self) -> Tensor:
-        """b and c of the formula above, [out, 1 + K, in]: the weight in the units of the curves, the base first."""
+        """b and c of the formula above, [out, 1 + K, in]: the weight in the units of the curves, base first."""
         return self._packed.unflatten(1, (-1, self.in_features)) * self.scale  # type: ignore[no-untyped-call]
 
     @property
@@ -97,7 +98,7 @@ class KANLinear(nn.Module):
         base_OFI, splines_OKI = weight_OFI.tensor_split((int(self.has_base),), 1)
         if not self.has_base:
             base_OFI = torch.zeros_like(splines_OKI[:, :1])
-        if self.bias is not None:  # the splines of an input sum to one: what is added to all moves the whole curve
+        if self.bias is not None:  # the splines of an input sum to one: a constant added to all moves the whole curve
             mean_OI = torch.einsum("k,oki->oi", normal_means(self.grid).to(self.weight), splines_OKI)
             shift_O1 = (self.bias / (self.in_features * self.scale)).unsqueeze(1)
             splines_OKI = splines_OKI + (shift_O1 - mean_OI).unsqueeze(1)
@@ -105,9 +106,9 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def write(self, coefficients_OFI: Tensor) -> None:
-        """Become the function with these `coefficients`; ConfigError for a base where the layer has none.
+        """Set the function to these `coefficients`. Raises ConfigError for a base if the layer has none.
 
-        A centred layer moves the constants of its edges into the bias: the function is the same, not every curve.
+        A centred layer moves the constants of its edges into the bias: the function is the same, the curves are not.
         """
         if not self.has_base and coefficients_OFI[:, 0].any():
             raise ConfigError("the layer has no base", hint="Give coefficients whose first block is zero")
@@ -119,20 +120,20 @@ class KANLinear(nn.Module):
 
     @property
     def constant(self) -> Tensor:
-        """What no curve brings, [out]: zero, for the splines of an edge can be any constant."""
+        """The part of the output outside the curves, [out]: zero, because an edge's splines can be any constant."""
         return self.weight.new_zeros(self.out_features)
 
     @property
     def span(self) -> tuple[float, float]:
-        """The ends of the grid, between which a curve is worth a look."""
+        """The ends of the grid, the range in which a curve varies."""
         return self.grid.low, self.grid.high
 
     def edge_features(self, x: Tensor) -> Tensor:
-        """What every edge is linear in, [..., 1 + K, in] for `x` [..., in], by the same functions for every input."""
+        """The features that every edge is linear in, [..., 1 + K, in]; the same functions for every input."""
         return edge_features(x, self.grid)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the layer is linear in, for `x` [..., in]: the output is this times `weight.T`, and the bias if any."""
+        """The features that the layer is linear in: the output is `features(x) @ weight.T`, plus the bias if any."""
         features_FI = edge_features(x, self.grid)
         if self.centred:
             offset_K1 = normal_means(self.grid).to(x).unsqueeze(1)
@@ -143,18 +144,18 @@ class KANLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., in] to [..., out]. NaN in a row gives NaN in its outputs.
 
-        Raise DataError for another width or for numbers that are not floating point.
+        Raises DataError for another width or for numbers that are not floating point.
         """
-        return self._mapped(x, self._packed)
+        return self._map(x, self._packed)
 
     def side_by_side(self, others: Sequence[KANLinear], x: Tensor) -> list[Tensor]:
-        """The outputs of this layer and of `others` of its form for the same `x`, whose splines are evaluated once."""
+        """The outputs of this layer and of `others` of its form for the same `x`; splines are evaluated once."""
         layers = [self, *others]
-        out = self._mapped(x, torch.cat([layer._packed for layer in layers]))
+        out = self._map(x, torch.cat([layer._packed for layer in layers]))
         return [part.contiguous() for part in torch.split(out, [layer.out_features for layer in layers], -1)]
 
-    def _mapped(self, x: Tensor, packed: Tensor) -> Tensor:
-        """Map `x` [..., in] by a weight of the plain form, to as many outputs as it has."""
+    def _map(self, x: Tensor, packed: Tensor) -> Tensor:
+        """Map `x` [..., in] by a weight of the plain form; its rows determine the number of outputs."""
         check_input(x, self._row)
         out = F.linear(edge_features(x, self.grid).flatten(-2), packed)
         return out * self.scale if self.hidden else out

@@ -1,6 +1,6 @@
-"""Learned curves over mixtures of the inputs, beside a linear part: a KAN layer that one ridge regression solves.
+"""Learned curves over mixtures of the inputs, plus a linear part: a KAN layer that one ridge regression solves.
 
-Shapes: D inputs, P mixtures, K splines of an edge, J = K - 2 of them free beside a line, O outputs.
+Shapes: D inputs, P mixtures, K splines of an edge (J = K - 2 of them free after a line), O outputs.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from kcm.errors import ConfigError
 from kcm.kan.basis import Grid, spline_basis
 from kcm.kan.random_relu import RandomReLU, UnitCurves
 
-MIN_FREE = 4  # coefficients of an edge beside its line: fewer make no learned curve
-SHRINKAGE = 0.1  # share of the isotropic covariance in that of the rows: an unseen direction stays visible
+MIN_FREE = 4  # free coefficients of an edge after its line: fewer make no learned curve
+SHRINKAGE = 0.1  # share of the isotropic covariance added to the rows' covariance: an unseen direction stays visible
 
 
 class MixedSplines(RandomReLU):
-    """y = W phi(x) + offset with a curve of each of P mixtures v = R (x - m), and a linear map of the inputs:
+    """y = W phi(x) + offset with a curve for each of P mixtures v = R (x - m), and a linear map of the inputs:
 
         phi(x) = [sqrt(P / D) x, f_1(v), ..., f_J(v), sqrt(P)] / 2
 
-    A KAN layer over v whose linear parts are folded: lines in P mixtures are a linear map of D inputs. So a label costs
-    D + J P + 1 coefficients. f_1 to f_J span what the splines of an edge can do beside a line, and are scaled so that
-    a ridge on W penalises third differences of spline coefficients (P-splines, Eilers and Marx, Statistical Science 11,
-    1996), times `roughness`: a parabola has none, so that every curve is a parabola which bends as far as rows ask.
+    This is a KAN layer over v whose linear parts are folded: lines in P mixtures are a linear map of D inputs. A label
+    therefore needs D + J P + 1 coefficients. f_1 to f_J span everything that the splines of an edge can do except a
+    line. They are scaled so that a ridge on W penalises third differences of spline coefficients (P-splines, Eilers and
+    Marx, Statistical Science 11, 1996), times `roughness`. A parabola has no third differences, so without evidence a
+    curve is a parabola, which bends as far as the rows require.
 
-    Mixtures are random directions until `fit` makes them random mixtures of rows.
+    Mixtures are random directions until `fit` turns them into random mixtures of rows.
     """
 
     mean: Tensor
@@ -43,7 +44,7 @@ class MixedSplines(RandomReLU):
     def __init__(
         self, in_features: int, width: int, out_features: int, grid: Grid, roughness: float, *, seed: int = 0
     ) -> None:
-        """Raise ConfigError for a grid whose edges have fewer than four coefficients beside a line."""
+        """Raise ConfigError for a grid whose edges have fewer than four coefficients after a line."""
         super().__init__(in_features, width, out_features, seed=seed)
         self.grid = grid
         self.register_buffer("mean", torch.zeros(in_features))
@@ -54,11 +55,11 @@ class MixedSplines(RandomReLU):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], add_up: Callable[[list[Tensor]], None] = lambda sums: None) -> None:
-        """Make the mixtures those of rows [n, D], summed in float64, each of mean 0 and a variance of about 1.
+        """Fit the mixtures to rows [n, D], summed in float64; each gets mean 0 and a variance of about 1.
 
         With S = L L^T the covariance of the rows, a direction r becomes L r: a mixture of centred rows with random
-        weights. So curves lie where rows differ. `add_up` replaces sums by those over all processes that hold a part
-        of the rows.
+        weights. Curves then lie where rows differ. `add_up` replaces the sums of this process by the sums over all
+        processes that hold a part of the rows.
         """
         dim = len(self.mean)
         count, total_D, square_DD = (torch.zeros(size, dtype=torch.float64) for size in ((1,), (dim,), (dim, dim)))
@@ -69,7 +70,7 @@ class MixedSplines(RandomReLU):
         mean_D = total_D / count
         covariance_DD = square_DD / count - torch.outer(mean_D, mean_D)
         variance = float(covariance_DD.diagonal().mean())
-        if not variance > 1e-12 * float(square_DD.diagonal().sum() / count):  # equal rows: directions stay as drawn
+        if not variance > 1e-12 * float(square_DD.diagonal().sum() / count):  # equal rows: keep the drawn directions
             return
         shrunk_DD = torch.lerp(covariance_DD, variance * torch.eye(dim, dtype=torch.float64), SHRINKAGE)
         mixture_PD = self.projection.double() @ torch.linalg.cholesky(shrunk_DD).T
@@ -79,12 +80,12 @@ class MixedSplines(RandomReLU):
 
     @torch.no_grad()
     def mix_as(self, other: MixedSplines) -> None:
-        """Take the mixtures of a network of this form."""
+        """Use the mixtures of a network of the same form."""
         self.projection.copy_(other.projection)
         self.mean.copy_(other.mean)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the output is linear in, [..., D + J P + 1] for `x` [..., D], in the precision of `x`."""
+        """The features that the output is linear in, [..., D + J P + 1], in the precision of `x` [..., D]."""
         width, num_inputs = self.projection.shape
         curves_JP = self.turn.to(x.dtype) @ spline_basis(self._mixtures(x), self.grid)
         constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
@@ -94,7 +95,7 @@ class MixedSplines(RandomReLU):
     def kan_layers(self) -> list[UnitCurves]:
         """The one layer of curves over `curve_inputs`: a line for each input, a spline for each mixture.
 
-        A spline is read as its change from the mean of the rows, where it is zero; the constant takes the rest.
+        A spline shows its change from the mean of the rows, where it is zero; the constant holds the rest.
         """
         width, num_inputs = self.projection.shape
         weight = 0.5 * self.weight.detach()
@@ -112,13 +113,13 @@ class MixedSplines(RandomReLU):
         return [UnitCurves(coefficients_OFI, constant_O, span, partial(_line_and_splines, grid=self.grid))]
 
     def curve_inputs(self, x: Tensor) -> Tensor:
-        """What the curves are over, [..., D + P] for `x` [..., D]: the inputs, then their mixtures."""
+        """The inputs of the curves, [..., D + P] for `x` [..., D]: the inputs, then their mixtures."""
         return torch.cat([x, self._mixtures(x)], -1)
 
     def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
         """The shares [..., D + P] of the curves at `x` [..., D] as shares of the inputs, [..., D].
 
-        That of a spline is split by what each input adds to the mixture (DeepLIFT's rescale rule).
+        A spline's share is split in proportion to each input's part of the mixture (DeepLIFT's rescale rule).
         """
         of_inputs, of_mixtures = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
         v = self._mixtures(x)
@@ -132,11 +133,11 @@ class MixedSplines(RandomReLU):
 
 @lru_cache
 def bends(grid: Grid, roughness: float) -> NDArray[np.float64]:
-    """What splines on a grid do beside a line, [J, K] coefficients of curves f_1 to f_J, the smoothest first.
+    """The part of a grid's splines without lines: [J, K] coefficients of curves f_1 to f_J, the smoothest first.
 
     Over a standard normal input the curves are orthogonal to each other, to a constant and to a line. Their squares
     have the mean 1 / (1 + roughness |D^3 c|^2), where D^3 c are third differences of the coefficients before scaling.
-    Raises ConfigError for fewer than four of them.
+    Raises ConfigError for fewer than four curves.
     """
     if grid.num_basis - 2 < MIN_FREE:
         raise ConfigError(

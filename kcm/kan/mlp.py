@@ -1,4 +1,4 @@
-"""The control: a multi-layer perceptron with the KAN's interface and, where asked, its parameter count."""
+"""The control: a multi-layer perceptron with the KAN's interface and, if requested, its parameter count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def num_parameters(module: nn.Module) -> int:
 
 
 class MLP(nn.Module):
-    """Linear layers with SiLU between them: the activation that a KAN's base branch has."""
+    """Linear layers with SiLU between them, the activation of a KAN's base branch."""
 
     def __init__(self, widths: Sequence[int], *, seed: int = 0) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class MLP(nn.Module):
 
     @classmethod
     def matching(cls, kan: KAN | RandomReLU, *, seed: int = 0) -> MLP:
-        """The MLP whose parameter count is the closest to that of `kan`, or of what takes its place.
+        """The MLP whose parameter count is closest to the count of `kan`.
 
-        It has as many layers as the KAN, all hidden layers of one solved width; a KAN of a single layer is matched
-        by an MLP with one hidden layer, since a linear map has no width to solve for.
+        It has as many layers as the KAN, and all hidden layers have the same width. A KAN of a single layer is matched
+        by an MLP with one hidden layer, because a linear map has no width to adjust.
         """
         num_inputs, *hidden, num_outputs = kan.widths
         depth, target = max(1, len(hidden)), num_parameters(kan)
@@ -46,16 +46,16 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., widths[0]] to logits [..., widths[-1]]."""
-        first, *others = self.layers
+        first, *later_layers = self.layers
         x = first(x)
-        for layer in others:
+        for layer in later_layers:
             x = layer(F.silu(x))
         return x
 
 
 def drawn_linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer drawn by torch's own rule, U(-1/sqrt(in), 1/sqrt(in)), from `generator`."""
-    with torch.random.fork_rng(devices=[]):  # its own draws leave no trace; on `meta` it would import sympy, 1 s
+    with torch.random.fork_rng(devices=[]):  # leaves torch's own state alone; on `meta` it would import sympy, 1 s
         layer = nn.Linear(in_features, out_features)
     bound = in_features**-0.5
     with torch.no_grad():

@@ -15,8 +15,8 @@ from kcm.kan.layer import BaseActivation, KANLinear
 class KAN(nn.Module):
     """Kolmogorov–Arnold network (arXiv 2404.19756) of the given widths: inputs, hidden layers, outputs.
 
-    `KAN([384, 150])` is a single layer, `KAN([384, 64, 150])` has one hidden layer. Equal seeds give equal weights.
-    `base_activation` and `centred` are those of every layer, `zero_start` is that of the last; see KANLinear.
+    `KAN([384, 150])` is a single layer; `KAN([384, 64, 150])` has one hidden layer. Equal seeds give equal weights.
+    `base_activation` and `centred` apply to every layer, `zero_start` to the last; see KANLinear.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class KAN(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, KANLinear)]
 
     def curve_inputs(self, x: Tensor) -> Tensor:
-        """What the first layer's curves are over: `x` itself."""
+        """The inputs of the first layer's curves: `x` itself."""
         return x
 
     def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
@@ -78,10 +78,10 @@ class KAN(nn.Module):
         return x
 
     def side_by_side(self, others: Sequence[KAN], x: Tensor) -> list[Tensor]:
-        """The outputs of this network and of `others` of its form for the same `x`, the first layers' side by side."""
+        """The outputs of this network and of `others` of its form for the same `x`; first layers run side by side."""
         networks = [self, *others]
-        first, *rest = (network.kan_layers[0] for network in networks)
-        outputs = first.side_by_side(rest, x)
+        first, *other_layers = (network.kan_layers[0] for network in networks)
+        outputs = first.side_by_side(other_layers, x)
         for number, network in enumerate(networks):
             for layer in network.kan_layers[1:]:
                 outputs[number] = layer(outputs[number])

@@ -1,4 +1,4 @@
-"""Frozen random units with trained weights on top: the ReLUs of a closed-form MLP, and squares. Both are controls."""
+"""Frozen random units with trained weights: the ReLUs of a closed-form MLP, and squares. Both are controls."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch.nn import functional as F
 from kcm.errors import ConfigError
 from kcm.kan.network import KAN
 
-_CLAMP = 4.0  # deviations of a projection beyond which its square grows no more
+_CLAMP = 4.0  # standard deviations of a projection beyond which its square stays constant
 
 
 def random_directions(count: int, dim: int, generator: torch.Generator) -> Tensor:
     """`count` unit vectors [count, dim], uniform on the sphere, orthogonal within every block of `dim`.
 
-    Features of orthogonal directions vary less about their kernel than those of independent ones (arXiv 1610.09072).
-    The last ones drawn are remembered: a run builds the same networks some twenty times, and drawing took a quarter of
-    the CPU of a run on 2,000 rows.
+    Features of orthogonal directions vary less around their kernel than independent ones (arXiv 1610.09072). The last
+    directions are cached: a run builds the same networks some twenty times, and drawing took a quarter of the CPU time
+    of a run on 2,000 rows.
     """
-    directions, state = _drawn(count, dim, generator.get_state().numpy().tobytes())
+    directions, state = _draw(count, dim, generator.get_state().numpy().tobytes())
     generator.set_state(state)
     return directions.clone()
 
 
 @lru_cache(maxsize=8)
-def _drawn(count: int, dim: int, state: bytes) -> tuple[Tensor, Tensor]:
-    """The directions that a generator in this state draws, and the state that this leaves it in."""
+def _draw(count: int, dim: int, state: bytes) -> tuple[Tensor, Tensor]:
+    """The directions drawn by a generator in this state, and the generator's state afterwards."""
     generator = torch.Generator()
     generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
     directions = torch.empty(count, dim)
@@ -41,10 +41,10 @@ def _drawn(count: int, dim: int, state: bytes) -> tuple[Tensor, Tensor]:
 
 
 class RandomReLU(nn.Module):
-    """y = W relu(R x) + offset: a random layer R that stays as it was drawn, and the trainable `weight` W [out, width].
+    """y = W relu(R x) + offset: a random layer R that is never trained, and the trainable `weight` W [out, width].
 
-    The random-features baseline of RanPAC (arXiv 2307.02251, section 4). The `offset` [out] is zero, and no gradient
-    moves it: it takes up what a closed form knows of every class.
+    The random-features baseline of RanPAC (arXiv 2307.02251, section 4). The `offset` [out] starts at zero and has no
+    gradient; a closed form stores the constants of its classes in it.
     """
 
     projection: Tensor
@@ -60,7 +60,7 @@ class RandomReLU(nn.Module):
 
     @classmethod
     def matching(cls, network: KAN | RandomReLU, *, seed: int = 0) -> RandomReLU:
-        """The network with exactly as many coefficients as the single layer of `network`; ConfigError for more."""
+        """The network with exactly as many coefficients as a one-layer `network`; ConfigError for more layers."""
         layers = [network] if isinstance(network, RandomReLU) else network.kan_layers
         if len(layers) > 1:
             widths = list(network.widths)
@@ -70,13 +70,13 @@ class RandomReLU(nn.Module):
 
     @staticmethod
     def drawn_weight(out_features: int, num_features: int, generator: torch.Generator) -> Tensor:
-        """What the weight of so many outputs starts from."""
+        """The initial weight for `out_features` outputs."""
         deviation: float = num_features**-0.5
         return torch.randn(out_features, num_features, generator=generator) * deviation
 
     @staticmethod
     def num_features(in_features: int, width: int) -> int:
-        """What the output is linear in: one number for each random direction."""
+        """The number of features that the output is linear in: one per random direction."""
         return width
 
     @property
@@ -85,7 +85,7 @@ class RandomReLU(nn.Module):
         return self.projection.shape[1], self.weight.shape[0]
 
     def features(self, x: Tensor) -> Tensor:
-        """What the output is linear in, [..., num_features] for `x` [..., in], in the precision of `x`."""
+        """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
         return F.linear(x, self.projection.to(x.dtype)).relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,20 +94,19 @@ class RandomReLU(nn.Module):
 
 
 class RandomQuadratic(RandomReLU):
-    """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, clamp(R x, -4, 4)^2, sqrt(P)] / 2 of P random directions.
+    """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, clamp(R x, -4, 4)^2, sqrt(P)] / 2 for P random directions.
 
-    Quadratic features: no curve is learned, since a square has one coefficient. They are a KAN layer of one interval
+    Quadratic features: no curve is learned, because a square has one coefficient. They are a KAN layer of one interval
     and degree 2 over P projections R x, whose linear parts are folded: P curves a_p v^2 + b_p v + c_p have P linear
-    parts between them, of which D inputs make only D different ones. So a label costs P + D + 1 coefficients in place
-    of 3 P. The factors give the linear, the quadratic and the constant part
-    weight alike under a ridge penalty.
+    parts, of which only D differ for D inputs. A label therefore needs P + D + 1 coefficients in place of 3 P. The
+    factors give the linear, the quadratic and the constant part equal weight under a ridge penalty.
 
-    It is read as the KAN that it is: `kan_layers` is one layer of D lines and P parabolas over `curve_inputs`.
+    It can be inspected as a KAN: `kan_layers` is one layer of D lines and P parabolas over `curve_inputs`.
     """
 
     @classmethod
     def matching(cls, network: KAN | RandomReLU, *, seed: int = 0) -> RandomQuadratic:
-        """The network with as many coefficients as the single layer of `network`; ConfigError for more."""
+        """The network with as many coefficients as a one-layer `network`; ConfigError for more layers."""
         units = RandomReLU.matching(network, seed=seed)
         (num_inputs, num_outputs), num_coefficients = units.widths, units.weight.shape[1]
         return cls(num_inputs, max(1, num_coefficients - num_inputs - 1), num_outputs, seed=seed)
@@ -118,7 +117,7 @@ class RandomQuadratic(RandomReLU):
         return in_features + width + 1
 
     def features(self, x: Tensor) -> Tensor:
-        """What the output is linear in, [..., num_features] for `x` [..., in], in the precision of `x`."""
+        """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
         width, num_inputs = self.projection.shape
         squares = F.linear(x, self.projection.to(x.dtype)).clamp(-_CLAMP, _CLAMP).square()
         constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
@@ -136,13 +135,13 @@ class RandomQuadratic(RandomReLU):
         return [UnitCurves(coefficients_O2I, constant_O, (-_CLAMP, _CLAMP), _line_and_square)]
 
     def curve_inputs(self, x: Tensor) -> Tensor:
-        """What the curves are over, [..., in + width] for `x` [..., in]: the inputs, then their projections."""
+        """The inputs of the curves, [..., in + width]: the inputs `x` [..., in], then their projections."""
         return torch.cat([x, F.linear(x, self.projection.to(x.dtype))], -1)
 
     def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
-        """The shares [..., in + width] of the curves at `x` [..., in] as shares of the inputs, [..., in].
+        """The shares of the curves at `x` [..., in], [..., in + width], as shares of the inputs [..., in].
 
-        That of a parabola is split by what each input adds to the projection (DeepLIFT's rescale rule).
+        A parabola's share is split in proportion to each input's part of the projection (DeepLIFT's rescale rule).
         """
         of_inputs, of_projections = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
         v = F.linear(x, self.projection.to(x.dtype))
@@ -157,10 +156,10 @@ def _line_and_square(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UnitCurves:
-    """y_o = constant_o + sum_i sum_f coefficients_ofi functions_f(z_i), told as `KANLinear` tells its curves.
+    """y_o = constant_o + sum_i sum_f coefficients_ofi functions_f(z_i), with the interface of `KANLinear`'s curves.
 
-    `constant` [out] is what no curve brings. It is for reading, not for answering: the network computes the same from
-    fewer numbers.
+    `constant` [out] is the part outside the curves. This form is for inspection only: the network computes the same
+    from fewer numbers.
     """
 
     coefficients: Tensor
@@ -179,7 +178,7 @@ class UnitCurves:
         return self.coefficients.shape[0]
 
     def edge_features(self, z: Tensor) -> Tensor:
-        """What every edge is linear in, [..., functions, in] for `z` [..., in]."""
+        """The features that every edge is linear in, [..., functions, in] for `z` [..., in]."""
         return self.functions(z)
 
     def __call__(self, z: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ class Item:
     prompt: Prompt = NO_PROMPT
 
 
-PROBE = Item("probe", content.PROBE)  # a question that a model must answer before any client's is put to it
+PROBE = Item("probe", content.PROBE)  # a model must answer this question before it gets any client's
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one answer cost: seconds of the model's time, tokens read and written, currency."""
+    """The cost of one answer: seconds of the model's time, tokens read and written, currency."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -37,11 +37,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class LargeAnswer:
-    """One answer. `label` counts in the model's label list; it is None exactly when `error` gives the reason.
+    """One answer. `label` is an index into the model's label list; it is None exactly when `error` gives the reason.
 
-    `probabilities` float32 [C] sum to 1, or are None where the model gives only a label. `off_label` marks an answer
-    outside the label list, which is wrong, not missing; `reply` is what it said. `outage` marks a missing answer
-    because the model's server was unreachable, failing or too slow, which is no fault of this item.
+    `probabilities` float32 [C] sum to 1, or are None if the model gives only a label. `off_label` marks an answer
+    outside the label list, which is wrong, not missing; `reply` is its text. `outage` marks an answer that is missing
+    because the server is unreachable, failing or too slow, not because of the item.
     """
 
     label: int | None
@@ -53,12 +53,12 @@ class LargeAnswer:
     outage: bool = False
 
     def fault(self, num_answers: int) -> str | None:
-        """What makes no sense in an answer of a model that knows so many labels; an adapter may be anybody's."""
+        """The fault of an answer by a model with `num_answers` labels, or None; adapters may come from anybody."""
         if self.label is not None and not 0 <= self.label < num_answers:
             return "a label that is not on the list"
-        given = self.probabilities
-        if given is not None and not (
-            given.shape == (num_answers,) and np.isfinite(given).all() and (given >= 0).all()
+        probabilities = self.probabilities
+        if probabilities is not None and not (
+            probabilities.shape == (num_answers,) and np.isfinite(probabilities).all() and (probabilities >= 0).all()
         ):
             return "probabilities that are none"
         return None
@@ -68,12 +68,12 @@ class LargeModel(Protocol):
     """A pretrained large model, ready to answer."""
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """One answer per item, in their order. The failure of an item is an answer with `error`, not an exception."""
+        """One answer per item, in order. A failed item gives an answer with `error`, not an exception."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The questions that are not paid for yet: calls, tokens and currency expected, and the most that they may cost."""
+    """The questions that are not paid for yet: expected calls, tokens and currency, and their highest cost."""
 
     calls: int = 0
     tokens: float = 0.0
@@ -81,28 +81,28 @@ class Estimate:
     most: float = 0.0
 
     def __add__(self, other: Estimate) -> Estimate:
-        mine, others = (vars(each).values() for each in (self, other))
-        return Estimate(*(a + b for a, b in zip(mine, others, strict=True)))
+        values, other_values = (vars(estimate).values() for estimate in (self, other))
+        return Estimate(*(a + b for a, b in zip(values, other_values, strict=True)))
 
 
 @runtime_checkable
 class PaidModel(Protocol):
-    """A large model behind a server that may cost money; `ask_shards` says what, before and after."""
+    """A large model behind a server that may cost money; `ask_shards` reports the cost before and after."""
 
     def probe(self) -> LargeAnswer:
-        """The server's answer to a question of no row, never a cached one. Raises what `answer` raises."""
+        """The server's answer to a question that belongs to no row, never cached. Raises what `answer` raises."""
 
     def estimate(self, items: Sequence[Item]) -> Estimate:
-        """What the answers to `items` will take that are not paid for yet; nothing is asked."""
+        """Expected cost of the answers to `items` that are not paid yet; asks nothing."""
 
     def ask_ahead(self, items: Iterable[Sequence[Item]]) -> None:
-        """Pay for answers that are cheaper when they may come late, before the items are asked one by one."""
+        """Pay for answers that are cheaper if they may come late, before the items are asked one by one."""
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency paid so far, over all runs on the same store."""
 
     def close(self) -> None:
-        """Ask nothing more; whoever waits for an answer gets CancelledError."""
+        """Ask nothing more; waiting callers get CancelledError."""
 
 
 @runtime_checkable
@@ -110,4 +110,4 @@ class AsksEach(Protocol):
     """A large model that answers items independently, such as a remote one: a batch waits for its slowest item."""
 
     def ask(self, item: Item) -> Future[LargeAnswer]:
-        """The answer to one item; cancelled before it is asked, it is not asked."""
+        """The answer to one item; if it is cancelled before it is sent, it is not asked."""

@@ -1,8 +1,8 @@
-"""A multinomial logistic head on frozen features, with its strength and its out-of-fold outputs by cross-validation.
+"""A multinomial logistic head on frozen features; cross-validation gives its strength and out-of-fold outputs.
 
-A head may grow by classes: what was fitted stays, so that the odds among its classes are what they were.
+Classes can be added to a head: fitted classes stay, and the odds among them do not change.
 
-Shapes: N rows, D features, C classes, A classes that are added.
+Shapes: N rows, D features, C classes, A added classes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from kcm.errors import ArtefactError, DataError
 from kcm.tasks.hashing import draw
 
 C_GRID = (1.0, 10.0, 100.0)
-"""Inverse strengths of the L2 penalty that are tried; features are unit vectors."""
+"""Inverse strengths of the L2 penalty to try; features are unit vectors."""
 
-_ABSENT = -1e4  # logit of a class without train rows: probability 0, and still finite
+_ABSENT = -1e4  # logit of a class without train rows: probability 0, but finite
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LinearHead:
         return probabilities_NC.astype(np.float32)
 
     def first(self, num_classes: int) -> LinearHead:
-        """The head of the first classes: of a grown one, what it was."""
+        """The head of the first classes: the head before later classes were added."""
         return LinearHead(self.weight_CD[:num_classes], self.bias_C[:num_classes])
 
     def save(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class LinearHead:
 
     @classmethod
     def load(cls, path: Path) -> LinearHead:
-        """Read what `save` wrote. Raises ArtefactError when it is missing or damaged."""
+        """Read a saved head. Raises ArtefactError if it is missing or damaged."""
         try:
             tensors = load_file(path)
             return cls(tensors["weight"], tensors["bias"])
@@ -62,7 +62,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class HeadFit:
-    """A head fitted on all train rows, the chosen strength, and out-of-fold outputs for every train row.
+    """A head fitted on all train rows, its strength, and out-of-fold outputs for every train row.
 
     Distillation must use `out_of_fold_NC` (float32): on its own train rows the head is overconfident.
     """
@@ -83,11 +83,11 @@ def fit_head(
     grid: Sequence[float] = C_GRID,
     known: LinearHead | None = None,
 ) -> HeadFit:
-    """Fit a head on train rows; the strength with the least out-of-fold log loss wins.
+    """Fit a head on train rows; the strength with the lowest out-of-fold log loss wins.
 
-    `groups_N` names what must not be torn between folds; give row ids where rows stand alone. The out-of-fold outputs
-    are those of the winner. A head that is `known` stays, and classes beyond its own are fitted beside it. Raises
-    DataError when there are fewer than two classes or groups, or features are not finite.
+    `groups_N` names the units that folds must not split; pass row ids if rows stand alone. The out-of-fold outputs come
+    from the winner. A `known` head stays as it is, and only further classes are fitted. Raises DataError for fewer than
+    two classes or groups, or for features that are not finite.
     """
     path = _path if known is None else partial(_grown_path, known)
     _check(features_ND, labels_N, groups_N)
@@ -113,7 +113,7 @@ def _check(features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str
 def _path(
     features_ND: np.ndarray, labels_N: np.ndarray, num_classes: int, strengths: Sequence[float]
 ) -> Iterator[tuple[float, LinearHead]]:
-    """Heads from the strongest penalty to the weakest, each started from the one before."""
+    """Heads from the strongest penalty to the weakest; each fit starts from the previous one."""
     present = np.unique(labels_N)
     if len(present) == 1:
         yield from ((c, _constant(present[0], num_classes, features_ND.shape[1])) for c in strengths)
@@ -124,9 +124,9 @@ def _path(
     for c in strengths:
         model.set_params(C=c).fit(features_ND, labels_N)
         weight, bias = model.coef_, model.intercept_
-        if len(present) == 2:  # of which scikit-learn gives a single row
+        if len(present) == 2:  # scikit-learn returns a single row for two classes
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        yield c, _scattered(weight, bias, present, num_classes)
+        yield c, _scatter(weight, bias, present, num_classes)
 
 
 def _grown_path(
@@ -134,36 +134,36 @@ def _grown_path(
 ) -> Iterator[tuple[float, LinearHead]]:
     """Heads from the strongest penalty to the weakest, whose added classes compete with the sum of the known ones."""
     num_known = len(known.bias_C)
-    added = np.unique(labels_N[labels_N >= num_known])
+    new_labels = np.unique(labels_N[labels_N >= num_known])
     known_N1 = logsumexp(known.logits(features_ND).astype(np.float64), axis=1, keepdims=True)
-    # The first output stands for all known classes: among these a row's label is decided already.
-    is_output_NA = np.column_stack([labels_N < num_known, labels_N[:, None] == added])
+    # The first output stands for all known classes together: the known head decides among them.
+    is_output_NA = np.column_stack([labels_N < num_known, labels_N[:, None] == new_labels])
     inputs_ND = np.column_stack([features_ND, np.ones(len(features_ND))]).astype(np.float64)
     is_penalised_D = np.arange(inputs_ND.shape[1]) < features_ND.shape[1]
-    weight_AD = np.zeros((len(added), inputs_ND.shape[1]))
+    weight_AD = np.zeros((len(new_labels), inputs_ND.shape[1]))
     for c in strengths:
 
         def loss(flat: np.ndarray, c: float = c) -> tuple[float, np.ndarray]:
             """scikit-learn's loss of `flat`, the weights [A, D] in a row, and its gradient."""
-            weight_AD = flat.reshape(len(added), -1)
+            weight_AD = flat.reshape(len(new_labels), -1)
             log_NA = log_softmax(np.column_stack([known_N1, inputs_ND @ weight_AD.T]), axis=1)
             penalised_AD = weight_AD * is_penalised_D
             slope_AD = c * (np.exp(log_NA) - is_output_NA)[:, 1:].T @ inputs_ND + penalised_AD
             return (penalised_AD**2).sum() / 2 - c * log_NA[is_output_NA].sum(), slope_AD.ravel()
 
-        if len(added):
+        if len(new_labels):
             weight_AD = minimize(loss, weight_AD.ravel(), jac=True, method="L-BFGS-B").x.reshape(weight_AD.shape)
-        head = _scattered(weight_AD[:, :-1], weight_AD[:, -1], added, num_classes)
+        head = _scatter(weight_AD[:, :-1], weight_AD[:, -1], new_labels, num_classes)
         head.weight_CD[:num_known], head.bias_C[:num_known] = known.weight_CD, known.bias_C
         yield c, head
 
 
 def _constant(label: int, num_classes: int, dim: int) -> LinearHead:
-    return _scattered(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
+    return _scatter(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
 
 
-def _scattered(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
-    """A head of the classes that are present, at their places among all; the others have probability 0."""
+def _scatter(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
+    """A head with the present classes at their positions; all other classes have probability 0."""
     weight_CD = np.zeros((num_classes, weight.shape[1]), dtype=np.float32)
     bias_C = np.full(num_classes, _ABSENT, dtype=np.float32)
     weight_CD[present], bias_C[present] = weight, bias
@@ -176,13 +176,13 @@ def _log_loss(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> float:
 
 
 def assign_folds(labels_N: np.ndarray, groups_N: Sequence[str], num_folds: int, seed: int) -> np.ndarray:
-    """The fold of every row, int [N]: groups are dealt out in turn, ordered by their smallest label and then by draw.
+    """The fold of every row, int [N]: groups are dealt out in turn, ordered by their smallest label, then at random.
 
-    There are at most as many folds as groups.
+    There are never more folds than groups.
     """
     smallest: dict[str, int] = {}
     for label, group in zip(labels_N.tolist(), groups_N, strict=True):
         smallest[group] = min(label, smallest.get(group, label))
-    ordered = sorted(smallest, key=lambda group: (smallest[group], draw(seed, "fold", group)))
-    folds = {group: position % num_folds for position, group in enumerate(ordered)}
+    groups = sorted(smallest, key=lambda group: (smallest[group], draw(seed, "fold", group)))
+    folds = {group: position % num_folds for position, group in enumerate(groups)}
     return np.array([folds[group] for group in groups_N])

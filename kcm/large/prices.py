@@ -1,4 +1,4 @@
-"""Prices of large models by name: the list of the package, and a file in which users correct and extend it."""
+"""Prices of large models by name: the packaged list, and a file in which users correct and extend it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from kcm.errors import ConfigError
 from kcm.user_folder import user_folder
 
 Prices: TypeAlias = Mapping[str, tuple[float, float]]
-"""Dollars per million tokens read and written, by the name of the model."""
+"""Dollars per million tokens read and written, by model name."""
 
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|latest)$")
 
 
 def prices_file() -> Path:
-    """The user's own list, `prices.yaml` in the user's folder; its prices win. Lines as `gpt-4o: [2.50, 10.00]`."""
+    """The user's own list, `prices.yaml` in the user's folder; its prices win. A line: `gpt-4o: [2.50, 10.00]`."""
     return user_folder() / "prices.yaml"
 
 
 def listed_prices() -> Prices:
-    """All prices that are known. Raises ConfigError for a file of the user's that is no such list."""
-    prices = _parsed(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"), "prices.yaml")
+    """All known prices. Raises ConfigError if the user's file is not a list of prices."""
+    prices = _parse(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"), "prices.yaml")
     path = prices_file()
-    return prices | _parsed(path.read_text("utf-8"), str(path)) if path.is_file() else prices
+    return prices | _parse(path.read_text("utf-8"), str(path)) if path.is_file() else prices
 
 
 def price_of(model: str, prices: Prices) -> tuple[float, float] | None:
@@ -38,10 +38,13 @@ def price_of(model: str, prices: Prices) -> tuple[float, float] | None:
     return next((prices[name] for name in names if name in prices), None)
 
 
-def _parsed(text: str, where: str) -> dict[str, tuple[float, float]]:
+def _parse(text: str, where: str) -> dict[str, tuple[float, float]]:
     try:
         content: Any = yaml.safe_load(text) or {}
-        return {str(name): (float(read), float(written)) for name, (read, written) in content.items()}
+        return {
+            str(name): (float(input_price), float(output_price))
+            for name, (input_price, output_price) in content.items()
+        }
     except (yaml.YAMLError, AttributeError, TypeError, ValueError):
         hint = "Write a line per model, dollars per million tokens read and written, as gpt-4o: [2.50, 10.00]"
         raise ConfigError("not a list of prices", where=where, hint=hint) from None

@@ -1,4 +1,4 @@
-"""Prompts of the large model: what the small model adds to a question or removes from it, and the question itself.
+"""Prompts of the large model: the question, and what the small model adds to it or removes from it.
 
 KCM (arXiv 2510.20278) and Data Shunt+ (arXiv 2406.15471) describe the three modes; the choice of candidates in the hard
 mode is defined here. An item's text is untrusted: it is sanitized, so that it cannot close a mark or open a chat turn.
@@ -24,7 +24,7 @@ PromptMode = Literal["none", "soft", "hard"]
 
 OPENING, CLOSING = "<<<", ">>>"  # marks around the text of an item
 
-# Joiners of Persian, of Indic scripts and of emoji are invisible like the rest of their category, but carry meaning.
+# Joiners of Persian, Indic scripts and emoji are invisible like the rest of their category, but carry meaning.
 _JOINERS = frozenset("\u200c\u200d")
 _INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
 
@@ -38,8 +38,8 @@ _BRACKETED = re.compile(r"\[(?=/?[A-Z_]{2,}\])")  # [INST], [/INST], [TOOL_CALLS
 class Prompt:
     """The small side's part of a question.
 
-    `suggestions` (soft) are labels with the small model's probabilities, the likeliest first; `candidates` (hard) are
-    the labels left to choose from, all of them when empty. Labels count in the label list.
+    `suggestions` (soft) are labels with the small model's probabilities, likeliest first. `candidates` (hard) are the
+    labels left to choose from; empty means all labels. Labels are indices into the label list.
     """
 
     mode: PromptMode = "none"
@@ -47,7 +47,7 @@ class Prompt:
     candidates: tuple[int, ...] = field(default=())
 
     def allowed(self, num_labels: int) -> tuple[int, ...]:
-        """Labels that an answer may give: the candidates among `num_labels`, or all where fewer than two are left."""
+        """Labels that an answer may give: the candidates among `num_labels`, or all if fewer than two are left."""
         candidates = tuple(label for label in self.candidates if label < num_labels)
         return candidates if self.mode == "hard" and len(candidates) >= 2 else tuple(range(num_labels))
 
@@ -58,9 +58,9 @@ NO_PROMPT = Prompt()
 def hard_candidates(
     labels: np.ndarray, kept_and_right: np.ndarray, num_labels: int, reliability: float
 ) -> tuple[int, ...]:
-    """The classes for which the large model is still asked, from the validate split.
+    """The classes for which the large model is still asked, chosen on validate rows.
 
-    A class c leaves the list when the small side answers it reliably: P(kept and right | c) >= `reliability`. A class
+    A class c leaves the list if the small side answers it reliably: P(kept and right | c) >= `reliability`. A class
     without a validate row stays. `labels` int [N], `kept_and_right` bool [N].
     """
     counts = np.bincount(labels, minlength=num_labels)
@@ -72,23 +72,23 @@ def hard_candidates(
 class PromptsConfig(Config):
     """The prompts of the small side."""
 
-    top_k: int = Field(default=1, ge=1, description="Labels that a soft prompt suggests, the likeliest first.")
+    top_k: int = Field(default=1, ge=1, description="Labels that a soft prompt suggests, likeliest first.")
     reliability: float = Field(
         default=0.95,
         gt=0,
         le=1,
-        description="Share of a class's validate rows kept and right, from which on a hard prompt leaves it out.",
+        description="A hard prompt omits a class if at least this share of its validate rows is kept and right.",
     )
 
 
 class Prompts(Config):
-    """The prompts of a deployed cascade: frozen on validate, the same for every input."""
+    """The prompts of a deployed cascade: frozen on validate rows, the same for every input."""
 
     top_k: int = Field(default=1, ge=1)
     candidates: tuple[int, ...] = ()
 
     def write(self, mode: PromptMode, small_C: np.ndarray) -> Prompt:
-        """The prompt of one item, from the small model's probabilities [C] for it."""
+        """The prompt of one item, from the small model's probabilities [C]."""
         if mode == "none":
             return NO_PROMPT
         if mode == "hard":
@@ -101,7 +101,7 @@ class Prompts(Config):
 class Question:
     """A question to a generative model in two separate parts: the instructions, and the item's text.
 
-    `instructions` hold names of the label list and formatted numbers, and nothing of the item; `text` is sanitized.
+    `instructions` hold label names and formatted numbers, nothing of the item; `text` is sanitized.
     """
 
     instructions: str
@@ -109,7 +109,7 @@ class Question:
 
     @property
     def data(self) -> str:
-        """The text between its marks, which it cannot contain."""
+        """The text between its marks; sanitizing keeps the text free of marks."""
         return f"{OPENING}\n{self.text}\n{CLOSING}"
 
     def __str__(self) -> str:
@@ -119,7 +119,7 @@ class Question:
 class ExampleConfig(Config):
     """A text with its right label."""
 
-    text: str = Field(description="A text like those of the rows.")
+    text: str = Field(description="A text similar to the rows.")
     label: str = Field(description="Its label.")
 
 
@@ -128,7 +128,7 @@ class TaskPromptConfig(Config):
 
     instructions: str | None = Field(
         default=None,
-        description="What the model is told before the text, with {labels} where the labels go; null: our own words.",
+        description="Instructions before the text, with {labels} in the place of the labels; null: the built-in text.",
     )
     descriptions: dict[str, str] = Field(default_factory=dict, description="What a label means, by label.")
     examples: tuple[ExampleConfig, ...] = Field(
@@ -139,11 +139,11 @@ class TaskPromptConfig(Config):
     @classmethod
     def _with_labels(cls, value: str | None) -> str | None:
         if value is not None and value.count(LABELS) != 1:
-            raise ValueError(f"must hold {LABELS} once, where the label list goes")
+            raise ValueError(f"must hold {LABELS} exactly once, in the place of the label list")
         return value
 
     def check(self, label_names: Sequence[str]) -> None:
-        """Raise ConfigError where a description or an example is of no label."""
+        """Raise ConfigError if a description or an example has an unknown label."""
         for label in (*self.descriptions, *(example.label for example in self.examples)):
             if label not in label_names:
                 raise ConfigError(
@@ -163,11 +163,11 @@ class TaskPromptConfig(Config):
         )
         if self.instructions is None:
             return f"Classify the text between {OPENING} and {CLOSING}. {_IS_DATA} {_ANSWER}: {choices}.{examples}"
-        told = self.instructions.replace(LABELS, choices)
-        return f"{told}\nThe text is between {OPENING} and {CLOSING}. {_IS_DATA}{examples}"
+        instructions = self.instructions.replace(LABELS, choices)
+        return f"{instructions}\nThe text is between {OPENING} and {CLOSING}. {_IS_DATA}{examples}"
 
 
-LABELS = "{labels}"  # in instructions
+LABELS = "{labels}"  # placeholder in instructions
 NAMING = (
     f"The lines of the text are what users of a service wrote, and they are alike. Its labels: {LABELS}."
     " Answer with the label that fits all lines, or, where none does, with a short new label in their style, alone."
@@ -185,7 +185,7 @@ def question(
     max_chars: int = 4000,
     task: TaskPromptConfig = DEFAULT_TASK_PROMPT,
 ) -> Question:
-    """The question about `text`, which is cut at `max_chars` characters, as `prompt` modifies it."""
+    """The question about `text`, cut at `max_chars` characters and modified by `prompt`."""
     hints = "".join(
         f"\nA smaller model suggests {label_names[label]} with probability {probability:.2f}."
         for label, probability in (prompt.suggestions if prompt.mode == "soft" else ())
@@ -197,8 +197,8 @@ def question(
 def sanitized(text: str, max_chars: int) -> str:
     """The first `max_chars` characters of `text`, without control and invisible characters, and with tags broken up.
 
-    A space is put behind every `<`, between every two `>`, and into the bracketed words that some models read as turns:
-    neither the marks around the text nor a chat template's tokens can be spelled any more, whatever the model.
+    A space is inserted after every `<`, between every two `>`, and into the bracketed words that some models read as
+    turns. The text then cannot contain the marks around it nor a chat template's tokens, whatever the model.
     """
     visible = "".join(map(_visible, text[:max_chars]))
     return _BRACKETED.sub("[ ", _CLOSES.sub("> ", _OPENS.sub("< ", visible)))
@@ -223,11 +223,11 @@ class PromptMessage:
 
 @dataclass(frozen=True)
 class PromptView:
-    """A question to the large model, in a form for people.
+    """A question to the large model, as shown to people.
 
     `suggestions` are the labels of a soft prompt, with the small model's probabilities; `candidates` the labels of a
-    hard one. `messages` are those of a generative model, before the chat template and truncation; for a dual encoder
-    they are the label prompts. A classifier has none: it reads the input alone.
+    hard prompt. For a generative model, `messages` are the messages before chat template and truncation; for a dual
+    encoder, the label prompts. A classifier has no messages: it reads the input alone.
     """
 
     mode: PromptMode
@@ -236,11 +236,11 @@ class PromptView:
     messages: tuple[PromptMessage, ...]
 
 
-KEY = "label"  # of the object that a structured answer is
+KEY = "label"  # key of the object in a structured answer
 
 
 def answer_schema(label_names: Sequence[str]) -> dict[str, object]:
-    """The `response_format` of an answer that can be nothing but one of the labels."""
+    """The `response_format` that allows only one of the labels as the answer."""
     schema = {
         "type": "object",
         "properties": {KEY: {"type": "string", "enum": list(label_names)}},
@@ -251,7 +251,7 @@ def answer_schema(label_names: Sequence[str]) -> dict[str, object]:
 
 
 def reply_label(content: str) -> str:
-    """The text of the label: the field of a structured answer, else the whole reply."""
+    """The text of the label: the field of a structured answer, or the whole reply."""
     stripped = content.strip()
     try:
         value = from_json(stripped)
@@ -262,7 +262,7 @@ def reply_label(content: str) -> str:
 
 
 def matching_label(text: str, label_names: Sequence[str]) -> int | None:
-    """The label that equals `text`, ignoring case where that leaves one; None for anything else."""
+    """The label that equals `text`, or equals it without case if only one label does; None for anything else."""
     if text in label_names:
         return label_names.index(text)
     alike = [number for number, name in enumerate(label_names) if name.casefold() == text.casefold()]
@@ -270,15 +270,15 @@ def matching_label(text: str, label_names: Sequence[str]) -> int | None:
 
 
 def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text: str) -> float | None:
-    """Probability of the tokens that spell `text` within `content`; None where they do not spell it.
+    """Probability of the tokens that spell `text` within `content`; None if they do not spell it.
 
-    llama.cpp drops the marks of a code block from `content` and keeps them among the tokens: these may be more.
+    llama.cpp drops the marks of a code block from `content` but keeps them in the tokens, so there may be more tokens.
     """
-    written = "".join(token for token, _ in logprobs)
-    begin, within = written.find(content), content.rfind(text)
-    if min(begin, within) < 0 or not text:
+    output_text = "".join(token for token, _ in logprobs)
+    begin, offset = output_text.find(content), content.rfind(text)
+    if min(begin, offset) < 0 or not text:
         return None
-    start = begin + within
+    start = begin + offset
     total, position = 0.0, 0
     for token, logprob in logprobs:
         begins, position = position, position + len(token)
@@ -288,9 +288,9 @@ def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text:
 
 
 def label_distribution(label: int, probability: float, allowed: Sequence[int], num_labels: int) -> np.ndarray:
-    """Probabilities, float32 [C]: `probability` for `label`, the rest evenly over the other labels allowed.
+    """Probabilities, float32 [C]: `probability` for `label`, the rest evenly over the other allowed labels.
 
-    The label never gets less than an even share: the model preferred it.
+    The label never gets less than an even share, because the model preferred it.
     """
     probabilities_C = np.zeros(num_labels, dtype=np.float32)
     top = max(probability, 1 / len(allowed))

@@ -1,7 +1,7 @@
-"""One chat completion by the `openai` client: deadline, size limit, retries, parameters that a server does not know.
+"""One chat completion by the `openai` client, with a deadline, a size limit, retries and dropped unknown parameters.
 
-The client makes single attempts, because the budget is booked for each one. What it does not have is added here: a
-deadline for the whole reply (its time-outs begin anew with every byte), and a limit of bytes.
+The client makes single attempts, because the budget is booked for each attempt. This module adds what the client lacks:
+a deadline for the whole reply (the client's time-outs restart with every byte), and a limit of bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from openai import (
     UnprocessableEntityError,
 )
 from opentelemetry.trace import SpanKind
-from pydantic_core import from_json  # limits how deep a text nests
+from pydantic_core import from_json  # limits the nesting depth of a text
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -44,13 +44,13 @@ from tenacity import (
 )
 
 from kcm.errors import ConfigError
-from kcm.spans import span, trace_headers
+from kcm.tracing import span, trace_headers
 
-MAX_BYTES = 2**20  # of a reply; a label takes a few hundred
-MANY_FAILURES = 3  # attempts in a row without a reply, from which on a server counts as gone
+MAX_BYTES = 2**20  # largest reply; a label takes a few hundred
+MANY_FAILURES = 3  # consecutive attempts without a reply after which a server counts as gone
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
 
-# Parameters that a server may not know, and the words with which it says so.
+# Parameters that a server may not know, and the words in which it says so.
 _DISPENSABLE = {
     "response_format": ("response_format", "json_schema", "structured output"),
     "logprobs": ("logprobs",),
@@ -65,7 +65,7 @@ class UpstreamError(Exception):
     """Why a question has no usable reply.
 
     `may_be_charged`: the request was sent and not refused. `outage`: the server is unreachable, failing or too slow,
-    which is no fault of the question. `retry_after_s`: the pause before a retry; None where a retry does not help.
+    which is not the question's fault. `retry_after_s`: the pause before a retry; None if a retry does not help.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class UpstreamError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """The content, its tokens with log-probabilities where the server gives them, and token counts.
+    """The content, its tokens with log-probabilities if the server gives them, and token counts.
 
-    `num_read` and `num_written` are None where the server does not count; `seconds` are those of the attempt.
+    `num_read` and `num_written` are None if the server does not count. `seconds` is the time of the attempt.
     """
 
     content: str
@@ -92,7 +92,7 @@ class Reply:
 class Upstream:
     """A server of chat completions; threads may share an instance.
 
-    A reply may take `timeout_s`, all attempts at a question and the pauses between them `limit_s`.
+    A reply may take `timeout_s`; all attempts at a question and the pauses between them may take `limit_s`.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Upstream:
         self._url, self._key, self._timeout_s = base_url, key, timeout_s
         self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
-        self._unknown: frozenset[str] = frozenset()
+        self._unknown_fields: frozenset[str] = frozenset()
         self.closing = threading.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         http_client: Any = httpx.AsyncClient(event_hooks={"response": [_limit_body]}, limits=limits)
@@ -128,7 +128,7 @@ class Upstream:
         weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.close(), _event_loop()))
 
     def ask(self, body: Mapping[str, Any], paying: Callable[[Callable[[], Reply]], Reply]) -> Reply:
-        """The reply to `body`; every attempt is made by `paying`, which may stop it by an exception of its own.
+        """The reply to `body`. Every attempt runs inside `paying`, which may stop it with an exception of its own.
 
         Raises UpstreamError after the last attempt, ConfigError when the server does not accept the key or the model.
         """
@@ -154,15 +154,15 @@ class Upstream:
         return retrying(paying, attempt)
 
     def blocking_client(self) -> tuple[OpenAI, dict[str, Any]]:
-        """A client for other interfaces of the server, and the headers that its calls take."""
+        """A client for other interfaces of the server, and the headers of its calls."""
         return OpenAI(api_key=self._key or "none", base_url=self._url, max_retries=self._max_retries), self._headers
 
     def accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """`body` without parameters that the server is known not to take."""
-        return _without(body, self._unknown)
+        """`body` without the parameters that the server is known to reject."""
+        return _without_fields(body, self._unknown_fields)
 
     def close(self) -> None:
-        """Make no further attempts; one under way ends by itself."""
+        """Make no further attempts; an attempt under way finishes."""
         self.closing.set()
 
     def _pause(self, state: RetryCallState) -> float:
@@ -170,9 +170,9 @@ class Upstream:
         return max(self._backoff(state), getattr(error, "retry_after_s", 0.0))
 
     async def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
-        """One reply, asked for once more for each parameter that turns out to be unknown."""
+        """One reply; repeats the request without each parameter that turns out to be unknown."""
         while True:
-            unknown, started = self._unknown, time.perf_counter()
+            unknown_fields, started = self._unknown_fields, time.perf_counter()
             timeout_s = min(self._timeout_s, deadline - time.monotonic())
             connecting = httpx.Timeout(
                 None, connect=timeout_s / 2
@@ -181,11 +181,11 @@ class Upstream:
                 names = {"gen_ai.operation.name": "chat", "gen_ai.request.model": body["model"]}
                 with span(f"chat {body['model']}", SpanKind.CLIENT, **names):
                     async with asyncio.timeout(timeout_s):
-                        # All in `extra_body`: the client would refuse parameters of a compatible server by their name.
+                        # Everything is in `extra_body`: the client refuses parameters that OpenAI does not know.
                         response = await self._create(
                             model=body["model"],
                             messages=body["messages"],
-                            extra_body=_without(body, unknown),
+                            extra_body=_without_fields(body, unknown_fields),
                             extra_headers=self._headers | trace_headers(),
                             timeout=connecting,
                         )
@@ -196,18 +196,20 @@ class Upstream:
                 reason = f"no whole reply within {timeout_s:.3g} s"
                 raise UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0) from None
             except APIConnectionError as error:
-                sent = not isinstance(error.__cause__, _NO_CONNECTION)
-                reason = "the connection broke" if sent else "the server cannot be reached"
+                was_sent = not isinstance(error.__cause__, _NO_CONNECTION)
+                reason = "the connection broke" if was_sent else "the server cannot be reached"
                 reason = f"{reason}: {type(error.__cause__).__name__}"
-                raise UpstreamError(reason, may_be_charged=sent, outage=True, retry_after_s=0.0) from None
+                raise UpstreamError(reason, may_be_charged=was_sent, outage=True, retry_after_s=0.0) from None
             except APIStatusError as error:
-                named = _named(error, body) if isinstance(error, BadRequestError | UnprocessableEntityError) else set()
-                if not named - unknown:
-                    raise self._refused(error) from None
-                self._unknown = self._unknown | named
+                rejected = (
+                    _rejected(error, body) if isinstance(error, BadRequestError | UnprocessableEntityError) else set()
+                )
+                if not rejected - unknown_fields:
+                    raise self._error_of(error) from None
+                self._unknown_fields = self._unknown_fields | rejected
 
-    def _refused(self, error: APIStatusError) -> Exception:
-        """What a status other than 200 means: the server's message on one line, without the key, which some repeat."""
+    def _error_of(self, error: APIStatusError) -> Exception:
+        """The error for a status other than 200: the server's message on one line, without the key."""
         message = " ".join(_message(error).split()).replace(self._key or "\0", "***")[:300]
         reason = f"status {error.status_code}: {message}".removesuffix(": ")
         if isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError):
@@ -224,7 +226,7 @@ class Upstream:
 
 
 class _Watch:
-    """Says when a server stops answering, and when it answers again."""
+    """Reports when a server stops answering, and when it answers again."""
 
     def __init__(self, url: str, warn: Callable[[str], None]) -> None:
         self._url, self._warn, self._lock = url, warn, threading.Lock()
@@ -244,8 +246,8 @@ class _Watch:
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """The loop of all servers: only a coroutine can be stopped wherever it waits. Its thread ends with the process."""
-    with _STARTING:  # threads that ask their first question at once would start a loop each
+    """The loop for all servers: only a coroutine can be stopped while it waits. Its thread ends with the process."""
+    with _STARTING:  # otherwise threads that start together would start a loop each
         return _started_loop()
 
 
@@ -275,7 +277,7 @@ class _LimitedStream(httpx.AsyncByteStream):
 
 
 async def _limit_body(response: httpx.Response) -> None:
-    """Limit what is read of a response. None is asked for compressed: it could grow without limit in memory."""
+    """Limit the size of a response. Requests ask for no compression: a compressed reply could exhaust the memory."""
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         reason = f"the reply is compressed ({encoding[:20]!r}), which was not asked for"
@@ -284,24 +286,24 @@ async def _limit_body(response: httpx.Response) -> None:
         response.stream = _LimitedStream(response.stream)
 
 
-def _without(body: Mapping[str, Any], unknown: frozenset[str]) -> dict[str, Any]:
-    rest = {name: value for name, value in body.items() if name not in unknown}
-    return rest | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown and old in body}
+def _without_fields(body: Mapping[str, Any], unknown_fields: frozenset[str]) -> dict[str, Any]:
+    known_fields = {name: value for name, value in body.items() if name not in unknown_fields}
+    return known_fields | {new: body[old] for old, new in _SUCCESSORS.items() if old in unknown_fields and old in body}
 
 
-def _named(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:
-    """The dispensable parameters of `body` that a refusal speaks of."""
+def _rejected(error: APIStatusError, body: Mapping[str, Any]) -> set[str]:
+    """The dispensable parameters of `body` that a refusal mentions."""
     message = _message(error).lower()
     return {name for name, words in _DISPENSABLE.items() if name in body and any(word in message for word in words)}
 
 
 def _message(error: APIStatusError) -> str:
-    """What a refusal says: OpenAI's `error`, or FastAPI's `detail`; else all of it."""
+    """The text of a refusal: OpenAI's `error`, FastAPI's `detail`, or all of it."""
     try:
         match error.body:
             case str(message) | {"message": message} | {"detail": str(message)}:
                 return str(message)
-            case {"detail": [*faults]}:  # each repeats what it is about, which may be the text of an item
+            case {"detail": [*faults]}:  # each repeats its subject, which may be the text of an item
                 return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
     except (KeyError, TypeError):
         pass
@@ -309,7 +311,7 @@ def _message(error: APIStatusError) -> str:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; 0 without one."""
+    """Seconds in a Retry-After header, given as a number or as a date; 0 without one."""
     try:
         return max(0.0, float(value))
     except ValueError:
@@ -321,7 +323,7 @@ def _retry_after(value: str) -> float:
 
 
 def parsed(text: bytes, seconds: float) -> Reply:
-    """The reply, read leniently: compatible servers leave fields out."""
+    """The reply, parsed leniently: compatible servers omit fields."""
     try:
         body = from_json(text)
         choice = body["choices"][0]
@@ -340,5 +342,5 @@ def parsed(text: bytes, seconds: float) -> Reply:
 
 
 def _count(value: Any) -> int | None:
-    """A number of tokens; None for anything else, and for a number that no model writes."""
+    """A number of tokens; None for anything else, and for implausible numbers."""
     return value if isinstance(value, int) and 0 <= value <= 1_000_000_000 else None

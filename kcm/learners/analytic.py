@@ -1,8 +1,8 @@
-"""Analytic learning: networks that are linear in their coefficients, solved for all rows so far without keeping any.
+"""Analytic learning: networks linear in their coefficients, solved for all rows so far without storing any row.
 
-A KAN of one layer on frozen features with a fixed grid is linear in its coefficients. The normal equations of the
-rows of task after task add up, so the ridge regression after task i is the one on tasks 1 to i together: forgetting
-nothing is a theorem (ACIL, arXiv 2205.14922; RanPAC, arXiv 2307.02251). Neither order nor chunks nor ranks matter.
+A KAN of one layer on frozen features with a fixed grid is linear in its coefficients. The normal equations of all tasks
+add up, so the ridge regression after task i is the ridge regression on tasks 1 to i together. That nothing is forgotten
+is a theorem (ACIL, arXiv 2205.14922; RanPAC, arXiv 2307.02251). Order, chunks and ranks do not matter.
 """
 
 from __future__ import annotations
@@ -28,24 +28,27 @@ from kcm.learners.base import Batch, LearnedTask, Learner, LearnerConfig, joined
 from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
-TARGET = 10.0  # at a row's label: softmax is then a sensible probability before any temperature is fitted
+TARGET = 10.0  # at a row's label: softmax is then a sensible probability even before a temperature is fitted
 MAX_INPUTS = 30_000  # 20 GiB
-MAX_RESIDUALS = 2_000  # labels up to which the metric of the residuals is kept: 32 MB
+MAX_RESIDUALS = 2_000  # largest number of labels for which the metric of the residuals is stored: 32 MB
 _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 
 
 class AnalyticConfig(LearnerConfig):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
-    Of the `distill` section it uses `large_weight` and `large_confidence`; of `train` only `window`. A row without a
-    label is learned by the large model's answer, where that is surer than `large_confidence`; such rows count for the
-    weight, 0 among them, that answers most labelled rows rightly when they are left out. With mixing, one interval of
-    degree 1 is best: `network: {hidden: [], mixing: 2304, grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`;
-    more projections are worth more than more splines.
-    Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network, and a task takes
-    some 4 P^3 operations. `network: {hidden: [], basis: pspline, mixing: 512, grid_size: 4, spline_order: 2}` learns
-    penalised curves over mixtures of the first task's rows: P = 4 mixing + I + 1, equal to joint training given the
-    first task. `basis: quadratic` has P = mixing + I + 1, `basis: relu`, RanPAC's own, P = mixing.
+    It uses `large_weight` and `large_confidence` of the section `distill`, and only `window` of `train`. A row without
+    a label is trained on the large model's answer, if the answer is surer than `large_confidence`. The weight of such
+    rows, possibly 0, is the one with which most labelled rows are right when they are left out.
+
+    With mixing, one interval of degree 1 is best, and more projections are worth more than more splines:
+    `network: {hidden: [], mixing: 2304, grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`.
+    Memory is about 24 P^2 bytes with P = I (grid_size + spline_order) + 1 for I inputs of the network; a task takes
+    about 4 P^3 operations.
+
+    `network: {hidden: [], basis: pspline, mixing: 512, grid_size: 4, spline_order: 2}` learns penalised curves over
+    mixtures of the first task's rows. It has P = 4 mixing + I + 1 and equals joint training given the first task.
+    `basis: quadratic` has P = mixing + I + 1; `basis: relu`, RanPAC's own, has P = mixing.
     """
 
     gives_left_out: ClassVar[bool] = True
@@ -53,7 +56,7 @@ class AnalyticConfig(LearnerConfig):
     strength: float | None = Field(
         None,
         ge=MIN_STRENGTH,
-        description="Ridge strength over the mean eigenvalue of the inputs; chosen by cross-validation without one.",
+        description="Ridge strength over the mean eigenvalue of the inputs; null: chosen by cross-validation.",
     )
     class_balance: float = Field(
         0.25,
@@ -65,12 +68,12 @@ class AnalyticConfig(LearnerConfig):
         0.0,
         ge=0,
         le=1,
-        description="How far classes count alike for a long tail; 0: each by its rows, 1: all alike.",
+        description="How equally classes count, for a long tail; 0: by their number of rows, 1: all the same.",
     )
     logit_adjustment: float = Field(
-        0.0, ge=0, description="Times the log of a class's share of the rows, this is taken from its logit."
+        0.0, ge=0, description="Subtracts this much times the log of a class's share of the rows from its logit."
     )
-    chunk_size: int = Field(8192, ge=1, description="Rows of a step, over all workers together.")
+    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers together.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""
@@ -82,28 +85,28 @@ class AnalyticConfig(LearnerConfig):
 
 
 class Analytic(Learner):
-    """Ridge regression on the labels, for the judge, and on labels mixed with the large model's answers, for the small.
+    """Ridge regression: the judge fits the labels, the small model labels mixed with the large model's answers.
 
-    `strength` is lambda / (tr(G) / P); without one it is chosen by generalised cross-validation after every task.
-    `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far: shrinkage
-    takes most from classes of few rows. `logit_adjustment` t adds t log(mean n / n_c) to them (arXiv 2007.07314,
-    equation 9, in logits whose target is 10). Before either, `equal_classes` e makes a class count for n_c^(1 - e)
-    rows, of its own mean and of the covariance that all classes share. Where all classes have equally many rows, none
-    of the three changes anything.
+    `strength` is lambda / (tr(G) / P); if null, generalised cross-validation chooses it after every task.
+    `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far, because
+    shrinkage hits classes with few rows hardest. `logit_adjustment` t adds t log(mean n / n_c) to them (arXiv
+    2007.07314, equation 9, in logits whose target is 10). Before both, `equal_classes` e makes a class count for
+    n_c^(1 - e) rows, both for its own mean and for the covariance that all classes share. If all classes have equally
+    many rows, none of the three changes anything.
     """
 
     closed_form: ClassVar[bool] = True
-    learns_answers: ClassVar[bool] = True  # of rows without a label
+    learns_answers: ClassVar[bool] = True  # for rows without a label
 
     def __init__(self, config: AnalyticConfig) -> None:
         self.config = config
         self.sums: RidgeSums | None = None  # of labelled rows
         self.answered = AnsweredRows()
-        self.chosen: list[float] = []  # the strengths of the regressions on these sums, once they were chosen
-        self.residuals: dict[str, Tensor] = {}  # by which it is measured how novel the judge's outputs are
+        self.chosen: list[float] = []  # the strengths chosen for the regressions on these sums; empty before
+        self.residuals: dict[str, Tensor] = {}  # the metric that measures how novel the judge's outputs are
 
     def require(self, collaborator: Collaborator) -> None:
-        """Raise ConfigError for networks, or a scaling, that no closed form fits."""
+        """Raise ConfigError for networks, or a scaling, without a closed form."""
         require_linear(collaborator.network)
         num_inputs = max(design.num_inputs for design in designs(collaborator))
         if num_inputs > MAX_INPUTS:
@@ -114,12 +117,12 @@ class Analytic(Learner):
             )
 
     def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """One pass, in steps of its own size: what is configured is for gradients."""
+        """One pass, in steps of the configured chunk size; epochs and batch size only concern gradients."""
         return 1, self.config.chunk_size
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Add the rows of `batch` that have weight, and those of all other ranks, to the sums."""
+        """Add the rows of `batch` with positive weight, together with the rows of all other ranks, to the sums."""
         part = self._sums_of(collaborator, batch.labelled(), distill, ranks)
         if self.sums is not None:
             part.add(self.sums)
@@ -130,7 +133,7 @@ class Analytic(Learner):
                 self.answered.add(self._sums_of(collaborator, answered, distill, ranks))
 
     def _sums_of(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> RidgeSums:
-        """The sums of the rows of all ranks that have weight."""
+        """The sums over the rows of all ranks with positive weight."""
         rows = batch.weights.nonzero()[:, 0]
         num_models = self._num_models(collaborator, distill)
         sums = RidgeSums(designs(collaborator)[0].num_inputs, num_models * collaborator.num_labels, num_models)
@@ -143,9 +146,9 @@ class Analytic(Learner):
     def left_out(
         self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
     ) -> tuple[Tensor, Tensor]:
-        """From the sums and the leverage of every unit: nothing is solved anew.
+        """Left-out logits from the sums and the leverage of every unit, without another solve.
 
-        How rare classes are, and what `equal_classes` counts, is taken from all rows, those of the unit among them.
+        Class frequencies, and the counts of `equal_classes`, still include the rows of the unit.
         """
         assert self.sums is not None
         inputs_NP, targets_NK = self._regression(collaborator, rows, distill)
@@ -157,7 +160,7 @@ class Analytic(Learner):
 
     @torch.no_grad()
     def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
-        """By taking the class's mean out of the sums: see `without_own_class` of `kcm.closed_form.left_out`."""
+        """Subtract the class's mean from the sums: see `without_own_class` of `kcm.closed_form.left_out`."""
         assert self.sums is not None
         balance_C, offset_C = self._adjustment()
         by_model = class_mean_scores(self.counted_sums, self._strengths())
@@ -169,7 +172,7 @@ class Analytic(Learner):
         return without(judge_NC, by_model[0]), without(small_NC, by_model[-1])
 
     def _num_models(self, collaborator: Collaborator, distill: DistillConfig) -> int:
-        """2 where the small model has targets of its own, else 1."""
+        """2 if the small model has its own targets, 1 otherwise."""
         return 1 + (not collaborator.network.shared and distill.large_weight > 0)
 
     def _regression(self, collaborator: Collaborator, rows: Batch, distill: DistillConfig) -> tuple[Tensor, Tensor]:
@@ -190,7 +193,7 @@ class Analytic(Learner):
             self.residuals = {name: F.pad(part, (0, missing) * part.ndim) for name, part in self.residuals.items()}
 
     def fits(self) -> list[GcvRidge]:
-        """The regression of the judge, and that of the small model where it has targets of its own."""
+        """The regression of the judge, and the regression of the small model if it has its own targets."""
         sums = self.counted_sums
         fits = ridge_by_gcv(sums, self.config.strength)
         self.chosen = [fit.strength for fit in fits]
@@ -203,13 +206,13 @@ class Analytic(Learner):
 
     @property
     def counted_sums(self) -> RidgeSums:
-        """The sums of all rows as they count: answers beside labels, and classes as `equal_classes` says."""
+        """The weighted sums of all rows: labels and answers, with classes weighted by `equal_classes`."""
         assert self.sums is not None  # every task has rows
         sums = self.answered.joined(self.sums)
         return sums.balanced(self.config.equal_classes) if self.config.equal_classes else sums
 
     def solutions(self) -> list[tuple[Tensor, Tensor]]:
-        """Weights [C, P] on the inputs of the regression, and offset [C], of each of the `fits`."""
+        """Weights [C, P] on the inputs of the regression, and offset [C], for each of the `fits`."""
         balance_C, offset_C = self._adjustment()
         return [(balance_C[:, None] * fit.weight_KP, offset_C) for fit in self.fits()]
 
@@ -224,11 +227,11 @@ class Analytic(Learner):
         write_solutions(collaborator, ranks, self.solutions)
 
     def _choose_weight(self, learned: LearnedTask) -> None:
-        """Choose what answers count by the task's labelled rows, each left out."""
+        """Choose the weight of answers, by the task's labelled rows, each left out."""
         parts = [choosing(batch, learned.num_rows) for batch in learned.batches]
 
         def num_right() -> Tensor:
-            self.chosen = []  # a strength for every weight
+            self.chosen = []  # each weight gets its own strength
             right = torch.zeros((), dtype=torch.float64)
             if parts:  # this rank may have none
                 rows = joined(parts)
@@ -241,11 +244,11 @@ class Analytic(Learner):
         self.chosen = []
 
     def _strengths(self) -> list[float]:
-        """Those of the regressions on these sums."""
+        """The strengths of the regressions on these sums."""
         return self.chosen or [fit.strength for fit in self.fits()]
 
     def _adjustment(self) -> tuple[Tensor, Tensor]:
-        """What the outputs of every class are multiplied by, and what is added to them, [C] each; 1 and 0 if unseen."""
+        """The factor and the offset of the outputs of every class, [C] each; 1 and 0 for unseen classes."""
         assert self.sums is not None
         judge_totals_C = self.answered.totals(self.sums).chunk(len(self.sums.squares_M))[0]
         seen_C = judge_totals_C > 0
@@ -253,14 +256,14 @@ class Analytic(Learner):
         return rarity_C**self.config.class_balance, self.config.logit_adjustment * rarity_C.log()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, the strengths that were chosen, and the metric of the residuals."""
+        """The sums, the chosen strengths, and the metric of the residuals."""
         if self.sums is None:
             return {}
         own = {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
         return own | {"answered": self.answered.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         self.sums = RidgeSums.from_state(state["sums"]) if state else None
         self.chosen = list(state["chosen"]) if state else []
         self.residuals = dict(state.get("residuals", {}))
@@ -289,7 +292,7 @@ def write_solutions(
 ) -> None:
     """Write weights [C, P] and offset [C] into the networks; rank 0 computes them, the others receive them.
 
-    `solutions` gives those of the judge, and those of the small model where they are others.
+    `solutions` returns the judge's, and the small model's if they differ.
     """
     outputs = designs(collaborator)
     written = [tensor for design in outputs for tensor in design.written()]
@@ -304,7 +307,7 @@ def write_solutions(
 
 
 def designs(collaborator: Collaborator) -> list[Design]:
-    """One for each network of a collaborator, the judge's first; ConfigError for networks that have none."""
+    """The design of each network of a collaborator, the judge's first; ConfigError for networks without a design."""
     networks = [collaborator.judge] if collaborator.network.shared else [collaborator.judge, collaborator.small]
     found = [design for network in networks if (design := design_of(network))]
     if len(found) < len(networks):
@@ -318,10 +321,10 @@ def designs(collaborator: Collaborator) -> list[Design]:
 def mixed_targets(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -> Tensor:
     """Targets of the small model, (1 - a) y + a p_l with a = w / (1 + w) and w the `large_weight`.
 
-    The mixture is what CE(y) + w CE(p_l) has for its target. It holds where the large model answers as the label
-    says, and is surer than `large_confidence`: a wrong teacher would be obeyed, since no judge can overrule it in a
-    regression. Elsewhere the target is the label. The conditions look at one row alone, as independence of order needs.
-    A large model that gave only a label teaches nothing that the label itself does not, and is left out.
+    The mixture is the target of CE(y) + w CE(p_l). It is used if the large model answers with the label and is surer
+    than `large_confidence`. (A wrong teacher would be obeyed, because no judge can overrule it in a regression.)
+    Otherwise the target is the label. The conditions depend on one row alone, so the order of rows does not matter. A
+    large model that gave only a label adds nothing to the label and is ignored.
     """
     if large_NC.shape != labels_NC.shape:
         return labels_NC  # no large model was asked

@@ -1,8 +1,8 @@
-"""Rows without a label in a closed form: an answer of the large model stands for the label, as far as that helps.
+"""Rows without a label in a closed form: the large model's answer replaces the label, as far as that helps.
 
-A few labels and many answers can be worth more than the labels alone; answers that are wrong too often are worth less
-than nothing. So the sums of such rows are kept apart from those of labelled ones, and what they count is chosen by the
-labelled rows, each left out. Shapes: N rows, C labels, W candidates.
+A few labels and many answers can be better than the labels alone, but answers that are often wrong do harm. So the sums
+of such rows are separate from the sums of labelled rows. The labelled rows, each left out, choose the weight of the
+answers. Shapes: N rows, C labels, W candidates.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from kcm.closed_form.sums import RidgeSums
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch
 
-WEIGHTS = (0.0, 0.1, 1.0)  # of a row with an answer, beside 1 of one with a label; of equals the first
-MAX_ROWS = 4096  # labelled rows of a task that choose, about: of more those whose features have the smallest hashes
+WEIGHTS = (0.0, 0.1, 1.0)  # weight of a row with an answer, if a row with a label has 1; ties go to the first
+MAX_ROWS = 4096  # about this many labelled rows of a task choose: those whose features have the smallest hashes
 
 
 class AnsweredRows:
-    """Sums of the rows so far that have an answer in place of a label, and what these rows count."""
+    """Sums of the rows so far with an answer in place of a label, and the weight of these rows."""
 
     def __init__(self) -> None:
         self.sums: RidgeSums | None = None
@@ -40,18 +40,18 @@ class AnsweredRows:
         self.sums = self.sums and self.sums.grown(num_labels)
 
     def joined(self, labelled: RidgeSums) -> RidgeSums:
-        """The sums of labelled rows, and of these as far as they count."""
+        """The sums of labelled rows plus the weighted sums of these rows."""
         return labelled.plus(self.sums, self.weight) if self.sums and self.weight else labelled
 
     def totals(self, labelled: RidgeSums) -> torch.Tensor:
-        """What `joined` has for `totals_K`."""
+        """The field `totals_K` of `joined`."""
         return labelled.totals_K + self.weight * self.sums.totals_K if self.sums else labelled.totals_K
 
     def choose(self, num_right: Callable[[], torch.Tensor]) -> None:
-        """Take the weight with which most labelled rows of all tasks so far are answered rightly when left out.
+        """Choose the weight with which most labelled rows of all tasks so far are right when left out.
 
-        `num_right` counts those of the task that ends, on all ranks together, at the weight that is set. Earlier tasks
-        were counted when they ended: so this choice, and nothing else of a closed form, depends on their order.
+        `num_right` counts right rows of the task that ends, over all ranks, at the current weight. Earlier tasks were
+        counted when they ended, so this choice depends on the order of tasks; nothing else in a closed form does.
         """
         for candidate, weight in enumerate(WEIGHTS):
             self.weight = weight
@@ -59,20 +59,20 @@ class AnsweredRows:
         self.weight = WEIGHTS[int(self.right_W.argmax())]
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it; empty without rows."""
+        """The whole state; empty without rows."""
         if self.sums is None:
             return {}
         return {"sums": self.sums.state_dict(), "right": self.right_W, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         if state:
             self.sums = RidgeSums.from_state(state["sums"])
             self.right_W, self.weight = state["right"], state["weight"]
 
 
 def answered_rows(batch: Batch, surer_than: float) -> Batch:
-    """The rows without a label that have an answer of which the large model is surer than that, as their label."""
+    """The rows without a label whose answer is surer than `surer_than`; the answer becomes their label."""
     surest_N, answer_N = batch.large_probabilities.nan_to_num(0.0).max(-1)
     taught_N = (batch.labels == UNLABELLED) & (batch.weights > 0) & (surest_N > surer_than)
     index = taught_N.nonzero()[:, 0]
@@ -81,7 +81,7 @@ def answered_rows(batch: Batch, surer_than: float) -> Batch:
 
 
 def choosing(batch: Batch, num_rows: int) -> Batch:
-    """The rows of a batch that choose, given how many the task has: the same ones for any number of ranks."""
+    """The rows of a batch that choose, given the task's number of rows; the same rows for any number of ranks."""
     most = MAX_ROWS * 2**32 // max(num_rows, MAX_ROWS)
     hashes_N = torch.tensor([zlib.crc32(row.tobytes()) for row in batch.features.numpy()])
     index = ((hashes_N < most) & (batch.weights > 0)).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""What a continual-learning method decides: which tasks to stream, what to remember, and how to protect old tasks."""
+"""The decisions of a continual-learning method: tasks to stream, rows to remember, protection of old tasks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
 Parameters = Mapping[str, nn.Parameter]
-"""Parameters of the networks by name; one that judge and small share is there once."""
+"""Parameters of the networks by name; a parameter shared by judge and small model occurs once."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step: features [N, D], labels [N], large probabilities [N, C] (NaN where there are none).
+    """Rows of one step: features [N, D], labels [N], large probabilities [N, C] (NaN for missing answers).
 
-    A label is UNLABELLED where nobody gave one: then the teachers alone say what the row costs.
+    A row without a label has the label UNLABELLED; its loss then comes from the teachers alone.
 
-    `weights` [N] are what each row counts for: 1 for a row of the stream, 0 for the padding that makes every rank's
-    slice equally long. `logits` [N, M, C] are what the networks said of a remembered row, NaN where that is not asked.
+    `weights` [N] are the rows' weights in the loss: 1 for a row of the stream, 0 for the padding that makes every
+    rank's slice equally long. `logits` [N, M, C] are the networks' stored outputs for remembered rows, NaN if not used.
     """
 
     features: Tensor
@@ -56,10 +56,10 @@ class Batch:
         return self.take(index, self.weights[index])
 
     def widened(self, num_labels: int) -> Batch:
-        """The same rows, their large probabilities and logits over the first `num_labels` labels.
+        """The same rows, with large probabilities and logits over the first `num_labels` labels.
 
-        Of labels that the large model was not asked about it says 0; a row without an answer stays without. Of labels
-        that came later the networks have said nothing.
+        The large model gets probability 0 for labels it was not asked about; a row without an answer stays without one.
+        The networks' logits for labels that came later are NaN.
         """
         missing = num_labels - self.large_probabilities.shape[1]
         large_NC = F.pad(self.large_probabilities, (0, missing))
@@ -73,7 +73,7 @@ class Batch:
 
 
 def joined(parts: Iterable[Batch]) -> Batch:
-    """The rows of one batch or more, one after the other; where one has logits, those of rows without are NaN."""
+    """The rows of one or more batches in order; if only some batches have logits, the others' rows get NaN."""
     given = list(parts)
     if len(given) == 1:
         return given[0]
@@ -89,20 +89,20 @@ def joined(parts: Iterable[Batch]) -> Batch:
 
 @dataclass(frozen=True)
 class Classes:
-    """Labels as the current task sees them, bool [C]: its own, and those of all tasks so far, its own among them."""
+    """Labels from the current task's view, bool [C]: its own labels, and the labels of all tasks so far."""
 
     current_C: Tensor
     seen_C: Tensor
 
     @property
     def old_C(self) -> Tensor:
-        """Labels of earlier tasks alone."""
+        """Labels of earlier tasks only."""
         return self.seen_C & ~self.current_C
 
 
 @dataclass(frozen=True)
 class Scored:
-    """This rank's rows of a step, what the networks say of them, and what their labels (and teachers) cost."""
+    """This rank's rows of a step, the networks' outputs for them, and the loss of their labels and teachers."""
 
     batch: Batch
     collaborator: Collaborator
@@ -114,9 +114,9 @@ class Scored:
 class LearnedTask:
     """A task that has just been learned: the finished networks, and this rank's share of its labelled train rows.
 
-    `batches` can be read once; a row's weight is 0 where it is padding. `num_rows` counts the rows of all ranks.
-    `seen_C` (bool) marks the labels of the tasks so far; `active_C` those whose logits take part in the loss: all, or
-    under seen-class masking the seen ones.
+    `batches` can be read once; padding has weight 0. `num_rows` counts the rows of all ranks. `seen_C` (bool) marks the
+    labels of the tasks so far. `active_C` marks the labels whose logits take part in the loss: all labels, or the seen
+    ones under seen-class masking.
     """
 
     collaborator: Collaborator
@@ -131,39 +131,39 @@ class LearnedTask:
 class Learner:
     """Base of the continual-learning methods; on its own it is plain finetuning, one task after the other.
 
-    A step: `extra_rows` join the rows of the stream, `label_loss` says what the labels cost under each network and
-    `row_loss` what every row costs, the gradients of the weighted mean are summed over ranks, `before_update`, the
-    optimiser moves, `after_update`. After the last step of a task: `end_task`, then `remember`.
+    A step: `extra_rows` join the rows of the stream; `label_loss` returns the loss of the labels under each network,
+    and `row_loss` the loss of every row; the gradients of the weighted mean are summed over ranks; `before_update`; the
+    optimiser step; `after_update`. After the last step of a task: `end_task`, then `remember`.
     """
 
-    closed_form: ClassVar[bool] = False  # `absorb` takes a step's rows in, the optimiser does not move
-    restarts: ClassVar[bool] = False  # networks start anew at every task
+    closed_form: ClassVar[bool] = False  # `absorb` processes the rows of a step; there is no optimiser step
+    restarts: ClassVar[bool] = False  # networks are initialised again at every task
     stores_logits: ClassVar[bool] = False  # remembered rows carry the logits of the finished networks
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a method that its own capabilities ask for more of, when its module is imported."""
+        """Check at import that a method has the hooks that its capabilities require."""
         super().__init_subclass__(**options)
         if cls.closed_form and cls.absorb is Learner.absorb:
-            raise TypeError(f"{cls.__name__} is closed_form, and lacks `absorb`, which takes rows in")
+            raise TypeError(f"{cls.__name__} is closed_form, but lacks `absorb`")
 
     def check(self, num_labels: int) -> None:
-        """Raise ConfigError where the method cannot work with so many labels."""
+        """Raise ConfigError if the method cannot work with this number of labels."""
 
     def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks that the method cannot train."""
 
     def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """Passes over a task's rows and rows of a step, given what is configured."""
+        """Passes over a task's rows, and rows per step, given the configured values."""
         return num_epochs, batch_size
 
     def grow(self, collaborator: Collaborator) -> None:
-        """Called before a task's first step, where the networks' outputs come with their labels; and at the end.
+        """Called before a task's first step if outputs come with their labels, and once at the end.
 
-        The outputs of new labels are at their start; what is kept for each output has to get as many rows.
+        The outputs of new labels are at their start. Extend everything that is stored per output to the new labels.
         """
 
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Take in this rank's rows of a step without a gradient; called in place of the rest of a step.
+        """Process this rank's rows of a step without a gradient; called in place of the rest of a step.
 
         A method that is `closed_form` must have it.
         """
@@ -171,21 +171,21 @@ class Learner:
     def left_out(
         self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
     ) -> tuple[Tensor, Tensor]:
-        """Judge and small logits, [N, C] each, that labelled rows which were learned would get had their unit not been.
+        """Judge and small logits, [N, C] each, of learned labelled rows as if their unit had not been learned.
 
-        Called on a finished learner. A method whose configuration says that it `gives_left_out` must have it.
+        Called on a finished learner. Required if the method's configuration says `gives_left_out`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no left_out, which gives_left_out requires")
 
     def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Judge and small logits, [N, C] each, of rows whose class had never been learned; -inf for that class.
+        """Judge and small logits, [N, C] each, of rows as if their class had never been learned; -inf for that class.
 
-        The logits are those of rows that were not learned, or were left out. None where the method cannot tell.
+        The logits passed in belong to rows that were not learned, or were left out. None if the method cannot tell.
         """
         return None
 
     def tasks_to_stream(self, task: int) -> range:
-        """Positions of the tasks whose train rows task number `task` is trained on."""
+        """Positions of the tasks whose train rows are used to train task number `task`."""
         return range(task, task + 1)
 
     def extra_rows(self, step: int, num_rows: int) -> Batch | None:
@@ -196,24 +196,24 @@ class Learner:
         return None
 
     def label_loss(self, logits_NC: Tensor, labels_N: Tensor, num_stream: int, classes: Classes) -> Tensor:
-        """What the labels cost under one network's logits, [N]; a row without a label costs nothing.
+        """The loss of the labels under one network's logits, [N]; 0 for a row without a label.
 
-        The first `num_stream` rows are of the stream, the others are extra rows.
+        The first `num_stream` rows come from the stream, the others are extra rows.
         """
         return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED, reduction="none")
 
     def row_loss(self, scored: Scored) -> Tensor:
-        """What every row costs, [N]; the step's loss is the mean by weight over the rows of all ranks."""
+        """The loss of every row, [N]; the step's loss is the weighted mean over the rows of all ranks."""
         return scored.label_loss_N
 
     def before_update(self, parameters: Parameters) -> None:
-        """Called, without autograd, when `grad` holds the gradient over all ranks' rows: add that of a penalty here."""
+        """Called without autograd when `grad` holds the gradient over all ranks' rows; a penalty adds its gradient."""
 
     def after_update(self, parameters: Parameters) -> None:
-        """Called, without autograd, when the optimiser has moved the parameters."""
+        """Called without autograd after the optimiser step."""
 
     def end_task(self, learned: LearnedTask) -> None:
-        """Called when the last step of a task has been taken, before the networks are evaluated."""
+        """Called after the last step of a task, before the networks are evaluated."""
 
     def remembers(self) -> bool:
         """Whether `remember` wants the rows of a finished task."""
@@ -227,23 +227,23 @@ class Learner:
         return []
 
     def forget(self, ids: Collection[str]) -> None:
-        """Drop what is remembered of rows with these ids."""
+        """Remove everything that is remembered of rows with these ids."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step needs, loadable with `weights_only=True`."""
+        """Everything that the next step needs, loadable with `weights_only=True`."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
 
 
 class LearnerConfig(Component):
-    """A continual-learning method and its settings; see docs/extending.md for one of your own."""
+    """A continual-learning method and its settings; docs/extending.md shows how to add your own."""
 
     family: ClassVar[Family] = FAMILIES["learner"]
     gives_left_out: ClassVar[bool] = False  # its learner has `left_out`: train rows may choose gate and policy
 
-    name: str = Field("", description="Chooses this form of the section.")
+    name: str = Field("", description="Chooses the learner.")
 
     @abstractmethod
     def build(self, seed: int) -> Learner:
@@ -251,7 +251,7 @@ class LearnerConfig(Component):
 
     @property
     def closed_form(self) -> bool:
-        """Whether the method solves instead of taking steps: learning rates mean nothing to it."""
+        """Whether the method solves in closed form, so that learning rates have no effect."""
         return self.build(seed=0).closed_form
 
     def check_network(self, network: NetworkConfig) -> None:

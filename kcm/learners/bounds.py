@@ -28,7 +28,7 @@ class JointConfig(LearnerConfig):
 
 
 class Joint(Learner):
-    """Restarts at every task, networks and all, and trains on the rows of all tasks so far."""
+    """Restarts at every task with new networks, and trains on the rows of all tasks so far."""
 
     restarts: ClassVar[bool] = True
 

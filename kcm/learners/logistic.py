@@ -1,4 +1,4 @@
-"""Logistic regression on the features: the control that every run brings, fitted to the rows of all tasks so far.
+"""Logistic regression on the features: the control of every run, fitted to the rows of all tasks so far.
 
 Shapes: N rows, I inputs of the network, C labels.
 """
@@ -23,15 +23,15 @@ from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
 INVERSE_STRENGTH = 10.0  # for inputs of unit length
-MAX_ROWS = 50_000  # fitted on; of more, those whose features have the smallest hashes
+MAX_ROWS = 50_000  # rows to fit on: those whose features have the smallest hashes
 _NUM_FOLDS = 10
 _NEVER = -30.0  # logit of a label without rows
 
 
 class Logistic(Learner):
-    """The regression that scikit-learn fits by default; judge and small model are the same.
+    """scikit-learn's default logistic regression; judge and small model are the same.
 
-    It streams the rows of all tasks for every task, and holds those of the task that is being streamed.
+    For every task it streams the rows of all tasks so far, and holds the rows of the task that is being streamed.
     """
 
     closed_form: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class Logistic(Learner):
         self._rows: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
 
     def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """One pass; what is configured is for gradients."""
+        """One pass; the configured epochs and batch size only concern gradients."""
         return 1, 8192
 
     def tasks_to_stream(self, task: int) -> range:
@@ -49,20 +49,20 @@ class Logistic(Learner):
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Hold the labelled rows of all ranks until the task ends: whichever rank writes a checkpoint, it has all."""
+        """Hold the labelled rows of all ranks until the task ends, so that any rank can write a checkpoint."""
         batch = batch.labelled()
         rows = batch.weights.nonzero()[:, 0]
         inputs_NI = collaborator.inputs(batch.features[rows]).float().numpy()
         self._rows += ranks.gather((inputs_NI, batch.labels[rows].numpy()))
         if sum(len(labels) for _, labels in self._rows) > 2 * MAX_ROWS:
-            self._rows = [_thinned(*_joined(self._rows))]
+            self._rows = [_thin(*_join(self._rows))]
 
     def end_task(self, learned: LearnedTask) -> None:
         """Fit the rows of the tasks so far."""
         rows, self._rows = self._rows, []
 
         def fitted() -> list[tuple[Tensor, Tensor]]:
-            weight_CP = torch.from_numpy(_fitted(*_thinned(*_joined(rows)), learned.collaborator.num_labels))
+            weight_CP = torch.from_numpy(_fit(*_thin(*_join(rows)), learned.collaborator.num_labels))
             return [(weight_CP, weight_CP.new_zeros(len(weight_CP)))]
 
         write_solutions(learned.collaborator, learned.ranks, fitted)
@@ -71,7 +71,7 @@ class Logistic(Learner):
         """The rows held for the task that is being streamed."""
         if not self._rows:
             return {}
-        inputs_NI, labels_N = _joined(self._rows)
+        inputs_NI, labels_N = _join(self._rows)
         return {"inputs": torch.from_numpy(inputs_NI), "labels": torch.from_numpy(labels_N)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Logistic(Learner):
     def left_out(
         self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig
     ) -> tuple[Tensor, Tensor]:
-        """By ten folds of whole units, each answered by a regression on the others."""
+        """Ten folds of whole units; each fold is scored by a regression on the other nine."""
         with torch.no_grad():
             inputs_NI = collaborator.inputs(rows.features).float().numpy()
         labels_N, num_labels = rows.labels.numpy(), collaborator.num_labels
@@ -92,13 +92,13 @@ class Logistic(Learner):
             out_N = fold_N == fold
             if out_N.all():  # a single unit
                 break
-            weight_CP = _fitted(inputs_NI[~out_N], labels_N[~out_N], num_labels)
+            weight_CP = _fit(inputs_NI[~out_N], labels_N[~out_N], num_labels)
             logits_NC[out_N] = inputs_NI[out_N] @ weight_CP[:, :-1].T + weight_CP[:, -1]
         left_out_NC = torch.from_numpy(logits_NC)
         return left_out_NC, left_out_NC
 
 
-def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels: int) -> NDArray[np.float64]:
+def _fit(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels: int) -> NDArray[np.float64]:
     """Weights and bias of every label, [C, I + 1]."""
     num_inputs = inputs_NI.shape[1]
     weight_CP = np.zeros((num_labels, num_inputs + 1))
@@ -107,24 +107,22 @@ def _fitted(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_lab
     if len(present) == 1:
         weight_CP[present, -1] = 0.0
         return weight_CP
-    length = math.sqrt(num_inputs)  # of the rows, which a normaliser has scaled to it
+    length = math.sqrt(num_inputs)  # length of the rows after the normaliser
     found = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
         inputs_NI.astype(np.float64) / length, labels_N
     )
     own_CP = np.concatenate([found.coef_ / length, found.intercept_[:, None]], 1)
-    weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # of two labels one row
+    weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # two labels give one row
     return weight_CP
 
 
-def _joined(
+def _join(
     parts: list[tuple[NDArray[np.float32], NDArray[np.int64]]],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return np.concatenate([inputs for inputs, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def _thinned(
-    inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _thin(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """At most `MAX_ROWS` rows in the order of a hash of their inputs, which is the same for any number of ranks."""
     hashes = np.array([zlib.crc32(row.tobytes()) for row in inputs_NI])
     order = np.lexsort((labels_N, hashes))[:MAX_ROWS]

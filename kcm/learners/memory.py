@@ -1,8 +1,9 @@
 """Replay memory as a bottom-k sketch: the same content for any number of workers, any order and any resume.
 
-Every row has a key, a hash of the seed and its id. Within a group (task, label) the smallest keys stay; the global
-capacity is shared out by water-filling, and what is left over goes to the smallest next keys. Because the smallest
-keys of a union lie among the smallest keys of its parts, sketches of parts merge into the sketch of the whole.
+Every row has a key, a hash of the seed and its id. Within a group (task, label) the rows with the smallest keys stay.
+Water-filling divides the global capacity among the groups, and the remainder goes to the smallest next keys. The
+smallest keys of a union are among the smallest keys of its parts, so sketches of parts merge into the sketch of the
+whole.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from kcm.learners.base import Batch, joined
 from kcm.tasks.hashing import row_key
 
-_KEPT = ("features", "labels", "large_probabilities", "logits")  # of the rows, in a state
+_KEPT = ("features", "labels", "large_probabilities", "logits")  # fields of the rows in a saved state
 
 
 def select(keys: Sequence[int], groups: Sequence[tuple[int, int]], capacity: int) -> list[int]:
@@ -46,9 +47,9 @@ def _water_level(sizes: Sequence[int], capacity: int) -> int:
 
 
 class Memory:
-    """At most `capacity` rows of the tasks so far, chosen by key and in the order of their keys.
+    """At most `capacity` rows of the tasks so far, chosen by key and stored in the order of their keys.
 
-    `ids` and `tasks` are those of the `rows`; a group is a task and a label. `rows` is None before the first one.
+    `ids` and `tasks` belong to the `rows`; a group is a task and a label. `rows` is None while the memory is empty.
     """
 
     def __init__(self, capacity: int, seed: int) -> None:
@@ -61,7 +62,7 @@ class Memory:
         return len(self.ids)
 
     def chosen(self, ids: Sequence[str], tasks: Sequence[int], labels: Sequence[int]) -> list[int]:
-        """Positions among rows with these ids, tasks and labels that would stay in an empty memory, by key."""
+        """Positions of the offered rows that an empty memory would keep, by key."""
         keys = [row_key(self.seed, row_id) for row_id in ids]
         return select(keys, list(zip(tasks, labels, strict=True)), self.capacity)
 
@@ -79,11 +80,14 @@ class Memory:
             self._keep([position for position, row_id in enumerate(self.ids) if row_id not in ids], self.rows)
 
     def grow(self, num_labels: int) -> None:
-        """Make room for labels that come later: the large model gave them 0, the networks nothing."""
+        """Extend the rows to later labels: probability 0 from the large model, no logits from the networks."""
         self.rows = self.rows and self.rows.widened(num_labels)
 
     def _keep(self, positions: list[int], rows: Batch) -> None:
-        self.ids, self.tasks = [self.ids[each] for each in positions], [self.tasks[each] for each in positions]
+        self.ids, self.tasks = (
+            [self.ids[position] for position in positions],
+            [self.tasks[position] for position in positions],
+        )
         self.rows = rows.take(torch.tensor(positions, dtype=torch.int64), torch.ones(len(positions)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,7 +98,7 @@ class Memory:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         self.ids, self.tasks = list(state["ids"]), list(state["tasks"])
         tensors = {name: state[name] for name in _KEPT if name in state}
         self.rows = Batch(**tensors, weights=torch.ones(len(self.ids))) if self.ids else None

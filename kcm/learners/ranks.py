@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among `world_size` processes of torch.distributed."""
+    """This process's rank among `world_size` processes of torch.distributed."""
 
     rank: int = 0
     world_size: int = 1
 
     @classmethod
     def current(cls) -> Ranks:
-        """The default process group where one is initialised, else a single process."""
+        """The default process group if it is initialised, otherwise a single process."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -47,10 +47,9 @@ class Ranks:
         return [received for received in values if received is not None]
 
     def slices(self, count: int, size: int) -> Iterator[tuple[int, int, Tensor]]:
-        """This rank's slice of 0..count-1, `size` at a time: start, end and weights, as `share` would give them.
+        """This rank's slice of 0..count-1, `size` at a time: start, end and weights, as `share` returns them.
 
-        There are more weights than numbers where the slice is padded; of a slice without any, the last number is given
-        with weight 0.
+        A padded slice has more weights than numbers. An empty slice contains the last number with weight 0.
         """
         length = -(-count // self.world_size)
         for first in range(self.rank * length, (self.rank + 1) * length, size):
@@ -61,7 +60,7 @@ class Ranks:
     def share(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """This rank's slice of `positions` [N], padded to ceil(N / world_size), and its weights: 1, and 0 for padding.
 
-        Equal lengths keep the ranks in step; zero weights keep the gradient that of the N rows alone.
+        Equal lengths keep the ranks in step; weights of 0 leave the gradient equal to the gradient of the N rows alone.
         """
         length = -(-len(positions) // self.world_size)
         index = torch.arange(self.rank * length, (self.rank + 1) * length)
@@ -69,7 +68,7 @@ class Ranks:
         return positions[index.clamp_max(len(positions) - 1)], weights
 
     def lanes(self, count: int) -> tuple[range, slice]:
-        """This rank's lanes of `count`, and which of their rows it has: all, unless there are more ranks than lanes."""
+        """This rank's lanes of `count`, and its rows of them: all rows, unless there are more ranks than lanes."""
         first = self.rank % count
         sharing = range(first, self.world_size, count)
         return range(first, count, self.world_size), slice(self.rank // count, None, len(sharing))

@@ -1,15 +1,15 @@
 """Experience replay: every batch is joined by remembered rows (Chaudhry et al., arXiv 1902.10486).
 
-All learners with a memory may take the asymmetric cross-entropy of ER-ACE (Caccia et al., arXiv 2104.05025) for what
-labels cost: new rows no longer push the logits of old labels down; the loss of remembered rows alone is over all.
+Learners with a memory may use the asymmetric cross-entropy of ER-ACE (Caccia et al., arXiv 2104.05025) as label loss:
+new rows no longer push the logits of old labels down, and only remembered rows have a loss over all labels.
 
-    row of the stream    CE over its task's labels, and over old ones with logits lowered by `margin`
+    row of the stream    CE over its task's labels, and over old labels with logits lowered by `margin`
     remembered row       CE over all labels seen so far
 
-The paper's stream rows see their task's labels alone, which is `margin` without end; 0 is plain replay that leaves out
-labels not seen yet. In the first task, or where no label is old, the loss is the plain one. Keep the margin finite: the
-paper's memory holds rows of the present task, which lower old labels; ours holds those of finished tasks, and without
-an end nothing does.
+In the paper, stream rows see only their task's labels, which is an infinite `margin`; 0 is plain replay without unseen
+labels. In the first task, or if no label is old, the loss is the plain one. Keep the margin finite: the paper's memory
+holds rows of the current task, which push old labels down. This memory holds only rows of finished tasks, so with an
+infinite margin nothing would.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from kcm.learners.memory import Memory
 
 
 class MemoryConfig(LearnerConfig):
-    """What all learners with a memory have in common."""
+    """Settings common to all learners with a memory."""
 
     memory: int = Field(
         400, ge=0, description="Rows remembered over all tasks: at least one per label, or 0 for none at all."
     )
-    batch_size: int = Field(32, ge=1, description="Remembered rows that are drawn at a step, for each purpose.")
+    batch_size: int = Field(32, ge=1, description="Remembered rows per step, for each purpose.")
     margin: float | None = Field(
         None,
         ge=0,
@@ -62,7 +62,7 @@ class Replay(Learner):
         self.batch_size, self.seed, self.margin = config.batch_size, seed, config.margin
 
     def check(self, num_labels: int) -> None:
-        """Refuse a memory that has no room for a row of every label."""
+        """Raise ConfigError for a memory without room for a row of every label."""
         if 0 < self.memory.capacity < num_labels:
             raise ConfigError(
                 f"memory = {self.memory.capacity} is smaller than the number of labels, {num_labels}",
@@ -71,15 +71,15 @@ class Replay(Learner):
             )
 
     def grow(self, collaborator: Collaborator) -> None:
-        """Remembered rows get as many labels as there are now."""
+        """Extend remembered rows to the current number of labels."""
         self.memory.grow(collaborator.num_labels)
 
     def extra_rows(self, step: int, num_rows: int) -> Batch | None:
-        """A draw from the memory; each of its rows counts as much as a row of the stream."""
+        """Rows from the memory; each counts as much as a row of the stream."""
         return self.draw(step) if len(self.memory) else None
 
     def label_loss(self, logits_NC: Tensor, labels_N: Tensor, num_stream: int, classes: Classes) -> Tensor:
-        """The cross-entropy, asymmetric where there is a margin and a label is old."""
+        """The cross-entropy, asymmetric if there is a margin and some label is old."""
         if self.margin is not None and classes.old_C.any():
             stream_N1 = (torch.arange(len(labels_N)) < num_stream)[:, None]
             logits_NC = (logits_NC - self.margin * (stream_N1 & classes.old_C)).masked_fill(~classes.seen_C, UNSEEN)
@@ -91,7 +91,7 @@ class Replay(Learner):
         assert rows is not None
         size = min(self.batch_size, count)
         passes = range(number * size // count, ((number + 1) * size - 1) // count + 1)
-        index = torch.cat([self._pass(each, count) for each in passes])
+        index = torch.cat([self._pass(pass_number, count) for pass_number in passes])
         start = number * size % count
         return rows.take(index[start : start + size], torch.ones(size))
 
@@ -100,7 +100,7 @@ class Replay(Learner):
         return torch.randperm(count, generator=generator)
 
     def remembers(self) -> bool:
-        """A memory without capacity remembers nothing, which makes replay equal to finetuning."""
+        """Whether the memory has any capacity; without it, replay equals finetuning."""
         return self.memory.capacity > 0
 
     def candidates(self, ids: list[str], labels: list[int], task: int) -> list[int]:

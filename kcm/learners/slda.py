@@ -2,9 +2,10 @@
 
     logit_c = phi . A m_c - m_c . A m_c / 2,    A = ((1 - s) S + s tr(S) / P I)^-1
 
-with phi what the network is linear in: for a linear network the features themselves, as in the paper; for a single
-layer of a KAN its splines, so that LDA draws curves; for random units these. The paper updates S row by row, with means
-that still move; from the sums of all rows S is exact, and order cannot matter. Its shrinkage is absolute, 1e-4.
+phi are the features that the network is linear in: the frozen features for a linear network, as in the paper; the
+splines for a one-layer KAN, so that LDA draws curves; the units for a random layer. The paper updates S row by row,
+with means that still move. Computed from the sums of all rows, S is exact and independent of order. The paper's
+shrinkage is absolute, 1e-4.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from kcm.learners.ranks import Ranks
 class SldaConfig(LearnerConfig):
     """Streaming linear discriminant analysis in closed form; needs `network.hidden: []` and `network.scaling: unit`.
 
-    It learns from labels alone: it uses nothing of `distill`. All classes have equal priors.
+    It learns from labels alone and ignores `distill`. All classes have equal priors.
     """
 
     shrinkage: float = Field(
-        0.01, gt=0, le=1, description="How far the covariance is taken to a multiple of the identity."
+        0.01, gt=0, le=1, description="Share of a multiple of the identity that is mixed into the covariance."
     )
-    chunk_size: int = Field(8192, ge=1, description="Rows of a step, over all workers together.")
+    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers together.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""
@@ -43,7 +44,7 @@ class SldaConfig(LearnerConfig):
 
 
 class Slda(Analytic):
-    """LDA from the sums that `analytic` has, for judge and small alike; labels not seen yet are never the answer."""
+    """LDA from the sums of `analytic`, the same for judge and small model; labels not seen yet are never the answer."""
 
     learns_answers = False
 
@@ -65,6 +66,6 @@ class Slda(Analytic):
         return [(weight_CP, bias_C.masked_fill(count_C == 0, UNSEEN))]
 
     def without_own_class(self, judge_NC: Tensor, small_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Without a class its own logit goes alone: how its rows lie about their mean stays in the covariance."""
-        judge, small = (each.scatter(1, labels_N[:, None], -torch.inf) for each in (judge_NC, small_NC))
+        """Only the class's own logit is removed; its rows' spread around their mean stays in the covariance."""
+        judge, small = (logits_NC.scatter(1, labels_N[:, None], -torch.inf) for logits_NC in (judge_NC, small_NC))
         return judge, small

@@ -1,1 +1,1 @@
-"""Metrics as pure functions: continual learning, routing, calibration, prompts, and their intervals."""
+"""Metrics as pure functions, with intervals: continual learning, routing, calibration and prompts."""

@@ -17,9 +17,9 @@ _LOG_TEMPERATURES = (np.log(0.01), np.log(100.0))
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """Temperature T in [0.01, 100] that minimises the NLL of softmax(logits / T) (Guo et al., arXiv 1706.04599).
 
-    `logits` [N, C], `labels` int [N]. The NLL is convex in 1/T, so the minimum is unique; where every row is right it
-    lies near the lower end. Rows whose own label cannot be answered (logit -inf) say nothing of T and are passed over.
-    Raises DataError when no row is left, or for NaN.
+    `logits` [N, C], `labels` int [N]. The NLL is convex in 1/T, so the minimum is unique; if every row is right it lies
+    near the lower end. Rows whose own label cannot be answered (logit -inf) carry no information about T and are
+    skipped. Raises DataError if no row is left, or for NaN.
     """
     logits_NC, labels_N = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if np.isnan(logits_NC).any():
@@ -43,7 +43,7 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Confidence against accuracy over bins of equal width; empty bins have count 0 and NaN means. All [B]."""
+    """Confidence and accuracy in bins of equal width; empty bins have count 0 and NaN means. All [B]."""
 
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]

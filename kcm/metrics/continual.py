@@ -24,12 +24,12 @@ def average_incremental_accuracy(R: ArrayLike) -> float:
 
 
 def learning_accuracy(R: ArrayLike) -> float:
-    """mean_j R[j, j]: every task when it has just been learned (Riemer et al., arXiv 1810.11910)."""
+    """mean_j R[j, j]: the accuracy on every task right after learning it (Riemer et al., arXiv 1810.11910)."""
     return float(np.diag(_accuracies(R)).mean())
 
 
 def forgetting_first(R: ArrayLike) -> float | None:
-    """mean_{j<T} (R[j, j] - R[T, j]): what was lost since each task was learned; None for a single task."""
+    """mean_{j<T} (R[j, j] - R[T, j]): the loss since each task was learned; None for a single task."""
     matrix = _accuracies(R)
     return float((np.diag(matrix) - matrix[-1])[:-1].mean()) if len(matrix) > 1 else None
 
@@ -51,8 +51,8 @@ def bwt(R: ArrayLike) -> float | None:
 def fwt(R: ArrayLike, b: ArrayLike | None) -> float | None:
     """Forward transfer, mean_{j>=2} (R[j-1, j] - b_j) (arXiv 1706.08840).
 
-    None for a single task, without `b`, and where tasks were not evaluated before they were learned: under seen-class
-    masking there is nothing to evaluate.
+    None for a single task, without `b`, or if tasks were not evaluated before they were learned. (Under seen-class
+    masking there is nothing to evaluate.)
     """
     matrix = np.asarray(R, dtype=np.float64)
     _accuracies(R)
@@ -80,11 +80,11 @@ def summarise(R: ArrayLike, b: ArrayLike | None = None) -> dict[str, float | Non
 
 
 def _accuracies(R: ArrayLike) -> NDArray[np.float64]:
-    """R as float64 [T, T], with an accuracy of every learned task."""
+    """R as float64 [T, T], with an accuracy for every learned task."""
     matrix = np.asarray(R, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
         raise DataError(f"the R matrix must be square, got shape {matrix.shape}", where="R")
-    missing = np.argwhere(np.isnan(np.tril(matrix)))
-    if len(missing):
-        raise DataError(f"no accuracy on learned tasks: R{missing[0].tolist()} is NaN", where="R")
+    cells = np.argwhere(np.isnan(np.tril(matrix)))
+    if len(cells):
+        raise DataError(f"no accuracy on learned tasks: R{cells[0].tolist()} is NaN", where="R")
     return matrix

@@ -1,9 +1,9 @@
 """Intervals for accuracies and their paired differences; valid for few rows, for no errors, and for grouped rows.
 
-Score intervals do not collapse where every row is right. Rows of a group (sentences of one review) carry less
-information than their number says: an interval is computed at the effective number of rows, n / deff, where the design
-effect deff compares the variance over groups with that of independent rows, and t replaces z for few groups (Korn and
-Graubard, Survey Methodology 24, 1998).
+Score intervals do not collapse if every row is right. Rows of a group (sentences of one review) carry less information
+than the same number of independent rows. An interval therefore uses the effective number of rows, n / deff: the design
+effect deff is the variance over groups divided by the variance of independent rows. For few groups, t replaces z (Korn
+and Graubard, Survey Methodology 24, 1998).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def accuracy_interval(correct: ArrayLike, group: ArrayLike | None = None, level:
 
 
 def score_interval(mean: float, num_rows: float, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a share `mean` over an effective number of rows; from 0 to 1 without any."""
+    """Wilson's score interval of a share `mean` over an effective number of rows; from 0 to 1 without rows."""
     if num_rows == 0:
         return Interval(mean, 0.0, 1.0)
     z2 = _z(level) ** 2
@@ -80,10 +80,10 @@ def paired_difference(
 def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> SeedInterval | None:
     """Corrected resampled t interval of a mean over folds (Nadeau and Bengio, Machine Learning 52, 2003).
 
-    `values` [J], one per fold of one or more rounds of cross-validation; `held_out_share` is held-out over fitted rows,
-    1 / (K - 1) for K folds. Folds share most of the rows that were fitted on, so that J figures tell less than J
-    independent ones: the variance of their mean is taken as (1/J + held_out_share) of their own. None for fewer than
-    two folds.
+    `values` [J] has one value per fold of one or more rounds of cross-validation; `held_out_share` is the number of
+    held-out rows over the number of fitted rows, 1 / (K - 1) for K folds. Folds share most of their fitted rows, so J
+    values carry less information than J independent ones: the variance of their mean is (1/J + held_out_share) times
+    their own variance. None for fewer than two folds.
     """
     values_J = np.asarray(values, dtype=np.float64)
     if len(values_J) < 2:
@@ -98,7 +98,7 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
     """The number of independent rows with the same variance of the mean of `values` [N]; 0 for a single group."""
     values_N = np.asarray(values, dtype=np.float64)
-    if (group := _grouped(group)) is None:
+    if (group := _known_groups(group)) is None:
         return float(len(values_N))
     num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
@@ -109,18 +109,18 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
 
 
 def design_effect(values: ArrayLike, group: ArrayLike) -> float:
-    """Variance of the mean of `values` [N], drawn in groups, over that of as many independent rows, at least 1.
+    """Variance of the mean of `values` [N], drawn in groups, over its variance for independent rows; at least 1.
 
-    Values that do not vary say nothing of it; rows of a group then count as copies of each other (Kish, 1965).
+    Values that do not vary carry no information about it; the rows of a group then count as copies (Kish, 1965).
     """
     values_N, code_N = np.asarray(values, dtype=np.float64), unit_codes(group)
     size_G, num_rows = np.bincount(code_N), len(values_N)
     residual_N = values_N - values_N.mean()
-    within = float(np.square(residual_N).sum())
-    if within == 0 or len(size_G) < 2:
+    sum_of_squares = float(np.square(residual_N).sum())
+    if sum_of_squares == 0 or len(size_G) < 2:
         return float(np.square(size_G).sum() / num_rows)
     between = float(np.square(np.bincount(code_N, residual_N)).sum()) * len(size_G) / (len(size_G) - 1)
-    return max(1.0, between / (within * num_rows / (num_rows - 1)))
+    return max(1.0, between / (sum_of_squares * num_rows / (num_rows - 1)))
 
 
 def _nuisance(delta: float, wins: float, losses: float, num_rows: float) -> float:
@@ -131,7 +131,7 @@ def _nuisance(delta: float, wins: float, losses: float, num_rows: float) -> floa
 
 
 def _end(excess: Callable[[float], float], inside: float, outermost: float) -> float:
-    """Where the score statistic leaves its acceptance region, between the estimate and the end of the scale."""
+    """The point between the estimate and the end of the scale at which the score statistic leaves its region."""
     if inside == outermost or excess(outermost) <= 0:
         return outermost
     start = inside + 1e-9 * (outermost - inside)  # without wins or losses the statistic is 0/0 at the estimate itself
@@ -145,14 +145,14 @@ def _z(level: float) -> float:
 
 
 class Units:
-    """The units of N rows: groups where there are some, a row without one (None) alone.
+    """The units of N rows: a group is a unit, and so is a row without a group (None).
 
-    `code` [N] is each row's unit and `size` [U] the rows of each unit, where rows come in groups. The loss of a unit is
-    the mean over its rows.
+    If rows come in groups, `code` [N] is each row's unit and `size` [U] the number of rows of each unit. The loss of a
+    unit is the mean over its rows.
     """
 
     def __init__(self, group: NDArray[np.object_] | None, num_rows: int) -> None:
-        groups = _grouped(group)
+        groups = _known_groups(group)
         self.grouped = groups is not None
         if groups is None:
             self.count = num_rows
@@ -162,15 +162,15 @@ class Units:
         self.count = len(self.size)
 
     def weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """What a lost row adds to the sum of unit losses, for each of `rows`: one over its unit's size."""
+        """What a lost row adds to the sum of unit losses, for each of `rows`: one divided by its unit's size."""
         return 1 / self.size[self.code[rows]] if self.grouped else np.ones(len(rows))
 
     def of(self, rows: NDArray[np.intp]) -> Units:
-        """The units of some of the rows, as they are there."""
+        """The units of a subset of the rows."""
         return Units(self.code[rows].astype(object) if self.grouped else None, len(rows))
 
     def sample(self, num_rows: int, max_rows: int, seed: int) -> NDArray[np.intp]:
-        """Positions of all `num_rows` rows, or those of randomly drawn whole units up to `max_rows`.
+        """Positions of all `num_rows` rows, or of randomly drawn whole units with up to `max_rows` rows.
 
         At least two units are drawn, whatever their size, for leave-one-unit-out fits.
         """
@@ -179,19 +179,19 @@ class Units:
         order = np.random.default_rng(seed).permutation(self.count)
         if not self.grouped:
             return np.sort(order[:max_rows])
-        chosen = np.cumsum(self.size[order]) <= max_rows
-        chosen[:2] = True
-        return np.flatnonzero(np.isin(self.code, order[chosen]))
+        is_chosen = np.cumsum(self.size[order]) <= max_rows
+        is_chosen[:2] = True
+        return np.flatnonzero(np.isin(self.code, order[is_chosen]))
 
 
-def _grouped(group: ArrayLike | None) -> ArrayLike | None:
-    """The groups of rows; None where no row has one."""
+def _known_groups(group: ArrayLike | None) -> ArrayLike | None:
+    """The groups of rows; None if no row has a group."""
     return None if group is None or pd.isna(np.asarray(group, dtype=object)).all() else group
 
 
 def unit_codes(group: ArrayLike) -> NDArray[np.intp]:
-    """Number of every row's unit, [N]; a row whose group is None stands alone."""
-    codes, names = pd.factorize(np.asarray(group, dtype=object))  # -1 where there is no group
+    """The number of every row's unit, [N]; a row whose group is None stands alone."""
+    codes, names = pd.factorize(np.asarray(group, dtype=object))  # -1 for a missing group
     alone = np.flatnonzero(codes < 0)
     codes[alone] = len(names) + np.arange(len(alone))
     return np.asarray(codes)

@@ -1,8 +1,8 @@
 """Metrics of a router between a small and a large model (RouteLLM, arXiv 2406.18665).
 
 A deferral curve is a pair of arrays, call rate and accuracy, one entry per threshold, with the small model alone at
-call rate 0 and the large model alone at call rate 1. Where the large model is not better than the small one there is
-no gap to recover: what is measured in parts of it is None, and the best route never escalates.
+call rate 0 and the large model alone at call rate 1. If the large model is not better than the small one, there is no
+gap to recover: metrics in units of the gap are None, and the best route never escalates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def apgr(call_rate: ArrayLike, accuracy: ArrayLike) -> float | None:
 
 
 def cpt(call_rate: ArrayLike, accuracy: ArrayLike, recovered: float) -> float | None:
-    """Call-performance threshold: the least call rate of a threshold with PGR >= `recovered` (arXiv 2406.18665)."""
+    """Call-performance threshold: the lowest call rate with PGR >= `recovered` (arXiv 2406.18665)."""
     rate_K, accuracy_K = _curve(call_rate, accuracy)
     gap = accuracy_K[-1] - accuracy_K[0]
     if gap <= 0:
@@ -37,7 +37,7 @@ def cpt(call_rate: ArrayLike, accuracy: ArrayLike, recovered: float) -> float | 
 
 
 def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
-    """Probability that a right row scores above a wrong one, ties half; None where all are right or all wrong."""
+    """Probability that a right row scores above a wrong row, ties count half; None if all are right or all wrong."""
     correct_N = np.asarray(correct, dtype=bool)
     if correct_N.all() or not correct_N.any():
         return None
@@ -48,14 +48,14 @@ def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
 
 @dataclass(frozen=True)
 class OracleRouter:
-    """The router that knows who is right: it calls only where the large model is right and the small one wrong."""
+    """A router that knows who is right: it calls only if the large model is right and the small one wrong."""
 
     accuracy: float
     call_rate: float
 
 
 def oracle_router(small_correct: ArrayLike, large_correct: ArrayLike) -> OracleRouter | None:
-    """The best that any router can do on these rows; None without rows."""
+    """The best result that any router can have on these rows; None without rows."""
     small_N, large_N = np.asarray(small_correct, dtype=bool), np.asarray(large_correct, dtype=bool)
     if len(small_N) == 0:
         return None
@@ -65,8 +65,8 @@ def oracle_router(small_correct: ArrayLike, large_correct: ArrayLike) -> OracleR
 def cost_saved(kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0.0) -> float | None:
     """Share of the cost of large-only that the cascade saves.
 
-    `kept` bool [N] and `large_cost` [N]. The small side is paid for every row: `small_cost` [N] or one figure per row,
-    in the same unit. It is negative where the small side costs more than it saves, None where the large model is free.
+    `kept` bool [N] and `large_cost` [N]. The small side is paid for every row: `small_cost` is [N] or one figure per
+    row, in the same unit. Negative if the small side costs more than it saves; None if the large model is free.
     """
     kept_N, large_N = np.asarray(kept, dtype=bool), np.asarray(large_cost, dtype=np.float64)
     total = float(large_N.sum())
@@ -76,9 +76,9 @@ def cost_saved(kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0
     return 1 - (small + float(large_N[~kept_N].sum())) / total
 
 
-def thinned(count: int, most: int) -> NDArray[np.intp]:
-    """Positions of at most `most` among `count` points of a curve: evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
+def thinned(count: int, max_points: int) -> NDArray[np.intp]:
+    """At most `max_points` positions among `count` points of a curve, evenly spaced, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, max_points)).astype(np.intp))
 
 
 def _curve(call_rate: ArrayLike, accuracy: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -92,7 +92,7 @@ def _curve(call_rate: ArrayLike, accuracy: ArrayLike) -> tuple[NDArray[np.float6
 class PromptEffect:
     """Shares of the rows: `corrected` turned from wrong to right, `misled` from right to wrong.
 
-    `off_label` answers lie outside the label list; `failed` ones never came.
+    `off_label` answers lie outside the label list; `failed` answers never came.
     """
 
     num_rows: int

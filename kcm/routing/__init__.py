@@ -1,1 +1,1 @@
-"""Routing on a table of recorded answers of two models, without training either of them."""
+"""Routing on a table with recorded answers of two models; neither model is trained."""

@@ -1,4 +1,4 @@
-"""A threshold for any gate score: certified on all rows, or on those that a split leaves for it."""
+"""A threshold for any gate score, certified on all rows or on the rows that a split reserves for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import Certificate, CertificateConfig, certify_policy
 from kcm.certification.ledger import Hashes, Ledger, Look
-from kcm.certification.outlook import fewest
+from kcm.certification.sample_size import fewest
 from kcm.certification.scores import NOT_RECORDED
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
@@ -57,38 +57,42 @@ def certify_table(
 ) -> dict[str, Any]:
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
-    With a `ledger` the look is written down before outcomes are used, and later looks at the same question may spend
-    less of delta. Without test rows the metrics are those of the certify rows. Raises ConfigError for a scope by task
-    without tasks, DataError for a given split without the rows that the request needs.
+    With a `ledger`, the look is written down before outcomes are used, and later looks at the same question may spend
+    less of delta. Without test rows, the metrics are measured on the certify rows. Raises ConfigError for a scope by
+    task without tasks, DataError for a given split without the rows that the request needs.
     """
     if request.scope != "global" and table.task is None:
         raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", hint="Give --task COLUMN")
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
-    needed = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
-    for name, rows in needed.items():
+    tables = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
+    for name, rows in tables.items():
         if len(rows) == 0 and table.split is not None:
-            hint = "Search and certificate need rows each"
+            hint = "Search and certificate each need their own rows"
             raise DataError(f"the split column has no {name} rows", where="split", hint=hint)
     look = None
     if ledger is not None and len(certify):
-        opened, about = opened_ledger(ledger), look_at(table, splits, score_N, request)
-        look = opened.look(**about, purpose="kcm route certify")
+        open_ledger, about = opened_ledger(ledger), look_at(table, splits, score_N, request)
+        look = open_ledger.look(**about, purpose="kcm route certify")
     delta = request.delta if look is None else look.spend
     promise, mode = promise_of(request), request.mode
-    if not all(map(len, needed.values())):
+    if not all(map(len, tables.values())):
         policy = Policy(decision=ESCALATE_ALL)
-        certificates: dict[str | None, Certificate] = {None: _nothing(promise, delta, len(certify))}
+        certificates: dict[str | None, Certificate] = {None: _empty_certificate(promise, delta, len(certify))}
     else:
         certify_rows = table.select(certify).scored(score_N[certify])
         choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
         mode = _mode(choosing, request)
         if choosing is None:
-            choosing = certify_rows  # `regret` reads nothing of the rows that choose
-        searched = _searched(choosing, request)
-        used = promise.model_copy(update={"method": mode})
-        policy, certificates = certify_policy(choosing, certify_rows, searched, used, delta=delta)
+            choosing = certify_rows  # `regret` does not read the rows that choose
+        searched = _search(choosing, request)
+        promise_used = promise.model_copy(update={"method": mode})
+        policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
     common = certificates[None]
-    warnings = [_warning(task, each) for task, each in certificates.items() if each.num_units < each.fewest_units]
+    warnings = [
+        _warning(task, certificate)
+        for task, certificate in certificates.items()
+        if certificate.num_units < certificate.fewest_units
+    ]
     return {
         **common.model_dump(mode="json"),
         "mode": mode,
@@ -97,9 +101,11 @@ def certify_table(
         "look": look and look.number,
         "asked_delta": request.delta,
         "num_validate_rows": len(validate),
-        "tasks": {task: each.model_dump(mode="json") for task, each in certificates.items() if task is not None},
+        "tasks": {
+            task: certificate.model_dump(mode="json") for task, certificate in certificates.items() if task is not None
+        },
         "measured_on": measured_split(splits),
-        "test": _measured(table, splits, score_N, policy),
+        "test": _measure(table, splits, score_N, policy),
         "mean_costs": _mean_costs(table, splits),
         "warnings": warnings,
         "notes": [*table.notes, *_notes(splits, look)],
@@ -107,14 +113,14 @@ def certify_table(
 
 
 def opened_ledger(ledger: str | Path | Ledger) -> Ledger:
-    """The ledger of a folder, or the one that is open already."""
+    """The ledger in a folder, or an open ledger unchanged."""
     return ledger if isinstance(ledger, Ledger) else Ledger(ledger)
 
 
 def look_at(
     table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], request: RequestConfig
 ) -> LookAt:
-    """What a ledger has to know of a look: the units of the whole file, and a digest of all that decides the result."""
+    """The data of a look for a ledger: the units of the whole file, and a digest of everything that decides it."""
     digest = hashlib.sha256(repr(request).encode())
     for column in (score_N, table.small_correct, table.large_correct, table.large_error):
         digest.update(np.ascontiguousarray(column).tobytes())
@@ -128,8 +134,8 @@ def measured_split(splits: NDArray[np.object_]) -> str:
     return "test" if (splits == "test").any() else "certify"
 
 
-def _searched(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
-    """The policy that a search finds, of which the certificate may deploy no more; without a search, keep all."""
+def _search(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
+    """The policy found by the search, the most that the certificate may deploy; without a search, keep all."""
     scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
     if request.max_loss is not None:
         return find_policy(choosing, Gate(), scope, request.max_loss).policy
@@ -138,9 +144,9 @@ def _searched(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
 
 
 def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["auto", "regret", "net"]:
-    """The test: the one that was asked for, and of `auto` regret unless crediting wins clearly pays.
+    """The test: the requested one; for `auto`, regret unless crediting wins clearly pays.
 
-    Regret is an exact binomial test, and a test that is chosen at random from few rows loses to it.
+    Regret is an exact binomial test, and a test chosen at random from few rows is worse.
     """
     if request.mode != "auto" or request.epsilon == 0:
         return request.mode
@@ -151,11 +157,11 @@ def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["a
 def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
     notes = [] if look else [NOT_RECORDED]
     if measured_split(splits) == "certify":
-        notes.append("all rows certify, so the figures are those of rows that chose the threshold")
+        notes.append("all rows certify, so the figures are measured on the rows that chose the threshold")
     return notes
 
 
-def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
+def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
     """The certificate of escalating everything, which loses nothing and needs no rows."""
     method: Literal["regret", "net"] = "net" if promise.method == "net" or promise.epsilon == 0 else "regret"
     return Certificate(
@@ -178,14 +184,14 @@ def _nothing(promise: CertificateConfig, delta: float, num_rows: int) -> Certifi
 
 
 def _warning(task: str | None, certificate: Certificate) -> str:
-    what = "rows" if task is None else f"rows of task {task!r}"
+    subject = "rows" if task is None else f"rows of task {task!r}"
     return (
-        f"{certificate.num_units} independent certify {what}: no certificate is possible at epsilon"
+        f"{certificate.num_units} independent certify {subject}: no certificate is possible at epsilon"
         f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
     )
 
 
-def _measured(
+def _measure(
     table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], policy: Policy
 ) -> dict[str, Any] | None:
     """The metrics of the route on test rows, which neither search nor certificate has read, or on certify rows."""
@@ -198,13 +204,13 @@ def _measured(
 
 
 def _mean_costs(table: RoutingTable, splits: NDArray[np.object_]) -> dict[str, float] | None:
-    """What an answer of either model costs on the measured rows, in the table's unit; None if it is not known."""
+    """The mean cost of each model's answers on the measured rows, in the table's unit; None if unknown."""
     test = np.flatnonzero(splits == measured_split(splits))
     costs = table.select(test).costs() if len(test) else None
     return costs and {"large": float(costs[0].mean()), "small": float(costs[1].mean())}
 
 
 def frontier_curve(frontier: Frontier) -> dict[str, list[float | None]]:
-    """The frontier's curve as plain data; the thresholds of `escalate all` and `keep all`, its ends, are None."""
+    """The frontier's curve as plain data; the end thresholds, `escalate all` and `keep all`, are None."""
     columns = {name: column.tolist() for name, column in frontier.curve().items()}
     return columns | {"threshold": [t if math.isfinite(t) else None for t in columns["threshold"]]}

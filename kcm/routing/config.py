@@ -1,6 +1,6 @@
 """Configuration of routing: the columns of a table of logged answers, and the certificate to issue.
 
-The import is light, since commands make options of these models.
+The import is light, because commands turn these models into options.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ class RouteColumns(Config):
     correct_at: float | None = Field(
         None, description="A number in the correctness columns counts as right from here on; null: they hold 0 and 1."
     )
-    small_prediction: str | None = Field(None, description="Column with the small model's answer; empty: none, wrong.")
+    small_prediction: str | None = Field(None, description="Column with the small model's answer; empty: wrong.")
     large_prediction: str | None = Field(None, description="Column with the large model's answer; empty: it failed.")
     label: str | None = Field(None, description="Column with the right answer.")
     confidence: str | None = Field(None, description="Column with the small model's confidence, in [0, 1].")
-    score: str | None = Field(None, description="Column with any other score, larger where the small model is surer.")
-    text: str | None = Field(None, description="Column with the input's text, which features are made of.")
+    score: str | None = Field(None, description="Column with any other score; larger means a surer small model.")
+    text: str | None = Field(None, description="Column with the input's text; features are computed from it.")
     small_response: str | None = Field(
-        None, description="Column with all that the small model wrote, which features are made of too."
+        None, description="Column with the small model's full reply; features are computed from it as well."
     )
     features: tuple[str, ...] = Field(
-        (), description="Columns with numeric features; `name*` stands for all that start with name."
+        (), description="Columns with numeric features; `name*` means all columns whose names start with name."
     )
     category: str | None = Field(
-        None, description="Column with a category of the input, such as its subject or language, which routers read."
+        None, description="Column with a category of the input, such as its subject or language; routers use it."
     )
-    small_cost: str | None = Field(None, description="Column with what the small model's answer cost.")
-    large_cost: str | None = Field(None, description="Column with what the large model's answer cost, in that unit.")
-    id: str | None = Field(None, description="Column with a unique id; null: rows are called by their number.")
-    group: str | None = Field(None, description="Column that tells which rows were drawn together, such as a user.")
+    small_cost: str | None = Field(None, description="Column with the cost of the small model's answer.")
+    large_cost: str | None = Field(None, description="Column with the cost of the large model's answer, in that unit.")
+    id: str | None = Field(None, description="Column with a unique id; null: rows are identified by their number.")
+    group: str | None = Field(None, description="Column that names rows drawn together, such as a user.")
     task: str | None = Field(None, description="Column with the task of a row, known when it is routed.")
     split: str | None = Field(None, description="Column with train, validate, certify or test; null: drawn by a seed.")
 
     def check(self) -> None:
-        """Raise ConfigError unless it is clear who was right and which column is the gate score."""
+        """Raise ConfigError unless the columns say who was right and which column is the gate score."""
         correctness = [self.small_correct, self.large_correct]
         compared = [self.small_prediction, self.large_prediction, self.label]
         if all(correctness) == all(compared) or (any(correctness) and any(compared)):
             raise ConfigError(
-                "it is not clear who was right",
+                "no columns say who was right",
                 where="columns",
                 hint="Give small_correct and large_correct, or small_prediction, large_prediction and label",
             )
@@ -65,19 +65,19 @@ class RouteColumns(Config):
 
     @property
     def named(self) -> dict[str, str]:
-        """Columns by the field that names them, features left out."""
+        """Columns by the field that names them, without features."""
         names = self.model_dump(exclude={"features", "correct_at"}, exclude_none=True)
         return {field: str(column) for field, column in names.items()}
 
 
 class RequestConfig(Config):
-    """The promise, what the searched threshold may lose on validate, and whose threshold it is."""
+    """The promise, the loss that the searched threshold may have on validate rows, and the scope of the threshold."""
 
     epsilon: float = Field(
         0.02,
         ge=0,
         lt=1,
-        description="Accuracy that may be lost against the large model alone; 0: at least as accurate, by net.",
+        description="Largest loss of accuracy against the large model alone; 0: none, by net.",
     )
     delta: float = Field(
         0.1, gt=0, lt=1, description="Probability, over the draw of the certify rows, that the promise breaks."
@@ -89,22 +89,22 @@ class RequestConfig(Config):
     )
     scope: Literal["global", "every_task", "per_task"] = Field(
         "global",
-        description="One threshold; one that holds within every --task; or one for each, at a share of delta.",
+        description="One threshold; one threshold that holds within every --task; or one per task, sharing delta.",
     )
     max_loss: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Loss that the threshold may have on validate rows; default: no search, the lowest certified one.",
+        description="Loss allowed on validate rows in a search; default: no search, the lowest certified threshold.",
     )
     max_call_rate: float | None = Field(
         None, gt=0, lt=1, description="Promise this call rate as well; each promise takes delta/2."
     )
-    seed: int = Field(0, ge=0, description="Draws splits where the table names none.")
+    seed: int = Field(0, ge=0, description="Draws splits if the table names none.")
 
     @property
     def needs_validate(self) -> bool:
-        """Whether rows have to be set aside: for the path of `net`, or for a search."""
+        """Whether rows must be set aside: for the path of `net`, or for a search."""
         return self.mode == "net" or self.epsilon == 0 or self.max_loss is not None
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""One table, read once, with gate scores of its own column or of a router, and the commands on it."""
+"""One table, read once, with gate scores from its own column or from a router, and the commands on it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RoutingFrame:
         router_folder: Path | None = None,
         progress: Progress = silent,
     ) -> RoutingFrame:
-        """Read the table, of which `named_columns` says what its columns are.
+        """Read the table; `named_columns` says what its columns are.
 
         Raises KcmError for anything that cannot be used, before any work starts.
         """
@@ -72,8 +72,8 @@ class RoutingFrame:
             return None, ""
         model = self.router.config.encoder or NO_ENCODER if self.router else self.encoder
         encoder, note = find_encoder(model, self.assets_dir)
-        wanted = self.router.config.encoder_identity if self.router else None
-        if encoder and wanted and encoder.identity != wanted:
+        identity = self.router.config.encoder_identity if self.router else None
+        if encoder and identity and encoder.identity != identity:
             raise ConfigError(
                 f"{encoder.config.model!r} is not the encoder that the router was fitted with",
                 where="--router",
@@ -96,7 +96,7 @@ class RoutingFrame:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
-        """The categories that are told apart: those of the router, else those of the table."""
+        """The known categories: the router's, or the table's if there is no router."""
         return self.router.config.categories if self.router else categories_of(self.table)
 
     @property
@@ -105,10 +105,10 @@ class RoutingFrame:
         return [self._encoder[1]] if self._encoder[1] else []
 
     def splits(self, request: RequestConfig) -> NDArray[np.object_]:
-        """The split of every row; with a router, as it was when the router was fitted.
+        """The split of every row; with a router, the split at the time it was fitted.
 
-        With the table's own score nothing has to be chosen, so all rows certify unless the table has a split or the
-        request needs validate rows.
+        With the table's own score there is nothing to choose. All rows then certify, unless the table has a split or
+        the request needs validate rows.
         """
         if self.router:
             return with_splits(self.table, self.router.config.seed)
@@ -118,7 +118,7 @@ class RoutingFrame:
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
-        """Gate score of every row. Raises DataError where there is none."""
+        """Gate score of every row. Raises DataError if there is none."""
         if self.router:
             return self.router.scores(self.table, self.inputs)
         if self.table.confidence is None:
@@ -128,7 +128,7 @@ class RoutingFrame:
         return self.table.confidence
 
     def fitted(self, seed: int) -> tuple[FittedRouter, str, int]:
-        """A router fitted on the train rows, else on the validate rows; that split, and the number of its rows."""
+        """A router fitted on the train rows, or on validate rows if there are none; its split and number of rows."""
         splits = with_splits(self.table, seed)
         split = "train" if (splits == "train").any() else "validate"
         rows = np.flatnonzero(splits == split)
@@ -146,7 +146,7 @@ class RoutingFrame:
         return router, split, len(rows)
 
     def fit(self, seed: int, folder: Path) -> dict[str, Any]:
-        """Write what is `fitted` to a folder."""
+        """Write the `fitted` router to a folder."""
         router, split, num_rows = self.fitted(seed)
         router.write(folder)
         notes = [*self.table.notes, *self.notes]
@@ -162,25 +162,25 @@ class RoutingFrame:
         return certificates.certify_table(table, splits, scores, request, ledger)
 
     def next_look(self, request: RequestConfig, ledger: Path) -> Look:
-        """What `certify` will cost; nothing is written."""
+        """The cost of `certify` as a look; writes nothing."""
         about = certificates.look_at(self.table, self.splits(request), self.scores, request)
         return certificates.opened_ledger(ledger).preview(**about)
 
     def certificate_path(self, request: RequestConfig, certified: Mapping[str, Any]) -> dict[str, Any]:
-        """What a report draws of the certificate that `certify` found: see `certificate_curve`."""
+        """The part of a report about the certificate from `certify`: see `certificate_curve`."""
         fields = {name: value for name, value in certified.items() if name in Certificate.model_fields}
         validate, certify = self._rows("validate", request), self._rows("certify", request)
         promise = certificates.promise_of(request).model_copy(update={"method": certified["mode"]})
         return certificate_curve(Certificate.model_validate(fields), validate or certify, certify, promise)
 
     def curves(self, request: RequestConfig) -> dict[str, Any]:
-        """What a report draws beside the certificate: quality and frontier on the measured rows, and reliability."""
-        measured = certificates.measured_split(self.splits(request))
-        test = self._rows(measured, request)
+        """The rest of a report: quality and frontier on the measured rows, and reliability."""
+        split = certificates.measured_split(self.splits(request))
+        test = self._rows(split, request)
         return {
             "quality": asdict(router_quality(test)) if len(test) else {},
             "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
-            "reliability": self._reliability(self.splits(request) == measured),
+            "reliability": self._reliability(self.splits(request) == split),
         }
 
     def _rows(self, split: str, request: RequestConfig) -> ScoredOutcomes:
@@ -189,19 +189,19 @@ class RoutingFrame:
         return self.table.select(rows).scored(self.scores[rows])
 
     def _reliability(self, test: NDArray[np.bool_]) -> list[dict[str, Any]]:
-        """Bins that hold rows; none where the table has no confidence."""
+        """Bins that hold rows; empty if the table has no confidence."""
         if self.columns.confidence is None or self.table.confidence is None:
             return []
         return reliability(self.table.confidence[test], self.table.small_correct[test]).filled()
 
 
 def named_columns(router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]) -> RouteColumns:
-    """The columns of the router, of the file, and of `overrides`, the later ones winning.
+    """The columns of the router, of the file, and of `overrides`; later sources win.
 
-    An empty name in `overrides` unsets a column that the router knows and a table lacks.
+    An empty name in `overrides` unsets a column that the router uses but the table lacks.
     """
-    stored = router.config.columns.model_dump(exclude_defaults=True) if router else {}
+    columns = router.config.columns.model_dump(exclude_defaults=True) if router else {}
     if columns_file:
-        stored |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
-    chosen = {field: None if name == "" else name for field, name in overrides.items()}
-    return parse_config(RouteColumns, stored | chosen, where="columns")
+        columns |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
+    updates = {field: None if name == "" else name for field, name in overrides.items()}
+    return parse_config(RouteColumns, columns | updates, where="columns")

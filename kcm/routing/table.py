@@ -1,7 +1,7 @@
 """A routing table: correctness of both models, confidence, cost and input of every row.
 
-Unlike the outcome table of a run it has neither logits nor prompts: anybody who logged the answers of two models has
-one. Shapes: N rows, D features.
+Unlike the outcome table of a run it has neither logits nor prompts: logged answers of two models are enough.
+Shapes: N rows, D features.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import ColumnTable
 from kcm.certification.ledger import CONTENT, GROUP, ID, Hashes, unit_hashes
-from kcm.routing.cells import Cells, check_columns, feature_columns, read_columns
+from kcm.routing.columns import Cells, check_columns, feature_columns, read_columns
 from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
 from kcm.tasks.units import content_names, group_names, text_key, text_keys
 
-_TEXT_LENGTH = 12  # characters on average: shorter cells are ids or categories
+_TEXT_LENGTH = 12  # mean number of characters of a text column; shorter cells are ids or categories
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RoutingTable(ColumnTable):
-    """One row per item; every column is [N] or None where the table has none.
+    """One row per item; every column is [N], or None if the table lacks it.
 
     `large_error` marks answers that the large model failed to give: wrong in accuracy, right in a certificate.
-    `item` tells items apart, whatever their number; rows alike in it hold the same input. `confidence` is the small
-    model's confidence or score, as the user gave it. `texts` and `ids` are what a ledger knows the whole file by, see
-    `ledger_units`. `notes` say what a reader of any result must know.
+    `item` identifies the input; rows with equal `item` hold the same input. `confidence` is the small model's
+    confidence or score, as the user gave it. `texts` and `ids` identify the whole file in a ledger, see `ledger_units`.
+    `notes` are remarks that every reader of the results needs.
     """
 
     name: NDArray[np.object_]
@@ -50,7 +50,7 @@ class RoutingTable(ColumnTable):
     group: NDArray[np.object_] | None = None
     task: NDArray[np.object_] | None = None
     split: NDArray[np.object_] | None = None
-    texts: tuple[NDArray[np.object_], ...] = ()  # of all rows of the file, the unnamed columns of texts among them
+    texts: tuple[NDArray[np.object_], ...] = ()  # of all rows of the file, including text columns nobody named
     ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class RoutingTable(ColumnTable):
         return len(self.name)
 
     def scored(self, score: ArrayLike) -> ScoredOutcomes:
-        """The rows with gate scores [N], as frontier and certificate see them."""
+        """The rows with gate scores [N], for frontier and certificate."""
         return ScoredOutcomes(
             score=np.asarray(score, dtype=np.float64),
             small_correct=self.small_correct,
@@ -69,17 +69,17 @@ class RoutingTable(ColumnTable):
         )
 
     def ledger_units(self) -> dict[str, Hashes]:
-        """What a ledger knows the file by: the contents of all its texts, its ids and its groups.
+        """The identity of the file in a ledger: the contents of all its texts, its ids and its groups.
 
-        All columns of texts count, so that the file is the same table whatever column is named.
+        All text columns count, so the file is the same table whichever column is named.
         """
         contents = {name for column in self.texts for name in content_names(pa.table({"text": _keys(column)}))}
         groups = set() if self.group is None else set(group_names(pa.array(self.group, pa.string()).fill_null("")))
         names = {CONTENT: contents, ID: self.ids, GROUP: groups - {""}}
-        return {kind: unit_hashes(each) for kind, each in names.items()}
+        return {kind: unit_hashes(values) for kind, values in names.items()}
 
     def costs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Cost of the large and of the small model's answers, [N] each; None where the large one's is not known."""
+        """Cost of the large and of the small model's answers, [N] each; None if the large model's is unknown."""
         if self.large_cost is None:
             return None
         return self.large_cost, np.zeros(len(self)) if self.small_cost is None else self.small_cost
@@ -88,19 +88,19 @@ class RoutingTable(ColumnTable):
 def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
     """Read a CSV, TSV or Parquet file.
 
-    Raises ConfigError when the columns do not say who was right, DataError naming the rows that cannot be used.
+    Raises ConfigError if the columns do not say who was right, and DataError naming rows that cannot be used.
     """
     columns.check()
     return table_of(read_columns(path), columns, str(path))
 
 
 def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
-    """The table in a frame, which messages call `where`; raises what `read_table` raises."""
+    """The table in a frame, called `where` in messages; raises the errors of `read_table`."""
     columns.check()
     table, cells = read_inputs(frame, columns, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
-    read = replace(
+    outcomes = replace(
         table,
         small_correct=small_correct,
         large_correct=large_correct,
@@ -111,31 +111,31 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
         texts=_texts(frame, columns),
         ids=() if columns.id is None else tuple(cells.strings(columns.id)),
     )
-    return _without_copies(read, frame)
+    return _without_copies(outcomes, frame)
 
 
 def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
-    """The inputs in a frame that need not say who was right: nobody was, at no known cost, in no split."""
-    later = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
-    columns = columns.model_copy(update=dict.fromkeys((*later, "small_cost", "large_cost", "split")))
+    """The inputs in a frame without correctness: both models count as wrong, at unknown cost, in no split."""
+    optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
+    columns = columns.model_copy(update=dict.fromkeys((*optional_fields, "small_cost", "large_cost", "split")))
     return read_inputs(frame, columns, where)[0]
 
 
 def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[RoutingTable, Cells]:
-    """What the table tells of its rows apart from answers and costs: nobody is right in it yet. Also all its cells."""
+    """The table's inputs, without answers and costs (both models count as wrong), and all its cells."""
     frame = frame.reset_index(drop=True)
     frame.columns = pd.Index([str(name) for name in frame.columns])
     check_columns(frame, columns, where)
     names = _row_names(frame, columns, where)
     cells = Cells(frame, names, where)
     notes: list[str] = []
-    unknown = np.zeros(len(names), dtype=bool)
+    is_unknown = np.zeros(len(names), dtype=bool)
     table = RoutingTable(
         name=names,
         item=_items(frame, cells, columns),
-        small_correct=unknown,
-        large_correct=unknown,
-        large_error=unknown,
+        small_correct=is_unknown,
+        large_correct=is_unknown,
+        large_error=is_unknown,
         confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
@@ -150,7 +150,7 @@ def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple
 
 
 def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArray[np.object_]:
-    """`id X` where there are ids, else `row N` from 1."""
+    """`id X` if the table has ids, otherwise `row N`, counted from 1."""
     if columns.id is None:
         return np.array([f"row {number}" for number in range(1, len(frame) + 1)], dtype=object)
     ids = Cells(frame, np.arange(1, len(frame) + 1).astype(str).astype(object), where)
@@ -160,10 +160,10 @@ def _row_names(frame: pd.DataFrame, columns: RouteColumns, where: str) -> NDArra
 
 
 def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns) -> NDArray[np.object_]:
-    """The key of an item: the text, else the id, else the whole row.
+    """The key of an item: the text, or the id, or the whole row, in this order.
 
-    Rows of several splits that agree in all other columns may be copies, or may merely be alike (few distinct
-    confidences). They are taken for copies only if no split holds a row twice.
+    Rows of several splits that agree in all other columns may be copies, or may only look alike (few distinct
+    confidences). They count as copies only if no split holds a row twice.
     """
     if columns.text:
         texts = cells.strings(columns.text)
@@ -179,28 +179,27 @@ def _items(frame: pd.DataFrame, cells: Cells, columns: RouteColumns) -> NDArray[
 
 
 def _without_copies(table: RoutingTable, frame: pd.DataFrame) -> RoutingTable:
-    """The table with the first of several rows that are equal in every column: copies are one draw, not several."""
+    """The table with only the first of several rows that are equal in every column: copies are one draw."""
     copies = frame.astype(str).duplicated().to_numpy()
     if not copies.any():
         return table
     note = (
-        f"{copies.sum()} rows repeat others in every column and count once; give an id column if they are rows of"
-        " their own"
+        f"{copies.sum()} rows repeat others in every column and count once; name an id column if they are separate rows"
     )
     return replace(table.select(~copies), notes=(*table.notes, note))
 
 
 def _texts(frame: pd.DataFrame, columns: RouteColumns) -> tuple[NDArray[np.object_], ...]:
-    """The columns of texts [N]: the named one, and others that look like texts, but for what the models answered."""
+    """The text columns [N]: the named one and others that look like texts, without the models' answers."""
     answers = {name for field, name in columns.named.items() if field != "text"}
-    found = []
+    groups = []
     for name in frame.columns:
         cells = frame[name].dropna()
         if name in answers or cells.empty or not cells.map(lambda cell: isinstance(cell, str)).all():
             continue
         if name == columns.text or (2 * cells.nunique() >= len(cells) and cells.str.len().mean() >= _TEXT_LENGTH):
-            found.append(cells.to_numpy(dtype=object))
-    return tuple(found)
+            groups.append(cells.to_numpy(dtype=object))
+    return tuple(groups)
 
 
 def _keys(texts: NDArray[np.object_]) -> pa.Array:
@@ -214,7 +213,7 @@ def _correctness(
     if columns.small_correct and columns.large_correct:
         small = cells.truths(columns.small_correct, columns.correct_at)
         return small, cells.truths(columns.large_correct, columns.correct_at), np.zeros(len(small), dtype=bool)
-    assert columns.label is not None  # `check` has seen to these three
+    assert columns.label is not None  # ensured by `check`
     assert columns.small_prediction is not None
     assert columns.large_prediction is not None
     label = cells.required(columns.label, cells.labels(columns.label), "a label")
@@ -225,11 +224,11 @@ def _correctness(
     if large_error.any():
         notes.append(
             f"the large model gave no answer in {large_error.sum()} rows; it counts as wrong in accuracies, and as"
-            " right in the certificate, which that makes stricter"
+            " right in the certificate, which makes the certificate stricter"
         )
-    for who, answer in (("small", small_answer), ("large", large_answer)):
+    for model, answer in (("small", small_answer), ("large", large_answer)):
         if not set(answer) & set(label):
-            notes.append(f"no answer of the {who} model is any of the labels; are they written alike?")
+            notes.append(f"no answer of the {model} model is any of the labels; are they written alike?")
     return small_answer == label, large_answer == label, large_error
 
 
@@ -239,13 +238,13 @@ def _confidence(cells: Cells, columns: RouteColumns) -> NDArray[np.float64] | No
     return cells.numbers(columns.score, "a score") if columns.score else None
 
 
-def _text(cells: Cells, column: str | None, what: str, notes: list[str]) -> NDArray[np.object_] | None:
+def _text(cells: Cells, column: str | None, subject: str, notes: list[str]) -> NDArray[np.object_] | None:
     if column is None:
         return None
     texts = cells.strings(column)
     empty = pd.isna(texts)
     if empty.any():
-        notes.append(f"{empty.sum()} rows have no {what}")
+        notes.append(f"{empty.sum()} rows have no {subject}")
     return np.where(empty, "", texts)
 
 
@@ -254,8 +253,8 @@ def _features(cells: Cells, names: list[str]) -> NDArray[np.float64] | None:
 
 
 def _splits(cells: Cells, column: str) -> NDArray[np.object_]:
-    """The splits under their own names, whatever the table calls them."""
-    written = cells.required(column, cells.strings(column), "a split")
-    splits = np.array([split_name(word) for word in written], dtype=object)
-    cells.refuse(column, pd.isna(splits), written, "a split must be one of train, validate, certify, test")
+    """The splits by their names here, whatever the table calls them."""
+    names = cells.required(column, cells.strings(column), "a split")
+    splits = np.array([split_name(word) for word in names], dtype=object)
+    cells.refuse(column, pd.isna(splits), names, "a split must be one of train, validate, certify, test")
     return splits

@@ -15,16 +15,16 @@ from kcm.tasks.splits import DEFAULT_FRACTIONS, Fractions
 
 
 class TasksConfig(Config):
-    """The source of the rows, and how they become tasks."""
+    """The source of the rows, and their division into tasks."""
 
     source: SourceConfig = Field(default=ReviewsSource(), description="Where the rows come from.")
     scenario: Scenario = Field(default="domain_incremental", description="What changes from task to task.")
-    num_tasks: int | None = Field(default=None, ge=1, description="Number of tasks; labels are shared out equally.")
+    num_tasks: int | None = Field(default=None, ge=1, description="Number of tasks; labels are divided equally.")
     mapping: Annotated[str | None, LocalPath] = Field(
         default=None, description="JSON or YAML file: task -> labels (or values of the task column)."
     )
     order: TaskOrder = Field(
-        default="given", description="Tasks and classes as the source gives them, or drawn by the seed."
+        default="given", description="Order of tasks and classes: as in the source, or drawn by the seed."
     )
     order_seed: int | None = Field(
         default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."
@@ -32,24 +32,24 @@ class TasksConfig(Config):
     max_rows_per_task: int | None = Field(
         default=None,
         ge=1,
-        description="Cap per task, whole groups, all splits together; and one of as many for its unlabelled rows.",
+        description="Cap per task, whole groups, all splits together; unlabelled rows have their own cap of this size.",
     )
     salt: int | None = Field(
-        default=None, ge=0, description="Draws the splits, by unit and by nothing else; null: the seed of the run."
+        default=None, ge=0, description="Seed that draws the split of each unit; null: the seed of the run."
     )
     fractions: Fractions = Field(
         default=DEFAULT_FRACTIONS,
-        description="Shares of train, validate, certify and test; not given, 0.65, 0, 0.25 and 0.1 where train rows "
-        "left out can choose. Test may be 0.",
+        description="Shares of train, validate, certify and test; test may be 0. Without fractions, a learner with "
+        "left-out scores of its train rows uses 0.65, 0, 0.25 and 0.1.",
     )
     max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
     long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
     out_of_scope: Literal["drop", "keep"] = Field(
-        default="drop", description="What becomes of rows with none of the labels."
+        default="drop", description="Whether rows with none of the labels are dropped or kept."
     )
     unlabelled: Literal["refuse", "keep"] = Field(
         default="refuse",
-        description="Rows without a label are bad rows; or train rows that the large model alone teaches.",
+        description="refuse: rows without a label are bad rows. keep: train rows with the large model's answers.",
     )
 
     @field_validator("max_bad_rows", mode="before")

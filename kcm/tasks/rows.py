@@ -34,9 +34,9 @@ def row_schema(dim: int | None = None) -> pa.Schema:
     `image` holds the bytes of a picture's file. `fault` is what the source found wrong, "" for nothing.
     """
     text = [pa.field(name, pa.string()) for name in ("id", "text")]
-    rest = [pa.field(name, pa.string()) for name in ("label", "group", "task", "split", "fault")]
+    strings = [pa.field(name, pa.string()) for name in ("label", "group", "task", "split", "fault")]
     vector = [] if dim is None else [pa.field("vector", pa.list_(pa.float32(), dim))]
-    return pa.schema([*text, pa.field("image", pa.large_binary()), *rest, *vector])
+    return pa.schema([*text, pa.field("image", pa.large_binary()), *strings, *vector])
 
 
 def fault_column(faults: Mapping[int, str], num_rows: int) -> pa.Array:
@@ -45,9 +45,9 @@ def fault_column(faults: Mapping[int, str], num_rows: int) -> pa.Array:
     return pa.array([faults.get(row, "") for row in range(num_rows)], pa.string()) if faults else column
 
 
-def split_name(written: str) -> str | None:
-    """The split for the name `written`, such as validate for dev; None for an unknown name."""
-    return SPLIT_NAMES.get(written.strip().lower())
+def split_name(name: str) -> str | None:
+    """The split called `name`, such as validate for dev; None for an unknown name."""
+    return SPLIT_NAMES.get(name.strip().lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +123,13 @@ def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limi
 
     The message names the first of `bad_rows`.
     """
-    allowed = limit if isinstance(limit, int) else int(float(limit.rstrip("%")) / 100 * num_rows)
-    if num_bad <= allowed:
+    max_bad = limit if isinstance(limit, int) else int(float(limit.rstrip("%")) / 100 * num_rows)
+    if num_bad <= max_bad:
         return
     first = islice(bad_rows, min(num_bad, 3))
-    shown = "; ".join(map(str, first)) + ("; …" if num_bad > 3 else "")
+    examples = "; ".join(map(str, first)) + ("; …" if num_bad > 3 else "")
     raise DataError(
-        f"{num_bad} of {num_rows} rows are bad, more than max_bad_rows = {limit} allows: {shown}",
+        f"{num_bad} of {num_rows} rows are bad, more than max_bad_rows = {limit} allows: {examples}",
         where=where,
         hint="Correct the rows, or raise max_bad_rows",
     )

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
-from kcm.regular import require_regular
+from kcm.regular_files import require_regular
 from kcm.tasks.hashing import shuffled
 
 Scenario = Literal["domain_incremental", "class_incremental", "task_incremental"]
@@ -59,13 +59,13 @@ def plan_tasks(
     by_label = scenario != "domain_incremental"
     domains = list(dict.fromkeys(domain for domain, _ in cells))
     if mapping is None and num_tasks is not None and by_label:
-        ordered = shuffled(labels, seed, "classes") if order == "shuffled" else list(labels)
-        assignment = _equal_shares(ordered, num_tasks)
+        ordered_labels = shuffled(labels, seed, "classes") if order == "shuffled" else list(labels)
+        assignment = _equal_shares(ordered_labels, num_tasks)
         return _plan(cells, labels, assignment, list(dict.fromkeys(assignment.values())), by_label)
     if mapping is None or not by_label:
         _check_task_column(domains, scenario)
     if mapping is not None:
-        assignment = _inverted(mapping, labels if by_label else domains, "label" if by_label else "domain")
+        assignment = _invert(mapping, labels if by_label else domains, "label" if by_label else "domain")
         names = list(mapping)
     else:
         assignment, names, by_label = {domain: domain for domain in domains}, domains, False
@@ -95,23 +95,23 @@ def load_mapping(path: str) -> dict[str, list[str]]:
     return {str(task): [str(value) for value in values] for task, values in content.items()}
 
 
-def _inverted(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], what: str) -> dict[str, str]:
+def _invert(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], kind: str) -> dict[str, str]:
     """From label (or domain) to task, for exactly the labels in `keys`."""
     inverted: dict[str, str] = {}
     for task, values in mapping.items():
         for value in values:
             if value in inverted:
                 raise DataError(
-                    f"{what} {value!r} lies in two tasks, {inverted[value]!r} and {task!r}", where="tasks.mapping"
+                    f"{kind} {value!r} lies in two tasks, {inverted[value]!r} and {task!r}", where="tasks.mapping"
                 )
             inverted[value] = task
-    known = set(keys)
-    if missing := sorted(known - inverted.keys()):
-        raise DataError(f"no task for {what} {', '.join(map(repr, missing[:5]))}", where="tasks.mapping")
-    if unknown := sorted(inverted.keys() - known):
-        nearest = difflib.get_close_matches(unknown[0], sorted(known), n=1)
+    expected = set(keys)
+    if unassigned := sorted(expected - inverted.keys()):
+        raise DataError(f"no task for {kind} {', '.join(map(repr, unassigned[:5]))}", where="tasks.mapping")
+    if unexpected := sorted(inverted.keys() - expected):
+        nearest = difflib.get_close_matches(unexpected[0], sorted(expected), n=1)
         hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
-        raise DataError(f"no row has {what} {unknown[0]!r}", where="tasks.mapping", hint=hint)
+        raise DataError(f"no row has {kind} {unexpected[0]!r}", where="tasks.mapping", hint=hint)
     return inverted
 
 
@@ -147,27 +147,27 @@ def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:
     if names != [""]:
         return
     ways = "source.task_column" if scenario == "domain_incremental" else "num_tasks, mapping or source.task_column"
-    raise ConfigError(f"nothing tells the tasks of a {scenario} scenario apart", where="tasks", hint=f"Set {ways}")
+    raise ConfigError(f"nothing assigns rows to tasks in a {scenario} scenario", where="tasks", hint=f"Set {ways}")
 
 
 def _check_disjoint(plan: TaskPlan) -> None:
-    seen: dict[str, str] = {}
+    task_of_class: dict[str, str] = {}
     for name, labels in zip(plan.names, plan.labels, strict=True):
         for label in labels:
-            if label in seen:
+            if label in task_of_class:
                 raise DataError(
-                    f"class {label!r} appears in two tasks, {seen[label]!r} and {name!r}",
+                    f"class {label!r} appears in two tasks, {task_of_class[label]!r} and {name!r}",
                     where="tasks.scenario = class_incremental",
                     hint="Use domain_incremental or task_incremental, or group by num_tasks or mapping",
                 )
-            seen[label] = name
+            task_of_class[label] = name
 
 
 class LongTailConfig(Config):
     """A long tail of train rows: class c of C, from head to tail, keeps n_max * imbalance_factor^(-c/(C-1)) rows."""
 
     n_max: int | None = Field(
-        default=None, ge=1, description="Train rows of the largest class; null: as many as the largest has."
+        default=None, ge=1, description="Train rows of the largest class; null: as many as it has."
     )
     imbalance_factor: float = Field(
         default=100.0, ge=1, description="Rows of the largest class over rows of the smallest."

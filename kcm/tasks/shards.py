@@ -41,11 +41,11 @@ def task_shards(folder: Path, task: int, names: Collection[str] | None = None) -
     ArtefactError if there is none, or a shard is missing between others.
     """
     first, pattern = shard_file(folder, task, 0).name, f"task-{task:04d}.*.parquet"
-    there = {path.name for path in folder.glob(f"task-{task:04d}*")} if names is None else names
-    found = {first, *(name for name in there if fnmatch(name, pattern))}
-    files = [shard_file(folder, task, shard) for shard in range(len(found))]
+    names_in_folder = {path.name for path in folder.glob(f"task-{task:04d}*")} if names is None else names
+    shard_names = {first, *(name for name in names_in_folder if fnmatch(name, pattern))}
+    files = [shard_file(folder, task, shard) for shard in range(len(shard_names))]
     for file in files:
-        if file.name not in there:
+        if file.name not in names_in_folder:
             raise ArtefactError("a shard is missing", where=str(file), hint="Put it back, or build it again")
     return files
 
@@ -73,10 +73,10 @@ def _batch(rows: pa.Table) -> pa.RecordBatch:
 
 def write_shards(folder: Path, task: int, tables: Iterable[pa.Table]) -> None:
     """Write the rows of a task into shards: at least one, possibly empty. The first table defines the columns."""
-    left = iter(tables)
-    first = next(left)
+    remaining = iter(tables)
+    first = next(remaining)
     schema = first.schema
-    groups = in_groups(table.select(schema.names).cast(schema) for table in chain([first], left))
+    groups = in_groups(table.select(schema.names).cast(schema) for table in chain([first], remaining))
     group, shard = next(groups, None), 0
     while group is not None or not shard:
         with open_shard(shard_file(folder, task, shard), schema) as writer:
@@ -145,10 +145,10 @@ class RowIndex:
             start = end = sum(shard_rows)
             for name, counts in _runs_of(readable(shard)):
                 begin, end = end, end + sum(counts.values())
-                known = ranges.get(name, range(begin, begin))
-                if known.stop != begin:
+                current = ranges.get(name, range(begin, begin))
+                if current.stop != begin:
                     raise DataError(f"the rows of split {name!r} are not contiguous", where=str(shard))
-                ranges[name] = range(known.start, end)
+                ranges[name] = range(current.start, end)
                 labels.setdefault(name, Counter()).update(counts)
             shard_rows.append(end - start)
         return cls(ranges, labels, tuple(shard_rows))
@@ -165,6 +165,6 @@ def _runs_of(shard: Path | BinaryIO) -> list[tuple[str, dict[int, int]]]:
     for start, stop in zip(starts, [*starts[1:], len(code_N)], strict=False):
         name = names[code_N[start] // 2]
         labels, counts = np.unique(label_N[start:stop], return_counts=True)
-        counted = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-        runs.append((f"{name}, out of scope" if code_N[start] % 2 else name, counted))
+        count_by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+        runs.append((f"{name}, out of scope" if code_N[start] % 2 else name, count_by_label))
     return runs

@@ -20,10 +20,10 @@ class Shard(ABC):
     """A part of a source that is read separately. It can be pickled, and read on any node, any number of times."""
 
     where: str
-    """What messages call it."""
+    """The shard's name in messages."""
 
     num_bytes: int | None = None
-    """Of what is read, where that is known before."""
+    """Bytes to read, if known in advance."""
 
     @abstractmethod
     def read(self) -> Iterator[pa.Table]:
@@ -85,7 +85,7 @@ class SourceConfig(Component):
     opens_quickly: ClassVar[bool] = False  # `build` reads at most a few rows
     needs_cluster: ClassVar[bool] = False  # `build` needs a connection
 
-    kind: str = Field("", description="Chooses this form of the section.")
+    kind: str = Field("", description="Chooses the kind of source.")
 
     @abstractmethod
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:

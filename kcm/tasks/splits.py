@@ -21,8 +21,8 @@ NOT_GIVEN = -1  # the origin of a row whose split is drawn; sorts before given s
 
 
 def _whole(fractions: dict[Split, float]) -> dict[Split, float]:
-    if missing := [split for split in SPLITS if split not in fractions]:
-        raise ValueError(f"no fraction for {', '.join(missing)}")
+    if missing_splits := [split for split in SPLITS if split not in fractions]:
+        raise ValueError(f"no fraction for {', '.join(missing_splits)}")
     if fractions["train"] <= 0 or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(
             "train must be positive, no fraction negative, and the fractions must sum to 1, not to"
@@ -43,8 +43,8 @@ def purpose(salt: str, unit: str, fractions: Mapping[Split, float]) -> Split:
     Nothing is stratified, and units that arrive later change no other unit's split. Another `salt` draws all splits
     again.
     """
-    drawn = np.array([draw(salt, "purpose", unit)])
-    return SPLITS[int(drawn_splits(drawn, np.array([NOT_GIVEN]), {NOT_GIVEN}, fractions)[0])]
+    draw_N = np.array([draw(salt, "purpose", unit)])
+    return SPLITS[int(drawn_splits(draw_N, np.array([NOT_GIVEN]), {NOT_GIVEN}, fractions)[0])]
 
 
 def drawn_splits(
@@ -72,12 +72,12 @@ def _choices(origin: int, origins: Collection[int]) -> list[Split]:
     """The splits that share the rows of a given split."""
     if origin == NOT_GIVEN:
         return list(SPLITS)
-    missing = [split for number, split in enumerate(SPLITS) if number not in origins]
+    missing_splits = [split for number, split in enumerate(SPLITS) if number not in origins]
     match SPLITS[origin]:
         case "train":
             carved_elsewhere = {"certify"} if SPLITS.index("validate") in origins else set()
-            return ["train", *(split for split in missing if split not in carved_elsewhere)]
+            return ["train", *(split for split in missing_splits if split not in carved_elsewhere)]
         case "validate":
-            return ["validate", *(split for split in missing if split == "certify")]
+            return ["validate", *(split for split in missing_splits if split == "certify")]
         case split:
             return [split]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.inputs.cells import as_text
+from kcm.inputs.cell_text import as_text
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.tables import missing_column, scanned

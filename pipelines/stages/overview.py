@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.outlook import Outlook, Scope, outlook
+from kcm.certification.sample_size import Outlook, Scope, outlook
 from kcm.report.formats import exact_points
 from kcm.tasks.sequence import Summary
 from kcm.tasks.splits import Fractions

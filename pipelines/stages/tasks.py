@@ -25,7 +25,7 @@ from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.outlook import outlook
+from kcm.certification.sample_size import outlook
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError

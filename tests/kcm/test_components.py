@@ -90,9 +90,9 @@ def test_nested_components_come_back_as_what_they_are() -> None:
         ({"learner": {"name": "anchor:AnchorConfg"}}, r"'anchor' has no 'AnchorConfg', did you mean 'AnchorConfig'"),
         (
             {"learner": {"name": "anchor:Anchor"}},
-            r"'anchor:Anchor' is no learner.*kcm\.learners\.base\.LearnerConfig",
+            r"'anchor:Anchor' is not a learner.*kcm\.learners\.base\.LearnerConfig",
         ),
-        ({"learner": {"name": "mine:Mine"}}, r"'mine:Mine' lacks what every learner has: build"),
+        ({"learner": {"name": "mine:Mine"}}, r"'mine:Mine' lacks methods that every learner has: build"),
         (
             {"learner": {"name": "anchor", "strenth": 1}},
             r"unknown key 'learner\.strenth', did you mean 'learner\.strength'",
@@ -126,7 +126,7 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
                 def identity(self, label_names, assets_dir, head=None): ...
             """,
             {"large": {"adapter": "mine:Mine"}},
-            "'mine:Mine' lacks what it says of itself: backbone and fit, since it fits_on_train",
+            "'mine:Mine' lacks what its own flags require: backbone and fit, since it fits_on_train",
         ),
         (
             """
@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
                 def identity(self, label_names, assets_dir, head=None): ...
             """,
             {"large": {"adapter": "mine:Mine"}},
-            "'mine:Mine' lacks what it says of itself: answer_tables, since it is_recorded",
+            "'mine:Mine' lacks what its own flags require: answer_tables, since it is_recorded",
         ),
         (
             """

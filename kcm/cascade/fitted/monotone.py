@@ -1,11 +1,11 @@
-"""A one-layer KAN with monotone curves of given directions: a logistic regression on splines whose steps have one sign.
+"""A one-layer KAN with monotone curves: a logistic regression on splines whose steps all have the given sign.
 
 A curve sum_k c_k B_k rises where its coefficients do, so with steps s_k = c_k+1 - c_k of one sign
 
     log-odds(x) = constant + sum_f sum_k s_fk T_k(x_f),    T_k = B_k+1 + B_k+2 + ...
 
 has monotone curves, and its fit is a convex problem with bounds (Ramsay, Statistical Science 3, 1988). The penalty is
-strength * sum_f [ sum_k (s_fk+1 - s_fk)^2 + RIDGE sum_k s_fk^2 ]: curves are straight, and flat, unless rows object.
+strength * sum_f [ sum_k (s_fk+1 - s_fk)^2 + RIDGE sum_k s_fk^2 ]: curves are straight and flat unless the rows object.
 Shapes: N rows, F inputs, K splines of an input.
 """
 
@@ -27,7 +27,7 @@ from kcm.metrics.intervals import Units
 STRENGTHS = (0.1, 1.0, 10.0)
 NUM_FOLDS = 5
 _RIDGE = 0.1
-_LIMIT = 30.0  # log-odds of a target that no row, or every row, has
+_LIMIT = 30.0  # log-odds of a target that every row has, or no row
 _GRID_SIZE, _SPLINE_ORDER = 5, 2
 
 
@@ -40,7 +40,7 @@ class MonotoneFit:
 
 
 def monotone_kan(num_inputs: int) -> KAN:
-    """The KAN [F, 1] of such a fit, its inputs in [-1, 1]; 7 coefficients for a curve."""
+    """The KAN [F, 1] of the fit, with inputs in [-1, 1] and 7 coefficients per curve."""
     kan = KAN([num_inputs, 1], _GRID_SIZE, _SPLINE_ORDER, (-1.0, 1.0), base_activation="none", zero_start=True)
     return kan.double().requires_grad_(False)
 
@@ -52,7 +52,7 @@ def fit_monotone(
     num_inputs = inputs_NF.shape[1]
     kan = monotone_kan(num_inputs)
     splines_NKF = _splines(kan, inputs_NF)
-    # T of the steps, side by side for all inputs, less its mean, so that the constant is a row's average.
+    # T of the steps for all inputs side by side, minus its mean, so that the constant is the score of an average row.
     steps_NFS = np.flip(np.flip(splines_NKF[:, 1:], 1).cumsum(1), 1).swapaxes(1, 2)
     mean_FS = steps_NFS.mean(0)
     design_NP = (steps_NFS - mean_FS).reshape(len(inputs_NF), -1)
@@ -71,20 +71,20 @@ def fit_monotone(
         value = float((np.logaddexp(0, log_odds_N) - target_N * log_odds_N).sum() + steps_P @ pull_P / 2)
         return value, np.concatenate([[excess_N.sum()], design_NP.T @ excess_N + pull_P])
 
-    found = minimize(
+    solution = minimize(
         loss, np.zeros(1 + design_NP.shape[1]), jac=True, method="L-BFGS-B", bounds=[(-_LIMIT, _LIMIT), *bounds]
     ).x
-    steps_FS = found[1:].reshape(mean_FS.shape)
-    # From the first spline's coefficient, the others by their steps, then down to a mean of 0.
+    steps_FS = solution[1:].reshape(mean_FS.shape)
+    # From the first spline's coefficient, add the steps, then subtract the mean.
     curve_FK = np.pad(steps_FS.cumsum(1), ((0, 0), (1, 0))) - (steps_FS * mean_FS).sum(1, keepdims=True)
     layer = kan.layers[0]
     assert isinstance(layer, KANLinear)
     layer.weight.copy_(torch.from_numpy(curve_FK.T.reshape(1, -1)))
-    return MonotoneFit(kan, float(found[0]))
+    return MonotoneFit(kan, float(solution[0]))
 
 
 def unit_folds(units: Units, seed: int) -> NDArray[np.int64]:
-    """Fold of every row, [N]: units, which stay whole, are dealt out in a seeded random order."""
+    """The fold of every row, [N]: whole units are dealt out in a seeded random order."""
     fold_U = np.empty(units.count, dtype=np.int64)
     fold_U[np.random.default_rng(seed).permutation(units.count)] = np.arange(units.count) % NUM_FOLDS
     return fold_U[units.code] if units.grouped else fold_U

@@ -1,14 +1,14 @@
 """The gate `signals`: a small KAN over a few numbers that measure how sure an answer is; all its curves can be read.
 
-The direction of every number is known beforehand. An answer is surer if the judge is, if class means and remembered
-rows are near and agree, and if answers with its label were right; less sure if the large model is right on that label.
-SignalCurves are monotone in these directions, so a person can check them. The gate score is
+The direction of every number is known beforehand. An answer is surer if the judge is surer, if class means and
+remembered rows are near and agree, and if answers with its label were right. It is less sure if the large model is
+right on that label. The curves are monotone in these directions, so a person can check them. The gate score is
 
     g(x) = -log-odds that a large call gains, P(small wrong, large right) = constant + sum of curves
 
 fitted on validate rows in folds of whole units, because a search needs scores of rows that were left out. The task of
-a row is not among the numbers: a request need not carry its task, and a certificate must hold for requests without one;
-thresholds per task use it. Shapes: N rows, F signals, C labels.
+a row is not an input: a request need not carry its task, and a certificate must hold for requests without one. For
+tasks, use thresholds per task. Shapes: N rows, F signals, C labels.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch import Tensor
 
 from kcm.cascade.fitted.curves import Signal, SignalCurves, best_strength, distinct
 from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
-from kcm.cascade.forms import FittedForm, FittedHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
 from kcm.cascade.table import ColumnTable
 from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 
-MAX_ROWS = 10_000  # number of rows to fit on; more would cost time and add little
+MAX_ROWS = 10_000  # rows to fit on; more would cost time and add little
 _LIMIT = 30.0  # clamp on log-odds
 _PRIOR_ROWS = 10.0  # shrinkage of a label's accuracy towards the accuracy over all labels, in rows
 
@@ -45,7 +45,7 @@ SIGNALS = (
     Signal("neighbours", 1, "share of the nearest remembered rows that have the answer's label"),
     Signal("nearest row", -1, "distance to the nearest remembered row"),
     Signal("small accuracy", 1, "how often the small model is right with this answer, on validate rows"),
-    Signal("large accuracy", -1, "how often the large model is right where the small one gives this answer"),
+    Signal("large accuracy", -1, "how often the large model is right when the small one gives this answer"),
 )
 _RATES = ("small accuracy", "large accuracy")
 _OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
@@ -59,20 +59,20 @@ class Signals(FittedForm):
         return SignalsHead.of(tensors)
 
     def fit(self, rows: GateRows) -> FittedHead:
-        """A head, and left-out scores of its rows by folds. Raises DataError for fewer than two units."""
+        """A head, and the left-out scores of its rows by folds. Raises DataError for fewer than two units."""
         num_rows = len(rows.small_correct)
         units = Units(rows.group, num_rows)
         if units.count < 2:
             raise DataError(f"the gate needs at least two rows or groups, got {units.count}", where="gate")
-        chosen = units.sample(num_rows, MAX_ROWS, rows.seed)
-        fitted = SignalRows.of(rows, chosen)
-        left_out = {strength: fitted.left_out(strength) for strength in STRENGTHS}
-        heads = {strength: fitted.head(strength, rows.reference) for strength in STRENGTHS}
-        # A constant of their own would order folds by how their other rows fared: all have that of the whole.
+        positions = units.sample(num_rows, MAX_ROWS, rows.seed)
+        signal_rows = SignalRows.of(rows, positions)
+        left_out = {strength: signal_rows.left_out(strength) for strength in STRENGTHS}
+        heads = {strength: signal_rows.head(strength, rows.reference) for strength in STRENGTHS}
+        # All folds use the constant of the whole fit: a constant per fold would order folds by their other rows.
         scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
-        best = best_strength(scores, fitted.nothing_gained)
+        best = best_strength(scores, signal_rows.nothing_gained)
         score_N = heads[best].score(rows.inputs)
-        score_N[chosen] = scores[best]
+        score_N[positions] = scores[best]
         return FittedHead(heads[best], score_N)
 
 
@@ -81,7 +81,7 @@ class SignalsHead:
     """The fitted curves and their inputs.
 
     `rates_2C` are the accuracies of the small and of the large model on rows with a given small label; `reference` is
-    what the small side keeps of its training rows.
+    what the small side remembers of its training rows.
     """
 
     curves: SignalCurves
@@ -90,17 +90,17 @@ class SignalsHead:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> SignalsHead:
-        """The head with these tensors. Raises RuntimeError for tensors of another gate."""
+        """The head from its tensors. Raises RuntimeError for tensors of another gate."""
         names = (*_OWN, *(field.name for field in fields(Reference)))
-        if missing := [name for name in names if name not in tensors]:
-            raise RuntimeError(f"the gate 'signals' lacks {', '.join(missing)}")
+        if absent_names := [name for name in names if name not in tensors]:
+            raise RuntimeError(f"the gate 'signals' lacks {', '.join(absent_names)}")
         reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
         return cls(SignalCurves.of(tensors, SIGNALS), tensors["rates_2C"].numpy(), reference)
 
     def tensors(self) -> dict[str, Tensor]:
         """All fitted numbers."""
-        own = self.curves.tensors(SIGNALS) | {"rates_2C": torch.from_numpy(self.rates_2C)}
-        return own | {field.name: getattr(self.reference, field.name) for field in fields(Reference)}
+        tensors = self.curves.tensors(SIGNALS) | {"rates_2C": torch.from_numpy(self.rates_2C)}
+        return tensors | {field.name: getattr(self.reference, field.name) for field in fields(Reference)}
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -113,18 +113,18 @@ class SignalsHead:
 
     @property
     def rates_added_C(self) -> NDArray[np.float64]:
-        """What both accuracies of a label add to the score of every row with that small label, [C]."""
-        position_R = [each.name in _RATES for each in self.signals]
+        """What the two accuracies of a label add to the score of every row with that small label, [C]."""
+        position_R = [signal.name in _RATES for signal in self.signals]
         values_CF = np.zeros((self.rates_2C.shape[1], len(self.signals)))
         values_CF[:, position_R] = self.rates_2C.T
         return np.asarray(self.curves.contributions(values_CF)[:, position_R].sum(1))
 
     def values(self, inputs: GateInputs) -> NDArray[np.float64]:
         """The signals of every row, [N, F]."""
-        known = known_signals(inputs, self.reference)
-        if missing := [each.name for each in self.signals if each.name not in (*known, *_RATES)]:
-            raise DataError(f"the gate reads {', '.join(missing)}, and there are no features", where="gate")
-        known_NF = np.stack([known[each.name] for each in self.signals if each.name not in _RATES], 1)
+        columns = known_signals(inputs, self.reference)
+        if absent_names := [signal.name for signal in self.signals if signal.name not in (*columns, *_RATES)]:
+            raise DataError(f"the gate reads {', '.join(absent_names)}, but there are no features", where="gate")
+        known_NF = np.stack([columns[signal.name] for signal in self.signals if signal.name not in _RATES], 1)
         return with_rates(known_NF, answers(inputs), self.rates_2C)
 
 
@@ -141,17 +141,17 @@ class SignalRows(ColumnTable):
     num_labels: int
 
     @classmethod
-    def of(cls, rows: GateRows, chosen: NDArray[np.intp]) -> SignalRows:
-        """The `chosen` ones of `rows`, in folds of whole units."""
-        group = None if rows.group is None else rows.group[chosen]
-        known = {name: column[chosen] for name, column in known_signals(rows.inputs, rows.reference).items()}
-        names = distinct(known)
+    def of(cls, rows: GateRows, positions: NDArray[np.intp]) -> SignalRows:
+        """The rows at `positions`, in folds of whole units."""
+        group = None if rows.group is None else rows.group[positions]
+        columns = {name: column[positions] for name, column in known_signals(rows.inputs, rows.reference).items()}
+        names = distinct(columns)
         return cls(
-            known_NF=np.stack([known[name] for name in names], 1),
-            answer_N=answers(rows.inputs)[chosen],
-            small_correct=rows.small_correct[chosen],
-            large_correct=rows.large_correct[chosen],
-            fold_N=unit_folds(Units(group, len(chosen)), rows.seed),
+            known_NF=np.stack([columns[name] for name in names], 1),
+            answer_N=answers(rows.inputs)[positions],
+            small_correct=rows.small_correct[positions],
+            large_correct=rows.large_correct[positions],
+            fold_N=unit_folds(Units(group, len(positions)), rows.seed),
             names=names,
             num_labels=rows.inputs.small_logits_NC.shape[1],
         )
@@ -163,7 +163,7 @@ class SignalRows(ColumnTable):
 
     @property
     def values_NF(self) -> NDArray[np.float64]:
-        """All signals. The accuracies by label come from the other folds, as those of later rows come from these."""
+        """All signals. A row's accuracies by label come from the other folds, as for rows outside this table."""
         rates_N2 = np.empty((len(self.answer_N), 2))
         for fold in np.unique(self.fold_N):
             out_N = self.fold_N == fold
@@ -172,7 +172,7 @@ class SignalRows(ColumnTable):
 
     @property
     def rates_2C(self) -> NDArray[np.float64]:
-        """How often each side is right where the small one gives a label, drawn to how often it is on all."""
+        """Accuracy of each side on rows with a given small label, shrunk towards its accuracy on all rows."""
         count_C = np.bincount(self.answer_N, minlength=self.num_labels)
         rates = []
         for right_N in (self.small_correct, self.large_correct):
@@ -183,13 +183,13 @@ class SignalRows(ColumnTable):
 
     def head(self, strength: float, reference: Reference | None = None) -> SignalsHead:
         """SignalCurves fitted to all rows."""
-        by_name = {each.name: each for each in SIGNALS}
+        by_name = {signal.name: signal for signal in SIGNALS}
         signals = [by_name[name] for name in (*self.names, *_RATES)]
         curves = SignalCurves.fitted(signals, self.values_NF, self.nothing_gained, strength)
         return SignalsHead(curves, self.rates_2C, reference or Reference.nothing())
 
     def left_out(self, strength: float) -> NDArray[np.float64]:
-        """The sum of curves that never saw a row's fold, [N]."""
+        """The sum of curves that were fitted without the row's fold, [N]."""
         sum_N = np.empty(len(self.answer_N))
         for fold in np.unique(self.fold_N):
             out_N = self.fold_N == fold
@@ -202,7 +202,7 @@ class SignalRows(ColumnTable):
 def with_rates(
     known_NF: NDArray[np.float64], answer_N: NDArray[np.int64], rates_2C: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The known signals of rows, then the accuracies of their answers: all inputs of the curves."""
+    """The known signals of rows plus the accuracies of their answers: all inputs of the curves."""
     return np.concatenate([known_NF, rates_2C[:, answer_N].T], 1)
 
 
@@ -212,29 +212,29 @@ def answers(inputs: GateInputs) -> NDArray[np.int64]:
 
 
 def known_signals(inputs: GateInputs, reference: Reference) -> dict[str, NDArray[np.float64]]:
-    """The signals that rows and reference define, by name, [N] each; without features, no signals of features."""
+    """The signals that rows and reference define, by name, [N] each; without features, only those that need none."""
     judge_NC, small_NC, answer_N = inputs.judge_logits_NC, inputs.small_logits_NC, answers(inputs)
     rows_N = np.arange(len(answer_N))
     log_p_NC = judge_NC - np.logaddexp.reduce(judge_NC, axis=1, keepdims=True)
-    found = {name: _bounded(SCORES[name](judge_NC)) for name in ("confidence", "margin", "entropy")}
-    found["agreement"] = _bounded(log_p_NC[rows_N, answer_N])
-    found["small confidence"] = _bounded(SCORES["confidence"](small_NC))
+    columns = {name: _clip(SCORES[name](judge_NC)) for name in ("confidence", "margin", "entropy")}
+    columns["agreement"] = _clip(log_p_NC[rows_N, answer_N])
+    columns["small confidence"] = _clip(SCORES["confidence"](small_NC))
     if inputs.features_ND is None:
-        return found
+        return columns
     if (distance_NC := reference.distances(inputs.features_ND)) is not None:
         # A class that cannot be the answer, such as one without rows, is as far away as the farthest other class.
         distance_NC = np.where(np.isfinite(judge_NC), distance_NC, np.inf)
         farthest_N1 = np.where(np.isfinite(distance_NC), distance_NC, 0).max(1, keepdims=True)
         near_NC = np.minimum(distance_NC, farthest_N1)
-        found["nearest mean"] = near_NC.min(1)
+        columns["nearest mean"] = near_NC.min(1)
         others_NC = np.where(np.arange(near_NC.shape[1]) == answer_N[:, None], farthest_N1, near_NC)
-        found["mean gap"] = others_NC.min(1) - near_NC[rows_N, answer_N]
+        columns["mean gap"] = others_NC.min(1) - near_NC[rows_N, answer_N]
     if (neighbours := reference.neighbours(inputs.features_ND)) is not None:
         cosine_NK, label_NK = neighbours
-        found["neighbours"] = (label_NK == answer_N[:, None]).mean(1)
-        found["nearest row"] = cosine_NK[:, 0]
-    return found
+        columns["neighbours"] = (label_NK == answer_N[:, None]).mean(1)
+        columns["nearest row"] = cosine_NK[:, 0]
+    return columns
 
 
-def _bounded(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
+def _clip(score_N: NDArray[np.float64]) -> NDArray[np.float64]:
     return score_N.clip(-_LIMIT, _LIMIT)

@@ -1,14 +1,14 @@
 """Drift of inputs away from the certify rows: a distance with a known limit.
 
-Half of the certify rows define a distance, that to the k-th nearest of them; the other half give its distribution. Of n
-fresh distances the share beyond the j-th largest follows Beta(j, n - j + 1) exactly, for any distribution of rows, so
-an upper bound on it holds with a known probability. Without drift, distances exceed that value no more often than the
-bound says: an event for `RateAlarm`. (A conformal martingale against a fixed reference is not valid: its p-values all
-depend on the same rows.)
+Half of the certify rows define a distance: the distance to the k-th nearest of them. The other half give its
+distribution. Among n fresh distances, the share beyond the j-th largest follows Beta(j, n - j + 1) exactly, for any
+distribution of rows, so an upper bound on the share holds with a known probability. Without drift, distances exceed
+that value no more often than the bound: this is the event for a `RateAlarm`. (A conformal martingale against a fixed
+reference is not valid: its p-values all depend on the same rows.)
 
-`DriftReference` holds what was seen of a version's inputs: distance, labels, how often it escalates and how often it
-disagrees with the large model, each with an upper bound from the certify rows; and how many inputs lie far from all
-known classes (`kcm.cascade.novelty`), where that can be told.
+`DriftReference` describes a version's inputs: distances, labels, how often it escalates and how often it disagrees
+with the large model, each with an upper bound from the certify rows. If the learner can measure novelty, it also
+counts the inputs that lie far from all known classes (`kcm.cascade.novelty`).
 
 Shapes: N inputs, R reference rows, D features.
 """
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from kcm.certification.pvalues import binomial_upper_bound
 from kcm.errors import DataError
 
-NEIGHBOUR = 5  # the distance is that to this nearest reference row
+NEIGHBOUR = 5  # distances are measured to this nearest reference row
 TYPICAL = 0.1  # share of the calibration rows that lie beyond the threshold
 FEWEST_ROWS = 100
-MOST_ROWS = 1000  # reference rows: each costs every input a distance
-ALARM_DELTA = 0.05  # probability that inputs like the certify rows are ever called drifted, limits that hold given
+MOST_ROWS = 1000  # reference rows: each costs one distance per input
+ALARM_DELTA = 0.05  # probability of ever calling inputs like the certify rows drifted, if the limits hold
 QUANTITIES = ("call_rate", "disagreement", "distance", "labels", "novelty")
 
 
@@ -67,16 +67,16 @@ class LabelReference:
     def fit(cls, labels_N: NDArray[np.int64], num_labels: int, delta: float, seed: int) -> LabelReference:
         """From the small model's answers on certify rows; the limit holds with probability 1 - delta.
 
-        Half of the rows say which labels are rare, the other half how rare. DataError for fewer than 100 rows.
+        Half of the rows decide which labels are rare, the other half how rare. DataError for fewer than 100 rows.
         """
         if len(labels_N) < FEWEST_ROWS:
             raise DataError(f"{len(labels_N)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
         order = np.random.default_rng(seed).permutation(len(labels_N))
-        chosen, calibration = np.array_split(labels_N[order], 2)
-        counts = np.bincount(chosen, minlength=num_labels)
+        reference_labels, calibration = np.array_split(labels_N[order], 2)
+        counts = np.bincount(reference_labels, minlength=num_labels)
         ascending = counts.argsort(kind="stable")
-        within = np.cumsum(counts[ascending]) <= TYPICAL * len(chosen)
-        rare = frozenset(int(label) for label in ascending[within])
+        is_typical = np.cumsum(counts[ascending]) <= TYPICAL * len(reference_labels)
+        rare = frozenset(int(label) for label in ascending[is_typical])
         count = int(np.isin(calibration, list(rare)).sum())
 
         return cls(rare, binomial_upper_bound(count, len(calibration), delta))
@@ -90,7 +90,7 @@ class LabelReference:
 class NoveltyReference:
     """The distance from all known classes beyond which an input may be novel, and the bound on its rate without drift.
 
-    Once there are more, inputs escalate from a distance of `farthest` on; None where none has to.
+    Once there are too many such inputs, inputs at a distance of `farthest` or more escalate; None if none have to.
     """
 
     threshold: float
@@ -100,7 +100,7 @@ class NoveltyReference:
 
 @dataclass(frozen=True, eq=False)
 class DriftReference:
-    """What was seen of inputs on certify rows, and the bounds on what may be seen of them later."""
+    """The inputs among the certify rows, and bounds on what later inputs may look like."""
 
     distance: DistanceReference
     labels: LabelReference
@@ -136,7 +136,7 @@ class DriftReference:
         )
 
     def limits(self) -> dict[str, float]:
-        """The limits by quantity; a quantity that may take any value cannot drift, and is left out."""
+        """The limits by quantity, without quantities that may take any value and so cannot drift."""
         novelty = self.novelty.limit if self.novelty else 0.0
         values = (self.call_rate, self.disagreement, self.distance.limit, self.labels.limit, novelty)
         return {name: value for name, value in zip(QUANTITIES, values, strict=True) if 0 < value < 0.99}
@@ -146,7 +146,7 @@ class DriftReference:
         return self.distance.rows_RD
 
     def figures(self) -> dict[str, Any]:
-        """All else, as plain values."""
+        """Everything except the rows, as plain values."""
         return {
             "threshold": self.distance.threshold,
             "distance": self.distance.limit,
@@ -159,7 +159,7 @@ class DriftReference:
 
     @classmethod
     def of(cls, rows_RD: NDArray[np.float32], figures: Mapping[str, Any]) -> DriftReference:
-        """From what `rows` and `figures` gave."""
+        """The reference from the values of `rows` and `figures`."""
         return cls(
             DistanceReference(rows_RD, figures["threshold"], figures["distance"]),
             LabelReference(frozenset(figures["rare"]), figures["labels"]),
@@ -170,7 +170,7 @@ class DriftReference:
 
 
 def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float]:
-    """The value that a TYPICAL share exceeds, and the bound on the rate of larger ones; it holds with 1 - delta."""
+    """The value that a share of TYPICAL exceeds, and a bound on the rate of larger values at confidence 1 - delta."""
     ascending_N = np.sort(values_N)
     count = max(1, round(TYPICAL * len(ascending_N)))
     return float(ascending_N[-count]), binomial_upper_bound(count - 1, len(ascending_N), delta)
@@ -179,9 +179,9 @@ def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float
 def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
     """The distance of every input to its NEIGHBOUR-th nearest reference row, [N]."""
     squares_R = (rows_RD**2).sum(1)
-    found = []
+    distances = []
     for part in np.array_split(features_ND, max(1, len(features_ND) // 1024)):
         squared = (part**2).sum(1)[:, None] + squares_R - 2 * part @ rows_RD.T
         nearest = min(NEIGHBOUR, len(rows_RD)) - 1
-        found.append(np.sqrt(np.maximum(np.partition(squared, nearest, axis=1)[:, nearest], 0)))
-    return np.concatenate(found)
+        distances.append(np.sqrt(np.maximum(np.partition(squared, nearest, axis=1)[:, nearest], 0)))
+    return np.concatenate(distances)

@@ -1,24 +1,24 @@
-"""Watching a deployed promise on audited traffic, at any time and for as long as one likes.
+"""Monitoring a deployed promise on audited traffic, at any time and without an end date.
 
 A random share of the kept requests is also sent to the large model; the probability of each audit is logged. With
-A = 1 where request i was audited (probability pi_i) and x_i what it lost,
+A = 1 if request i was audited (probability pi_i) and x_i its loss,
 
-    Y_i = A_i x_i / pi_i        has the mean loss over all requests, escalated ones losing nothing.
+    Y_i = A_i x_i / pi_i        has the mean loss over all requests, where escalated requests lose nothing.
 
-Without labels, x = 1 where small and large disagree bounds the loss from above: the small model can only have lost
-where the two differ. With labels, x = 1 where the small model is wrong and the large one right, or, where wins are
-credited, the difference of the two.
+Without labels, x = 1 if small and large disagree. This bounds the loss from above, because the small model can only
+lose when the two differ. With labels, x = 1 if the small model is wrong and the large one right; if wins are credited,
+x is the difference of the two.
 
-For a mean m, bets on Y lying above, and below, multiply to a wealth
+For a mean m, bets that Y lies above, and bets that it lies below, multiply to a wealth
 
     K(m) = mean over b of  prod_i (1 +- b (s_i Y_i - s_i m) / d_i)        d_i = s_i m - lowest  or  1 - s_i m
 
 with a fixed grid of bets b in (0, 1) and s_i the least audit probability that was announced when request i came. While
-the mean loss is m, each is a supermartingale, so the means whose wealth has not reached 1/delta are a confidence
-sequence: it may be looked at after every request (betting, arXiv 2010.09686; weights, arXiv 2210.10768). The bets do
-not look at the outcomes. Hence K depends on how often each value of Y was seen and not on the order; and K grows, or
-falls, with every Y, so that what is not known may be bounded: with the least possible loss in the lower end and the
-greatest in the upper end the sequence holds, however late an outcome is known and whatever decides which ones are.
+the mean loss is m, each wealth is a supermartingale. So the means whose wealth has not reached 1/delta are a confidence
+sequence, which may be read after every request (betting, arXiv 2010.09686; weights, arXiv 2210.10768). The bets do not
+depend on the outcomes. Hence K depends on how often each value of Y occurred and not on their order. K also rises, or
+falls, with every Y, so unknown outcomes can be bounded: the lower end uses the least possible loss and the upper end
+the greatest. The sequence then holds however late an outcome becomes known, and whatever decides which ones do.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from scipy.special import expit, logsumexp
 
 from kcm.errors import DataError
 
-_BETS_B = expit(np.arange(-10.0, 6.0))  # from about 1/20,000 to 1 - 1/150, as shares of the largest one
-_EDGE = 1e-7  # of the means that are tried, and what the ends are widened by
+_BETS_B = expit(np.arange(-10.0, 6.0))  # from about 1/20,000 to 1 - 1/150, as shares of the largest bet
+_EDGE = 1e-7  # distance of the tried means from the ends, and the widening of the interval
 
 
 @dataclass(frozen=True)
 class Observations:
     """`number` requests with equal values.
 
-    `share` is the least audit probability announced when they came, independent of the request; `probability` that of
-    their audit; `low` and `high` the least and the greatest loss that each can have, as far as is known. A request that
-    was not audited has loss 0 and counts by its number.
+    `share` is the least audit probability announced when the requests came, independent of the requests. `probability`
+    is the probability of their audit. `low` and `high` are the least and the greatest loss that each request can have,
+    as far as is known. A request that was not audited has loss 0 and counts through `number`.
     """
 
     number: int
@@ -58,14 +58,14 @@ class Observations:
 def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins: bool = False) -> tuple[float, float]:
     """Ends of the mean loss over all requests, each of which holds at all times with probability 1 - delta.
 
-    Losses lie in [0, 1], or in [-1, 1] where `credits_wins`. Raises DataError for what cannot have been seen.
+    Losses lie in [0, 1], or in [-1, 1] if `credits_wins`. Raises DataError for impossible observations.
     """
     lowest = -1.0 if credits_wins else 0.0
     if not 0 < delta < 1:
         raise DataError(f"delta = {delta}, expected a number between 0 and 1", where="monitor")
-    for each in groups:
-        _require(each, lowest)
-    number_G = np.array([each.number for each in groups], dtype=np.float64)
+    for group in groups:
+        _require(group, lowest)
+    number_G = np.array([group.number for group in groups], dtype=np.float64)
     share_G = np.array([each.share for each in groups])
     weight_G = share_G / np.array([each.probability for each in groups])
 
@@ -80,23 +80,23 @@ def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins:
         return _log_wealth((share_G * mean - high_G) / (1 - share_G * mean), number_G) - target
 
     find = partial(brentq, xtol=_EDGE / 2)
-    least, most = lowest + _EDGE, 1 - _EDGE
-    low = lowest if above(least) < 0 else 1.0 if above(most) >= 0 else find(above, least, most) - _EDGE
-    high = 1.0 if below(most) < 0 else lowest if below(least) >= 0 else find(below, least, most) + _EDGE
+    mean_low, mean_high = lowest + _EDGE, 1 - _EDGE
+    low = lowest if above(mean_low) < 0 else 1.0 if above(mean_high) >= 0 else find(above, mean_low, mean_high) - _EDGE
+    high = 1.0 if below(mean_high) < 0 else lowest if below(mean_low) >= 0 else find(below, mean_low, mean_high) + _EDGE
     return max(lowest, low), min(1.0, high)
 
 
 def _log_wealth(gain_G: NDArray[np.float64], number_G: NDArray[np.float64]) -> float:
-    """ln K from what the largest bet gains on a request of each group; its losses are 1 at most."""
+    """ln K, from the gain of the largest bet on one request of each group; a bet loses at most 1."""
     return float(logsumexp(np.log1p(_BETS_B[:, None] * gain_G) @ number_G, b=1 / len(_BETS_B)))
 
 
-def _require(seen: Observations, lowest: float) -> None:
-    if seen.number < 0 or not 0 < seen.share <= seen.probability <= 1:
+def _require(observations: Observations, lowest: float) -> None:
+    if observations.number < 0 or not 0 < observations.share <= observations.probability <= 1:
         raise DataError(
-            f"number = {seen.number}, share = {seen.share}, probability = {seen.probability}, expected a number from 0 "
-            "and 0 < share <= probability <= 1",
+            f"number = {observations.number}, share = {observations.share}, probability = {observations.probability}:"
+            " expected number >= 0 and 0 < share <= probability <= 1",
             where="monitor",
         )
-    if not lowest <= seen.low <= seen.high <= 1:
-        raise DataError(f"losses [{seen.low}, {seen.high}] must lie in [{lowest}, 1]", where="monitor")
+    if not lowest <= observations.low <= observations.high <= 1:
+        raise DataError(f"losses [{observations.low}, {observations.high}] must lie in [{lowest}, 1]", where="monitor")

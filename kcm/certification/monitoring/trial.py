@@ -1,15 +1,15 @@
-"""What the traffic of a trial says of a challenger: shown to be good enough, refuted, or neither.
+"""What the traffic of a trial shows about a challenger: good enough, refuted, or neither.
 
-Of every request that the challenger took, an event may have happened: it failed, it was slow, or an item was lost. With
-x in [0, 1] the event, or the share of the request's items with it, A whether it was looked at, pi >= s the probability
-of that and s the announced floor of pi,
+An event may happen at each request that the challenger answers: it fails, it is slow, or an item is lost. Let x in
+[0, 1] be the event, or the share of the request's items with it. A = 1 if the request was audited, pi >= s is the
+probability of the audit, and s the announced floor of pi. Then
 
     X = s A x / pi  in [0, 1]        K = mean over bets b of  prod_i (1 - b (X_i - s_i limit))
 
-is a supermartingale as long as the mean of x is at least `limit`, given the past. So K >= 1 / delta shows that it lies
-below (betting, arXiv 2010.09686), and earlier stages count in later ones. The other way round `RateAlarm` refutes, at
-whatever moment, that the mean stays below the limit. An answer of the large model that was asked for and has not come
-counts as a disagreement where the challenger has to show something, and as none where it is to be refuted.
+is a supermartingale as long as the mean of x is at least `limit`, given the past. So K >= 1 / delta shows that the mean
+lies below the limit (betting, arXiv 2010.09686), and earlier stages count in later ones. Conversely, `RateAlarm` can
+refute at any time that the mean stays below the limit. A requested answer of the large model that has not come counts
+as a disagreement when the challenger must prove itself, and as an agreement when it is to be refuted.
 
 Shapes: N requests, in their order.
 """
@@ -60,7 +60,7 @@ class Requests:
 
 
 class Limits(Config):
-    """What a challenger may not exceed; `slow_s` is None where nothing is known that it could be compared with."""
+    """Limits for a challenger; `slow_s` is None if there is nothing to compare its times with."""
 
     error_rate: float
     slow_s: float | None
@@ -73,9 +73,9 @@ class Check(Config):
 
     name: Literal["errors", "slow", "disagreement"]
     limit: float
-    rate: float = Field(description="Measured, or bounded from above where large answers are missing.")
-    evidence: float = Field(description="Log of the wealth that shows that the limit is kept.")
-    needed: float = Field(description="Log of the wealth that is needed to show it.")
+    rate: float = Field(description="Measured, or bounded from above if large answers are missing.")
+    evidence: float = Field(description="Log of the wealth as evidence that the limit is kept.")
+    needed: float = Field(description="Log of the wealth that would prove it.")
     verdict: Verdict
 
 
@@ -96,17 +96,17 @@ def judge(
 ) -> StageVerdict:
     """The verdict on a challenger after the requests of this stage and those before.
 
-    `delta` is the probability that a bad challenger passes everything, or that a good one is ever refuted; checks and
-    stages share it.
+    `delta` is the probability that a bad challenger passes everything, or that a good challenger is ever refuted.
+    Checks and stages share it.
     """
     spend = delta / (len(_CHECKS) * num_stages)
-    ones = np.ones(len(requests))
-    answered = ~requests.failed
-    checks = [_check("errors", requests.failed, requests.failed, ones, limits.error_rate, spend)]
+    ones_N = np.ones(len(requests))
+    is_answered_N = ~requests.failed
+    checks = [_check("errors", requests.failed, requests.failed, ones_N, limits.error_rate, spend)]
     if limits.slow_s is not None:
-        slow = requests.seconds[answered] > limits.slow_s
-        checks.append(_check("slow", slow, slow, ones[answered], limits.slow_rate, spend))
-    low, high, floor = (each[answered] for each in (requests.lost_low, requests.lost_high, requests.share))
+        slow = requests.seconds[is_answered_N] > limits.slow_s
+        checks.append(_check("slow", slow, slow, ones_N[is_answered_N], limits.slow_rate, spend))
+    low, high, floor = (column[is_answered_N] for column in (requests.lost_low, requests.lost_high, requests.share))
     checks.append(_check("disagreement", low, high, floor, limits.disagreement, spend))
     verdicts = [check.verdict for check in checks]
     verdict: Verdict = "refuted" if "refuted" in verdicts else "undecided" if "undecided" in verdicts else "pass"
@@ -131,10 +131,10 @@ def _check(
 ) -> Check:
     alarm = RateAlarm(limit, delta)
     alarm.observe(low.astype(np.float64), share)
-    evidence, needed = _log_wealth(high.astype(np.float64), share, limit), float(np.log(1 / delta))
-    verdict: Verdict = "refuted" if alarm.alarm else "pass" if evidence >= needed else "undecided"
+    evidence, needed_evidence = _log_wealth(high.astype(np.float64), share, limit), float(np.log(1 / delta))
+    verdict: Verdict = "refuted" if alarm.alarm else "pass" if evidence >= needed_evidence else "undecided"
     rate = float(high.mean()) if len(high) else 0.0
-    return Check(name=name, limit=limit, rate=rate, evidence=evidence, needed=needed, verdict=verdict)
+    return Check(name=name, limit=limit, rate=rate, evidence=evidence, needed=needed_evidence, verdict=verdict)
 
 
 def _log_wealth(event: NDArray[np.float64], share: NDArray[np.float64], limit: float) -> float:
@@ -146,6 +146,6 @@ def _log_wealth(event: NDArray[np.float64], share: NDArray[np.float64], limit: f
 def _reason(checks: Sequence[Check], verdict: Verdict) -> str:
     if verdict == "pass":
         return "errors, time and disagreement stay within their limits"
-    found = [check for check in checks if check.verdict == verdict]
+    matching = [check for check in checks if check.verdict == verdict]
     finding = "exceed their limit" if verdict == "refuted" else "are not shown to stay within their limit"
-    return "; ".join(f"{check.name}: {check.rate:.4f} {finding} of {check.limit:.4f}" for check in found)
+    return "; ".join(f"{check.name}: {check.rate:.4f} {finding} of {check.limit:.4f}" for check in matching)

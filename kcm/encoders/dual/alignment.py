@@ -1,8 +1,8 @@
 """The alignment head: two linear towers over frozen features of pictures and of texts, into one space.
 
 It is fitted on the match rows of the train split, by the symmetric InfoNCE loss of CLIP (arXiv 2103.00020, figure 3).
-Equal captions are equal targets. It replaces a pretrained dual encoder where none can be fetched. Shapes: N pairs, B
-pairs of a batch, I and T features of the two towers, K dimensions of the common space.
+Equal captions are equal targets. Use it if no pretrained dual encoder can be fetched. Shapes: N pairs, B pairs of a
+batch, I and T features of the two towers, K dimensions of the common space.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class AlignmentFit:
-    """How the two towers are fitted to each other; the defaults are those of every run (docs/modalities.md).
+    """Settings for fitting the two towers to each other; every run uses the defaults (docs/modalities.md).
 
-    `dim` is the width of the common space, `dropout` the share of features that a step leaves out, `temperature` what
-    similarities are divided by at first. The optimiser is AdamW on a one-cycle schedule, over `num_epochs` passes in
-    steps of `pairs_per_step`.
+    `dim` is the width of the common space, `dropout` the share of features dropped in a step, `temperature` the initial
+    divisor of similarities. The optimiser is AdamW on a one-cycle schedule, over `num_epochs` passes in steps of
+    `pairs_per_step`.
     """
 
     dim: int = 128
@@ -73,7 +73,7 @@ class AlignmentHead(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> AlignmentHead:
-        """Read what `save` wrote, frozen. Raises AssetError when it is missing or damaged."""
+        """Read a saved head, frozen. Raises AssetError if it is missing or damaged."""
         try:
             state = load_file(folder / WEIGHTS)
             head = cls(state["image.weight"].shape[1], state["text.weight"].shape[1], len(state["text.weight"]))
@@ -86,9 +86,9 @@ class AlignmentHead(nn.Module):
 def fit_alignment(
     images_NI: np.ndarray, texts_NT: np.ndarray, captions: Sequence[str], seed: int, fit: AlignmentFit = AlignmentFit()
 ) -> AlignmentHead:
-    """Fit a head to N matching pairs of float32 features; `captions` [N] tells which pairs have the same text.
+    """Fit a head to N matching pairs of float32 features; equal `captions` [N] mark pairs with the same text.
 
-    The same weights for the same rows and seed on one kind of machine. Raises DataError for fewer than two captions.
+    Deterministic for the same rows, seed and kind of machine. Raises DataError for fewer than two captions.
     """
     if len(set(captions)) < 2:
         raise DataError(f"an alignment head needs at least two captions, it has {len(set(captions))}", where="train")
@@ -100,7 +100,7 @@ def fit_alignment(
         caption_N = torch.from_numpy(np.unique(np.asarray(captions, dtype=object).astype(str), return_inverse=True)[1])
         log_scale = nn.Parameter(torch.tensor(-math.log(fit.temperature)))
         size = min(fit.pairs_per_step, len(captions))
-        # The schedule divides by the steps of its warm-up, a tenth of all but one: ten steps or fewer would have none.
+        # The schedule divides by its warm-up, a tenth of all steps but one: with ten steps or fewer it would be zero.
         num_steps = max(fit.num_epochs * (len(captions) // size), 11)
         optimizer = torch.optim.AdamW(
             [*head.parameters(), log_scale], lr=fit.learning_rate, weight_decay=fit.weight_decay
@@ -122,7 +122,7 @@ def fit_alignment(
 def _info_nce(logits_BB: Tensor, caption_B: Tensor) -> Tensor:
     """Cross entropy of every picture over the texts and of every text over the pictures, equal captions sharing 1."""
     same_BB = (caption_B[:, None] == caption_B[None, :]).to(logits_BB.dtype)
-    target_BB = same_BB / same_BB.sum(1, keepdim=True)  # symmetric, as is what it divides
+    target_BB = same_BB / same_BB.sum(1, keepdim=True)  # symmetric, like the matrix it divides
     over_texts = F.cross_entropy(logits_BB, target_BB)
     return (over_texts + F.cross_entropy(logits_BB.T, target_BB)) / 2
 
@@ -132,7 +132,7 @@ ALIGNED_FILES = (_CONFIG, WEIGHTS)
 
 
 class AlignedTower:
-    """An encoder of one part, followed by the map of its side of an alignment head."""
+    """An encoder of one part, followed by its tower of an alignment head."""
 
     def __init__(self, encoder: Encoder, project: Callable[[Tensor], Tensor], dim: int, identity: str) -> None:
         self._encoder, self._project = encoder, project
@@ -151,9 +151,9 @@ def save_aligned(folder: Path, towers: TowersConfig, head: AlignmentHead) -> Non
 
 
 def read_towers(folder: Path, bundle: Path | None = None) -> TowersConfig | None:
-    """The encoders below the alignment head of a folder; None where the folder holds another model.
+    """The encoders below the alignment head of a folder; None if the folder holds another model.
 
-    Those of a `bundle` name no module and no place that the bundle itself could not name.
+    Encoders of a `bundle` may only name modules and places that the bundle itself may name.
     """
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))

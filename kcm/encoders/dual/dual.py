@@ -1,4 +1,4 @@
-"""Dual encoders: pictures and texts as unit vectors of one space, whose inner product says how well they match.
+"""Dual encoders: pictures and texts as unit vectors of one space, whose inner product measures how well they match.
 
 Shapes: N inputs, B inputs of a batch, K dimensions of the common space.
 """
@@ -24,9 +24,9 @@ from kcm.inputs.pictures import upright
 
 
 class ImageTower(NetworkEncoder):
-    """The side of pictures of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
+    """The picture side of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
 
-    Raises AssetError where the folder holds no such model.
+    Raises AssetError if the folder holds no such model.
     """
 
     def __init__(self, config: NetworkEncoderConfig, folder: Path, assets_dir: Path, device: str) -> None:
@@ -37,18 +37,18 @@ class ImageTower(NetworkEncoder):
         return {"pixel_values": np.array([content.pixels for content in inputs])}
 
     def exportable(self) -> Exportable:
-        one = self.read(PROBE).pixels
-        assert one is not None
-        levels = np.random.default_rng(0).normal(size=(5, *one.shape)).astype(np.float32)
+        pixels = self.read(PROBE).pixels
+        assert pixels is not None
+        levels = np.random.default_rng(0).normal(size=(5, *pixels.shape)).astype(np.float32)
         probes = [{"pixel_values": levels[:4]}, {"pixel_values": levels[4:]}]
-        module = _ImageNetwork(_model(self._folder, self.config, without="text_model"))
+        module = _ImageNetwork(_model(self._folder, self.config, excluded="text_model"))
         return Exportable(module, probes, {"pixel_values": {0: "batch"}})
 
 
 class TextTower(NetworkEncoder):
-    """The side of texts of a dual encoder of transformers, with its own tokenizer.
+    """The text side of a dual encoder of transformers, with its own tokenizer.
 
-    Raises AssetError where the folder holds no such model, ConfigError for a `max_length` beyond what it takes.
+    Raises AssetError if the folder holds no such model, ConfigError for a `max_length` above the model's limit.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TextTower(NetworkEncoder):
         return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask") if name in tokens}
 
     def exportable(self) -> Exportable:
-        model = _model(self._folder, self.config, without="vision_model")
+        model = _model(self._folder, self.config, excluded="vision_model")
         longest = model.config.text_config.max_position_embeddings
         if self._max_length > longest:
             raise ConfigError(
@@ -102,11 +102,11 @@ class _TextNetwork(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Unit vectors, float32 [B, K]."""
-        known = {} if attention_mask is None else {"attention_mask": attention_mask}
-        return _unit(self.model.get_text_features(input_ids=input_ids, **known))
+        mask_argument = {} if attention_mask is None else {"attention_mask": attention_mask}
+        return _unit(self.model.get_text_features(input_ids=input_ids, **mask_argument))
 
 
-def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> Any:
+def _model(model_path: Path, config: NetworkEncoderConfig, *, excluded: str) -> Any:
     """The model of a folder without the network of its other side, which would only take memory."""
     model = load_whole(model_path)
     if not hasattr(model, "get_image_features"):
@@ -115,13 +115,13 @@ def _model(model_path: Path, config: NetworkEncoderConfig, *, without: str) -> A
             where=str(model_path),
             hint="Name a model such as CLIP or SigLIP, or align two encoders",
         )
-    if hasattr(model, without):
-        setattr(model, without, None)
+    if hasattr(model, excluded):
+        setattr(model, excluded, None)
     return model.to(dtype_of(config.precision)).eval()
 
 
 def pretrained_reader(model_path: Path) -> Callable[[Content], Content]:
-    """How a pretrained dual encoder reads pictures, by its image processor. Raises AssetError where there is none."""
+    """The picture reader of a pretrained dual encoder, with its image processor. Raises AssetError if it has none."""
     processor = load_image_processor(model_path)
 
     def read(content: Content) -> Content:

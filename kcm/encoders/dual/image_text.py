@@ -34,8 +34,8 @@ _READS: dict[Output, frozenset[Part]] = {
 class ImageTextConfig(NetworkEncoderConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
-    A run fits the alignment head before it encodes, and continues with the head's folder. Runtime and precision are
-    those of a pretrained model; towers have their own.
+    A run fits the alignment head before it encodes, and continues with the head's folder. Runtime and precision apply
+    to a pretrained model; towers have their own.
     """
 
     dual: ClassVar[bool] = True
@@ -44,7 +44,7 @@ class ImageTextConfig(NetworkEncoderConfig):
     model: Annotated[str, LocalPath] = Field(
         default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`."
     )
-    towers: TowersConfig | None = Field(default=None, description="Two encoders to be aligned; null with `model`.")
+    towers: TowersConfig | None = Field(default=None, description="Two encoders to align; null with `model`.")
     output: Output = Field(default="pair", description="Features of the pair, or one part's vector.")
     max_length: int = Field(default=64, ge=3, description="Tokens of a text beyond this number are cut off.")
 
@@ -68,14 +68,14 @@ class ImageTextConfig(NetworkEncoderConfig):
 
     @property
     def fitted_head(self) -> Path | None:
-        """The model's folder, where that is one of a fitted head."""
+        """The model's folder, if it is the folder of a fitted head."""
         if isinstance(self.model, BundleName) and not self.model.lies_within:
             return None
         folder = Path(self.model).expanduser()
         return folder if self.model and self._towers_in(folder) is not None else None
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Decodes the picture as the model, or the tower of pictures, wants it."""
+        """Decodes the picture as the model, or the picture tower, expects it."""
         if "image" not in self.reads:
             return lambda content: content
         folder = self._folder(assets_dir)
@@ -83,11 +83,11 @@ class ImageTextConfig(NetworkEncoderConfig):
         return towers.image.reader(assets_dir) if towers else pretrained_reader(folder)
 
     def of_part(self, part: Part) -> ImageTextConfig:
-        """The same dual encoder, of one part alone."""
+        """The same dual encoder, for one part only."""
         return self.model_copy(update={"output": part})
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        """See `EncoderConfig`; a pair shares its sides with encoders of one part of the same model."""
+        """See `EncoderConfig`; a pair shares its two sides with single-part encoders of the same model."""
         if self.output == "pair":
             image, text = (self.of_part(part).build(assets_dir, device) for part in (*IMAGE, *TEXT))
             return PairEncoder(image, text, self.identity(assets_dir))
@@ -104,7 +104,7 @@ class ImageTextConfig(NetworkEncoderConfig):
     def identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)
         if towers := self._towers_in(folder):
-            sides = (each.identity(assets_dir) for each in (towers.image, towers.text))
+            sides = (tower.identity(assets_dir) for tower in (towers.image, towers.text))
             parts = (folder_digest(folder, "alignment head\n"), *sides)
             digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         else:
@@ -113,7 +113,7 @@ class ImageTextConfig(NetworkEncoderConfig):
 
     @property
     def in_use(self) -> Runtime | None:
-        """None where towers have their own."""
+        """None, because towers have their own."""
         return None if self.towers or self.fitted_head else super().in_use
 
     def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
@@ -159,7 +159,7 @@ class PairEncoder:
 
 
 def pair_features(images_NK: np.ndarray, texts_NK: np.ndarray) -> np.ndarray:
-    """Features of N pairs, float32 [N, K + 1]: the products of their coordinates, then the sum of these, the cosine.
+    """Features of N pairs, float32 [N, K + 1]: the products of the coordinates, then their sum, the cosine.
 
     Products are scaled by sqrt(K), so that each has the scale of the cosine.
     """
@@ -172,7 +172,7 @@ def pair_features(images_NK: np.ndarray, texts_NK: np.ndarray) -> np.ndarray:
 def _distinct(
     inputs: Sequence[Content], part: Callable[[Content], object], embed: Callable[[Sequence[Content]], np.ndarray]
 ) -> np.ndarray:
-    """`embed` of every input, once for those that share the part. Raises UnreadableError that names all of these."""
+    """`embed` of every input, once for inputs that share the part. Raises UnreadableError that names all of these."""
     numbers: dict[object, int] = {}
     representatives: list[Content] = []
     index = np.empty(len(inputs), dtype=np.intp)

@@ -15,10 +15,10 @@ from kcm.kan.inspect.curves import CurveLayer, CurveNetwork, edge_moments, edge_
 
 @dataclass(frozen=True)
 class Attribution:
-    """`contributions` [N, O, I] summed over the inputs of the curves, plus `baseline` [O], are the logits.
+    """Contributions of inputs to logits: `contributions` [N, O, I] summed over I, plus `baseline` [O], are the logits.
 
-    An edge of the first layer contributes its change (see `first_changes`) times the slope of the node that it leads
-    to: `slopes` [N, O, H], of H outputs of the first layer. In a network of one layer these nodes are the logits.
+    An edge of the first layer contributes its change (see `first_changes`) times the slope of its output node. `slopes`
+    [N, O, H] are these slopes, for the H outputs of the first layer. In a one-layer network these nodes are the logits.
     """
 
     contributions: Tensor
@@ -28,14 +28,14 @@ class Attribution:
 
 @torch.no_grad()
 def attribution(network: CurveNetwork, x_NI: Tensor) -> Attribution:
-    """What each input contributed to each logit of `x_NI` [N, I].
+    """The contribution of each input to each logit of `x_NI` [N, I].
 
-    For a network of one layer this is exact: a logit is the sum of its edges and of the layer's constant, the baseline,
-    which is zero for splines. A deeper one is measured against a reference input, all zeros, whose logits are
-    the baseline: the change of a logit is passed back to the inputs of each hidden node in proportion to what they
-    changed in it (DeepLIFT's rescale rule, arXiv 1704.02685, section 3.5.1). The sums are exact; the shares are an
-    approximation that ignores how inputs interact, and a poor one where large changes cancel in a node. Raise DataError
-    for inputs of the wrong shape.
+    For a one-layer network this is exact: a logit is the sum of its edges and of the layer's constant. The constant is
+    the baseline, zero for splines. For a deeper network the baseline is the logits of a reference input, all zeros. The
+    change of a logit is passed back to the inputs of each hidden node in proportion to the changes they caused in it
+    (DeepLIFT's rescale rule, arXiv 1704.02685, section 3.5.1). The sums are exact. The shares are an approximation that
+    ignores interactions of inputs, and a poor one if large changes cancel in a node. Raises DataError for inputs of the
+    wrong shape.
     """
     layers: Sequence[CurveLayer] = network.kan_layers
     first_NHI = first_changes(network, x_NI)
@@ -44,12 +44,12 @@ def attribution(network: CurveNetwork, x_NI: Tensor) -> Attribution:
         return Attribution(first_NHI, layers[0].constant.to(x_NI), slopes_NOH)
 
     reference_1I = x_NI.new_zeros(1, x_NI.shape[1])
-    inputs, references = (layer_inputs(layers, network.curve_inputs(each)) for each in (x_NI, reference_1I))
-    later = [
+    inputs, references = (layer_inputs(layers, network.curve_inputs(rows)) for rows in (x_NI, reference_1I))
+    later_layers = [
         edge_values(layer, of_x) - edge_values(layer, of_reference)
         for layer, of_x, of_reference in zip(layers[1:], inputs[1:], references[1:], strict=True)
     ]
-    changes = [first_NHI, *later]
+    changes = [first_NHI, *later_layers]
     for above, below in itertools.pairwise(reversed(changes)):
         shares_NOH = torch.einsum("nop,nph->noh", slopes_NOH, above)
         moved_N1H = below.sum(-1).unsqueeze(1)
@@ -60,9 +60,9 @@ def attribution(network: CurveNetwork, x_NI: Tensor) -> Attribution:
 
 @torch.no_grad()
 def first_changes(network: CurveNetwork, x_NI: Tensor) -> Tensor:
-    """How much each edge of the first layer adds, against the reference where there are further layers: [N, H, I].
+    """What each edge of the first layer adds, [N, H, I]; in a deeper network, relative to the reference input.
 
-    Raise DataError for inputs of the wrong shape.
+    Raises DataError for inputs of the wrong shape.
     """
     first = network.kan_layers[0]
     if x_NI.dim() != 2 or x_NI.shape[1] != network.widths[0]:
@@ -75,10 +75,10 @@ def first_changes(network: CurveNetwork, x_NI: Tensor) -> Tensor:
 
 @torch.no_grad()
 def importance(network: CurveNetwork, x_NI: Tensor) -> list[Tensor]:
-    """How much each edge matters over the rows of `x_NI` [N, I]: per layer [O, I], in units of the logits.
+    """The importance of each edge over the rows of `x_NI` [N, I]: per layer [O, I], in units of the logits.
 
-    The score of a node, for an output its standard deviation, is split over its incoming edges in proportion to the
-    standard deviation of what they add; the score of a hidden node is what its outgoing edges got. This is the
+    The score of an output is its standard deviation. A node's score is split over its incoming edges in proportion to
+    the standard deviation of their values; a hidden node's score is the sum over its outgoing edges. This is the
     attribution score of KAN 2.0 (arXiv 2408.10205).
     """
     layers: Sequence[CurveLayer] = network.kan_layers

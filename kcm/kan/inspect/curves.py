@@ -14,14 +14,14 @@ from kcm.kan.network import KAN
 from kcm.kan.random_relu import RandomQuadratic, UnitCurves
 
 CurveNetwork = KAN | MixedSplines | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`
-CurveLayer = KANLinear | UnitCurves  # an output is `constant` and a curve of each input
+CurveLayer = KANLinear | UnitCurves  # an output is `constant` plus a curve of each input
 
 
 @torch.no_grad()
 def edge_curve(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The curve from input `i` to output `j`: points [P], by default 201 over the span, and its values there [P].
 
-    Raise ConfigError for an edge that does not exist.
+    Raises ConfigError for an edge that does not exist.
     """
     for name, index, count in (("i", i, layer.in_features), ("j", j, layer.out_features)):
         if not 0 <= index < count:
@@ -34,13 +34,13 @@ def edge_curve(layer: CurveLayer, i: int, j: int, points_P: Tensor | None = None
 
 
 def edge_values(layer: CurveLayer, x_NI: Tensor) -> Tensor:
-    """What every edge adds to its output, [N, O, I]; summed over the inputs, with the constant, `layer(x_NI)`."""
+    """The value of every edge, [N, O, I]; the sum over the inputs plus the constant is `layer(x_NI)`."""
     return torch.einsum("nfi,ofi->noi", layer.edge_features(x_NI), layer.coefficients)
 
 
 @torch.no_grad()
 def edge_moments(layer: CurveLayer, x_NI: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the rows of what every edge adds, each [O, I], without [N, O, I] in memory."""
+    """Mean and standard deviation over the rows of every edge's value, each [O, I]; never holds [N, O, I] in memory."""
     features_NFI = layer.edge_features(x_NI).double()
     mean_FI = features_NFI.mean(0)
     centred_NFI = features_NFI - mean_FI
@@ -53,7 +53,7 @@ def edge_moments(layer: CurveLayer, x_NI: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def layer_inputs(layers: Sequence[CurveLayer], x_NI: Tensor) -> list[Tensor]:
-    """The inputs of each layer, for those of the first, `x_NI`."""
+    """The inputs of each layer, given the inputs `x_NI` of the first layer."""
     inputs = [x_NI]
     for layer in layers[:-1]:
         inputs.append(layer(inputs[-1]))

@@ -20,7 +20,7 @@ _INK, _CURVE, _LINE = "#24292f", "#0b63ce", "#9aa4b1"
 
 
 def plot_edge(layer: CurveLayer, i: int, j: int, x_NI: Tensor | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the curve from input `i` to output `j`, with where probe rows fall."""
+    """Draw the curve from input `i` to output `j`, and the positions of the probe rows."""
     if ax is None:
         from matplotlib import pyplot
 
@@ -44,9 +44,8 @@ def plot_network(
 ) -> Figure:
     """Draw, for each layer, the `top` most important edges on the probe rows `x_NI`, each with its curve.
 
-    Lines are as wide as the edge is important; only the nodes that these edges join are drawn. `inputs` are the names
-    of what the first curves are over, `outputs` those of the logits. Raises ConfigError when a list of names has the
-    wrong length or `top` is not positive.
+    Line width shows importance; only nodes that these edges join are drawn. `inputs` names the inputs of the first
+    curves, `outputs` the logits. Raises ConfigError if a list of names has the wrong length or `top` is not positive.
     """
     from matplotlib import pyplot
 
@@ -55,21 +54,21 @@ def plot_network(
     layers: Sequence[CurveLayer] = network.kan_layers
     scores = importance(network, x_NI)
     names = [_names(inputs, layers[0].in_features, "input"), _names(outputs, network.widths[-1], "output")]
-    seen = layer_inputs(layers, network.curve_inputs(x_NI))
+    layer_rows = layer_inputs(layers, network.curve_inputs(x_NI))
     edges = [_top_edges(score_OI, top) for score_OI in scores]
     nodes = _columns(edges)
-    height = max(1, *map(len, edges), *map(len, nodes))  # a network that adds nothing has no edge to draw
+    height = max(1, *map(len, edges), *map(len, nodes))  # a network of zeros has no edge to draw
 
     figure, ax = pyplot.subplots(figsize=(2.2 + 3.4 * len(layers), 0.9 + 0.75 * height))
     ax.set(xlim=(-0.35, len(layers) + 0.35), ylim=(-0.5, height - 0.5))
     ax.axis("off")
     ax.set_title(title, color=_INK, fontsize=12)
     levels = [dict(zip(column, _even_levels(len(column), height), strict=True)) for column in nodes]
-    for depth, (layer, seen_NI, score_OI) in enumerate(zip(layers, seen, scores, strict=True)):
+    for depth, (layer, seen_NI, score_OI) in enumerate(zip(layers, layer_rows, scores, strict=True)):
         start, end = levels[depth], levels[depth + 1]
-        # Boxes in the order of their ends, so that lines cross little.
-        ordered = sorted(edges[depth], key=lambda edge, start=start, end=end: start[edge[1]] + end[edge[0]])  # type: ignore[misc]
-        for (j, i), level in zip(ordered, _even_levels(len(ordered), height), strict=True):
+        # Boxes are drawn in the order of their ends, so that few lines cross.
+        sorted_edges = sorted(edges[depth], key=lambda edge, start=start, end=end: start[edge[1]] + end[edge[0]])  # type: ignore[misc]
+        for (j, i), level in zip(sorted_edges, _even_levels(len(sorted_edges), height), strict=True):
             weight = float(score_OI[j, i] / score_OI.max())
             _line(ax, (depth, start[i]), (depth + 0.34, level), weight)
             _line(ax, (depth + 0.66, level), (depth + 1, end[j]), weight)
@@ -107,12 +106,12 @@ def _top_edges(score_OI: Tensor, top: int) -> list[tuple[int, int]]:
 
 
 def _columns(edges: list[list[tuple[int, int]]]) -> list[list[int]]:
-    """The nodes of each layer that an edge to be drawn enters or leaves, the first on top."""
-    joined: list[set[int]] = [set() for _ in range(len(edges) + 1)]
+    """The nodes of each layer that a drawn edge enters or leaves, the first on top."""
+    connected: list[set[int]] = [set() for _ in range(len(edges) + 1)]
     for depth, layer_edges in enumerate(edges):
-        joined[depth] |= {i for _, i in layer_edges}
-        joined[depth + 1] |= {j for j, _ in layer_edges}
-    return [sorted(column, reverse=True) for column in joined]
+        connected[depth] |= {i for _, i in layer_edges}
+        connected[depth + 1] |= {j for j, _ in layer_edges}
+    return [sorted(column, reverse=True) for column in connected]
 
 
 def _even_levels(count: int, height: int) -> list[float]:

@@ -22,7 +22,7 @@ from kcm.large.prompts import Prompt, PromptMode
 
 
 class ClassifierConfig(EncodedConfig):
-    """An encoder, and how its head is fitted."""
+    """An encoder and the fit of its head."""
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
     fits_on_train: ClassVar[bool] = True
@@ -34,11 +34,13 @@ class ClassifierConfig(EncodedConfig):
     num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        return ClassifierModel(self.encoder.build(assets_dir, resources.device), _required(resources.head), label_names)
+        return ClassifierModel(
+            self.encoder.build(assets_dir, resources.device), _require_head(resources.head), label_names
+        )
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         """Digest of the encoder, the head and the label list."""
-        head, digest = _required(head), hashlib.sha256(self.encoder.identity(assets_dir).encode())
+        head, digest = _require_head(head), hashlib.sha256(self.encoder.identity(assets_dir).encode())
         digest.update("\0".join(label_names).encode())
         digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
         return digest.hexdigest()
@@ -56,7 +58,7 @@ class ClassifierConfig(EncodedConfig):
 
 
 class EncodedModel(ABC):
-    """A large model that tells probabilities [N, C] by the features [N, D] of its encoder."""
+    """A large model that computes probabilities [N, C] from the features [N, D] of its encoder."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -64,7 +66,7 @@ class EncodedModel(ABC):
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item; each costs its share of the batch's seconds.
 
-        An item that cannot be read gets an error of its own.
+        An item that cannot be read gets an answer with an error.
         """
         if not items:
             return []
@@ -73,19 +75,19 @@ class EncodedModel(ABC):
         prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
         probabilities_NC = self.probabilities(features_ND, prompts)
         cost = Cost(seconds=(time.perf_counter() - start) / len(items))
-        found = iter(answers_from(probabilities_NC, cost))
+        answers = iter(answers_from(probabilities_NC, cost))
         return [
-            LargeAnswer(None, None, cost, faults[position]) if position in faults else next(found)
+            LargeAnswer(None, None, cost, faults[position]) if position in faults else next(answers)
             for position in range(len(items))
         ]
 
     @abstractmethod
     def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Float32 [N, C], under a prompt each."""
+        """Probabilities, float32 [N, C], under one prompt per row."""
 
 
 class ClassifierModel(EncodedModel):
-    """A large model that classifies. A hard prompt masks the classes that are not candidates; there is no soft one."""
+    """A large model that classifies. A hard prompt masks all classes but the candidates; soft prompts are not read."""
 
     def __init__(self, encoder: Encoder, head: LinearHead, label_names: Sequence[str]) -> None:
         if len(label_names) != len(head.bias_C):
@@ -98,7 +100,7 @@ class ClassifierModel(EncodedModel):
 
 
 def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
-    """Answers from probabilities [N, C], each at the same cost; a row that is not a distribution is an error."""
+    """Answers from probabilities [N, C], all at the same cost; a row that is not a distribution becomes an error."""
     return [
         LargeAnswer(int(row_C.argmax()), row_C, cost)
         if np.isfinite(row_C).all()
@@ -108,7 +110,7 @@ def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
 
 
 def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-    """The probabilities restricted to what each prompt allows, renormalised: what a hard prompt does to a classifier.
+    """The probabilities restricted to each prompt's candidates, renormalised: the effect of a hard prompt.
 
     Raises ConfigError for a soft prompt, which no classifier can read.
     """
@@ -117,18 +119,18 @@ def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarra
         if prompt.mode == "soft":
             raise ConfigError("a classifier cannot read soft prompts", where="large.adapter", hint="Use none or hard")
         if prompt.mode == "hard":
-            restricted_NC[row] = _restricted(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
+            restricted_NC[row] = _restrict(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
     return restricted_NC
 
 
-def _restricted(row_C: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
+def _restrict(row_C: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     kept_C = np.zeros_like(row_C)
-    kept_C[list(allowed)] = np.maximum(row_C[list(allowed)], np.finfo(row_C.dtype).tiny)
+    kept_C[list(labels)] = np.maximum(row_C[list(labels)], np.finfo(row_C.dtype).tiny)
     kept_C /= kept_C.sum()
     return kept_C
 
 
-def _required(head: LinearHead | None) -> LinearHead:
+def _require_head(head: LinearHead | None) -> LinearHead:
     if head is None:
         raise ArtefactError("the large model is a classifier, and the bundle holds no head for it")
     return head

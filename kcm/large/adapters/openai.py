@@ -1,7 +1,7 @@
 """The `openai` adapter: any server with OpenAI's chat completions API.
 
-An answer is requested as JSON that only one of the labels fits, with log-probabilities; a server that supports neither
-is asked for the bare label. Answers are cached and paid for once.
+An answer is requested as JSON that fits only one of the labels, with log-probabilities. A server that supports neither
+gets a request for the bare label. Answers are cached and paid for once.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 from kcm.large.upstream import Reply, Upstream, UpstreamError, parsed
 
 _MILLION = 1_000_000
-_OVERHEAD_TOKENS = 64  # what chat templates add to a question
-_BYTES_PER_TOKEN = 4  # of English; an estimate
-_OURS = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
+_OVERHEAD_TOKENS = 64  # added to a question by chat templates
+_BYTES_PER_TOKEN = 4  # in English text; an estimate
+_RESERVED = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
 
 class OpenAiConfig(GenerativeConfig, UpstreamConfig):
@@ -63,32 +63,32 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
             "prompt",
             "extra",
         }
-    )  # decide no answer, or by the identity
+    )  # these change no answer, or are part of the identity
 
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     extra: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="Further parameters of a request, such as reasoning_effort; null leaves out one that is sent else.",
+        description="Further parameters of a request, such as reasoning_effort; null removes a default parameter.",
     )
     batch: bool = Field(
         default=False,
-        description="Ask a run's rows by the server's batch interface: at half the price, answered within a day.",
+        description="Ask a run's rows through the server's batch interface: half the price, an answer within a day.",
     )
     max_failed: float = Field(
-        default=0.02, ge=0, le=1, description="Share of rows that may stay without an answer; beyond, the run stops."
+        default=0.02, ge=0, le=1, description="Share of rows that may stay unanswered; above it, the run stops."
     )
-    num_concurrent: int = Field(default=8, ge=1, description="Questions that are under way at once.")
-    timeout_s: float = Field(default=60.0, gt=0, description="Time that a reply may take.")
-    max_retries: int = Field(default=5, ge=0, description="Further attempts when the server is in trouble.")
+    num_concurrent: int = Field(default=8, ge=1, description="Concurrent questions.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Seconds that a reply may take.")
+    max_retries: int = Field(default=5, ge=0, description="Retries when the server is in trouble.")
     max_wait_s: float = Field(
-        default=60.0, ge=0, description="Longest pause before an attempt; a server that asks for more is given up."
+        default=60.0, ge=0, description="Longest pause before a retry; if a server asks for more, the question fails."
     )
 
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if ours := sorted(_OURS & value.keys()):
-            raise ValueError(f"must not set {', '.join(ours)}")
+        if reserved := sorted(_RESERVED & value.keys()):
+            raise ValueError(f"must not set {', '.join(reserved)}")
         return value
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         return self
 
     def check_access(self) -> None:
-        """Raise ConfigError where the variable with the key is not set."""
+        """Raise ConfigError if the variable with the key is not set."""
         self.key()
 
     @property
@@ -115,22 +115,22 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 
     @property
     def upstream(self) -> UpstreamConfig:
-        """The server, its key and budget, which the operator decides."""
+        """The server with its key and budget, which the operator decides."""
         return UpstreamConfig(**{name: getattr(self, name) for name in UpstreamConfig.model_fields})
 
     def at(self, upstreams: Sequence[UpstreamConfig]) -> OpenAiConfig:
-        """The model of a bundle, asked with the key, the prices and the budget that the operator gives its address.
+        """A bundle's model, called with the key, prices and budget that the operator configured for its address.
 
-        Raises ConfigError for an address that is not among `upstreams`: whoever wrote the bundle must not decide where
-        texts go, nor which variable of the environment goes along.
+        Raises ConfigError for an address that is not among `upstreams`: the author of a bundle must not decide where
+        texts are sent, nor which environment variable is sent along.
         """
         for upstream in upstreams:
             if upstream.base_url == self.base_url:
                 return parse_config(OpenAiConfig, dict(self) | dict(upstream), where=f"upstream {self.base_url}")
         raise ConfigError(
-            f"the bundle's large model is asked at {self.base_url}, which is not allowed here",
+            f"the bundle's large model is at {self.base_url}, which this configuration does not allow",
             where="large.base_url",
-            hint="If it may get your texts, name it and the variable of its key in serve.large.upstreams of CONFIG",
+            hint="If it may get your texts, add its address and key variable to serve.large.upstreams of CONFIG",
         )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
@@ -142,7 +142,7 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 
     @property
     def location(self) -> str:
-        """The model, as it is named."""
+        """The model's name."""
         return self.model
 
     @property
@@ -151,23 +151,23 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         return 8 * self.num_concurrent
 
     def naming(self) -> OpenAiConfig:
-        """The same server without a schema, which may answer outside of the label list."""
+        """The same server without a schema, so that it may answer outside the label list."""
         free: dict[str, JsonValue] = {"response_format": None, "logprobs": None}
         prompt = TaskPromptConfig(instructions=NAMING)
         return self.model_copy(update={"prompt": prompt, "extra": self.extra | free, "batch": False})
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
-        """The messages of the request."""
-        asked = self.question(label_names, item)
-        return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
+        """The messages of the request for one item."""
+        question = self.question(label_names, item)
+        return [PromptMessage("system", question.instructions), PromptMessage("user", question.data)]
 
 
 class OpenAiModel:
     """Asks a server; `responses` is the store of its answers and their cost; None keeps both in memory.
 
-    `limit_s` is the time that one question may take, its retries included. The budget is that of `account`, by default
-    of the server and model over all runs on the store. Raises ConfigError when the environment
-    variable with the key is not set.
+    `limit_s` is the time that one question may take, with its retries. The budget belongs to `account`; by default, to
+    this server and model over all runs on the store. Raises ConfigError if the environment variable with the key is not
+    set.
     """
 
     def __init__(
@@ -195,23 +195,23 @@ class OpenAiModel:
         account = account or config.account or f"{config.base_url} {config.model}"
         self._cache = ResponseCache(responses, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
-        self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # who waits for the answer to a question
+        self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # the futures that wait for each question's answer
         self._lock = threading.Lock()
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """One answer per item. Equal questions are asked once, also those that other threads are asking.
+        """One answer per item. Equal questions are asked once, even if several threads ask them.
 
         Raises ConfigError when the server does not accept the key or the model.
         """
         futures = [self.ask(item) for item in items]
         try:
             return [future.result() for future in futures]
-        except (KeyboardInterrupt, SystemExit):  # nothing more is asked, or the process would go on paying
+        except (KeyboardInterrupt, SystemExit):  # ask nothing more, or the process would continue to pay
             self.close()
             raise
 
     def close(self) -> None:
-        """Ask nothing more; whoever waits for an answer gets CancelledError. Calls under way end by themselves."""
+        """Ask nothing more. Waiting callers get CancelledError; calls that are under way finish."""
         self._upstream.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
         with self._lock:
@@ -220,39 +220,39 @@ class OpenAiModel:
             future.cancel()
 
     def probe(self) -> LargeAnswer:
-        """The server's answer to a question of no row, never a cached one."""
+        """The server's answer to a question that belongs to no row; never a cached answer."""
         body = self._body(PROBE)
-        return self._asked(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self._label_names)))
+        return self._ask_server(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self._label_names)))
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency paid so far, over all runs on the same store."""
         return self._cache.spent()
 
     def left(self) -> float:
-        """Currency that may still be spent, by the budget and by the total of the store."""
+        """Currency that may still be spent, under the budget and the total of the store."""
         return self._cache.left()
 
     def estimate(self, items: Sequence[Item]) -> Estimate:
-        """What the answers to `items` will take that are not paid for yet, by four bytes a token."""
+        """Expected cost of the answers to `items` that are not paid yet, at four bytes per token."""
         total, share = Estimate(), PRICE if self._config.batch else 1.0
         for body in self._unpaid(items).values():
             num_read = sum(len(str(message["content"]).encode()) for message in body["messages"]) // _BYTES_PER_TOKEN
             num_written = min(16, _max_tokens(body))
-            price, most = share * self._price(num_read, num_written), share * self._most(body)
-            total += Estimate(1, num_read + num_written, price, most)
+            price, max_price = share * self._price(num_read, num_written), share * self._max_price(body)
+            total += Estimate(1, num_read + num_written, price, max_price)
         return total
 
     def highest_prices(self, items: Sequence[Item]) -> list[float]:
-        """The most that an answer to each item may cost; 0 for one that is paid for."""
+        """The highest possible cost of an answer to each item; 0 if the answer is already paid."""
         bodies = [self._body(item) for item in items]
         keys = [_key(self._config, body) for body in bodies]
-        known = self._cache.known(keys)
-        return [0.0 if key in known else self._most(body) for key, body in zip(keys, bodies, strict=True)]
+        cached_keys = self._cache.known(keys)
+        return [0.0 if key in cached_keys else self._max_price(body) for key, body in zip(keys, bodies, strict=True)]
 
     def ask_ahead(self, items: Iterable[Sequence[Item]]) -> None:
-        """Pay by the batch interface, where it is wanted, for what is not paid for yet; `answer` finds the answers.
+        """Pay for unpaid answers through the batch interface, if it is configured; `answer` then finds them.
 
-        Raises DataError where the server or the budget refuses a batch.
+        Raises DataError if the server or the budget refuses a batch.
         """
         if self._config.batch:
             client, headers = self._upstream.blocking_client()
@@ -261,38 +261,38 @@ class OpenAiModel:
             batches.answer(self._questions(items))
 
     def _questions(self, items: Iterable[Sequence[Item]]) -> Iterator[tuple[str, dict[str, Any], float]]:
-        """Each unpaid question once, with its key and what it may cost in a batch, where no parameter is negotiated."""
-        seen: set[str] = set()
-        for key, body in chain.from_iterable(self._unpaid(some).items() for some in items):
-            if not seen and (fault := self.probe()).error and not fault.off_label:
+        """Each unpaid question once, with its key and its highest cost in a batch; parameters are not negotiated."""
+        seen_keys: set[str] = set()
+        for key, body in chain.from_iterable(self._unpaid(chunk).items() for chunk in items):
+            if not seen_keys and (fault := self.probe()).error and not fault.off_label:
                 raise DataError(f"the large model does not answer a first question: {fault.error}", where="large")
-            if key not in seen:
-                seen.add(key)
-                yield key, self._upstream.accepted(body), PRICE * self._most(body)
+            if key not in seen_keys:
+                seen_keys.add(key)
+                yield key, self._upstream.accepted(body), PRICE * self._max_price(body)
 
     def _unpaid(self, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
-        """The requests by their keys that have no answer yet."""
-        asked = map(self._body, (item for item in items if item.content.text.strip()))
-        bodies = {_key(self._config, body): body for body in asked}
-        known = self._cache.known(list(bodies))
-        return {key: body for key, body in bodies.items() if key not in known}
+        """The requests without an answer so far, by key."""
+        bodies_sent = map(self._body, (item for item in items if item.content.text.strip()))
+        bodies = {_key(self._config, body): body for body in bodies_sent}
+        cached_keys = self._cache.known(list(bodies))
+        return {key: body for key, body in bodies.items() if key not in cached_keys}
 
     def _keep(self, key: str, completion: bytes) -> bool:
-        """Keep an answer of a batch; False where it is none."""
+        """Keep the answer of a batch; returns False if there is none."""
         try:
             record = self._record(parsed(completion, 0.0), {})
         except UpstreamError:
             return False
-        if self._cache.find(key) is None:  # else it was kept before the run was killed
+        if self._cache.find(key) is None:  # otherwise it was kept before the run was killed
             record["currency"] *= PRICE
             self._cache.keep(key, record, 0.0, record["currency"])
         return True
 
     def ask(self, item: Item, *, again: bool = False) -> Future[LargeAnswer]:
-        """The answer to one item, which waits for no other item's.
+        """The answer to one item, independent of other items.
 
-        A question whose futures are all cancelled before it is sent is not asked. `again` asks a question once more,
-        whose reply was outside the label list; this answer is kept beside the first.
+        A question is not asked if all its futures are cancelled before it is sent. `again` repeats a question whose
+        reply was outside the label list; both answers are kept.
         """
         future: Future[LargeAnswer] = Future()
         if not item.content.text.strip():
@@ -300,23 +300,23 @@ class OpenAiModel:
             return future
         body = self._body(item)
         key = _key(self._config, body) + (" again" if again else "")
-        allowed = item.prompt.allowed(len(self._label_names))
+        labels = item.prompt.allowed(len(self._label_names))
         with self._lock:
             if key not in self._waiting:
-                self._workers.submit(copy_context().run, self._work, key, body, allowed)  # within the caller's trace
+                self._workers.submit(copy_context().run, self._work, key, body, labels)  # within the caller's trace
                 self._waiting[key] = []
             self._waiting[key].append(future)
         return future
 
-    def _work(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> None:
-        """Answer a question for all callers that wait for it, including those that join while it runs."""
+    def _work(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> None:
+        """Answer a question for all waiting callers, including callers that join while it runs."""
         with self._lock:
             if all(future.cancelled() for future in self._waiting[key]):
                 del self._waiting[key]
                 return
         outcome: LargeAnswer | Exception
         try:
-            outcome = self._answered(key, body, allowed)
+            outcome = self._answer(key, body, labels)
         except Exception as error:
             outcome = error
         with self._lock:
@@ -330,7 +330,7 @@ class OpenAiModel:
                 future.set_result(outcome)
 
     def _body(self, item: Item) -> dict[str, Any]:
-        """The request before parameters that the server does not know are dropped; it decides the answer."""
+        """The request before unknown parameters are dropped; this form identifies the answer."""
         messages = self._config.messages(self._label_names, item)
         names = [self._label_names[label] for label in item.prompt.allowed(len(self._label_names))]
         body: dict[str, Any] = {
@@ -343,32 +343,32 @@ class OpenAiModel:
         }
         return {name: value for name, value in (body | self._config.extra).items() if value is not None}
 
-    def _answered(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+    def _answer(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         if (record := self._cache.find(key)) is not None:
-            return self._read(record, allowed)
-        return self._asked(key, body, allowed)
+            return self._parse_record(record, labels)
+        return self._ask_server(key, body, labels)
 
-    def _asked(self, key: str, body: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+    def _ask_server(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         """The server's answer within the budget, which is then cached under `key`."""
-        most = self._most(body)
+        max_price = self._max_price(body)
         try:
-            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, most))
+            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, max_price))
         except BudgetSpent as error:
             return LargeAnswer(None, error=str(error))
         except UpstreamError as error:
             return LargeAnswer(None, error=str(error), outage=error.outage)
         record = self._record(reply, body)
-        self._cache.keep(key, record, most, record["currency"])
-        return self._read(record, allowed)
+        self._cache.keep(key, record, max_price, record["currency"])
+        return self._parse_record(record, labels)
 
-    def _within_budget(self, attempt: Callable[[], Reply], most: float) -> Reply:
-        """One attempt within the budget. A lost one stays booked at its maximum; an answer is booked at its cost."""
-        self._cache.reserve(most)
+    def _within_budget(self, attempt: Callable[[], Reply], max_price: float) -> Reply:
+        """One attempt within the budget. A lost attempt stays booked at its maximum, an answer at its cost."""
+        self._cache.reserve(max_price)
         try:
             return attempt()
         except (UpstreamError, ConfigError) as error:
             if not getattr(error, "may_be_charged", False):
-                self._cache.release(most)
+                self._cache.release(max_price)
             raise
 
     def _record(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
@@ -383,10 +383,10 @@ class OpenAiModel:
             "seconds": reply.seconds,
         }
 
-    def _read(self, record: dict[str, Any], allowed: Sequence[int]) -> LargeAnswer:
+    def _parse_record(self, record: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         cost = Cost(record["seconds"], record["tokens"], record["currency"])
-        found = matching_label(record["said"], [self._label_names[label] for label in allowed])
-        if found is None:
+        position = matching_label(record["said"], [self._label_names[label] for label in labels])
+        if position is None:
             reply_text = record["said"][:100]
             return LargeAnswer(
                 None,
@@ -396,13 +396,13 @@ class OpenAiModel:
                 off_label=True,
                 reply=reply_text,
             )
-        label, probability = allowed[found], record["probability"]
+        label, probability = labels[position], record["probability"]
         if probability is None:
             return LargeAnswer(label, None, cost)
-        return LargeAnswer(label, label_distribution(label, probability, allowed, len(self._label_names)), cost)
+        return LargeAnswer(label, label_distribution(label, probability, labels, len(self._label_names)), cost)
 
-    def _most(self, body: dict[str, Any]) -> float:
-        """The maximal cost of one call."""
+    def _max_price(self, body: dict[str, Any]) -> float:
+        """The highest possible cost of one call."""
         return self._price(_most_tokens(body), _max_tokens(body))
 
     def _price(self, num_read: int, num_written: int) -> float:
@@ -410,12 +410,12 @@ class OpenAiModel:
 
 
 def _key(config: OpenAiConfig, body: dict[str, Any]) -> str:
-    """Digest of all that decides the answer to a question."""
+    """Digest of everything that decides the answer to a question."""
     return hashlib.sha256(json.dumps([config.base_url, body], sort_keys=True).encode()).hexdigest()
 
 
 def _max_tokens(body: dict[str, Any]) -> int:
-    """The most tokens that a reply may have; of a request without a limit, as many as a label takes."""
+    """The most tokens that a reply may have; for a request without a limit, as many as a label needs."""
     limit = body.get("max_tokens", body.get("max_completion_tokens"))
     return limit if isinstance(limit, int) else 256
 
@@ -426,7 +426,7 @@ def _most_tokens(body: dict[str, Any]) -> int:
 
 
 def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
-    """Digest of all that decides the answers on the client; the model behind the name is the server's."""
+    """Digest of everything on the client that decides the answers; the server decides which model the name means."""
     parts = [config.base_url, config.model, str(config.max_chars), config.task_words(label_names)]
     if config.extra:
         parts.append(json.dumps(config.extra, sort_keys=True))

@@ -1,4 +1,4 @@
-"""The `recorded` adapter: answers that the user already has, looked up by item id."""
+"""The `recorded` adapter: answers that the user already has, found by item id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kcm.assets import require_may_open
 from kcm.assets.manifest import sha256_of
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.inputs.cells import as_text, without_missing
+from kcm.inputs.cell_text import as_text, without_missing
 from kcm.inputs.chunks import SUFFIXES, read_chunks, readable, row_names
 from kcm.inputs.content import Part
 from kcm.inputs.location import Location, stem_of
@@ -37,27 +37,27 @@ _KINDS = SUFFIXES
 
 
 class RecordedConfig(LargeConfig):
-    """A table with one row per item, in any kind of file that rows are read from.
+    """A table with one row per item, in any file format that rows can have.
 
-    It has an id, a label by its name, and where known the columns `probability:NAME` for every label, `seconds`,
-    `tokens`, `error`, and what the answer cost. A row without a label is a failed answer.
+    Columns: an id; a label, by its name; and optionally `probability:NAME` for every label, `seconds`, `tokens`,
+    `error` and the cost of the answer. A row without a label is a failed answer.
     """
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
     servable: ClassVar[bool] = False
     is_recorded: ClassVar[bool] = True
-    operational: ClassVar[frozenset[str]] = frozenset({"path"})  # by the identity
+    operational: ClassVar[frozenset[str]] = frozenset({"path"})  # the identity covers the content
 
     path: Annotated[str, LocalPath] = Field(description="File with the answers: CSV, JSON lines, Parquet, Excel, …")
     id_column: str | None = Field(
         default="id",
-        description="Column with the id of the item; null: file and row number, as of rows that are read from this "
+        description="Column with the id of the item; null: file and row number, as for rows that are read from this "
         "file without an id.",
     )
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
     currency_column: str = Field(
-        default=_CURRENCY, description="Column with what the answer cost, in the currency of `costs`; may be absent."
+        default=_CURRENCY, description="Column with the cost of the answer, in the currency of `costs`; optional."
     )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
@@ -70,10 +70,10 @@ class RecordedConfig(LargeConfig):
             return sha256_of(self.file)
 
     def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
-        """The recorded answers, some thousand at a time: id, label, probabilities, seconds, tokens, currency, error.
+        """The recorded answers in tables of a few thousand rows: id, label, probabilities, costs and error.
 
-        `label` counts in the label list and is -1 where there is none, for the reason in `error`; probabilities are NaN
-        where none are recorded. Raises DataError for what cannot be right.
+        `label` is an index into the label list, or -1 for a missing label, for the reason in `error`. Probabilities are
+        NaN if none are recorded. Raises DataError for impossible values.
         """
         location = Location.of(self.file)
         with readable(location, _KINDS):
@@ -81,7 +81,7 @@ class RecordedConfig(LargeConfig):
             for number, chunk in enumerate(read_chunks(location)):
                 if number == 0:
                     _check_columns(chunk.table, self, label_names)
-                usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))  # bad rows of a source have no answer
+                usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))  # a source's bad rows have no answer
                 ids = row_names(chunk.part or stem_of(location.name), chunk.first, chunk.num_rows)
                 if self.id_column is not None:
                     ids = as_text(chunk.table[self.id_column])
@@ -114,7 +114,7 @@ class RecordedModel:
                 self._answers[row["id"]] = _answer(row, probabilities_C)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """The recorded answers; an item without one fails. `kcm run` tells beforehand which."""
+        """The recorded answers; an item without an answer fails. `kcm run` lists such items beforehand."""
         return [self._answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
 
 
@@ -133,19 +133,19 @@ def _answer(row: Mapping[str, Any], probabilities_C: NDArray[np.float32]) -> Lar
 def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, label_names: Sequence[str]) -> pa.Table:
     ids = _series(row_ids)
     names, errors = _texts(rows, config.label_column, label_names), _texts(rows, "error")
-    answered = (errors == "") & (names != "")
-    known = pd.Index(label_names)
-    label_N = np.where(answered, known.get_indexer(names.to_numpy(dtype=object)), -1)
-    if len(wrong := np.flatnonzero(answered & (label_N < 0))):
+    is_answered = (errors == "") & (names != "")
+    label_index = pd.Index(label_names)
+    label_N = np.where(is_answered, label_index.get_indexer(names.to_numpy(dtype=object)), -1)
+    if len(wrong := np.flatnonzero(is_answered & (label_N < 0))):
         nearest = difflib.get_close_matches(names.iloc[wrong[0]], label_names, n=1)
         raise DataError(
             f"label {names.iloc[wrong[0]]!r} is not in the label list",
             where=f"{config.path}, item {ids.iloc[wrong[0]]!r}",
             hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
         )
-    given = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
-    numbers = {name: _numbers(rows, column, ids, config.path) for name, column in given.items()}
-    probabilities_NC = _probabilities(rows, ids, answered.to_numpy(), config.path, label_names)
+    number_columns = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
+    numbers = {name: _numbers(rows, column, ids, config.path) for name, column in number_columns.items()}
+    probabilities_NC = _probabilities(rows, ids, is_answered.to_numpy(), config.path, label_names)
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array(label_N, pa.int64()),
@@ -153,32 +153,32 @@ def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, lab
         "seconds": numbers["seconds"],
         "tokens": numbers["tokens"].astype(np.int64),
         "currency": numbers["currency"],
-        "error": pa.array(np.where(answered, "", errors.where(errors != "", "no label was recorded")), pa.string()),
+        "error": pa.array(np.where(is_answered, "", errors.where(errors != "", "no label was recorded")), pa.string()),
     }
     return pa.table(columns)
 
 
 def _probabilities(
-    rows: pa.Table, ids: pd.Series[str], answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
+    rows: pa.Table, ids: pd.Series[str], is_answered: NDArray[np.bool_], path: str, label_names: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Probabilities [N, C] of the answered rows that sum to one; NaN where the table has none."""
+    """Probabilities [N, C] of the answered rows that sum to one; NaN if the table has none."""
     absent_NC = np.full((len(rows), len(label_names)), np.nan, dtype=np.float32)
     if not any(column.startswith(_PROBABILITY) for column in rows.column_names):
         return absent_NC
     columns = [_numbers(rows, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
     given_NC = np.stack(columns, axis=1).astype(np.float32)
     total_N = given_NC.sum(axis=1)
-    wrong = np.flatnonzero(answered & (np.abs(total_N - 1) > 1e-3))
+    wrong = np.flatnonzero(is_answered & (np.abs(total_N - 1) > 1e-3))
     if len(wrong):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"the probabilities sum to {total_N[wrong[0]]:g}, not to 1", where=place)
-    absent_NC[answered] = given_NC[answered] / total_N[answered, None]
+    absent_NC[is_answered] = given_NC[is_answered] / total_N[is_answered, None]
     return absent_NC
 
 
 def _check_columns(rows: pa.Table, config: RecordedConfig, label_names: Sequence[str]) -> None:
-    named = ("currency_column",) if config.currency_column != _CURRENCY else ()
-    for field in ("id_column", "label_column", *named):
+    configured = ("currency_column",) if config.currency_column != _CURRENCY else ()
+    for field in ("id_column", "label_column", *configured):
         _check_column(getattr(config, field), field, rows, config.path)
     if any(column.startswith(_PROBABILITY) for column in rows.column_names):
         for name in label_names:
@@ -190,11 +190,11 @@ def _check_column(column: str | None, field: str, rows: pa.Table, path: str) -> 
         raise missing_column(column, field, rows.column_names, path)
 
 
-def _texts(rows: pa.Table, column: str, known: Sequence[str] = ()) -> pd.Series[str]:
-    """A column as texts, empty where values are missing, or the column is; `known` values are never missing."""
+def _texts(rows: pa.Table, column: str, names: Sequence[str] = ()) -> pd.Series[str]:
+    """A column as texts, empty for missing values or a missing column; values in `names` are never missing."""
     if column not in rows.column_names:
         return pd.Series("", index=range(len(rows)), dtype=object)
-    return _series(pc.fill_null(without_missing(as_text(rows[column]), known), ""))
+    return _series(pc.fill_null(without_missing(as_text(rows[column]), names), ""))
 
 
 def _series(texts: pa.Array) -> pd.Series[str]:
@@ -202,10 +202,10 @@ def _series(texts: pa.Array) -> pd.Series[str]:
 
 
 def _numbers(rows: pa.Table, column: str, ids: pd.Series[str], path: str) -> NDArray[np.float64]:
-    """A column as finite numbers from 0, and 0 where values are missing, or the column is."""
+    """A column as finite numbers >= 0; 0 for missing values or a missing column."""
     texts = _texts(rows, column)
-    found: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
-    if len(wrong := np.flatnonzero(~(np.isfinite(found) & (found >= 0)))):
+    numbers: NDArray[np.float64] = pd.to_numeric(texts.where(texts != "", "0"), errors="coerce").to_numpy(np.float64)
+    if len(wrong := np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"{column} = {texts.iloc[wrong[0]]!r} is not a number from 0", where=place)
-    return found
+    return numbers

@@ -1,7 +1,7 @@
-"""The `zero_shot` adapter: a dual encoder answers with the label whose prompt is most like the input.
+"""The `zero_shot` adapter: a dual encoder answers with the label whose prompt is most similar to the input.
 
-Both sides give unit vectors of one space; probabilities are the softmax of their inner products over a temperature.
-Inputs may be pictures, where labels are always texts (CLIP, arXiv 2103.00020).
+Both sides produce unit vectors in one space; probabilities are the softmax of their inner products over a temperature.
+Inputs may be pictures; labels are always texts (CLIP, arXiv 2103.00020).
 Shapes: N items, C labels, D features.
 """
 
@@ -36,10 +36,10 @@ class ZeroShotConfig(EncodedConfig):
 
     encoder: EncoderConfig = Field(
         default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
-        description="The encoder of texts and of label prompts; of pictures: `image_text` with `output: image`.",
+        description="The encoder of texts and of label prompts; for pictures, `image_text` with `output: image`.",
     )
     template: str = Field(default=f"This text is about {_PLACE}.", description="Prompt of a label, with its place.")
-    temperature: float = Field(default=0.05, gt=0, description="What similarities are divided by; small is sure.")
+    temperature: float = Field(default=0.05, gt=0, description="Divides the similarities; small values are surer.")
 
     @property
     def label_encoder(self) -> EncoderConfig:
@@ -59,13 +59,13 @@ class ZeroShotConfig(EncodedConfig):
     @classmethod
     def _has_a_place(cls, value: str) -> str:
         if value.count(_PLACE) != 1:
-            raise ValueError(f"the template must contain {_PLACE} once, where the label goes")
+            raise ValueError(f"the template must contain {_PLACE} exactly once, in the place of the label")
         return value
 
     def prompt_of(self, label_name: str, probability: float | None = None) -> str:
-        """The prompt of a label; where the small model suggests it, with the probability that it gives the label.
+        """The prompt of a label; for a suggested label, with the probability that the small model gives it.
 
-        So does Data Shunt+ (arXiv 2406.15471): "This is a photo of a LABEL with probability P".
+        Data Shunt+ (arXiv 2406.15471) does the same: "This is a photo of a LABEL with probability P".
         """
         prompt = self.template.replace(_PLACE, label_name)
         if probability is None:
@@ -74,26 +74,26 @@ class ZeroShotConfig(EncodedConfig):
         return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        inputs, labels = (each.build(assets_dir, resources.device) for each in (self.encoder, self.label_encoder))
+        inputs, labels = (encoder.build(assets_dir, resources.device) for encoder in (self.encoder, self.label_encoder))
         return ZeroShotModel(self, inputs, labels, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        inputs, labels = (each.identity(assets_dir) for each in (self.encoder, self.label_encoder))
+        inputs, labels = (encoder.identity(assets_dir) for encoder in (self.encoder, self.label_encoder))
         parts = (inputs, labels, self.template, repr(self.temperature), *label_names)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The label prompts that the input is compared with."""
         suggested = dict(item.prompt.suggestions)
-        allowed = item.prompt.allowed(len(label_names))
-        return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in allowed]
+        labels = item.prompt.allowed(len(label_names))
+        return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in labels]
 
 
 class ZeroShotModel(EncodedModel):
     """A large model without training.
 
-    A hard prompt masks the classes that are not candidates; a soft one puts the probabilities of the suggested labels
-    into their prompts. `encoder` reads the inputs, `label_encoder` the label prompts.
+    A hard prompt masks the classes that are not candidates. A soft prompt puts the probabilities of the suggested
+    labels into their prompts. `encoder` reads the inputs, `label_encoder` the label prompts.
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class ZeroShotModel(EncodedModel):
     ) -> None:
         super().__init__(encoder)
         self._config, self._label_encoder, self._label_names = config, label_encoder, tuple(label_names)
-        self._suggested_D: dict[str, np.ndarray] = {}  # by prompt; there are a hundred for a label
+        self._suggested_D: dict[str, np.ndarray] = {}  # by prompt; at most a hundred per label
         self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, label_names)))
 
     def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
         similarity_NC = features_ND @ self._labels_CD.T
         for row, prompt in enumerate(prompts):
             for label, probability in prompt.suggestions:
-                similarity_NC[row, label] = features_ND[row] @ self._suggested(label, probability)
+                similarity_NC[row, label] = features_ND[row] @ self._vector_of_suggestion(label, probability)
         probabilities_NC: np.ndarray = softmax(similarity_NC / self._config.temperature, axis=1).astype(np.float32)
         return masked(
             probabilities_NC, [replace(prompt, mode="none") if prompt.suggestions else prompt for prompt in prompts]
         )
 
-    def _suggested(self, label: int, probability: float) -> np.ndarray:
+    def _vector_of_suggestion(self, label: int, probability: float) -> np.ndarray:
         """The vector [D] of a label's prompt with its probability."""
         prompt = self._config.prompt_of(self._label_names[label], probability)
         if prompt not in self._suggested_D:

@@ -1,1 +1,1 @@
-"""Routers: their inputs, the KAN head, and how a fitted one is stored."""
+"""Routers: their inputs, the KAN head, and the storage of a fitted router."""

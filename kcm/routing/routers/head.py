@@ -1,9 +1,9 @@
 """The routing head: one KAN layer over numbers, linear in the encoder's features, in categories and in hashed words.
 
-It estimates one figure per row, such as the gain of a large call, P(large right) - P(small right), on which deferral
-should be decided (arXiv 2307.02764). It is linear in its coefficients, so that it is fitted in closed form, and so are
-the estimates that every row would get had its unit been left out: a search has to use those.
-Shapes: N rows, F numbers, E features of the encoder, G categories, V word buckets, P coefficients of the KAN.
+It estimates one figure per row, such as the gain of a large call, P(large right) - P(small right), the right criterion
+for deferral (arXiv 2307.02764). It is linear in its coefficients, so it is fitted in closed form. So are the estimates
+of every row with its unit left out, which a search must use.
+Shapes: N rows, F numbers, E encoder features, G categories, V word buckets, P coefficients of the KAN.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from kcm.kan import KAN, KANLinear
 from kcm.metrics.intervals import Units
 from kcm.routing.routers.inputs import Progress, RouterInputs, silent
 
-# Of more rows than these the words are read in fewer buckets, and the inputs chunk by chunk.
+# With more rows than this, words share fewer buckets, and inputs are read chunk by chunk.
 EXACT_ROWS, NUM_FOLDED = 4000, 2048
-# Variance of the scaled inputs of each kind, beside 1 for the words. Chosen on the GSM8K answers of
+# Variance of the scaled inputs of each kind, relative to 1 for the words. Chosen on the GSM8K answers of
 # benchmarks/routing.py at commit 5c701b9c, where seven other choices of shares and kernels came within 0.005 APGR.
 NUMBERS_SHARE, ENCODING_SHARE, CATEGORY_SHARE = 0.1, 0.3, 0.3
 
@@ -97,22 +97,22 @@ def fit_head(
     head = RoutingHead(*inputs.widths)
     head.normalizer.fit([torch.from_numpy(inputs.numbers_NF)])
     blocks = _scaled_blocks(head.curves(inputs.numbers_NF), inputs)
-    # By the smaller system; one of all buckets of words would be solved in time that grows with the cube of the rows.
+    # Solve the smaller system: with all buckets of words, the time would grow with the cube of the rows.
     is_wide = sum(block.shape[1] for block, _ in blocks) > len(inputs)
     solve = _solve_by_rows if is_wide and len(inputs) <= EXACT_ROWS else partial(_solve, progress=progress)
     weights, constant, left_out_N = solve(blocks, target_N, units)
     if inputs.numbers_NF.shape[1]:
         head.layer.weight.copy_(torch.from_numpy(weights[0])[None])
-    for written, weight in zip(
+    for parameter, weight in zip(
         (head.encoding_weight, head.category_weight, head.words_weight), weights[1:], strict=True
     ):
-        written.copy_(torch.from_numpy(weight))
+        parameter.copy_(torch.from_numpy(weight))
     head.constant.fill_(constant)
     return head, left_out_N
 
 
 def _scaled_blocks(curves_NP: NDArray[np.float64], part: RouterInputs) -> list[tuple[Block, float]]:
-    """The kinds of input, each with what its rows are multiplied by to have their share of the variance."""
+    """The kinds of input, each with the factor that gives its rows their share of the variance."""
     blocks = (
         (curves_NP, NUMBERS_SHARE),
         (part.encoding_NE, ENCODING_SHARE),
@@ -125,7 +125,7 @@ def _scaled_blocks(curves_NP: NDArray[np.float64], part: RouterInputs) -> list[t
 def _solve_by_rows(
     blocks: list[tuple[Block, float]], target_N: NDArray[np.float64], units: Units
 ) -> tuple[list[NDArray[np.float64]], float, NDArray[np.float64]]:
-    """Weights of every block in its own units, the constant, and the left-out estimates [N]; by products of rows."""
+    """Weights of every block in its own units, the constant, and the left-out estimates [N], from products of rows."""
     gram_NN = np.zeros((len(target_N), len(target_N)))
     for block, scale in blocks:
         gram_NN += scale**2 * _dense(block @ block.T)
@@ -137,7 +137,7 @@ def _solve_by_rows(
 def _solve(
     blocks: list[tuple[Block, float]], target_N: NDArray[np.float64], units: Units, progress: Progress
 ) -> tuple[list[NDArray[np.float64]], float, NDArray[np.float64]]:
-    """As `_solve_by_rows`, in memory that does not grow with the rows.
+    """As `_solve_by_rows`, but with memory independent of the number of rows.
 
     Words share `NUM_FOLDED` buckets (arXiv 0902.2206).
     """
@@ -161,7 +161,7 @@ def _solve(
 
 
 def _scale(block: Block, share: float) -> float:
-    """What makes the block's rows, less their mean, have mean square length `share`; 0 where they do not vary."""
+    """The factor that gives the block's centred rows a mean square length of `share`; 0 if they do not vary."""
     if block.shape[1] == 0:
         return 0.0
     mean = np.asarray(block.mean(axis=0)).ravel()

@@ -30,28 +30,28 @@ from kcm.routing.table import RoutingTable
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_ENCODER = "none"
 NUM_BUCKETS = 2**14
-MOST_CATEGORIES = 1000  # a router solves for every one
+MOST_CATEGORIES = 1000  # a router solves for each of them
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
 _ENCODED_AT_ONCE = 256  # texts between two updates of the progress
 _CACHE = "CREATE TABLE IF NOT EXISTS encoded (key BLOB PRIMARY KEY, features BLOB NOT NULL)"
-_CLIP = 1e-6  # a confidence closer to 0 or 1 is clipped: its log-odds would dwarf all others
+_CLIP = 1e-6  # confidences closer to 0 or 1 are clipped: their log-odds would dwarf all others
 
 
 Progress = Callable[[str, int, int], None]
-"""Told what is counted, how many of them are done, and how many there are."""
+"""Receives the kind of progress, the number done, and the total."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignores the progress."""
 
 
 @dataclass(frozen=True, eq=False)
 class RouterInputs:
-    """Four kinds of input, of which any may have width 0; the last two are sparse.
+    """Four kinds of input; any may have width 0, and the last two are sparse.
 
-    `category_NG` holds a one for the row's category, `words_NV` has rows of length 1 for every text.
+    `category_NG` has a one at the row's category; the rows of `words_NV` have length 1 for every text.
     """
 
     numbers_NF: NDArray[np.float64]
@@ -68,7 +68,7 @@ class RouterInputs:
         return len(self.numbers_NF)
 
     def select(self, rows: ArrayLike) -> RouterInputs:
-        """The rows of a boolean mask or of an array of positions."""
+        """The rows selected by a boolean mask or an array of positions."""
         index = np.asarray(rows)
         return RouterInputs(
             self.numbers_NF[index], self.encoding_NE[index], self.category_NG[index], self.words_NV[index]
@@ -76,7 +76,7 @@ class RouterInputs:
 
 
 def categories_of(table: RoutingTable) -> tuple[str, ...]:
-    """The categories that a router can tell apart: those of most rows, in the order of their names."""
+    """The categories that a router uses: the most frequent ones, ordered by name."""
     if table.category is None:
         return ()
     return tuple(sorted(pd.Series(table.category).value_counts().index[:MOST_CATEGORIES]))
@@ -91,13 +91,13 @@ def router_inputs(
     progress: Progress = silent,
     cache_dir: Path | None = None,
 ) -> RouterInputs:
-    """All that `table` tells about its inputs; `is_confidence` says that its `confidence` is a probability.
+    """The inputs of every row of `table`; `is_confidence` says that its `confidence` is a probability.
 
-    A category that is not among `categories`, or missing, is none.
+    A missing category, or one outside `categories`, is read as none.
 
-    `cache_dir` holds the features of texts that were encoded before, a file for each encoder; None: in memory alone.
-    What the small model wrote is read as the input's text is, in columns of its own. Raises DataError where there is
-    nothing to route by.
+    `cache_dir` holds the features of texts encoded earlier, one file per encoder; None keeps them in memory. The small
+    model's reply is read like the input's text, in separate columns. Raises DataError if the table has nothing to route
+    by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.confidence is not None:
@@ -112,10 +112,10 @@ def router_inputs(
         numbers.append(text_statistics(texts))
         words.append(hashed_words(texts))
         if encoder is not None:
-            encodings.append(_encoded(texts, encoder, progress, cache_dir))
+            encodings.append(_encode(texts, encoder, progress, cache_dir))
     if not numbers and not categories:
         raise DataError(
-            "there is nothing to route by",
+            "the table has nothing to route by",
             where="columns",
             hint="Name a text, features, category, confidence or score column",
         )
@@ -128,35 +128,35 @@ def _one_hot(category: NDArray[np.object_] | None, categories: Sequence[str], nu
     if category is None:
         return csr_array((num_rows, len(categories)))
     place_N = pd.Index(categories, dtype=object).get_indexer(category)
-    known = np.flatnonzero(place_N >= 0)
-    return csr_array((np.ones(len(known)), (known, place_N[known])), (num_rows, len(categories)))
+    rows = np.flatnonzero(place_N >= 0)
+    return csr_array((np.ones(len(rows)), (rows, place_N[rows])), (num_rows, len(categories)))
 
 
-def _encoded(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
-    """Features [N, E]; texts of like length are encoded together, and kept as they come, where they can be."""
+def _encode(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
+    """Features [N, E]; texts of similar length are encoded together, and cached as they come if possible."""
     features_NE = np.empty((len(texts), encoder.dim))
     keys = [hashlib.sha256(text.encode()).digest() for text in texts]
     with closing(_feature_cache(cache_dir, encoder.identity)) as cache:
         find = "SELECT features FROM encoded WHERE key = ?"
-        missing = []
+        missing_rows = []
         for row, key in enumerate(keys):
-            if found := cache.execute(find, (key,)).fetchone():
-                features_NE[row] = np.frombuffer(found[0], dtype=np.float32)
+            if record := cache.execute(find, (key,)).fetchone():
+                features_NE[row] = np.frombuffer(record[0], dtype=np.float32)
             else:
-                missing.append(row)
-        order = np.array(sorted(missing, key=lambda row: len(texts[row])), dtype=int)
+                missing_rows.append(row)
+        order = np.array(sorted(missing_rows, key=lambda row: len(texts[row])), dtype=int)
         for start in range(0, len(order), _ENCODED_AT_ONCE):
             rows = order[start : start + _ENCODED_AT_ONCE]
             features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
-            kept = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
-            with suppress(sqlite3.OperationalError), cache:  # a file that is read-only or locked, or a full disk
-                cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", kept)
+            records = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
+            with suppress(sqlite3.OperationalError), cache:  # the file is read-only or locked, or the disk is full
+                cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", records)
             progress("texts encoded", start + len(rows), len(order))
     return features_NE
 
 
 def _feature_cache(folder: Path | None, identity: str) -> sqlite3.Connection:
-    """The features that an encoder gave to texts; in memory where the folder cannot be written."""
+    """The cached features of an encoder; in memory if the folder cannot be written."""
     if folder is not None:
         with suppress(OSError, sqlite3.Error):
             folder.mkdir(parents=True, exist_ok=True)
@@ -171,9 +171,9 @@ def _with_table(database: Path | str) -> sqlite3.Connection:
 
 
 def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | None, str]:
-    """The encoder by hub id or folder, and a note where there is none.
+    """The encoder by hub id or folder, and a note if there is none.
 
-    None takes the default if it has been fetched, `none` no encoder. Raises AssetError for a named one that is absent.
+    None means the default model if it has been fetched; `none` means no encoder. Raises AssetError for a missing model.
     """
     if model == NO_ENCODER:
         return None, ""
@@ -184,13 +184,13 @@ def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | Non
 
 
 def hashed_words(texts: Sequence[str]) -> csr_array:
-    """Counts of words and of pairs of words in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
+    """Counts of words and of word pairs in `NUM_BUCKETS` buckets, rows scaled to length 1 (arXiv 0902.2206)."""
     vectorizer = HashingVectorizer(n_features=NUM_BUCKETS, ngram_range=(1, 2), alternate_sign=False)
     return csr_array(vectorizer.transform(texts))
 
 
 def text_statistics(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Statistics of the form of a text that correlate with its difficulty, in logarithms, [N, 17]."""
+    """Statistics of a text's form that correlate with its difficulty, in logarithms, [N, 17]."""
     return np.log1p(np.array([_statistics(text) for text in texts], dtype=np.float64).reshape(-1, _NUM_STATISTICS))
 
 

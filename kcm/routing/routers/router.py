@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_tensors
+from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_tensors
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
@@ -24,23 +24,23 @@ MANIFEST, FORMAT = "router.json", 4
 
 
 class RouterConfig(Config):
-    """What a router needs to read another table as it read the first."""
+    """Everything a router needs to read another table in the same way as the first."""
 
     columns: RouteColumns
-    categories: tuple[str, ...] = Field(description="The categories that are told apart.")
-    seed: int = Field(description="Draw of the splits.")
+    categories: tuple[str, ...] = Field(description="The categories that the router uses.")
+    seed: int = Field(description="Seed of the splits.")
     encoder: str | None = Field(description="The encoder by hub id or folder; null: hashed words alone.")
-    encoder_identity: str | None = Field(description="Digest of what decides the encoder's output.")
+    encoder_identity: str | None = Field(description="Digest of everything that decides the encoder's output.")
     widths: tuple[int, int, int, int] = Field(
-        description="Numbers of a row, features of the encoder, categories, and buckets of hashed words."
+        description="Widths: numbers of a row, features of the encoder, categories, and buckets of hashed words."
     )
 
 
 @dataclass(frozen=True, eq=False)
 class FittedRouter:
-    """Gate scores for any rows: out-of-fold ones for the rows it was fitted on.
+    """Gate scores for any rows; for the rows it was fitted on, the out-of-fold scores.
 
-    `items` int64 are the fitted rows' digests, ascending, `left_out` their scores.
+    `items` int64 are the fitted rows' digests, ascending; `left_out` are their scores.
     """
 
     config: RouterConfig
@@ -60,9 +60,9 @@ class FittedRouter:
         encoder_identity: str | None = None,
         progress: Progress = silent,
     ) -> FittedRouter:
-        """Fit on every row of `table`; the score is P(small right) - P(large right) as the head estimates it.
+        """Fit on every row of `table`; the score is the head's estimate of P(small right) - P(large right).
 
-        `categories` are those of the `inputs`.
+        `categories` are the categories of the `inputs`.
         """
         gain = table.small_correct.astype(np.float64) - table.large_correct
         model, left_out = fit_head(inputs, gain, table.group, progress)
@@ -79,45 +79,45 @@ class FittedRouter:
 
     def scores(self, table: RoutingTable, inputs: RouterInputs) -> NDArray[np.float64]:
         """Gate score of every row, [N]."""
-        score_N, (position, known) = self.model.estimate(inputs), self._fitted(table)
-        score_N[known] = self.left_out[position[known]]
+        score_N, (position, is_known) = self.model.estimate(inputs), self._fitted_positions(table)
+        score_N[is_known] = self.left_out[position[is_known]]
         return score_N
 
     def refuse_fitted(self, table: RoutingTable, split: str) -> None:
-        """Raise DataError where rows that the router was fitted on would evaluate it."""
-        _, known = self._fitted(table)
-        if known.any():
+        """Raise DataError if rows that the router was fitted on would evaluate it."""
+        _, is_known = self._fitted_positions(table)
+        if is_known.any():
             raise DataError(
-                f"{known.sum()} {split} rows are among those that the router was fitted on, the first is"
-                f" {table.name[np.flatnonzero(known)[0]]}",
+                f"{is_known.sum()} {split} rows are among those that the router was fitted on, the first is"
+                f" {table.name[np.flatnonzero(is_known)[0]]}",
                 where="--router",
-                hint="Use rows that it has not seen, or the table and seed that it was fitted with",
+                hint="Use other rows, or the table and seed that the router was fitted with",
             )
 
-    def _fitted(self, table: RoutingTable) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    def _fitted_positions(self, table: RoutingTable) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         keys = digests(table.item)
         position = np.searchsorted(self.items, keys).clip(max=len(self.items) - 1)
         return position, self.items[position] == keys
 
     def write(self, folder: Path) -> None:
-        """Write a new folder, whole or not at all; ArtefactError where something lies already."""
-        fitted = {"items": torch.from_numpy(self.items), "left_out": torch.from_numpy(self.left_out)}
+        """Write a new folder atomically. Raises ArtefactError if it exists."""
+        tensors = {"items": torch.from_numpy(self.items), "left_out": torch.from_numpy(self.left_out)}
         with sealing(folder, MANIFEST, FORMAT) as draft:
             write_json(draft / "config.json", self.config.model_dump(mode="json"))
             write_tensors(draft / "model.safetensors", self.model.state_dict())
-            write_tensors(draft / "fitted.safetensors", fitted)
+            write_tensors(draft / "fitted.safetensors", tensors)
 
     @classmethod
     def read(cls, folder: Path) -> FittedRouter:
-        """Read what `write` wrote; ArtefactError where it is missing or damaged."""
+        """Read a router from its folder. Raises ArtefactError if it is missing or damaged."""
         if not (folder / MANIFEST).is_file():
             raise ArtefactError("no router here", where=str(folder), hint="Fit one with `kcm route fit`")
         sealed = SealedFolder(folder, MANIFEST, FORMAT)
         config = sealed.config(RouterConfig, "config.json")
         model = RoutingHead(*config.widths)
         model.load_state_dict(sealed.tensors("model.safetensors"))
-        fitted = sealed.tensors("fitted.safetensors")
-        return cls(config, model, fitted["items"].numpy(), fitted["left_out"].numpy())
+        tensors = sealed.tensors("fitted.safetensors")
+        return cls(config, model, tensors["items"].numpy(), tensors["left_out"].numpy())
 
 
 def digests(items: Sequence[object] | NDArray[np.object_]) -> NDArray[np.int64]:

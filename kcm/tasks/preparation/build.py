@@ -35,14 +35,14 @@ from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS
 
 _CANDIDATES = 256  # rows per task and label used to judge a salt
-_ROW_BYTES = 256  # bytes of a row, roughly: the estimate only decides where rows are read
+_ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read
 _TRAIN = SPLITS.index("train")
 
 
 Workers: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterable[Any]]
 """Runs a function over many items, in any processes; results come in the order of the items.
 
-The number is about that of the rows that all of the items hold together.
+The number is the approximate number of rows in all items together.
 """
 
 
@@ -111,11 +111,11 @@ class SequenceBuild:
     @property
     def rules(self) -> RowRules:
         """What makes a row usable, and the salt of the splits."""
-        config, known = self.config, self.source.labels
-        if known and self.source.out_of_scope_label:
-            known = (*known, self.source.out_of_scope_label)
+        config, known_labels = self.config, self.source.labels
+        if known_labels and self.source.out_of_scope_label:
+            known_labels = (*known_labels, self.source.out_of_scope_label)
         salt = self.seed if config.salt is None else config.salt
-        return RowRules(known, self.reads, config.unlabelled == "keep", salt)
+        return RowRules(known_labels, self.reads, config.unlabelled == "keep", salt)
 
     @property
     def num_rows(self) -> int:
@@ -128,16 +128,18 @@ class SequenceBuild:
         If their bytes do not show how many rows there may be, the first shard is read here to estimate it.
         """
         shards = list(enumerate(self.source.shards))
-        read = partial(write_facts, rules=self.rules, folder=self.folder)
+        facts_of_shard = partial(write_facts, rules=self.rules, folder=self.folder)
         first = [shard for shard in shards[:1] if shard[1].num_bytes is None]
-        self._add_facts(map(read, first))
-        known = sum(shard.num_bytes or 0 for _, shard in shards) // _ROW_BYTES
-        self._add_facts(self.workers(read, shards[len(first) :], known or self.num_rows * len(shards)))
+        self._add_facts(map(facts_of_shard, first))
+        estimated_rows = sum(shard.num_bytes or 0 for _, shard in shards) // _ROW_BYTES
+        self._add_facts(
+            self.workers(facts_of_shard, shards[len(first) :], estimated_rows or self.num_rows * len(shards))
+        )
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
 
-    def _add_facts(self, written: Iterable[list[SourceBlock]]) -> None:
-        for block in chain.from_iterable(written):
+    def _add_facts(self, blocks_by_shard: Iterable[list[SourceBlock]]) -> None:
+        for block in chain.from_iterable(blocks_by_shard):
             self.facts.add(self.folder.read(block.file("facts")))
             self.folder.remove([block.file("facts")])
             self.blocks.append(block)
@@ -223,11 +225,11 @@ class SequenceBuild:
             counts = Counter[int]()
             for (task, split, label), count in self.cells.items():
                 counts[label] += count if task in pool and split == _TRAIN and label >= 0 else 0
-            kept = long_tail_sizes(
+            class_sizes = long_tail_sizes(
                 config.n_max or max(counts.values(), default=0), len(self.long_tail), config.imbalance_factor
             )
             numbers = map(self.labels.index, self.long_tail)
-            sizes |= {(task, label): size for label, size in zip(numbers, kept, strict=True) for task in pool}
+            sizes |= {(task, label): size for label, size in zip(numbers, class_sizes, strict=True) for task in pool}
         return sizes
 
     def _check_splits(self) -> None:
@@ -239,9 +241,9 @@ class SequenceBuild:
             scenario=self.config.scenario,
             fractions=self.config.fractions,
         )  # of cells with rows
-        if found := lacks(self.cells):
+        if first_shortage := lacks(self.cells):
             rows = self.facts.candidates(_CANDIDATES)
-            raise split_error(found, rows, lacks, self.facts.origins, self.config.fractions)
+            raise split_error(first_shortage, rows, lacks, self.facts.origins, self.config.fractions)
 
     def write(self) -> str:
         """Write the shards of all tasks, then the description; returns the digest of the sequence."""
@@ -274,7 +276,8 @@ class SequenceBuild:
             "long_tail": self.long_tail,
             "none_label": self.outside,
             "tasks": [
-                {"name": name, "label_names": own} for name, own in zip(self.plan.names, self.plan.labels, strict=True)
+                {"name": name, "label_names": label_names}
+                for name, label_names in zip(self.plan.names, self.plan.labels, strict=True)
             ],
             "summary": vars(self._summary()),
         }

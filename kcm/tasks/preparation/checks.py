@@ -39,17 +39,17 @@ class Shortage:
 
 
 def check_labels(labels: Sequence[str], present: Collection[str], where: str) -> None:
-    """Raise DataError when there are fewer than two classes, or one of the label list has no row."""
+    """Raise DataError if there are fewer than two classes, or if a label of the label list has no row."""
     if absent := [label for label in labels if label not in present]:
         raise DataError(
-            f"label {absent[0]!r} of the label list has no row", where=where, hint="Remove it from source.labels"
+            f"label {absent[0]!r} is in the label list but has no row", where=where, hint="Remove it from source.labels"
         )
     if len(labels) < 2:
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
 
 
 def check_sizes(plan: TaskPlan, num_rows: Sequence[int]) -> None:
-    """Raise DataError when a task has fewer rows than classes."""
+    """Raise DataError if a task has fewer rows than classes or splits."""
     for name, labels, count in zip(plan.names, plan.labels, num_rows, strict=True):
         if count < max(len(labels), len(SPLITS)):
             raise DataError(
@@ -71,27 +71,31 @@ def shortage(
     A task with one class by design (class- and task-incremental) needs no second class in a split. A split whose
     fraction is 0 may be empty; test rows must be in all tasks or in none, because all are measured together.
     """
-    found = set(cells)
+    present_cells = set(cells)
     numbers = {label: number for number, label in enumerate(labels)}
-    for task, (name, own) in enumerate(zip(plan.names, plan.labels, strict=True)):
-        several = len(own) > 1 or scenario == "domain_incremental"
+    for task, (name, task_labels) in enumerate(zip(plan.names, plan.labels, strict=True)):
+        several = len(task_labels) > 1 or scenario == "domain_incremental"
         for place, split in enumerate(SPLITS):
-            held = [label for label in own if (task, place, numbers[label]) in found]
-            may_lack = not fractions[split] and (split != "test" or not any(each == place for _, each, _ in found))
-            if not held and may_lack:
+            present_labels = [label for label in task_labels if (task, place, numbers[label]) in present_cells]
+            may_lack = not fractions[split] and (
+                split != "test" or not any(cell_split == place for _, cell_split, _ in present_cells)
+            )
+            if not present_labels and may_lack:
                 continue
-            if not held:
+            if not present_labels:
                 return Shortage(f"task {name!r} has no {split} rows", split, None)
-            if several and len(held) == 1:
-                return Shortage(f"all {split} rows of task {name!r} are of one class, {held[0]!r}", split, None)
-            if split == "train" and len(held) < len(own):
-                untrained = next(label for label in own if (task, place, numbers[label]) not in found)
+            if several and len(present_labels) == 1:
+                return Shortage(
+                    f"all {split} rows of task {name!r} are of one class, {present_labels[0]!r}", split, None
+                )
+            if split == "train" and len(present_labels) < len(task_labels):
+                untrained = next(label for label in task_labels if (task, place, numbers[label]) not in present_cells)
                 return Shortage(f"class {untrained!r} of task {name!r} has no train rows", split, untrained)
     return None
 
 
 def split_error(
-    found: Shortage,
+    cause: Shortage,
     rows: pa.Table,
     lacks: Callable[[Collection[Cell]], Shortage | None],
     origins: Collection[int],
@@ -101,16 +105,16 @@ def split_error(
 
     `rows` are some rows of every task and label; `lacks` returns the shortage for the cells that have rows.
     """
-    those = f"class {found.label!r}" if found.label else "every class"
-    error = SplitError(found.what, where="tasks", hint=f"Add {found.split} rows of {those}")
+    subject = f"class {cause.label!r}" if cause.label else "every class"
+    error = SplitError(cause.what, where="tasks", hint=f"Add {cause.split} rows of {subject}")
     error.salt = working_salt(rows, lacks, origins, fractions)
     if len(rows["unit"].unique()) == 1:
         error.hint = "All rows have one content or one group, which lies in one split: give rows that differ"
     elif error.salt is not None:
         error.hint = f"tasks.salt={error.salt} draws splits with all that they need"
-    elif NOT_GIVEN in origins or SPLITS.index(found.split) not in origins:
-        more = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[found.split]))
-        error.hint = f"Add about {more} rows of {those}, raise max_rows_per_task, or change the fractions"
+    elif NOT_GIVEN in origins or SPLITS.index(cause.split) not in origins:
+        num_rows = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[cause.split]))
+        error.hint = f"Add about {num_rows} rows of {subject}, raise max_rows_per_task, or change the fractions"
     return error
 
 
@@ -132,7 +136,7 @@ def working_salt(
         first_N = frame.groupby(["content", "origin"])["split"].transform(
             "min"
         )  # rows of different origins never share a split
-        kept = frame.loc[frame["split"] == first_N, ["task", "split", "label"]].drop_duplicates()
-        if lacks(list(kept.itertuples(index=False, name=None))) is None:
+        cells = frame.loc[frame["split"] == first_N, ["task", "split", "label"]].drop_duplicates()
+        if lacks(list(cells.itertuples(index=False, name=None))) is None:
             return salt
     return None

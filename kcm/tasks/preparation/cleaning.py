@@ -40,14 +40,14 @@ class RowRules:
 
 
 def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, str]:
-    """Why rows cannot be used, by position: a missing value, an empty text, a bad picture, an unknown label.
+    """Why rows cannot be used, by position, such as a missing value, an empty text or an unknown label.
 
     `text_keys` are the keys of the texts, empty for texts of white space.
     """
     reasons: dict[int, str] = {}
 
     def mark(faulty_N: Mask, reason: str | Callable[[int], str]) -> None:
-        """Give the rows that have no reason yet this one."""
+        """Give this reason to rows that have none yet."""
         for row in np.flatnonzero(faulty_N).tolist():
             if row not in reasons:
                 reasons[row] = reason(row) if callable(reason) else reason
@@ -68,8 +68,8 @@ def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, s
         mark(_has_odd_number(table["vector"]), "the vector holds a number that is not finite")
     mark(_mask(pc.equal(table["label"], "")) & needs_label_N, "missing label")
     if rules.known_labels:
-        known = pa.array([*rules.known_labels, ""], pa.string())
-        unknown_N = ~_mask(pc.is_in(table["label"], known)) & _mask(table["label"].is_valid())
+        known_labels = pa.array([*rules.known_labels, ""], pa.string())
+        unknown_N = ~_mask(pc.is_in(table["label"], known_labels)) & _mask(table["label"].is_valid())
         mark(unknown_N, lambda row: _unknown_label(str(table["label"][row]), rules.known_labels))
     names = ", ".join(SPLIT_NAMES)
     mark(~is_known_split_N, lambda row: f"unknown split {str(table['split'][row])!r}, known are {names}")
@@ -79,9 +79,9 @@ def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, s
 
 
 def origins(splits: pa.ChunkedArray) -> tuple[NDArray[np.int8], Mask]:
-    """The given split of every row as an index into SPLITS, or NOT_GIVEN, and whether its name is known."""
+    """The given split of every row as an index into SPLITS, or NOT_GIVEN; and whether the split's name is known."""
     coded = pc.dictionary_encode(pc.fill_null(splits, "")).combine_chunks()
-    names = [split_name(written) if written else "" for written in coded.dictionary.to_pylist()]
+    names = [split_name(name) if name else "" for name in coded.dictionary.to_pylist()]
     places = np.array([SPLITS.index(name) if name else NOT_GIVEN for name in names], dtype=np.int8)
     is_known = np.array([name is not None for name in names], dtype=bool)
     code_N = coded.indices.to_numpy()
@@ -97,8 +97,8 @@ def _mark_pictures(images: pa.ChunkedArray, reasons: dict[int, str]) -> None:
                 reasons[row] = fault
 
 
-def _unknown_label(label: str, known: tuple[str, ...]) -> str:
-    nearest = difflib.get_close_matches(label, known, n=1)
+def _unknown_label(label: str, known_labels: tuple[str, ...]) -> str:
+    nearest = difflib.get_close_matches(label, known_labels, n=1)
     return f"label {label!r} is not in the label list" + (f", did you mean {nearest[0]!r}?" if nearest else "")
 
 

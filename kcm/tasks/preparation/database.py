@@ -117,8 +117,8 @@ SELECT task, label FROM drawn LEFT JOIN verdicts USING (place)
 WHERE labelled AND reason IS NULL GROUP BY task, label ORDER BY min(place)
 """
 
-# A row belongs to the task of its label, or of its value of the task column. One without a label of the list belongs to
-# the task that its value names, else to one that its id draws. Bridging rows are kept for the search of another salt.
+# A row belongs to the task of its label, or of its value in the task column. A row without a label of the list belongs
+# to the task that its value names, or to a task drawn by its id. Bridging rows are kept to search for another salt.
 _MEMBERS = """
 CREATE TABLE members AS
     SELECT place, shard, position, id, unit, content, origin, split, labels.number AS label,

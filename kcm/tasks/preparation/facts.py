@@ -1,4 +1,4 @@
-"""Facts of rows without their payload: whether a row can be used, and what determines its split and task. N rows.
+"""Facts of rows without their payload: whether a row can be used, and its split and task. N rows.
 
 A shard of a source is read once; its payload waits in one file per block of rows.
 """
@@ -43,24 +43,24 @@ class SourceBlock:
     start: int
     num_rows: int
 
-    def file(self, what: str) -> str:
+    def file(self, kind: str) -> str:
         """The name of a file about these rows; of one kind they sort in the order of the source."""
-        return f"{what}-{self.shard:05d}-{self.start:012d}.arrow"
+        return f"{kind}-{self.shard:05d}-{self.start:012d}.arrow"
 
 
 def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[SourceBlock]:
     """Write facts and payload of a shard; returns its blocks. `job` is the shard with its number."""
     number, shard = job
-    written: list[SourceBlock] = []
+    source_blocks: list[SourceBlock] = []
     start = 0
     for rows in blocks(shard.read()):
-        written.append(block := SourceBlock(number, start, len(rows)))
+        source_blocks.append(block := SourceBlock(number, start, len(rows)))
         start += len(rows)
         payload = [name for name in ("id", "group", *rules.parts) if name in rows.column_names]
         folder.write(block.file("rows"), rows.select(payload))
         # Facts go through the driver's node: digests and numbers take less than half. Numbers of a payload do not.
         folder.write(block.file("facts"), facts_of(rows, rules, number, block.start), "zstd")
-    return written
+    return source_blocks
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -85,8 +85,8 @@ def facts_of(rows: pa.Table, rules: RowRules, shard: int = 0, start: int = 0) ->
     keys = text_keys(_plain(rows["text"])) if reads_text else pa.array([""] * len(rows), pa.string())
     reasons = faults(rows, keys, rules)
     fault = pa.array([reasons.get(row) for row in range(len(rows))], pa.string())
-    known = {"shard": np.full(len(rows), shard), "position": start + np.arange(len(rows)), "id": rows["id"]}
-    facts, is_usable = pa.table(known | {"fault": fault}), fault.is_null()
+    columns = {"shard": np.full(len(rows), shard), "position": start + np.arange(len(rows)), "id": rows["id"]}
+    facts, is_usable = pa.table(columns | {"fault": fault}), fault.is_null()
     usable, faulty = facts.filter(is_usable), facts.filter(pc.invert(is_usable))
     for name, column in _facts_of_usable(rows.filter(is_usable), keys.filter(is_usable), rules).items():
         usable = usable.append_column(name, column)

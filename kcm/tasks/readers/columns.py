@@ -1,6 +1,6 @@
 """The columns of a user's tables, and the normalised rows made from them.
 
-Every named column except picture and vector becomes text, as `kcm.inputs.cells` writes it. From a column of
+Every named column except picture and vector becomes text, as `kcm.inputs.cell_text` writes it. From a column of
 conversations, the text is the user's last message, and the label is the assistant's reply.
 """
 
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
-from kcm.inputs.cells import as_text, chat_texts, has_chats, without_missing
+from kcm.inputs.cell_text import as_text, chat_texts, has_chats, without_missing
 from kcm.inputs.chunks import Chunk, Wanted, row_names
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
@@ -44,8 +44,8 @@ class ColumnsConfig(Config):
 
     text_column: str | None = Field(
         default="text",
-        description="Column with the text, or with a chat, whose last user message is the text; null where rows have "
-        "none: a picture or a vector alone.",
+        description="Column with the text, or with a chat, whose last user message is the text; null if rows have no "
+        "text, only a picture or a vector.",
     )
     image_column: str | None = Field(
         default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
@@ -61,11 +61,11 @@ class ColumnsConfig(Config):
         default=None, description="Column with a unique, stable id; null: file or split, and row number."
     )
     group_column: str | None = Field(
-        default=None, description="Column that tells which rows belong together, such as a document."
+        default=None, description="Column that names rows that belong together, such as a document."
     )
     task_column: str | None = Field(default=None, description="Column with the task (domain) of a row.")
     split_column: str | None = Field(
-        default=None, description="Column with train, val or test; null: `split` where there is one."
+        default=None, description="Column with train, val or test; null: `split`, if there is such a column."
     )
     labels: tuple[str, ...] = Field(
         default=(), description="The label list, in order; empty: all labels found, sorted."
@@ -119,8 +119,8 @@ class TableLayout:
             columns["split"] = "split"
         vector = VectorColumns.found_in(first, vectors, place.where) if vectors else None
         root = Location.of(config.image_root) if config.image_root else None
-        known = frozenset(filter(None, (*config.labels, config.out_of_scope_label)))
-        layout = cls(place.where, columns, vector, image_root=root, known_labels=known)
+        labels = frozenset(filter(None, (*config.labels, config.out_of_scope_label)))
+        layout = cls(place.where, columns, vector, image_root=root, known_labels=labels)
         layout.check_names(first.names, place)
         return layout
 
@@ -129,7 +129,7 @@ class TableLayout:
         return name in self.columns.values() or (self.vector is not None and self.vector.wants(name))
 
     def check_names(self, names: Sequence[str], place: TablePlace) -> None:
-        """Raise DataError for a table whose columns lack one that is named, or have one that changes what is read."""
+        """Raise DataError for a table that lacks a named column, or has an extra one that changes what is read."""
         names = [*names, *(name for name, _ in place.constants)]
         if not self.columns["split"] and not place.split and "split" in names:
             raise DataError(
@@ -168,8 +168,8 @@ class Normaliser:
             parts["id"] = numbered
         if not columns["split"]:
             parts["split"] = _constant(self.place.split, size)
-        needed = [parts[name] for name in ("text", "label") if columns[name]]
-        lacks_N = np.any([pc.fill_null(pc.equal(cells, ""), True).to_numpy(False) for cells in needed], axis=0)
+        needed_columns = [parts[name] for name in ("text", "label") if columns[name]]
+        lacks_N = np.any([pc.fill_null(pc.equal(cells, ""), True).to_numpy(False) for cells in needed_columns], axis=0)
         short = {row: fault for row, fault in chunk.short.items() if lacks_N[row]}  # other cells may be empty
         bad = {**chunk.faults, **short, **self._nested_labels(chunk)}
         faults = fault_column(bad, size)
@@ -210,8 +210,8 @@ class Normaliser:
             return pa.nulls(chunk.num_rows, pa.string())
         elif column in self.layout.classes:
             numbers = chunk.table[column].combine_chunks().cast(pa.int64())
-            known = pc.if_else(pc.less(numbers, 0), None, numbers)
-            return pa.array(self.layout.classes[column], pa.string()).take(known)
+            classes = pc.if_else(pc.less(numbers, 0), None, numbers)
+            return pa.array(self.layout.classes[column], pa.string()).take(classes)
         elif part in ("text", "label") and has_chats(chunk.table[column]):
             cells = chat_texts(chunk.table[column], "user" if part == "text" else "assistant")
         elif pa.types.is_nested(kind := chunk.table[column].type):

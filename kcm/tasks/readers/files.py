@@ -38,15 +38,15 @@ class TableSourceConfig(SourceConfig, ColumnsConfig):
 
     @abstractmethod
     def tables(self, assets_dir: Path) -> list[FoundTable]:
-        """The files with the rows, in order. Raises what `build` raises."""
+        """The files with the rows, in order. Raises the errors of `build`."""
 
     def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
-        """The rows as they are, a bounded number at a time; one empty chunk where there are none."""
+        """The unchanged rows, a bounded number at a time; one empty chunk if there are none."""
         return (chunk for table in self.tables(assets_dir) for chunk in table.chunks())
 
 
 class FilesSource(TableSourceConfig):
-    """A file, a folder, a pattern such as rows/*.parquet, or a list of them; local, or at s3:// or gs://.
+    """A file, a folder, a pattern such as rows/*.parquet, or a list of them, here or at s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all files in a folder train); if
     there are none, all files. Parts KEY=VALUE of a path below the folder are columns. A JSON file holds a list of
@@ -60,10 +60,10 @@ class FilesSource(TableSourceConfig):
         "s3:// or gs://."
     )
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="Delimiter of CSV files; null: found out from the header."
+        default=None, min_length=1, max_length=1, description="Delimiter of CSV files; null: detected from the header."
     )
     encoding: str | None = Field(
-        default=None, description="Encoding of text files, such as cp1252; null: found out from the first bytes."
+        default=None, description="Encoding of text files, such as cp1252; null: detected from the first bytes."
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
@@ -80,7 +80,7 @@ class FilesSource(TableSourceConfig):
 
     @property
     def name(self) -> str:
-        """What the source is called: its file or folder; the folder before a pattern; of a list, the first."""
+        """The source's name: its file or folder, the folder before a pattern, or the first name of a list."""
         location = Location.of(self.path if isinstance(self.path, str) else self.path[0])
         return Path((location.fixed if location.is_pattern else location).path).stem
 
@@ -95,7 +95,7 @@ class FoundTable:
     text_format: TextFormat = UNKNOWN_FORMAT
 
     def chunks(self, wanted: Wanted = lambda name: True, groups: range | None = None) -> Iterator[Chunk]:
-        """The rows as they are, a bounded number at a time."""
+        """The unchanged rows, a bounded number at a time."""
         return read_chunks(self.location, wanted, self.text_format, groups)
 
     def place_of(self, part: str) -> TablePlace:
@@ -157,14 +157,14 @@ def layout_of(
 
     Raises DataError if no table has rows.
     """
-    named = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
+    column_names = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
     for table in tables:
         first, parts = None, dict[str, None]()
         for chunk in table.chunks():
             parts[chunk.part] = None
             if chunk.num_rows and (first is None or not chunk.all_names):
                 first = chunk
-            if first is not None and not chunk.part and (chunk.all_names or named <= set(chunk.names)):
+            if first is not None and not chunk.part and (chunk.all_names or column_names <= set(chunk.names)):
                 break
         if first is not None:
             return TableLayout.found_in(first, table.place_of(first.part), config, vectors), tuple(parts)
@@ -215,8 +215,8 @@ def _files_of_folder(folder: Location) -> list[FoundFile]:
     """The files named after splits, files directly in the folder first; if there are none, all files."""
     for recursive in (False, True):
         files = [file for file in folder.files(recursive=recursive) if file.location.suffix in SUFFIXES]
-        if named := [file for file in files if any(map(_SPLIT.fullmatch, stem_of(file.relative).split("/")))]:
-            return named
+        if split_files := [file for file in files if any(map(_SPLIT.fullmatch, stem_of(file.relative).split("/")))]:
+            return split_files
     kinds = sorted({file.location.suffix for file in files})
     if len(kinds) > 1:
         raise DataError(
@@ -234,14 +234,16 @@ def ignored_note(path: str) -> Iterator[str]:
     location = Location.of(path)
     if location.is_pattern or location.kind() != fs.FileType.Directory:
         return
-    read = [file.relative for file in _files_of_folder(location)]
+    data_files = [file.relative for file in _files_of_folder(location)]
     ignored = [file.relative for file in location.files(recursive=True) if file.location.suffix in SUFFIXES]
-    ignored = [relative for relative in ignored if relative not in read]
+    ignored = [relative for relative in ignored if relative not in data_files]
     if ignored:
-        shown = [", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") for names in (read, ignored)]
+        listings = [
+            ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") for names in (data_files, ignored)
+        ]
         yield (
-            f"warning: {path}: {shown[0]} {'is' if len(read) == 1 else 'are'} read, named after a split;"
-            f" ignored: {shown[1]} ({len(ignored):,} files)"
+            f"warning: {path}: {listings[0]} {'is' if len(data_files) == 1 else 'are'} read, named after a split;"
+            f" ignored: {listings[1]} ({len(ignored):,} files)"
         )
 
 

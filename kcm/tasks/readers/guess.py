@@ -1,4 +1,4 @@
-"""What the columns of an unknown table seem to hold: judged by their names, or else by their content."""
+"""Guesses what the columns of an unknown table hold, by their names or by their content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.metrics import cohen_kappa_score
 
-from kcm.inputs.cells import without_missing, written
+from kcm.inputs.cell_text import without_missing, written
 from kcm.inputs.vectors import numbers_in
 from kcm.tasks.rows import split_name
 
@@ -96,28 +96,28 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
         plain = {name.lower().replace(" ", "_"): name for name in among}
         return next((plain[name] for name in _NAMES[kind] if name in plain), None)
 
-    taken: set[str | None] = {text, label, *pictures, *_costs(frame)}
+    used_columns: set[str | None] = {text, label, *pictures, *_costs(frame)}
     image = named("image", pictures) or next(iter(pictures), None)
 
     def free() -> list[str]:
-        return [name for name in strings if name not in taken]
+        return [name for name in strings if name not in used_columns]
 
     split = named("split", [name for name in free() if all(map(split_name, strings[name].unique()))])
-    taken.add(split)
+    used_columns.add(split)
     id_ = named("id", [name for name in free() if unique[name] == num_rows])
-    taken.add(id_)
+    used_columns.add(id_)
     if label is None:
         replies = [name for name in free() if name.endswith(REPLY)]
         label = named("label", free()) or next(iter(replies), None) or _labels_by_content(free(), unique, num_rows)
-        taken.add(label)
+        used_columns.add(label)
     if text is None:
         chats = [name for name in free() if f"{name}{REPLY}" in strings]
         text = named("text", free()) or next(iter(chats), None) or _longest(free(), strings, unique, num_rows)
-        taken.add(text)
+        used_columns.add(text)
     large = _answers(free(), strings, label) if label in strings else None
-    taken.add(large)
+    used_columns.add(large)
     task = named("task", [name for name in free() if 2 <= unique[name] <= 50])
-    taken.add(task)
+    used_columns.add(task)
     group = named("group", [name for name in free() if 1 < unique[name] < num_rows])
     return GuessedColumns(text, image, label, id_, group, task, split, large, cost_column(frame, large))
 
@@ -127,18 +127,18 @@ def cost_column(frame: pd.DataFrame, large: str | None) -> str | None:
     if large is None:
         return None
     prefixes = {name: "_".join(_words(name)[:-1]) for name in _costs(frame) if name != large}
-    own = [name for name, prefix in prefixes.items() if prefix and "_".join(_words(large)).startswith(prefix)]
-    return next(iter([*own, *(name for name, prefix in prefixes.items() if prefix in ("", "large"))]), None)
+    names = [name for name, prefix in prefixes.items() if prefix and "_".join(_words(large)).startswith(prefix)]
+    return next(iter([*names, *(name for name, prefix in prefixes.items() if prefix in ("", "large"))]), None)
 
 
 def _costs(frame: pd.DataFrame) -> list[str]:
     """The columns of numbers whose names mean costs."""
-    named = [str(name) for name in frame.columns if _words(str(name))[-1] in _COSTS]
-    return [name for name in named if _are_numbers(frame[name])]
+    cost_columns = [str(name) for name in frame.columns if _words(str(name))[-1] in _COSTS]
+    return [name for name in cost_columns if _are_numbers(frame[name])]
 
 
 def _has(cells: pd.Series, *kinds: type) -> bool:
-    """Whether any cell is of one of these types."""
+    """Whether any cell has one of these types."""
     return bool(cells.map(lambda cell: isinstance(cell, kinds)).any())
 
 
@@ -188,27 +188,27 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) ->
     for name in names:
         if name.endswith(REPLY) or strings[name].equals(strings[label]):
             continue
-        both = pd.concat([strings[name], strings[label]], axis=1, join="inner", keys=["given", "label"])
-        known = both[both["given"].isin(both["label"].unique())]
-        if known["given"].nunique() > 1 and len(known) >= _SAME * len(strings[name]):
-            agreement[name] = cohen_kappa_score(known["given"], known["label"])
+        pairs = pd.concat([strings[name], strings[label]], axis=1, join="inner", keys=["given", "label"])
+        labelled = pairs[pairs["given"].isin(pairs["label"].unique())]
+        if labelled["given"].nunique() > 1 and len(labelled) >= _SAME * len(strings[name]):
+            agreement[name] = cohen_kappa_score(labelled["given"], labelled["label"])
     return max(
         (name for name in agreement if agreement[name] > _SLIGHT), key=lambda name: agreement[name], default=None
     )
 
 
-def number_columns(frame: pd.DataFrame, others: Iterable[str | None]) -> tuple[tuple[str, ...], dict[str, str]]:
+def number_columns(frame: pd.DataFrame, other_columns: Iterable[str | None]) -> tuple[tuple[str, ...], dict[str, str]]:
     """The columns that make a vector if rows are neither texts nor pictures, and why other columns do not.
 
-    The vector is the first column of lists of numbers, or else all columns of numbers except `others`.
+    The vector is the first column of lists of numbers; without one, all columns of numbers except `other_columns`.
     """
-    taken = set(others)
-    names = [str(name) for name in frame.columns if str(name) not in taken]
+    used_columns = set(other_columns)
+    names = [str(name) for name in frame.columns if str(name) not in used_columns]
     if lists := next((name for name in names if _has(frame[name], list, np.ndarray)), None):
         return (lists,), {name: f"{lists!r} holds the vector" for name in names if name != lists}
     reasons = {name: _no_numbers(frame[name]) for name in names}
-    used = tuple(name for name in names if not reasons[name])
-    return used, {name: reason for name, reason in reasons.items() if reason}
+    vector_columns = tuple(name for name in names if not reasons[name])
+    return vector_columns, {name: reason for name, reason in reasons.items() if reason}
 
 
 def _no_numbers(cells: pd.Series) -> str:
@@ -217,10 +217,10 @@ def _no_numbers(cells: pd.Series) -> str:
     if not is_bad.sum() > _GAPS * len(cells):
         return ""
     texts = cells[is_bad].map(written)
-    told = texts[texts.fillna("").str.strip() != ""]
-    example = f", such as {told.iloc[0]!r}" if len(told) else ""
+    nonempty = texts[texts.fillna("").str.strip() != ""]
+    example = f", such as {nonempty.iloc[0]!r}" if len(nonempty) else ""
     share = "all" if is_bad.all() else f"{is_bad.sum():,} of {len(cells):,}"
-    return f"{share} cells are no finite numbers{example}" if len(told) else f"{share} cells are empty"
+    return f"{share} cells are no finite numbers{example}" if len(nonempty) else f"{share} cells are empty"
 
 
 def tells_label(cells: pd.Series, labels: pd.Series) -> bool:

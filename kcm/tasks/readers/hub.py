@@ -63,10 +63,10 @@ def export(config: HubSource, assets_dir: Path) -> dict[str, Path]:
     root = assets_dir / "hub"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as draft:
-        written = Path(draft) / "splits"
-        written.mkdir()
+        draft_folder = Path(draft) / "splits"
+        draft_folder.mkdir()
         try:
-            files = hub.export_data_set(config.id, config.subset, config.revision, folder=written)
+            files = hub.export_data_set(config.id, config.subset, config.revision, folder=draft_folder)
         except AssetError as error:
             raise DataError(
                 f"cannot load data set {config.id!r}: {error.what}",
@@ -76,14 +76,14 @@ def export(config: HubSource, assets_dir: Path) -> dict[str, Path]:
         digest = hashlib.sha256(json.dumps({split: sha256_of(path) for split, path in files.items()}).encode())
         folder = root / digest.hexdigest()[:32]
         with suppress(OSError):  # exists already with the same content
-            written.rename(folder)
+            draft_folder.rename(folder)
     return {split: folder / path.name for split, path in files.items()}
 
 
 def _class_names(location: Location) -> Mapping[str, tuple[str, ...]]:
     """The names of the classes behind a column's numbers, from the metadata that `datasets` adds to a schema."""
-    written = (pq.read_schema(location.path).metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(written).get("info", {}).get("features", {})
+    metadata = (pq.read_schema(location.path).metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(metadata).get("info", {}).get("features", {})
     return {
         column: tuple(feature["names"])
         for column, feature in features.items()

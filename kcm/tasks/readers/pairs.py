@@ -41,15 +41,15 @@ class PairsSource(SourceConfig):
     text_column: str = Field(default="text", description="Column with the caption.")
     id_column: str | None = Field(default=None, description="Column with a unique id; null: file and row number.")
     group_column: str | None = Field(
-        default=None, description="Column that tells which pictures show the same; null: those with equal captions do."
+        default=None, description="Column that names pictures of the same thing; null: pictures with equal captions."
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, "pairs")
-        shards = [PairsShard(task, self._captioned(path).build(assets_dir), self) for task, path in self.tables.items()]
+        shards = [PairsShard(task, self._source_of(path).build(assets_dir), self) for task, path in self.tables.items()]
         return Source("pairs", tuple(shards), LABELS)
 
-    def _captioned(self, path: str) -> FilesSource:
+    def _source_of(self, path: str) -> FilesSource:
         """The pictures and captions of a table; the caption is the label, and no other label is needed."""
         columns = {"image_column", "image_root", "text_column", "id_column", "group_column"}
         return FilesSource(path=path, label_column=self.text_column, **self.model_dump(include=columns))
@@ -92,15 +92,15 @@ def _pairs(records: Sequence[SourceRow], task: str) -> Iterator[SourceRow]:
 
 
 def _split_pairs(units: dict[str, list[SourceRow]], task: str) -> Iterator[SourceRow]:
-    ordered = sorted(units, key=lambda unit: (draw(0, "pairs", f"{task}\0{unit}"), unit))
-    blocks = [ordered[start : start + 2] for start in range(0, len(ordered) - len(ordered) % 2, 2)]
-    blocks[-1] += ordered[2 * len(blocks) :]  # three where one is left
+    shuffled_units = sorted(units, key=lambda unit: (draw(0, "pairs", f"{task}\0{unit}"), unit))
+    blocks = [shuffled_units[start : start + 2] for start in range(0, len(shuffled_units) - len(shuffled_units) % 2, 2)]
+    blocks[-1] += shuffled_units[2 * len(blocks) :]  # an odd one makes the last block three
     for block in blocks:
         for position, unit in enumerate(block):
-            others = units[block[(position + 1) % len(block)]]
+            partner_records = units[block[(position + 1) % len(block)]]
             for number, record in enumerate(units[unit]):
                 yield _pair(record, record, f"{task}\0{min(block)}", task)
-                yield _pair(record, others[number % len(others)], f"{task}\0{min(block)}", task)
+                yield _pair(record, partner_records[number % len(partner_records)], f"{task}\0{min(block)}", task)
 
 
 def _pair(record: SourceRow, other: SourceRow, group: str, task: str, fault: str = "") -> SourceRow:

@@ -33,7 +33,7 @@ class ReviewsSource(SourceConfig):
     """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
 
     domains: tuple[Literal["reviews", "movies", "editorials", "tweets"], ...] = Field(
-        ("reviews", "movies", "editorials", "tweets"), min_length=1, description="Which of them are read."
+        ("reviews", "movies", "editorials", "tweets"), min_length=1, description="The domains to read."
     )
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:

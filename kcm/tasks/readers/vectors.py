@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
-from kcm.inputs.cells import is_text
+from kcm.inputs.cell_text import is_text
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.tables import missing_column
 from kcm.inputs.vectors import matching, numbers_in
@@ -24,9 +24,9 @@ MAX_COLUMNS = 30_000  # most columns in a vector, as in a closed form; each cost
 
 def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
     """The columns that match the patterns (`kcm.inputs.vectors.matching`); DataError for one without a match."""
-    known = {*columns}
+    names = {*columns}
     for pattern in patterns:
-        if pattern not in known and not matching(columns, [pattern]):
+        if pattern not in names and not matching(columns, [pattern]):
             raise missing_column(pattern, "vector columns", columns, where)
     return matching(columns, patterns)
 
@@ -47,20 +47,20 @@ class VectorColumns:
     def found_in(cls, first: Chunk, patterns: Sequence[str], where: str) -> VectorColumns:
         """The columns that match the patterns in a source's first table. Raises DataError if they make no vector."""
         columns = matching_columns(first.names, patterns, where)
-        found = first.table.schema.field(columns[0]).type
+        type_ = first.table.schema.field(columns[0]).type
         if len(columns) > MAX_COLUMNS:
             raise DataError(
                 f"{len(columns):,} columns make the vector, {MAX_COLUMNS:,} are the most",
                 where=where,
                 hint="Give rows fewer numbers, such as principal components",
             )
-        if len(columns) > 1 or not _is_list(found):
+        if len(columns) > 1 or not _is_list(type_):
             for column in columns:
                 _check_number(column, first.table.schema.field(column).type, where, or_text=True)
             return cls(columns, len(columns), False, where)
-        _check_number(columns[0], found.value_type, where)
-        if pa.types.is_fixed_size_list(found):
-            return cls(columns, found.list_size, True, where)
+        _check_number(columns[0], type_.value_type, where)
+        if pa.types.is_fixed_size_list(type_):
+            return cls(columns, type_.list_size, True, where)
         widths = pc.drop_null(pc.list_value_length(first.table[columns[0]]))
         if not len(widths) or not widths[0].as_py():
             raise DataError(
@@ -82,8 +82,8 @@ class VectorColumns:
         Raises DataError for a table whose columns cannot make such vectors.
         """
         names = table.schema.names  # Arrow builds the list on every access
-        if missing := self._names.difference(names):
-            raise missing_column(min(missing, key=self.columns.index), "vector columns", names, where)
+        if missing_names := self._names.difference(names):
+            raise missing_column(min(missing_names, key=self.columns.index), "vector columns", names, where)
         if self.is_list:
             values_ND, width_N = self._of_lists(table[self.columns[0]], where)
         else:
@@ -105,16 +105,16 @@ class VectorColumns:
 
     def _of_lists(self, column: pa.ChunkedArray, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The numbers [N, D], 0 for a list of another length; and the lengths [N], -1 for a missing list."""
-        name, found = self.columns[0], column.type
+        name, type_ = self.columns[0], column.type
         values_ND = np.zeros((len(column), self.dim), dtype=np.float32)
-        if pa.types.is_null(found):
+        if pa.types.is_null(type_):
             return values_ND, np.full(len(column), -1)
-        if not _is_list(found):
-            raise DataError(f"column {name!r} holds {found}, in {self.where} it holds lists", where=where)
-        _check_number(name, found.value_type, where)
-        if pa.types.is_fixed_size_list(found) and found.list_size != self.dim:
+        if not _is_list(type_):
+            raise DataError(f"column {name!r} holds {type_}, in {self.where} it holds lists", where=where)
+        _check_number(name, type_.value_type, where)
+        if pa.types.is_fixed_size_list(type_) and type_.list_size != self.dim:
             raise DataError(
-                f"the vectors of column {name!r} have {found.list_size} numbers, in {self.where} they have {self.dim}",
+                f"the vectors of column {name!r} have {type_.list_size} numbers, in {self.where} they have {self.dim}",
                 where=where,
             )
         lists = column.combine_chunks()
@@ -132,16 +132,16 @@ class VectorColumns:
         return f"{table[name][row].as_py()!r} in column {name!r} is not a finite number"
 
 
-def _is_list(found: pa.DataType) -> bool:
-    return bool(pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found))
+def _is_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
 
 
-def _check_number(column: str, found: pa.DataType, where: str, *, or_text: bool = False) -> None:
+def _check_number(column: str, type_: pa.DataType, where: str, *, or_text: bool = False) -> None:
     """Raise DataError for a column that can hold no numbers; text may, in files in which every cell is text."""
     types = pa.types
     tests = [types.is_integer, types.is_floating, types.is_boolean, types.is_null, types.is_decimal]
-    if not any(test(found) for test in tests) and not (or_text and is_text(found)):
-        raise DataError(f"column {column!r} holds {found}, not numbers", where=where)
+    if not any(test(type_) for test in tests) and not (or_text and is_text(type_)):
+        raise DataError(f"column {column!r} holds {type_}, not numbers", where=where)
 
 
 def _floats(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:

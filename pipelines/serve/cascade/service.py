@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.large import LargeAnswer
-from kcm.spans import span
 from kcm.tasks.units import unit_digest
+from kcm.tracing import span
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.labelling import Labelling

@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kcm.spans import trace_id
+from kcm.tracing import trace_id
 from pipelines.serve.breaker import RateLimit
 from pipelines.serve.config import RETRY_AFTER_S, LimitsConfig, ServeConfig
 from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused

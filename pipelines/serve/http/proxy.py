@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from kcm.redact import MASK
-from kcm.spans import span, trace_headers
+from kcm.tracing import span, trace_headers
 from pipelines.serve.config import RETRY_AFTER_S
 from pipelines.serve.http.middleware import CLIENT_GONE, LEAVE
 from pipelines.serve.http.openai_api import ROUTE_HEADER

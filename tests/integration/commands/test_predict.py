@@ -156,7 +156,7 @@ def test_what_cannot_work_is_said_before_anything_is_computed(
     write_csv(source, [{"text": "a"}])
     with pytest.raises(DataError, match=r"no column 'body'.*Did you mean 'text'"):
         run(quick_bundle(), source, tmp_path / "out.csv", "body")
-    with pytest.raises(ArtefactError, match="the encoder is another one"):
+    with pytest.raises(ArtefactError, match="the encoder differs"):
         run(quick_bundle(encoder_identity="0" * 64), source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, logits
-from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate

@@ -64,7 +64,7 @@ def test_a_call_that_is_refused_changes_nothing() -> None:
     X, y = load_iris(return_X_y=True)
     classifier = KANClassifier("joint", num_epochs=3).partial_fit(X[:100], y[:100])
     before = classifier.predict_proba(X)
-    with pytest.raises(ConfigError, match="takes all rows so far, and they are not kept"):
+    with pytest.raises(ConfigError, match="needs all rows so far, but they are not kept"):
         classifier.partial_fit(X[100:], y[100:])
     assert classifier.classes_.tolist() == [0, 1]
     np.testing.assert_array_equal(classifier.predict_proba(X), before)

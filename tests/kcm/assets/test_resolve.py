@@ -41,7 +41,7 @@ def test_an_asset_folder_without_its_manifest_is_not_replaced_by_the_hub(asset, 
 @pytest.mark.parametrize("model", ["owner/tiny", "SmolLM2-135M-Instruct-GGUF"])
 def test_what_is_neither_a_folder_nor_on_the_hub_names_the_command(model, hub, tmp_path):
     hub.mood = "fail"
-    expected = rf"asset '{model}' has not been fetched, nor .* the hub failed: .*Run `kcm assets {model}`"
+    expected = rf"asset '{model}' has not been fetched, and .* the hub failed: .*Run `kcm assets {model}`"
     with pytest.raises(AssetError, match=expected):
         resolve(model, tmp_path)
     assert hub.requests

@@ -13,7 +13,7 @@ from PIL import Image
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
@@ -150,12 +150,12 @@ def test_a_bundle_says_which_package_brings_what_is_not_ours(
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(outside_package)])
     monkeypatch.delitem(sys.modules, "anchor")
     with pytest.raises(
-        ArtefactError, match=r"learner 'anchor' is anchor:AnchorConfig of package anchoring 1\.2.*Install"
+        ArtefactError, match=r"learner 'anchor', anchor:AnchorConfig of package anchoring 1\.2.*Install"
     ):
         Bundle.read(folder)
     theirs = bundle(large=large, large_head=None).write(tmp_path / "theirs")
     monkeypatch.delitem(sys.modules, "words")
-    with pytest.raises(ArtefactError, match=r"large model 'words:WordsConfig' is words:WordsConfig, .*Install words"):
+    with pytest.raises(ArtefactError, match=r"large model 'words:WordsConfig', words:WordsConfig: .*Install words"):
         Bundle.read(theirs)
 
 
@@ -225,7 +225,7 @@ def test_no_file_is_a_pickle(tmp_path: Path) -> None:
         ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
         ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
         ({"policy": Policy(gate="signals")}, "the bundle lacks its head: .*needs its fitted head"),
-        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', and the bundle holds no prompts"),
+        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', but the bundle holds no prompts"),
         ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
     ],
 )

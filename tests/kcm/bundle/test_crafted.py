@@ -69,7 +69,7 @@ def refusal(folder: Path) -> str:
 )
 def test_no_memory_is_taken_for_networks_that_are_not_stored(crafted: Path, config: Any, network: Any) -> None:
     edited(crafted, "config.json", lambda found: found.update(config, network=found["network"] | network))
-    assert "its networks take" in refusal(crafted)
+    assert "its networks need at least" in refusal(crafted)
 
 
 def test_a_threshold_that_is_no_number_is_refused(crafted: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_sparse_file_is_not_hashed(crafted: Path, monkeypatch: pytest.MonkeyPa
     with (crafted / "judge.safetensors").open("ab") as file:
         file.truncate(200 * 10**9)
     hashed: list[Path] = []
-    monkeypatch.setattr("kcm.bundle.sealed.sha256_of", hashed.append)
+    monkeypatch.setattr("kcm.bundle.sealed_folder.sha256_of", hashed.append)
     assert "a bundle has at most" in refusal(crafted)
     assert hashed == []
 
@@ -187,7 +187,7 @@ def test_no_module_is_imported_that_the_operator_has_not_named(
         edited(crafted, "policy.json", lambda policy: policy.update(gate=tag))
     else:
         edited(crafted, "config.json", lambda config: config.update(learner={"name": tag}))
-    assert "nobody here has named" in refusal(crafted)
+    assert "not trusted here" in refusal(crafted)
     assert not marker.exists()
     monkeypatch.setenv(TRUSTED, "another,crafted_module")
     assert "has no 'Thing'" in refusal(crafted)

@@ -264,9 +264,7 @@ def loadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     return made, root
 
 
-@pytest.mark.parametrize(
-    ("side", "message"), [("small", "the encoder is another one"), ("large", "the large model is")]
-)
+@pytest.mark.parametrize(("side", "message"), [("small", "the encoder differs"), ("large", "the large model differs")])
 def test_a_model_other_than_the_bundle_s_own_is_refused(
     loadable: tuple[Bundle, Path], tmp_path: Path, side: str, message: str
 ) -> None:
@@ -311,7 +309,8 @@ def test_a_bundle_decides_neither_where_texts_go_nor_which_variable_goes_along(u
     foreign = asking(upstream.base_url, "SECRET_OF_ANOTHER_SERVICE")
     for upstreams in ([], [UpstreamConfig(api_key_env="OPERATORS_KEY")]):
         with pytest.raises(
-            ConfigError, match=rf"asked at {upstream.base_url}, which is not allowed.*serve\.large\.upstreams"
+            ConfigError,
+            match=rf"is at {upstream.base_url}, which this configuration does not allow.*serve\.large\.upstreams",
         ):
             load_large(foreign, tmp_path, upstreams=upstreams)
     assert upstream.requests == []

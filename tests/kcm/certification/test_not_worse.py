@@ -9,7 +9,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import KEEP_ALL, Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify
-from kcm.certification.paths import NetPath, NotWorsePath, frozen_grid, not_worse_path
+from kcm.certification.threshold_paths import NetPath, NotWorsePath, frozen_grid, not_worse_path
 
 NOT_WORSE = CertificateConfig(epsilon=0.0, delta=0.1)
 

@@ -134,7 +134,7 @@ def test_pictures_have_the_same_vectors_in_either_runtime(folder, request, tmp_p
 
 
 def test_int8_of_a_network_without_products_of_matrices_is_refused(efficientnet, tmp_path):
-    with pytest.raises(AssetError, match="int8 changes nothing of this network"):
+    with pytest.raises(AssetError, match="int8 changes nothing in this network"):
         ImageEncoderConfig(model=str(efficientnet), precision="int8").load(tmp_path)
 
 

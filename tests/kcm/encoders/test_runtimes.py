@@ -65,7 +65,7 @@ def test_an_export_that_is_not_what_torch_computes_is_refused(model_folder, tmp_
     monkeypatch.setattr(
         OnnxNetwork, "__call__", lambda self, inputs, exact=OnnxNetwork.__call__: exact(self, inputs) + 2e-5
     )
-    with pytest.raises(AssetError, match=r"not what torch computes: it is off by 2\.0e-05, at most 1e-05 is allowed"):
+    with pytest.raises(AssetError, match=r"differs from torch by 2\.0e-05, more than the allowed 1e-05"):
         text(model_folder, runtime="onnx").load(tmp_path)
     assert exports(tmp_path) == []
 

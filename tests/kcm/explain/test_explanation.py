@@ -68,7 +68,7 @@ def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> N
     example = Input(Content("not  a\tgood film"), "films")
     texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
     assert variants(example) == [Input(Content(text), "films") for text in texts]
-    assert variants(example, most=2) == [Input(Content(text), "films") for text in texts[:3]]
+    assert variants(example, max_words=2) == [Input(Content(text), "films") for text in texts[:3]]
     assert variants(Input(Content("word"))) == [Input(Content("word"))]
     assert len(variants(Input(Content("word " * 500)))) == WORDS + 1
 

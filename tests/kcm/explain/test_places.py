@@ -66,7 +66,7 @@ def test_a_change_of_one_pixel_moves_its_own_place_alone() -> None:
 def test_many_pixels_are_shown_together_and_none_is_lost() -> None:
     model = pixels(7, "grey")
     x_D = features(model)
-    whole, blocks = heat_map(model, x_D), heat_map(model, x_D, most=3)
+    whole, blocks = heat_map(model, x_D), heat_map(model, x_D, max_side=3)
     assert whole is not None
     assert blocks is not None
     assert blocks.shape == (3, 3)

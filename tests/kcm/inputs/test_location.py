@@ -129,8 +129,8 @@ def refusing() -> Iterator[Callable[[int, str], str]]:
 @pytest.mark.parametrize(
     ("status", "code", "message"),
     [
-        (403, "AccessDenied", r"no right to read it \(s3://rows/deep\).*credentials"),
-        (403, "InvalidAccessKeyId", r"no right to read it"),
+        (403, "AccessDenied", r"no permission to read it \(s3://rows/deep\).*credentials"),
+        (403, "InvalidAccessKeyId", r"no permission to read it"),
         (400, "ExpiredToken", r"credentials have expired.*start again: finished work is kept"),
     ],
 )

@@ -86,7 +86,7 @@ def test_feature_columns_may_be_named_by_their_prefix(table_file: Any) -> None:
     [{}, {"small_correct": "s"}, {**CORRECT, "label": "y"}, {**PREDICTED, "small_correct": "s"}, {"label": "y"}],
 )
 def test_it_must_be_clear_who_was_right(columns: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="not clear who was right"):
+    with pytest.raises(ConfigError, match="no columns say who was right"):
         RouteColumns.model_validate(columns).check()
 
 
@@ -111,7 +111,7 @@ def test_rows_equal_in_every_column_are_one_unit(table_file: Any) -> None:
     for more in ({}, {"text": "t"}):
         table = read(copied, **CORRECT, **more)
         assert table.name.tolist() == ["row 1", "row 2", "row 4"]
-        assert "1 rows repeat others in every column and count once; give an id column" in table.notes[0]
+        assert "1 rows repeat others in every column and count once; name an id column" in table.notes[0]
     named = table_file(s=[1, 0, 1], l=[1, 1, 1], i=["x", "y", "z"])
     assert len(read(named, **CORRECT, id="i")) == 3
 

@@ -112,7 +112,7 @@ def test_rows_are_asked_in_a_batch_where_that_is_wanted(context, upstream, tmp_p
     answers, took = asked(context, upstream, tmp_path, batch=True, input_price=1e4, output_price=1e5)
     assert answers["large_label"].to_pylist() == [1, 0, -1]
     assert took["currency"] == pytest.approx(3.0)
-    assert context.lines[1].startswith("[yellow]batch batch-0: 3 questions; interrupt and start again later")
+    assert context.lines[1].startswith("[yellow]batch batch-0: 3 questions; if the run is interrupted, start it again")
     assert context.lines[2] == "the large model was paid for 4 calls, 5"
 
 

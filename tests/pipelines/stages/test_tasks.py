@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.outlook import Scope
+from kcm.certification.sample_size import Scope
 from kcm.config import parse_config
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.sequence import Summary

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.explainer import Explainer, inputs
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.forms import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
 from kcm.certification.monitoring.drift import DriftReference

@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from kcm.cascade.fitted import signals
-from kcm.cascade.forms import GateInputs, GateRows
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named

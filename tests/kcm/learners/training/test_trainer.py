@@ -10,7 +10,7 @@ from examples.learners.der import DerConfig
 from examples.learners.ewc import EwcConfig
 from examples.learners.lwf import LwfConfig
 from examples.learners.si import SiConfig
-from kcm.bundle.sealed import SealedFolder, sealing, write_state
+from kcm.bundle.sealed_folder import SealedFolder, sealing, write_state
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError

@@ -63,8 +63,8 @@ def test_what_is_no_router_is_refused(table: RoutingTable, tmp_path: Path) -> No
     with pytest.raises(ArtefactError, match="no router here"):
         FittedRouter.read(tmp_path)
     fit(table).write(tmp_path / "router")
-    with pytest.raises(ArtefactError, match="something here already"):
+    with pytest.raises(ArtefactError, match="the folder exists already"):
         fit(table).write(tmp_path / "router")
     (tmp_path / "router" / "model.safetensors").write_bytes(b"changed")
-    with pytest.raises(ArtefactError, match="not what the manifest says"):
+    with pytest.raises(ArtefactError, match="differs from its manifest"):
         FittedRouter.read(tmp_path / "router")

@@ -27,19 +27,19 @@ GRID_SIZE = 100
 class ThresholdPath(Protocol):
     """A tested path over the certify rows, at a given epsilon and delta.
 
-    `num_units` were drawn independently; with fewer than `fewest_units` no outcomes whatever could pass.
+    `num_units` were drawn independently; with fewer than `fewest_units` no outcomes could pass.
     """
 
     num_units: int
     fewest_units: int
 
     def certified(self) -> float:
-        """The lowest threshold that is certified together with all above it; +inf where none is."""
+        """The lowest threshold that is certified together with all thresholds above it; +inf if there is none."""
 
     def deployable(self, lowest: float, highest: float) -> float | None:
-        """The highest certified threshold in `lowest .. highest`, with `lowest` certified; None where there is none.
+        """The highest certified threshold in `lowest .. highest`, with `lowest` certified; None if there is none.
 
-        By default every threshold from the lowest certified one upwards holds.
+        By default every threshold at or above the lowest certified one holds.
         """
         return highest if highest >= lowest else None
 
@@ -50,12 +50,12 @@ class ThresholdPath(Protocol):
         """Upper confidence bound, at delta, on the accuracy that the cascade at `threshold` loses."""
 
     def method(self, threshold: float) -> TableMethod:
-        """How what is lost at `threshold` is counted by its test; by default wins are not credited."""
+        """How the test at `threshold` counts losses; by default wins are not credited."""
         return "regret"
 
 
 class WorstTaskPath(ThresholdPath):
-    """One threshold that is certified within every task, each tested at the full delta: all tests have to pass."""
+    """One threshold that is certified within every task. Each task is tested at the full delta; all tests must pass."""
 
     def __init__(self, tasks: Mapping[str, ThresholdPath]) -> None:
         self._paths = list(tasks.values())
@@ -79,7 +79,7 @@ class WorstTaskPath(ThresholdPath):
         return max(path.upper_bound(threshold) for path in self._paths)
 
     def method(self, threshold: float) -> TableMethod:
-        """`net` where any task's test credits wins: what is promised then holds for the others, too."""
+        """`net` if any task's test credits wins; the promise of `net` then holds for the other tasks as well."""
         return "net" if any(path.method(threshold) == "net" for path in self._paths) else "regret"
 
 
@@ -93,16 +93,18 @@ class RegretPath(ThresholdPath):
 
     def __init__(self, rows: ScoredOutcomes, epsilon: float, delta: float) -> None:
         units = Units(rows.group, len(rows))
-        lost = np.flatnonzero(rows.certified_baseline & ~rows.small_correct)
-        lost = lost[np.argsort(-rows.score[lost])]
+        lost_rows = np.flatnonzero(rows.certified_baseline & ~rows.small_correct)
+        lost_rows = lost_rows[np.argsort(-rows.score[lost_rows])]
         self.num_units, self.fewest_units = units.count, fewest_binomial(epsilon, delta)
         self._scores, self._epsilon, self._delta = rows.score, epsilon, delta
-        self._lost_scores = rows.score[lost]  # descending
-        self._totals = np.append(0.0, np.cumsum(units.weights(lost)))  # unit losses summed over the first k of them
+        self._lost_scores = rows.score[lost_rows]  # descending
+        self._totals = np.append(
+            0.0, np.cumsum(units.weights(lost_rows))
+        )  # unit losses summed over the first k lost rows
         self._test = LossTest(units)
 
     def certified(self) -> float:
-        """Just above the score of the first lost row that the test does not afford."""
+        """Just above the score of the first lost row that the test cannot afford."""
         affordable = self._test.affordable(self._totals, self._epsilon, self._delta)
         if affordable < 0:
             return math.inf
@@ -133,7 +135,7 @@ class NetPath(ThresholdPath):
         self.fewest_units = fewest_net(epsilon, delta)
 
     def certified(self) -> float:
-        """The last threshold of the grid before the first one that fails."""
+        """The last threshold of the grid before the first failure."""
         certified = math.inf
         for threshold in self._grid.tolist():
             if not self.passes(threshold):
@@ -142,7 +144,7 @@ class NetPath(ThresholdPath):
         return certified
 
     def deployable(self, lowest: float, highest: float) -> float | None:
-        """Thresholds of the grid alone hold."""
+        """Only thresholds of the grid hold."""
         inside = self._grid[(self._grid >= lowest) & (self._grid <= highest)]
         return float(inside.max()) if len(inside) else None
 
@@ -167,7 +169,7 @@ class NetPath(ThresholdPath):
 class NotWorsePath(NetPath):
     """`net` at epsilon 0 on single rows: D is -1, 0 or 1, and its sign is tested exactly.
 
-    Bets need twice as many rows to show the same gain. The bound is theirs: the sign test has none.
+    Bets need twice as many rows to show the same gain. The bound still comes from the bets: the sign test has none.
     """
 
     def __init__(self, rows: ScoredOutcomes, grid: NDArray[np.float64], delta: float) -> None:
@@ -184,17 +186,17 @@ class NotWorsePath(NetPath):
 class MethodChoice:
     """Whether `regret` or `net` tests a threshold: the test that more of `samples` pass there.
 
-    `samples` are drawn from rows that certify nothing; on a tie the test counts whose highest p-value is lower.
+    `samples` are drawn from rows that certify nothing. On a tie, the test with the lower highest p-value wins.
     """
 
     def __init__(self, samples: Sequence[ScoredOutcomes], epsilon: float, delta: float) -> None:
-        none = np.empty(0)  # single thresholds are tested, and no grid
+        empty = np.empty(0)  # single thresholds are tested, so there is no grid
         self._delta = delta
         self._paths: dict[TableMethod, list[ThresholdPath]] = {
             "regret": [RegretPath(sample, epsilon, delta) for sample in samples],
-            "net": [NetPath(sample, none, epsilon, delta) for sample in samples],
+            "net": [NetPath(sample, empty, epsilon, delta) for sample in samples],
         }
-        self._methods: dict[float, TableMethod] = {}  # by threshold, as far as they were asked for
+        self._methods: dict[float, TableMethod] = {}  # by threshold, filled on demand
 
     def method(self, threshold: float) -> TableMethod:
         """The test of a threshold."""
@@ -211,12 +213,12 @@ class MethodChoice:
 class EitherPath(NetPath):
     """Every threshold of the grid by `regret` or by `net`, as `choice` says; by `regret` if `net` has too few units.
 
-    A cascade that loses epsilon with its wins credited loses as much without them, so either test is one of what `net`
-    promises. On few rows `regret` passes strict thresholds, at which hardly a row is lost, and `net` those at which
-    the small model wins often: with either alone the path would often stop early.
+    A cascade that loses epsilon with its wins credited loses at least as much without them, so either test is valid for
+    the promise of `net`. On few rows, `regret` passes strict thresholds, which lose hardly any row, and `net` passes
+    thresholds at which the small model wins often. With only one of them the path would often stop early.
 
-    `between`: thresholds above a grid threshold of `regret`, up to the next one, are tested by `regret` as well. What
-    it counts only grows as the threshold falls, so these tests cost nothing, as in `RegretPath`.
+    `between`: thresholds above a grid threshold of `regret`, up to the next one, are tested by `regret` as well. Its
+    loss only grows as the threshold falls, so these tests cost nothing, as in `RegretPath`.
     """
 
     def __init__(
@@ -236,7 +238,7 @@ class EitherPath(NetPath):
         self._lowest: float | None = None  # certified by `regret` between two thresholds of the grid
 
     def certified(self) -> float:
-        """As of the grid, or just above the lost row at which `regret` fails between two thresholds of the grid."""
+        """As in the grid, or just above the lost row at which `regret` fails between two thresholds of the grid."""
         certified = super().certified()
         below = self._grid[self._grid < certified]
         if self._between and len(below) and self.method(float(below[0])) == "regret":
@@ -263,7 +265,7 @@ class EitherPath(NetPath):
 
 
 class _ShuffledLosses:
-    """Losses of the units in a random order, always the same; the rows of a unit side by side."""
+    """Losses of the units in a fixed random order; the rows of a unit are adjacent."""
 
     def __init__(self, rows: ScoredOutcomes) -> None:
         units = Units(rows.group, len(rows))
@@ -276,14 +278,14 @@ class _ShuffledLosses:
             place[order] = np.arange(units.count)
             order = np.argsort(place[units.code], kind="stable")
         baseline, small, large = rows.certified_baseline, rows.small_correct, rows.large_correct
-        # An escalated row under the task prompt gets the very answer that the baseline gets: it loses nothing.
+        # Under the task prompt an escalated row gets the same answer as in the baseline, so it loses nothing.
         escalated = baseline.astype(np.int8) - (large if rows.prompted else baseline)
         self._score = rows.score[order]
         self._kept_loss = (baseline.astype(np.int8) - small)[order]
         self._escalated_loss = escalated[order]
 
     def signs(self, threshold: float) -> tuple[int, int]:
-        """How many rows are lost at `threshold`, and how many are won."""
+        """The number of lost rows and the number of won rows at `threshold`."""
         loss = np.where(self._score > threshold, self._kept_loss, self._escalated_loss)
         return int((loss > 0).sum()), int((loss < 0).sum())
 
@@ -303,20 +305,21 @@ class _ShuffledLosses:
 
 
 def fewest_net(epsilon: float, delta: float) -> int:
-    """Fewest units that could certify `epsilon` with wins credited: none of them lost, at epsilon 0 all of them won."""
+    """Fewest units that could certify `epsilon` with wins credited and no unit lost; at epsilon 0, with all won."""
     return fewest_betting((1 + epsilon) / 2, delta) if epsilon else fewest_signs(delta)
 
 
 def not_worse_path(rows: ScoredOutcomes, grid: NDArray[np.float64], delta: float) -> NetPath:
-    """The path at epsilon 0: by signs, of rows that were drawn in groups by bets on the mean of each."""
+    """The path at epsilon 0: by signs for single rows, by bets on the unit means for rows drawn in groups."""
     return NetPath(rows, grid, 0.0, delta) if Units(rows.group, len(rows)).grouped else NotWorsePath(rows, grid, delta)
 
 
 def from_surest(grid: NDArray[np.float64], choosing: NetPath, searched: float) -> NDArray[np.float64]:
-    """The grid from the threshold on, at or above the searched one, whose gain is surest on the rows that choose.
+    """The grid from a threshold at or above the searched one: the one with the surest gain on the rows that choose.
 
-    Where hardly a row is kept hardly anything is gained, so that at epsilon 0 a path from `escalate all` would stop at
-    its first step. The order of a path is free as long as it is fixed before the certify rows are read.
+    Strict thresholds keep hardly any row and gain hardly anything. At epsilon 0 a path from `escalate all` would
+    therefore stop at its first step. The order of a path is free as long as it is fixed before the certify rows are
+    read.
     """
     above = grid[grid >= searched]
     if not len(above):
@@ -325,13 +328,13 @@ def from_surest(grid: NDArray[np.float64], choosing: NetPath, searched: float) -
 
 
 def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray[np.float64]:
-    """Thresholds that keep 1%, 2%, ... of the validate rows, and the searched one; descending.
+    """Thresholds that keep 1%, 2%, ... of the validate rows, plus the searched threshold; descending.
 
     The grid ends at the searched threshold, unless a bound on the call rate may need a threshold `beyond` it.
     """
     shares = np.arange(1, GRID_SIZE + 1) * validate.num_rows / GRID_SIZE  # in this order the last is num_rows exactly
-    picked = np.searchsorted(validate.num_kept, shares)
-    grid = np.unique(np.append(validate.thresholds[picked], searched))[::-1]
+    positions = np.searchsorted(validate.num_kept, shares)
+    grid = np.unique(np.append(validate.thresholds[positions], searched))[::-1]
     grid = grid[grid < math.inf]
     return grid if beyond else grid[grid >= searched]
 
@@ -357,5 +360,5 @@ def call_rate_bound(rows: ScoredOutcomes, threshold: float, delta: float) -> flo
     if threshold == -math.inf:
         return 0.0
     units = Units(rows.group, len(rows))
-    called = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
-    return LossTest(units).upper_bound(called, delta)
+    call_weight = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
+    return LossTest(units).upper_bound(call_weight, delta)

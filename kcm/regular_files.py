@@ -1,4 +1,4 @@
-"""Paths that a user gives are read if they lead to regular files: a pipe or a device may block, or never end."""
+"""Paths given by a user must lead to regular files: a pipe or a device may block, or never end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kcm.errors import DataError
 
 
 def require_regular(path: str | Path) -> None:
-    """Raise DataError for a pipe, a socket or a device; what is missing or a folder is the caller's to report."""
+    """Raise DataError for a pipe, a socket or a device; missing files and folders are left to the caller."""
     try:
         mode = Path(path).stat().st_mode
     except OSError:

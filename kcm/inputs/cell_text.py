@@ -1,4 +1,4 @@
-"""Cells as text (the same value gives the same text, whatever the file), and which cells are missing."""
+"""Cells as text (the same value gives the same text in every file format), and missing cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MISSING = frozenset(
     {"NULL", "NaN", "None", "n/a", "nan", "null", "NA", "N/A", "<NA>", "#NA", "#N/A", "#N/A N/A", "-nan", "-NaN"}
     | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 )
-"""Texts that say that a value is missing, as pandas reads them (`na_values` of `read_csv`)."""
+"""Texts that mark a missing value, as in pandas (`na_values` of `read_csv`)."""
 _USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt", "model")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from kcm.bundle.sealed import SealedFolder, sealing, write_json, write_state, write_tensors
+from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.errors import ArtefactError
 
 MANIFEST = "manifest.json"
@@ -61,7 +61,7 @@ def test_a_changed_file_is_named(tmp_path: Path, name: str) -> None:
     content = bytearray(path.read_bytes())
     content[-2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ArtefactError, match=f"not what the manifest says.*{name}"):
+    with pytest.raises(ArtefactError, match=f"differs from its manifest.*{name}"):
         SealedFolder(tmp_path / "sealed", MANIFEST, 1)
 
 
@@ -92,7 +92,7 @@ def test_another_format_and_another_folder_are_distinguished(tmp_path: Path) -> 
 
 def test_a_sealed_folder_is_never_changed(tmp_path: Path) -> None:
     before = sealed(tmp_path / "sealed").digest
-    with pytest.raises(ArtefactError, match="something here already"):
+    with pytest.raises(ArtefactError, match="the folder exists already"):
         sealed(tmp_path / "sealed", {"other": 1})
     assert SealedFolder(tmp_path / "sealed", MANIFEST, 1).digest == before
 

@@ -26,62 +26,62 @@ _SHOWN = 3
 
 
 def read_columns(path: Path) -> pd.DataFrame:
-    """The whole table. Raises DataError for a file that is missing, empty, of another kind, or not readable."""
+    """The whole table. Raises DataError for a file that is missing, empty, of an unknown kind, or not readable."""
     frame = read_frame(path, SUFFIXES)
     frame.columns = pd.Index([str(name) for name in frame.columns])
-    if twice := sorted(frame.columns[frame.columns.duplicated()]):
-        raise DataError(f"the column {twice[0]!r} occurs twice", where=str(path))
+    if repeated := sorted(frame.columns[frame.columns.duplicated()]):
+        raise DataError(f"the column {repeated[0]!r} occurs twice", where=str(path))
     if frame.empty:
         raise DataError("the file holds no rows", where=str(path))
     return frame.reset_index(drop=True)
 
 
 def check_columns(frame: pd.DataFrame, columns: RouteColumns, where: str) -> None:
-    """Raise DataError for a named column that the table lacks, with the nearest that it has."""
+    """Raise DataError for a named column that the table lacks, with the nearest name in the table."""
     for field, column in columns.named.items():
         if column not in frame.columns:
             raise missing_column(column, field, list(frame.columns), where)
 
 
 def feature_columns(frame: pd.DataFrame, patterns: Iterable[str], where: str) -> list[str]:
-    """The columns that `patterns` stand for, each once, in the order of the patterns and then of the table."""
+    """The columns that match `patterns`, each once, in the order of the patterns and then of the table."""
     names: dict[str, None] = {}
     for pattern in patterns:
         prefix, star, _ = pattern.partition("*")
-        found = [name for name in frame.columns if (name.startswith(prefix) if star else name == pattern)]
-        if not found:
+        matches = [name for name in frame.columns if (name.startswith(prefix) if star else name == pattern)]
+        if not matches:
             raise missing_column(pattern, "features", list(frame.columns), where)
-        names |= dict.fromkeys(found)
+        names |= dict.fromkeys(matches)
     return list(names)
 
 
 class Cells:
-    """The columns of one table; `row_names` [N] are what messages call its rows."""
+    """The columns of one table; messages use `row_names` [N] for its rows."""
 
     def __init__(self, frame: pd.DataFrame, row_names: NDArray[np.object_], where: str) -> None:
         self._frame, self._row_names, self._where = frame, row_names, where
 
     def strings(self, column: str) -> NDArray[np.object_]:
-        """Text of every cell without the space around it, [N]; None where it is empty."""
+        """The text of every cell without surrounding space, [N]; None if it is empty."""
         texts = self._frame[column].astype(object).map(lambda cell: str(cell).strip(), na_action="ignore")
         return np.array([None if pd.isna(text) or not text else text for text in texts], dtype=object)
 
     def labels(self, column: str) -> NDArray[np.object_]:
-        """As `strings`; whole numbers written as 1.0, 2.0 lose the decimals, which many tools add at gaps."""
+        """As `strings`, but whole numbers such as 1.0, 2.0 lose the decimals, which many tools add at gaps."""
         values = self.strings(column)
         if all(value is None or _WHOLE.fullmatch(value) for value in values):
             return np.array([value and value.partition(".")[0] for value in values], dtype=object)
         return values
 
     def required(self, column: str, values: NDArray[np.object_], purpose: str) -> NDArray[np.object_]:
-        """`values` of a column; DataError for an empty one."""
+        """`values` of a column; DataError if one is empty."""
         self.refuse(column, pd.isna(values), values, f"{purpose} is missing")
         return values
 
     def numbers(self, column: str, purpose: str, low: float = -np.inf, high: float = np.inf) -> NDArray[np.float64]:
         """Finite numbers in [low, high], float64 [N]."""
         cells = self._frame[column]
-        values = self._parsed(cells)
+        values = self._parse(cells)
         self.refuse(column, np.isnan(values), cells, f"{purpose} must be a number")
         self.refuse(column, np.isinf(values), cells, f"{purpose} must be finite")
         bounds = f"must lie in [{low:g}, {high:g}]" if np.isfinite(high) else f"must be at least {low:g}"
@@ -89,9 +89,9 @@ class Cells:
         return values
 
     def truths(self, column: str, at: float | None) -> NDArray[np.bool_]:
-        """Correctness, bool [N], from true/false, yes/no, 0/1, or from numbers that are right from `at` on."""
+        """Correctness, bool [N], from true/false, yes/no, 0/1, or from numbers, which are right if at least `at`."""
         cells = self._frame[column]
-        values = self._parsed(cells)
+        values = self._parse(cells)
         if at is not None:
             self.refuse(column, np.isnan(values), cells, "correctness must be a number")
             return np.asarray(values >= at)
@@ -100,18 +100,18 @@ class Cells:
         return np.asarray(values == 1.0)
 
     def refuse(self, column: str, bad: ArrayLike, values: Any, rule: str, hint: str = "") -> None:
-        """Raise a DataError that names the first bad rows, with what they hold."""
+        """Raise a DataError that names the first bad rows and their values."""
         rows = np.flatnonzero(np.asarray(bad))
         if len(rows) == 0:
             return
         cells = np.asarray(values, dtype=object)
-        shown = "; ".join(f"{self._row_names[row]}: {_shown(cells[row])}" for row in rows[:_SHOWN])
-        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        raise DataError(f"{rule}: {shown}{more}", where=f"{self._where}, column {column!r}", hint=hint)
+        examples = "; ".join(f"{self._row_names[row]}: {_format(cells[row])}" for row in rows[:_SHOWN])
+        remainder = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        raise DataError(f"{rule}: {examples}{remainder}", where=f"{self._where}, column {column!r}", hint=hint)
 
     @staticmethod
-    def _parsed(cells: pd.Series[Any]) -> NDArray[np.float64]:
-        """Numbers and truths as float64, NaN where a cell is neither."""
+    def _parse(cells: pd.Series[Any]) -> NDArray[np.float64]:
+        """Numbers and truth values as float64; NaN for any other cell."""
         if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_numeric_dtype(cells.dtype):
             return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
         words = cells.astype(object).map(lambda cell: str(cell).strip().lower(), na_action="ignore")
@@ -120,5 +120,5 @@ class Cells:
         return np.asarray(np.where(np.isnan(truths), numbers, truths))
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "empty" if value is None or pd.isna(value) or value == "" else repr(value)[:80]

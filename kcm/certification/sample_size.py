@@ -1,6 +1,6 @@
 """What could be certified with rows that nobody has answered yet, and what would change that.
 
-The figures are those of the best case, in which nothing is lost: fewer units certify nothing whatever the models say.
+All figures assume the best case, in which nothing is lost: with fewer units nothing can be certified.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Literal
 
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.ledger import question_delta
-from kcm.certification.paths import TableMethod, fewest_net
 from kcm.certification.pvalues import fewest_binomial
+from kcm.certification.threshold_paths import TableMethod, fewest_net
 
 Scope = Literal["global", "per_task"]
-_STEP = 0.005  # epsilons are advised in such steps
+_STEP = 0.005  # step of the advised epsilons
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """The promise that was asked for, in the scope that needs the fewest units.
+    """The requested promise, in the scope that needs the fewest units.
 
-    `num_units` independently drawn certify units there are, of the smallest task where every task is promised it, and
-    at least `needed` must be, the fewest of `by_method`. `epsilon` is the smallest, to half a point, that these units
-    could certify; None where none could. `scopes` are those that could certify something as it was asked for.
+    `num_units` is the number of independently drawn certify units, in the smallest task if every task has its own
+    promise. `needed` is how many there must be, the smallest number of `by_method`. `epsilon` is the smallest loss, in
+    steps of half a point, that these units could certify; None if there is none. `scopes` are the scopes in which the
+    request could be certified.
     """
 
     scope: Scope
@@ -36,33 +37,33 @@ class Outlook:
 
     @property
     def needed(self) -> int:
-        """The units that the method needs which needs fewest."""
+        """The units needed by the method that needs fewest."""
         return min(self.by_method.values())
 
     @property
     def possible(self) -> bool:
-        """Whether there are units enough."""
+        """Whether there are enough units."""
         return self.num_units >= self.needed
 
     @property
     def times_the_rows(self) -> float:
-        """How many times the rows would be enough; 1 where they are, infinite without any unit."""
+        """The factor by which the rows would have to grow; 1 if they suffice, infinite without any unit."""
         return max(1.0, self.needed / self.num_units) if self.num_units else math.inf
 
 
 def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope]) -> Outlook:
-    """The outlook of a first look at certify rows that have so many `units` of each task."""
-    found = {scope: _standing(units, config, scope) for scope in scopes}
+    """The outlook for a first look at certify rows with `units` by task."""
+    standings = {scope: _standing(units, config, scope) for scope in scopes}
     able = tuple(
-        scope for scope, (have, delta) in found.items() if have >= fewest(config.epsilon, delta, config.method)
+        scope for scope, (have, delta) in standings.items() if have >= fewest(config.epsilon, delta, config.method)
     )
 
     def lacking(scope: Scope) -> float:
-        have, delta = found[scope]
+        have, delta = standings[scope]
         return fewest(config.epsilon, delta, config.method) / max(have, 1)
 
-    best = min(found, key=lacking)
-    have, delta = found[best]
+    best = min(standings, key=lacking)
+    have, delta = standings[best]
     return Outlook(
         scope=best,
         num_units=have,
@@ -75,28 +76,31 @@ def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequenc
 def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> dict[TableMethod, int]:
     """Fewest units that could certify `epsilon`, none of them lost, by each method that `method` allows.
 
-    At epsilon 0 all of them would have to be won, and `net` alone credits that.
+    At epsilon 0 all units would have to be won, and only `net` credits wins.
     """
     if epsilon == 0:
         return {"net": fewest_net(epsilon, delta)}
-    every: dict[TableMethod, int] = {"regret": fewest_binomial(epsilon, delta), "net": fewest_net(epsilon, delta)}
-    return every if method == "auto" else {method: every[method]}
+    fewest_units: dict[TableMethod, int] = {
+        "regret": fewest_binomial(epsilon, delta),
+        "net": fewest_net(epsilon, delta),
+    }
+    return fewest_units if method == "auto" else {method: fewest_units[method]}
 
 
 def fewest(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> int:
-    """Fewest units that could certify `epsilon`, none of them lost; of `auto` by the better of the two methods."""
+    """Fewest units that could certify `epsilon`, none of them lost; `auto` takes the better of the two methods."""
     return min(fewest_by_method(epsilon, delta, method).values())
 
 
 def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | TableMethod) -> float | None:
-    """The smallest multiple of half a point below 1/2 that so many units could certify; None where none could."""
+    """The smallest multiple of half a point below 1/2 that `num_units` units could certify; None if there is none."""
     steps = range(1, round(0.5 / _STEP))
-    found = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)
-    return None if found is None else found * _STEP
+    step = next((step for step in steps if fewest(step * _STEP, delta, method) <= num_units), None)
+    return None if step is None else step * _STEP
 
 
 def _standing(units: Mapping[str, int], config: CertificateConfig, scope: Scope) -> tuple[int, float]:
-    """The units that count, and the delta that each decision may spend at a first look."""
+    """The number of units that count, and the part of delta that each decision may spend at a first look."""
     delta = question_delta(config.delta, 1)
     if config.max_call_rate is not None:
         delta /= 2

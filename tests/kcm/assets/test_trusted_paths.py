@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import BundleName, places, resolve
-from kcm.assets.places import TRUSTED_PLACES, may_open
+from kcm.assets import BundleName, resolve, trusted_paths
+from kcm.assets.trusted_paths import TRUSTED_PLACES, may_open
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
 from kcm.cascade.policy import ESCALATE_ALL, Policy
@@ -24,13 +24,13 @@ from tests.kcm.bundle.test_bundle import FEATURES, LABELS, bundle
 from tests.kcm.bundle.test_crafted import edited
 from tests.tiny_bert import save_bert
 
-UNNAMED = "which nobody here has named"
+UNNAMED = "which is not trusted here"
 
 
 @pytest.fixture(autouse=True)
 def nobody_trusts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(TRUSTED_PLACES, "")
-    monkeypatch.setattr(places, "_NAMED_HERE", set())
+    monkeypatch.setattr(trusted_paths, "_NAMED_HERE", set())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "assets").mkdir()
 
@@ -104,7 +104,7 @@ def test_places_that_a_configuration_names_may_be_opened(tmp_path: Path, monkeyp
     resolve(str(model), assets)
     (tmp_path / "others").mkdir()
     assert resolve(named, tmp_path / "others") == model  # this process, with other assets
-    places._NAMED_HERE.clear()
+    trusted_paths._NAMED_HERE.clear()
     assert resolve(named, assets) == model  # a later one
     assert (assets / ".places").read_text() == f"{model}\n"
 
@@ -133,7 +133,7 @@ def test_towers_within_a_bundle_lead_nowhere_else(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv(TRUSTED, raising=False)
     edited(made, "encoder/config.json", lambda config: config["towers"].update(text=tower))
-    assert "nobody here has named" in refusal(made, tmp_path / "assets")
+    assert "not trusted here" in refusal(made, tmp_path / "assets")
     assert not mark.exists()
 
 

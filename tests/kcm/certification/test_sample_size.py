@@ -7,7 +7,7 @@ from kcm.cascade.policy import Decision, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.ledger import question_delta
-from kcm.certification.outlook import outlook
+from kcm.certification.sample_size import outlook
 
 
 def perfect(tasks: dict[str, int]) -> ScoredOutcomes:

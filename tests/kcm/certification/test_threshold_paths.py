@@ -13,7 +13,8 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.betting import BettingTest
 from kcm.certification.certificate import CertificateConfig, certificate_curve, certify
-from kcm.certification.paths import (
+from kcm.certification.pvalues import hoeffding_bentkus_p_value
+from kcm.certification.threshold_paths import (
     EitherPath,
     MethodChoice,
     NetPath,
@@ -23,7 +24,6 @@ from kcm.certification.paths import (
     frozen_grid,
     highest_call_threshold,
 )
-from kcm.certification.pvalues import hoeffding_bentkus_p_value
 
 rows_of = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=40)
 

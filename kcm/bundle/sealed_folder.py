@@ -25,9 +25,9 @@ from kcm.errors import ArtefactError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-MAX_MANIFEST = 2**20  # bytes: a line for each file
-MAX_JSON = 2**24  # bytes: 100,000 names of labels have some 4 MB
-MAX_BYTES = 2**32  # bytes of all files together: hashing them takes seconds
+MAX_MANIFEST = 2**20  # bytes; a manifest has one line per file
+MAX_JSON = 2**24  # bytes; 100,000 label names take about 4 MB
+MAX_BYTES = 2**32  # bytes of all files together; hashing them takes seconds
 _TENSOR = "$tensor"  # in a state's JSON, refers to a tensor of the safetensors file
 
 
@@ -40,12 +40,12 @@ class SealedFolder:
         self.digest = hashlib.sha256(text).hexdigest()
         try:
             content = json.loads(text)
-            written, self.files = content["format"], dict(content["files"])
+            format_name, self.files = content["format"], dict(content["files"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ArtefactError("the manifest is damaged", where=str(folder / manifest)) from None
-        if written != format_version:
+        if format_name != format_version:
             raise ArtefactError(
-                f"written in format {written!r}, this version reads {format_version}",
+                f"written in format {format_name!r}, this version reads {format_version}",
                 where=str(folder / manifest),
                 hint="Write the bundle again with this version",
             )
@@ -93,8 +93,8 @@ class SealedFolder:
         """A tensor [N, `num_columns`] of a safetensors file."""
         tensor = self.tensors(file).get(name)
         if tensor is None or tensor.ndim != 2 or tensor.shape[1] != num_columns:
-            what = f"no matrix {name!r} of {num_columns} columns"
-            raise ArtefactError(what, where=str(self.folder / file), hint="Fetch the bundle again")
+            fault = f"no matrix {name!r} of {num_columns} columns"
+            raise ArtefactError(fault, where=str(self.folder / file), hint="Fetch the bundle again")
         return tensor
 
     def state(self, parent: str) -> dict[str, object]:
@@ -117,8 +117,8 @@ class SealedFolder:
         """Raise ArtefactError for files that would take minutes to hash; a sparse one takes no room on the disk."""
         total = sum(self._inside(name).stat().st_size for name in self.files)
         if total > MAX_BYTES:
-            what = f"its files have {total:,} bytes, a bundle has at most {MAX_BYTES:,}"
-            raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again")
+            fault = f"its files have {total:,} bytes, a bundle has at most {MAX_BYTES:,}"
+            raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again")
 
     def _inside(self, name: str) -> Path:
         path = self.folder / name
@@ -127,14 +127,14 @@ class SealedFolder:
         except OSError:
             raise ArtefactError("a file is missing", where=str(path), hint="Fetch the bundle again") from None
         except ValueError:  # an impossible file name
-            what = f"the manifest lists a file {name!r}, which no file can be called"
-            raise ArtefactError(what, where=str(self.folder), hint="Fetch the bundle again") from None
+            fault = f"the manifest lists a file {name!r}, which is not a possible file name"
+            raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again") from None
         return path
 
     def _verify(self, name: str, expected: str) -> None:
         path = self._inside(name)
         if sha256_of(path) != expected:
-            raise ArtefactError("a file is not what the manifest says", where=str(path), hint="Fetch the bundle again")
+            raise ArtefactError("a file differs from its manifest", where=str(path), hint="Fetch the bundle again")
 
 
 def read_manifest(folder: Path, manifest: str) -> bytes:
@@ -152,7 +152,7 @@ def read_manifest(folder: Path, manifest: str) -> bytes:
 def _require_inside(path: Path, folder: Path) -> None:
     """Raise ArtefactError unless it is a plain file in the folder: reading a pipe or a device might never end."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtefactError("this lies outside the folder", where=str(path))
+        raise ArtefactError("the file lies outside the folder", where=str(path))
     if not stat.S_ISREG(path.stat().st_mode):
         raise ArtefactError("not a plain file", where=str(path), hint="Fetch the bundle again")
 
@@ -164,7 +164,7 @@ def sealing(folder: Path, manifest: str, format_version: int) -> Iterator[Path]:
     Raises ArtefactError if `folder` exists.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtefactError("there is something here already", where=str(folder), hint="Choose a new folder")
+        raise ArtefactError("the folder exists already", where=str(folder), hint="Choose a new folder")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

@@ -4,15 +4,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from kcm import spans
-from kcm.spans import span, trace_headers, trace_id
+from kcm import tracing
+from kcm.tracing import span, trace_headers, trace_id
 
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(spans, "_TRACER", provider.get_tracer("test"))
+    monkeypatch.setattr(tracing, "_TRACER", provider.get_tracer("test"))
     return exporter
 
 

@@ -1,7 +1,7 @@
-"""The forms that a gate can take: a score of the judge's logits alone, or a head that is fitted on validate rows.
+"""The kinds of gate: a score of the judge's logits alone, or a head that is fitted on validate rows.
 
-A form is a component, chosen by its name; what it makes is a head, which scores rows. Shapes: N rows, D features, C
-labels.
+A form is a component, chosen by its name. It makes a head, and the head scores rows.
+Shapes: N rows, D features, C labels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kcm.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class GateInputs:
-    """What a gate may read of N rows; logits are over the labels of the small side, divided by the temperature."""
+    """The inputs of a gate for N rows; logits are over the labels of the small side, divided by the temperature."""
 
     judge_logits_NC: NDArray[np.float64]
     small_logits_NC: NDArray[np.float64]
@@ -31,22 +31,22 @@ class GateInputs:
 
 
 class GateHead(Protocol):
-    """What a form makes: it scores rows."""
+    """Scores rows; made by a form."""
 
     def score(self, inputs: GateInputs) -> NDArray[np.float64]:
         """Gate score [N]; larger is surer."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was fitted, by name; empty where nothing is."""
+        """The fitted values by name; empty if there are none."""
         ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GateRows:
-    """Validate rows to fit a head on: what it may read, and who was right; every column [N].
+    """Validate rows to fit a head on: its inputs, and the correctness of both models; every column [N].
 
-    Rows of one `group` were drawn together. `reference` is what the small side has kept of the rows that it learned.
+    Rows of one `group` were drawn together. `reference` is what the small side remembers of the rows it learned.
     """
 
     inputs: GateInputs
@@ -59,14 +59,14 @@ class GateRows:
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A head, and its scores [N] for the rows that it was fitted on: out-of-fold ones, as a search has to use."""
+    """A head, and its out-of-fold scores [N] for the rows that it was fitted on, as a search needs them."""
 
     head: GateHead
     scores: NDArray[np.float64]
 
 
 class GateForm(Component):
-    """How a gate score is made; chosen by its name alone."""
+    """A way to compute a gate score; chosen by its name alone."""
 
     family: ClassVar[Family] = FAMILIES["gate score"]
     reads_features: ClassVar[bool] = True  # fitting and scoring need the encoder's features
@@ -75,11 +75,11 @@ class GateForm(Component):
 
     @abstractmethod
     def unfitted(self) -> GateHead:
-        """The head of a form that has nothing to fit. Raises ConfigError for another."""
+        """The head of a form that has nothing to fit. Raises ConfigError for a form that has."""
 
     @abstractmethod
     def restored(self, tensors: Mapping[str, Tensor]) -> GateHead:
-        """The head that gave these tensors; RuntimeError where they are another's."""
+        """The head from its tensors. Raises RuntimeError if they belong to another form."""
 
     @abstractmethod
     def fit(self, rows: GateRows) -> FittedHead:
@@ -90,5 +90,5 @@ class FittedForm(GateForm):
     """A form whose head is fitted on validate rows, stored with the policy and sealed into bundles."""
 
     def unfitted(self) -> GateHead:
-        """Raises ConfigError: there is none."""
+        """Raises ConfigError: there is no unfitted head."""
         raise ConfigError(f"the gate {self.gate!r} needs its fitted head", where="gate", hint="Fit one on validate")

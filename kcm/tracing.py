@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry inside a trace that has begun, and the W3C headers that carry it to another server."""
+"""OpenTelemetry spans inside an existing trace, and the W3C headers that carry the trace to another server."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _TRACER = trace.get_tracer("kcm")
 
 @contextmanager
 def span(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: str | int) -> Iterator[None]:
-    """A span around the block; none outside a trace, so that no piece of a request is sampled without the rest.
+    """A span around the block; none outside a trace, so that no part of a request is sampled without the rest.
 
-    Of an exception it keeps the type alone: a message may repeat an input.
+    For an exception it records only the type, because a message may repeat an input.
     """
     if trace_id() is None:
         yield
@@ -32,13 +32,13 @@ def span(name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: str | int)
 
 
 def trace_id() -> str | None:
-    """The id of the trace that is under way, 32 hexadecimal digits."""
+    """The id of the current trace, 32 hexadecimal digits."""
     context = trace.get_current_span().get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else None
 
 
 def trace_headers() -> dict[str, str]:
-    """`traceparent` and `tracestate` of the trace that is under way (W3C Trace Context); none outside one."""
+    """`traceparent` and `tracestate` of the current trace (W3C Trace Context); empty outside a trace."""
     headers: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(headers)
     return headers
