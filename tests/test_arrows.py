@@ -6,6 +6,7 @@ Workers import what they use. Only `kcm.components` asks which class a configura
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -25,18 +26,20 @@ from kcm.extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kcm", "pipelines", "jobs")
+BY_STRING = re.compile(rf"({'|'.join(PACKAGES)})\.")
 SERVE_LAYERS = ("log", "cascade", "http", "deploy")  # each imports only the ones before it, and modules beside them
 
 
 def imports(folder: Path, root: Path = ROOT) -> Iterator[tuple[str, str]]:
-    """(file, imported name) for every import below `folder`, those inside functions included."""
+    """(file, imported name) for every import below `folder`, those inside functions and by strings included."""
     for path in sorted(folder.rglob("*.py")):
         yield from imports_of(path, root)
+        yield from loads_of(path, root)
 
 
 @cache
 def imports_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
-    """Those of one file, which is read once."""
+    """The import statements of one file, which is read once."""
     name = str(path.relative_to(root))
     package = path.relative_to(root).parent.parts
     found: list[tuple[str, str]] = []
@@ -48,6 +51,16 @@ def imports_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
             module = ".".join([*above, *filter(None, [node.module])])
             found += [(name, f"{module}.{alias.name}") for alias in node.names]
     return tuple(found)
+
+
+@cache
+def loads_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
+    """The imports of one file by `import_module("module")` and `extras.load("module:name")`."""
+    name = str(path.relative_to(root))
+    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    loads = (call.args for call in calls if ast.unparse(call.func).rpartition(".")[2] in ("import_module", "load"))
+    strings = (arg.value for args in loads for arg in args if isinstance(arg, ast.Constant))
+    return tuple((name, text.replace(":", ".")) for text in strings if isinstance(text, str) and BY_STRING.match(text))
 
 
 def within(name: str, *modules: str) -> bool:
@@ -109,7 +122,7 @@ def circle(name_of: Callable[[Path, Path], str], root: Path = ROOT) -> list[str]
 
 @pytest.mark.parametrize("name_of", [module_of, room_of], ids=["files", "rooms"])
 def test_nothing_imports_in_a_circle(name_of: Callable[[Path, Path], str]) -> None:
-    """Imports within functions and under TYPE_CHECKING count."""
+    """Imports within functions, under TYPE_CHECKING and by a string count."""
     assert circle(name_of) == []
 
 

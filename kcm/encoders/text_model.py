@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from kcm.encoders.pretrained import load_backbone, load_sentence_model, load_sentence_module
-from kcm.encoders.text import TOKENIZER, TextEncoderConfig, backbone_folder, prompt_text
+from kcm.encoders.text_settings import TOKENIZER, TextSettings, backbone_folder, prompt_text
 from kcm.encoders.torch_network import Exportable, dtype_of
 from kcm.errors import AssetError
 
@@ -32,7 +32,7 @@ _PROBES = (
 class TorchTexts:
     """Unit vectors of a batch by torch. The lock is needed because tokenizers of transformers are not thread-safe."""
 
-    def __init__(self, config: TextEncoderConfig, model_path: Path, device: str) -> None:
+    def __init__(self, config: TextSettings, model_path: Path, device: str) -> None:
         self._model, self._prompt = load_model(config, model_path, device), prompt_text(config, model_path)
         self._max_tokens = max_tokens(config, self._model)
         self._lock = Lock()
@@ -51,7 +51,7 @@ class TorchTexts:
         return sum(len(tokens) > self._max_tokens for tokens in whole)
 
 
-def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu") -> SentenceTransformer:
+def load_model(config: TextSettings, model_path: Path, device: str = "cpu") -> SentenceTransformer:
     """The model in a folder with the configured pooling, precision and lengths; raises the errors of `TextEncoder`."""
     backbone, dtype = backbone_folder(model_path), dtype_of(config.precision)
     load_backbone(backbone)  # sentence-transformers would initialise missing weights at random
@@ -66,7 +66,7 @@ def load_model(config: TextEncoderConfig, model_path: Path, device: str = "cpu")
     return model.eval()
 
 
-def max_tokens(config: TextEncoderConfig, model: SentenceTransformer) -> int:
+def max_tokens(config: TextSettings, model: SentenceTransformer) -> int:
     """Tokens read per text: the configured number, or fewer if the model reads fewer."""
     return min(config.max_length, model.max_seq_length or config.max_length)
 
@@ -89,7 +89,7 @@ class _SentenceVectors(nn.Module):
         return nn.functional.normalize(vectors_BD.float(), dim=-1)
 
 
-def exportable(config: TextEncoderConfig, model_path: Path) -> Exportable:
+def exportable(config: TextSettings, model_path: Path) -> Exportable:
     """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that only Python can run."""
     model = load_model(config.model_copy(update={"precision": "float32"}), model_path)
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
