@@ -352,7 +352,7 @@ def _promise(certificates: Mapping[str | None, Certificate]) -> str:
         return "none"
     if all(certificate.decision == "escalate_all" for certificate in certificates.values()):
         return f"loses nothing, since the large model answers everything: {common.reason}"
-    certain = confidence(each.delta for each in certificates.values())
+    certain = confidence(certificate.delta for certificate in certificates.values())
     loss = (
         f"loses at most {100 * common.epsilon:g} points of accuracy against" if common.epsilon else "is as accurate as"
     )

@@ -135,17 +135,17 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
     right_N = np.where(kept_N, rows.small_correct, large_N)
     qualities = []
     for number in np.unique(label_N):
-        mine_N = label_N == number
-        wrong_answers, counts = np.unique(small_N[mine_N & ~rows.small_correct], return_counts=True)
+        has_label_N = label_N == number
+        wrong_answers, counts = np.unique(small_N[has_label_N & ~rows.small_correct], return_counts=True)
         qualities.append(
             LabelQuality(
                 label=int(number),
-                num_rows=int(mine_N.sum()),
-                small_accuracy=float(rows.small_correct[mine_N].mean()),
-                large_accuracy=float(rows.baseline_correct[mine_N].mean()),
-                cascade_accuracy=float(right_N[mine_N].mean()),
-                calls_saved=float(kept_N[mine_N].mean()),
-                kept_wrong=int((mine_N & kept_N & ~rows.small_correct).sum()),
+                num_rows=int(has_label_N.sum()),
+                small_accuracy=float(rows.small_correct[has_label_N].mean()),
+                large_accuracy=float(rows.baseline_correct[has_label_N].mean()),
+                cascade_accuracy=float(right_N[has_label_N].mean()),
+                calls_saved=float(kept_N[has_label_N].mean()),
+                kept_wrong=int((has_label_N & kept_N & ~rows.small_correct).sum()),
                 mistaken_for=(int(wrong_answers[counts.argmax()]), int(counts.max())) if len(wrong_answers) else None,
             )
         )

@@ -149,8 +149,8 @@ class LabelledPath(ThresholdPath):
     def __init__(self, units: LabelledUnits, threshold: float, epsilon: float, delta: float) -> None:
         self._units, self._threshold = units, threshold
         self._epsilon, self._delta = epsilon, delta
-        whole = LabelledTest(self._units, epsilon, delta)
-        self.num_units, self.fewest_units = whole.num_units, whole.fewest_units
+        test = LabelledTest(self._units, epsilon, delta)
+        self.num_units, self.fewest_units = test.num_units, test.fewest_units
 
     def certified(self) -> float:
         """The lowest threshold, from the labels' own up, at which they suffice; +inf if they never do."""

@@ -107,24 +107,24 @@ def _quantise(file: Path) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    whole = file.with_suffix(".float32")
-    file.replace(whole)
+    float_file = file.with_suffix(".float32")
+    file.replace(float_file)
     advice = logging.getLogger()
     level = advice.level
     advice.setLevel(logging.ERROR)  # it recommends a step that changes nothing here
     try:
         quantize_dynamic(
-            whole,
+            float_file,
             file,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=_narrowing(onnx.load(whole)),
+            nodes_to_exclude=_narrowing(onnx.load(float_file)),
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
         )
     finally:
         advice.setLevel(level)
-        whole.unlink()
+        float_file.unlink()
     if not any(node.op_type == "MatMulInteger" for node in onnx.load(file).graph.node):
         raise AssetError(
             "int8 changes nothing in this network: it has no matrix products", hint="Use precision: float32"

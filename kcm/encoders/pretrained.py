@@ -41,8 +41,8 @@ def loading(model_path: Path) -> Iterator[None]:
 
 def load_backbone(model_path: Path) -> Any:
     """The model in a folder; for T5, its encoder. Raises the errors of `pretrained`."""
-    whole = _open(AutoConfig, model_path)
-    kind = AutoModelForTextEncoding if getattr(whole, "is_encoder_decoder", False) else AutoModel
+    config = _open(AutoConfig, model_path)
+    kind = AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
     return pretrained(kind, model_path)
 
 

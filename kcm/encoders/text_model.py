@@ -47,8 +47,8 @@ class TorchTexts:
     def num_cut(self, texts: list[str]) -> int:
         """See `TextEncoder`."""
         with self._lock:
-            whole = self._model.tokenizer([self._prompt + text for text in texts], verbose=False)["input_ids"]
-        return sum(len(tokens) > self._max_tokens for tokens in whole)
+            token_ids = self._model.tokenizer([self._prompt + text for text in texts], verbose=False)["input_ids"]
+        return sum(len(tokens) > self._max_tokens for tokens in token_ids)
 
 
 def load_model(config: TextSettings, model_path: Path, device: str = "cpu") -> SentenceTransformer:

@@ -117,8 +117,8 @@ def square(data: bytes, side: int) -> np.ndarray:
 
     def squeezed(image: Image.Image) -> np.ndarray:
         image.draft(None, (side, side))  # JPEG can be decoded at an eighth of its size, at an eighth of the cost
-        whole = _rgb(ImageOps.exif_transpose(image))
-        resized = whole.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        upright_image = _rgb(ImageOps.exif_transpose(image))
+        resized = upright_image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
         return np.asarray(resized, dtype=np.uint8)
 
     return _decode(data, squeezed)

@@ -112,8 +112,8 @@ class KANLinear(nn.Module):
         """
         if not self.has_base and coefficients_OFI[:, 0].any():
             raise ConfigError("the layer has no base", hint="Give coefficients whose first block is zero")
-        kept_OFI = coefficients_OFI[:, 1 - self.has_base :]
-        self.weight.copy_((kept_OFI / self.scale).flatten(1))
+        stored_OFI = coefficients_OFI[:, 1 - self.has_base :]
+        self.weight.copy_((stored_OFI / self.scale).flatten(1))
         if self.bias is not None:
             means_K = normal_means(self.grid).to(coefficients_OFI)
             self.bias.copy_(torch.einsum("k,oki->o", means_K, coefficients_OFI[:, 1:]))

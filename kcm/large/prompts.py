@@ -265,8 +265,8 @@ def matching_label(text: str, label_names: Sequence[str]) -> int | None:
     """The label that equals `text`, or equals it without case if only one label does; None for anything else."""
     if text in label_names:
         return label_names.index(text)
-    alike = [number for number, name in enumerate(label_names) if name.casefold() == text.casefold()]
-    return alike[0] if len(alike) == 1 else None
+    matches = [number for number, name in enumerate(label_names) if name.casefold() == text.casefold()]
+    return matches[0] if len(matches) == 1 else None
 
 
 def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text: str) -> float | None:

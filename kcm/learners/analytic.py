@@ -259,8 +259,8 @@ class Analytic(Learner):
         """The sums, the chosen strengths, and the metric of the residuals."""
         if self.sums is None:
             return {}
-        own = {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
-        return own | {"answered": self.answered.state_dict()}
+        state = {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
+        return state | {"answered": self.answered.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state from `state_dict`."""
@@ -272,15 +272,15 @@ class Analytic(Learner):
 
 def require_linear(network: NetworkConfig) -> None:
     """Raise ConfigError for a network not linear in its coefficients, a base, or a scaling that depends on order."""
-    needed = {
+    requirements = {
         "hidden": (list(network.hidden), [], "the analytic learner solves for a single layer"),
         "scaling": (network.scaling, "unit", "the analytic learner must not depend on which task comes first"),
         "base": (network.base, "none", "a closed form adds nothing to a base: it solves for all rows"),
     }
-    for name, (given, value, why) in needed.items():
-        if given != value:
+    for name, (setting, value, why) in requirements.items():
+        if setting != value:
             raise ConfigError(
-                f"network.{name} = {given!r}, and {why}",
+                f"network.{name} = {setting!r}, and {why}",
                 where=f"network.{name}",
                 hint=f"Set network.{name}: {value}",
             )
@@ -295,27 +295,27 @@ def write_solutions(
     `solutions` returns the judge's, and the small model's if they differ.
     """
     outputs = designs(collaborator)
-    written = [tensor for design in outputs for tensor in design.written()]
+    tensors = [tensor for design in outputs for tensor in design.written()]
     if ranks.rank == 0:
-        found = solutions()
+        weights_and_offsets = solutions()
         for position, design in enumerate(outputs):
-            design.write(*found[min(position, len(found) - 1)])
+            design.write(*weights_and_offsets[min(position, len(weights_and_offsets) - 1)])
     else:
-        for tensor in written:
+        for tensor in tensors:
             tensor.zero_()
-    ranks.sum_(written)
+    ranks.sum_(tensors)
 
 
 def designs(collaborator: Collaborator) -> list[Design]:
     """The design of each network of a collaborator, the judge's first; ConfigError for networks without a design."""
     networks = [collaborator.judge] if collaborator.network.shared else [collaborator.judge, collaborator.small]
-    found = [design for network in networks if (design := design_of(network))]
-    if len(found) < len(networks):
+    network_designs = [design for network in networks if (design := design_of(network))]
+    if len(network_designs) < len(networks):
         raise ConfigError(
             f"networks of kind {collaborator.kind!r} are not linear in their weights",
             hint="Give a single layer (network.hidden: []) of kind 'kan', 'random_relu' or 'linear'",
         )
-    return found
+    return network_designs
 
 
 def mixed_targets(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -> Tensor:

@@ -74,16 +74,16 @@ class Batch:
 
 def joined(parts: Iterable[Batch]) -> Batch:
     """The rows of one or more batches in order; if only some batches have logits, the others' rows get NaN."""
-    given = list(parts)
-    if len(given) == 1:
-        return given[0]
+    batches = list(parts)
+    if len(batches) == 1:
+        return batches[0]
     names = ("features", "labels", "large_probabilities", "weights")
-    columns = {name: torch.cat([getattr(part, name) for part in given]) for name in names}
-    known = next((part.logits for part in given if part.logits is not None), None)
+    columns = {name: torch.cat([getattr(part, name) for part in batches]) for name in names}
+    known = next((part.logits for part in batches if part.logits is not None), None)
     if known is None:
         return Batch(**columns)
     blank = known.new_full((1, *known.shape[1:]), torch.nan)
-    logits = [blank.expand(len(part), -1, -1) if part.logits is None else part.logits for part in given]
+    logits = [blank.expand(len(part), -1, -1) if part.logits is None else part.logits for part in batches]
     return Batch(**columns, logits=torch.cat(logits))
 
 

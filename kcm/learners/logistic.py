@@ -108,10 +108,10 @@ def _fit(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels
         weight_CP[present, -1] = 0.0
         return weight_CP
     length = math.sqrt(num_inputs)  # length of the rows after the normaliser
-    found = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
+    regression = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
         inputs_NI.astype(np.float64) / length, labels_N
     )
-    own_CP = np.concatenate([found.coef_ / length, found.intercept_[:, None]], 1)
+    own_CP = np.concatenate([regression.coef_ / length, regression.intercept_[:, None]], 1)
     weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # two labels give one row
     return weight_CP
 

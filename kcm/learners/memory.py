@@ -29,17 +29,17 @@ def select(keys: Sequence[int], groups: Sequence[tuple[int, int]], capacity: int
     for position in sorted(range(len(keys)), key=lambda i: keys[i]):
         members.setdefault(groups[position], []).append(position)
     level = _water_level([len(rows) for rows in members.values()], capacity)
-    kept = [position for rows in members.values() for position in rows[:level]]
+    chosen_rows = [position for rows in members.values() for position in rows[:level]]
     nexts = sorted((rows[level] for rows in members.values() if len(rows) > level), key=lambda i: keys[i])
-    kept += nexts[: capacity - len(kept)]
-    return sorted(kept, key=lambda i: keys[i])
+    chosen_rows += nexts[: capacity - len(chosen_rows)]
+    return sorted(chosen_rows, key=lambda i: keys[i])
 
 
 def _water_level(sizes: Sequence[int], capacity: int) -> int:
-    level, left, remaining = 0, capacity, sorted(sizes)
-    while remaining and left >= len(remaining):
-        rise = min(remaining[0] - level, left // len(remaining))
-        level, left = level + rise, left - rise * len(remaining)
+    level, room, remaining = 0, capacity, sorted(sizes)
+    while remaining and room >= len(remaining):
+        rise = min(remaining[0] - level, room // len(remaining))
+        level, room = level + rise, room - rise * len(remaining)
         if level < remaining[0]:
             break
         remaining = [size for size in remaining if size > level]

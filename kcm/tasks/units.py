@@ -54,10 +54,12 @@ def unit_of(digest: bytes, key: bytes) -> str:
 def text_keys(texts: pa.Array) -> pa.Array:
     """The `text_key` of every text [N]; ASCII texts, which are most, in one pass."""
     keys = pc.ascii_lower(texts)
-    odd = pc.or_(pc.invert(pc.string_is_ascii(texts)), pc.match_substring_regex(texts, _PLAIN_SPACES))
-    if not pc.any(odd).as_py():
+    is_complex = pc.or_(pc.invert(pc.string_is_ascii(texts)), pc.match_substring_regex(texts, _PLAIN_SPACES))
+    if not pc.any(is_complex).as_py():
         return keys
-    return pc.replace_with_mask(keys, odd, pa.array(map(text_key, texts.filter(odd).to_pylist()), pa.string()))
+    return pc.replace_with_mask(
+        keys, is_complex, pa.array(map(text_key, texts.filter(is_complex).to_pylist()), pa.string())
+    )
 
 
 def content_names(rows: pa.Table) -> list[str]:

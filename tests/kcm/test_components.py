@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
                 closed_form = True
             """,
             {"learner": {"name": "mine:Mine"}},
-            "cannot import 'mine' .*Solver is closed_form, and lacks `absorb`",
+            "cannot import 'mine' .*Solver is closed_form, but lacks `absorb`",
         ),
     ],
     ids=["fitted model", "recorded model", "learner"],

@@ -66,11 +66,11 @@ def loss_interval(groups: Sequence[Observations], delta: float, *, credits_wins:
     for group in groups:
         _require(group, lowest)
     number_G = np.array([group.number for group in groups], dtype=np.float64)
-    share_G = np.array([each.share for each in groups])
-    weight_G = share_G / np.array([each.probability for each in groups])
+    share_G = np.array([group.share for group in groups])
+    weight_G = share_G / np.array([group.probability for group in groups])
 
-    low_G = weight_G * np.array([each.low for each in groups])
-    high_G = weight_G * np.array([each.high for each in groups])
+    low_G = weight_G * np.array([group.low for group in groups])
+    high_G = weight_G * np.array([group.high for group in groups])
     target = math.log(1 / delta)
 
     def above(mean: float) -> float:

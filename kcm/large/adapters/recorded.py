@@ -166,13 +166,13 @@ def _probabilities(
     if not any(column.startswith(_PROBABILITY) for column in rows.column_names):
         return absent_NC
     columns = [_numbers(rows, f"{_PROBABILITY}{name}", ids, path) for name in label_names]
-    given_NC = np.stack(columns, axis=1).astype(np.float32)
-    total_N = given_NC.sum(axis=1)
+    recorded_NC = np.stack(columns, axis=1).astype(np.float32)
+    total_N = recorded_NC.sum(axis=1)
     wrong = np.flatnonzero(is_answered & (np.abs(total_N - 1) > 1e-3))
     if len(wrong):
         place = f"{path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"the probabilities sum to {total_N[wrong[0]]:g}, not to 1", where=place)
-    absent_NC[is_answered] = given_NC[is_answered] / total_N[is_answered, None]
+    absent_NC[is_answered] = recorded_NC[is_answered] / total_N[is_answered, None]
     return absent_NC
 
 

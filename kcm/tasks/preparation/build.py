@@ -234,16 +234,16 @@ class SequenceBuild:
 
     def _check_splits(self) -> None:
         """Raise SplitError for a split without the rows it needs."""
-        lacks = partial(
+        shortage_of = partial(
             shortage,
             self.plan,
             labels=self.labels,
             scenario=self.config.scenario,
             fractions=self.config.fractions,
         )  # of cells with rows
-        if first_shortage := lacks(self.cells):
+        if first_shortage := shortage_of(self.cells):
             rows = self.facts.candidates(_CANDIDATES)
-            raise split_error(first_shortage, rows, lacks, self.facts.origins, self.config.fractions)
+            raise split_error(first_shortage, rows, shortage_of, self.facts.origins, self.config.fractions)
 
     def write(self) -> str:
         """Write the shards of all tasks, then the description; returns the digest of the sequence."""

@@ -97,17 +97,17 @@ def shortage(
 def split_error(
     cause: Shortage,
     rows: pa.Table,
-    lacks: Callable[[Collection[Cell]], Shortage | None],
+    shortage_of: Callable[[Collection[Cell]], Shortage | None],
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> SplitError:
     """The error for a shortage, with the fix: a salt, or the number of additional rows.
 
-    `rows` are some rows of every task and label; `lacks` returns the shortage for the cells that have rows.
+    `rows` are some rows of every task and label; `shortage_of` returns the shortage for the cells that have rows.
     """
     subject = f"class {cause.label!r}" if cause.label else "every class"
     error = SplitError(cause.what, where="tasks", hint=f"Add {cause.split} rows of {subject}")
-    error.salt = working_salt(rows, lacks, origins, fractions)
+    error.salt = working_salt(rows, shortage_of, origins, fractions)
     if len(rows["unit"].unique()) == 1:
         error.hint = "All rows have one content or one group, which lies in one split: give rows that differ"
     elif error.salt is not None:
@@ -120,7 +120,7 @@ def split_error(
 
 def working_salt(
     rows: pa.Table,
-    lacks: Callable[[Collection[Cell]], Shortage | None],
+    shortage_of: Callable[[Collection[Cell]], Shortage | None],
     origins: Collection[int],
     fractions: Mapping[Split, float],
 ) -> int | None:
@@ -137,6 +137,6 @@ def working_salt(
             "min"
         )  # rows of different origins never share a split
         cells = frame.loc[frame["split"] == first_N, ["task", "split", "label"]].drop_duplicates()
-        if lacks(list(cells.itertuples(index=False, name=None))) is None:
+        if shortage_of(list(cells.itertuples(index=False, name=None))) is None:
             return salt
     return None

@@ -250,6 +250,6 @@ def ignored_note(path: str) -> Iterator[str]:
 def _similar(location: Location) -> str:
     if location.folder.kind() != fs.FileType.Directory:
         return f"The folder {str(location.folder)!r} does not exist either"
-    beside = location.folder.files(recursive=False)
-    names = [file.relative for file in beside if file.location.suffix in SUFFIXES]
+    siblings = location.folder.files(recursive=False)
+    names = [file.relative for file in siblings if file.location.suffix in SUFFIXES]
     return f"The folder holds {', '.join(names[:5])}" if names else "The folder holds no data file"

@@ -180,7 +180,7 @@ def test_further_parameters_go_along_and_null_leaves_one_out(upstream: FakeUpstr
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompt": {"instructions": "Choose one."}}, r"must hold \{labels\} once"),
+        ({"prompt": {"instructions": "Choose one."}}, r"must hold \{labels\} exactly once"),
         ({"prompt": {"descriptions": {"mars": "a planet"}}}, "'mars' is no label"),
         ({"prompt": {"examples": [{"text": "red", "label": "mars"}]}}, "'mars' is no label"),
         ({"extra": {"messages": []}}, "must not set messages"),

@@ -140,7 +140,7 @@ def test_nothing_is_known_before_the_first_request():
     ids=str,
 )
 def test_what_cannot_have_been_seen_is_refused(bad):
-    with pytest.raises(DataError, match=r"expected a number|must lie in"):
+    with pytest.raises(DataError, match=r"expected number|must lie in"):
         loss_interval([Observations(**{"number": 1, "share": 0.5} | bad)], DELTA)
 
 

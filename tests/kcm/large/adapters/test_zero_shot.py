@@ -81,7 +81,7 @@ def test_the_identity_follows_all_that_decides(tmp_path):
 
 @pytest.mark.parametrize("template", ["about", "{label} or {label}", "{}"])
 def test_a_template_has_one_place_for_the_label(template):
-    with pytest.raises(ValidationError, match=r"must contain \{label\} once"):
+    with pytest.raises(ValidationError, match=r"must contain \{label\} exactly once"):
         ZeroShotConfig(template=template)
 
 
