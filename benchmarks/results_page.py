@@ -73,21 +73,21 @@ With a hint on every row: right answers; shares of right answers that the hint s
 corrects, by whether the hint is right; answers that would be no label if nothing constrained them:
 """
 HINTS_DECIDED = "soft hints, less sure half"  # the difference named in benchmarks/hints.py before any answer was read
-Judged = tuple[Figure, str, str]  # a figure of KCM, the control beside it, the verdict
+Judged = tuple[Figure, str, str]  # a figure of KCM, the control, the verdict
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
 
 
 def page() -> str:
     """The Markdown of the page."""
-    judged = list(_judged())
+    rows = list(_judged())
     parts = [
         HEAD,
-        *_section("In short", _summary(judged)),
+        *_section("In short", _summary(rows)),
         *_section("A cascade above its large model", _above()),
         *_section("A first table, against thirty lines of scikit-learn", _first_table()),
         *_section("What the cascade saves", _deployed()),
         *_section("Learned curves against fixed units", _curves()),
-        *_section("KCM against its controls", _controls(judged)),
+        *_section("KCM against its controls", _controls(rows)),
         *_section("Routing on logged answers", _routing()),
         *_section("The gate", _gate()),
         *_section("Hints to a language model", _hints()),
@@ -99,34 +99,34 @@ def page() -> str:
     return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
 
 
-def _summary(judged: Sequence[Judged]) -> Iterator[str]:
+def _summary(rows: Sequence[Judged]) -> Iterator[str]:
     """The lines that a reader may stop after."""
     yield from _above_summary()
-    found = read("first_table")["cells"][-1]
-    gap, error, right = *found["saved_difference"], found["right_difference"][0]
-    beside = f"thirty lines of scikit-learn; the small side {right:+.1f} points right"
-    yield f"- First tables, {found['draws']} draws: {gap:+.1f} ± {error:.1f} points of calls saved against {beside}."
+    cell = read("first_table")["cells"][-1]
+    gap, error, right_points = *cell["saved_difference"], cell["right_difference"][0]
+    comparison = f"thirty lines of scikit-learn; the small side {right_points:+.1f} points right"
+    yield f"- First tables, {cell['draws']} draws: {gap:+.1f} ± {error:.1f} points of calls saved against {comparison}."
     deployed: dict[str, Sequence[str]] = {}
     for row in _deployed_rows():
         deployed.setdefault(row[0], row)
-    for data, collaborator, *_, lost, saved in deployed.values():
+    for data, collaborator, *_, loss, savings in deployed.values():
         yield (
-            f"- {data}, {collaborator}: {saved}% of the calls saved; cascade − large {lost}; certified at 2 points, one"
-            " seed."
+            f"- {data}, {collaborator}: {savings}% of the calls saved; cascade − large {loss}; certified at 2 points,"
+            " one seed."
         )
     sides = []
     for name in CONTROLS:
-        verdicts = Counter(verdict for _, control, verdict in judged if control == name)
+        verdicts = Counter(verdict for _, control, verdict in rows if control == name)
         sides.append(f"{name} {verdicts['ahead']}, {verdicts['equal']}, {verdicts['behind']}")
     yield f"- Figures in which KCM is ahead, no difference is shown, or it is behind: beside {'; beside '.join(sides)}."
-    beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
+    beyond = sum(verdict_name == "confidence" for _, verdict_name, _ in _gate_differences())
     yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
     routing = read("routing")
     apgr = {name: routing["gsm8k"]["routers"][name]["apgr"] for name in ("deferral", "hashed_words")}
     yield f"- GSM8K routing: APGR {apgr['deferral']:.3f}, where a hashed-word ridge has {apgr['hashed_words']:.3f}."
     worlds = [row for row in read("certificates")["rows"] if "in no ledger" not in row["world"]]
-    broken = max(row["false"] / row["worlds"] for row in worlds)
-    yield f"- Certificates at 10%: at most {percent(broken)}% were false in simulated worlds."
+    violation_rate = max(row["false"] / row["worlds"] for row in worlds)
+    yield f"- Certificates at 10%: at most {percent(violation_rate)}% were false in simulated worlds."
     hinted = points(read("hints")["KCM"]["differences"][HINTS_DECIDED]["pooled"])
     yield f"- Hints to Gemma 3 270M, three tables: {hinted} points of the cascade's accuracy."
     served = read("serve")["proxies"]["haproxy"]["throughput"]["kept_vs_large"]
@@ -153,11 +153,11 @@ def _deployed_rows() -> Iterator[Sequence[str]]:
         yield ["reviews in four domains, [the demo](demo.md)", *row]
     if emoji := read("modalities").get("rows", {}).get("emoji"):
         for name in ("kcm", "mcm"):
-            found = emoji[name]["deployed"]
-            low, high = found["difference_interval"]
-            lost = points({"estimate": found["difference"], "low": low, "high": high})
-            accuracies = (percent(found[f"{side}_accuracy"]) for side in ("small", "large", "cascade"))
-            cells = [name.upper(), *accuracies, lost, percent(found["calls_saved"])]
+            deployment = emoji[name]["deployed"]
+            low, high = deployment["difference_interval"]
+            loss = points({"estimate": deployment["difference"], "low": low, "high": high})
+            accuracies = (percent(deployment[f"{side}_accuracy"]) for side in ("small", "large", "cascade"))
+            cells = [name.upper(), *accuracies, loss, percent(deployment["calls_saved"])]
             yield ["emoji by two artists, [pictures](modalities.md)", *cells]
 
 
@@ -174,11 +174,11 @@ def _curves() -> Iterator[str]:
     heads = ["table, train rows", "curves", "squares", "ReLU", "Fourier"]
     rows = []
     for cell in read("kan_basis")["cells"]:
-        right = (f"{cell['right'][name]:.1f}" for name in ("splines", "squares", "relu", "fourier"))
+        accuracies = (f"{cell['right'][name]:.1f}" for name in ("splines", "squares", "relu", "fourier"))
         best = cell["best_control"]
         gaps = (cell.get(name) for name in (f"splines - {best}", f"splines, 640 - {best}", "splines - parabolas"))
         differences = ("{:+.2f} ({:+.2f} to {:+.2f})".format(*gap) if gap else "not measured" for gap in gaps)
-        rows.append([f"{cell['table']}, {cell['rows']:,}", *right, *differences])
+        rows.append([f"{cell['table']}, {cell['rows']:,}", *accuracies, *differences])
     yield from _table([*heads, "curves − best", "640 mixtures − best", "curves − parabolas"], rows)
     yield ""
     yield "`python benchmarks/kan_basis.py --clinc data_full.json --banking FOLDER`, five draws a line: right in % on"
@@ -188,38 +188,45 @@ def _curves() -> Iterator[str]:
     yield "Parabolas are an ablation: mixtures of rows as the curves have them, four times as many, without curves."
 
 
-def verdict_of(over: str, *, fewer_is_better: bool) -> str:
-    """`ahead`, `behind` or `equal`, by an interval such as `+0.7 (+0.2 to +1.3)`; `one seed` where there is none."""
-    if not (ends := _INTERVAL.search(over)):
+def verdict_of(advantage: str, *, fewer_is_better: bool) -> str:
+    """`ahead`, `behind` or `equal`, from an interval such as `+0.7 (+0.2 to +1.3)`; `one seed` without an interval."""
+    if not (ends := _INTERVAL.search(advantage)):
         return "one seed"
     low, high = sorted(float(end) * (-1 if fewer_is_better else 1) for end in ends.groups())
     return "ahead" if low > 0 else "behind" if high < 0 else "equal"
 
 
 def _judged() -> Iterator[Judged]:
-    """Every figure of KCM beside every control, with its verdict."""
+    """Every figure of KCM against every control, with its verdict."""
     for row in figures():
-        for control, over in row.over.items():
-            yield row, control, verdict_of(over, fewer_is_better="fewer is better" in row.what)
+        for control, advantage in row.over.items():
+            yield row, control, verdict_of(advantage, fewer_is_better="fewer is better" in row.what)
 
 
 def _above() -> Iterator[str]:
     """Accuracy and calls of every side, by table and number of gold labels."""
-    found = read("above_large")
-    cells = [cell for table in found.values() for cell in table["cells"]]
-    first = found["banking77"]
+    results = read("above_large")
+    cells = [cell for table in results.values() for cell in table["cells"]]
+    first = results["banking77"]
     cpu_s = sum(cell["cpu_s"] for cell in cells) / len(cells)
     yield ABOVE.format(splits=first["splits"], cpu=first["machine"]["cpu"], cpu_s=cpu_s)
     heads = ["table and labels", "large model alone", "small side alone", "not worse", "most accurate"]
     heads += ["over the large model", "certified", "logistic regression", "most accurate − logistic regression"]
     rows = []
-    for name, table in found.items():
+    for name, table in results.items():
         for cell in table["cells"]:
             alone = [percent(cell[side]["right"][0]) for side in ("large", "small")]
-            beside = [_right_and_calls(cell[side]) for side in ("calls", "accuracy", "sceptic accuracy")]
+            compared_cells = [_right_and_calls(cell[side]) for side in ("calls", "accuracy", "sceptic accuracy")]
             gain, ahead = (points(_ends(ends)) for ends in (cell["accuracy"]["gain"], cell["over_sceptic"]))
-            certified = " and ".join(str(cell[goal]["certified"]) for goal in ("calls", "accuracy"))
-            figures = [*alone, *beside[:2], gain, f"{certified} of {table['splits']}", beside[2], ahead]
+            certified_counts = " and ".join(str(cell[goal]["certified"]) for goal in ("calls", "accuracy"))
+            figures = [
+                *alone,
+                *compared_cells[:2],
+                gain,
+                f"{certified_counts} of {table['splits']}",
+                compared_cells[2],
+                ahead,
+            ]
             rows.append([f"{name}, {cell['train_rows']:,}", *figures])
     yield from _table(heads, rows)
     worse = sum(cell[goal]["worse"] for cell in cells for goal in ("calls", "accuracy"))
@@ -238,66 +245,78 @@ def _right_and_calls(side: Mapping[str, Sequence[float]]) -> str:
 def _above_summary() -> Iterator[str]:
     table = read("above_large")["banking77"]
     cell = table["cells"][-1]
-    (right, *_), (calls, *_), (large, *_) = cell["accuracy"]["right"], cell["accuracy"]["calls"], cell["large"]["right"]
-    figures = f"{percent(right)}% right at {percent(calls)}% of GPT-4's calls, where GPT-4 alone is right on"
+    (right_points, *_), (calls, *_), (large, *_) = (
+        cell["accuracy"]["right"],
+        cell["accuracy"]["calls"],
+        cell["large"]["right"],
+    )
+    figures = f"{percent(right_points)}% right at {percent(calls)}% of GPT-4's calls, where GPT-4 alone is right on"
     labels = f"{cell['train_rows']:,} gold labels to train and 1,000 to certify"
     yield f"- BANKING77, {labels}, {table['splits']} splits: {figures} {percent(large)}%."
 
 
 def _first_table() -> Iterator[str]:
-    found = read("first_table")
-    yield FIRST_TABLE.format(seeds=found["seeds"], cpu=found["machine"]["cpu"])
+    results = read("first_table")
+    yield FIRST_TABLE.format(seeds=results["seeds"], cpu=results["machine"]["cpu"])
     heads = ["table and rows given", "calls saved", "scikit-learn", "difference ± its error", "small side right"]
     heads += ["scikit-learn", "CPU seconds", "scikit-learn"]
-    yield from _table(heads, [_first_table_row(cell) for cell in found["cells"]])
-    ours, theirs = (sum(draw[side]["broken"] for draw in found["draws"]) for side in ("ours", "theirs"))
-    yield f"\nBy up to 4,000 fresh rows {ours} of {len(found['draws'])} promises broke, and {theirs} of scikit-learn's."
-    yield INCREMENTS.format(seeds=found["seeds"])
+    yield from _table(heads, [_first_table_row(cell) for cell in results["cells"]])
+    our_violations, their_violations = (
+        sum(draw[side]["broken"] for draw in results["draws"]) for side in ("ours", "theirs")
+    )
+    yield (
+        f"\nBy up to 4,000 fresh rows {our_violations} of {len(results['draws'])} promises broke, and "
+        f"{their_violations} of scikit-learn's."
+    )
+    yield INCREMENTS.format(seeds=results["seeds"])
     heads = ["tasks", "by increments", "all at once", "difference ± its error", "CPU seconds a task"]
-    yield from _table(heads, _increments_rows(found["increments"]))
+    yield from _table(heads, _increments_rows(results["increments"]))
     yield FEW_LABELS
-    means = pd.DataFrame(found["few_labels"]).groupby(["labelled", "taught"], sort=False).mean()
+    means = pd.DataFrame(results["few_labels"]).groupby(["labelled", "taught"], sort=False).mean()
     columns = {"large": "large model", "ours": "ours", "labels_alone": "scikit-learn on the labels"}
     columns["labels_and_answers"] = "on labels and all answers alike"
-    rows = [[f"{cell[0]:,}", *map(percent, own[list(columns)])] for cell, own in means.iterrows()]
+    rows = [
+        [f"{cell[0]:,}", *map(percent, means_of_columns[list(columns)])] for cell, means_of_columns in means.iterrows()
+    ]
     yield from _table(["labels", *columns.values()], rows)
 
 
 def _first_table_row(cell: Mapping[str, Any]) -> list[str]:
-    ours, theirs = cell["ours"], cell["theirs"]
+    our_cell, their_cell = cell["ours"], cell["theirs"]
     gap, error = cell["saved_difference"]
-    pairs = [f"{side[key]:.1f}" for key in ("saved", "right") for side in (ours, theirs)]
-    seconds = [f"{ours['cpu_s']:.0f}", f"{theirs['cpu_s']:.2f}"]
+    pairs = [f"{side[key]:.1f}" for key in ("saved", "right") for side in (our_cell, their_cell)]
+    seconds = [f"{our_cell['cpu_s']:.0f}", f"{their_cell['cpu_s']:.2f}"]
     return [cell["cell"], *pairs[:2], f"{gap or 0:+.1f} ± {error:.1f}", *pairs[2:], *seconds]
 
 
-def _increments_rows(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    frame = pd.DataFrame(found).assign(gap=lambda each: each["right"] - each["joint"])
-    for (table, tasks, labels), own in frame.groupby(["table", "tasks", "labels"], sort=False):
-        mean, error = own.mean(numeric_only=True), own["gap"].sem()
+def _increments_rows(cells: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    frame = pd.DataFrame(cells).assign(gap=lambda table: table["right"] - table["joint"])
+    for (table, tasks, labels), group in frame.groupby(["table", "tasks", "labels"], sort=False):
+        mean, error = group.mean(numeric_only=True), group["gap"].sem()
         gap = f"{100 * mean['gap']:+.1f} ± {100 * error:.1f}"
         about = [percent(mean["right"]), percent(mean["joint"]), gap, f"{mean['cpu_s_per_task']:.1f}"]
         yield [f"{table}, {tasks} of {labels} intents", *about]
 
 
-def _controls(judged: Sequence[Judged]) -> Iterator[str]:
-    counts = Counter((control, verdict) for _, control, verdict in judged)
+def _controls(rows: Sequence[Judged]) -> Iterator[str]:
+    counts = Counter((control, verdict) for _, control, verdict in rows)
     heads = ["KCM beside", "ahead", "no difference shown", "behind", "one seed alone"]
     verdicts = ("ahead", "equal", "behind", "one seed")
     yield "Rows of [the paper's claims](verdict.md), by whether the interval of the difference leaves out zero:\n"
     yield from _table(heads, ((name, *(str(counts[name, verdict]) for verdict in verdicts)) for name in CONTROLS))
     for verdict, title in (("behind", "Where KCM is behind"), ("ahead", "Where KCM is ahead")):
         yield f"\n{title}:\n"
-        found = [(row, control) for row, control, given in judged if given == verdict]
+        matches = [(row, control) for row, control, row_verdict in rows if row_verdict == verdict]
         yield from _table(
-            ["figure", "KCM", "less", "difference"], ((row.what, row.kcm, name, row.over[name]) for row, name in found)
+            ["figure", "KCM", "less", "difference"],
+            ((row.what, row.kcm, name, row.over[name]) for row, name in matches),
         )
 
 
 def _routing() -> Iterator[str]:
     routing = read("routing")
     rows = []
-    for name, what in (
+    for name, description in (
         ("gsm8k", "GSM8K, before the small model answers"),
         ("gsm8k_cascade", "GSM8K, once it has answered"),
         ("mmlu", "MMLU, with the subject"),
@@ -305,7 +324,7 @@ def _routing() -> Iterator[str]:
         routers = routing[name]["routers"]
         gain = points(routing[name]["over_the_hashed_word_ridge"])
         compared = ("deferral", "hashed_words", "random", "oracle")
-        rows.append([what, *(f"{routers[key]['apgr']:.3f}" for key in compared), gain])
+        rows.append([description, *(f"{routers[key]['apgr']:.3f}" for key in compared), gain])
     heads = ["APGR", "head", "hashed-word ridge", "random", "oracle", "gain, hundredths"]
     yield from _table(heads, rows)
 
@@ -326,59 +345,62 @@ def _gate() -> Iterator[str]:
 def _gate_differences() -> Iterator[tuple[str, str, str]]:
     """Differences of `signals` whose interval leaves out zero: data, the other gate, calls saved."""
     for data, table in read("gates").items():
-        for pair, found in table["differences"].items():
-            saved = points(found["calls_saved"])
-            if pair.startswith("signals") and verdict_of(saved, fewer_is_better=False) in ("ahead", "behind"):
-                yield data, pair.partition(" - ")[2], saved
+        for pair, difference in table["differences"].items():
+            savings = points(difference["calls_saved"])
+            if pair.startswith("signals") and verdict_of(savings, fewer_is_better=False) in ("ahead", "behind"):
+                yield data, pair.partition(" - ")[2], savings
 
 
-def _saved(found: Mapping[str, Any] | None) -> str:
-    return percent(found["calls_saved"]) if found else ""
+def _saved(difference: Mapping[str, Any] | None) -> str:
+    return percent(difference["calls_saved"]) if difference else ""
 
 
 def _hints() -> Iterator[str]:
-    found = read("hints")
-    tables = found["KCM"]["tables"]
-    yield HINTS.format(**found, cpu=found["machine"]["cpu"])
+    results = read("hints")
+    tables = results["KCM"]["tables"]
+    yield HINTS.format(**results, cpu=results["machine"]["cpu"])
     columns = {"large": "large alone", "small": "small alone"}
     for policy, hint in product(("half", "best"), ("none", "soft", "hard")):
         columns[f"{policy}: {hint}"] = f"{policy}, {hint.replace('none', 'no')} hints"
-    names = {name: f"{name}, {found['rows'][name]} rows, {own} labels" for name, own in found["labels"].items()}
-    rows = [[names[name], *(_share(own.get(key)) for key in columns)] for name, own in tables.items()]
+    names = {
+        name: f"{name}, {results['rows'][name]} rows, {num_labels} labels"
+        for name, num_labels in results["labels"].items()
+    }
+    rows = [[names[name], *(_share(shares.get(key)) for key in columns)] for name, shares in tables.items()]
     yield from _table(["table", *columns.values()], rows)
     yield HINTS_EVERY_ROW
     columns = {"large": "no hint", "every row, soft": "KCM's hints", "every row, coin": "a coin's, as often right"}
     for change, kind in product(("spoiled", "corrected"), ("right", "wrong")):
         columns[f"soft: {change} by a {kind} hint"] = f"{change}, hint {kind}"
     columns |= {"off label": "off-label, no hint", "off label, hinted": "off-label, hinted"}
-    rows = [[name, *(_share(own.get(key)) for key in columns)] for name, own in tables.items()]
+    rows = [[name, *(_share(shares.get(key)) for key in columns)] for name, shares in tables.items()]
     yield from _table(["table", *columns.values()], rows)
     yield "\nDifferences in accuracy, mean over the tables:\n"
     sides = ("KCM", "MCM")
     rows = [
-        [name, *(points(found[side]["differences"][name]["pooled"]) for side in sides)]
-        for name in found["KCM"]["differences"]
+        [name, *(points(results[side]["differences"][name]["pooled"]) for side in sides)]
+        for name in results["KCM"]["differences"]
     ]
     yield from _table(["difference", *sides], rows)
-    yield from _hints_read(found)
+    yield from _hints_read(results)
 
 
-def _hints_read(found: Mapping[str, Any]) -> Iterator[str]:
+def _hints_read(results: Mapping[str, Any]) -> Iterator[str]:
     """What the tables of hints say."""
-    tables, decided = found["KCM"]["tables"], found["KCM"]["differences"][HINTS_DECIDED]["pooled"]
+    tables, decided = results["KCM"]["tables"], results["KCM"]["differences"][HINTS_DECIDED]["pooled"]
     followed = ", ".join(f"{name} {percent(_followed(record))}%" for name, record in read("hints_answers").items())
-    wrong = percent(tables["sentiment"]["coin: corrected by a wrong hint"])
-    left_out = fmean(own["half: labels left out"] for own in tables.values() if "half: labels left out" in own)
+    wrong_hint = percent(tables["sentiment"]["coin: corrected by a wrong hint"])
+    left_out = fmean(shares["half: labels left out"] for shares in tables.values() if "half: labels left out" in shares)
     yield f"\n- The first line decides, by a rule written down before: {_ruling(decided)}"
     yield "- **A model of this size hardly reads the label in a hint.** If the hint is not what it answers without one,"
     yield f"  it answers with the hinted label in few cases: {followed}."
-    yield f"- On sentiment a coin's wrong hints correct {wrong}% of its wrong answers: any hint moves it away from"
+    yield f"- On sentiment a coin's wrong hints correct {wrong_hint}% of its wrong answers: any hint moves it away from"
     yield "  `negative`."
     yield f"- Under `half` hard hints leave out {left_out:.1f} labels on average: that does not test them."
 
 
 def _followed(record: Mapping[str, Any]) -> float:
-    """Of the hints that differ from the answer without one, the share that the large model answers with."""
+    """Share of hints that the large model repeats, among hints that differ from its answer without a hint."""
     pairs = [
         (hint, answer) for alone, *hinted in record["best"] for hint, answer in enumerate(hinted) if str(hint) != alone
     ]
@@ -411,25 +433,28 @@ def _loop() -> Iterator[str]:
 def _speed() -> Iterator[str]:
     rows = []
     served = read("serve")
-    found = served["proxies"]["haproxy"]["throughput"]
+    throughput = served["proxies"]["haproxy"]["throughput"]
     ratios = {
-        "a kept item's median, of a large-only service's": found["kept_vs_large"],
-        "cascade beside large-only, by CPU; the ideal is " + f"{found['ideal_ratio']:.2f}": found["ratio"],
-        "p99 over median at 80% of the capacity": found["p99_over_median"],
+        "a kept item's median, of a large-only service's": throughput["kept_vs_large"],
+        "cascade beside large-only, by CPU; the ideal is " + f"{throughput['ideal_ratio']:.2f}": throughput["ratio"],
+        "p99 over median at 80% of the capacity": throughput["p99_over_median"],
     }
-    rows += [["[served](serving.md)", what, f"{value:.2f} x", _machine(served)] for what, value in ratios.items()]
+    rows += [
+        ["[served](serving.md)", description, f"{value:.2f} x", _machine(served)]
+        for description, value in ratios.items()
+    ]
     yield from _table(["", "figure", "found", "machine"], rows)
     yield f"\nThe KAN layer: {_bars()}"
 
 
 def _bars() -> str:
-    met = [row["met"] for row in read("kan")["headline"]]
-    return f"{sum(met)} of {len(met)} bars of speed are met ([the KAN](deciding.md))."
+    bars_met = [row["met"] for row in read("kan")["headline"]]
+    return f"{sum(bars_met)} of {len(bars_met)} bars of speed are met ([the KAN](deciding.md))."
 
 
 def _machine(result: Mapping[str, Any]) -> str:
-    found = result["machine"]
-    return f"{found['cpu']}, {found['cores']} cores{', AMX' if found['amx'] else ''}"
+    machine = result["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores{', AMX' if machine['amx'] else ''}"
 
 
 def _missing() -> Iterator[str]:

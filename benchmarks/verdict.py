@@ -26,7 +26,7 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A row: KCM's figure, and what KCM has more than each control, both in percent, as text."""
+    """A row: KCM's figure, and KCM's advantage over each control, both in percent, as text."""
 
     claim: str
     what: str
@@ -52,30 +52,30 @@ def figures() -> Iterator[Figure]:
 def fewer_calls() -> Iterator[Figure]:
     """Calls saved: the demo over seeds, pictures; and what the gate is worth."""
     routing, modalities = read("routing"), read("modalities").get("rows", {})
-    if found := routing.get("kcm_mcm"):
-        for figure, what in (
+    if contest := routing.get("kcm_mcm"):
+        for figure, description in (
             ("calls_saved", "calls saved as deployed, at most 2 points lost"),
             ("area", "area under the deferral curve"),
         ):
-            over = {
-                "MCM": points(found["kcm_minus_mlp"][figure]),
-                "linear": points(found[figure]["kcm_minus_linear"]),
-                "ReLU": points(found[figure]["kcm_minus_mcm"]),
+            advantages = {
+                "MCM": points(contest["kcm_minus_mlp"][figure]),
+                "linear": points(contest[figure]["kcm_minus_linear"]),
+                "ReLU": points(contest[figure]["kcm_minus_mcm"]),
             }
-            value, seeds = percent(found[figure]["kcm"]), str(found["seeds"])
-            yield Figure("fewer calls", f"reviews, quadratic features: {what}", value, over, seeds)
-    if found := modalities.get("emoji"):
-        kcm, mcm = (found[name]["deployed"]["calls_saved"] for name in ("kcm", "mcm"))
-        over = {"MCM": f"{100 * (kcm - mcm):+.1f} (one seed)"}
-        what = "emoji: calls saved as deployed, at most 2 points lost with 94%"
-        yield Figure("fewer calls", what, percent(kcm), over, "1")
+            value, seeds = percent(contest[figure]["kcm"]), str(contest["seeds"])
+            yield Figure("fewer calls", f"reviews, quadratic features: {description}", value, advantages, seeds)
+    if contest := modalities.get("emoji"):
+        kcm, mcm = (contest[name]["deployed"]["calls_saved"] for name in ("kcm", "mcm"))
+        advantages = {"MCM": f"{100 * (kcm - mcm):+.1f} (one seed)"}
+        description = "emoji: calls saved as deployed, at most 2 points lost with 94%"
+        yield Figure("fewer calls", description, percent(kcm), advantages, "1")
     for name, table in read("gates").items():
-        found = table["gates"]["signals"]
-        over = table["differences"]["signals - confidence"]["calls_saved"]
+        contest = table["gates"]["signals"]
+        advantages = table["differences"]["signals - confidence"]["calls_saved"]
         yield Figure(
             "fewer calls",
-            f"{name}: calls saved at half a point lost, gate signals; less plain confidence: {points(over)}",
-            percent(found["calls_saved"]),
+            f"{name}: calls saved at half a point lost, gate signals; less plain confidence: {points(advantages)}",
+            percent(contest["calls_saved"]),
             {},
             str(table["num_seeds"]),
         )
@@ -95,15 +95,15 @@ def learned(claim: str, tables: Results, name: str, metric: str) -> Iterator[Fig
     """The rows of a table of learners that were named beforehand: with more seeds than three, or all of a table."""
     table = tables.get(name)
     for cell in table["cells"] if table else ():
-        found = cell["aggregated"][metric]
-        if cell["network"] != "kan" or found is None or (found["num_seeds"] <= 3 and not name.endswith("-ace")):
+        figure = cell["aggregated"][metric]
+        if cell["network"] != "kan" or figure is None or (figure["num_seeds"] <= 3 and not name.endswith("-ace")):
             continue
         yield Figure(
             claim,
             f"{name}: {METRICS[metric]}, {_learner(cell)}",
-            percent(found["mean"]),
+            percent(figure["mean"]),
             over_controls(table, cell, metric),
-            str(found["num_seeds"]),
+            str(figure["num_seeds"]),
         )
 
 
@@ -112,61 +112,67 @@ def forgotten(tables: Results) -> Iterator[Figure]:
     for name in ("clinc-ace", "clinc"):
         for cell in tables.get(name, {}).get("cells", ()):
             if cell["network"] == "kan" and cell["learner"] == "replay" and cell["memory_per_class"] == 2:
-                found = cell["aggregated"]["forgetting_first"]
-                over = over_controls(tables[name], cell, "forgetting_first")
-                what = f"{name}: points forgotten (fewer is better), {_learner(cell)}"
-                yield Figure("less forgetting", what, percent(found["mean"]), over, str(found["num_seeds"]))
+                figure = cell["aggregated"]["forgetting_first"]
+                advantages = over_controls(tables[name], cell, "forgetting_first")
+                description = f"{name}: points forgotten (fewer is better), {_learner(cell)}"
+                yield Figure(
+                    "less forgetting", description, percent(figure["mean"]), advantages, str(figure["num_seeds"])
+                )
 
 
 def fashion() -> Iterator[Figure]:
     """Few-shot accuracy on the long tail of Fashion-MNIST."""
-    if found := read("modalities").get("rows", {}).get("fashion-long-tail"):
-        few = found["cells"]["kan"]["few"]
-        over = {"MCM": points(found["kan_minus_mlp"]["few"])}
-        what = "Fashion-MNIST, imbalance 100: accuracy on classes of under 20 rows, replay"
-        yield Figure("a better tail", what, percent(few["mean"]), over, "10")
+    if row := read("modalities").get("rows", {}).get("fashion-long-tail"):
+        accuracies = row["cells"]["kan"]["few"]
+        advantages = {"MCM": points(row["kan_minus_mlp"]["few"])}
+        description = "Fashion-MNIST, imbalance 100: accuracy on classes of under 20 rows, replay"
+        yield Figure("a better tail", description, percent(accuracies["mean"]), advantages, "10")
 
 
 def hinted() -> Iterator[Figure]:
-    """Accuracy of the cascade whose large model is told what the small one says."""
-    found = read("hints")
-    for policy, what, name in (
+    """Accuracy of the cascade whose large model gets the small model's answer as a hint."""
+    hint_results = read("hints")
+    for policy, description, name in (
         ("half", "half escalated", "soft hints, less sure half"),
         ("best", "best threshold", "soft hints, threshold by validate rows"),
     ):
-        right = mean(own[f"{policy}: soft"] for own in found["KCM"]["tables"].values())
-        gain = points(found["KCM"]["differences"][name]["pooled"])
-        what = f"{found['model']}, three tables: cascade with soft hints, {what}; less without hints: {gain}"
-        yield Figure("fewer hallucinations", what, percent(right), {}, f"{found['splits']} splits")
+        accuracy = mean(figures[f"{policy}: soft"] for figures in hint_results["KCM"]["tables"].values())
+        gain = points(hint_results["KCM"]["differences"][name]["pooled"])
+        description = (
+            f"{hint_results['model']}, three tables: cascade with soft hints, {description}; less without hints: {gain}"
+        )
+        yield Figure("fewer hallucinations", description, percent(accuracy), {}, f"{hint_results['splits']} splits")
 
 
 def readable() -> Iterator[Figure]:
     """How much of a deployed gate a person has to read."""
     if tables := read("gates"):
         curves, parameters = (max(table[key] for table in tables.values()) for key in ("curves", "parameters"))
-        what = "the gate signals whole: curves, each of one direction, and fitted numbers"
-        yield Figure("readable", what, f"{curves} curves, {parameters} numbers")
+        description = "the gate signals whole: curves, each of one direction, and fitted numbers"
+        yield Figure("readable", description, f"{curves} curves, {parameters} numbers")
 
 
 def over_controls(table: Results, cell: Results, metric: str) -> dict[str, str]:
     """What the KAN of a cell has more than each control in its row, paired by seed."""
     place = (cell["learner"], cell["memory_per_class"])
-    found = {
-        each["second"]: each[metric]
-        for each in table["differences"]
-        if (each["learner"], each["memory_per_class"]) == place and each["first"] == "kan" and each[metric]
+    advantages = {
+        difference["second"]: difference[metric]
+        for difference in table["differences"]
+        if (difference["learner"], difference["memory_per_class"]) == place
+        and difference["first"] == "kan"
+        and difference[metric]
     }
     # In closed form the control of the place `mlp` is made of random ReLU units.
-    closed = cell["learner"] in ("analytic", "slda")
-    names = {"ReLU": "mlp", "linear": "linear"} if closed else CONTROLS
+    is_closed_form = cell["learner"] in ("analytic", "slda")
+    names = {"ReLU": "mlp", "linear": "linear"} if is_closed_form else CONTROLS
     seeds = cell["aggregated"][metric]["num_seeds"]
-    return {control: _paired(found[network], seeds) for control, network in names.items() if network in found}
+    return {control: _paired(advantages[network], seeds) for control, network in names.items() if network in advantages}
 
 
-def _paired(found: Results, seeds: int) -> str:
-    """An interval, with its number of seeds where that is not the row's."""
-    paired = found["degrees_of_freedom"] + 1
-    return points(found) + ("" if paired == seeds else f", {paired} seeds")
+def _paired(difference: Results, seeds: int) -> str:
+    """An interval, with its number of seeds if it differs from the row's."""
+    paired = difference["degrees_of_freedom"] + 1
+    return points(difference) + ("" if paired == seeds else f", {paired} seeds")
 
 
 def _learner(cell: Results) -> str:
@@ -186,18 +192,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def points(found: Results) -> str:
+def points(figure: Results) -> str:
     """An interval in percentage points, whichever way its ends are stored."""
-    low, high = found["interval"] if "interval" in found else (found["low"], found["high"])
-    return f"{100 * found['estimate']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    low, high = figure["interval"] if "interval" in figure else (figure["low"], figure["high"])
+    return f"{100 * figure['estimate']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def markdown(rows: list[Figure]) -> str:
     """The table as it stands in the docs."""
     lines = ["| claim | figure | KCM | − MCM | − linear | − ReLU | seeds |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        over = " | ".join(row.over.get(name, "") for name in CONTROLS)
-        lines.append(f"| {row.claim} | {row.what} | {row.kcm} | {over} | {row.seeds} |")
+        advantages = " | ".join(row.over.get(name, "") for name in CONTROLS)
+        lines.append(f"| {row.claim} | {row.what} | {row.kcm} | {advantages} | {row.seeds} |")
     return "\n".join(lines).replace("+-", "-").replace(" -", " −").replace("(-", "(−")
 
 
