@@ -105,7 +105,7 @@ def read_rows(name: str, arguments: argparse.Namespace) -> Rows:
 
 
 def finished(file: Path, rows: Rows, seed: int, size: int) -> dict[str, Any]:
-    """The figures of one cell, from the disk where they are there."""
+    """The figures of one cell, from the disk if they exist."""
     if not file.exists():
         file.write_text(json.dumps(measured(rows, seed, size)), encoding="utf-8")
     return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -126,10 +126,10 @@ def cascades(rows: Rows, split_N: np.ndarray) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.parquet"
         write_rows(rows, split_N, file)
-        first, second = (configured(file, Path(folder) / goal, goal) for goal in GOALS)
+        first, by_accuracy = (configured(file, Path(folder) / goal, goal) for goal in GOALS)
         run(first, until="train")
-        shutil.copytree(first.storage_path, second.storage_path)
-        for config in (first, second):
+        shutil.copytree(first.storage_path, by_accuracy.storage_path)
+        for config in (first, by_accuracy):
             result = run(config, until="evaluate")
             deployed = result["deployed"]["collaborator"]
             overall, certificate = result[deployed]["overall"], result[deployed]["certificate"]
@@ -183,20 +183,20 @@ def sceptic(rows: Rows, split_N: np.ndarray) -> dict[str, Any]:
     """Logistic regression with a threshold of its own, on the train rows alone."""
     train, test = (np.flatnonzero(split_N == split) for split in ("train", "test"))
     answer_N, score_N = np.empty(len(train), dtype=object), np.empty(len(train))
-    for fitted, held_out in KFold(5, shuffle=True, random_state=0).split(train):
-        answer_N[held_out], score_N[held_out] = answered(rows, train[fitted], train[held_out])
+    for fit_rows, held_out in KFold(5, shuffle=True, random_state=0).split(train):
+        answer_N[held_out], score_N[held_out] = answered(rows, train[fit_rows], train[held_out])
     frontier = Frontier.of(outcomes(rows, train, answer_N, score_N))
     answer_M, score_M = answered(rows, train, test)
     measured_rows = Frontier.of(outcomes(rows, test, answer_M, score_M))
     points = {"calls": frontier.cheapest(0.0), "accuracy": frontier.most_accurate()}
-    reached = {goal: measured_rows.at(point.threshold) for goal, point in points.items()}
-    return {f"sceptic {goal}": {"right": point.accuracy, "calls": point.call_rate} for goal, point in reached.items()}
+    figures = {goal: measured_rows.at(point.threshold) for goal, point in points.items()}
+    return {f"sceptic {goal}": {"right": point.accuracy, "calls": point.call_rate} for goal, point in figures.items()}
 
 
-def answered(rows: Rows, train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def answered(rows: Rows, train: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Answers and largest probabilities for other rows."""
     model = LogisticRegression(C=10, max_iter=1000).fit(rows.vectors[train], rows.gold[train].astype(str))
-    probability = model.predict_proba(rows.vectors[other])
+    probability = model.predict_proba(rows.vectors[held_out])
     return model.classes_[probability.argmax(1)].astype(object), probability.max(1)
 
 
@@ -207,7 +207,7 @@ def outcomes(rows: Rows, index: np.ndarray, answer_N: np.ndarray, score_N: np.nd
 
 
 def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By size: accuracy, calls and the gain over the large model of every side, and how often it was certified.
+    """By size, for every side: accuracy, calls, gain over the large model, and number of certificates.
 
     `worse` counts certified splits that are less accurate than the large model on their test rows.
     """
@@ -217,17 +217,17 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         share = splits[0]["test_rows"] / (size + NUM_CERTIFY)  # over the rows that decide anything
         figures: dict[str, Any] = {"train_rows": size, "test_rows": splits[0]["test_rows"]}
         for side in SIDES:
-            right, calls = (np.array([cell[side][key] for cell in splits]) for key in ("right", "calls"))
-            gain = right - [cell["large"]["right"] for cell in splits]
-            columns = {"right": right, "calls": calls, "gain": gain}
+            accuracies, calls = (np.array([cell[side][key] for cell in splits]) for key in ("right", "calls"))
+            gain = accuracies - [cell["large"]["right"] for cell in splits]
+            columns = {"right": accuracies, "calls": calls, "gain": gain}
             figures[side] = {name: interval(values, share) for name, values in columns.items()}
             if side in GOALS:
-                certified = np.array([cell[side]["certified"] for cell in splits])
-                figures[side] |= {"certified": int(certified.sum()), "worse": int((gain[certified] < 0).sum())}
-        ours, sceptics = (
+                is_certified = np.array([cell[side]["certified"] for cell in splits])
+                figures[side] |= {"certified": int(is_certified.sum()), "worse": int((gain[is_certified] < 0).sum())}
+        our_calls, sceptics = (
             np.array([cell[side]["right"] for cell in splits]) for side in ("accuracy", "sceptic accuracy")
         )
-        figures["over_sceptic"] = interval(ours - sceptics, share)
+        figures["over_sceptic"] = interval(our_calls - sceptics, share)
         sizes.append(figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in splits]))})
     return sizes
 

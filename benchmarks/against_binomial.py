@@ -1,4 +1,4 @@
-"""What our certificates keep beside what an exact binomial test keeps, with the same score and the same rows.
+"""The share kept by our certificates and by an exact binomial test, with the same score and the same rows.
 
     python benchmarks/against_binomial.py --data FOLDER [--only logs] [--draws 200] [--write]
 
@@ -46,7 +46,7 @@ from kcm.routing.table import RoutingTable
 
 DELTA = 0.1
 LOG_EPSILON, LOG_ROWS = 0.05, 800
-KEPT = (0.27, 0.36, 0.19, 0.11)  # of the simulated logs, where the expected loss reaches epsilon
+KEPT = (0.27, 0.36, 0.19, 0.11)  # shares kept at which the expected loss of the simulated logs reaches epsilon
 EPSILON, LARGE_RIGHT = 0.02, 0.96
 LABELS = {"clinc": (10, 30, 75, 150), "banking77": (77,), "ecommerce": (248,), "technology": (2,)}
 ROWS = (1_000, 1_500, 2_000, 3_250, 4_000)
@@ -63,9 +63,9 @@ def exact(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:
 
     Rows of equal score stand or fall together, the losses within them counted first.
     """
-    lost = rows.large_correct & ~rows.small_correct
-    order = np.lexsort((~lost, -rows.score))
-    num_lost = np.cumsum(lost[order])
+    is_loss = rows.large_correct & ~rows.small_correct
+    order = np.lexsort((~is_loss, -rows.score))
+    num_lost = np.cumsum(is_loss[order])
     passes = num_lost <= binom.ppf(delta, len(order), epsilon) - (
         binom.cdf(binom.ppf(delta, len(order), epsilon), len(order), epsilon) > delta
     )
@@ -75,11 +75,16 @@ def exact(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:
     return stops / len(order)
 
 
-def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+def paired(our_savings: np.ndarray, their_savings: np.ndarray) -> dict[str, float]:
     """The means, and the 95% interval of the mean difference, over draws."""
-    less = ours - theirs
-    half = 1.96 * less.std(ddof=1) / math.sqrt(len(less))
-    figures = {"ours": ours.mean(), "exact": theirs.mean(), "low": less.mean() - half, "high": less.mean() + half}
+    differences = our_savings - their_savings
+    half = 1.96 * differences.std(ddof=1) / math.sqrt(len(differences))
+    figures = {
+        "ours": our_savings.mean(),
+        "exact": their_savings.mean(),
+        "low": differences.mean() - half,
+        "high": differences.mean() + half,
+    }
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
@@ -93,18 +98,18 @@ def by_route(rows: ScoredOutcomes, seed: int) -> float:
         large_correct=rows.large_correct,
         large_error=np.zeros(len(rows), dtype=bool),
     )
-    asked = RequestConfig(epsilon=LOG_EPSILON, delta=DELTA, seed=seed)
-    certificate = certify_table(table, certifying_splits(table, seed, credit_wins=True), rows.score, asked)
+    request = RequestConfig(epsilon=LOG_EPSILON, delta=DELTA, seed=seed)
+    certificate = certify_table(table, certifying_splits(table, seed, credit_wins=True), rows.score, request)
     if certificate["decision"] == "escalate_all":
         return 0.0
     threshold = certificate["threshold"]
     return float((rows.score > (-math.inf if threshold is None else threshold)).mean())
 
 
-def simulated(kept: float, rng: np.random.Generator) -> ScoredOutcomes:
+def simulated(keep_rate: float, rng: np.random.Generator) -> ScoredOutcomes:
     """A log whose loss grows with the rank, so that whoever keeps `kept` of it loses epsilon."""
     rank_N = rng.random(LOG_ROWS)
-    lost_N = rng.random(LOG_ROWS) < np.minimum(0.9, 2 * LOG_EPSILON * rank_N / kept**2)
+    lost_N = rng.random(LOG_ROWS) < np.minimum(0.9, 2 * LOG_EPSILON * rank_N / keep_rate**2)
     won_N = ~lost_N & (rng.random(LOG_ROWS) < 0.05)
     both_N = ~lost_N & ~won_N & (rng.random(LOG_ROWS) < 0.9)
     return ScoredOutcomes(score=1 - rank_N, small_correct=won_N | both_N, large_correct=lost_N | both_N)
@@ -116,27 +121,29 @@ def gsm8k(folder: Path) -> ScoredOutcomes:
     small_N = frame["mistralai/Mixtral-8x7B-Instruct-v0.1"].to_numpy(bool)
     large_N = frame["gpt-4-1106-preview"].to_numpy(bool)
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2).fit_transform(frame["prompt"])
-    fitted = cross_val_predict(LogisticRegression(), words, small_N | ~large_N, cv=5, method="predict_proba")
-    return ScoredOutcomes(score=fitted[:, 1], small_correct=small_N, large_correct=large_N)
+    predictions = cross_val_predict(LogisticRegression(), words, small_N | ~large_N, cv=5, method="predict_proba")
+    return ScoredOutcomes(score=predictions[:, 1], small_correct=small_N, large_correct=large_N)
 
 
 def logs(folder: Path, num_draws: int) -> Iterator[dict[str, Any]]:
     """Each log: what is kept by ours and by the exact test on all rows."""
-    recorded = gsm8k(folder)
+    log_rows = gsm8k(folder)
 
     def recorded_rows(rng: np.random.Generator) -> ScoredOutcomes:
-        chosen = rng.choice(len(recorded), LOG_ROWS, replace=False)
+        positions = rng.choice(len(log_rows), LOG_ROWS, replace=False)
         return ScoredOutcomes(
-            score=recorded.score[chosen],
-            small_correct=recorded.small_correct[chosen],
-            large_correct=recorded.large_correct[chosen],
+            score=log_rows.score[positions],
+            small_correct=log_rows.small_correct[positions],
+            large_correct=log_rows.large_correct[positions],
         )
 
-    draws = {f"simulated, {kept} kept": partial(simulated, kept) for kept in KEPT} | {"GSM8K": recorded_rows}
+    draws = {f"simulated, {keep_rate} kept": partial(simulated, keep_rate) for keep_rate in KEPT} | {
+        "GSM8K": recorded_rows
+    }
     for name, draw in draws.items():
         tables = [draw(np.random.default_rng([16, number])) for number in range(num_draws)]
-        ours = np.array([by_route(rows, number) for number, rows in enumerate(tables)])
-        yield {"log": name} | paired(ours, np.array([exact(rows, LOG_EPSILON, DELTA) for rows in tables]))
+        our_savings = np.array([by_route(rows, number) for number, rows in enumerate(tables)])
+        yield {"log": name} | paired(our_savings, np.array([exact(rows, LOG_EPSILON, DELTA) for rows in tables]))
 
 
 def texts(folder: Path, table: str) -> pd.DataFrame:
@@ -154,20 +161,20 @@ Cell = tuple[str, int, int]
 def cells(folder: Path, num_draws: int) -> Iterator[tuple[Cell, list[tuple[ScoredOutcomes, ScoredOutcomes]]]]:
     """Each cell of table, number of labels and of rows: in every draw the rows that choose, and those that certify."""
     for table, counts in LABELS.items():
-        whole = texts(folder, table)
+        all_rows = texts(folder, table)
         for count in counts:
-            mean = len(whole) * count / whole["label"].nunique()
+            mean = len(all_rows) * count / all_rows["label"].nunique()
             for num_rows in (rows for rows in ROWS if rows <= mean):
-                drawn = [draw_cell(whole, count, num_rows, np.random.default_rng([7, d])) for d in range(num_draws)]
-                yield (table, count, num_rows), drawn
+                cells = [draw_cell(all_rows, count, num_rows, np.random.default_rng([7, d])) for d in range(num_draws)]
+                yield (table, count, num_rows), cells
 
 
 def draw_cell(
-    whole: pd.DataFrame, num_labels: int, num_rows: int, rng: np.random.Generator
+    all_rows: pd.DataFrame, num_labels: int, num_rows: int, rng: np.random.Generator
 ) -> tuple[ScoredOutcomes, ScoredOutcomes]:
     """Train rows scored out of fold, and certify rows."""
-    labels = rng.choice(whole["label"].unique(), num_labels, replace=False)
-    frame = whole[whole["label"].isin(labels)]
+    labels = rng.choice(all_rows["label"].unique(), num_labels, replace=False)
+    frame = all_rows[all_rows["label"].isin(labels)]
     frame = frame.iloc[rng.permutation(len(frame))[:num_rows]]
     num_train, num_certify = int(0.65 * len(frame)), int(0.25 * len(frame))
     train, rows = frame[:num_train], frame[num_train : num_train + num_certify]
@@ -204,19 +211,19 @@ def by_run(validate: ScoredOutcomes, rows: ScoredOutcomes, delta: float) -> floa
 
 def in_cells(folder: Path, num_draws: int) -> dict[str, list[dict[str, Any]]]:
     """What is kept in every cell: by the test of `kcm run`, and by the exact one under each split of delta."""
-    kept, shares = [], []
+    savings, shares = [], []
     for (table, count, num_rows), draws in cells(folder, num_draws):
         cell = {"table": table, "labels": count, "rows": num_rows}
         first = question_delta(DELTA, 1)
-        ours = np.array([by_run(validate, rows, first) for validate, rows in draws])
-        kept.append(cell | paired(ours, np.array([exact(rows, EPSILON, first) for _, rows in draws])))
+        our_savings = np.array([by_run(validate, rows, first) for validate, rows in draws])
+        savings.append(cell | paired(our_savings, np.array([exact(rows, EPSILON, first) for _, rows in draws])))
         for name, split in SPLITS.items():
             looks = {
                 f"look {number}": round(float(np.mean([exact(rows, EPSILON, split(number)) for _, rows in draws])), 3)
                 for number in (1, 2, 3, 5, 8)
             }
             shares.append(cell | {"split": name} | looks)
-    return {"cells": kept, "shares": shares}
+    return {"cells": savings, "shares": shares}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Attacks on a served door: what each costs, whether its promise holds, and how others fare meanwhile.
+"""Attacks on a served door: the cost of each, the promise about it, and the latency of other callers meanwhile.
 
     python benchmarks/attacks.py [--only WORDS]
 
@@ -47,17 +47,17 @@ class Innocents:
         return self
 
     def __exit__(self, *_: object) -> None:
-        time.sleep(0.5)  # those that waited behind the attack are answered, too
+        time.sleep(0.5)  # requests that waited behind the attack are also answered
         self._done.set()
         for thread in self._threads:
             thread.join()
 
     @property
     def summary(self) -> str:
-        """How many failed, and how long they waited."""
-        failed = self.statuses.total() - self.statuses[200]
+        """The number of failures, and the waiting times."""
+        num_failed = self.statuses.total() - self.statuses[200]
         p50, p99 = 1000 * np.quantile(self.seconds, [0.5, 0.99])
-        return f"{failed} of {self.statuses.total()} failed, {p50:.0f}/{p99:.0f} ms"
+        return f"{num_failed} of {self.statuses.total()} failed, {p50:.0f}/{p99:.0f} ms"
 
     def _ask(self) -> None:
         with httpx.Client(headers={"authorization": f"Bearer {KEYS['eve']}"}, timeout=60.0) as http:
@@ -82,7 +82,7 @@ def play(attack: Attack, served: Target) -> list[str]:
 
     weighed = by_client(attack.play) if attack.weighs else None
     by_client(lambda client: client.measured(begin=True))
-    with Innocents(served, innocent(attack.kind)) as others:
+    with Innocents(served, innocent(attack.kind)) as innocents:
         time.sleep(0.5)
         outcome = by_client(attack.play)
     blocks = by_client(Client.measured)["block_ms"]
@@ -90,16 +90,18 @@ def play(attack: Attack, served: Target) -> list[str]:
     ratio = "-"
     if outcome.cpu_ms is not None and outcome.normal_cpu_ms is not None:
         ratio = f"{outcome.cpu_ms:.0f}/{outcome.normal_cpu_ms:.0f} = {outcome.cpu_ms / outcome.normal_cpu_ms:.1f}x"
-    held = outcome.held and blocks <= MAX_BLOCK_MS
-    return [attack.name, "yes" if held else "NO", f"{blocks:.0f}", ratio, others.summary, outcome.seen]
+    is_held = outcome.held and blocks <= MAX_BLOCK_MS
+    return [attack.name, "yes" if is_held else "NO", f"{blocks:.0f}", ratio, innocents.summary, outcome.seen]
 
 
 def attacks(only: str) -> bool:
     """Play all attacks with these words in their names, and print what became of each; whether all promises held."""
     print("attack", "held", "block ms", "CPU ms, normal", "others, p50/p99", "seen", sep=" | ")
-    chosen = [attack for attack in ATTACKS if only in attack.name]
+    attacks_to_play = [attack for attack in ATTACKS if only in attack.name]
     rows: list[list[str]] = []
-    for kind, of_kind in groupby(sorted(chosen, key=lambda attack: attack.kind), key=lambda attack: attack.kind):
+    for kind, of_kind in groupby(
+        sorted(attacks_to_play, key=lambda attack: attack.kind), key=lambda attack: attack.kind
+    ):
         with target(kind) as served:
             for attack in of_kind:
                 rows.append(play(attack, served))

@@ -1,4 +1,4 @@
-"""Each attack, what a normal request of its size is, and how others fare meanwhile."""
+"""The attacks, a normal request of each attack's size, and the latency of other callers meanwhile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HELD_ROUNDS = 15  # of requests while an attacker holds connections
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack came to: whether the promise held, what was seen, and the figures that were measured beside it."""
+    """The outcome of an attack: whether the promise held, a summary, and measured figures."""
 
     held: bool
     seen: str
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack on a door of a kind; one that `weighs` is played while all is quiet, too, to compare its CPU."""
+    """One attack on a kind of door. With `weighs` it is also played while all is quiet, to compare its CPU."""
 
     name: str
     kind: Kind
@@ -54,8 +54,8 @@ class Client:
     async def post(self, path: str, body: Any, caller: str = "ann", **headers: str) -> httpx.Response:
         """The answer; a body that is bytes goes as it is. A connection that breaks counts as status 0."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        all_headers = {"authorization": f"Bearer {KEYS[caller]}", "content-type": "application/json"} | named
+        header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        all_headers = {"authorization": f"Bearer {KEYS[caller]}", "content-type": "application/json"} | header_fields
         try:
             return await self._http.post(f"{self.target.url}{path}", content=content, headers=all_headers)
         except httpx.HTTPError:
@@ -73,7 +73,7 @@ class Client:
         for _ in range(100):
             if (answer := await self.get(f"{MEASURED}?begin={begin}")).status_code == 200:
                 return answer.json()
-            await asyncio.sleep(0.1)  # a refused body closes its connection, which may be the one that was used
+            await asyncio.sleep(0.1)  # a refused body closes its connection, possibly this one
         raise RuntimeError(f"the door is not there any more: {answer.status_code}")
 
     async def cpu_ms(self, path: str, body: Any) -> tuple[float, int]:
@@ -89,8 +89,8 @@ class Client:
         """An attack by one request against a normal one: neither may be answered by a server's error."""
         normal_ms, normal_status = await self.cpu_ms(normal_path or path, normal)
         attack_ms, status = await self.cpu_ms(path, body)
-        held = normal_status == 200 and 0 < status < 500 and attack_ms <= 10 * normal_ms
-        return Outcome(held, f"{status}, normal {normal_status}", attack_ms, normal_ms)
+        is_held = normal_status == 200 and 0 < status < 500 and attack_ms <= 10 * normal_ms
+        return Outcome(is_held, f"{status}, normal {normal_status}", attack_ms, normal_ms)
 
 
 def _text(length: int) -> str:
@@ -107,7 +107,7 @@ def _predict(size: int) -> dict[str, Any]:
 
 
 def _picture(width: int, height: int, seed: int | None = None) -> str:
-    """A picture in base64: with a seed a JPEG about as large as a photograph's, else a WebP of one colour."""
+    """A picture in base64: with a seed a JPEG of about a photograph's size, otherwise a WebP of one colour."""
     stream = io.BytesIO()
     if seed is None:
         Image.new("RGB", (width, height), "white").save(stream, "WEBP", lossless=True)
@@ -119,8 +119,8 @@ def _picture(width: int, height: int, seed: int | None = None) -> str:
 
 def innocent(kind: Kind) -> dict[str, Any]:
     """What others ask a door of this kind."""
-    asked: dict[Kind, dict[str, str]] = {"pictures": _item(_picture(60, 60, 1)), "audited": {"text": "agree"}}
-    return {"inputs": [asked.get(kind, {"text": "What a film!"})]}
+    items: dict[Kind, dict[str, str]] = {"pictures": _item(_picture(60, 60, 1)), "audited": {"text": "agree"}}
+    return {"inputs": [items.get(kind, {"text": "What a film!"})]}
 
 
 async def marks(client: Client) -> Outcome:
@@ -159,9 +159,9 @@ async def scans(client: Client) -> Outcome:
 
 async def one_unreadable(client: Client) -> Outcome:
     """One damaged picture among others: no dearer than the same without it."""
-    whole = [_item(_picture(300, 300, seed)) for seed in range(16)]
-    damaged = base64.b64encode(base64.b64decode(whole[0]["image"])[:-400]).decode()
-    return await client.compared("/v1/predict", {"inputs": [*whole[:15], _item(damaged)]}, {"inputs": whole})
+    pictures = [_item(_picture(300, 300, seed)) for seed in range(16)]
+    damaged = base64.b64encode(base64.b64decode(pictures[0]["image"])[:-400]).decode()
+    return await client.compared("/v1/predict", {"inputs": [*pictures[:15], _item(damaged)]}, {"inputs": pictures})
 
 
 async def empty_parts(client: Client) -> Outcome:
@@ -188,7 +188,7 @@ class Held:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def hold(self, url: str, sent: bytes, number: int) -> None:
+    async def hold(self, url: str, request: bytes, number: int) -> None:
         """Open so many, each of which sends this and then nothing."""
         address = urlsplit(url)
 
@@ -196,7 +196,7 @@ class Held:
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection(address.hostname, address.port)
                 self.writers.append(writer)
-                writer.write(sent)
+                writer.write(request)
                 self.statuses[(await reader.readline()).decode()[9:12] or "closed"] += 1
 
         self.tasks += [asyncio.create_task(one()) for _ in range(number)]
@@ -222,34 +222,39 @@ def holding(number: int, line: str, *headers: str, key: bool = False) -> Callabl
     """So many clients that send a request's head and one byte of its body; the promise is checked meanwhile."""
 
     async def play(client: Client) -> Outcome:
-        held = Held()
-        named = (*headers, f"Authorization: Bearer {KEYS['ann']}") if key else headers
-        await held.hold(client.target.url, _head(client, line, *named) if line else b"", number)
+        connections = Held()
+        header_lines = (*headers, f"Authorization: Bearer {KEYS['ann']}") if key else headers
+        await connections.hold(client.target.url, _head(client, line, *header_lines) if line else b"", number)
         statuses = Counter[int]()
-        ready = Counter[int]()
+        ready_counts = Counter[int]()
         for _ in range(HELD_ROUNDS):
             answers = await asyncio.gather(*(client.post("/v1/predict", INNOCENT, "eve") for _ in range(4)))
             statuses.update(answer.status_code for answer in answers)
-            ready[(await client.get("/readyz")).status_code] += 1
-        waited_for = number - held.statuses.total()
-        await held.let_go()
-        seen = f"asked meanwhile {dict(statuses)}, /readyz {dict(ready)}; held {dict(held.statuses)}, open {waited_for}"
-        return Outcome(set(statuses) == set(ready) == {200}, seen)
+            ready_counts[(await client.get("/readyz")).status_code] += 1
+        waited_for = number - connections.statuses.total()
+        await connections.let_go()
+        summary = (
+            f"asked meanwhile {dict(statuses)}, /readyz {dict(ready_counts)}; held "
+            f"{dict(connections.statuses)}, open {waited_for}"
+        )
+        return Outcome(set(statuses) == set(ready_counts) == {200}, summary)
 
     return play
 
 
 async def silent_bodies(client: Client) -> Outcome:
     """40 clients that stop in the middle of their bodies: how long they keep a connection."""
-    started, held = time.perf_counter(), Held()
+    started, connections = time.perf_counter(), Held()
     head = _head(client, "POST /v1/predict", "Content-Length: 100000", f"Authorization: Bearer {KEYS['ann']}")
-    await held.hold(client.target.url, head, 40)
+    await connections.hold(client.target.url, head, 40)
     with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.gather(*held.tasks), 90)
+        await asyncio.wait_for(asyncio.gather(*connections.tasks), 90)
     answered_s = time.perf_counter() - started
-    await held.let_go()
+    await connections.let_go()
     in_time = answered_s < 2 * client.target.config.limits.body_timeout_s
-    return Outcome(held.statuses == {"408": 40} and in_time, f"{dict(held.statuses)} within {answered_s:.0f} s")
+    return Outcome(
+        connections.statuses == {"408": 40} and in_time, f"{dict(connections.statuses)} within {answered_s:.0f} s"
+    )
 
 
 async def slow_readers(client: Client) -> Outcome:
@@ -262,13 +267,13 @@ async def odd_lengths(client: Client) -> Outcome:
     statuses = []
     for value in ("9" * 5000, "-1", "1e3", "5\r\nContent-Length: 6"):
         for line in ("POST /v1/predict", "GET /"):
-            held = Held()
+            connections = Held()
             key = f"Authorization: Bearer {KEYS['ann']}"
-            await held.hold(client.target.url, _head(client, line, f"Content-Length: {value}", key), 1)
+            await connections.hold(client.target.url, _head(client, line, f"Content-Length: {value}", key), 1)
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(*held.tasks), 30)
-            await held.let_go()
-            statuses += list(held.statuses)
+                await asyncio.wait_for(asyncio.gather(*connections.tasks), 30)
+            await connections.let_go()
+            statuses += list(connections.statuses)
     return Outcome(all(status < "500" for status in statuses), f"{statuses}")
 
 
@@ -278,22 +283,22 @@ async def forbidden_headers(client: Client) -> Outcome:
         (await client.post("/v1/predict", INNOCENT, x_request_timeout_seconds=value)).status_code
         for value in ("0.000001", "0", "-1", "x")
     ]
-    gone = await client.post("/v1/predict", INNOCENT, x_request_disconnect_disabled="1")
-    return Outcome({*statuses, gone.status_code} == {200}, f"{statuses}, {gone.status_code}")
+    response = await client.post("/v1/predict", INNOCENT, x_request_disconnect_disabled="1")
+    return Outcome({*statuses, response.status_code} == {200}, f"{statuses}, {response.status_code}")
 
 
 async def slow_question(client: Client) -> Outcome:
-    """One question that the upstream never answers, beside 60 that it answers at once."""
+    """One question that the upstream never answers, among 60 that it answers immediately."""
     body = {"inputs": [{"text": "escalate stall"}]}
     slow = asyncio.create_task(client.post("/v1/predict", body))
     await asyncio.sleep(0.3)
-    others = await asyncio.gather(*(_route(client, f"escalate {number}") for number in range(60)))
+    responses = await asyncio.gather(*(_route(client, f"escalate {number}") for number in range(60)))
     status = (await slow).status_code
-    return Outcome(others.count("large") == 60, f"of 60: {dict(Counter(others))}, the slow one {status}")
+    return Outcome(responses.count("large") == 60, f"of 60: {dict(Counter(responses))}, the slow one {status}")
 
 
 async def deep_reply(client: Client) -> Outcome:
-    """Upstream replies that are too deep, or too long once decompressed, beside 10 others in the batch."""
+    """Upstream replies that are too deep, or too long when decompressed, among 10 others in the batch."""
     texts = ["escalate deep", "escalate bomb", *(f"escalate beside {number}" for number in range(10))]
     routes = await asyncio.gather(*(_route(client, text) for text in texts))
     return Outcome(routes[2:] == ["large"] * 10, f"{routes[2:].count('large')} of 10 answered beside {routes[:2]}")
@@ -301,8 +306,13 @@ async def deep_reply(client: Client) -> Outcome:
 
 async def many_callers(client: Client) -> Outcome:
     """50 callers with four bad requests each, among them what the upstream cannot answer; then another asks."""
-    bad = [b"{", {"inputs": []}, {"inputs": [{"text": "x", "label": 1}]}, {"inputs": [{"text": "escalate off-list"}]}]
-    requests = [client.post("/v1/predict", body, f"caller{number}") for number in range(50) for body in bad]
+    bad_bodies = [
+        b"{",
+        {"inputs": []},
+        {"inputs": [{"text": "x", "label": 1}]},
+        {"inputs": [{"text": "escalate off-list"}]},
+    ]
+    requests = [client.post("/v1/predict", body, f"caller{number}") for number in range(50) for body in bad_bodies]
     statuses = Counter(answer.status_code for answer in await asyncio.gather(*requests))
     routes = [await _route(client, f"escalate after {number}") for number in range(5)]
     held = all(0 < status < 500 for status in statuses) and routes == ["large"] * 5
@@ -310,23 +320,23 @@ async def many_callers(client: Client) -> Outcome:
 
 
 async def stalled_escalations(client: Client) -> Outcome:
-    """50 questions at once that the upstream never answers, while another caller asks, kept and escalated."""
+    """50 concurrent questions that the upstream never answers, while another caller asks kept and escalated items."""
     stalled = [asyncio.create_task(_route(client, f"escalate stall {number}")) for number in range(50)]
     await asyncio.sleep(0.5)
     kept = [(await client.post("/v1/predict", INNOCENT, "eve")).status_code for _ in range(20)]
     asked = await client.post("/v1/predict", {"inputs": [{"text": "escalate now"}]}, "eve")
     routes = Counter(await asyncio.gather(*stalled))
-    held = set(kept) == {200} and asked.status_code == 200 and set(routes) <= {"small_degraded", "429", "503", "504"}
+    is_held = set(kept) == {200} and asked.status_code == 200 and set(routes) <= {"small_degraded", "429", "503", "504"}
     route = asked.json()["answers"][0]["route"] if asked.status_code == 200 else asked.status_code
-    return Outcome(held, f"kept {kept.count(200)} of 20, escalated: {route}, stalled: {dict(routes)}")
+    return Outcome(is_held, f"kept {kept.count(200)} of 20, escalated: {route}, stalled: {dict(routes)}")
 
 
 async def silenced_monitor(client: Client) -> Outcome:
     """Every other audit is lost, and would disagree; then made-up ids bring labels that agree."""
     texts = [f"fail {number}" if number % 2 else f"agree {number}" for number in range(600)]
     for start in range(0, len(texts), 8):
-        few = texts[start : start + 8]
-        await asyncio.gather(*(client.post("/v1/predict", {"inputs": [{"text": text}]}) for text in few))
+        batch = texts[start : start + 8]
+        await asyncio.gather(*(client.post("/v1/predict", {"inputs": [{"text": text}]}) for text in batch))
     accepted = 0
     for number in range(100):
         label = {"request_id": f"made-up-{number}", "labels": [{"item": 0, "label": "good"}]}
@@ -335,12 +345,12 @@ async def silenced_monitor(client: Client) -> Outcome:
     for wait_s in (15, 30, 60):  # audits end some seconds later, on a busy machine later still
         await asyncio.sleep(wait_s)
         versions = (await client.get("/v1/loop")).json()["versions"]
-        if found := versions and versions[-1]["disagreement"]:
-            ends = dict(zip(("low", "high"), found, strict=True))
+        if disagreement := versions and versions[-1]["disagreement"]:
+            ends = dict(zip(("low", "high"), disagreement, strict=True))
             break
     # Half of these items disagree, and others send at most three times as many, which agree.
-    held = accepted == 0 and ends.get("low", 1.0) <= 1 / 8 <= ends.get("high", 0.0)
-    return Outcome(held, f"disagreement {ends}, {accepted} made-up labels taken")
+    is_held = accepted == 0 and ends.get("low", 1.0) <= 1 / 8 <= ends.get("high", 0.0)
+    return Outcome(is_held, f"disagreement {ends}, {accepted} made-up labels taken")
 
 
 async def _route(client: Client, text: str) -> str:

@@ -53,7 +53,7 @@ Kind = Literal["text", "no keys", "pictures", "audited"]
 
 
 class Suffering:
-    """The longest block of an event loop, and what the process of the door takes."""
+    """The longest block of an event loop, and the resources of the door's process."""
 
     def __init__(self) -> None:
         self._block_s, self._ticking = 0.0, None
@@ -82,15 +82,17 @@ class Sorting(SmallSide):
     ) -> list[Judgement]:
         """One judgement per input; features are computed and left alone."""
         return [
-            replace(found, label=1, probabilities_C=np.array([0.1, 0.9]), keeps="escalate" not in example.content.text)
-            for example, found in zip(inputs, super().judge_features(features_ND, inputs, encoded_s), strict=True)
+            replace(
+                judgement, label=1, probabilities_C=np.array([0.1, 0.9]), keeps="escalate" not in example.content.text
+            )
+            for example, judgement in zip(inputs, super().judge_features(features_ND, inputs, encoded_s), strict=True)
         ]
 
 
 class AttackedLoader(VersionLoader):
     """Loads versions around a small side that sorts by the text."""
 
-    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+    def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
         if "image" in bundle.reads:
             return load_encoder(bundle, self._assets_dir)
         return StubEncoder(bundle.collaborator.in_features)
@@ -123,7 +125,7 @@ def replies() -> Callable[[str], Reply]:
     def reply(question: str) -> Reply:
         if "stall" in question:
             time.sleep(50)
-        return next((found for word, found in by_word.items() if word in question), labelled("bad"))
+        return next((reply_text for word, reply_text in by_word.items() if word in question), labelled("bad"))
 
     return reply
 

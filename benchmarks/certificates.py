@@ -48,10 +48,10 @@ from kcm.routing.table import RoutingTable
 
 EPSILON, DELTA = 0.02, 0.1
 CONFIG = CertificateConfig(epsilon=EPSILON, delta=DELTA)
-RISKY = 0.1  # share of the inputs, those of the highest scores, among which all losses lie
+RISKY = 0.1  # share of the inputs, with the highest scores, that contain all losses
 EXCESS = 1.05  # the loss of whoever keeps all of them, in epsilon
 NUM_ROWS, NUM_DECISIONS = 2000, 20_000
-NUM_ASKED, NUM_MORE, NUM_MODELS = 800, 200, 3  # rows of a table, of a superset beside it; models whose answers it has
+NUM_ASKED, NUM_MORE, NUM_MODELS = 800, 200, 3  # rows of a table, rows of a superset, models with answers in it
 
 
 def draw(rng: np.random.Generator, num_rows: int, copies: int = 1) -> ScoredOutcomes:
@@ -80,7 +80,7 @@ def searched(validate: ScoredOutcomes) -> Decision:
 
 
 def on_rows(method: str, copies: int = 1, duplicated: float = 0.0) -> Callable[[np.random.Generator], bool]:
-    """A world that certifies once, by `method`; `duplicated` certify rows are those of the search again."""
+    """A world that certifies once, by `method`; with `duplicated`, the certify rows repeat the search rows."""
     config = CONFIG.model_copy(update={"method": method})
 
     def world(rng: np.random.Generator) -> bool:
@@ -114,10 +114,10 @@ def by_many_looks(rng: np.random.Generator) -> bool:
 
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger")
-        found = [certifies_falsely(ledger, f"run {number}") for number in range(2)]
+        outcomes = [certifies_falsely(ledger, f"run {number}") for number in range(2)]
         copy = Ledger(shutil.copytree(Path(folder) / "ledger", Path(folder) / "copy"))
-        found += [certifies_falsely(place, f"renamed {number}") for place in (ledger, copy) for number in range(3)]
-    return any(found)
+        outcomes += [certifies_falsely(place, f"renamed {number}") for place in (ledger, copy) for number in range(3)]
+    return any(outcomes)
 
 
 @dataclass
@@ -137,16 +137,16 @@ class Memory:
         return (Path(file) for file in sorted(self.files) if file.startswith(f"{name}/"))
 
 
-def by_the_best_of_20_looks(counted: bool, rng: np.random.Generator) -> bool:
+def by_the_best_of_20_looks(counts_looks: bool, rng: np.random.Generator) -> bool:
     """A user who looks 20 times at one table, in one ledger or without any, and takes any certificate there is."""
-    most = NUM_ASKED + NUM_MORE
-    models = [draw(rng, most) for _ in range(NUM_MODELS)]
-    texts = np.array([f"question {number} of a world" for number in range(most)], dtype=object)
-    ledger = Ledger(Memory()) if counted else None
+    num_rows = NUM_ASKED + NUM_MORE
+    models = [draw(rng, num_rows) for _ in range(NUM_MODELS)]
+    texts = np.array([f"question {number} of a world" for number in range(num_rows)], dtype=object)
+    ledger = Ledger(Memory()) if counts_looks else None
 
     def certifies_falsely() -> bool:
         model, kind = models[rng.integers(NUM_MODELS)], rng.integers(3)
-        rows = np.arange(NUM_ASKED if kind else most)  # a superset
+        rows = np.arange(NUM_ASKED if kind else num_rows)  # a superset
         if kind == 1:
             rows = np.sort(rng.choice(NUM_ASKED, round(0.7 * NUM_ASKED), replace=False))
         table = RoutingTable(
@@ -158,19 +158,19 @@ def by_the_best_of_20_looks(counted: bool, rng: np.random.Generator) -> bool:
             texts=(texts[rows],),
         )
         epsilon = float(rng.choice([0.018, 0.02, 0.02]))
-        asked = RequestConfig(
+        request = RequestConfig(
             epsilon=epsilon,
             delta=DELTA,
             mode=str(rng.choice(["auto", "auto", "regret", "net"])),
             max_loss=epsilon if rng.random() < 0.5 else None,
             seed=int(rng.integers(1000)),
         )
-        if asked.needs_validate:
-            splits = with_splits(table, asked.seed)
+        if request.needs_validate:
+            splits = with_splits(table, request.seed)
         else:
-            splits = certifying_splits(table, asked.seed, credit_wins=asked.mode == "auto")
-        found = certify_table(table, splits, model.score[rows], asked, ledger)
-        return is_false(Certificate.model_validate({name: found[name] for name in Certificate.model_fields}))
+            splits = certifying_splits(table, request.seed, credit_wins=request.mode == "auto")
+        certificate = certify_table(table, splits, model.score[rows], request, ledger)
+        return is_false(Certificate.model_validate({name: certificate[name] for name in Certificate.model_fields}))
 
     return any(certifies_falsely() for _ in range(20))
 
@@ -205,25 +205,27 @@ def by_left_out_rows(rng: np.random.Generator) -> bool:
         x = rng.normal(size=(count, 8))
         return x, (x @ directions + 2 * rng.gumbel(size=(count, 3))).argmax(1)
 
-    def judged(said: np.ndarray, label: np.ndarray) -> ScoredOutcomes:
-        right = said.argmax(1) == label
-        return ScoredOutcomes(score=said.max(1), small_correct=right, large_correct=np.ones(len(right), dtype=bool))
+    def judged(score_NC: np.ndarray, label: np.ndarray) -> ScoredOutcomes:
+        correct_N = score_NC.argmax(1) == label
+        return ScoredOutcomes(
+            score=score_NC.max(1), small_correct=correct_N, large_correct=np.ones(len(correct_N), dtype=bool)
+        )
 
     (x, label), (certify_x, certify_label), (fresh_x, fresh_label) = map(drawn, (500, 600, 40_000))
-    tried = []
+    candidates = []
     for width in (4, 16, 64):
         units = rng.normal(size=(8, width))
-        inputs, later, fresh = (np.maximum(rows @ units, 0) for rows in (x, certify_x, fresh_x))
+        inputs, later, fresh_inputs = (np.maximum(rows @ units, 0) for rows in (x, certify_x, fresh_x))
         fit = ridge_left_out(inputs.__getitem__, np.eye(3)[label], Units(None, len(x)))
-        chosen = judged(fit.left_out, label)
-        said = [fit.constant + rows @ fit.weight for rows in (later, fresh)]
-        tried.append((Frontier.of(chosen).cheapest(EPSILON).call_rate, chosen, *said))
-    _, chosen, later, fresh = min(tried, key=lambda each: each[0])
-    found = certify(chosen, judged(later, certify_label), searched(chosen), CONFIG)
-    threshold = -np.inf if found.threshold is None else found.threshold
-    truth = judged(fresh, fresh_label)
+        chosen_rows = judged(fit.left_out, label)
+        scores = [fit.constant + rows @ fit.weight for rows in (later, fresh_inputs)]
+        candidates.append((Frontier.of(chosen_rows).cheapest(EPSILON).call_rate, chosen_rows, *scores))
+    _, chosen_rows, later, fresh_inputs = min(candidates, key=lambda candidate: candidate[0])
+    certificate = certify(chosen_rows, judged(later, certify_label), searched(chosen_rows), CONFIG)
+    threshold = -np.inf if certificate.threshold is None else certificate.threshold
+    truth = judged(fresh_inputs, fresh_label)
     loss = float(((truth.score > threshold) & ~truth.small_correct).mean())
-    return found.decision != "escalate_all" and loss > EPSILON
+    return certificate.decision != "escalate_all" and loss > EPSILON
 
 
 WORLDS: dict[str, Callable[[np.random.Generator], bool]] = {
@@ -260,10 +262,10 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=1000, help="simulated worlds of each kind")
     parser.add_argument("--only", default="", help="kinds whose name has this in it")
     arguments = parser.parse_args()
-    found = {"machine": machine(), "rows": list(measured(arguments.worlds, arguments.only))}
-    pprint(found)
+    results = {"machine": machine(), "rows": list(measured(arguments.worlds, arguments.only))}
+    pprint(results)
     if arguments.write:
-        keep("certificates", found)
+        keep("certificates", results)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 
 DELTA, EPSILONS = 0.1, (0.018, 0.02)
-RISKY, FLIPPED = 0.1, 0.21  # share of the rows, those of the largest |x|; of them, those with the other label
+RISKY, FLIPPED = 0.1, 0.21  # share of rows with the largest |x|; share of these with the other label
 NUM_ROWS, NUM_MORE, NUM_GRID = 1200, 200, 20_000
 
 
@@ -48,9 +48,9 @@ def draw(rng: np.random.Generator, num_rows: int) -> pd.DataFrame:
 
 def look(rows: pd.DataFrame, folder: Path, number: int, rng: np.random.Generator) -> dict[str, Any]:
     """The configuration of one more look at the table; the first one is what `kcm init` writes, with one gate."""
-    whole = rows.head(NUM_ROWS)
+    all_rows = rows.head(NUM_ROWS)
     kind = rng.integers(3) if number else 1
-    table = (rows, whole, whole.sample(frac=0.7, random_state=number))[kind]
+    table = (rows, all_rows, all_rows.sample(frac=0.7, random_state=number))[kind]
     file = folder / f"table {number}.csv"
     table.to_csv(file, index=False)
     certify = float(rng.choice([0.25, 0.35]))
@@ -83,7 +83,9 @@ def is_false(values: Mapping[str, Any]) -> bool:
     if certificate["decision"] == "escalate_all":
         return False
     run(config)
-    last = max(ArtefactStore(config.storage_path).finished("register"), key=lambda made: made.folder.stat().st_mtime)
+    last = max(
+        ArtefactStore(config.storage_path).finished("register"), key=lambda artefact: artefact.folder.stat().st_mtime
+    )
     grid_N = (np.arange(NUM_GRID) + 0.5) / NUM_GRID * 2 - 1
     vectors = [{"f_0": x, "f_1": y} for x, y in zip(grid_N, np.random.default_rng(0).permutation(grid_N), strict=True)]
     answers = kcm.load(last.as_a(BundleArtefact).bundle).predict(vectors)

@@ -1,4 +1,4 @@
-"""The main job and the service on several hosts of this machine, and what faults do to them. Needs root.
+"""The main job and the service on several hosts of this machine, under faults. Needs root.
 
 python -m benchmarks.cluster [--quick | --only NAME,...]     # ends with one line of JSON
 
@@ -40,7 +40,13 @@ from benchmarks.script import options
 LABELS = ("bank", "card", "loan", "other")
 DIM, SIDE, NUM_ROWS, PORT = 8, 3, 1_200, 8000
 VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
-EQUAL = ("accuracy_matrix", "policy", "overall", "tasks", "continual")  # of a result, wherever the run works
+EQUAL = (
+    "accuracy_matrix",
+    "policy",
+    "overall",
+    "tasks",
+    "continual",
+)  # keys of a result that must be equal wherever the run works
 CONFIG, DEPLOYMENT, INPUTS = "run.yaml", "serve.yaml", "inputs.json"
 QUICK_S = 14 * 60  # after which --quick gives up, and prints what it has
 Moment = Callable[[HostCluster, str], Host | None]  # when it has come, the host to which something happens
@@ -91,7 +97,7 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
         "serve": {
             "host": "0.0.0.0",
             "port": PORT,
-            "allowed_hosts": [f"{SUBNET}.{number}" for number in range(10, 30)],  # those of a second cluster, too
+            "allowed_hosts": [f"{SUBNET}.{number}" for number in range(10, 30)],  # hosts of a second cluster as well
             "num_replicas": len(cluster.workers),
             "cpus": 0.4,
             # Well below what a client waits: a call to a node that is gone is given up, and made again elsewhere.
@@ -144,7 +150,7 @@ def submit(cluster: HostCluster, log: str, *options: str) -> subprocess.Popen[st
 
 
 def wait(cluster: HostCluster, log: str, started: subprocess.Popen[str]) -> None:
-    """Wait for a command to end. AssertionError where it fails."""
+    """Wait for a command to end. AssertionError if it fails."""
     assert started.wait(timeout=600) == 0, cluster.laptop.file(log).read_text()[-4000:]
 
 
@@ -156,14 +162,16 @@ def result(cluster: HostCluster, storage: str, name: str = "hosts") -> dict[str,
         cluster.bucket(cluster.url(path.removeprefix(BUCKET))) if in_bucket else cluster.laptop.file(path).read_text()
     )
     # Costs are seconds, which differ from run to run.
-    found = json.loads(text, object_hook=lambda part: {key: each for key, each in part.items() if key != "cost_saved"})
-    return {name: found["kcm"][name] for name in EQUAL if name in found["kcm"]}
+    result_values = json.loads(
+        text, object_hook=lambda part: {key: cell for key, cell in part.items() if key != "cost_saved"}
+    )
+    return {name: result_values["kcm"][name] for name in EQUAL if name in result_values["kcm"]}
 
 
 def deploy(cluster: HostCluster) -> None:
     """Serve the champion on the workers, whose doors get all requests."""
-    built = cluster.kcm("serve", CONFIG, "--build", DEPLOYMENT)
-    assert built.returncode == 0, built.stderr
+    build = cluster.kcm("serve", CONFIG, "--build", DEPLOYMENT)
+    assert build.returncode == 0, build.stderr
     deploy_file(cluster)
     direct(cluster, doors(cluster))
     items = rows().head(40)[[f"f_{number}" for number in range(DIM)]].to_numpy().tolist()
@@ -184,9 +192,9 @@ def doors(cluster: HostCluster) -> list[str]:
 
 def direct(cluster: HostCluster, urls: list[str]) -> None:
     """Have requests sent to these doors in turn from now on."""
-    whole = cluster.laptop.file(f"{DOORS}.new")
-    whole.write_text("\n".join(urls))
-    whole.rename(cluster.laptop.file(str(DOORS)))
+    new_file = cluster.laptop.file(f"{DOORS}.new")
+    new_file.write_text("\n".join(urls))
+    new_file.rename(cluster.laptop.file(str(DOORS)))
 
 
 def note_right_answers(cluster: HostCluster, door: Host) -> None:
@@ -198,25 +206,25 @@ def wait_until_ready(cluster: HostCluster, timeout_s: int = 180) -> None:
     """Wait until every door answers."""
     patience = ["--retry-all-errors", "--retry", "9999", "--retry-delay", "1", "--retry-max-time", str(timeout_s)]
     for url in doors(cluster):
-        asked = cluster.laptop.run("curl", "-sSf", "--connect-timeout", "5", *patience, f"{url}/readyz", check=False)
-        if asked.returncode:
+        response = cluster.laptop.run("curl", "-sSf", "--connect-timeout", "5", *patience, f"{url}/readyz", check=False)
+        if response.returncode:
             status = cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout
-            raise AssertionError(f"{url} is not ready: {asked.stderr[-300:]}\n{status}")
+            raise AssertionError(f"{url} is not ready: {response.stderr[-300:]}\n{status}")
 
 
 @contextmanager
 def requests(cluster: HostCluster) -> Iterator[dict[str, Any]]:
     """Requests while the block is carried out; the dict is filled at its end."""
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     process = cluster.laptop.start([sys.executable, "-m", "benchmarks.hosts_load", INPUTS], stdin=subprocess.PIPE)
     try:
         assert process.stderr is not None
         assert process.stderr.readline() == "ready\n"
-        yield found
+        yield outcome
         out, err = process.communicate(timeout=60)  # closes its input, which ends it
         assert process.returncode == 0, err
         sys.stderr.write(err)
-        found |= json.loads(out)
+        outcome |= json.loads(out)
     finally:
         process.kill()
 
@@ -239,7 +247,7 @@ def is_cut(seconds: float, cluster: HostCluster, host: Host) -> None:
 
 
 def is_silent(program: str, seconds: float, cluster: HostCluster, host: Host) -> None:
-    """A service beside the cluster says nothing for a while."""
+    """A service outside the cluster is silent for a while."""
     cluster.store.run("pkill", "-STOP", program)
     try:
         time.sleep(seconds)
@@ -250,8 +258,8 @@ def is_silent(program: str, seconds: float, cluster: HostCluster, host: Host) ->
 def changes(cluster: HostCluster, host: Host) -> None:
     """Another version becomes the champion, and the one before it again."""
     for words in (["promote", CONFIG, "2"], ["rollback", CONFIG]):
-        changed = cluster.kcm(*words)
-        assert changed.returncode == 0, changed.stdout + changed.stderr
+        command = cluster.kcm(*words)
+        assert command.returncode == 0, command.stdout + command.stderr
         note_right_answers(cluster, host)
         time.sleep(5)
 
@@ -259,17 +267,17 @@ def changes(cluster: HostCluster, host: Host) -> None:
 def rolls(cluster: HostCluster, host: Host) -> None:
     """A second cluster of another image takes over in steps; half way, the champion changes. The first one ends."""
     before = doors(cluster)
-    second = nodes_on_hosts(cluster.net, cluster.store, cluster.laptop, len(cluster.workers), "new-")
-    deploy_file(second)
+    new_nodes = nodes_on_hosts(cluster.net, cluster.store, cluster.laptop, len(cluster.workers), "new-")
+    deploy_file(new_nodes)
     for step in range(1, STEPS + 1):
-        direct(cluster, before * (STEPS - step) + doors(second) * step)
+        direct(cluster, before * (STEPS - step) + doors(new_nodes) * step)
         time.sleep(STEP_S)
         if 2 * step == STEPS:
             changes(cluster, host)
     cluster.laptop.run("serve", "shutdown", "--yes", "--address", cluster.dashboard)
-    for ended in (*cluster.workers.values(), cluster.head):
-        ended.power_off()
-    cluster.head, cluster.workers = second.head, second.workers
+    for node in (*cluster.workers.values(), cluster.head):
+        node.power_off()
+    cluster.head, cluster.workers = new_nodes.head, new_nodes.workers
 
 
 def works(title: str) -> Moment:
@@ -281,7 +289,7 @@ def works(title: str) -> Moment:
 
 
 def asked(num_questions: int) -> Moment:
-    """When so many questions were paid for: to the head, on which the run's driver is."""
+    """The head, where the run's driver is, once so many questions were paid; None before."""
     return lambda cluster, run: cluster.head if len(cluster.asked(run)) >= num_questions else None
 
 
@@ -297,7 +305,7 @@ RUNNING: Mapping[str, tuple[Moment, Happening]] = {
 SERVING: Mapping[str, tuple[str, Happening]] = {
     "bucket": ("store", partial(is_silent, "weed", 30)),
     "database": ("store", partial(is_silent, "postgres", 20)),
-    "champion": ("w1", changes),  # of a second version, which `measure` has made
+    "champion": ("w1", changes),  # promotes a second version, made by `measure`
     "link": ("w2", partial(is_cut, 20)),
     "worker": ("w3", partial(dies, 20)),
     "head": ("head", partial(dies, 45)),
@@ -310,19 +318,19 @@ def answered(cluster: HostCluster, fault: str) -> dict[str, Any]:
     """Shares of requests that are answered before, while and after something happens; then every door is there."""
     host, happen = SERVING[fault]
     wait_until_ready(cluster)
-    with requests(cluster) as found:
+    with requests(cluster) as outcome:
         time.sleep(BEFORE_S)
         happen(cluster, cluster.net.hosts[host])
         time.sleep(AFTER_S)
-    ended = time.monotonic()
+    end = time.monotonic()
     wait_until_ready(cluster)
-    found["doors_s"] = round(time.monotonic() - ended, 1)
-    found["lost"] = len(set(found.pop("labelled")) - cluster.stored_labels())
-    return found
+    outcome["doors_s"] = round(time.monotonic() - end, 1)
+    outcome["lost"] = len(set(outcome.pop("labelled")) - cluster.stored_labels())
+    return outcome
 
 
 def disturbed(cluster: HostCluster, fault: str) -> tuple[dict[str, Any], int]:
-    """The result of a run to which something happens, and how many questions it paid for twice."""
+    """The result of a disturbed run, and the number of questions paid twice."""
     moment, happen = RUNNING[fault]
     options = paid(cluster, fault)
     run = submit(cluster, f"{fault}.log", *options)
@@ -348,7 +356,7 @@ class Report:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Print the seconds that the block takes, and go on where it fails."""
+        """Print the seconds that the block takes; continue if it fails."""
         started, outcome = time.monotonic(), "stopped"
         try:
             yield
@@ -363,11 +371,11 @@ class Report:
     def line(self) -> dict[str, Any]:
         """What is printed as JSON."""
         shares = {name: round(figures["answered"], 5) for name, figures in self.faults.items()}
-        wrong, lost = (
+        num_wrong, num_lost = (
             sum(figures[name] for figures in self.faults.values()) if self.faults else None
             for name in ("wrong", "lost")
         )
-        line = {"equal": self.equal, "runs": self.runs, "answered": shares, "wrong": wrong, "lost": lost}
+        line = {"equal": self.equal, "runs": self.runs, "answered": shares, "wrong": num_wrong, "lost": num_lost}
         return line | ({"failed": self.failed} if self.failed else {})
 
 
@@ -385,14 +393,14 @@ def measure(cluster: HostCluster, report: Report, faults: Set[str]) -> None:
         undisturbed = start(cluster, "paid.log", "run", CONFIG, *paid(cluster, "paid"), *local("paid"))  # meanwhile
         for name in running:
             with report.phase(name):
-                found, twice = disturbed(cluster, name)
+                measured_run, num_repeated = disturbed(cluster, name)
                 wait(cluster, "paid.log", undisturbed)
-                report.runs[name] = {"equal": found == result(cluster, "paid", "paid"), "twice": twice}
+                report.runs[name] = {"equal": measured_run == result(cluster, "paid", "paid"), "twice": num_repeated}
     if serving := [name for name in SERVING if name in faults]:
         if faults & {"champion", "image"}:
             with report.phase("version"):
-                second = start(cluster, "second.log", "run", CONFIG, "--no-promote", *sets({"train.num_epochs": 2}))
-                wait(cluster, "second.log", second)
+                second_run = start(cluster, "second.log", "run", CONFIG, "--no-promote", *sets({"train.num_epochs": 2}))
+                wait(cluster, "second.log", second_run)
         with report.phase("deploy"):
             deploy(cluster)
         for name in serving if "deploy" not in report.failed else ():
@@ -420,8 +428,8 @@ def main() -> int:
     if reason := why_no_cluster():
         raise SystemExit(reason)
     report = Report()
-    for ending in (signal.SIGALRM, signal.SIGTERM):
-        signal.signal(ending, signal.default_int_handler)
+    for signal_number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(signal_number, signal.default_int_handler)
     signal.alarm(QUICK_S if arguments.quick else 0)
     try:
         with ExitStack() as hosts:

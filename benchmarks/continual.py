@@ -36,7 +36,7 @@ KEPT += ("fwt", "gap_to_joint", "many", "medium", "few", "head", "middle", "tail
 
 
 class Bench:
-    """One call of this script: where things lie, and what was asked for."""
+    """The arguments of one call of this script."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.storage, self.assets = arguments.storage, arguments.assets
@@ -73,9 +73,9 @@ class Bench:
         """The description and the streams of a study, kept for the rows that share them."""
         key = f"{data.name} {study.seeds}"
         if key not in self._streams:
-            read = read_data(study.tasks, self.assets, study.seeds, study.feature_columns, study.encoder.reads)
-            streams = read.streams(study.encoder, self.assets, self.storage / "features")
-            self._streams[key] = read.described(), streams
+            read_files = read_data(study.tasks, self.assets, study.seeds, study.feature_columns, study.encoder.reads)
+            streams = read_files.streams(study.encoder, self.assets, self.storage / "features")
+            self._streams[key] = read_files.described(), streams
         return self._streams[key]
 
     def _wanted(self, data: str, row: str) -> bool:
@@ -89,30 +89,30 @@ def best_settings(data: DataSet) -> Settings:
 
 def short(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A cell as it is committed: no matrices."""
-    kept = {key: cell[key] for key in ("network", "learner", "memory_per_class", "num_parameters", "setting")}
+    settings = {key: cell[key] for key in ("network", "learner", "memory_per_class", "num_parameters", "setting")}
     per_seed = {metric: [seed[metric] for seed in cell["per_seed"]] for metric in PER_SEED}
-    return {**kept, "per_seed": per_seed, "aggregated": {metric: cell["aggregated"][metric] for metric in KEPT}}
+    return {**settings, "per_seed": per_seed, "aggregated": {metric: cell["aggregated"][metric] for metric in KEPT}}
 
 
 def with_earlier(table: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with the cells and differences of an earlier one that it has not measured again."""
-    merged = {**earlier, **table}
+    """A table, completed with cells and differences of an earlier table that were not measured again."""
+    table_now = {**earlier, **table}
     for part, names in (("cells", ("network",)), ("differences", ("first", "second"))):
-        known = {
-            tuple(each[key] for key in (*names, "learner", "memory_per_class")): each
-            for each in (*earlier.get(part, ()), *table[part])
+        cells_by_key = {
+            tuple(cell[key] for key in (*names, "learner", "memory_per_class")): cell
+            for cell in (*earlier.get(part, ()), *table[part])
         }
-        merged[part] = list(known.values())
-    return merged
+        table_now[part] = list(cells_by_key.values())
+    return table_now
 
 
 def write_results(tables: Mapping[str, Any]) -> None:
     """Put tables into the committed file; what this call did not measure stays."""
     results = read("continual")
-    known = results.setdefault("tables", {})
+    stored_tables = results.setdefault("tables", {})
     for name, table in tables.items():
         short_table = {**table, "cells": [short(cell) for cell in table["cells"]]}
-        known[name] = with_earlier(short_table, known.get(name, {}))
+        stored_tables[name] = with_earlier(short_table, stored_tables.get(name, {}))
     four_digits = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 4))
     (RESULTS / "continual.json").write_text(_laid_out(four_digits) + "\n", encoding="utf-8")
 

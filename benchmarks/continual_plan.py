@@ -51,13 +51,13 @@ MEMORIES = (0, 2, 10)
 def descriptive() -> tuple[Row, ...]:
     """Every learner at every memory, the linear network too; then the class means."""
     headline = {(row.learner, row.memory_per_class) for row in HEADLINE}
-    learned = [
+    learners = [
         Row(learner, memory, ("linear",) if (learner, memory) in headline else ALL_NETWORKS)
         for learner in LEARNERS
         for memory in (MEMORIES if has_memory(learner) else (None,))
         if learner not in ("analytic", "slda")
     ]
-    return (*learned, Row("finetune", networks=("ncm",)))
+    return (*learners, Row("finetune", networks=("ncm",)))
 
 
 # Asymmetric cross-entropy under SGD, on a base of class means or not: named before any of its test rows were read.
@@ -112,14 +112,14 @@ class DataSet:
 
 def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     """All benchmarks. `clinc` is a file or hub id; by domain needs `domains`, a JSON file domain -> its intents."""
-    everything = (*HEADLINE, *descriptive())
-    found = []
+    studies = (*HEADLINE, *descriptive())
+    names = []
     intents = {"source": clinc_source(clinc), "scenario": "class_incremental"}
     if domains is not None:
         by_domain = {**intents, "mapping": str(domains)}
         # The closed form does not see how classes are spread over tasks: it ends where it does on the drawn tasks.
         rows = tuple(row for row in HEADLINE if row.learner != "analytic")
-        found.append(DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", by_domain, rows))
+        names.append(DataSet("clinc-domains", "CLINC150, 10 domains of 15 intents", "clinc", by_domain, rows))
     shuffled = {**intents, "num_tasks": 10}
     tail = {**shuffled, "long_tail": {"imbalance_factor": 100}}
     digits = {
@@ -129,8 +129,8 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     }
     reviews = {"source": {"kind": "reviews"}, "scenario": "domain_incremental"}
     return [
-        *found,
-        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", shuffled, everything),
+        *names,
+        DataSet("clinc", "CLINC150, 10 tasks of 15 intents drawn by the seed", "clinc", shuffled, studies),
         DataSet("clinc-tail", "CLINC150, long tail with imbalance factor 100", "clinc", tail, HEADLINE),
         DataSet(
             "clinc-ace",
@@ -146,8 +146,8 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
             tail,
             TAIL,
         ),
-        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", reviews, everything),
-        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", digits, everything, ("pixel_*",)),
+        DataSet("reviews", "Reviews, 4 domains of 2 classes", "reviews", reviews, studies),
+        DataSet("digits", "Digits, 5 tasks of 2 classes", "digits", digits, studies, ("pixel_*",)),
     ]
 
 

@@ -61,7 +61,7 @@ class Places:
 
 @dataclass(frozen=True, eq=False)
 class GateRows:
-    """Rows of one split: what a gate may read of them, and who is right."""
+    """Rows of one split: the inputs of a gate, and the correctness of both models."""
 
     features_ND: NDArray[np.float32]
     judge_NC: NDArray[np.float64]
@@ -121,7 +121,7 @@ class _Rows:
 
 
 def prepare(name: str, seed: int, places: Places) -> Prepared:
-    """The collaborator and rows of a data set under a seed, from the storage where they are there."""
+    """The collaborator and rows of a data set under a seed, from the storage if they exist."""
     path = places.storage / "gates" / f"{name}-{seed}.pt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,9 +151,11 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Rows:
     sequence = _sequence(config, seed, places)
     parts = [task.splits[split] for task in sequence.tasks for split in SPLITS]
     column = pa.concat_tables(parts).to_pydict()
-    own = contents(column["text"], column["image"])
+    row_contents = contents(column["text"], column["image"])
     common = _all_contents(config, places)
-    small_ND, large_ND = (_features(each, own, common, places) for each in (config.encoder, config.large.backbone))
+    small_ND, large_ND = (
+        _features(encoder, row_contents, common, places) for encoder in (config.encoder, config.large.backbone)
+    )
     ids, split_N = (np.array(column[name], dtype=object) for name in ("id", "split"))
     group_N = np.where(np.array(column["group"]) == "", ids, np.array(column["group"], dtype=object))
     label_N, train_N = np.array(column["label"]), split_N == "train"
@@ -166,14 +168,14 @@ def _encoded(config: RunConfig, seed: int, places: Places) -> _Rows:
 
 
 def _features(
-    encoder: EncoderConfig, own: Sequence[Content], common: Sequence[Content], places: Places
+    encoder: EncoderConfig, row_contents: Sequence[Content], common: Sequence[Content], places: Places
 ) -> NDArray[np.float32]:
-    """The vectors of one's own rows, [N, D]; those of `common` rows lie in one file for all seeds."""
+    """The vectors of a seed's own rows, [N, D]; one file holds the vectors of `common` rows for all seeds."""
     identity, folder = encoder.identity(places.assets), places.storage / "features"
-    known = cached_features(common, lambda: encoder.build(places.assets), identity, folder)
-    further = set(own) - known.keys()
-    known |= cached_features(further, lambda: encoder.build(places.assets), identity, folder)
-    return np.stack([known[content] for content in own])
+    common_features = cached_features(common, lambda: encoder.build(places.assets), identity, folder)
+    further = set(row_contents) - common_features.keys()
+    common_features |= cached_features(further, lambda: encoder.build(places.assets), identity, folder)
+    return np.stack([common_features[content] for content in row_contents])
 
 
 def _all_contents(config: RunConfig, places: Places) -> list[Content]:

@@ -67,11 +67,11 @@ def measured(prepared: Prepared, seed: int) -> dict[str, dict[str, float]]:
         reference=Reference.of(prepared.collaborator, prepared.learner_state),
         seed=seed,
     )
-    found, head = {}, None
+    figures, head = {}, None
     for name in OURS:
-        fitted = form_named(name).fit(fitted_on)
-        found[name] = _figures(prepared, fitted.scores, fitted.head.score(test))
-        head = fitted.head
+        gate = form_named(name).fit(fitted_on)
+        figures[name] = _figures(prepared, gate.scores, gate.head.score(test))
+        head = gate.head
     assert isinstance(head, SignalsHead)  # `signals` is the last of ours
     rows = SignalRows.of(fitted_on, np.arange(len(prepared.validate.label_N)))
     for name, control in CONTROLS.items():
@@ -81,10 +81,10 @@ def measured(prepared: Prepared, seed: int) -> dict[str, dict[str, float]]:
             part = rows.select(~out_N)
             values_NF = with_rates(rows.known_NF[out_N], rows.answer_N[out_N], part.rates_2C)
             left_out_N[out_N] = _nothing_gained(control, part, values_NF)
-        found[name] = _figures(prepared, left_out_N, _nothing_gained(control, rows, head.values(test)))
-    best = max(OURS, key=lambda name: found[name]["calls_saved_on_validate"])
-    return found | {
-        CHOSEN: found[best],
+        figures[name] = _figures(prepared, left_out_N, _nothing_gained(control, rows, head.values(test)))
+    best = max(OURS, key=lambda name: figures[name]["calls_saved_on_validate"])
+    return figures | {
+        CHOSEN: figures[best],
         "parameters": {"signals": head.curves.num_parameters, "curves": len(head.signals)},
     }
 
@@ -105,9 +105,9 @@ def _figures(prepared: Prepared, validate_N: NDArray[np.float64], test_N: NDArra
         ScoredOutcomes(score=score_N, small_correct=rows.small_correct, large_correct=rows.large_correct)
         for score_N, rows in ((validate_N, prepared.validate), (test_N, prepared.test))
     )
-    saved, lost = calls_saved_at(validate, test, MAX_LOSS)
+    savings, loss = calls_saved_at(validate, test, MAX_LOSS)
     on_validate = 1 - Frontier.of(validate).cheapest(MAX_LOSS).call_rate
-    return dict(zip(FIGURES, (saved, lost, Frontier.of(test).area(), on_validate), strict=True))
+    return dict(zip(FIGURES, (savings, loss, Frontier.of(test).area(), on_validate), strict=True))
 
 
 def summarised(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

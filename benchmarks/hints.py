@@ -84,20 +84,20 @@ def splits(table: HintTable, record: dict[str, Any], assets: Path, storage: Path
 
 def summary(frame: pd.DataFrame) -> dict[str, Any]:
     """Means over splits, by small side and table, and differences with 95% intervals, pooled over tables."""
-    found: dict[str, Any] = {}
-    for name, own in frame.groupby("small side", sort=False):
-        by_table = own.drop(columns=["small side", "split"]).groupby("table", sort=False)
-        found[str(name)] = {
+    figures: dict[str, Any] = {}
+    for name, rows in frame.groupby("small side", sort=False):
+        by_table = rows.drop(columns=["small side", "split"]).groupby("table", sort=False)
+        figures[str(name)] = {
             "tables": {table: mean.dropna().round(4).to_dict() for table, mean in by_table.mean().iterrows()},
             "differences": {
                 difference: {
-                    **{table: gain(part, *pair) for table, part in own.groupby("table", sort=False)},
-                    "pooled": gain(own, *pair),
+                    **{table: gain(part, *pair) for table, part in rows.groupby("table", sort=False)},
+                    "pooled": gain(rows, *pair),
                 }
                 for difference, pair in DIFFERENCES.items()
             },
         }
-    return found
+    return figures
 
 
 def gain(frame: pd.DataFrame, first: str, second: str) -> dict[str, float] | None:
@@ -130,10 +130,10 @@ def main() -> None:
     calls = sum(len(line) for record in records.values() for line in record["best"])
     labels = {table.name: len(table.labels) for table in tables}
     about = {"model": "Gemma 3 270M", "calls": calls, "rows": rows, "labels": labels, "splits": NUM_SPLITS}
-    found = about | {"machine": machine()} | summary(frame)
-    pprint(found)
+    results = about | {"machine": machine()} | summary(frame)
+    pprint(results)
     if arguments.write:
-        keep("hints", found)
+        keep("hints", results)
 
 
 if __name__ == "__main__":

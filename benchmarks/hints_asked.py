@@ -98,7 +98,7 @@ def short(table: HintTable, answers: Answers) -> dict[str, Any]:
     """The answers of a table as text, a line a row: rows up to the first that lacks an answer.
 
     `best` has a digit an answer, the number of the likeliest label (`-` if the reply lists none), first without a hint;
-    `off_label` has 1 where the likeliest token is no label; `logprobs` are those without a hint.
+    `off_label` is 1 if the likeliest token is no label; `logprobs` come from the prompt without a hint.
     """
     lines: dict[str, list[str]] = {"best": [], "off_label": [], "logprobs": []}
     for text, _ in table.asked:
@@ -114,10 +114,10 @@ def short(table: HintTable, answers: Answers) -> dict[str, Any]:
 
 
 def stored(table: HintTable, record: Mapping[str, Any]) -> Stored:
-    """The answers of a table from their short form. Raises ValueError if they are of other texts."""
+    """The answers of a table from their short form. Raises ValueError if they belong to other texts."""
     num_rows = len(record["best"])
     if record["texts"] != _digest(table, num_rows):
-        raise ValueError(f"the stored answers of {table.name} are of other texts: ask again")
+        raise ValueError(f"the stored answers of {table.name} belong to other texts: ask again")
     return Stored(
         gold=encoded_labels(table.asked[:num_rows]),
         best=np.array([[-1 if digit == "-" else int(digit) for digit in line] for line in record["best"]]),

@@ -66,7 +66,7 @@ class Small:
 
 
 def coin(gold_N: np.ndarray, accuracy: float, num_labels: int, random: np.random.Generator) -> np.ndarray:
-    """Hints [N] that are right with this probability whatever the row, else any wrong label alike."""
+    """Hints [N] that are right with this probability for any row, and otherwise a uniformly drawn wrong label."""
     wrong_N = (gold_N + random.integers(1, num_labels, size=len(gold_N))) % num_labels
     return np.where(random.random(len(gold_N)) < accuracy, gold_N, wrong_N)
 
@@ -77,8 +77,8 @@ def best_threshold(score_N: np.ndarray, small_right_N: np.ndarray, large_right_N
     Of equal ones the lowest, which asks the large model least.
     """
     thresholds = np.concatenate([[-np.inf], np.unique(score_N)])
-    right = [np.where(score_N > threshold, small_right_N, large_right_N).sum() for threshold in thresholds]
-    return float(thresholds[int(np.argmax(right))])
+    num_right = [np.where(score_N > threshold, small_right_N, large_right_N).sum() for threshold in thresholds]
+    return float(thresholds[int(np.argmax(num_right))])
 
 
 def changes(alone_right_N: np.ndarray, hinted_right_N: np.ndarray, hint_right_N: np.ndarray) -> dict[str, float]:
@@ -118,17 +118,17 @@ class Sides:
 
 def every_row_hinted(sides: Sides, random: np.random.Generator) -> dict[str, float]:
     """The large model without hints, with the small model's on every row, and with a coin's of the same accuracy."""
-    stored, small_right = sides.stored, sides.small_right
-    alone_right = stored.alone == stored.gold
+    stored_hints, small_right = sides.stored, sides.small_right
+    alone_right = stored_hints.alone == stored_hints.gold
     figures = {"large": float(alone_right.mean()), "small": float(small_right.mean())}
-    figures["off label"] = float(stored.off_label[:, 0].mean())
-    rows = np.arange(len(stored.gold))
-    figures["off label, hinted"] = float(stored.off_label[rows, sides.small.label + 1].mean())
-    tossed = coin(stored.gold, figures["small"], stored.num_labels, random)
+    figures["off label"] = float(stored_hints.off_label[:, 0].mean())
+    rows = np.arange(len(stored_hints.gold))
+    figures["off label, hinted"] = float(stored_hints.off_label[rows, sides.small.label + 1].mean())
+    tossed = coin(stored_hints.gold, figures["small"], stored_hints.num_labels, random)
     for name, hint_N in (("soft", sides.small.label), ("coin", tossed)):
-        hinted_right = stored.soft(hint_N) == stored.gold
+        hinted_right = stored_hints.soft(hint_N) == stored_hints.gold
         figures[f"every row, {name}"] = float(hinted_right.mean())
-        shares = changes(alone_right, hinted_right, hint_N == stored.gold)
+        shares = changes(alone_right, hinted_right, hint_N == stored_hints.gold)
         figures |= {f"{name}: {change}": share for change, share in shares.items()}
     return figures
 
@@ -136,14 +136,14 @@ def every_row_hinted(sides: Sides, random: np.random.Generator) -> dict[str, flo
 def half_escalated(validate: Sides, test: Sides, random: np.random.Generator) -> dict[str, float]:
     """The cascade that asks the large model about the less sure half, by hint; the coin is as often right as there."""
     threshold = float(np.median(validate.small.score))
-    stored, escalated = test.stored, test.small.score <= threshold
-    accuracy = float(test.small_right[escalated].mean()) if escalated.any() else 0.0
-    tossed = coin(stored.gold, accuracy, stored.num_labels, random)
-    figures = {"half: calls": float(escalated.mean()), "half: right hints": accuracy}
+    stored_hints, is_escalated = test.stored, test.small.score <= threshold
+    accuracy = float(test.small_right[is_escalated].mean()) if is_escalated.any() else 0.0
+    tossed = coin(stored_hints.gold, accuracy, stored_hints.num_labels, random)
+    figures = {"half: calls": float(is_escalated.mean()), "half: right hints": accuracy}
     figures |= {
-        "half: none": test.accuracy(threshold, stored.alone),
-        "half: soft": test.accuracy(threshold, stored.soft(test.small.label)),
-        "half: coin": test.accuracy(threshold, stored.soft(tossed)),
+        "half: none": test.accuracy(threshold, stored_hints.alone),
+        "half: soft": test.accuracy(threshold, stored_hints.soft(test.small.label)),
+        "half: coin": test.accuracy(threshold, stored_hints.soft(tossed)),
     }
     return figures | hard_hinted("half", threshold, validate, test)
 
@@ -151,14 +151,14 @@ def half_escalated(validate: Sides, test: Sides, random: np.random.Generator) ->
 def best_escalated(validate: Sides, test: Sides) -> dict[str, float]:
     """The cascade at the threshold that is most accurate on `validate`, chosen apart without and with soft hints."""
     past, figures = validate.stored, {}
-    plain = best_threshold(validate.small.score, validate.small_right, past.alone == past.gold)
+    threshold_without = best_threshold(validate.small.score, validate.small_right, past.alone == past.gold)
     hinted_right = past.soft(validate.small.label) == past.gold
     hinted = best_threshold(validate.small.score, validate.small_right, hinted_right)
-    figures["best: calls"] = float((test.small.score <= plain).mean())
+    figures["best: calls"] = float((test.small.score <= threshold_without).mean())
     figures["best: calls, soft"] = float((test.small.score <= hinted).mean())
-    figures["best: none"] = test.accuracy(plain, test.stored.alone)
+    figures["best: none"] = test.accuracy(threshold_without, test.stored.alone)
     figures["best: soft"] = test.accuracy(hinted, test.stored.soft(test.small.label))
-    return figures | hard_hinted("best", plain, validate, test)
+    return figures | hard_hinted("best", threshold_without, validate, test)
 
 
 def hard_hinted(policy: str, threshold: float, validate: Sides, test: Sides) -> dict[str, float]:
@@ -178,5 +178,5 @@ def hard_hinted(policy: str, threshold: float, validate: Sides, test: Sides) -> 
 
 def replayed(sides: Sides, validate: np.ndarray, test: np.ndarray, random: np.random.Generator) -> dict[str, float]:
     """All figures of one split: thresholds and candidates come from the rows `validate`, the rest from `test`."""
-    past, fresh = sides.at(validate), sides.at(test)
-    return every_row_hinted(fresh, random) | half_escalated(past, fresh, random) | best_escalated(past, fresh)
+    past, new_rows = sides.at(validate), sides.at(test)
+    return every_row_hinted(new_rows, random) | half_escalated(past, new_rows, random) | best_escalated(past, new_rows)

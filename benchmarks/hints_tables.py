@@ -16,7 +16,7 @@ import pandas as pd
 
 NUM_EXAMPLES = 2  # of each label, in the prompt
 CLEAR = 1.0  # a mean rating of -4 to 4 beyond it
-MAX_CHARS = 150  # of a text: a call takes time by its tokens
+MAX_CHARS = 150  # longest text: the time of a call grows with its tokens
 DOMAINS = {
     "banking": "banking",
     "kitchen_and_dining": "food",

@@ -97,7 +97,7 @@ class Host:
         )
 
     def run(self, *command: str, timeout_s: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command in the home folder to its end. AssertionError with what it printed where it fails."""
+        """Run a command in the home folder to its end. AssertionError with its output if it fails."""
         process = self.start(command)
         try:
             out, err = process.communicate(timeout=timeout_s)
@@ -112,7 +112,7 @@ class Host:
         return Path(f"/proc/{self.pid}/root{HOME}", name)
 
     def power_off(self) -> None:
-        """End all that runs here, as a power cut does; nobody is told."""
+        """Kill all processes here without notice, as a power cut does."""
         with suppress(ProcessLookupError, IndexError, FileNotFoundError):
             os.kill(self.pid, 9)
         self.init.wait()

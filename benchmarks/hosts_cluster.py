@@ -1,6 +1,6 @@
-"""A cluster on hosts of this machine: a head without CPUs, workers, a laptop, and what they need on a host beside them.
+"""A cluster on hosts of this machine: a head without CPUs, workers, a laptop, and a host with their services.
 
-These are a bucket, PostgreSQL, Redis for the head's state, MLflow, and a large model that is paid for.
+The services are a bucket, PostgreSQL, Redis for the head's state, MLflow, and a paid large model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WEED = Path(sysconfig.get_path("scripts")) / "weed"
 
 @dataclass
 class HostCluster:
-    """The hosts by name, and what a client of the cluster has in its environment."""
+    """The hosts by name, and the environment of a client of the cluster."""
 
     net: Lan
     store: Host
@@ -84,10 +84,10 @@ class HostCluster:
             time.sleep(1)
 
     def _num_alive(self) -> int:
-        asked = self.laptop.run(
+        response = self.laptop.run(
             "curl", "-sfm", "10", "-H", f"Authorization: Bearer {TOKEN}", f"{self.dashboard}/api/v0/nodes", check=False
         )
-        nodes = json.loads(asked.stdout)["data"]["result"]["result"] if asked.returncode == 0 else []
+        nodes = json.loads(response.stdout)["data"]["result"]["result"] if response.returncode == 0 else []
         return sum(node["state"] == "ALIVE" for node in nodes)
 
     def bucket(self, *words: str) -> str:
@@ -105,7 +105,7 @@ class HostCluster:
 
 
 def start_node(host: Host, *flags: str) -> None:
-    """Start a node of Ray, and again where it fails: on a busy machine a raylet misses the 30 s that Ray gives it."""
+    """Start a node of Ray, with retries: on a busy machine a raylet misses Ray's limit of 30 s."""
     node = ["--block", "--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]  # a host's disk is in memory
     command = shlex.join(["ray", "start", f"--node-ip-address={host.address}", *node, *flags])
     host.start(["bash", "-c", f"until {command}; do ray stop --force; sleep 1; done"], "ray.log")
@@ -115,7 +115,7 @@ def start_node(host: Host, *flags: str) -> None:
 def cluster_on_hosts(num_workers: int = 3) -> Iterator[HostCluster]:
     """The running cluster within the block; nothing of it is left afterwards. AssertionError where it does not start.
 
-    Everything starts at once: most of the time goes into Python's imports, for which one process waits for another.
+    Everything starts concurrently, because most of the time goes into Python's imports.
     """
     with lan() as net:
         store = net.host("store")
@@ -199,14 +199,14 @@ def start_database(store: Host) -> None:
     """PostgreSQL for the log."""
     folder = _postgres()
     assert folder is not None
-    nobody = ["env", "-C", "/run/postgres", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    as_nobody = ["env", "-C", "/run/postgres", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     store.run("install", "-d", "-o", "65534", "-g", "65534", "/run/postgres")
     create = ["-D", "data", "-U", "kcm", "-A", "trust", "--no-sync", "-E", "UTF8"]
-    store.run(*nobody, f"{folder}/initdb", *create)
+    store.run(*as_nobody, f"{folder}/initdb", *create)
     store.run("bash", "-c", f"echo 'host all all {SUBNET}.0/24 trust' >>/run/postgres/data/pg_hba.conf")
     options = "-k /run/postgres -c listen_addresses=* -c fsync=off"
-    store.run(*nobody, f"{folder}/pg_ctl", "-D", "data", "-l", "log", "-o", options, "-w", "start")
-    store.run(*nobody, f"{folder}/createdb", "-h", "/run/postgres", "-U", "kcm", "kcm")
+    store.run(*as_nobody, f"{folder}/pg_ctl", "-D", "data", "-l", "log", "-o", options, "-w", "start")
+    store.run(*as_nobody, f"{folder}/createdb", "-h", "/run/postgres", "-U", "kcm", "kcm")
 
 
 def _postgres() -> Path | None:
@@ -216,7 +216,7 @@ def _postgres() -> Path | None:
 
 
 def why_no_cluster() -> str | None:
-    """Why there can be no such cluster here; None where there can."""
+    """Why such a cluster cannot run here; None if it can."""
     if reason := why_no_hosts():
         return reason
     if not _WEED.exists():

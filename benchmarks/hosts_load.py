@@ -36,10 +36,10 @@ async def ask(client: httpx.AsyncClient, url: str, path: str, content: Any) -> d
     return answer
 
 
-def is_right(response: dict[str, Any], item: int, right: dict[str, list[str]]) -> bool:
-    """Whether an answer is the one of its version; one that is degraded says that the large model did not give it."""
+def is_right(response: dict[str, Any], item: int, right_labels: dict[str, list[str]]) -> bool:
+    """Whether an answer matches its version's right answer; a degraded answer is not the large model's."""
     (answer,) = response["answers"]
-    version = right.get(response["model_version"])
+    version = right_labels.get(response["model_version"])
     return version is not None and bool(answer.get("degraded") or answer["label"] == version[item])
 
 
@@ -49,59 +49,68 @@ async def load(items: list[Any]) -> dict[str, Any]:
     `labelled` are the requests whose labels the service has taken. A line on stderr tells of each request that was not
     answered.
     """
-    found: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
     answers: list[tuple[dict[str, Any], int]] = []
-    lost: list[str] = []
-    labelled: list[str] = []
+    lost_requests: list[str] = []
+    labelled_requests: list[str] = []
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=500)) as client:
         started = time.monotonic()
 
         async def one(number: int) -> None:
-            item, asked, urls = number % len(items), time.monotonic() - started, DOORS.read_text().split()
+            item, asked_at, urls = number % len(items), time.monotonic() - started, DOORS.read_text().split()
             question = {"inputs": [items[item]]}
-            found["requests"] += 1
+            statuses["requests"] += 1
             answer = first = await ask(client, urls[number % len(urls)], "predict", question)
             if isinstance(first, str):
                 answer = await ask(client, urls[(number + 1) % len(urls)], "predict", question)
             else:
-                found["first"] += 1
+                statuses["first"] += 1
             if isinstance(answer, str):
-                lost.append(f"after {asked:.1f} s: {first}; {answer}")
+                lost_requests.append(f"after {asked_at:.1f} s: {first}; {answer}")
                 return
             answers.append((answer, item))
             if number % LABELLED == 0:
                 label = {"item": 0, "label": answer["answers"][0]["label"]}
                 confirmed = {"request_id": answer["request_id"], "labels": [label]}
                 if not isinstance(await ask(client, urls[(number + 2) % len(urls)], "feedback", confirmed), str):
-                    labelled.append(answer["request_id"])
+                    labelled_requests.append(answer["request_id"])
 
         print("ready", file=sys.stderr, flush=True)
         tasks = set[asyncio.Task[None]]()
-        ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        end_of_input = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         for number in count():
             await asyncio.sleep(max(0.0, started + number / RATE - time.monotonic()))
-            if ended.done():
+            if end_of_input.done():
                 break
             tasks.add(asyncio.create_task(one(number)))
         await asyncio.gather(*tasks)
-    print(*lost, sep="\n", file=sys.stderr)  # at the end: who reads it waits for the end, and a full pipe would stop us
-    right = json.loads(RIGHT.read_text())
-    shares = {"first": found["first"] / found["requests"], "answered": len(answers) / found["requests"]}
-    wrong = sum(not is_right(*answer, right) for answer in answers)
+    print(
+        *lost_requests, sep="\n", file=sys.stderr
+    )  # only at the end: the reader waits for the end, and a full pipe would block
+    right_labels = json.loads(RIGHT.read_text())
+    shares = {"first": statuses["first"] / statuses["requests"], "answered": len(answers) / statuses["requests"]}
+    num_wrong = sum(not is_right(*answer, right_labels) for answer in answers)
     versions = Counter(answer["model_version"] for answer, _ in answers)
-    return shares | {"wrong": wrong, "requests": found["requests"], "versions": versions, "labelled": labelled}
+    return shares | {
+        "wrong": num_wrong,
+        "requests": statuses["requests"],
+        "versions": versions,
+        "labelled": labelled_requests,
+    }
 
 
 async def note(items: list[Any], url: str) -> dict[str, list[str]]:
-    """The right answers with those of the version that is served; RuntimeError where they are not of one version."""
+    """The right answers, completed for the served version; RuntimeError if the answers mix versions."""
     async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
         responses = [await ask(client, url, "predict", {"inputs": [item]}) for item in items]
-    answers = [each for each in responses if isinstance(each, dict) and not each["answers"][0].get("degraded")]
+    answers = [
+        response for response in responses if isinstance(response, dict) and not response["answers"][0].get("degraded")
+    ]
     versions = {answer["model_version"] for answer in answers}
     if len(answers) < len(items) or len(versions) > 1:
         raise RuntimeError(f"{url} answers {len(answers)} of {len(items)} by the versions {versions}, without a fault")
-    right: dict[str, list[str]] = json.loads(RIGHT.read_text()) if RIGHT.exists() else {}
-    return right | {version: [answer["answers"][0]["label"] for answer in answers] for version in versions}
+    right_labels: dict[str, list[str]] = json.loads(RIGHT.read_text()) if RIGHT.exists() else {}
+    return right_labels | {version: [answer["answers"][0]["label"] for answer in answers] for version in versions}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ MLPS = ("MLP, equal parameters", "MLP, equal parameters, compiled")
 
 @dataclass(frozen=True)
 class Cell:
-    """Median milliseconds of a contestant's train step, and those of every round."""
+    """Median milliseconds of a contestant's train step, overall and per round."""
 
     threads: int
     batch: int
@@ -53,26 +53,26 @@ class Recursion(nn.Module):
         self.weight = nn.Parameter(layer.coefficients.detach().flatten(1).clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        inside = x.clamp(self.low, self.high - 1e-6).unsqueeze(-1)
-        basis = ((inside >= self.knots[:-1]) & (inside < self.knots[1:])).to(x.dtype)
+        clamped = x.clamp(self.low, self.high - 1e-6).unsqueeze(-1)
+        basis = ((clamped >= self.knots[:-1]) & (clamped < self.knots[1:])).to(x.dtype)
         for k in range(1, self.order + 1):
-            left = (inside - self.knots[: -k - 1]) / (self.knots[k:-1] - self.knots[: -k - 1])
-            right = (self.knots[k + 1 :] - inside) / (self.knots[k + 1 :] - self.knots[1:-k])
-            basis = left * basis[..., :-1] + right * basis[..., 1:]
+            left_weight = (clamped - self.knots[: -k - 1]) / (self.knots[k:-1] - self.knots[: -k - 1])
+            right_weight = (self.knots[k + 1 :] - clamped) / (self.knots[k + 1 :] - self.knots[1:-k])
+            basis = left_weight * basis[..., :-1] + right_weight * basis[..., 1:]
         features = torch.cat([F.silu(x).unsqueeze(-2), basis.transpose(-1, -2)], -2)
         return F.linear(features.flatten(-2), self.weight)
 
 
 def contestants() -> dict[str, nn.Module]:
     """Everything that is timed."""
-    ours = KAN(SHAPE, **GRID)
-    mlp = MLP.matching(ours)
+    our_kan = KAN(SHAPE, **GRID)
+    mlp = MLP.matching(our_kan)
     return {
-        "ours": ours,
-        "ours, compiled": torch.compile(ours, dynamic=True),
+        "ours": our_kan,
+        "ours, compiled": torch.compile(our_kan, dynamic=True),
         "MLP, equal parameters": mlp,
         "MLP, equal parameters, compiled": torch.compile(mlp, dynamic=True),
-        "recursion": nn.Sequential(*(Recursion(layer) for layer in ours.kan_layers)),
+        "recursion": nn.Sequential(*(Recursion(layer) for layer in our_kan.kan_layers)),
     }
 
 
@@ -128,22 +128,22 @@ Place = tuple[int, int]
 """Where contestants met: threads and batch."""
 
 
-def ratio(cells: list[Cell], place: Place, ours: Sequence[str], peers: Sequence[str]) -> float:
+def ratio(cells: list[Cell], place: Place, our_names: Sequence[str], peers: Sequence[str]) -> float:
     """Median over rounds of our time as a multiple of the peer's, each the fastest of its names."""
-    here = [cell for cell in cells if (cell.threads, cell.batch) == place]
-    mine, theirs = (
-        min((cell for cell in here if cell.contestant in names), key=lambda cell: cell.milliseconds)
-        for names in (ours, peers)
+    cells_here = [cell for cell in cells if (cell.threads, cell.batch) == place]
+    our_time, peer_time = (
+        min((cell for cell in cells_here if cell.contestant in names), key=lambda cell: cell.milliseconds)
+        for names in (our_names, peers)
     )
-    return statistics.median(a / b for a, b in zip(mine.rounds, theirs.rounds, strict=True))
+    return statistics.median(a / b for a, b in zip(our_time.rounds, peer_time.rounds, strict=True))
 
 
 def headline(cells: list[Cell]) -> list[dict[str, object]]:
     """The figures that were promised, each with what was demanded of it."""
 
     def figure(name: str, value: float, must: float, aim: float, faster: bool = False) -> dict[str, object]:
-        met = value >= must if faster else value <= must
-        return {"figure": name, "value": round(value, 3), "must": must, "aim": aim, "met": met}
+        is_met = value >= must if faster else value <= must
+        return {"figure": name, "value": round(value, 3), "must": must, "aim": aim, "met": is_met}
 
     value = 1 / ratio(cells, (NUM_THREADS, 1024), OURS, ("recursion",))
     rows = [figure("train step 1024: times faster than the recursion", value, 5, 7, faster=True)]
@@ -163,7 +163,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.empty(7_500_000).fill_(0)  # from now on malloc keeps large blocks, for everyone, instead of returning them
     cells: list[Cell] = []
-    for threads in range(1, NUM_THREADS):  # what one actor or replica has, beside the MLP alone
+    for threads in range(1, NUM_THREADS):  # the threads of one actor or replica
         torch.set_num_threads(threads)
         modules = {name: module for name, module in contestants().items() if name in OURS + MLPS}
         for batch in reversed(BATCHES):
@@ -178,10 +178,10 @@ def main() -> None:
         | {"milliseconds": float(f"{cell.milliseconds:.3g}")}
         for cell in cells
     ]
-    found = {"machine": machine(), "headline": headline(cells), "cells": times}
-    pprint(found)
+    results = {"machine": machine(), "headline": headline(cells), "cells": times}
+    pprint(results)
     if arguments.json:
-        write(arguments.json, found)
+        write(arguments.json, results)
 
 
 if __name__ == "__main__":

@@ -118,8 +118,8 @@ def measured(
     with torch.no_grad():
         answers = collaborator(test.features)[0].argmax(1)
     seconds = time.process_time() - start
-    right = 100 * float((answers == test.labels).double().mean())
-    return {"right": right, "cpu_s": seconds, "coefficients": collaborator.judge.weight.shape[1]}
+    accuracy = 100 * float((answers == test.labels).double().mean())
+    return {"right": accuracy, "cpu_s": seconds, "coefficients": collaborator.judge.weight.shape[1]}
 
 
 def left_out(train: Batch, num_labels: int, network: NetworkConfig, seed: int) -> dict[str, float]:
@@ -128,12 +128,12 @@ def left_out(train: Batch, num_labels: int, network: NetworkConfig, seed: int) -
     learner = fitted(collaborator, train)
     scores_NC, _ = learner.left_out(collaborator, train, Units(None, len(train)), DistillConfig())
     errors_NC = scores_NC / TARGET - F.one_hot(train.labels, num_labels)
-    right = 100 * float((scores_NC.argmax(1) == train.labels).double().mean())
-    return {"squared_error": float(errors_NC.square().sum(1).mean()), "right": right}
+    accuracy = 100 * float((scores_NC.argmax(1) == train.labels).double().mean())
+    return {"squared_error": float(errors_NC.square().sum(1).mean()), "right": accuracy}
 
 
 def choices() -> Iterable[tuple[str, NetworkConfig]]:
-    """Settings of about 2,050 free coefficients beside the linear part."""
+    """Settings with about 2,050 free coefficients plus the linear part."""
     for (grid_size, order), roughness in product(((4, 2), (3, 3), (5, 1), (6, 2)), (0.003, 0.01, 0.03)):
         mixing = 2048 // (grid_size + order - 2)
         changes = {"grid_size": grid_size, "spline_order": order, "mixing": mixing, "roughness": roughness}
@@ -143,19 +143,19 @@ def choices() -> Iterable[tuple[str, NetworkConfig]]:
 def summary(draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over draws, and splines minus each control with a paired 95% interval, in points."""
     lines = []
-    for (table, rows), own in pd.DataFrame(draws).groupby(["table", "rows"], sort=False):
-        right = own.pivot(index="seed", columns="name", values="right")
-        line: dict[str, Any] = {"table": table, "rows": int(rows), "draws": len(right)}
-        line["right"] = {name: round(float(value), 2) for name, value in right.mean().items()}
-        line["cpu_s"] = {name: round(float(cpu), 2) for name, cpu in own.groupby("name")["cpu_s"].mean().items()}
-        line["best_control"] = best = max(CONTROLS, key=lambda name: right[name].mean())
-        for name, other in (("splines", best), ("splines, 640", best), ("splines", "parabolas")):
-            if other not in right or right[other].isna().any():
+    for (table, rows), group in pd.DataFrame(draws).groupby(["table", "rows"], sort=False):
+        accuracies = group.pivot(index="seed", columns="name", values="right")
+        line: dict[str, Any] = {"table": table, "rows": int(rows), "draws": len(accuracies)}
+        line["right"] = {name: round(float(value), 2) for name, value in accuracies.mean().items()}
+        line["cpu_s"] = {name: round(float(cpu), 2) for name, cpu in group.groupby("name")["cpu_s"].mean().items()}
+        line["best_control"] = best = max(CONTROLS, key=lambda name: accuracies[name].mean())
+        for name, control in (("splines", best), ("splines, 640", best), ("splines", "parabolas")):
+            if control not in accuracies or accuracies[control].isna().any():
                 continue
-            gap = right[name] - right[other]
+            gap = accuracies[name] - accuracies[control]
             half = float(t.ppf(0.975, len(gap) - 1) * gap.sem())
             low_high = (gap.mean(), gap.mean() - half, gap.mean() + half)
-            line[f"{name} - {other}"] = [round(float(value), 2) for value in low_high]
+            line[f"{name} - {control}"] = [round(float(value), 2) for value in low_high]
         lines.append(line)
     return lines
 
@@ -166,21 +166,21 @@ def main() -> None:
     parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
     parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
     parser.add_argument("--only", choices=CELLS, nargs="*", default=list(CELLS))
-    parser.add_argument("--rows", type=int, nargs="*", help="of the cells, those with so many train rows")
+    parser.add_argument("--rows", type=int, nargs="*", help="only cells with these numbers of train rows")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--choose", action="store_true", help="compare settings by leave-one-out, on other draws")
     parser.add_argument("--out", type=Path, help="written draw by draw, and gone on with")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    places = Places(given.assets, given.clinc, given.banking, given.features)
-    found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {"draws": []}
+    places = Places(arguments.assets, arguments.clinc, arguments.banking, arguments.features)
+    results = json.loads(arguments.out.read_text()) if arguments.out and arguments.out.exists() else {"draws": []}
     large = SPLINES.model_copy(update={"mixing": 640})
-    for name in given.only:
+    for name in arguments.only:
         table = READERS[name](places)
         num_labels = int(table.labels.max()) + 1
-        for num_rows, seed in product(given.rows or CELLS[name], range(given.seeds)):
+        for num_rows, seed in product(arguments.rows or CELLS[name], range(arguments.seeds)):
             about = {"table": name, "rows": num_rows, "seed": seed}
-            if given.choose:
+            if arguments.choose:
                 train, _ = drawn(table, num_rows, FIRST_CHOOSING + seed)
                 for words, network in choices():
                     print(
@@ -188,24 +188,24 @@ def main() -> None:
                     )
                 continue
             train, test = drawn(table, num_rows, seed)
-            for who, network in (
-                *((who, SPLINES) for who in ("splines", *CONTROLS, "parabolas")),
+            for network_name, network in (
+                *((control_name, SPLINES) for control_name in ("splines", *CONTROLS, "parabolas")),
                 ("splines, 640", large),
             ):
-                key = about | {"name": who}
-                if not any(key.items() <= draw.items() for draw in found["draws"]):
-                    figures = measured(who.split(",")[0], train, test, num_labels, network, seed)
-                    found["draws"].append(key | figures)
-            if given.out:
-                given.out.write_text(json.dumps(found, indent=1) + "\n")
-    if not given.choose:
-        found["cells"] = summary(found["draws"])
-        if given.out:
-            given.out.write_text(json.dumps(found, indent=1) + "\n")
-        for line in found["cells"]:
+                key = about | {"name": network_name}
+                if not any(key.items() <= draw.items() for draw in results["draws"]):
+                    figures = measured(network_name.split(",")[0], train, test, num_labels, network, seed)
+                    results["draws"].append(key | figures)
+            if arguments.out:
+                arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    if not arguments.choose:
+        results["cells"] = summary(results["draws"])
+        if arguments.out:
+            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        for line in results["cells"]:
             print(json.dumps(line))
-        if given.write:
-            keep("kan_basis", {"machine": machine(), "cells": found["cells"]})
+        if arguments.write:
+            keep("kan_basis", {"machine": machine(), "cells": results["cells"]})
 
 
 if __name__ == "__main__":

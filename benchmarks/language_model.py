@@ -1,4 +1,4 @@
-"""A real language model behind the cascade, over OpenAI's protocol: what is kept, and what that saves.
+"""A real language model behind the cascade, over OpenAI's protocol: kept items and savings.
 
     kcm assets reviews SmolLM2-135M-Instruct-GGUF
     python benchmarks/language_model.py [--write]                                  SmolLM2-135M, llama.cpp
@@ -69,7 +69,7 @@ def configured(base_url: str, model: str, rows: Path, arguments: argparse.Namesp
 
 
 def measured(config: RunConfig, model: str) -> dict[str, Any]:
-    """What the cascade keeps on test rows, and what the server's answers took."""
+    """The share of test rows that the cascade keeps, and the cost of the server's answers."""
     result = run(config, until="evaluate")
     outcomes = Path(result["artefacts"]["outcomes"])
     table = pq.read_table(outcomes / "task-0000.parquet")
@@ -78,7 +78,7 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
     tokens = usage["tokens"] / usage["rows"]
     surest_N = np.stack(table["large_probabilities"].to_numpy()).max(1)
     overall = result["kcm"]["overall"]
-    saved = overall["calls_saved"]
+    savings = overall["calls_saved"]
     return {
         "model": model,
         "rows_asked": usage["rows"],
@@ -88,8 +88,8 @@ def measured(config: RunConfig, model: str) -> dict[str, Any]:
         "tokens_a_row": tokens,
         "seconds_a_row": seconds,
         **{key: overall[key] for key in ("num_rows", "small_accuracy", "large_accuracy", "cascade_accuracy")},
-        "calls_saved": saved,
-        "saved_per_1000_rows": {"tokens": 1000 * saved * tokens, "seconds": 1000 * saved * seconds},
+        "calls_saved": savings,
+        "saved_per_1000_rows": {"tokens": 1000 * savings * tokens, "seconds": 1000 * savings * seconds},
         "certificate": {key: result["certificate"][key] for key in ("decision", "epsilon", "delta", "bound")},
         "machine": machine(),
     }
@@ -104,7 +104,7 @@ def llama_cpp(assets: Path) -> Iterator[str]:
     try:
         assert process.stdout is not None
         if not process.stdout.readline():  # it prints its address once it answers
-            raise RuntimeError(f"the server ended at once: {' '.join(command)}")
+            raise RuntimeError(f"the server ended immediately: {' '.join(command)}")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()
@@ -121,11 +121,11 @@ def main() -> None:
     write_rows(clear_tweets(arguments.assets)[:NUM_ROWS], rows)
     served = nullcontext(arguments.base_url) if arguments.base_url else llama_cpp(arguments.assets)
     with served as base_url:
-        found = measured(configured(base_url, arguments.model, rows, arguments), arguments.model)
-    pprint(found)
+        figures = measured(configured(base_url, arguments.model, rows, arguments), arguments.model)
+    pprint(figures)
     if arguments.write:
         earlier = read("language_model").get(arguments.model, {})
-        keep("language_model", {arguments.model: earlier | found})
+        keep("language_model", {arguments.model: earlier | figures})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import signal
 from script import options
 from xllamacpp import CommonParams, Server
 
-NUM_SLOTS, TOKENS_PER_SLOT = 2, 1024  # requests that are answered at once; others wait
+NUM_SLOTS, TOKENS_PER_SLOT = 2, 1024  # requests answered concurrently; others wait
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How soon the alarms of the loop are given, and how often falsely.
+"""Delays and false-alarm rates of the loop's alarms.
 
     python benchmarks/loop.py alarm    # delay after a jump of regret
     python benchmarks/loop.py drift    # delay after inputs move away, and false alarms
@@ -38,15 +38,16 @@ def alarm_rows() -> list[RowText]:
     rows = []
     for past, must, aim in ((0.0, "3", "1.5"), (EPSILON / 2, "–", "–")):
         delays = np.array([_delay(past, seed) for seed in range(DELAY_RUNS)])
-        found = delays[delays >= 0]
+        alarm_delays = delays[delays >= 0]
         rows.append(
             (
                 f"delay of the alarm, regret {past:g} -> {2 * EPSILON:g} after {PAST:,} decisions, share {SHARE:g};"
                 f" times the oracle's {oracle:,.0f}",
                 must,
                 aim,
-                f"mean {found.mean() / oracle:.2f}, median {np.median(found) / oracle:.2f}, 95% within"
-                f" {np.quantile(found, 0.95) / oracle:.2f}; {DELAY_RUNS} runs, {(delays < 0).sum()} alarms too early",
+                f"mean {alarm_delays.mean() / oracle:.2f}, median {np.median(alarm_delays) / oracle:.2f}, 95% within"
+                f" {np.quantile(alarm_delays, 0.95) / oracle:.2f}; {DELAY_RUNS} runs, {(delays < 0).sum()} alarms "
+                "too early",
             )
         )
     return rows
@@ -54,26 +55,28 @@ def alarm_rows() -> list[RowText]:
 
 def drift_rows() -> list[RowText]:
     """Inputs that keep their distribution, and inputs that move."""
-    still, moved = (np.array([_drifted(seed, shift) for seed in range(RUNS)]) for shift in (0.0, SHIFT))
-    found = moved[moved >= 0]
+    steady_delays, shifted_delays = (
+        np.array([_drifted(seed, shift) for seed in range(RUNS)]) for shift in (0.0, SHIFT)
+    )
+    alarm_delays = shifted_delays[shifted_delays >= 0]
     return [
         (
             "false drift alarms over 20,000 inputs, 500 certify rows",
             "<= 10%",
             "–",
-            f"{(still >= 0).sum()} of {RUNS} runs",
+            f"{(steady_delays >= 0).sum()} of {RUNS} runs",
         ),
         (
             f"delay of the drift alarm, 16 features, each moved by {SHIFT:g} standard deviations",
             "–",
             "–",
-            f"median {np.median(found):,.0f} inputs, {len(found)} of {RUNS} runs within 20,000",
+            f"median {np.median(alarm_delays):,.0f} inputs, {len(alarm_delays)} of {RUNS} runs within 20,000",
         ),
     ]
 
 
 def _delay(past: float, seed: int) -> int:
-    """Decisions from the jump to the alarm; -1 where it was given before."""
+    """Decisions from the jump to the alarm; -1 for an alarm before the jump."""
     rng = np.random.default_rng(seed)
     alarm = RateAlarm(EPSILON, DELTA)
     alarm.observe(_audited(np.full(PAST, past), SHARE, rng), SHARE)
@@ -117,10 +120,10 @@ def main() -> None:
     started = time.perf_counter()
     rows = PARTS[arguments.part]()
     seconds = time.perf_counter() - started
-    found = {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows], "machine": machine(), "seconds": seconds}
-    pprint(found)
+    results = {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows], "machine": machine(), "seconds": seconds}
+    pprint(results)
     if arguments.json:
-        write(arguments.json, found)
+        write(arguments.json, results)
 
 
 if __name__ == "__main__":

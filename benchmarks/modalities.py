@@ -49,31 +49,31 @@ def emoji(storage: Path, assets: Path) -> dict[str, Any]:
     config = load_config(RunConfig, CONFIGS / "vision.yaml", paths)
     stages = [stage.of(config) for stage in (*SEARCH, Evaluate)]
     with run_context(config, stages) as context:
-        done = dict(run_stages(stages, context))
-    measured = done["evaluate"].result
+        artefacts = dict(run_stages(stages, context))
+    result = artefacts["evaluate"].result
     return {
         "small_encoder": config.encoder.name,
         "cached": all(context.cached.values()),
         "seconds": time.perf_counter() - started,
     } | {
         name: {
-            "deployed": measured[name]["overall"],
-            "certificate": measured[name]["certificate"],
-            "area": measured[name]["routing"]["apgr"],
-            "at_a_point_lost_on_validate": _at_a_point_lost(_scored(done, name)),
+            "deployed": result[name]["overall"],
+            "certificate": result[name]["certificate"],
+            "area": result[name]["routing"]["apgr"],
+            "at_a_point_lost_on_validate": _at_a_point_lost(_scored(artefacts, name)),
         }
         for name in config.trained
     }
 
 
-def _scored(done: Mapping[str, Any], name: str) -> ScoredTable:
-    found = done["tune"].load(name)
-    parts = scored_parts(found.collaborator, found.gate, done["features"], done["outcomes"], SPLITS)
-    return ScoredTable.of(parts, found.gate, found.validate_scores, found.policy)
+def _scored(artefacts: Mapping[str, Any], name: str) -> ScoredTable:
+    tuned = artefacts["tune"].load(name)
+    parts = scored_parts(tuned.collaborator, tuned.gate, artefacts["features"], artefacts["outcomes"], SPLITS)
+    return ScoredTable.of(parts, tuned.gate, tuned.validate_scores, tuned.policy)
 
 
-def _at_a_point_lost(scored: ScoredTable) -> dict[str, Any]:
-    validate, test = scored.rows("validate"), scored.rows("test")
+def _at_a_point_lost(score_table: ScoredTable) -> dict[str, Any]:
+    validate, test = score_table.rows("validate"), score_table.rows("test")
     kept_N = test.score > Frontier.of(validate).cheapest(MAX_LOSS).threshold
     cascade_N = np.where(kept_N, test.small_correct, test.large_correct)
     return {
@@ -136,8 +136,8 @@ def retrieval(storage: Path, assets: Path) -> dict[str, Any]:
 
 def _over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figures = ("small_recall_at_1", "large_recall_at_1", "cascade_recall_at_1", "pair_share")
-    found = {figure: over_seeds([run[figure] for run in runs]) for figure in figures}
-    return found | {"difference": over_seeds([run["difference"]["estimate"] for run in runs])}
+    figures_over_seeds = {figure: over_seeds([run[figure] for run in runs]) for figure in figures}
+    return figures_over_seeds | {"difference": over_seeds([run["difference"]["estimate"] for run in runs])}
 
 
 ROWS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
@@ -148,15 +148,15 @@ ROWS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Measure one row, print it, and write it where that is asked for."""
+    """Measure one row, print it, and write it if --write is set."""
     parser = options(__doc__, assets=True, storage="storage/modalities", results="modalities")
     parser.add_argument("row", choices=ROWS)
     arguments = parser.parse_args()
-    measured = ROWS[arguments.row](arguments.storage.absolute(), arguments.assets.absolute())
-    pprint(measured, console=Console(soft_wrap=True))
+    row = ROWS[arguments.row](arguments.storage.absolute(), arguments.assets.absolute())
+    pprint(row, console=Console(soft_wrap=True))
     if arguments.write:
         rows = read("modalities").get("rows", {})
-        keep("modalities", {"rows": rows | {arguments.row: measured | {"machine": machine()}}})
+        keep("modalities", {"rows": rows | {arguments.row: row | {"machine": machine()}}})
 
 
 if __name__ == "__main__":

@@ -73,19 +73,19 @@ from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.splits import SPLITS, Split, purpose
 from pipelines.loop.build import NOVEL_SHARE
 from pipelines.loop.gates.recertify import can_certify_window, certify_window
-from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowFacts
 from pipelines.registry import gates
 from pipelines.registry.gates import GateConfig, Paired, PromotionGate
 from pipelines.stages.register import DRIFT_DELTA
 
 KNOWN, WAVES, A_WAVE = 100, 5, 10  # intents
-FIRST_ROWS, HELD_OUT = 50, 20  # of an intent: for the first table, and kept from all traffic
+FIRST_ROWS, HELD_OUT = 50, 20  # rows of an intent: for the first table, and held out from all traffic
 FEEDBACK, WRONG_FEEDBACK, AUDITS = 0.1, 0.05, 0.05
-WRONG_LARGE = 0.25  # of the items that lie nearer to the mean of another intent
-TURNS = 2  # of a wave, at most
-KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # of an intent in a stretch: known, of this wave, of an earlier wave
-QUIET_TURNS, QUIET_ROWS = 5, 10  # of a stream without new intents: stretches, rows of an intent in each
+WRONG_LARGE = 0.25  # share of wrong answers on items nearer to another intent's mean
+TURNS = 2  # most turns of a wave
+KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # rows of an intent in a stretch: known, of this wave, of an earlier wave
+QUIET_TURNS, QUIET_ROWS = 5, 10  # a stream without new intents: stretches, rows of an intent in each
 REQUEST = 50
 REDRAWS = 20  # of every window's audits
 SECONDS = {"small": 0.005, "large": 0.5}  # that an answer is taken to cost
@@ -117,7 +117,7 @@ class Items:
         encoder, contents = TextEncoderConfig(model=MINILM), [Content(text) for text in rows]
         features = cached_features(contents, lambda: encoder.build(assets), encoder.identity(assets), cache)
         intent, split = map(np.array, zip(*rows.values(), strict=True))
-        return cls(list(rows), intent, split, np.stack([features[each] for each in contents]))
+        return cls(list(rows), intent, split, np.stack([features[content] for content in contents]))
 
 
 class Stream:
@@ -141,9 +141,9 @@ class Stream:
 
     def take(self, labels: Sequence[int], count: int) -> Ints:
         """Rows of intents that were not taken before, `count` of each, in random order."""
-        taken = np.concatenate([self._rows[label][:count] for label in labels])
+        rows = np.concatenate([self._rows[label][:count] for label in labels])
         self._rows |= {label: self._rows[label][count:] for label in labels}
-        return self.random.permutation(taken)
+        return self.random.permutation(rows)
 
     def wave(self, number: int) -> range:
         """The labels of a wave."""
@@ -213,14 +213,14 @@ class Version:
         return np.inf if farthest is None else farthest
 
     def right(self, stream: Stream, rows: Ints) -> tuple[Bools, Bools]:
-        """What it keeps, and where the cascade is right, [N] each."""
+        """Masks of kept items and of the cascade's right answers, [N] each."""
         score_N, small_N = self.judge(stream.items, rows)
         kept_N, truth_N = self.policy.keep(score_N), stream.label_N[rows]
         return kept_N, np.where(kept_N, small_N, stream.large(rows, self.num_labels)) == truth_N
 
 
 def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Version | None = None) -> Version:
-    """Networks that have learned all tasks, those of a parent and one more, with the gate and policy of validate."""
+    """Networks that have learned the parent's tasks and one more, with gate and policy from validate rows."""
     items, learner = stream.items, AnalyticConfig(name="analytic").build(stream.seed)
     collaborator = Collaborator(items.features_ND.shape[1], num_labels, NETWORK, "kan", stream.seed)
     rows = [
@@ -233,10 +233,10 @@ def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Vers
     trainer.run()
     state, collaborator = trainer.state_dict(), trainer.collaborator.eval()
     table, features_ND = _table(stream, collaborator, tasks, num_labels)
-    logits_2 = (torch.from_numpy(each) for each in (table.judge_logits, table.small_logits))
-    without = trainer.learner.without_own_class(*logits_2, torch.from_numpy(table.label))
-    assert without is not None
-    fitted = fit_gate(
+    logits_2 = (torch.from_numpy(logits) for logits in (table.judge_logits, table.small_logits))
+    calibrated = trainer.learner.without_own_class(*logits_2, torch.from_numpy(table.label))
+    assert calibrated is not None
+    gate_fit = fit_gate(
         "signals",
         fit_temperature(table.judge_logits, table.label),
         table,
@@ -246,11 +246,11 @@ def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Vers
     )
     novelty = Novelty.of(state["learner"])
     assert novelty is not None
-    judge_NC, small_NC = (each.numpy() for each in without)
-    share = 0.0 if parent is None else NOVEL_SHARE  # as a run and an update take it, unless they are told otherwise
-    novel = NovelRows(fitted.gate.score(features_ND, judge_NC, small_NC), novelty.distances(judge_NC), share)
-    found = find_policy(ScoredOutcomes.of(table, fitted.scores), fitted.gate, "global", MAX_LOSS, novel)
-    return Version(tasks, num_labels, state, collaborator, fitted.gate, found.policy, novel, novelty)
+    judge_NC, small_NC = (logits.numpy() for logits in calibrated)
+    share = 0.0 if parent is None else NOVEL_SHARE  # the default of a run and an update
+    novel = NovelRows(gate_fit.gate.score(features_ND, judge_NC, small_NC), novelty.distances(judge_NC), share)
+    policy = find_policy(ScoredOutcomes.of(table, gate_fit.scores), gate_fit.gate, "global", MAX_LOSS, novel)
+    return Version(tasks, num_labels, state, collaborator, gate_fit.gate, policy.policy, novel, novelty)
 
 
 def first_version(stream: Stream, rows: Ints, num_labels: int) -> Version:
@@ -307,7 +307,7 @@ def _table(
 
 @dataclass
 class Turn:
-    """What the champion did with a stretch of traffic, and what the turn after it came to."""
+    """The champion's answers to a stretch of traffic, and the outcome of the turn after it."""
 
     wave: int
     expected: float  # share of new items that the champion should keep, by classes that were left out
@@ -398,11 +398,11 @@ class Loop:
         answers_N = stream.large(rows, num_labels)  # asked again, from the longer list
         said_N, asked_N = stream.feedback(rows, num_labels), log["asked"].to_numpy()
         purpose_N = np.array([purpose("novel", text, WINDOW) for text in texts])
-        taught = {"train": np.where(said_N >= 0, said_N, answers_N)}
+        learned_labels = {"train": np.where(said_N >= 0, said_N, answers_N)}
         task = {
-            split: Rows(rows[chosen], taught.get(split, answers_N)[chosen])
+            split: Rows(rows[is_chosen], learned_labels.get(split, answers_N)[is_chosen])
             for split in SPLITS
-            for chosen in [(purpose_N == split) & (asked_N | (said_N >= 0) & (split == "train"))]
+            for is_chosen in [(purpose_N == split) & (asked_N | (said_N >= 0) & (split == "train"))]
         }
         challenger = learned(stream, [*champion.tasks, task], num_labels, champion)
         table = log.assign(
@@ -416,7 +416,7 @@ class Loop:
             answered_at=[START + timedelta(seconds=number) for number in range(len(log))],
         )
         score_N, small_N = challenger.judge(stream.items, rows)
-        judged = JudgedWindow(table.assign(challenger_score=score_N, challenger_label=names[small_N]))
+        window = JudgedWindow(table.assign(challenger_score=score_N, challenger_label=names[small_N]))
         floor = float(log["probability"].min())
         facts = WindowFacts(
             application="novel",
@@ -426,43 +426,43 @@ class Loop:
             share_floor=floor,
             num_decisions=len(log),
         )
-        certify = judged.of_purpose("certify")
+        certify = window.of_purpose("certify")
         delta = look_delta(CERTIFICATE.delta, self.looks + 1)
         self.looks += can_certify_window(certify, challenger.policy, CERTIFICATE, facts, delta)
         limits: dict[str, Any] = {"delta": delta, "expires_at": START + timedelta(days=30)}
         deployed, certificates = certify_window(certify, challenger.policy, CERTIFICATE, facts, **limits)
         self.broken |= self._broken(certify, names[answers_N[purpose_N == "certify"]], challenger.policy, facts, limits)
         challenger = replace(challenger, policy=deployed)
-        found = self._gates(challenger, judged.of_purpose("certify", "test"), certificates[None], floor)
-        if gates.overall(found) == "pass":
+        gate_results = self._gates(challenger, window.of_purpose("certify", "test"), certificates[None], floor)
+        if gates.overall(gate_results) == "pass":
             self.champion = challenger
             self._begin()
-        return found
+        return gate_results
 
     def _broken(
         self, certify: JudgedWindow, answers: NDArray[Any], policy: Policy, facts: WindowFacts, limits: dict[str, Any]
     ) -> Bools:
         """In which of REDRAWS draws of the window's audits the certificate allows what loses more than epsilon."""
-        random, broken = np.random.default_rng(self.looks), []
+        random, violations = np.random.default_rng(self.looks), []
         for _ in range(REDRAWS):
             asked_N = (certify.probability == 1) | (random.random(len(certify)) < AUDITS)
             state, large_N = np.where(asked_N, "answered", None), np.where(asked_N, answers, None)
             redrawn = JudgedWindow(certify.rows.assign(state=state, large_label=large_N))
             deployed, _ = certify_window(redrawn, policy, CERTIFICATE, facts, **limits)
             lost_N = redrawn.keeps(deployed) & (redrawn.label != answers)
-            broken.append(lost_N.mean() > CERTIFICATE.epsilon)
-        return np.array(broken)
+            violations.append(lost_N.mean() > CERTIFICATE.epsilon)
+        return np.array(violations)
 
     def _gates(
-        self, challenger: Version, judged: JudgedWindow, certificate: Certificate, floor: float
+        self, challenger: Version, window: JudgedWindow, certificate: Certificate, floor: float
     ) -> list[PromotionGate]:
         """The promotion gates, as `pipelines.loop.gates.promotion` puts them together."""
         champion, stream = self.champion, self.stream
-        kept = judged.champion_kept, judged.keeps(challenger.policy)
-        costs = [SECONDS["small"] + float((~each).mean()) * SECONDS["large"] for each in kept]
+        kept_by_side = window.champion_kept, window.keeps(challenger.policy)
+        costs = [SECONDS["small"] + float((~kept_N).mean()) * SECONDS["large"] for kept_N in kept_by_side]
         signs = ["its certificate is refuted"] if self.held else []
         new_labels = stream.names[champion.num_labels : challenger.num_labels]
-        loss = judged.champion_loss(champion.policy, floor, CERTIFICATE.delta, new_labels)
+        loss = window.champion_loss(champion.policy, floor, CERTIFICATE.delta, new_labels)
         holds = gates.promise_kept(loss, CERTIFICATE.epsilon, signs)
         paired = {
             f"task {number}": Paired(champion.right(stream, rows)[1], challenger.right(stream, rows)[1])
@@ -470,7 +470,7 @@ class Loop:
         }
         compared = [
             gates.old_tasks(paired, LIMITS.max_old_task_loss),
-            gates.call_rate(~kept[0], ~kept[1], judged.unit),
+            gates.call_rate(~kept_by_side[0], ~kept_by_side[1], window.unit),
             gates.cost(*costs, LIMITS.max_cost),
         ]
         keeps = champion.policy.lowest_cut < np.inf
@@ -478,7 +478,7 @@ class Loop:
         return [holds, gates.certified(certificate, repairs=repairs), *gates.against(holds, compared, keeps=keeps)]
 
     def play(self) -> dict[str, Any]:
-        """All waves, and what came of them."""
+        """Play all waves; returns their outcomes."""
         stream, turns = self.stream, list[Turn]()
         for wave in range(WAVES):
             for _ in range(TURNS):
@@ -490,17 +490,17 @@ class Loop:
                 expected = float(champion.novel.kept(champion.policy.decision.cut, champion.farthest))
                 turns.append(turn := Turn(wave, expected))
                 self.serve(rows, new_N, turn)
-                found = self.turn(num_labels)
-                turn.promoted = gates.overall(found) == "pass"
-                turn.failed = {gate.name: gate.reason for gate in found if gate.verdict != "pass"}
+                outcome = self.turn(num_labels)
+                turn.promoted = gates.overall(outcome) == "pass"
+                turn.failed = {gate.name: gate.reason for gate in outcome if gate.verdict != "pass"}
                 kept_N, right_N = self.champion.right(stream, stream.held_out)
                 late_N = kept_N & np.isin(stream.label_N[stream.held_out], stream.wave(wave))
                 turn.calls_saved = float(kept_N.mean())
                 turn.right_new = float(right_N[late_N].mean()) if late_N.any() else None
                 say(f"seed {stream.seed} {turn}")
-        full = first_version(stream, np.concatenate(self.sent), len(stream.names))
+        full_version = first_version(stream, np.concatenate(self.sent), len(stream.names))
         kept_N, right_N = self.champion.right(stream, stream.held_out)
-        full_kept_N, _ = full.right(stream, stream.held_out)
+        full_kept_N, _ = full_version.right(stream, stream.held_out)
         return {
             "seed": stream.seed,
             "turns": [asdict(turn) for turn in turns],
@@ -548,18 +548,18 @@ def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
     return {name: round(roc_auc_score(novel_N, score_N), 4) for name, score_N in scores.items()}
 
 
-def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures over all seeds."""
-    seeds = pd.DataFrame(played)
-    turns, quiet_turns = (pd.json_normalize(played, part, "seed") for part in ("turns", "quiet"))
+    seeds = pd.DataFrame(runs)
+    turns, quiet_turns = (pd.json_normalize(runs, part, "seed") for part in ("turns", "quiet"))
     waves, first = turns.groupby(["seed", "wave"]), turns.groupby("seed").head(1)
     noticed = turns[turns["noticed"].notna() & (turns["new"] > 0)]
-    far, kept = quiet_turns["far"].sum(), quiet_turns["known_kept"].sum()
+    num_far, num_kept = quiet_turns["far"].sum(), quiet_turns["known_kept"].sum()
 
-    def share(part: str, whole: str, of: pd.DataFrame) -> float:
-        return float(of[part].sum() / max(of[whole].sum(), 1))
+    def share(part: str, denominator: str, of: pd.DataFrame) -> float:
+        return float(of[part].sum() / max(of[denominator].sum(), 1))
 
-    found = {
+    figures = {
         "kept_unseen": share("new_kept", "new", turns),
         "kept_known": share("known_kept", "known", turns),
         "expected_unseen": float(np.average(turns["expected"], weights=turns["new"])),
@@ -569,12 +569,12 @@ def summary(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "first_known": share("known_kept", "known", first),
         "saved": float(seeds["saved"].mean()),
         "saved_of_full": float((seeds["saved"] / seeds["full_saved"].clip(lower=1e-9)).mean()),
-        "saved_quiet": float(kept / (kept + far)),
+        "saved_quiet": float(num_kept / (num_kept + num_far)),
     }
     counts = {"waves": len(waves), "waves_promoted": int(waves["promoted"].any().sum())}
     counts |= {"streams": REDRAWS * len(seeds), "broken": int(seeds["broken"].sum())}
     counts["noticed"] = noticed.groupby(["seed", "wave"]).ngroups
-    return counts | {name: round(value, 4) for name, value in found.items()}
+    return counts | {name: round(value, 4) for name, value in figures.items()}
 
 
 def main() -> None:
@@ -586,12 +586,12 @@ def main() -> None:
     arguments = parser.parse_args()
     places = arguments.clinc, arguments.assets, arguments.storage
     items = Items.of(*places)
-    played = []
+    runs = []
     for seed in range(arguments.seeds):
         without_new = [asdict(turn) for turn in quiet(items, seed)]
-        played.append(Loop(Stream(items, seed)).play() | {"quiet": without_new})
-        say({name: value for name, value in played[-1].items() if name not in ("turns", "quiet")})
-    print(json.dumps(summary(played) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}))
+        runs.append(Loop(Stream(items, seed)).play() | {"quiet": without_new})
+        say({name: value for name, value in runs[-1].items() if name not in ("turns", "quiet")})
+    print(json.dumps(summary(runs) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ _ROWS_PER_GROUP = 2048
 
 @dataclass(frozen=True)
 class Picture:
-    """One row. `image` is an encoded picture, `text` its caption; `group` and `split` are empty where there is none."""
+    """One row. `image` is an encoded picture, `text` its caption; `group` and `split` may be empty."""
 
     id: str
     image: bytes
@@ -72,9 +72,9 @@ def write_pictures(pictures: Iterable[Picture], target: Path) -> None:
 
 
 def shrunk(image: bytes) -> bytes | None:
-    """The picture with no side longer than MAX_SIDE: as it is where it fits, else scaled down and written as PNG.
+    """The picture with no side longer than MAX_SIDE: unchanged if it fits, otherwise scaled down and written as PNG.
 
-    None for what is no picture, and for one that its header says has more than MAX_PIXELS; that one is never decoded.
+    None for a file that is no picture, and, without decoding it, for a header with more than MAX_PIXELS.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(image)) as picture:
@@ -140,7 +140,7 @@ def _emoji_of(package: Path, style: str) -> Iterator[Picture]:
 def unpack_tuxpaint(packages: Sequence[Path], target: Path) -> None:
     """Write one row per stamp that is a PNG picture with a caption.
 
-    The label is the topic, its first folder; the text the English caption, the first line of the file beside it.
+    The label is the topic (the first folder); the text is the English caption (first line of the caption file).
     Pictures of one caption are one group: some stamps come drawn and photographed.
     """
     (package,) = packages
@@ -186,7 +186,7 @@ def unpack_openclipart(packages: Sequence[Path], target: Path) -> None:
 
 
 def _described(drawing: bytes) -> tuple[str, list[str]] | None:
-    """Title and tags of an SVG drawing; None where it has no title or is not well-formed."""
+    """Title and tags of an SVG drawing; None if it has no title or is not well-formed."""
     try:
         work = ElementTree.fromstring(drawing).find(f".//{_WORK}")
     except ElementTree.ParseError:
@@ -223,14 +223,14 @@ def _read(files: dict[str, bytes], prefix: str) -> Iterator[Picture]:
 
 @dataclass(frozen=True)
 class Package:
-    """An archive of npm, or of Debian where there is no version: its archive offers one at a time."""
+    """An archive of npm, or of Debian if it has no version: Debian offers one version at a time."""
 
     name: str
     sha256: str
     version: str = ""
 
     def download(self, folder: Path) -> Path:
-        """The archive, in a new folder; of a Debian package the tar file of its contents."""
+        """The archive, in a new folder; for a Debian package, the tar file of its contents."""
         home = folder / self.name
         home.mkdir()
         npm = ["npm", "pack", "--loglevel=error", "--ignore-scripts", f"{self.name}@{self.version}"]

@@ -48,7 +48,7 @@ from pipelines.stages.stage import run_stages
 
 TOP_K = (10, 20, 40)
 MAX_SHARE = 0.5  # of large-only's pairs, within which R@1 is made highest
-PICTURES_AT_ONCE = 32  # all pairs at once would not fit in memory
+PICTURES_AT_ONCE = 32  # all pairs together would not fit in memory
 
 Floats, Bools = NDArray[np.float64], NDArray[np.bool_]
 
@@ -66,7 +66,7 @@ class Vectors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Scores of Q queries over one gallery, [Q, G] each, and which items are right; `group` [Q]: what they are of."""
+    """Scores of Q queries over one gallery, [Q, G] each, and the right items; `group` [Q] is the sampling unit."""
 
     split: Split
     cosine: Floats
@@ -83,11 +83,11 @@ class Queries:
 
     judge: Floats
     small: Floats
-    place: NDArray[np.int64]  # of the first right item in the small model's list; k where there is none
+    place: NDArray[np.int64]  # position of the first right item in the small model's list; k without one
     small_right: Bools
     large_right: Bools  # the large model alone over the whole gallery
     listed_right: Bools  # the large model over the list
-    num_items: NDArray[np.int64]  # of the gallery
+    num_items: NDArray[np.int64]  # size of the gallery
     group: NDArray[np.object_]
 
     def scored(self, score: Floats) -> ScoredOutcomes:
@@ -103,7 +103,7 @@ class Queries:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A length of the list, the weight of the small model's scores beside the large one's, and a gate.
+    """A list length, the weight of the small model's scores against the large model's, and a gate.
 
     `validate` are the queries on which they were fitted; a call scores `share` of the pairs that large-only scores.
     """
@@ -116,15 +116,15 @@ class Candidate:
 
     def on(self, galleries: Sequence[Gallery], split: Split) -> tuple[Queries, ScoredOutcomes]:
         """The queries of another split."""
-        found = queries(galleries, split, self.k, self.weight)
-        return found, found.scored(self.gate.score(None, found.judge, found.small))
+        rows = queries(galleries, split, self.k, self.weight)
+        return rows, rows.scored(self.gate.score(None, rows.judge, rows.small))
 
 
 def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]:
     """R@1 by collaborator, as certified and within half of the pairs; the stages up to the search run or are reused."""
     with run_context(config, stages := [stage.of(config) for stage in SEARCH]) as context:
-        done = dict(run_stages(stages, context))
-    features, tuned = done["features"], done["tune"]
+        artefacts = dict(run_stages(stages, context))
+    features, tuned = artefacts["features"], artefacts["tune"]
     sequence = TaskSequence.load(features.sequence.folder)
     rows = matching_rows(sequence)
     inputs = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
@@ -162,7 +162,7 @@ def galleries(
     task_N, split_N, group_N = (np.array(rows[name].to_pylist(), dtype=object) for name in ("task", "split", "group"))
     caption_N = np.array([text.casefold() for text in rows["text"].to_pylist()])
     sides = [sequence.label_names.index(label) for label in (MATCH, NO_MATCH)]
-    found = []
+    gallery_list = []
     for task in dict.fromkeys(task_N):
         for split in SPLITS:
             picture_U = np.flatnonzero((task_N == task) & (split_N == split))
@@ -171,20 +171,20 @@ def galleries(
             judge_UC, small_UC = match_scores(collaborator, small.images[picture_U], small.texts[text_C], *sides)
             scores = small.cosines(picture_U, text_C), judge_UC, small_UC, large.cosines(picture_U, text_C)
             right_UC = number_U[:, None] == np.arange(len(text_C))
-            found.append(Gallery(split, *scores, right_UC, group_N[picture_U]))
-            found.append(Gallery(split, *(each.T for each in (*scores, right_UC)), group_N[text_C]))
-    validate = [gallery for gallery in found if gallery.split == "validate"]
+            gallery_list.append(Gallery(split, *scores, right_UC, group_N[picture_U]))
+            gallery_list.append(Gallery(split, *(scores_UC.T for scores_UC in (*scores, right_UC)), group_N[text_C]))
+    validate = [gallery for gallery in gallery_list if gallery.split == "validate"]
     weights = [
-        fit_weight([(each.cosine, getattr(each, network), each.relevant) for each in validate])
+        fit_weight([(gallery.cosine, getattr(gallery, network), gallery.relevant) for gallery in validate])
         for network in ("judge", "small")
     ]
     return [
         replace(
-            each,
-            judge=fused(each.cosine, each.judge, weights[0]),
-            small=fused(each.cosine, each.small, weights[1]),
+            gallery,
+            judge=fused(gallery.cosine, gallery.judge, weights[0]),
+            small=fused(gallery.cosine, gallery.small, weights[1]),
         )
-        for each in found
+        for gallery in gallery_list
     ]
 
 
@@ -196,7 +196,9 @@ def match_scores(
     for start in range(0, len(images_UD), PICTURES_AT_ONCE):
         block_BD = images_UD[start : start + PICTURES_AT_ONCE]
         pairs = np.repeat(block_BD, len(texts_CD), axis=0), np.tile(texts_CD, (len(block_BD), 1))
-        parts.append([each[:, match] - each[:, no_match] for each in logits(collaborator, pair_features(*pairs))])
+        parts.append(
+            [logits_PC[:, match] - logits_PC[:, no_match] for logits_PC in logits(collaborator, pair_features(*pairs))]
+        )
     judge, small = (np.concatenate(side).reshape(len(images_UD), -1) for side in zip(*parts, strict=True))
     return judge, small
 
@@ -223,7 +225,7 @@ def fit_weight(rankers: Sequence[tuple[Floats, Floats, Bools]]) -> float:
     for first_QK, second_QK, right_QK in rankers:
         scores = standardised(first_QK), standardised(second_QK)
         if (told_Q := right_QK.any(1)).any():
-            usable.append([each[told_Q] for each in (*scores, right_QK)])
+            usable.append([score_QK[told_Q] for score_QK in (*scores, right_QK)])
     if not usable:
         return 0.0
 
@@ -243,13 +245,13 @@ def listed(gallery: Gallery, k: int) -> list[NDArray[Any]]:
     """Scores of judge, small and large model for the small model's first k items, and which are right, [Q, K] each."""
     top_QK = np.argsort(-gallery.small, axis=1, kind="stable")[:, :k]
     columns = gallery.judge, gallery.small, gallery.large, gallery.relevant
-    return [np.take_along_axis(each, top_QK, 1) for each in columns]
+    return [np.take_along_axis(column, top_QK, 1) for column in columns]
 
 
-def queries(found: Sequence[Gallery], split: Split, k: int, weight: float) -> Queries:
+def queries(gallery_list: Sequence[Gallery], split: Split, k: int, weight: float) -> Queries:
     """The queries of a split with lists of k items; under the large model the small one's scores have this weight."""
     parts = []
-    for gallery in (gallery for gallery in found if gallery.split == split):
+    for gallery in (gallery for gallery in gallery_list if gallery.split == split):
         judge_QK, small_QK, large_QK, right_QK = listed(gallery, k)
         parts.append(
             (
@@ -268,48 +270,56 @@ def queries(found: Sequence[Gallery], split: Split, k: int, weight: float) -> Qu
 
 def first_is_right(scores_QK: Floats, right_QK: Bools) -> Bools:
     """Whether a right item scores higher than all others, [Q]: who cannot tell items apart earns nothing by luck."""
-    best_right_Q, best_other_Q = (np.where(each, scores_QK, -np.inf).max(1) for each in (right_QK, ~right_QK))
+    best_right_Q, best_other_Q = (
+        np.where(is_right_QK, scores_QK, -np.inf).max(1) for is_right_QK in (right_QK, ~right_QK)
+    )
     return np.asarray(best_right_Q > best_other_Q)
 
 
-def candidates(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) -> Iterator[Candidate]:
+def candidates(gallery_list: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) -> Iterator[Candidate]:
     """Every length of the list, hard and soft, with every gate of the configuration, fitted on validate queries."""
     for k in top_k:
-        validate = [listed(gallery, k) for gallery in found if gallery.split == "validate"]
+        validate = [listed(gallery, k) for gallery in gallery_list if gallery.split == "validate"]
         soft = fit_weight([(large_QK, small_QK, right_QK) for _, small_QK, large_QK, right_QK in validate])
         for weight in (0.0, soft):
-            asked = queries(found, "validate", k, weight)
+            validate_queries = queries(gallery_list, "validate", k, weight)
             elsewhere = (0, 0), (0, 1)  # no answer of the small side
-            temperature = fit_temperature(np.pad(asked.judge, elsewhere, constant_values=-np.inf), asked.place)
+            temperature = fit_temperature(
+                np.pad(validate_queries.judge, elsewhere, constant_values=-np.inf), validate_queries.place
+            )
             for name in config.tune.gates:
                 rows = GateRows(
-                    inputs=tempered(None, asked.judge, asked.small, temperature),
-                    small_correct=asked.small_right,
-                    large_correct=asked.listed_right,
-                    group=asked.group,
+                    inputs=tempered(None, validate_queries.judge, validate_queries.small, temperature),
+                    small_correct=validate_queries.small_right,
+                    large_correct=validate_queries.listed_right,
+                    group=validate_queries.group,
                     seed=config.seed,
                 )
-                fitted = form_named(name).fit(rows)
-                share = k * len(asked.place) / asked.num_items.sum()
-                yield Candidate(k, weight, Gate(name, temperature, fitted.head), asked.scored(fitted.scores), share)
+                gate = form_named(name).fit(rows)
+                share = k * len(validate_queries.place) / validate_queries.num_items.sum()
+                yield Candidate(
+                    k, weight, Gate(name, temperature, gate.head), validate_queries.scored(gate.scores), share
+                )
 
 
-def measured(found: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) -> dict[str, Any]:
+def measured(gallery_list: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) -> dict[str, Any]:
     """The test queries by the certified policy that keeps most, and by the best that scores half of the pairs."""
-    tried = list(candidates(found, config, top_k))
+    candidate_list = list(candidates(gallery_list, config, top_k))
     delta = question_delta(config.certificate.delta, 1)  # the search ends before matching is certified on the same rows
-    best, searched = cheapest(tried, len(tried[0].on(found, "certify")[1]), config, delta)
+    best, searched = cheapest(candidate_list, len(candidate_list[0].on(gallery_list, "certify")[1]), config, delta)
     policy, certificates = certify_policy(
-        best.validate, best.on(found, "certify")[1], searched, config.certificate, delta=delta
+        best.validate, best.on(gallery_list, "certify")[1], searched, config.certificate, delta=delta
     )
-    bounded, decision = within_share(tried)
+    bounded, decision = within_share(candidate_list)
     return {
-        "certified": figures(best, found, policy.decision) | {"certificate": certificates_json(certificates)},
-        "within_share": figures(bounded, found, decision),
+        "certified": figures(best, gallery_list, policy.decision) | {"certificate": certificates_json(certificates)},
+        "within_share": figures(bounded, gallery_list, decision),
     }
 
 
-def cheapest(tried: Sequence[Candidate], num_certify: int, config: RunConfig, delta: float) -> tuple[Candidate, Policy]:
+def cheapest(
+    candidate_list: Sequence[Candidate], num_certify: int, config: RunConfig, delta: float
+) -> tuple[Candidate, Policy]:
     """The candidate with the highest expected certified keep rate, with the policy to certify."""
 
     def standing(candidate: Candidate) -> tuple[tuple[float, ...], Policy]:
@@ -319,44 +329,46 @@ def cheapest(tried: Sequence[Candidate], num_certify: int, config: RunConfig, de
         forecast = forecast_certificate(search, candidate.validate, num_certify, config.certificate, delta)
         return (forecast.keep_rate, result.calls_saved, result.area), result.policy
 
-    _, policy, candidate = max(((*standing(each), each) for each in tried), key=lambda item: item[0])
+    _, policy, candidate = max(
+        ((*standing(candidate_now), candidate_now) for candidate_now in candidate_list), key=lambda item: item[0]
+    )
     return candidate, policy
 
 
-def within_share(tried: Sequence[Candidate]) -> tuple[Candidate, Decision]:
+def within_share(candidate_list: Sequence[Candidate]) -> tuple[Candidate, Decision]:
     """The candidate and threshold with the highest R@1 among those that score at most half of large-only's pairs.
 
-    Of equal ones the one that scores fewer. To escalate all is large-only itself, which scores every pair.
+    Among equal candidates, the one that scores fewer pairs wins. Escalating all is large-only, which scores every pair.
     """
     options = []
-    for candidate in tried:
+    for candidate in candidate_list:
         frontier = Frontier.of(candidate.validate)
         share_K = frontier.call_rate * candidate.share
         for index in range(1, len(share_K)):
             if share_K[index] <= MAX_SHARE:
-                standing = frontier.accuracy[index], -share_K[index]
-                options.append((standing, candidate, float(frontier.thresholds[index])))
+                standing_of_point = frontier.accuracy[index], -share_K[index]
+                options.append((standing_of_point, candidate, float(frontier.thresholds[index])))
     _, candidate, threshold = max(options, key=lambda option: option[0])
     return candidate, Decision.of(threshold)
 
 
-def figures(candidate: Candidate, found: Sequence[Gallery], decision: Decision) -> dict[str, Any]:
+def figures(candidate: Candidate, gallery_list: Sequence[Gallery], decision: Decision) -> dict[str, Any]:
     """R@1 on test queries, and the share of large-only's pairs that it took; keeping nothing is large-only."""
-    asked, rows = candidate.on(found, "test")
+    test_queries, rows = candidate.on(gallery_list, "test")
     kept_Q = decision.keep(rows.score)
-    escalated_right_Q, cost_Q = asked.listed_right, np.full(len(kept_Q), candidate.k)
+    escalated_right_Q, cost_Q = test_queries.listed_right, np.full(len(kept_Q), candidate.k)
     if not kept_Q.any():
-        escalated_right_Q, cost_Q = asked.large_right, asked.num_items
-    cascade_Q = np.where(kept_Q, asked.small_right, escalated_right_Q)
-    difference = paired_difference(cascade_Q, asked.large_right, asked.group)
+        escalated_right_Q, cost_Q = test_queries.large_right, test_queries.num_items
+    cascade_Q = np.where(kept_Q, test_queries.small_right, escalated_right_Q)
+    difference = paired_difference(cascade_Q, test_queries.large_right, test_queries.group)
     return {
         "num_queries": len(kept_Q),
         "choice": {"top_k": candidate.k, "weight": candidate.weight, "gate": candidate.gate.name},
         "decision": decision.model_dump(mode="json"),
         "escalated": float((~kept_Q).mean()),
-        "pair_share": float(np.where(kept_Q, 0, cost_Q).sum() / asked.num_items.sum()),
-        "small_recall_at_1": float(asked.small_right.mean()),
-        "large_recall_at_1": float(asked.large_right.mean()),
+        "pair_share": float(np.where(kept_Q, 0, cost_Q).sum() / test_queries.num_items.sum()),
+        "small_recall_at_1": float(test_queries.small_right.mean()),
+        "large_recall_at_1": float(test_queries.large_right.mean()),
         "cascade_recall_at_1": float(cascade_Q.mean()),
         "difference": difference and asdict(difference),
     }

@@ -1,4 +1,4 @@
-"""Routers on the answers to MMLU that RouteLLM recorded: the head of `kcm route fit`, and what a sceptic would bring.
+"""Routers on the answers to MMLU that RouteLLM recorded: the head of `kcm route fit`, and a sceptic's baselines.
 
     python benchmarks/route_logs.py --responses FOLDER    # routellm/evals/mmlu/responses of github lm-sys/RouteLLM
 
@@ -43,10 +43,10 @@ def main() -> None:
     for name, folds in apgr.items():
         print(f"{name:16} {folds.mean():.3f}", np.round(folds, 3))
     best = max((name for name in apgr if name.startswith("ridge")), key=lambda name: float(apgr[name].mean()))
-    for other in (best, "subject's mean"):
-        found = resampled_mean(apgr["head"] - apgr[other], 1 / (NUM_FOLDS - 1))
-        assert found is not None
-        print(f"head − {other}: {found.estimate:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
+    for baseline in (best, "subject's mean"):
+        interval = resampled_mean(apgr["head"] - apgr[baseline], 1 / (NUM_FOLDS - 1))
+        assert interval is not None
+        print(f"head − {baseline}: {interval.estimate:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})")
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -60,11 +60,11 @@ def read(folder: Path) -> pd.DataFrame:
 
 def over_folds(table: pd.DataFrame, router: Router) -> NDArray[np.float64]:
     """APGR in every fold."""
-    found = []
+    rows = []
     for train, test in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(table):
-        right = {f"{side}_correct": table[side].to_numpy(bool)[test] for side in ("small", "large")}
-        found.append(router_quality(ScoredOutcomes(score=-router(train, test), **right)).apgr)
-    return np.array(found)
+        correct = {f"{side}_correct": table[side].to_numpy(bool)[test] for side in ("small", "large")}
+        rows.append(router_quality(ScoredOutcomes(score=-router(train, test), **correct)).apgr)
+    return np.array(rows)
 
 
 def gain(table: pd.DataFrame) -> NDArray[np.float64]:
@@ -95,9 +95,9 @@ def ridge(table: pd.DataFrame, alpha: float) -> Router:
 
 def subject_mean(table: pd.DataFrame) -> Router:
     def estimate(train: Rows, test: Rows) -> NDArray[np.float64]:
-        known = pd.Series(gain(table)[train]).groupby(table["subject"].to_numpy()[train])
+        train_gain = pd.Series(gain(table)[train]).groupby(table["subject"].to_numpy()[train])
         overall = gain(table)[train].mean()
-        means = (known.sum() + SHRINKAGE * overall) / (known.count() + SHRINKAGE)
+        means = (train_gain.sum() + SHRINKAGE * overall) / (train_gain.count() + SHRINKAGE)
         return table["subject"].iloc[test].map(means).fillna(overall).to_numpy()
 
     return estimate

@@ -48,10 +48,10 @@ _OF_SEED = ("area", "calls_saved", "points_lost")
 
 def artefacts(storage: Path, stage: str, holding: str = "") -> list[Artefact]:
     """The artefacts of `stage` in the storage that hold a file of this name, the newest first; at least one."""
-    found = [each for each in ArtefactStore(storage).finished(stage) if (each.folder / holding).exists()]
-    if not found:
+    matches = [artefact for artefact in ArtefactStore(storage).finished(stage) if (artefact.folder / holding).exists()]
+    if not matches:
         raise KcmError(f"no artefact of stage {stage!r} with {holding}", where=str(storage))
-    return found
+    return matches
 
 
 def kcm_mcm(storage: Path) -> dict[str, Any]:
@@ -62,18 +62,18 @@ def kcm_mcm(storage: Path) -> dict[str, Any]:
     that replay trains with one point of the search, MCM's an MLP, and `kcm_minus_mlp` the demo's KCM less that MLP.
     """
     solved = _over_seeds(storage, "solved", "collaborators=[kcm, mcm, linear]")
-    trained = _over_seeds(storage, "trained", *BY_STEPS)
+    cells = _over_seeds(storage, "trained", *BY_STEPS)
     less_mlp = {
-        figure: interval_of(paired_over_seeds(solved[figure]["kcm"], trained[figure]["mcm"])) for figure in _OF_SEED
+        figure: interval_of(paired_over_seeds(solved[figure]["kcm"], cells[figure]["mcm"])) for figure in _OF_SEED
     }
-    return {"seeds": NUM_SEEDS, **_kcm_less(solved), "by_steps": _kcm_less(trained), "kcm_minus_mlp": less_mlp}
+    return {"seeds": NUM_SEEDS, **_kcm_less(solved), "by_steps": _kcm_less(cells), "kcm_minus_mlp": less_mlp}
 
 
 def _over_seeds(storage: Path, how: Literal["solved", "trained"], *overrides: str) -> pd.DataFrame:
     """A row a seed, a column for every figure and collaborator."""
     config = load_config(RunConfig, REVIEWS, list(overrides))
     features, outcomes = _rows_for(how, storage)
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     tasks = [
         ParquetRows(task, features.fetched(number), outcomes.fetched(number))
         for number, task in enumerate(features.names.tasks)
@@ -83,54 +83,62 @@ def _over_seeds(storage: Path, how: Literal["solved", "trained"], *overrides: st
         configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
         plan = TrainerPlan(TrainerConfig(**configured), features, outcomes)
         for name in config.collaborators:
-            collaborator, ordered = plan.collaborator(name), [tasks[i] for i in order]
-            trainer = Trainer(collaborator, plan.learner(name), ordered, config.train, config.distill, seed=seed)
+            collaborator, ordered_tasks = plan.collaborator(name), [tasks[i] for i in order]
+            trainer = Trainer(collaborator, plan.learner(name), ordered_tasks, config.train, config.distill, seed=seed)
             trainer.run()
             tuned = _tuned(plan, config, name, trainer.state_dict())
-            scored = scored_table(tuned, features, outcomes)
-            validate, certify_rows, test = (scored.rows(split) for split in SPLITS)
+            score_table = scored_table(tuned, features, outcomes)
+            validate, certify_rows, test = (score_table.rows(split) for split in SPLITS)
             first_look = question_delta(config.certificate.delta, 1)
             policy, _ = certify_policy(validate, certify_rows, tuned.policy, config.certificate, delta=first_look)
             keeps_N = policy.keep(test.score, test.task)
             cascade_N = np.where(keeps_N, test.small_correct, test.large_correct)
-            lost = 100 * float(test.large_correct.mean() - cascade_N.mean())
-            figures = (Frontier.of(test).area(), float(keeps_N.mean()), lost)
-            found.append({"seed": seed, "name": name} | dict(zip(_OF_SEED, figures, strict=True)))
-    return pd.DataFrame(found).pivot(index="seed", columns="name")
+            loss = 100 * float(test.large_correct.mean() - cascade_N.mean())
+            figures = (Frontier.of(test).area(), float(keeps_N.mean()), loss)
+            rows.append({"seed": seed, "name": name} | dict(zip(_OF_SEED, figures, strict=True)))
+    return pd.DataFrame(rows).pivot(index="seed", columns="name")
 
 
 def _rows_for(how: Literal["solved", "trained"], storage: Path) -> tuple[FeaturesArtefact, OutcomesArtefact]:
     """The newest run whose splits fit: learners that take steps need validate rows, the others have none."""
-    every = [each.as_a(FeaturesArtefact) for each in artefacts(storage, "features")]
-    fitting = [each for each in every if (each.num_rows("validate") > 0) == (how == "trained")]
+    feature_sets = [artefact.as_a(FeaturesArtefact) for artefact in artefacts(storage, "features")]
+    fitting = [
+        feature_set for feature_set in feature_sets if (feature_set.num_rows("validate") > 0) == (how == "trained")
+    ]
     if not fitting:
         raise KcmError(f"no run for collaborators that are {how}", where=str(storage))
-    features = min(fitting, key=lambda each: each.dim)  # the collaborator's; the large model's vectors are wider
-    answered = (each.as_a(OutcomesArtefact) for each in artefacts(storage, "outcomes", "large.json"))
+    features = min(
+        fitting, key=lambda feature_set: feature_set.dim
+    )  # the collaborator's; the large model's vectors are wider
+    outcome_sets = (artefact.as_a(OutcomesArtefact) for artefact in artefacts(storage, "outcomes", "large.json"))
     sequence = features.sequence.path
-    return features, next(each for each in answered if each.source(SequenceArtefact, "tasks").path == sequence)
+    return features, next(
+        outcome_set for outcome_set in outcome_sets if outcome_set.source(SequenceArtefact, "tasks").path == sequence
+    )
 
 
 def _tuned(plan: TrainerPlan, config: RunConfig, name: str, state: dict[str, Any]) -> Tuned:
     """Gate and policy of a trained collaborator: the best of all gates and scopes on the rows that choose."""
-    trained: Any = SimpleNamespace(state=lambda name: state)
+    training: Any = SimpleNamespace(state=lambda name: state)
     scratch: Any = None  # nothing is trained
     max_loss = config.tune.allowed_loss(config.certificate.epsilon)
-    trials = TrialPlan(plan, trained, scratch, max_loss, config.certificate)
+    trials = TrialPlan(plan, training, scratch, max_loss, config.certificate)
     weights = config.distill.large_weight, config.distill.judge_weight
     ways = product(config.tune.gates, config.tune.scopes)
     choices = [Choice(config.train.peak_rate, *weights, gate, scope) for gate, scope in ways]
     return max((trials.evaluate(name, choice) for choice in choices), key=lambda tuned: standing(tuned.reached))
 
 
-def _kcm_less(found: pd.DataFrame) -> dict[str, Any]:
+def _kcm_less(frame: pd.DataFrame) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for figure in _OF_SEED:
-        by = found[figure]
-        less = {
-            f"kcm_minus_{each}": interval_of(paired_over_seeds(by["kcm"], by[each])) for each in by if each != "kcm"
+        by = frame[figure]
+        differences = {
+            f"kcm_minus_{control}": interval_of(paired_over_seeds(by["kcm"], by[control]))
+            for control in by
+            if control != "kcm"
         }
-        figures[figure] = less | by.mean().to_dict()
+        figures[figure] = differences | by.mean().to_dict()
     return figures
 
 

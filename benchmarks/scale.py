@@ -93,29 +93,29 @@ class Peaks:
 
 def job(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """The main job over generated rows: seconds by stage, the largest memory by kind of process, a cache hit."""
-    found = []
+    records = []
     for count in rows:
         place = folder / f"job-{count}"
         place.mkdir()
         config = place / "run.yaml"
         config.write_text(yaml.safe_dump(_job_config(place, count)), encoding="utf-8")
         first, result = _watched_run(config)
-        again, _ = _watched_run(config)
-        found.append(
+        second_run, _ = _watched_run(config)
+        records.append(
             {
                 "rows": count,
                 "seconds": first["seconds"],
                 "cpu_s": first["cpu_s"],
                 "stages": {stage: round(seconds, 1) for stage, seconds in result["seconds"].items()},
                 "peak_mib": first["peak_mib"],
-                "cache_hit_s": again["seconds"],
-                "cache_hit_cpu_s": again["cpu_s"],
-                "cache_hit_driver_mib": again["peak_mib"]["driver"],
+                "cache_hit_s": second_run["seconds"],
+                "cache_hit_cpu_s": second_run["cpu_s"],
+                "cache_hit_driver_mib": second_run["peak_mib"]["driver"],
             }
         )
-        print(json.dumps(found[-1]), flush=True)
+        print(json.dumps(records[-1]), flush=True)
         shutil.rmtree(place)
-    return found
+    return records
 
 
 def _job_config(folder: Path, count: int) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def write_rows(folder: Path, answers: Path, count: int) -> None:
             columns = {"id": ids, "embedding": list_column(values_ND), "label": pa.array(names[label_N])}
             pq.write_table(pa.table(columns), folder / f"part-{number:05}.parquet")
             said_N = np.where(rng.random(size) < 0.95, label_N, 1 - label_N)
-            said = {"id": ids, "label": pa.array(names[said_N]), "seconds": pa.array(np.full(size, 0.5))}
-            writer.write_table(pa.table(said, schema=schema))
+            column_values = {"id": ids, "label": pa.array(names[said_N]), "seconds": pa.array(np.full(size, 0.5))}
+            writer.write_table(pa.table(column_values, schema=schema))
 
 
 def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,27 +167,27 @@ def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     peaks.stop()
     if status:
         raise SystemExit(f"the run ended with {status}")
-    taken = {
+    usage = {
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_s": round(peaks.cpu_s(), 1),
         "peak_mib": peaks.mib(),
     }
-    return taken, json.loads(result.read_text(encoding="utf-8"))
+    return usage, json.loads(result.read_text(encoding="utf-8"))
 
 
 def tasks(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Rows of 12 words to a task sequence, each time in one process of its own: CPU seconds, and its largest memory."""
-    found = []
+    records = []
     for count in rows:
         place = folder / f"tasks-{count}"
         _write_texts(place / "rows", count)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             seconds, peak_mib = process.submit(_write_tasks, place).result()
         per_million = round(seconds * 1e6 / count, 1)
-        found.append(
+        records.append(
             {"rows": count, "cpu_s": round(seconds, 1), "cpu_s_per_million": per_million, "peak_mib": peak_mib}
         )
-    return found
+    return records
 
 
 def _write_texts(folder: Path, count: int) -> None:
@@ -208,9 +208,9 @@ def _write_tasks(folder: Path) -> tuple[float, int]:
     config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 5})
     started = time.process_time()
     write_sequence(config, folder / "sequence", config.source.build(folder), 0)
-    taken = time.process_time() - started
+    cpu_seconds = time.process_time() - started
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return taken, round(int(peak.split()[1]) / 1024)
+    return cpu_seconds, round(int(peak.split()[1]) / 1024)
 
 
 SECTIONS: dict[str, Callable[[Sequence[int], Path], list[dict[str, Any]]]] = {"job": job, "tasks": tasks}
@@ -221,15 +221,15 @@ def main() -> None:
     parser = options(__doc__, results="scale")
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000])
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for section in given.sections:
+    for section in arguments.sections:
         with tempfile.TemporaryDirectory() as folder:
-            found = SECTIONS[section](given.rows, Path(folder))
-        pprint(found)
-        if given.write:
-            measured = {f"{FEATURES} features": {"machine": machine(), "found": found}}
-            keep("scale", {section: read("scale").get(section, {}) | measured})
+            rows = SECTIONS[section](arguments.rows, Path(folder))
+        pprint(rows)
+        if arguments.write:
+            section_results = {f"{FEATURES} features": {"machine": machine(), "found": rows}}
+            keep("scale", {section: read("scale").get(section, {}) | section_results})
 
 
 if __name__ == "__main__":

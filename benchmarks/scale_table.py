@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-FEATURES = 64  # of a row
+FEATURES = 64  # features of a row
 _COLUMNS = {  # and what Ray calls the processes
     "driver": "driver",
     "train worker": "RayTrainWorker",
@@ -19,9 +19,9 @@ _COLUMNS = {  # and what Ray calls the processes
 
 def memory_table() -> str:
     """Largest private memory of a process, in MiB, by rows of the job, as `scale.py job --write` found it."""
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))["job"][f"{FEATURES} features"]["found"]
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["job"][f"{FEATURES} features"]["found"]
     lines = [f"| rows | {' | '.join(_COLUMNS)} |", "|---" * (len(_COLUMNS) + 1) + "|"]
-    for row in found:
+    for row in rows:
         sizes = (f"{row['peak_mib'][kind]:,}" for kind in _COLUMNS.values())
         lines.append(f"| {row['rows'] / 1e6:g} million | {' | '.join(sizes)} |")
     return "\n".join(lines)

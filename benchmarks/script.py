@@ -26,7 +26,7 @@ BY_STEPS = (
 def options(
     description: str | None, assets: bool = False, storage: str = "", results: str = ""
 ) -> argparse.ArgumentParser:
-    """A parser of --assets, of --storage with this default, and of --write into this file, where they are named."""
+    """A parser with --assets, and with --storage (this default) and --write (into this file) if they are named."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if assets:
         parser.add_argument("--assets", type=Path, default=Path("assets"))
@@ -38,7 +38,7 @@ def options(
 
 
 def read(name: str) -> dict[str, Any]:
-    """A committed file of results; empty where there is none."""
+    """A committed file of results; empty if it does not exist."""
     file = RESULTS / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 

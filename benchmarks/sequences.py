@@ -33,12 +33,14 @@ class TaskSequence:
     @classmethod
     def load(cls, folder: Path) -> TaskSequence:
         """The sequence that was written to a folder."""
-        found = read_description(folder)
-        own = [(task["name"], tuple(task["label_names"])) for task in found["tasks"]]
-        tasks = tuple(Task(*names, read_rows(folder, number)) for number, names in enumerate(own))
-        labels, long_tail = map(tuple, (found["label_names"], found["long_tail"]))
+        description = read_description(folder)
+        task_labels = [(task["name"], tuple(task["label_names"])) for task in description["tasks"]]
+        tasks = tuple(Task(*names, read_rows(folder, number)) for number, names in enumerate(task_labels))
+        labels, long_tail = map(tuple, (description["label_names"], description["long_tail"]))
         bad_rows = read_bad_rows(folder / BAD_ROWS)
-        return cls(found["name"], found["scenario"], labels, tasks, bad_rows, long_tail, found["none_label"])
+        return cls(
+            description["name"], description["scenario"], labels, tasks, bad_rows, long_tail, description["none_label"]
+        )
 
 
 def read_rows(folder: Path, task: int) -> pa.Table:

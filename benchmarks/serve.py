@@ -29,7 +29,7 @@ from pipelines.config import RunConfig
 
 PROXY = "ray_serve" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0" else "haproxy"
 NUM_TEXTS = 300
-SECONDS = 10.0  # of a load
+SECONDS = 10.0  # seconds of a load
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def main() -> None:
     texts = [record.text for record in read_reviews(config.assets_path) if record.text]
     random.Random(0).shuffle(texts)
     bench = Bench(Place(release, site), texts[:NUM_TEXTS], SECONDS)
-    bare = Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
-    result = throughput(bench, bare)
+    bare_model = Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
+    result = throughput(bench, bare_model)
     pprint(result)
     if arguments.write:
         proxies = read("serve").get("proxies", {}) | {PROXY: {"throughput": result}}

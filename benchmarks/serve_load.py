@@ -26,7 +26,7 @@ DRAIN_S = 40.0  # after the last request at a fixed rate was due
 
 @dataclass(frozen=True)
 class Plan:
-    """What the clients do: `clients` in closed loops or, where there are none, `rate` requests per second.
+    """The load: `clients` in closed loops or, without clients, `rate` requests per second.
 
     Requests carry one text each, in turn. Those that begin in the first `warm_up_s` seconds are not counted.
     """
@@ -80,7 +80,7 @@ class Load:
         return float((self.route_N[self.counted_N & (self.status_N == 200)] == route).mean())
 
     def milliseconds(self, quantile: float, route: str | None = None) -> float:
-        """A quantile of the latency of counted answers, of one route alone where it is named; NaN without any."""
+        """A quantile of the latency of counted answers, of all routes or one `route`; NaN without answers."""
         wanted_N = self.counted_N & (self.status_N == 200)
         if route is not None:
             wanted_N &= self.route_N == route
@@ -129,19 +129,19 @@ async def closed_loop(clients: Clients, number: int, end: float) -> None:
 
 async def fixed_rate(clients: Clients, rate: float, end: float) -> None:
     """A request every 1 / rate seconds, whatever became of the others."""
-    start, number, waiting = time.perf_counter(), 0, set[asyncio.Task[None]]()
-    while (due := start + number / rate) < end:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        if len(waiting) < MAX_CONNECTIONS:
-            task = asyncio.create_task(clients.ask(due))
-            waiting.add(task)
-            task.add_done_callback(waiting.discard)
+    start, number, tasks = time.perf_counter(), 0, set[asyncio.Task[None]]()
+    while (due_time := start + number / rate) < end:
+        await asyncio.sleep(max(0.0, due_time - time.perf_counter()))
+        if len(tasks) < MAX_CONNECTIONS:
+            task = asyncio.create_task(clients.ask(due_time))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
         else:
-            clients.seen.append((due, math.nan, 0, ""))
+            clients.seen.append((due_time, math.nan, 0, ""))
         number += 1
-    if waiting:
-        _, unanswered = await asyncio.wait(waiting, timeout=DRAIN_S)
-        clients.seen += [(due, math.nan, 0, "")] * len(unanswered)
+    if tasks:
+        _, unanswered = await asyncio.wait(tasks, timeout=DRAIN_S)
+        clients.seen += [(due_time, math.nan, 0, "")] * len(unanswered)
 
 
 def _load(plan: Plan) -> Load:
@@ -156,5 +156,5 @@ async def _loaded(plan: Plan) -> Load:
         end = counted_from + plan.seconds
         await (closed_loop(clients, plan.clients, end) if plan.clients else fixed_rate(clients, plan.rate, end))
         client_cpu = (time.process_time() - cpu) / (time.perf_counter() - start)
-    began_N, *others = map(np.array, zip(*clients.seen, strict=True))
-    return Load(plan.seconds, began_N - counted_from, *others, client_cpu)
+    began_N, *columns = map(np.array, zip(*clients.seen, strict=True))
+    return Load(plan.seconds, began_N - counted_from, *columns, client_cpu)

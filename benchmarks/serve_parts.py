@@ -21,7 +21,7 @@ from kcm.inputs.content import Content
 from kcm.large import Item
 
 CLOSED = (1, 8, 64)
-QUEUES_FILL_S = 12.0  # until then kept items are answered at once and escalated ones only gather
+QUEUES_FILL_S = 12.0  # until then kept items are answered immediately and escalated ones only gather
 OVERHEAD_ROUNDS = 5
 NUM_ALONE = 40  # texts that are judged one after the other
 
@@ -47,7 +47,7 @@ class Bench:
 
 
 def measured(plan: Plan) -> Load:
-    """What became of a load, and what it cost."""
+    """The outcome and the cost of a load."""
     before = served_cpu_s()
     load = run(plan)
     return replace(load, served_cpu_s=served_cpu_s() - before)
@@ -56,20 +56,20 @@ def measured(plan: Plan) -> Load:
 def served_cpu_s() -> float:
     """CPU seconds so far of all processes of this process's cluster."""
     times = [process.cpu_times() for process in psutil.Process().children(recursive=True) if process.is_running()]
-    return sum(each.user + each.system for each in times)
+    return sum(process_times.user + process_times.system for process_times in times)
 
 
-def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
+def throughput(bench: Bench, bare_model: Bare) -> dict[str, Any]:
     """The cascade against the large model alone, and against what the bare models allow."""
     with bench.place.large_only() as url:
         large = bench.closed(url, QUEUES_FILL_S)
-    speeds = bare.speeds()
+    speeds = bare_model.speeds()
     with bench.place.cascade() as url:
         cascade = bench.closed(url, QUEUES_FILL_S)
-        added = [_added_ms(bench, url, bare) for _ in range(OVERHEAD_ROUNDS)]
+        added_ms = [_added_ms(bench, url, bare_model) for _ in range(OVERHEAD_ROUNDS)]
         capacity = max(load.per_second for load in cascade.values())
         busy = bench.at_rate(url, 0.8 * capacity)
-        over = bench.at_rate(url, 2 * capacity, warm_up_s=QUEUES_FILL_S)
+        overload = bench.at_rate(url, 2 * capacity, warm_up_s=QUEUES_FILL_S)
     ratio = large[64].cpu_ms / cascade[64].cpu_ms
     return {
         "bare": asdict(speeds),
@@ -80,24 +80,24 @@ def throughput(bench: Bench, bare: Bare) -> dict[str, Any]:
         "cascade": {str(clients): _summary(load) for clients, load in cascade.items()},
         "large_only": {str(clients): _summary(load) for clients, load in large.items()},
         "kept_vs_large": cascade[1].milliseconds(0.5, "small") / large[1].milliseconds(0.5),
-        "overhead_ms": statistics.median(added),
-        "overheads_ms": sorted(added),
+        "overhead_ms": statistics.median(added_ms),
+        "overheads_ms": sorted(added_ms),
         "capacity": capacity,
         "at_80_percent": _summary(busy),
         "p99_over_median": busy.milliseconds(0.99) / busy.milliseconds(0.5),
         "p99_over_median_by_route": {
             route: busy.milliseconds(0.99, route) / busy.milliseconds(0.5, route) for route in ("small", "large")
         },
-        "at_twice": _summary(over),
-        "goodput": over.per_second / capacity,
-        "refused": over.share(429),
-        "neither": 1 - over.share(429) - over.share(200),
+        "at_twice": _summary(overload),
+        "goodput": overload.per_second / capacity,
+        "refused": overload.share(429),
+        "neither": 1 - overload.share(429) - overload.share(200),
     }
 
 
-def _added_ms(bench: Bench, url: str, bare: Bare) -> float:
+def _added_ms(bench: Bench, url: str, bare_model: Bare) -> float:
     """What a kept text takes longer through the service than through the bare models within the same seconds."""
-    alone_ms = bare.kept_alone_ms()
+    alone_ms = bare_model.kept_alone_ms()
     served = run(Plan(url, bench.texts, 5.0, clients=1, warm_up_s=1.0))
     return served.milliseconds(0.5, "small") - alone_ms
 
@@ -139,11 +139,11 @@ class Bare:
         self._cascade = load_cascade(bundle, assets_dir)
         self._inputs = [Input(Content(text)) for text in texts]
         self._questions = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
-        judgements = self._cascade.small_side.judge(self._inputs)  # warms up, too
+        judgements = self._cascade.small_side.judge(self._inputs)  # also warms up
         self._cascade.large_model.answer(self._questions[:32])
         self._kept = [
-            given
-            for given, judgement in zip(self._inputs, judgements, strict=True)
+            item
+            for item, judgement in zip(self._inputs, judgements, strict=True)
             if isinstance(judgement, Judgement) and judgement.keeps
         ]
 

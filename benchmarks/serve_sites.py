@@ -30,7 +30,7 @@ from pipelines.serve.sources import FixedSource
 
 
 class StubEncoder:
-    """Encodes nothing: every text has the same features, ready at once."""
+    """Encodes nothing: every text has the same features, immediately."""
 
     identity = "stub"
     reads: frozenset[Part] = frozenset({"text"})
@@ -56,14 +56,16 @@ class EscalatesAll(SmallSide):
     ) -> list[Judgement]:
         """Judgements that keep nothing."""
         count = len(self.bundle.label_names)
-        nothing = Judgement(0, np.full(count, 1 / count), 1 / count, -1e9, np.inf, False, 0.0, np.zeros(1, np.float32))
-        return [nothing] * len(inputs)
+        judgement = Judgement(
+            0, np.full(count, 1 / count), 1 / count, -1e9, np.inf, False, 0.0, np.zeros(1, np.float32)
+        )
+        return [judgement] * len(inputs)
 
 
 class LoaderToLarge(VersionLoader):
     """Loads versions that hand every item on to the large model, and have no encoder."""
 
-    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+    def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
@@ -86,7 +88,7 @@ def started(door: type, source: FixedSource, config: ServeConfig, assets: Path) 
 
 @dataclass(frozen=True)
 class Place:
-    """A release and where it is served, as `kcm serve` would; the feedback log lies in a folder that is thrown away."""
+    """A release and its place, as `kcm serve` would set them; the feedback log is in a temporary folder."""
 
     release: Release
     site: ServiceSettings

@@ -1,7 +1,7 @@
 """The `kcm` command line: the table of its commands.
 
-A command's module is imported when the command is called, since torch, Ray and MLflow take seconds to import. The lists
-of `kcm -h` and of the shell's completion are made from docstrings, which are read without an import.
+A command's module is imported when the command is called, because torch, Ray and MLflow take seconds to import. `kcm
+-h` and the shell's completion list docstrings, which are read without an import.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ COMMANDS = {
 RAY = frozenset(
     {"run", "serve", "promote", "update", "versions", "rollback", "labels", "loop", "submit", "doctor", "log"}
 )
-"""Commands that need the extra `ray`; all others work with the base installation."""
+"""Commands that need the extra `ray`; the base installation has all others."""
 
 
 def load(name: str) -> Any:
-    """The command, or the group of commands, of this name; imports its module.
+    """The command or group with this name; imports its module.
 
-    Raises MissingExtraError for a command that the installation lacks packages for.
+    Raises MissingExtraError if the installation lacks packages for the command.
     """
     if name in RAY:
         require("ray", f"kcm {name}")  # before torch is imported
@@ -66,7 +66,7 @@ def load(name: str) -> Any:
 
 
 class CommandTable(TyperGroup):
-    """A group whose commands are listed by their docstrings, and imported when they are called."""
+    """A group that lists commands by their docstrings, and imports them when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names, in the order of the table."""
@@ -77,14 +77,14 @@ class CommandTable(TyperGroup):
         return TyperCommand(cmd_name, help=_docstring(COMMANDS[cmd_name])) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that is called, imported."""
-        name, command, rest = super().resolve_command(ctx, args)
+        """Import the called command."""
+        name, command, remaining_args = super().resolve_command(ctx, args)
         if name is None or command is None:
-            return name, command, rest
+            return name, command, remaining_args
         if sys.stderr.isatty() and not ctx.resilient_parsing:
             typer.echo(f"loading kcm {name}", err=True)
         try:
-            return name, load(name), rest
+            return name, load(name), remaining_args
         except MissingExtraError as error:
             typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
             raise typer.Exit(USER_ERROR) from None
@@ -112,8 +112,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(wants_version: bool) -> None:
+    if wants_version:
         typer.echo(version("kcm-cascade"))
         raise typer.Exit
 
@@ -124,14 +124,14 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """KAN collaborators beside a large model: continual learning, tuning and serving on Ray."""
+    """KAN collaborators for a large model: continual learning, tuning and serving on Ray."""
 
 
 def main() -> None:
     """Entry point of the `kcm` command."""
     try:
         app()
-    except KeyboardInterrupt:  # outside of a command's own work, such as while it is imported
+    except KeyboardInterrupt:  # outside a command's own work, such as during its import
         sys.exit(INTERRUPTED)
 
 

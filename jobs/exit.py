@@ -1,4 +1,4 @@
-"""The exit of a command: its code, one line of error on stderr, and its result as JSON."""
+"""The exit of a command: its code, one error line on stderr, and its result as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNEXPECTED, USER_ERROR, OUTSIDE_PROMISE, INTERRUPTED, TERMINATED = 1, 2, 3, 130,
 
 
 class OutsidePromise(Exception):
-    """The end of a command whose `result` is written, and is not what was promised; the message is one line."""
+    """The end of a command whose `result` is written but breaks its promise; the message is one line."""
 
     def __init__(self, line: str, result: dict[str, Any], code: int = OUTSIDE_PROMISE) -> None:
         super().__init__(line)
@@ -32,11 +32,11 @@ class OutsidePromise(Exception):
 
 @contextmanager
 def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
-    """Run the body of a command; what it puts into the yielded dict is its JSON result.
+    """Run the body of a command; the yielded dict is its JSON result.
 
-    A user error (KcmError) exits with 2, any other error with 1, a result outside of what was promised with 3, an
-    interruption with 130, a SIGTERM with 143, each after one line on stderr, below the traceback with `debug`. The JSON
-    file is written in every case; a killed command leaves one that says that it did not finish.
+    Exit codes: 2 for a user error (KcmError), 1 for any other error, 3 for a result outside the promise, 130 for an
+    interruption, 143 for a SIGTERM. Each prints one line on stderr, after the traceback if `debug`. The JSON file is
+    written in every case; the file of a killed command says that it did not finish.
     """
     result: dict[str, Any] = {}
     terminated = threading.Event()
@@ -54,7 +54,7 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     except KeyboardInterrupt as interruption:
         code = TERMINATED if terminated.is_set() else INTERRUPTED
         _fail(str(interruption) or "interrupted; start again", code, json_file, debug)
-    except SystemExit:  # how Ray's own handlers of signals leave
+    except SystemExit:  # Ray's own signal handlers exit this way
         _fail("interrupted; start again", INTERRUPTED, json_file, debug)
     except Exception as error:
         if text := _user_error(error):
@@ -65,9 +65,9 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _terminable(terminated: threading.Event) -> Iterator[None]:
-    """Let the first SIGTERM interrupt the block as Ctrl-C does; later ones are ignored, so that clean-up finishes.
+    """Let the first SIGTERM interrupt the block like Ctrl-C; later ones are ignored, so clean-up finishes.
 
-    `terminated` is set by a SIGTERM. An exception type could not say so: Ray's C++ side replaces what a handler raises
+    A SIGTERM sets `terminated`. An exception type could not carry this: Ray's C++ side replaces exceptions of a handler
     by a KeyboardInterrupt.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -87,7 +87,7 @@ def _terminable(terminated: threading.Event) -> Iterator[None]:
 
 
 def _user_error(error: Exception) -> str | None:
-    """The message of a KcmError, also of one that another process of Ray raised; None for other errors.
+    """The message of a KcmError, also from another process of Ray; None for other errors.
 
     Ray Data keeps only the traceback of a worker's exception, as text.
     """
@@ -103,7 +103,7 @@ def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
         print(redacted(traceback.format_exc()), file=sys.stderr)
     line = redacted(" ".join(text.split()))
     typer.secho(line, fg=typer.colors.RED, err=True)
-    with suppress(KcmError):  # the error may be about this file
+    with suppress(KcmError):  # the error may concern this file
         _write(json_file, {"error": line.removeprefix("error: ")})
     raise typer.Exit(code) from None
 

@@ -1,6 +1,6 @@
-"""Explanations of a bundle: pictures of its networks, and the reasons of single decisions.
+"""Explanations of a bundle: pictures of its networks, and the reasons for single decisions.
 
-Pictures need matplotlib, of the extra `plot`; without it the reasons are printed alone.
+Pictures need matplotlib (extra `plot`); without it only the reasons are printed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,15 @@ from pipelines.progress import Reporter
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROBE_ROWS = 512  # at most: more would not change which edges matter
+PROBE_ROWS = 512  # most probe rows: more would not change which edges matter
 PANELS = 4  # edges drawn per network for one decision, and curves of the gate side by side
 
 
 class Explainer:
-    """A bundle opened for explanation; `probe_ND` are the rows it holds, scaled, which decide the importance of edges.
+    """A bundle opened for explanation; `probe_ND` are its scaled rows, from which edges get their importance.
 
-    Raises ConfigError for a bundle of MLPs, DataError for one without rows, ArtefactError for a bundle or an encoder
-    that cannot be used. `void` says why the bundle's certificate does not hold in this process; None where it does, or
-    there is none.
+    Raises ConfigError for a bundle of MLPs, DataError for one without rows, ArtefactError for an unusable bundle or
+    encoder. `void` says why the bundle's certificate does not hold in this process; None if it holds or does not exist.
     """
 
     def __init__(self, folder: Path, assets_dir: Path) -> None:
@@ -52,9 +51,9 @@ class Explainer:
         rows = known_rows(self.bundle)
         if rows is None or len(rows) < 2:
             raise DataError(
-                "the bundle holds no rows on which to judge which edges matter",
+                "the bundle holds no rows, so the importance of edges is unknown",
                 where=str(folder),
-                hint="Train with a learner that has a memory, or with more certify rows",
+                hint="Train a learner with a memory, or use more certify rows",
             )
         self.probe_ND = rows[:PROBE_ROWS]
 
@@ -71,40 +70,42 @@ class Explainer:
     def explain(self, content: Content, top: int) -> Explanation:
         """Judge one input, and find the `top` largest contributions to the logit of each network's own answer.
 
-        Raises DataError for one that lacks what the bundle reads, or cannot be read.
+        Raises DataError for an unreadable input, and for an input without a part that the bundle reads.
         """
         return explain_with(self.side, content, top)
 
     def draw(self, explanation: Explanation, path: Path) -> Path:
-        """Draw the curves behind the largest contributions, each with where this input lies on it.
+        """Draw the curves behind the largest contributions, each with this input's position on it.
 
-        All that lead straight to the logit have one scale, so that the steeper counts for more.
+        All curves that lead directly to the logit have one scale, so a steeper curve counts for more.
         """
         figure = _figure(figsize=(3.2 * PANELS, 2.7 * len(self.networks)), layout="constrained")
         exact = all(reason.exact for reason in explanation.reasons.values())
         axes = figure.subplots(len(self.networks), PANELS, squeeze=False, sharey="row" if exact else "none")
         own_1D = network_inputs(self.bundle.collaborator, explanation.judgement.features_D[None])
-        rows_ND = torch.cat([self.probe_ND, own_1D])  # a curve reaches as far as the input itself
+        rows_ND = torch.cat([self.probe_ND, own_1D])  # extend the curve to the input itself
         for (name, reason), row in zip(explanation.reasons.items(), axes, strict=True):
             layer, seen_NI = self.networks[name].kan_layers[0], self.networks[name].curve_inputs(rows_ND)
-            for each, ax in zip(reason.contributions, row, strict=False):
-                plot_edge(layer, each.feature, each.through, seen_NI, ax=ax)
-                ax.axvline(each.value, color="#d9480f", lw=1.2)
-                ax.set_title(f"{name}: {each.contribution:+.2f}", fontsize=10)
-                end = self.bundle.label_names[each.through] if reason.exact else f"hidden {each.through}"
-                ax.set(xlabel=each.name, ylabel=f"to {end}")
+            for contribution, ax in zip(reason.contributions, row, strict=False):
+                plot_edge(layer, contribution.feature, contribution.through, seen_NI, ax=ax)
+                ax.axvline(contribution.value, color="#d9480f", lw=1.2)
+                ax.set_title(f"{name}: {contribution.contribution:+.2f}", fontsize=10)
+                end = (
+                    self.bundle.label_names[contribution.through] if reason.exact else f"hidden {contribution.through}"
+                )
+                ax.set(xlabel=contribution.name, ylabel=f"to {end}")
         return _saved(figure, path)
 
     def draw_gate(self, path: Path, reading: GateReading | None = None) -> Path | None:
-        """Draw every curve of the gate, with where an input lies on it; None for a gate that is not made of curves.
+        """Draw every curve of the gate, with an input's position on it; None for a gate without curves.
 
-        Strokes on the axis of a rate are the labels.
+        Ticks on the axis of a rate are the labels.
         """
         curves, labels = gate_curves(self.bundle), label_rates(self.bundle)
         if not curves:
             return None
         rates = {
-            f"{side} accuracy": [getattr(each, f"{side}_accuracy") for each in labels] for side in ("small", "large")
+            f"{side} accuracy": [getattr(label, f"{side}_accuracy") for label in labels] for side in ("small", "large")
         }
         rows = -(-len(curves) // PANELS)
         figure = _figure(figsize=(3.2 * PANELS, 2.7 * rows), layout="constrained")
@@ -144,42 +145,42 @@ def inputs(texts: Sequence[str], images: Sequence[Path]) -> list[Content]:
 def write_explanations(
     explainer: Explainer, examples: Sequence[Content], output: Path, top: int
 ) -> tuple[dict[str, Any], list[Explanation]]:
-    """Write all pictures to `output`; the result as plain values, and the explanation of each input.
+    """Write all pictures to `output`; returns the result as plain values, and the explanation of each input.
 
     Without matplotlib there are no pictures.
     """
     explanations = [explainer.explain(content, top) for content in examples]
     pictures = _drawn(explainer, explanations, output, top) if find_spec("matplotlib") else []
-    plain = [
+    records = [
         {
-            "label": each.label,
-            "route": each.route,
-            "judge_label": each.judge_label,
-            "judge_confidence": each.judgement.judge_confidence,
-            "answer_probability": each.answer_probability,
-            "words": [{"word": word, "effect": effect} for word, effect in each.strongest_words[:top]],
-            "reasons": {name: asdict(reason) for name, reason in each.reasons.items()},
-            "gate": each.gate and asdict(each.gate),
+            "label": explanation.label,
+            "route": explanation.route,
+            "judge_label": explanation.judge_label,
+            "judge_confidence": explanation.judgement.judge_confidence,
+            "answer_probability": explanation.answer_probability,
+            "words": [{"word": word, "effect": effect} for word, effect in explanation.strongest_words[:top]],
+            "reasons": {name: asdict(reason) for name, reason in explanation.reasons.items()},
+            "gate": explanation.gate and asdict(explanation.gate),
         }
-        for each in explanations
+        for explanation in explanations
     ]
-    labels = [asdict(each) for each in label_rates(explainer.bundle)]
-    return {"pictures": [str(path) for path in pictures], "labels": labels, "decisions": plain}, explanations
+    labels = [asdict(rates) for rates in label_rates(explainer.bundle)]
+    return {"pictures": [str(path) for path in pictures], "labels": labels, "decisions": records}, explanations
 
 
 def explain_bundle(
     folder: Path, texts: Sequence[str], images: Sequence[Path], output: Path, top: int, assets_dir: Path
 ) -> dict[str, Any]:
-    """The work of `kcm explain`: write pictures, print the reasons, and give the JSON result."""
+    """The work of `kcm explain`: write pictures, print the reasons, and return the JSON result."""
     provide_models(folder, assets_dir, Reporter())
     explainer = Explainer(folder, assets_dir)
     pictures, explanations = write_explanations(explainer, inputs(texts, images), output, top)
     result = pictures | {"void": explainer.void}
     if explainer.void:
         typer.echo(f"the certificate is void here: {explainer.void}", err=True)
-    for each in explanations:
-        result_console().print(explanation_view(each, explainer.bundle.label_names, top))
-    if not explanations and (labels := [LabelRates(**each) for each in result.get("labels", ())]):
+    for explanation in explanations:
+        result_console().print(explanation_view(explanation, explainer.bundle.label_names, top))
+    if not explanations and (labels := [LabelRates(**entry) for entry in result.get("labels", ())]):
         result_console().print(*rates_view(labels), sep="\n")
     if result["pictures"]:
         typer.echo("\n".join(result["pictures"]))
@@ -189,14 +190,16 @@ def explain_bundle(
 
 
 def _drawn(explainer: Explainer, explanations: Sequence[Explanation], output: Path, top: int) -> list[Path]:
-    """All pictures: of the networks, of the gate, and of each decision."""
+    """The pictures of the networks, of the gate and of each decision."""
     output.mkdir(parents=True, exist_ok=True)
     pictures = explainer.networks_on_a_page(output, top)
     if gate := explainer.draw_gate(output / "gate.png"):
         pictures.append(gate)
-    for number, each in enumerate(explanations, 1):
-        pictures.append(explainer.draw(each, output / f"decision-{number}.png"))
-        if each.gate is not None and (gate := explainer.draw_gate(output / f"gate-{number}.png", each.gate)):
+    for number, explanation in enumerate(explanations, 1):
+        pictures.append(explainer.draw(explanation, output / f"decision-{number}.png"))
+        if explanation.gate is not None and (
+            gate := explainer.draw_gate(output / f"gate-{number}.png", explanation.gate)
+        ):
             pictures.append(gate)
     return pictures
 

@@ -1,4 +1,4 @@
-"""The job of `kcm label`: a table is labelled, and what came of it is written beside the table."""
+"""The job of `kcm label`: label a table, and write the results next to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kcm.report.labelled import LabelPage, render_labelled
 from kcm.report.page import write_page
 from pipelines.progress import Reporter
 
-NOTHING_BOUGHT = 4  # exit code: no answer at all could be bought
+NOTHING_BOUGHT = 4  # exit code: no answer could be bought
 
 
 def label_file(
@@ -41,77 +41,77 @@ def label_file(
     cluster: str | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Label the table `name`, write `target`, certificate, page and bundle, and give the JSON result.
+    """Label the table `name`, write `target`, certificate, page and bundle, and return the JSON result.
 
-    `models` are asked at a `server`, see `openai_config`; `screen` says what is printed and asked, see `Screen`;
-    `cluster` is the address of the Ray cluster that encodes the texts; `options` are those of `kcm.label`.
-    Raises OutsidePromise if the target is not proved, or nothing could be bought.
+    `models` run at a `server`, see `openai_config`; `screen` configures output and questions, see `Screen`; `cluster`
+    is the address of the Ray cluster that encodes the texts; `options` go to `kcm.label`. Raises OutsidePromise if the
+    target is not proved, or nothing could be bought.
     """
     mapper = _mapper(cluster)
     encoder = options["encoder"]
     provide(DEFAULT_ENCODER if encoder == "auto" else encoder, options["assets"], Reporter())
-    shown = Screen(**screen)
+    progress_screen = Screen(**screen)
     servers = [
         openai_config(model, **{key: value for key, value in server.items() if value is not None}) for model in models
     ]
     try:
-        found = label(frame, llm=servers, watcher=shown, mapper=mapper, **options)
+        labelled = label(frame, llm=servers, watcher=progress_screen, mapper=mapper, **options)
     except Stopped:
-        return shown.result
+        return progress_screen.result
     except NoAnswers as error:
         raise OutsidePromise(f"error: {error}", {"error": str(error), "bought": 0}, NOTHING_BOUGHT) from None
     finally:
-        shown.close()
+        progress_screen.close()
     certificate, page, bundle = (
         target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
     )
-    write_frame(found.frame, target)
-    certificate.write_text(found.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    written, learning = [target, certificate, page], None
-    if found.no_bundle is None:
-        _write_bundle(found, bundle)
-        written.append(bundle)
+    write_frame(labelled.frame, target)
+    certificate.write_text(labelled.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    paths, learning = [target, certificate, page], None
+    if labelled.no_bundle is None:
+        _write_bundle(labelled, bundle)
+        paths.append(bundle)
         try:
-            learning, rows = write_run(found, target, name)
-            written += [learning, rows]
+            learning, rows = write_run(labelled, target, name)
+            paths += [learning, rows]
         except ConfigError as error:
-            shown.said(f"No configuration for `kcm update`: {error.what}")
-    write_page(render_labelled(LabelPage.of(found, name, "" if found.no_bundle else bundle.name)), page)
-    for line in [*closing(found), *map(str, written), *next_steps(found, bundle, learning)]:
+            progress_screen.said(f"No configuration for `kcm update`: {error.what}")
+    write_page(render_labelled(LabelPage.of(labelled, name, "" if labelled.no_bundle else bundle.name)), page)
+    for line in [*closing(labelled), *map(str, paths), *next_steps(labelled, bundle, learning)]:
         typer.echo(line)
     answers = options["answers"]
-    result = _result(found, answers[-1] if answers else None)
-    if not found.certificate.certified:
-        raise OutsidePromise(f"Not proved: {'; '.join(not_proved(found.certificate))}", result)
+    result = _result(labelled, answers[-1] if answers else None)
+    if not labelled.certificate.certified:
+        raise OutsidePromise(f"Not proved: {'; '.join(not_proved(labelled.certificate))}", result)
     return result
 
 
-def _write_bundle(found: LabelledTable, folder: Path) -> None:
-    """Write the bundle in place of an earlier one, and let later commands ask its server."""
+def _write_bundle(labelled: LabelledTable, folder: Path) -> None:
+    """Replace the bundle, and let later commands use its server."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        draft = found.bundle.write(Path(scratch) / folder.name)
+        draft = labelled.bundle.write(Path(scratch) / folder.name)
         if folder.exists():
             folder.replace(Path(scratch) / "earlier")
         draft.replace(folder)
-    if found.models is not None:
-        remember(found.models.server)
+    if labelled.models is not None:
+        remember(labelled.models.server)
 
 
 def _mapper(address: str | None) -> Mapper:
-    """What computes vectors: this process, which starts no Ray, or a cluster. KcmError if nothing listens there."""
+    """The place that encodes texts: this process, without Ray, or a cluster. KcmError if no cluster listens."""
     if address is None:
         return in_process
     load("pipelines.cluster.connection:require_listener", "--cluster")(address)
     return partial(load("pipelines.batch.mapping:map_on_cluster", "--cluster"), address)
 
 
-def _result(found: LabelledTable, answers: str | None) -> dict[str, Any]:
-    """The JSON result; with recorded answers also the rows that really differ from them."""
-    certificate = found.certificate
-    result = certificate.model_dump(mode="json") | {"cost": found.cost}
-    if found.accuracies is not None:
-        result["accuracies"] = found.accuracies.model_dump(mode="json")
+def _result(labelled: LabelledTable, answers: str | None) -> dict[str, Any]:
+    """The JSON result; with recorded answers also the number of rows that really differ from them."""
+    certificate = labelled.certificate
+    result = certificate.model_dump(mode="json") | {"cost": labelled.cost}
+    if labelled.accuracies is not None:
+        result["accuracies"] = labelled.accuracies.model_dump(mode="json")
     if answers is not None:
-        said = found.frame[answers].astype("string").str.strip()
-        result["differ"] = int((said != found.frame[found.column].astype("string")).fillna(True).sum())
+        answer_column = labelled.frame[answers].astype("string").str.strip()
+        result["differ"] = int((answer_column != labelled.frame[labelled.column].astype("string")).fillna(True).sum())
     return result

@@ -1,4 +1,4 @@
-"""Which model a command is to use: the bundle in a folder, a version in a registry, or the champion of a run."""
+"""Resolves the model of a command: a bundle in a folder, a registered version, or the champion of a run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipelines.tracking.config import CHAMPION
 
 
 def served_folder(bundle: Path) -> Release:
-    """A bundle in a folder; its version is the start of its digest. ArtefactError where there is none."""
+    """A bundle in a folder; its version is the start of its digest. ArtefactError if there is none."""
     return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
 
 
 def served_model(config: RunConfig | None, model: str | None) -> Release:
-    """A registered model by NAME@ALIAS or NAME/VERSION, without one the champion of the run; downloaded once.
+    """A registered model by NAME@ALIAS or NAME/VERSION, by default the champion of the run; downloaded once.
 
-    Without a run its registry is the one that `kcm.load` asks. An alias is resolved here, so that all replicas load the
-    same version whatever becomes of the alias. Raises ArtefactError for a bundle that is not the one that was
-    registered, KcmError where neither a run nor a model is named.
+    Without a run, its registry is the registry of `kcm.load`. The alias is resolved here, so all replicas load the same
+    version even if the alias moves. Raises ArtefactError for a bundle that differs from the registered one, KcmError if
+    neither a run nor a model is named.
     """
     if config is None:
         if model is None:
@@ -33,13 +33,13 @@ def served_model(config: RunConfig | None, model: str | None) -> Release:
         version, folder = fetch_registered(model)
         return Release(version=version, bundle=folder)
     uri = config.tracking.uri_in(config.storage_folder)
-    asked = model or f"{config.name}@{CHAMPION}"
-    version, folder = fetch_verified(uri, asked, config.storage_folder / "served")
+    name_or_uri = model or f"{config.name}@{CHAMPION}"
+    version, folder = fetch_verified(uri, name_or_uri, config.storage_folder / "served")
     return Release(version=version, bundle=folder)
 
 
 def served_source(config: RunConfig | None, bundle: Path | None, model: str | None) -> Source:
-    """What a service serves: a bundle or a registered model for good, without either the champion of the run."""
+    """The source of a service: a fixed bundle or registered model, or by default the champion of the run."""
     if bundle:
         return FixedSource(served_folder(bundle))
     if model or config is None:
@@ -49,7 +49,7 @@ def served_source(config: RunConfig | None, bundle: Path | None, model: str | No
 
 
 def _from_bucket(config: RunConfig, release: Release) -> FixedSource:
-    """A registered version as the artefact that it was made of, which any node can fetch; as it is without one."""
+    """A registered version as its original artefact, which any node can fetch; unchanged if it has none."""
     artefact = artefact_of(config.tracking.uri_in(config.storage_folder), release.version)
     if artefact and ArtefactStore(config.storage_path).holds(REGISTER, artefact):
         return FixedSource(release.model_copy(update={"artefact": artefact}), str(config.storage_path))

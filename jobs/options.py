@@ -1,4 +1,4 @@
-"""What commands share: their exit, options, the configuration of a run, and options made from a model's fields."""
+"""Shared parts of commands: exit, options, the configuration of a run, and options from a model's fields."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from kcm.errors import ConfigError
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, such as `kcm init TABLE` writes.")
-]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file; `kcm init TABLE` writes one.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG; repeatable.")
 ]
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 else:
     Run = Annotated[ConfigFile, "loaded"]  # by `command`
 
-_METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # the strings of all these models are columns' names
+_METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # all strings in these models are column names
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -54,25 +52,25 @@ ModelT = TypeVar("ModelT", bound=Config)
 
 
 def load(config: Path, overrides: list[str] | None) -> RunConfig:
-    """The configuration of a run in the file `config`, with `overrides`; imports what a run needs."""
+    """The configuration of a run in the file `config`, with `overrides`; imports the packages of a run."""
     from pipelines.config import RunConfig
 
     return parse_config(RunConfig, values_of(config, overrides), where=str(config))
 
 
 def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:
-    """What stands in the file `config`, with `overrides`.
+    """The values in the file `config`, with `overrides`.
 
-    Raises ConfigError for a bundle: it has no rows, search and log, which an update needs.
+    Raises ConfigError for a bundle: it lacks the rows, search and log that an update needs.
     """
     if (config / MANIFEST).is_file():
-        hint = "`kcm label` writes TABLE.labelled.yaml beside its bundle: give that file"
+        hint = "Give TABLE.labelled.yaml, which `kcm label` wrote next to the bundle"
         raise ConfigError("this is a bundle, not the YAML file of a run", where=str(config), hint=hint)
     return read_values(config, overrides or ())
 
 
 class CommandGroup(typer.Typer):
-    """A group of commands, one even where it has a single one."""
+    """A group of commands, also with a single command."""
 
     def __init__(self, words: str) -> None:
         super().__init__(
@@ -80,20 +78,20 @@ class CommandGroup(typer.Typer):
         )
 
     def add(self, body: Body) -> Body:
-        """Let a function be a command of the group, see `command`."""
+        """Add a function to the group as a command, see `command`."""
         self.command()(command(body))
         return body
 
 
 def is_asked() -> bool:
-    """Whether a person at a terminal can answer a question."""
+    """Whether a person at the terminal can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def command(body: Body) -> Callable[..., None]:
-    """A command with --json, which writes what its body returns, and --debug; it ends as `reported` says.
+    """A command with --json, which writes the result of its body, and --debug; it exits through `reported`.
 
-    For a parameter of the type `Run` the command line has CONFIG and --set, and the body gets the configuration.
+    For a parameter of the type `Run`, the command line has CONFIG and --set, and the body gets the configuration.
     """
 
     def wrapped(json: Path | None, debug: bool, **arguments: Any) -> None:
@@ -102,27 +100,28 @@ def command(body: Body) -> Callable[..., None]:
                 arguments[run] = load(arguments[run], arguments.pop("overrides"))
             result |= body(**arguments)
 
-    own = _parameters(body)
-    run = next((p.name for p in own if p.annotation == Run), None)
-    shared: list[tuple[str, Any, Any]] = [("overrides", None, Overrides)] if run else []
-    shared += [("json", None, JsonFile), ("debug", False, Debug)]
-    options = [inspect.Parameter(name, _BY_NAME, default=value, annotation=kind) for name, value, kind in shared]
-    return _with_parameters(wrapped, body, [*own, *options])
+    body_parameters = _parameters(body)
+    run = next((p.name for p in body_parameters if p.annotation == Run), None)
+    common_options: list[tuple[str, Any, Any]] = [("overrides", None, Overrides)] if run else []
+    common_options += [("json", None, JsonFile), ("debug", False, Debug)]
+    options = [
+        inspect.Parameter(name, _BY_NAME, default=value, annotation=kind) for name, value, kind in common_options
+    ]
+    return _with_parameters(wrapped, body, [*body_parameters, *options])
 
 
 def options_of(model: type[ModelT], parameter: str) -> Callable[[Body], Body]:
-    """Replace `parameter` of a command by one option per field of `model`; the command gets a dict of their values.
+    """Replace `parameter` of a command by one option per field of `model`; the command gets a dict of the values.
 
-    A field whose default is None is in the dict only if its option is set. A field of tuples becomes a repeatable
-    option.
+    A field with default None is in the dict only if its option is set. A field of tuples becomes a repeatable option.
     """
 
     def decorate(body: Body) -> Body:
         names = list(model.model_fields)
 
         def wrapped(**arguments: Any) -> dict[str, Any]:
-            chosen = {name: arguments.pop(name) for name in names}
-            arguments[parameter] = {name: value for name, value in chosen.items() if value is not None}
+            option_values = {name: arguments.pop(name) for name in names}
+            arguments[parameter] = {name: value for name, value in option_values.items() if value is not None}
             return body(**arguments)
 
         options = [_option(model, name) for name in names]
@@ -133,20 +132,20 @@ def options_of(model: type[ModelT], parameter: str) -> Callable[[Body], Body]:
 
 
 def _parameters(body: Body) -> list[inspect.Parameter]:
-    own = inspect.signature(body, eval_str=True).parameters.values()
-    return [p.replace(kind=_BY_NAME) for p in own]
+    parameters = inspect.signature(body, eval_str=True).parameters.values()
+    return [p.replace(kind=_BY_NAME) for p in parameters]
 
 
-def _with_parameters(wrapped: BodyT, body: Body, parameters: Sequence[inspect.Parameter]) -> BodyT:
-    """A function in the place of another one, with these parameters."""
-    functools.update_wrapper(wrapped, body)
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapped
+def _with_parameters(command_body: BodyT, body: Body, parameters: Sequence[inspect.Parameter]) -> BodyT:
+    """A replacement for a function, with these parameters."""
+    functools.update_wrapper(command_body, body)
+    command_body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command_body.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command_body
 
 
 def _option(model: type[Config], name: str) -> inspect.Parameter:
-    """The option of one field; an empty default is None, so that a command knows which options are set."""
+    """The option of one field; an empty default is None, so a command can see which options are set."""
     field = model.model_fields[name]
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     kind: Any = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation

@@ -16,15 +16,14 @@ from kcm.report.glossary import measures, words
 
 COMMANDS_HEAD = """# Commands
 
-Every command of `kcm`; `kcm COMMAND -h` says the same, `kcm --install-completion` completes them in a shell.
+Every command of `kcm`; `kcm COMMAND -h` prints the same. `kcm --install-completion` adds completion to your shell.
 
-Most commands take a run's YAML file, `CONFIG`, whose values `--set KEY.PATH=VALUE` overrides; it can be repeated. All
-take `--json FILE` for their result, or their error, and `--debug` for tracebacks. A user error is one line: what,
-where, and the fix.
+Most commands take a run's YAML file, `CONFIG`; `--set KEY.PATH=VALUE` overrides a value and can be repeated. All
+commands take `--json FILE` to write their result or error, and `--debug` to show tracebacks. A user error is one line:
+what, where, and the fix.
 
 Exit codes: 0 done, 1 a bug, 2 a user error, 3 done with answers outside the promise, 130 interrupted, 143 terminated by
-SIGTERM. `run`, `update` and `predict` go on where they were when they are started again, and `route` keeps the texts
-that it encoded.
+SIGTERM. `run`, `update` and `predict` resume when they are started again, and `route` reuses texts that it encoded.
 """
 MEASURES_HEAD = """# Measures
 
@@ -35,7 +34,7 @@ _WORDS = re.compile(r"(?<=<!-- words -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def commands_reference() -> str:
-    """Markdown for all commands, by typer."""
+    """Markdown for all commands, from typer."""
     sections = []
     for name in COMMANDS:
         command = load(name)

@@ -1,4 +1,4 @@
-"""The work of `kcm route`: fit a router on a table of logged answers, and certify a threshold on it."""
+"""The work of `kcm route`: fit a router on a table of logged answers, and certify a threshold."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def fit_router(
     seed: int,
     output: Path,
 ) -> dict[str, Any]:
-    """Fit a router on the rows of `table`, write it to the folder `output`, and give the JSON result."""
+    """Fit a router on the rows of `table`, write it to the folder `output`, and return the JSON result."""
     with progress_bars() as progress:
         frame = RoutingFrame.open(table, columns_file, columns, encoder, assets, progress=progress)
         result = frame.fit(seed, output)
-    typer.echo(f"a router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
+    typer.echo(f"router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
     return result
 
 
@@ -41,28 +41,26 @@ def certify_table(
     columns: dict[str, Any],
     router: Path | None,
     assets: Path,
-    asked: RequestConfig,
+    request: RequestConfig,
     ledger: Path | None,
     currency: str | None,
     report: Path | None,
 ) -> dict[str, Any]:
-    """Certify a threshold on the rows of `table`, print the certificate, and give the JSON result.
+    """Certify a threshold on the rows of `table`, print the certificate, and return the JSON result.
 
     Raises KcmError for a `currency` without costs.
     """
     frame = RoutingFrame.open(table, columns_file, columns, None, assets, router)
     if ledger:
-        typer.echo(frame.next_look(asked, ledger).sentence, err=True)
-    result = frame.certify(asked, ledger)
+        typer.echo(frame.next_look(request, ledger).sentence, err=True)
+    result = frame.certify(request, ledger)
     if currency and result["mean_costs"] is None:
-        raise KcmError(
-            "--currency names the unit of costs, but none are known on test rows", hint="Give --large-cost COLUMN"
-        )
+        raise KcmError("--currency needs costs, but the test rows have none", hint="Give --large-cost COLUMN")
     result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
-    path = frame.certificate_path(asked, result)
+    path = frame.certificate_path(request, result)
     result["recommendation"] = recommendation(routed(result, {}), path)
     if report:
-        _write_report(report, table.name, frame, asked, result, path)
+        _write_report(report, table.name, frame, request, result, path)
     for warning in result["warnings"]:
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     result_console().print(certificate_view(result))
@@ -72,11 +70,16 @@ def certify_table(
 
 
 def _write_report(
-    file: Path, name: str, frame: RoutingFrame, asked: RequestConfig, found: dict[str, Any], path: dict[str, Any]
+    file: Path,
+    name: str,
+    frame: RoutingFrame,
+    request: RequestConfig,
+    certificate: dict[str, Any],
+    path: dict[str, Any],
 ) -> None:
-    curves = frame.curves(asked)
+    curves = frame.curves(request)
     inputs = ReportInputs(
-        result=routed(found, curves["quality"]) | {"name": name},
+        result=routed(certificate, curves["quality"]) | {"name": name},
         frontiers={"kcm": curves["frontier"]},
         reliability={"kcm": curves["reliability"]},
         certificate_path=path,

@@ -1,7 +1,7 @@
-"""Servers that this user has sent texts to by `kcm label`: `kcm predict` and `kcm serve` may ask them without CONFIG.
+"""Servers that this user has used with `kcm label`: `kcm predict` and `kcm serve` may use them without CONFIG.
 
-A bundle alone never decides where texts go; the user's own folder says which address got them before, and with which
-variable of the environment.
+A bundle alone never decides where texts go. The user's folder records the addresses used before, and the environment
+variable of each key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Servers(Config):
 
 
 def known_servers() -> tuple[UpstreamConfig, ...]:
-    """The servers that were used before, without prices and budgets. Raises ArtefactError for a damaged file."""
+    """The servers used before, without prices and budgets. Raises ArtefactError for a damaged file."""
     path = _path()
     try:
         return _Servers.model_validate_json(path.read_bytes()).servers
@@ -34,11 +34,17 @@ def known_servers() -> tuple[UpstreamConfig, ...]:
 
 
 def remember(server: UpstreamConfig) -> None:
-    """Add a server, or replace what is known of its address; prices belong to a model, and are not kept."""
-    own = UpstreamConfig(base_url=server.base_url, api_key_env=server.api_key_env, api_version=server.api_version)
-    others = tuple(each for each in known_servers() if each.base_url != own.base_url)
+    """Add a server, or replace the entry of its address; prices belong to a model and are not stored."""
+    new_server = UpstreamConfig(
+        base_url=server.base_url, api_key_env=server.api_key_env, api_version=server.api_version
+    )
+    other_servers = tuple(
+        known_server for known_server in known_servers() if known_server.base_url != new_server.base_url
+    )
     with drafted(_path()) as draft:
-        draft.write_text(_Servers(servers=(*others, own)).model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.write_text(
+            _Servers(servers=(*other_servers, new_server)).model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _path() -> Path:

@@ -35,7 +35,7 @@ from pipelines.serve.sources import Source
 
 
 def configured(values: Mapping[str, Any], where: str) -> tuple[RunConfig | None, ServiceSettings | None]:
-    """The configuration of a run, or one with the sections of a service alone. Raises ConfigError."""
+    """The configuration of a run, or of only a service. Raises ConfigError."""
     if values and values.keys() <= ServiceSettings.model_fields.keys():
         return None, parse_config(ServiceSettings, values, where=where)
     return parse_config(RunConfig, values, where=where), None
@@ -44,17 +44,17 @@ def configured(values: Mapping[str, Any], where: str) -> tuple[RunConfig | None,
 def prepared(
     config: RunConfig | None, bundle: Path | None, model: str | None, own: ServiceSettings | None = None
 ) -> tuple[Source, Release, ServiceSettings]:
-    """What is served, its first release, and how: the champion of a run, or a bundle or a registered model.
+    """The source, its first release and the settings: for the champion of a run, a bundle or a registered model.
 
-    `own` are the settings of a bundle or a model without a run. ConfigError where that is not clear; raises what
-    `require_servable` does.
+    `own` holds the settings of a bundle or a model without a run. ConfigError if the model is not clear; raises the
+    errors of `require_servable`.
     """
     if bundle and model:
-        raise ConfigError("bundle and model name two models", hint="Give one of them")
+        raise ConfigError("bundle and model name two models", hint="Give only one")
     if not (config or bundle or model):
         if own:
-            raise ConfigError("the file names no model: it has sections of a service alone", hint="Add --bundle DIR")
-        raise ConfigError("a configuration is missing", hint="Only a bundle or a model can do without it")
+            raise ConfigError("the file names no model: it has only sections of a service", hint="Add --bundle DIR")
+        raise ConfigError("a configuration is missing", hint="Give CONFIG, --bundle or --model")
     source = served_source(config, bundle, model)
     log_folder = bundle.parent if bundle else Path()
     settings, release = ServiceSettings.of(config, log_folder, own), source.first()
@@ -63,7 +63,7 @@ def prepared(
 
 
 def loading_message(release: Release) -> str:
-    """What a service of this version loads before it answers, for a person who waits."""
+    """The models that this version loads before it answers, as a line for the user."""
     models = FrozenModels.read_models(release.bundle)
     promise = "" if models.certified_by else f"; {NOT_CERTIFIED}"
     return f"loading {release.version}: encoder {models.encoder.name}, large model {models.large.location}{promise}"
@@ -75,7 +75,7 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
     require_keys(settings.serve)
     require_free_address(settings.serve)
     prepare_environment()
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every step
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it logs every step
     cluster = settings.cluster.with_room_for(settings.serve.reserved_cpus)
     takes_serve_along = starts_local(cluster)
     with connected(cluster):
@@ -83,8 +83,8 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
         try:
             yield url
         finally:
-            serve.delete(APP_NAME)  # returns once the replicas have written what they hold
-            if not takes_serve_along:  # where the cluster ends, too, Ray would tell a person of a task that failed
+            serve.delete(APP_NAME)  # returns once the replicas have written their queues
+            if not takes_serve_along:  # if the cluster ends as well, Ray would report a failed task
                 serve.shutdown()
 
 
@@ -107,7 +107,7 @@ def _require_shared_log(config: ServeConfig) -> None:
     if config.num_replicas == 1 or not (config.feedback.url or "").startswith("sqlite"):
         return
     raise ConfigError(
-        f"SQLite cannot be written by {config.num_replicas} replicas on several machines",
+        f"{config.num_replicas} replicas on several machines cannot write to SQLite",
         where="serve.feedback.url",
         hint="Name a PostgreSQL database, postgresql+psycopg://USER@HOST/NAME, or set serve.num_replicas to 1",
     )

@@ -1,4 +1,4 @@
-"""The settings of a service: those of a run's configuration, or the defaults."""
+"""The settings of a service: from a run's configuration, or the defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.serve.config import ServeConfig, log_url
 
 
 class ServiceSettings(Config):
-    """Settings of a service; a file with these sections alone serves a bundle or a registered model."""
+    """Settings of a service; a file with only these sections serves a bundle or a registered model."""
 
     serve: ServeConfig = ServeConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -28,20 +28,20 @@ class ServiceSettings(Config):
     ) -> ServiceSettings:
         """The settings of a run's configuration, or `own`, by default all defaults.
 
-        A log for which no place is configured lies in the run's storage, or in `log_folder`. The server that the run
-        asks may be asked while serving, unless its address is configured already. Without a run the servers may be
-        asked that `kcm label` has asked before. So may the server of `serve.proxy`.
+        Without a configured place the log is in the run's storage, or in `log_folder`. The service may use the run's
+        server, unless its address is configured already. Without a run it may use servers that `kcm label` has used
+        before. The server of `serve.proxy` is always allowed.
         """
-        settings, changes, more = own or cls(), dict[str, Any](), known_servers()
+        settings, changes, servers = own or cls(), dict[str, Any](), known_servers()
         if config is not None:
             settings = cls(serve=config.serve, cluster=config.cluster, assets_path=config.assets_path)
             changes = {"application": config.application, "costs": config.serve.costs or config.costs}
-            more = config.upstreams
+            servers = config.upstreams
             log_folder = config.storage_folder
         serve = settings.serve.with_proxy_server
-        named = {upstream.base_url for upstream in serve.large.upstreams}
-        if more := tuple(upstream for upstream in more if upstream.base_url not in named):
-            changes["large"] = serve.large.model_copy(update={"upstreams": (*serve.large.upstreams, *more)})
+        configured_urls = {upstream.base_url for upstream in serve.large.upstreams}
+        if servers := tuple(upstream for upstream in servers if upstream.base_url not in configured_urls):
+            changes["large"] = serve.large.model_copy(update={"upstreams": (*serve.large.upstreams, *servers)})
         if serve.feedback.url is None:
             changes["feedback"] = serve.feedback.model_copy(update={"url": log_url(serve, log_folder)})
         return cls(serve=serve.model_copy(update=changes), cluster=settings.cluster, assets_path=settings.assets_path)

@@ -1,4 +1,4 @@
-"""What the commands do, for Python: `kcm.run`, `kcm.update` and `kcm.serve`, entry points of `kcm.verbs`."""
+"""The commands as Python functions: `kcm.run`, `kcm.update` and `kcm.serve`, entry points of `kcm.verbs`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Given: TypeAlias = str | Path | Mapping[str, Any] | RunConfig
 def run(
     config: Given, overrides: Iterable[str] = (), *, until: str | None = None, promote: bool | None = None
 ) -> dict[str, Any]:
-    """As `kcm run`, or a stage of it: every stage of a YAML file, or of what would stand in one, up to `until`.
+    """Like `kcm run`: all stages of a YAML file, or of a mapping with its content, up to `until`.
 
-    `overrides` are `key.path=value`; `promote` is the command's `--promote/--no-promote`. Gives the content of
-    result.json. Raises KcmError as the command fails.
+    `overrides` are `key.path=value`; `promote` is the command's `--promote/--no-promote`. Returns the content of
+    result.json. Raises KcmError if the command would fail.
     """
     return run_stages(_config(config, overrides), until=until, promote=promote)
 
 
 def update(config: Given, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """As `kcm update`: one turn of the loop, in which the served cascade learns from its traffic.
+    """Like `kcm update`: one turn of the loop, in which the served cascade learns from its traffic.
 
-    Gives the content of loop.json. Raises KcmError as the command fails.
+    Returns the content of loop.json. Raises KcmError if the command would fail.
     """
     return take_turn(_config(config, overrides))
 
@@ -45,13 +45,13 @@ def serve(
     model: str | None = None,
     bundle: str | Path | None = None,
 ) -> Iterator[str]:
-    """As `kcm serve`, within a block: gives the URL of the ready service, which stops with the block.
+    """Like `kcm serve`, as a block: yields the URL of the ready service, which stops with the block.
 
-    What is served is the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion. For
-    a bundle or a model the sections of a service are enough of a configuration.
+    It serves the `bundle` in a folder, the registered `model` NAME@ALIAS or NAME/VERSION, or the champion. For a bundle
+    or a model, the sections of a service suffice as configuration.
     """
-    run, own = (None, None) if config is None else _service(config, overrides)
-    source, _, settings = prepared(run, Path(bundle) if bundle else None, model, own)
+    run, service_settings = (None, None) if config is None else _service(config, overrides)
+    source, _, settings = prepared(run, Path(bundle) if bundle else None, model, service_settings)
     with serving(source, settings) as url:
         yield url
 
@@ -60,7 +60,7 @@ def _config(given: Given, overrides: Iterable[str]) -> RunConfig:
     if isinstance(given, str | Path):
         return load_config(RunConfig, Path(given), overrides)
     if list(overrides):
-        raise ConfigError("overrides change a file, and none is given", hint="Change the mapping")
+        raise ConfigError("overrides need a file, but none is given", hint="Change the mapping")
     return parse_config(RunConfig, given, where="config") if isinstance(given, Mapping) else given
 
 

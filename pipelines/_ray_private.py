@@ -1,6 +1,6 @@
-"""All uses of private parts of Ray, each with the public way that was tried and what it lacks.
+"""All uses of private parts of Ray, each with the public way that was tried and its gap.
 
-A test of each fails when a new version of Ray changes it.
+Each use has a test that fails when a new version of Ray changes it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 def loopback_kept() -> Iterator[None]:
     """Make Ray leave 127.0.0.1 unchanged within the block.
 
-    `ray.init(_node_ip_address="127.0.0.1")` replaces it by the machine's outward address: all processes of a local
+    `ray.init(_node_ip_address="127.0.0.1")` replaces it by the machine's outward address. All processes of a local
     cluster then listen on all interfaces, some of them without a token. The switch RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
-    is read once, when Ray is imported, and would hold for clusters that are joined, too.
+    is read once, when Ray is imported, and would also apply to existing clusters.
     """
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:

@@ -32,7 +32,7 @@ from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
 from pipelines.tracking.config import TrackingConfig
 
-# How a run learns that names no learner: in closed form. Its learned curves forget nothing and need no tuning
+# Defaults of a run without a learner: closed form. Its learned curves forget nothing and need no tuning
 # (docs/results.md).
 DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
     "network": {"hidden": [], "basis": "pspline", "mixing": 512, "grid_size": 4, "spline_order": 2},
@@ -41,7 +41,9 @@ DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
 }
 
 
-OPERATIONAL = frozenset({"cluster", "tracking", "serve", "update", "costs", "paid_answers"})  # change no result
+OPERATIONAL = frozenset(
+    {"cluster", "tracking", "serve", "update", "costs", "paid_answers"}
+)  # these keys change no result
 PLACES = frozenset({"storage_path", "assets_path"})
 
 
@@ -56,15 +58,15 @@ class RunConfig(Config):
     )
     assets_path: AssetsFolder = Field(
         Path("assets"),
-        description="Models and data that `kcm assets` fetched, in a folder or a bucket; KCM_ASSETS says where, unless "
-        "it is given.",
+        description="Models and data that `kcm assets` fetched, in a folder or a bucket; by default the place in "
+        "KCM_ASSETS.",
     )
     large: LargeConfig
     costs: CostsConfig = CostsConfig()
     paid_answers: PlainUrl | None = Field(
         None,
-        description="Store of the large model's paid answers, a folder, a file or a database's URL, such as that of"
-        " `kcm label`; null: in `storage_path`.",
+        description="Store of the large model's paid answers: a folder, a file or a database's URL, for example "
+        "the store of `kcm label`. null: in `storage_path`.",
     )
     serve: ServeConfig = ServeConfig()
     update: UpdateConfig | None = Field(None, description="How the served cascade is updated from its own traffic.")
@@ -73,18 +75,18 @@ class RunConfig(Config):
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
     collaborators: Literal["auto"] | tuple[CollaboratorName, ...] = Field(
         "auto",
-        description="What is trained: `kcm`, a KAN with learned curves; `mcm`, an MLP; `quadratic`, squares of random"
-        " projections, solved in closed form; `linear`, logistic regression on the same features. auto: all, and that"
-        " one is deployed of which a certificate should leave most, by rows that choose it; of a list the first one is"
-        " deployed, the others are its controls, as `linear` is in every run.",
+        description="Small models to train. `kcm`: a KAN with learned curves. `mcm`: an MLP. `quadratic`: squares "
+        "of random projections, in closed form. `linear`: logistic regression on the same features. auto: all "
+        "four; the one that should save most under a certificate is deployed, chosen on other rows. With a "
+        "list, the first one is deployed and the others are controls; `linear` is a control in every run.",
     )
     tasks: TasksConfig
     encoder: EncoderConfig
     network: NetworkConfig = NetworkConfig()
     learner: LearnerConfig = Field(
         AnalyticConfig(),
-        description="Named none, `analytic`, with `network` and `train` to suit it where these are not set: see"
-        " docs/results.md.",
+        description="By default `analytic`, with matching `network` and `train` unless they are set: see "
+        "docs/results.md.",
     )
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()
@@ -95,13 +97,13 @@ class RunConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _by_default(cls, values: Any) -> Any:
-        """Assets are where the environment says; without a named learner three sections are of one piece."""
+        """Defaults: assets from the environment; without a named learner, three sections that belong together."""
         if not isinstance(values, dict):
             return values
         values = {"assets_path": default_assets()} | values
-        given = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
-        if all(isinstance(section, dict) for section in given.values()) and "name" not in given["learner"]:
-            return values | {section: DEFAULT_LEARNING[section] | given[section] for section in given}
+        sections = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
+        if all(isinstance(section, dict) for section in sections.values()) and "name" not in sections["learner"]:
+            return values | {section: DEFAULT_LEARNING[section] | sections[section] for section in sections}
         return values
 
     @field_validator("name")
@@ -114,7 +116,7 @@ class RunConfig(Config):
     @field_validator("storage_path", mode="before")
     @classmethod
     def _stored(cls, value: object) -> object:
-        """A path or a URI. Workers run in folders of their own, so no path may be relative."""
+        """A path or a URI, made absolute because workers run in their own folders."""
         if not isinstance(value, str | Path):
             return value
         place = normalised(value)
@@ -124,14 +126,14 @@ class RunConfig(Config):
     @classmethod
     def _distinct(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not value or (value != "auto" and len(set(value)) != len(value)):
-            raise ValueError("name at least one collaborator, each once, or auto")
+            raise ValueError("name at least one collaborator, each only once, or auto")
         return value
 
     @property
     def trained(self) -> tuple[CollaboratorName, ...]:
-        """The collaborators that are trained: logistic regression is in every run, deployed or a control.
+        """The collaborators to train. Logistic regression is in every run, deployed or as a control.
 
-        Unless the large model is asked under hints, which are each collaborator's own: nobody pays for a control's.
+        Exception: with hints in the prompts, each collaborator needs its own paid answers, so no control is added.
         """
         if self.collaborators == "auto":
             names: tuple[CollaboratorName, ...] = get_args(CollaboratorName)
@@ -147,41 +149,42 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _learns_curves(self) -> RunConfig:
-        """What is called KCM learns the curve of every edge."""
+        """KCM must learn the curve of every edge."""
         if "kcm" in self.trained and self.network.num_free < MIN_FREE:
             raise ValueError(
-                f"network: an edge of KCM has {self.network.num_free} free coefficients beside its line, and {MIN_FREE}"
-                " make a learned curve: give network.basis: pspline; `quadratic` is a collaborator of its own"
+                f"network: an edge of KCM has {self.network.num_free} free coefficients besides its line, a "
+                f"learned curve needs {MIN_FREE}: set network.basis: pspline, or choose the collaborator "
+                "`quadratic`"
             )
         return self
 
     @model_validator(mode="after")
     def _chosen(self) -> RunConfig:
-        """Without validate rows, train rows have to choose gate and policy; where they can, none are drawn."""
+        """Draw no validate rows if train rows can choose gate and policy. ValueError if they are needed but missing."""
         if not self._needs_validate:
             if "fractions" not in self.tasks.model_fields_set:
                 self._settle(tasks=self.tasks.model_copy(update={"fractions": LEFT_OUT_FRACTIONS}))
         elif self.tasks.fractions["validate"] == 0:
             raise ValueError(
-                "tasks.fractions: validate: 0 leaves the choice of gate and threshold to train rows that are left out,"
-                " which needs learner.name: analytic, learner.equal_classes: 0, an encoder of one vector a row, no"
-                " tasks.long_tail and tune.prompt_modes: [none]; give validate a share, such as 0.15"
+                "tasks.fractions: with validate: 0, left-out train rows choose gate and threshold. This needs "
+                "learner.name: analytic, learner.equal_classes: 0, an encoder with one vector per row, no "
+                "tasks.long_tail, and tune.prompt_modes: [none]. Set validate to a share, such as 0.15"
             )
         return self
 
     @model_validator(mode="after")
     def _certifiable(self) -> RunConfig:
         """Certify rows certify the first champion, unless it is deployed without a certificate."""
-        without = self.first_threshold is not None
-        if without != (self.tasks.fractions["certify"] == 0):
+        is_uncertified = self.first_threshold is not None
+        if is_uncertified != (self.tasks.fractions["certify"] == 0):
             raise ValueError(
-                "update.first_threshold deploys the first champion without a certificate: set it together with"
-                " tasks.fractions.certify: 0, or set neither"
+                "update.first_threshold deploys the first champion without a certificate: set "
+                "tasks.fractions.certify: 0 as well, or remove it"
             )
-        if without and (self.tune.gates != ("confidence",) or self.certificate.max_call_rate is not None):
+        if is_uncertified and (self.tune.gates != ("confidence",) or self.certificate.max_call_rate is not None):
             raise ValueError(
-                "update.first_threshold is one of gate confidence, and promises no call rate: set tune.gates:"
-                " [confidence] and certificate.max_call_rate: null"
+                "update.first_threshold applies to the gate confidence and promises no call rate: set tune.gates: "
+                "[confidence] and certificate.max_call_rate: null"
             )
         return self
 
@@ -191,27 +194,25 @@ class RunConfig(Config):
             return self
         if not self.train.mask_unseen:
             raise ValueError(
-                "update: needs train.mask_unseen: true, since labels of later tasks are not known before they come"
+                "update: needs train.mask_unseen: true, because labels of later tasks are unknown in advance"
             )
-        if self.serve.feedback.store_payloads not in ("text", "all"):  # a kept item's input is learned from, too
-            raise ValueError(
-                "update: learns from the inputs of its traffic: choose serve.feedback.store_payloads: text or all"
-            )
+        if self.serve.feedback.store_payloads not in ("text", "all"):  # updates also learn from inputs of kept items
+            raise ValueError("update: learns from stored inputs: set serve.feedback.store_payloads to text or all")
         if self.certificate.epsilon == 0:
             raise ValueError(
-                "update: a window of traffic is certified without crediting wins, which cannot show epsilon 0:"
-                " set certificate.epsilon above 0, such as 0.02"
+                "update: a certificate on traffic does not credit wins, so it cannot reach epsilon 0: set "
+                "certificate.epsilon above 0, such as 0.02"
             )
         if self.certificate.every_task:
             raise ValueError(
-                "update: a window of traffic holds too few requests of some tasks to be certified within every one:"
-                " set certificate.every_task: false, or tune.scopes: [per_task] for a promise of each task"
+                "update: traffic holds too few requests of some tasks for certificate.every_task: set it to false, "
+                "or set tune.scopes: [per_task] for a promise per task"
             )
         return self
 
     @model_validator(mode="after")
     def _audited(self) -> RunConfig:
-        """A cascade that is updated from its traffic is audited, unless another share is configured."""
+        """The default audit share of a cascade with updates is above 0."""
         audit = self.serve.audit
         if self.update is not None and "share" not in audit.model_fields_set:
             audited = audit.model_copy(update={"share": AUDIT_SHARE})
@@ -226,8 +227,9 @@ class RunConfig(Config):
     def _needs_validate(self) -> bool:
         """Whether gate and policy can be chosen on validate rows alone.
 
-        A learner that takes steps has seen its train rows; those of a long tail are not like later rows; where classes
-        are counted anew, a row counts with others than its own unit's; prompts and galleries are made of validate rows.
+        Train rows cannot choose in these cases. A stepwise learner has seen them. Rows of a long tail differ from later
+        rows. With equal classes, a row's weight depends on other units. Prompts and galleries are made from validate
+        rows.
         """
         is_solved = self.learner.gives_left_out and not getattr(self.learner, "equal_classes", 0)
         asks_alike = self.tune.prompt_modes == ("none",) and not self.encoder.dual
@@ -235,7 +237,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _recorded(self) -> RunConfig:
-        """No database can lie in a bucket."""
+        """Refuse databases in a bucket."""
         if isinstance(self.storage_path, Path):
             return self
         missing = [
@@ -245,8 +247,8 @@ class RunConfig(Config):
         ]
         if missing:
             raise ValueError(
-                f"storage_path {self.storage_path} is no folder for databases: set {' and '.join(missing)}, such as"
-                " postgresql+psycopg://USER@HOST/NAME"
+                f"storage_path {self.storage_path} cannot hold databases: set {' and '.join(missing)}, such as "
+                "postgresql+psycopg://USER@HOST/NAME"
             )
         return self
 
@@ -257,23 +259,23 @@ class RunConfig(Config):
 
     @property
     def application(self) -> str:
-        """The name under which the decisions stand in the log."""
+        """The application name of the decisions in the log."""
         return self.serve.application or self.name
 
     @property
     def upstreams(self) -> tuple[UpstreamConfig, ...]:
-        """The servers that a bundle's large model may be asked at: those that are configured, and the run's own."""
-        configured, own = self.serve.large.upstreams, self.large.upstream
-        if own is None or own.base_url in {each.base_url for each in configured}:
+        """The allowed servers of a bundle's large model: the configured servers and the run's own server."""
+        configured, own_upstream = self.serve.large.upstreams, self.large.upstream
+        if own_upstream is None or own_upstream.base_url in {upstream.base_url for upstream in configured}:
             return configured
-        return (*configured, own)
+        return (*configured, own_upstream)
 
     @property
     def gate_limits(self) -> GateConfig:
-        """The limits that a version must keep to become the champion."""
+        """The limits that a version must meet to become the champion."""
         return self.update.gates if self.update else GateConfig()
 
     @property
     def storage_folder(self) -> Path:
-        """The folder of this node for the storage: the storage itself, but for one in a bucket."""
+        """The local folder of the storage: the storage itself, unless it is in a bucket."""
         return Storage.at(self.storage_path).root

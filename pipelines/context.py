@@ -13,17 +13,17 @@ from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.storage import Storage
 
-if TYPE_CHECKING:  # actors do without databases and MLflow
+if TYPE_CHECKING:  # actors need no databases and no MLflow
     from kcm.large.response_cache import ResponseStore
     from pipelines.tracking.tracking import Tracking
 
 
 @dataclass
 class Context:
-    """One run as its stages see it; `seconds` and `cached` record each stage. Nothing here changes a result.
+    """One run for its stages; `seconds` and `cached` record each stage. Nothing here changes a result.
 
-    `connect` makes sure of the cluster: it is called before anything is computed, so that a run whose artefacts are all
-    there starts none.
+    `connect` starts or joins the cluster. It is called before the first computation, so a run whose artefacts all exist
+    starts no cluster.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Context:
     seconds: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     tracking: Tracking | None = None
-    responses: ResponseStore | None = None  # of paid answers; None: a file of the storage
-    promote: bool | None = None  # whether the run makes its version the champion; None: if nothing speaks against it
-    promotion: dict[str, Any] | None = None  # what became of the version that the run registered
+    responses: ResponseStore | None = None  # store of paid answers; None: a file of the storage
+    promote: bool | None = None  # whether the run promotes its version; None: if nothing speaks against it
+    promotion: dict[str, Any] | None = None  # outcome of the version that the run registered
 
     @property
     def run_folder(self) -> Path:
-        """Folder of the results of this run for people: result, report, bad rows; kept when the run ends."""
+        """Folder with the run's results for people: result, report, bad rows; it is kept when the run ends."""
         return self.store.root / "runs" / self.name
 
     def build(
@@ -53,7 +53,7 @@ class Context:
         label: str | None = None,
         needs_cluster: Callable[[], bool] = lambda: True,
     ) -> Artefact:
-        """The artefact of `recipe`: the finished one of the store, else written by an attempt."""
+        """The artefact of `recipe`: finished in the store, or written by a new attempt."""
         name, started = label or recipe.stage, time.perf_counter()
 
         def attempt(folder: Path, scratch: Path) -> None:
@@ -63,7 +63,7 @@ class Context:
                 write(Attempt(self, recipe.fingerprint, folder, scratch, bar))
 
         artefact, cached = self.store.build(recipe, attempt)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started  # of all its parts
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started  # seconds of all its parts
         self.cached[name] = self.cached.get(name, True) and cached
         part = f"its {recipe.stage} " if label and label != recipe.stage else ""
         state = part + ("already there" if cached else f"done in {self.seconds[name]:.1f} s")
@@ -75,8 +75,8 @@ class Context:
 class Attempt:
     """One attempt at an artefact: the folder to fill, and a scratch folder, which the next attempt reuses.
 
-    Of a storage in a bucket both lie on this node: what the next attempt is to find, and what another node than the
-    driver's writes, has to be kept (`storage.keep`).
+    For a storage in a bucket both folders are on this node. Files for the next attempt, and files that other nodes
+    write, must be kept with `storage.keep`.
     """
 
     context: Context
@@ -88,7 +88,7 @@ class Attempt:
     def take(self, paths: Mapping[str, Path]) -> None:
         """Make files of the storage, by their new names, files of the attempt's folder.
 
-        They stay where they are until the artefact is finished, so that a kill in between costs nothing.
+        The originals stay until the artefact is finished, so a kill in between costs nothing.
         """
         self.context.store.storage.place(paths, self.folder)
 

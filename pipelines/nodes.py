@@ -1,4 +1,4 @@
-"""The nodes of a cluster: their versions and clocks, and whether each of them reads and writes the storage."""
+"""The nodes of a cluster: their versions, clocks and access to the storage."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from pipelines.store.files import Files
 ANSWER_S = 120.0  # how long a node may take to start a process that imports this module
 _PACKAGES = ("kcm-cascade", "ray")
 _WITNESSES = ".nodes"
-# What Ray reads on each node for itself: where they differ, a part of the service works otherwise, and nothing says so.
+# Ray reads these on each node. If they differ, a part of the service behaves differently without any message.
 _SWITCHES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")
-_REDIS = "RAY_REDIS_ADDRESS"  # of the head alone
+_REDIS = "RAY_REDIS_ADDRESS"  # set only on the head
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node says of itself; `storage_fault` is why it cannot use the storage, None where it can."""
+    """A node's report on itself; `storage_fault` says why it cannot use the storage, None if it can."""
 
     name: str
     versions: Mapping[str, str]
-    skew_s: float  # of its clock from the storage's, in seconds
-    free_gib: float  # on the disk of its temporary files
+    skew_s: float  # difference of its clock from the storage's, in seconds
+    free_gib: float  # free space on the disk of its temporary files
     storage_fault: str | None
-    switches: Mapping[str, str]  # of its environment, those that decide how a cluster serves
+    switches: Mapping[str, str]  # the environment variables that decide how a cluster serves
 
 
 def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -> dict[str, ResultT | KcmError]:
-    """The results of a function on every living node of the connected cluster, else here, by the names of the nodes.
+    """The results of a function on every living node of the connected cluster, by node name.
 
-    The result of a node that cannot run it, or does not answer in time, is a KcmError that says why.
+    Without a cluster it runs in this process. If a node cannot run it, or does not answer in time, its result is a
+    KcmError with the reason.
     """
     if not ray.is_initialized():
         try:
@@ -56,9 +57,9 @@ def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -
     answers: dict[str, Any] = {}
     for node in ray.nodes():
         if node["Alive"]:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            answers[name] = _call.options(scheduling_strategy=here).remote(function)
+            answers[name] = _call.options(scheduling_strategy=strategy).remote(function)
     deadline = time.monotonic() + answer_s
     return {name: _answer(name, answer, deadline) for name, answer in sorted(answers.items())}
 
@@ -72,7 +73,7 @@ def _answer(name: str, answer: ray.ObjectRef[ResultT], deadline: float) -> Resul
     try:
         return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
     except GetTimeoutError:
-        return KcmError("the node does not answer", where=name, hint="Look at its log below /tmp/ray, or stop it")
+        return KcmError("the node does not answer", where=name, hint="Read its log below /tmp/ray, or stop the node")
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, KcmError):
@@ -82,7 +83,7 @@ def _answer(name: str, answer: ray.ObjectRef[ResultT], deadline: float) -> Resul
 
 
 def node_reports(storage: Files) -> list[NodeReport]:
-    """The reports of all nodes, each of which reads what this process has written, and writes a file of its own.
+    """The reports of all nodes. Each node reads a file of this process and writes its own file.
 
     Raises KcmError for a node that does not answer.
     """
@@ -103,7 +104,7 @@ def _report(storage: Files, witness: str) -> NodeReport:
     try:
         skew_s = _use(storage, witness)
     except FileNotFoundError:
-        fault = "it does not see there what the driver wrote"
+        fault = "it does not see the file that the driver wrote"
     except (OSError, ArtefactError) as error:
         fault = str(error)
     free_gib = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
@@ -113,41 +114,41 @@ def _report(storage: Files, witness: str) -> NodeReport:
 
 def _use(storage: Files, witness: str) -> float:
     """Read a file that the driver wrote, create one, and compare this clock with its time, in seconds."""
-    mine = f"{witness}-{uuid.uuid4().hex}"
+    own_witness = f"{witness}-{uuid.uuid4().hex}"
     storage.read(witness)
-    if not storage.create(mine, b"") or storage.create(mine, b""):
-        raise ArtefactError("it creates a file twice", hint="Use a bucket with conditional puts")
-    return next(time.time() - stat.modified for stat in storage.list(_WITNESSES) if stat.name == mine)
+    if not storage.create(own_witness, b"") or storage.create(own_witness, b""):
+        raise ArtefactError("it created a file that existed", hint="Use a bucket with conditional puts")
+    return next(time.time() - stat.modified for stat in storage.list(_WITNESSES) if stat.name == own_witness)
 
 
 def versions_here() -> dict[str, str]:
-    """The versions of what has to be the same on all nodes."""
-    found = {"Python": platform.python_version()}
+    """The versions that must be the same on all nodes."""
+    versions = {"Python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "none"
-    return found
+            versions[package] = "none"
+    return versions
 
 
 def require_alike(reports: Sequence[NodeReport]) -> str:
-    """The versions that all nodes have; raise ConfigError that names the nodes with others than this process."""
-    here = versions_here()
-    others = [
-        f"{report.name} has {package} {report.versions.get(package)} and not {here[package]}"
+    """The versions on all nodes. ConfigError, naming the nodes, if any differ from this process."""
+    driver_versions = versions_here()
+    differences = [
+        f"{report.name} has {package} {report.versions.get(package)}, not {driver_versions[package]}"
         for report in reports
-        for package in here
-        if report.versions.get(package) != here[package]
+        for package in driver_versions
+        if report.versions.get(package) != driver_versions[package]
     ]
-    if others:
+    if differences:
         hint = "Start all nodes, and the driver, from one image"
-        raise ConfigError(f"the nodes differ: {'; '.join(others)}", where="cluster", hint=hint)
-    return ", ".join(f"{package} {number}" for package, number in here.items())
+        raise ConfigError(f"the nodes differ: {'; '.join(differences)}", where="cluster", hint=hint)
+    return ", ".join(f"{package} {number}" for package, number in driver_versions.items())
 
 
 def require_service(reports: Sequence[NodeReport]) -> str:
-    """How the cluster serves; raise ConfigError where nodes have other switches, or Redis does not answer."""
+    """How the cluster serves. ConfigError if nodes have different switches, or Redis does not answer."""
     for name in _SWITCHES:
         values = {report.name: report.switches.get(name, "not set") for report in reports}
         if len(set(values.values())) > 1:
@@ -156,17 +157,17 @@ def require_service(reports: Sequence[NodeReport]) -> str:
     proxy = "HAProxy" if reports[0].switches.get(_SWITCHES[0]) == "1" else "Ray's own proxy"
     redis = next((report.switches[_REDIS] for report in reports if _REDIS in report.switches), None)
     if redis is None:
-        return f"{proxy} on each node; without Redis a service ends with the head"
+        return f"{proxy} on each node; no Redis: a service ends with the head"
     host, _, port = redis.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the head's state is in Redis, which is silent: {error}", where=redis) from None
+        raise ConfigError(f"Redis, with the head's state, does not answer: {error}", where=redis) from None
     return f"{proxy} on each node; the head's state is in Redis"
 
 
 def require_shared(reports: Sequence[NodeReport], storage: Files) -> None:
-    """Raise ConfigError that names the nodes which cannot use the storage."""
+    """Raise ConfigError, naming the nodes, if any cannot use the storage."""
     faults = [f"{report.name}: {report.storage_fault}" for report in reports if report.storage_fault]
     if faults:
         hint = "Check their credentials" if storage.is_remote else "Name a bucket, or a folder that all nodes mount"
@@ -174,7 +175,7 @@ def require_shared(reports: Sequence[NodeReport], storage: Files) -> None:
 
 
 def require_nodes(storage: Files) -> None:
-    """Raise KcmError where the connected cluster has several nodes that are not fit to work on one storage together."""
+    """Raise KcmError if the nodes of the connected cluster cannot work on one storage together."""
     if sum(node["Alive"] for node in ray.nodes()) > 1:
         reports = node_reports(storage)
         require_alike(reports)

@@ -1,4 +1,4 @@
-"""One progress bar per stage, with its rate and the time left; plain lines where there is no terminal."""
+"""One progress bar per stage, with its rate and the time left; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ _RECENT_S, _SPOKEN_EVERY_S = 300.0, 10.0
 
 
 class Bar:
-    """The bar of one running stage. Its rate is that of the last minutes, and begins with the first finished unit:
-    neither what workers take to start nor what an earlier attempt has done is counted.
+    """The bar of one running stage.
+
+    Its rate covers the last minutes and begins with the first finished unit: the start of workers and the work of
+    earlier attempts do not count.
     """
 
     def __init__(
@@ -39,21 +41,23 @@ class Bar:
     def update(self, completed: float, total: float) -> None:
         """Show `completed` of `total` units done."""
         if completed < self._task.completed:
-            self._progress.reset(self._number)  # counted anew
+            self._progress.reset(self._number)  # restart the count
         self._progress.update(self._number, completed=completed, total=total)
         rate, now = self._task.speed, self._clock()
         text = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s" if rate else ""
         self._progress.update(self._number, rate=text)
         if not self._console.is_terminal and now - self._spoken > _SPOKEN_EVERY_S:
             self._spoken = now
-            left = f", about {timedelta(seconds=round((total - completed) / rate))} left" if rate else ""
-            self._console.print(f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}{left}".rstrip())
+            time_left = f", about {timedelta(seconds=round((total - completed) / rate))} left" if rate else ""
+            self._console.print(
+                f"{self._name}: {completed:,.0f} of {total:,.0f} {self._unit} {text}{time_left}".rstrip()
+            )
 
 
 class Reporter:
     """Output of the stages on the terminal.
 
-    `in_vain` is called before anything is paid for a cascade that could keep nothing, and may raise to end the run.
+    `in_vain` is called before anything is paid if the cascade could keep nothing; it may raise to end the run.
     """
 
     def __init__(self, console: Console | None = None, in_vain: Callable[[], None] = lambda: None) -> None:
@@ -82,18 +86,18 @@ class Reporter:
             yield Bar(progress, self.console, name, unit)
 
     def say(self, text: str) -> None:
-        """Print one line, as long as it is."""
+        """Print one line, however long."""
         self.console.print(redacted(text), highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def polled(bar: Bar, read: Callable[[], tuple[float, float] | None], every_s: float = 0.3) -> Iterator[None]:
+def polled(bar: Bar, read_progress: Callable[[], tuple[float, float] | None], every_s: float = 0.3) -> Iterator[None]:
     """Update `bar` from `read` (completed, total) in a thread, while the block waits for other processes."""
     stop = threading.Event()
 
     def poll() -> None:
         while not stop.wait(every_s):
-            if progress := read():
+            if progress := read_progress():
                 bar.update(*progress)
 
     thread = threading.Thread(target=poll, daemon=True)

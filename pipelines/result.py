@@ -1,4 +1,4 @@
-"""The result of a run as one dictionary, and the report that is drawn from it."""
+"""The result of a run as one dictionary, and its report."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.tracking.tracking import Tracking, registered_version
 
 
-def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of the stages in `done`; a whole run also has its report and registered version."""
+def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of the finished stages; a whole run also has a report and a registered version."""
     result: dict[str, Any] = {"name": config.name}
-    if "evaluate" in done:
-        evaluated: EvaluatedArtefact = done["evaluate"]
+    if "evaluate" in artefacts:
+        evaluated: EvaluatedArtefact = artefacts["evaluate"]
         deployed = evaluated.deployed
-        result |= _measured(config, evaluated, done["outcomes"].usage)
+        result |= _measured(config, evaluated, artefacts["outcomes"].usage)
         result["deployed"] = {"collaborator": deployed, "reason": evaluated.choice}
-        result["large"] = done["outcomes"].asked
-        if "prompts" in done:
-            result["large"]["prompts"] = done["prompts"].asked(deployed)
+        result["large"] = artefacts["outcomes"].asked
+        if "prompts" in artefacts:
+            result["large"]["prompts"] = artefacts["prompts"].asked(deployed)
         result["kept_wrong"] = evaluated.kept_wrong
         result["recommendation"] = recommendation(result, evaluated.curves[deployed]["certificate_path"])
     result |= {
         "seconds": context.seconds,
         "cached": context.cached,
-        "bad_rows": done["tasks"].summary.num_bad,
-        "overlapping_rows": done["tasks"].summary.num_overlapping,
-        "artefacts": {stage: artefact.where for stage, artefact in done.items()},
+        "bad_rows": artefacts["tasks"].summary.num_bad,
+        "overlapping_rows": artefacts["tasks"].summary.num_overlapping,
+        "artefacts": {stage: artefact.where for stage, artefact in artefacts.items()},
     }
-    if "register" not in done:
+    if "register" not in artefacts:
         return result
     result["promotion"] = context.promotion
     if tracking := context.tracking:
@@ -53,16 +53,16 @@ def collect(config: RunConfig, context: Context, done: Mapping[str, Any]) -> dic
             "tracking_uri": redacted(tracking.uri),
             "run_id": tracking.run_id,
             "model": model,
-            "version": registered_version(tracking.uri, model, done["register"].fingerprint),
+            "version": registered_version(tracking.uri, model, artefacts["register"].fingerprint),
             "champion": current.champion.number if current else None,
         }
     report = context.run_folder / "report.html"
     result["report"] = context.store.storage.where(report)
-    lineage = {stage: artefact.fingerprint for stage, artefact in done.items()}
-    _write_report(report, config, done["evaluate"], result, lineage=lineage, trials=done["tune"].trials)
+    lineage = {stage: artefact.fingerprint for stage, artefact in artefacts.items()}
+    _write_report(report, config, artefacts["evaluate"], result, lineage=lineage, trials=artefacts["tune"].trials)
     if tracking:
         tracking.log(_params(config), _headline(config, result), report)
-        _log_provenance(config, done, result, tracking)
+        _log_provenance(config, artefacts, result, tracking)
     return result
 
 
@@ -75,21 +75,21 @@ def write_challenger_report(
     usage: Mapping[str, Any],
     path: Path,
 ) -> None:
-    """The report of a challenger as a run's, with what its promotion gates said; it was searched by no trials."""
+    """The report of a challenger, like a run's, with its promotion gates and without trials."""
     result = {"name": version} | _measured(config, evaluated, usage)
     verdicts = {gate.name: {"verdict": gate.verdict, "reason": gate.reason} for gate in gates}
     _write_report(path, config, evaluated, result, lineage=dict(lineage), trials=[], gates=verdicts)
 
 
 def _measured(config: RunConfig, evaluated: EvaluatedArtefact, usage: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured of each collaborator, and of what is deployed the certificate and the prices."""
-    measured, costs = evaluated.result, prices(config.costs, usage)
-    certificate = measured[evaluated.deployed]["certificate"] | {"asked_delta": config.certificate.delta}
-    return measured | {"certificate": certificate, "costs": costs.model_dump() if costs else None}
+    """The measurements of each collaborator; certificate and prices of the deployed one."""
+    result, costs = evaluated.result, prices(config.costs, usage)
+    certificate = result[evaluated.deployed]["certificate"] | {"asked_delta": config.certificate.delta}
+    return result | {"certificate": certificate, "costs": costs.model_dump() if costs else None}
 
 
 def _write_report(
-    path: Path, config: RunConfig, evaluated: EvaluatedArtefact, result: dict[str, Any], **more: Any
+    path: Path, config: RunConfig, evaluated: EvaluatedArtefact, result: dict[str, Any], **sections: Any
 ) -> None:
     curves, memory_gib = evaluated.curves, psutil.virtual_memory().total / 2**30
     inputs = ReportInputs(
@@ -99,23 +99,25 @@ def _write_report(
         certificate_path=curves[evaluated.deployed]["certificate_path"],
         config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB",
-        **more,
+        **sections,
     )
     write_report(inputs, path)
 
 
-def _log_provenance(config: RunConfig, done: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking) -> None:
-    """Record how accuracy went over tasks, which rows were learned, and which artefacts the bundle was made of."""
-    rows = done["tasks"]
-    learned: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
-    if all(learned.values()):  # there are test rows
-        tracking.log_learning(learned, list(rows.names.tasks))
+def _log_provenance(
+    config: RunConfig, artefacts: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking
+) -> None:
+    """Record the accuracy over tasks, the learned rows, and the artefacts from which the bundle was made."""
+    rows = artefacts["tasks"]
+    matrices: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
+    if all(matrices.values()):  # None without test rows
+        tracking.log_learning(matrices, list(rows.names.tasks))
     tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
-    tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in done.items()})
+    tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in artefacts.items()})
 
 
 def _params(config: RunConfig) -> dict[str, Any]:
-    """The configuration by section, without what changes no result."""
+    """The configuration by section, without keys that change no result."""
     return redacted_values(config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES}))
 
 
@@ -123,13 +125,13 @@ _CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "
 
 
 def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float | None]:
-    """Every collaborator's figures over all tasks, what it saves in money where known, and its certificate."""
+    """Every collaborator's figures over all tasks, its savings in money if known, and its certificate."""
     figures: dict[str, float | None] = {}
     for name in config.trained:
         overall = result[name]["overall"]
         figures |= {f"{name}/{metric}": value for metric, value in overall.items() if not isinstance(value, list)}
-        if found := prices_of(result):
-            figures[f"{name}/saved_per_1000"] = found.saved_per_1000(overall["calls_saved"])
+        if priced := prices_of(result):
+            figures[f"{name}/saved_per_1000"] = priced.saved_per_1000(overall["calls_saved"])
         promised = result[name]["certificate"]
         figures |= {f"{name}/certificate_{key}": promised[key] for key in _CERTIFICATE}
     return figures

@@ -13,7 +13,7 @@ from pipelines.cluster.connection import connected, require_room, starts_local
 from pipelines.config import OPERATIONAL, RunConfig
 from pipelines.context import Context
 from pipelines.nodes import require_nodes
-from pipelines.paid import paid_answers
+from pipelines.paid_answers import paid_answers
 from pipelines.progress import Reporter
 from pipelines.result import collect
 from pipelines.stages.alignment import Alignment
@@ -29,7 +29,7 @@ from pipelines.stages.tune import Tune
 from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
 from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
-from pipelines.store.upkeep import CLEANING
+from pipelines.store.garbage import CLEANING
 from pipelines.tracking.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
@@ -39,15 +39,15 @@ STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
 def run(
     config: RunConfig, until: str | None = None, reporter: Reporter | None = None, promote: bool | None = None
 ) -> dict[str, Any]:
-    """Run the stages up to `until`, or all of them, and give the result.
+    """Run the stages up to `until`, or all of them; returns the result.
 
-    A whole run writes `runs/<name>/result.json` below the storage path, which the result's `result_path` names.
-    `promote` says whether its version becomes the champion; without it the first one does that is certified to save
-    something, and a later one that is not worse: see `Register.publish`.
+    A whole run writes `runs/<name>/result.json` below the storage path; the result's `result_path` names it.
+    `promote` decides whether its version becomes the champion. None: the first version that is certified to save
+    something becomes the champion, later versions only if they are not worse (`Register.publish`).
     Raises LockedError while another process runs the same name on the same storage path.
     """
     stages = stages_of(config)
-    # A faulty file is reported before a cluster is started, and leaves nothing. A cluster that is there reads it once.
+    # A faulty file is reported before a cluster starts, and leaves nothing. An existing cluster reads the file once.
     if config.tasks.source.opens_quickly and starts_local(config.cluster):
         config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
     with run_context(config, stages, reporter) as context:
@@ -56,9 +56,9 @@ def run(
         context.promote = promote
         context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
         names = [stage.stage for stage in stages]
-        done = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
-        result = collect(config, context, done)
-        if "register" in done:
+        artefacts = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
+        result = collect(config, context, artefacts)
+        if "register" in artefacts:
             path = context.run_folder / "result.json"
             result["result_path"] = context.store.storage.where(path)
             write_json(path, redacted_values(result))
@@ -67,7 +67,7 @@ def run(
 
 
 def stages_of(config: RunConfig) -> list[Stage]:
-    """The stages of a run; with `update.first_threshold` nothing is certified on its rows."""
+    """The stages of a run; with `update.first_threshold` its rows certify nothing."""
     uncertified = config.first_threshold is not None
     return [(Uncertified if uncertified and stage is Evaluate else stage).of(config) for stage in STAGES]
 
@@ -82,9 +82,9 @@ def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | Non
 
 @contextmanager
 def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | None = None) -> Iterator[Context]:
-    """The context of a run's stages within the block, with the run's lock, and a cluster as soon as one is needed.
+    """The context of a run's stages within the block, with the run's lock, and a cluster once one is needed.
 
-    All stages are checked before anything is computed, and the room of a cluster that would be started.
+    Before anything is computed, all stages are checked, and so is the size of a local cluster.
     """
     for stage in stages:
         stage.check()
@@ -106,15 +106,16 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
         try:
             yield context
         except BaseException:
-            with suppress(StorageError):  # the error that stopped the run is raised, not one that follows from it
+            with suppress(StorageError):  # raise the error that stopped the run, not a consequence of it
                 _keep_results(store, folder)
             raise
         _keep_results(store, folder)
 
 
 def _keep_results(store: ArtefactStore, folder: Path) -> None:
-    """Make the files of a run's folder part of the storage; not the folders in it, such as that of a running service,
-    which holds a token.
+    """Add the files of a run's folder to the storage.
+
+    Folders in it are skipped: the folder of a running service holds a token.
     """
     for path in folder.iterdir():
         if path.is_file():

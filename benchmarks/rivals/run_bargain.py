@@ -36,7 +36,7 @@ class RecordedProxy(Proxy):
 
 
 class RecordedOracle(Oracle):
-    """Recorded labels; remembers the rows that were asked for."""
+    """Recorded labels; remembers the requested rows."""
 
     def __init__(self, table: Scored) -> None:
         super().__init__(verbose=False)
@@ -56,8 +56,12 @@ def accuracy(table: Scored, target: float, seed: int) -> dict[str, float]:
     proxy, oracle = RecordedProxy(table), RecordedOracle(table)
     method = BARGAIN_A(proxy, oracle, target=target, delta=DELTA, verbose=False, seed=seed)
     output = np.asarray(method.process(np.arange(len(table.labels))))
-    bought = oracle.get_number_preds()
-    return {"avoided": 1 - bought / len(output), "agreement": float((output == table.labels).mean()), "bought": bought}
+    num_bought = oracle.get_number_preds()
+    return {
+        "avoided": 1 - num_bought / len(output),
+        "agreement": float((output == table.labels).mean()),
+        "bought": num_bought,
+    }
 
 
 def selected(promise: str, table: Scored, target: float, seed: int) -> dict[str, float]:
@@ -65,8 +69,8 @@ def selected(promise: str, table: Scored, target: float, seed: int) -> dict[str,
     proxy, oracle = RecordedProxy(table), RecordedOracle(table)
     budget = min(BUDGET, len(table.labels))
     method = SELECTORS[promise](proxy, oracle, target=target, delta=DELTA, budget=budget, seed=seed)
-    returned = np.asarray(method.process(np.arange(len(table.labels))), dtype=int)
-    return selection(table.labels, returned, oracle.get_number_preds())
+    positions = np.asarray(method.process(np.arange(len(table.labels))), dtype=int)
+    return selection(table.labels, positions, oracle.get_number_preds())
 
 
 def measured(options: Any) -> Iterator[dict[str, Any]]:

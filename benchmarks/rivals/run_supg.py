@@ -52,8 +52,8 @@ def selected(promise: str, table: Scored, seed: int) -> dict[str, float]:
         selector = ImportancePrecisionTwoStageSelector(query, source, sampler)
     else:
         selector = RecallSelector(query, source, sampler, sample_mode="sqrt")
-    returned = np.asarray(selector.select(), dtype=int)
-    return selection(table.labels, returned, len(source.asked))
+    positions = np.asarray(selector.select(), dtype=int)
+    return selection(table.labels, positions, len(source.asked))
 
 
 def measured(options: Any) -> Iterator[dict[str, Any]]:

@@ -29,33 +29,33 @@ TREES = ("dt", "rf", "et", "gbt")  # what `tracer fit` leaves out unless --trees
 def measured(name: str, file: Path, target: float) -> dict[str, Any]:
     """One table at one target of agreement."""
     data = np.load(file)
-    fresh = data["fresh"]
+    fresh_rows = data["fresh"]
     features, labels = data["features"], data["labels"]
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         traces = Path(folder) / "traces.jsonl"
-        rows = ({"input": str(row), "teacher": str(labels[row])} for row in np.flatnonzero(~fresh))
+        rows = ({"input": str(row), "teacher": str(labels[row])} for row in np.flatnonzero(~fresh_rows))
         traces.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         config = tracer.FitConfig(
             target_teacher_agreement=target, frontier_targets=(target,), skip_candidates=TREES, verbose=False
         )
-        result = tracer.fit(traces, Path(folder) / "policy", embeddings=features[~fresh], config=config)
+        result = tracer.fit(traces, Path(folder) / "policy", embeddings=features[~fresh_rows], config=config)
         figures: dict[str, Any] = {
             "rival": "TRACER 0.3.3",
             "table": name,
             "target": target,
-            "fit": int((~fresh).sum()),
-            "fresh": int(fresh.sum()),
+            "fit": int((~fresh_rows).sum()),
+            "fresh": int(fresh_rows.sum()),
             "method": result.manifest.selected_method,
         }
         if result.manifest.selected_method is None:
             return figures | {"kept": 0.0}
-        routed = tracer.load_router(Path(folder) / "policy").predict_batch(features[fresh])
+        routed = tracer.load_router(Path(folder) / "policy").predict_batch(features[fresh_rows])
     handled = np.asarray(routed["handled"])
-    right = np.asarray(routed["labels"], dtype=object) == labels[fresh].astype(object)
+    is_right = np.asarray(routed["labels"], dtype=object) == labels[fresh_rows].astype(object)
     return figures | {
         "kept": round(float(handled.mean()), 4),
-        "agreement": round(float(right[handled].mean()), 4),
+        "agreement": round(float(is_right[handled].mean()), 4),
         "cpu_s": round(time.process_time() - started, 1),
     }
 

@@ -53,28 +53,28 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def selection(labels: np.ndarray, returned: np.ndarray, bought: int) -> dict[str, float]:
-    """Precision, recall and size of a returned set of rows, and how many labels it cost."""
-    found = int(labels[returned].sum())
+def selection(labels: np.ndarray, positions: np.ndarray, bought: int) -> dict[str, float]:
+    """Precision, recall and size of a returned set of rows, and the number of labels that it cost."""
+    num_positive = int(labels[positions].sum())
     return {
-        "precision": found / len(returned) if len(returned) else 1.0,
-        "recall": found / int(labels.sum()),
-        "returned": len(returned),
+        "precision": num_positive / len(positions) if len(positions) else 1.0,
+        "recall": num_positive / int(labels.sum()),
+        "returned": len(positions),
         "bought": bought,
     }
 
 
 def summary(runs: list[dict[str, float]], promise: str, target: float) -> dict[str, Any]:
-    """Means over seeds, and how many runs missed the promise."""
+    """Means over seeds, and the number of runs that missed the promise."""
     means = {key: round(float(np.mean([run[key] for run in runs])), 4) for key in runs[0]}
     return means | {"broken": sum(run[promise] < target for run in runs), "seeds": len(runs)}
 
 
 def report(rows: Iterable[dict[str, Any]], file: Path | None) -> None:
     """Print each row of figures as it comes, as a line of JSON; write them all to a file."""
-    done = []
+    runs = []
     for row in rows:
         print(json.dumps(row), flush=True)
-        done.append(row)
+        runs.append(row)
     if file is not None:
-        file.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")

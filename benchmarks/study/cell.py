@@ -132,7 +132,7 @@ def _run_means(stream: Stream) -> Record:
 
 
 class _Answers:
-    """A model's answers to the scored rows of every task; restricted to the task's labels where the task is known."""
+    """A model's answers to the scored rows of every task; restricted to the task's labels if the task is known."""
 
     def __init__(self, stream: Stream, scores_of: Callable[[Tensor], Tensor]) -> None:
         self._stream, self._scores_of = stream, scores_of
@@ -143,7 +143,7 @@ class _Answers:
 
     @torch.inference_mode()
     def by_task(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Labels [N] of every task's rows, and whether they are what the model says."""
+        """Labels [N] of every task's rows, and the correctness of the model's answers."""
         for task in self._stream.tasks:
             rows = task.take("test", torch.arange(task.num_rows("test")))
             scores_NC = self._scores_of(rows.features)
@@ -159,7 +159,7 @@ class _Answers:
 def size_accuracies(
     answers: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]], counts_C: NDArray[np.int64]
 ) -> dict[str, float | None]:
-    """Accuracies over classes by their train rows `counts_C`: means over those that have test rows, else None.
+    """Accuracies over classes by their train rows `counts_C`: means over classes with test rows, or None.
 
     Many-, medium- and few-shot classes (Liu et al., arXiv 1904.05160), and the head, middle and tail third of all; ties
     go by the order of the labels, and the head takes the remainder first.
@@ -169,11 +169,11 @@ def size_accuracies(
     bands = {"many": counts_C > 100, "medium": (counts_C >= 20) & (counts_C <= 100), "few": counts_C < 20}
     rows_C = np.bincount(labels_N, minlength=len(counts_C))
     accuracy_C = np.bincount(labels_N, correct_N, len(counts_C)) / np.maximum(rows_C, 1)
-    found: dict[str, float | None] = {}
-    for name, chosen in (bands | dict(zip(("head", "middle", "tail"), thirds, strict=True))).items():
-        defined = accuracy_C[chosen][rows_C[chosen] > 0]
-        found[name] = float(defined.mean()) if len(defined) else None
-    return found
+    accuracies: dict[str, float | None] = {}
+    for name, band in (bands | dict(zip(("head", "middle", "tail"), thirds, strict=True))).items():
+        defined = accuracy_C[band][rows_C[band] > 0]
+        accuracies[name] = float(defined.mean()) if len(defined) else None
+    return accuracies
 
 
 def state_bytes(state: Any) -> int:

@@ -77,13 +77,13 @@ def _batch(vectors: Sequence[np.ndarray], labels: Sequence[int]) -> Batch:
     return Batch(torch.from_numpy(np.stack(vectors)), torch.tensor(labels), no_large, torch.ones(len(labels)))
 
 
-_CHUNK = 512  # rows that are read at once
+_CHUNK = 512  # rows per read
 
 
 def cached_features(
     rows: Iterable[Content], encoder: Callable[[], Encoder], identity: str, folder: Path
 ) -> dict[Content, np.ndarray]:
-    """Float32 features [D] by content, each encoded once; `encoder` loads the model, and only where it is needed.
+    """Float32 features [D] by content, each encoded once; `encoder` loads the model only if needed.
 
     `identity` is the encoder's. Raises DataError, naming it, when the encoder gives a NaN.
     """
@@ -108,8 +108,8 @@ def _encode(rows: list[Content], encoder: Encoder) -> np.ndarray:
     for start in range(0, len(rows), _CHUNK):
         index = order[start : start + _CHUNK]
         vectors_ND[index] = encoder.encode([rows[i] for i in index])
-    if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
-        raise DataError(f"the encoder gave NaN for {len(bad)} rows, such as {rows[bad[0]].key[:60]!r}")
+    if len(bad_rows := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
+        raise DataError(f"the encoder gave NaN for {len(bad_rows)} rows, such as {rows[bad_rows[0]].key[:60]!r}")
     return vectors_ND
 
 
@@ -201,11 +201,11 @@ def _numeric_source(config: TasksConfig, assets_dir: Path, patterns: Sequence[st
     source = config.source.model_copy(update={"text_column": None}).build(assets_dir, patterns)
     tables = [(shard.where, table) for shard in source.shards for table in shard.read()]
     names = tables[0][1].schema.names
-    written = [
+    columns = [
         TableShard(where, table.set_column(names.index("text"), "text", numbers_text(table["vector"])).drop("vector"))
         for where, table in tables
     ]
-    return replace(source, shards=tuple(written)), tables[0][1]["vector"].type.list_size
+    return replace(source, shards=tuple(columns)), tables[0][1]["vector"].type.list_size
 
 
 class NumbersEncoder:

@@ -24,6 +24,6 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
 
 
-def interval_of(found: SeedInterval | None) -> dict[str, Any] | None:
+def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
     """A paired interval as it is written down; None for fewer than two seeds."""
-    return found and {"estimate": found.estimate, "interval": [found.low, found.high]}
+    return interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}

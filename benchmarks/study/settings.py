@@ -68,16 +68,16 @@ class Settings:
         options = {**values.get("learner", {}), "name": EXAMPLES.get(learner, learner)}
         if memory_per_class is not None:
             options["memory"] = round(memory_per_class * num_labels)
-        shared = {**values["network"], "shared": True}
-        return parse_config(Setting, {**values, "network": shared, "learner": options}, where=self.where)
+        shared_values = {**values["network"], "shared": True}
+        return parse_config(Setting, {**values, "network": shared_values, "learner": options}, where=self.where)
 
     def _check(self, place: str) -> None:
         learner, _, network = place.partition("/")
         if place != _DEFAULT:
             class_of(learner.partition("@")[0])
         if network and network not in TRAINED:
-            known = ", ".join(TRAINED)
-            raise ConfigError(f"unknown network {network!r}", where=self.where, hint=f"Known are {known}")
+            known_names = ", ".join(TRAINED)
+            raise ConfigError(f"unknown network {network!r}", where=self.where, hint=f"Known are {known_names}")
 
 
 def kind_of(network: StudyNetwork, learner: LearnerConfig) -> NetworkKind:
@@ -99,8 +99,8 @@ def class_of(learner: str) -> type[Component]:
 
 
 def _merged(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
+    merged_sections = {
         key: _merged(wide[key], value) if isinstance(value, dict) and isinstance(wide.get(key), dict) else value
         for key, value in narrow.items()
     }
-    return {**wide, **both}
+    return {**wide, **merged_sections}

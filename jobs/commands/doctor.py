@@ -1,4 +1,4 @@
-"""`kcm doctor`: whether the cluster, the storage and the services of a run are fit for it, a line for each check."""
+"""`kcm doctor`: checks the cluster, the storage and the services of a run, one line per check."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ from pipelines.serve.log.database import Database, LogUnavailableError
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import SQLITE
 
-MAX_SKEW_S = 30.0  # between two clocks: logs compare the times of several nodes
+MAX_SKEW_S = 30.0  # largest difference of two clocks: logs compare the times of several nodes
 MIN_FREE_GIB = 1.0
 LOG_ANSWER_S = 10.0
 
-Check = tuple[str, Callable[[], str]]  # its name, and what gives a line or raises KcmError
+Check = tuple[str, Callable[[], str]]  # its name, and a function that returns a line or raises KcmError
 
 
 def doctor(config: Run) -> dict[str, Any]:
-    """Check what CONFIG needs, on every node of its cluster: a line for each check; a fault gives a non-zero exit."""
+    """Check the needs of CONFIG on every node of its cluster, one line per check; a fault gives a non-zero exit."""
     with ExitStack() as stack:
         result = examine(checks(config, stack), typer.echo)
     if result["faults"]:
-        raise KcmError(f"not fit for {config.name!r}: {', '.join(result['faults'])}", hint="The lines above say why")
+        raise KcmError(f"checks failed for {config.name!r}: {', '.join(result['faults'])}", hint="See the lines above")
     return result
 
 
-def examine(each: Iterator[Check], say: Callable[[str], None]) -> dict[str, list[str]]:
-    """Carry out checks, say a line for each, and give the names of those that passed and of those that did not."""
-    found: dict[str, list[str]] = {"passed": [], "faults": []}
-    for name, check in each:
+def examine(checks: Iterator[Check], say: Callable[[str], None]) -> dict[str, list[str]]:
+    """Run the checks, print a line for each, and return the names of passed checks and of faults."""
+    outcomes: dict[str, list[str]] = {"passed": [], "faults": []}
+    for name, check in checks:
         try:
             line, state = check(), "passed"
         except KcmError as error:
             line, state = str(error), "faults"
-        found[state].append(name)
+        outcomes[state].append(name)
         say(f"{'ok' if state == 'passed' else 'FAULT':<6}{name:<9}{line}")
-    return found
+    return outcomes
 
 
 def checks(config: RunConfig, stack: ExitStack) -> Iterator[Check]:
-    """The checks of a run. What later ones need is made by earlier ones: those are not due where one has failed."""
+    """The checks of a run. Later checks need the results of earlier ones, and are skipped if one has failed."""
     yield "stages", partial(_stages, config)
     if not starts_local(config.cluster):
         yield "cluster", partial(_cluster, config.cluster, stack)
@@ -90,7 +90,7 @@ def _cluster(config: ClusterConfig, stack: ExitStack) -> str:
 
 
 def _storage(config: RunConfig, reports: list[NodeReport]) -> str:
-    """Read, write and create in the storage, on every node; `reports` receives what the nodes say."""
+    """Read, write and create in the storage, on every node; `reports` receives the nodes' reports."""
     files = ArtefactStore(config.storage_path).storage.files
     reports += node_reports(files)
     require_shared(reports, files)
@@ -101,15 +101,17 @@ def _clocks(reports: Sequence[NodeReport]) -> str:
     skews = {report.name: report.skew_s for report in reports}
     worst = max(skews, key=lambda name: abs(skews[name]))
     if abs(skews[worst]) > MAX_SKEW_S:
-        hint = "Have all nodes set their clocks by NTP"
-        raise KcmError(f"the clock is {skews[worst]:+.0f} s off this one", where=worst, hint=hint)
+        hint = "Set the clocks of all nodes by NTP"
+        raise KcmError(f"its clock differs from this one by {skews[worst]:+.0f} s", where=worst, hint=hint)
     return f"within {max(1.0, abs(skews[worst])):.0f} s"
 
 
 def _disks(reports: Sequence[NodeReport]) -> str:
     fullest = min(reports, key=lambda report: report.free_gib)
     if fullest.free_gib < MIN_FREE_GIB:
-        raise KcmError(f"{fullest.free_gib:.1f} GiB are free for temporary files", where=fullest.name, hint="Free some")
+        raise KcmError(
+            f"only {fullest.free_gib:.1f} GiB are free for temporary files", where=fullest.name, hint="Free some"
+        )
     return f"at least {fullest.free_gib:.0f} GiB are free for temporary files"
 
 
@@ -120,28 +122,28 @@ def _models(config: RunConfig) -> str:
             where = ", ".join(filter(None, [name, answer.where]))
             raise type(answer)(answer.what, where=where, hint=answer.hint)
     names = " and ".join(dict.fromkeys(name for name, _ in _local_models(config)))
-    return f"those of {names} are on each of {len(answers)} nodes"
+    return f"the models of {names} are on each of {len(answers)} nodes"
 
 
 def _models_here(config: RunConfig) -> None:
-    """Raise KcmError where this node lacks a model."""
+    """Raise KcmError if this node lacks a model."""
     for _, identity in _local_models(config):
         identity(config.assets_path)
 
 
 def _local_models(config: RunConfig) -> Iterator[tuple[str, Callable[[Path], str]]]:
-    """The models that nodes load: the name, and the identity, which reads the files."""
+    """The models that nodes load: the name, and a function that reads the files for the identity."""
     for encoder in filter(None, (config.encoder, config.large.backbone)):
         towers = encoder.to_align  # the run fits a head on them
-        for each in (towers.image, towers.text) if towers else (encoder,):
-            yield each.name, each.identity
+        for part in (towers.image, towers.text) if towers else (encoder,):
+            yield part.name, part.identity
     if not (config.large.backbone or config.large.remote or config.large.is_recorded):
         yield config.large.location, partial(config.large.identity, ())
 
 
 def _log(url: str) -> str:
     if url.startswith("sqlite"):
-        return "SQLite, for the replicas of one machine"
+        return "SQLite, for replicas on one machine"
     try:
         with Database(url, LOG_ANSWER_S) as database:
             database.open()
@@ -153,7 +155,7 @@ def _log(url: str) -> str:
 
 def _mlflow(uri: str) -> str:
     if uri.startswith(SQLITE):
-        return "SQLite, for runs of one machine"
+        return "SQLite, for runs on one machine"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     started = time.monotonic()
     try:
@@ -167,14 +169,14 @@ def _room(config: ClusterConfig) -> str:
     require_room(config)
     fewest = config.fewest_workers
     if not ray.is_initialized():
-        return f"a local cluster of {config.num_cpus} CPUs is started"
+        return f"the run starts a local cluster with {config.num_cpus} CPUs"
     resources: Mapping[str, float] = ray.cluster_resources()
-    asked = {"CPU": fewest * config.cpus_per_worker, "GPU": float(fewest if config.use_gpu else 0)}
-    for kind, count in asked.items():
+    demand = {"CPU": fewest * config.cpus_per_worker, "GPU": float(fewest if config.use_gpu else 0)}
+    for kind, count in demand.items():
         if count > resources.get(kind, 0):
             raise KcmError(
-                f"{fewest} train workers take {count:g} {kind}s, the cluster has {resources.get(kind, 0):g}",
+                f"{fewest} train workers need {count:g} {kind}s, the cluster has {resources.get(kind, 0):g}",
                 where="cluster.num_workers",
                 hint="Lower it or add nodes; an autoscaler adds them only once work waits for them",
             )
-    return f"{asked['CPU']:g} CPUs and {asked['GPU']:g} GPUs for {fewest} train workers"
+    return f"{demand['CPU']:g} CPUs and {demand['GPU']:g} GPUs for {fewest} train workers"

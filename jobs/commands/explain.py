@@ -1,4 +1,4 @@
-"""`kcm explain`: pictures of a bundle's networks, and the reasons of single decisions."""
+"""`kcm explain`: pictures of a bundle's networks, and the reasons for single decisions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kcm.api.source import folder_of
 def explain(
     bundle: BundleSource,
     texts: Annotated[
-        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on it; repeatable.")
+        list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain the decision on this text; repeatable.")
     ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option("--image", metavar="FILE", help="Explain the decision on this picture; repeatable."),
     ] = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explanation"),
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")] = Path("explanation"),
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Edges per layer, and contributions per input.")] = 10,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Draw what a bundle's networks have learned, and say what a decision was made of."""
+    """Draw the networks of a bundle, and explain single decisions."""
     folder = folder_of(bundle)
     from jobs.explainer import explain_bundle  # torch
 

@@ -28,9 +28,9 @@ from pipelines.config import RunConfig
 from pipelines.stages.overview import overview
 
 ASSETS = Path("assets")
-_MILDEST = 0.1  # epsilon beyond which a certificate says too little to be worth a run
-_FEWEST = 3  # rows of a label: fewer cannot be in train, certify and test
-_MAX_RARE = _MAX_BAD = 0.2  # share of the rows that may be left out
+_MILDEST = 0.1  # largest epsilon worth a run
+_FEWEST = 3  # fewest rows of a label: fewer cannot be in train, certify and test
+_MAX_RARE = _MAX_BAD = 0.2  # largest share of rows that may be left out
 _USUAL_BAD = 0.01  # the default of tasks.max_bad_rows
 _HEAD = """\
 # Written by `kcm init {table}`. `kcm config` explains every key.
@@ -41,11 +41,11 @@ _HEAD = """\
 """
 _RECORDED = """The large model is the one whose answers the table holds. It cannot answer inputs that are not there:
 # before `kcm serve`, name a model that can in the section `large`; see docs/large_models.md."""
-_CLASSIFIER = """The large model is {encoder} with a linear head that is fitted to the train rows.
-# Put your own in its place: see docs/large_models.md."""
+_CLASSIFIER = """The large model is {encoder} with a linear head fitted to the train rows.
+# Replace it with your own: see docs/large_models.md."""
 _HOPELESS = (
-    f"warning: these rows are too few: no epsilon up to {_MILDEST:g} can be certified with them, and a run would put"
-    " every input to the large model. Label more rows before you run it"
+    f"warning: too few rows: they can certify no epsilon up to {_MILDEST:g}, so a run would escalate every input. "
+    "Label more rows first"
 )
 _TEXTS = (
     {"model": "sentence-transformers/all-MiniLM-L6-v2"},
@@ -56,7 +56,7 @@ _PICTURES = tuple({"kind": "image", "model": _NETWORK_OF_PICTURES, "side": side}
 
 
 class _InLines(list[str]):
-    """Names that share lines."""
+    """A list of names that is written on shared lines."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -82,10 +82,10 @@ def first_config(
 ) -> FirstConfig:
     """The configuration `file` of a run on `table`, whose first rows are `frame`.
 
-    Raises DataError for rows that no run can use, ConfigError for recorded answers that lie in no file.
+    Raises DataError for rows that no run can use, ConfigError for recorded answers that are not in a file.
     """
     values = {"name": name} | _sections(source, columns)
-    rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # the hub's labels are numbers of names
+    rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # labels from the hub are indices of names
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
         values["tasks"]["source"]["labels"] = sorted({*given_texts(frame[columns.label])} - rare.keys())
@@ -95,8 +95,8 @@ def first_config(
     summary, lines = _checked(values)
     if "unlabelled" in values["tasks"]:
         lines.append(
-            f"{unlabelled / len(frame):.0%} of the rows have no label: they join the train rows, where the large"
-            " model's answer stands for it as far as that helps with labelled rows"
+            f"{unlabelled / len(frame):.0%} of the rows have no label: they join the train rows with the large "
+            "model's answer as their label, if this helps on labelled rows"
         )
     lines += rare_lines(rare, _FEWEST, left_out=leaves_out)
     commands = [f"kcm assets {_NETWORK_OF_PICTURES}"] if columns.image and not columns.text else []
@@ -112,8 +112,8 @@ def first_config(
 
 
 def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:
-    """What the run is to be."""
-    named = {
+    """The sections of the run's configuration."""
+    sections = {
         "text_column": columns.text,
         "image_column": columns.image,
         "label_column": columns.label and columns.label.removesuffix(REPLY),
@@ -123,7 +123,7 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
         "split_column": columns.split,
     }
     tasks: dict[str, Any] = {
-        "source": source | {key: name for key, name in named.items() if name is not None or key == "text_column"},
+        "source": source | {key: name for key, name in sections.items() if name is not None or key == "text_column"},
         "scenario": "domain_incremental" if columns.task else "class_incremental",
     }
     if columns.task is None:
@@ -134,7 +134,7 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
         "tasks": tasks,
         "encoder": small,
         "large": _recorded(source, columns) if columns.large else {"adapter": "classifier", "encoder": large},
-        # The gate that does better on the rows that choose is deployed; people can read either.
+        # The gate that does better on the choosing rows is deployed; people can read both.
         "tune": {"gates": ["confidence", "signals"]},
         "certificate": {"epsilon": 0.02, "delta": 0.1},
     }
@@ -143,7 +143,7 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
 def _recorded(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:
     if not Path(str(source.get("path"))).is_file():
         raise ConfigError(
-            f"the answers in {columns.large!r} can be read from a local file alone",
+            f"the answers in {columns.large!r} must be in a local file",
             where="--large",
             hint="Write the rows to one CSV or Parquet file, or give --large none",
         )
@@ -158,7 +158,7 @@ def _recorded(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
 
 
 def _rare_labels(frame: pd.DataFrame, columns: GuessedColumns) -> dict[str, int]:
-    """Labels with too few rows, and how many; none where the table says which row is in which split."""
+    """Labels with too few rows, and their counts; none if the table has its own splits."""
     if columns.split is not None or columns.label is None:
         return {}
     counts = given_texts(frame[columns.label]).value_counts()
@@ -167,7 +167,7 @@ def _rare_labels(frame: pd.DataFrame, columns: GuessedColumns) -> dict[str, int]
 
 
 def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
-    """The rows, and what a run will say of them; salt, bad rows and epsilon are set to what these rows need."""
+    """The rows and their summary by a run; sets salt, bad rows and epsilon as these rows need."""
     tasks = values["tasks"]
     tasks["max_bad_rows"] = f"{_MAX_BAD:.0%}"
     config = parse_config(RunConfig, values, where="kcm init")
@@ -184,20 +184,22 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     if summary.num_bad > _USUAL_BAD * total:
         tasks["max_bad_rows"] = summary.num_bad
     config = parse_config(RunConfig, values, where="kcm init")
-    found = outlook(summary.certify_units, config.certificate, config.tune.scopes)
-    is_hopeless = not found.possible and (found.epsilon is None or found.epsilon > _MILDEST)
-    if not found.possible and found.epsilon is not None and not is_hopeless:
-        values["certificate"]["epsilon"] = round(found.epsilon, 3)
+    certificate_outlook = outlook(summary.certify_units, config.certificate, config.tune.scopes)
+    is_hopeless = not certificate_outlook.possible and (
+        certificate_outlook.epsilon is None or certificate_outlook.epsilon > _MILDEST
+    )
+    if not certificate_outlook.possible and certificate_outlook.epsilon is not None and not is_hopeless:
+        values["certificate"]["epsilon"] = round(certificate_outlook.epsilon, 3)
         config = parse_config(RunConfig, values, where="kcm init")
     lines = overview(
         summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
     )
-    bad = bad_row_lines(bad_rows, total, tasks.get("max_bad_rows"))
-    return summary, [*lines, *bad, *([_HOPELESS] if is_hopeless else [])]
+    bad_lines = bad_row_lines(bad_rows, total, tasks.get("max_bad_rows"))
+    return summary, [*lines, *bad_lines, *([_HOPELESS] if is_hopeless else [])]
 
 
 def _build(config: RunConfig, source: Source) -> tuple[Summary, list[BadRow]]:
-    """The rows, built as the run will build them, and the bad ones."""
+    """The rows, built as the run will build them, and the bad rows."""
     reads = config.encoder.reads | config.large.reads
     with tempfile.TemporaryDirectory() as folder:
         write_sequence(config.tasks, Path(folder), source, config.seed, reads=reads)
@@ -206,36 +208,36 @@ def _build(config: RunConfig, source: Source) -> tuple[Summary, list[BadRow]]:
 
 
 _SHOWN = 3
-_NAMES = 8  # columns of one use that are listed
+_NAMES = 8  # most columns in a line
 
 
 def column_table(frame: pd.DataFrame, columns: GuessedColumns, reasons: Mapping[str, str]) -> Iterator[str]:
-    """A line for each use of columns, and one for those that share a reason why they are not used.
+    """A line for each use of columns, and a line for each reason why columns are not used.
 
-    `reasons` say why columns are no part of a vector.
+    `reasons` say why columns are not part of a vector.
     """
-    used = {kind: [name] for kind, name in vars(columns).items() if isinstance(name, str)}
-    used |= {"numbers": list(columns.vector)} if columns.vector else {}
-    taken = {name.removesuffix(REPLY) for names in used.values() for name in names}
+    names_by_kind = {kind: [name] for kind, name in vars(columns).items() if isinstance(name, str)}
+    names_by_kind |= {"numbers": list(columns.vector)} if columns.vector else {}
+    used_names = {name.removesuffix(REPLY) for names in names_by_kind.values() for name in names}
     unused: dict[str, list[str]] = defaultdict(list)
     for name in map(str, frame.columns):
-        if name.removesuffix(REPLY) not in taken:
+        if name.removesuffix(REPLY) not in used_names:
             reason = reasons.get(name) or f"the input is the {'text' if columns.text else 'picture'}"
             unused[reason].append(name)
-    rows = [*used.items(), *(("not used", names) for names in unused.values())]
-    whys = [*("" for _ in used), *(f": {reason}" for reason in unused)]
+    rows = [*names_by_kind.items(), *(("not used", names) for names in unused.values())]
+    whys = [*("" for _ in names_by_kind), *(f": {reason}" for reason in unused)]
     yield "columns:"
     for (use, names), why in zip(rows, whys, strict=True):
-        more = f", … ({len(names)} columns)" if len(names) > _NAMES else ""
-        yield f"  {use:8}  {', '.join(map(repr, names[:_NAMES]))}{more}{why}"
+        ellipsis = f", … ({len(names)} columns)" if len(names) > _NAMES else ""
+        yield f"  {use:8}  {', '.join(map(repr, names[:_NAMES]))}{ellipsis}{why}"
     yield "choose others by --text, --label and --large"
 
 
 def findings(frame: pd.DataFrame, columns: GuessedColumns, *, is_sample: bool) -> Iterator[str]:
-    """Lines on repeated ids, texts of several labels and numbers that tell the label; of a sample if `is_sample`."""
+    """Lines on repeated ids, texts with several labels, and numbers that reveal the label; a sample if `is_sample`."""
     among = f" among the first {len(frame):,} rows" if is_sample else ""
-    if columns.id is None and "id" in frame and (repeated := int(frame["id"].duplicated().sum())):
-        yield f"column 'id' repeats {plural(repeated, 'id')}{among}: rows are named by their numbers instead"
+    if columns.id is None and "id" in frame and (num_repeated := int(frame["id"].duplicated().sum())):
+        yield f"column 'id' repeats {plural(num_repeated, 'id')}{among}: row numbers name the rows instead"
     if columns.text and columns.label:
         texts = frame[columns.text].map(written)
         texts = texts[texts.fillna("").str.strip() != ""]
@@ -247,13 +249,13 @@ def findings(frame: pd.DataFrame, columns: GuessedColumns, *, is_sample: bool) -
         for name in columns.vector:
             if tells_label(frame[name], labels):
                 yield (
-                    f"warning: column {name!r} alone tells every label{among}: delete it from encoder.columns if it is"
-                    " not known when an input arrives"
+                    f"warning: column {name!r} alone reveals every label{among}: delete it from encoder.columns if "
+                    "it is unknown when an input arrives"
                 )
 
 
 def bad_row_lines(bad_rows: Sequence[BadRow], num_rows: int, limit: int | None) -> Iterator[str]:
-    """Lines on the rows that are left out, by reason."""
+    """Lines on rows that are left out, by reason."""
     reasons: dict[str, list[int]] = defaultdict(list)
     for row in bad_rows:
         reasons[re.sub(r"^line \d+: ", "", row.reason)].append(row.row)
@@ -268,6 +270,6 @@ def rare_lines(rare: Mapping[str, int], fewest: int, *, left_out: bool) -> Itera
     """A line on labels with too few rows to be learned and tested."""
     if rare:
         names = ", ".join(f"{label!r} {count:,}" for label, count in list(rare.items())[:_SHOWN])
-        more = ", …" if len(rare) > _SHOWN else ""
-        action = "left out; label more rows, and add them to tasks.source.labels" if left_out else "kept"
-        yield f"{plural(len(rare), 'label')} with fewer than {fewest} rows ({names}{more}): {action}"
+        ellipsis = ", …" if len(rare) > _SHOWN else ""
+        action = "excluded; to use them, label more rows and add them to tasks.source.labels" if left_out else "kept"
+        yield f"{plural(len(rare), 'label')} with fewer than {fewest} rows ({names}{ellipsis}): {action}"

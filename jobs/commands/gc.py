@@ -1,4 +1,4 @@
-"""`kcm gc`: remove the artefacts that nothing refers to."""
+"""`kcm gc`: remove artefacts without references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kcm.config import load_config
 from kcm.errors import ConfigError
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.files import normalised
-from pipelines.store.upkeep import collect_garbage, find_garbage
+from pipelines.store.garbage import collect_garbage, find_garbage
 
 StorageSource = Annotated[
     str,
@@ -21,7 +21,9 @@ StorageSource = Annotated[
 
 def gc(
     storage: StorageSource,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are only listed.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove the artefacts; without it they are only listed.")
+    ] = False,
 ) -> dict[str, Any]:
     """List the artefacts that no run, champion or challenger refers to, or remove them."""
     store = ArtefactStore.existing(storage_of(storage))
@@ -45,13 +47,13 @@ def gc(
     }
 
 
-def storage_of(named: str) -> str | Path:
-    """The storage that a command's argument names: a storage path, or the file of a run's configuration."""
-    if Path(named).is_file():
+def storage_of(location: str) -> str | Path:
+    """The storage of an argument: a storage path, or the file of a run's configuration."""
+    if Path(location).is_file():
         from pipelines.config import RunConfig  # torch
 
-        return load_config(RunConfig, Path(named)).storage_path
+        return load_config(RunConfig, Path(location)).storage_path
     try:
-        return normalised(named)
+        return normalised(location)
     except ValueError as error:
-        raise ConfigError(str(error), where=named) from None
+        raise ConfigError(str(error), where=location) from None

@@ -1,4 +1,4 @@
-"""`kcm init`: look at a table, and write the configuration of a first run that works with it."""
+"""`kcm init`: inspect a table, and write the configuration of a first run for it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ def init(
         str,
         typer.Argument(
             metavar="TABLE",
-            help="Your rows: a CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder or pattern of them; "
-            "or hf://OWNER/NAME.",
+            help="Your rows: CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel, as a file, a folder or a "
+            "pattern; or hf://OWNER/NAME.",
         ),
     ],
-    text: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column with the text; guessed without it.")
-    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the text. Default: guessed.")] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column with the label; guessed without it.")
+        str | None, typer.Option(metavar="COLUMN", help="Column with the label. Default: guessed.")
     ] = None,
     large: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column with the answers of your large model; guessed without it."),
+        typer.Option(metavar="COLUMN", help="Column with the answers of your large model. Default: guessed."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The configuration; TABLE's name with .yaml without it.")
+        Path | None, typer.Option(metavar="FILE", help="The configuration file. Default: TABLE's name with .yaml.")
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Take the guesses; nothing is asked without a terminal.")
+        bool, typer.Option("--yes", "-y", help="Accept all guesses; without a terminal nothing is asked.")
     ] = False,
 ) -> dict[str, Any]:
-    """Look at TABLE, and write the configuration of a first run that works with it."""
+    """Inspect TABLE, and write the configuration of a first run for it."""
 
     def ask(question: str, guess: str) -> str:
         return typer.prompt(question, default=guess, err=True)
@@ -43,8 +41,8 @@ def init(
     if "://" not in table:
         from kcm.tasks.readers.files import find_tables
 
-        find_tables(table)  # a file that is not there is reported before torch is imported
-    from jobs.commands.first_look import initialise
+        find_tables(table)  # a missing file is reported before torch is imported
+    from jobs.commands.inspect_table import initialise
 
     asks = ask if sys.stdin.isatty() and not yes else None
     result = initialise(table, output, {"text": text, "label": label, "large": large}, asks)

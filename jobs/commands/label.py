@@ -1,4 +1,4 @@
-"""`kcm label`: labels for a table without any, bought from a large model as seldom as the promise allows."""
+"""`kcm label`: label a table with as few calls of a large model as the promise allows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def label(
     table: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="Any table that kcm reads, local, s3:// or gs://; no label and no id needed."
+            metavar="TABLE", help="Any table that kcm reads, local, s3:// or gs://; no labels or ids needed."
         ),
     ],
     promise: dict[str, Any],
     llm: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL", help="Model of an OpenAI-compatible server; twice: a cheaper one, then the oracle."
+            metavar="MODEL", help="Model of an OpenAI-compatible server. Twice: a cheaper model, then the oracle."
         ),
     ] = None,
     labels: Annotated[
@@ -38,7 +38,7 @@ def label(
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the texts.")] = None,
     answers: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Play recorded answers; nothing is paid. Twice: as --llm."),
+        typer.Option(metavar="COLUMN", help="Replay recorded answers; costs nothing. Twice: like --llm."),
     ] = None,
     truth: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="People's labels on some rows, a random sample.")
@@ -47,11 +47,11 @@ def label(
         list[str] | None,
         typer.Option(
             metavar="KIND:LABEL=X",
-            help="Promise precision:LABEL=.95 or recall:LABEL=.9, repeatable; without --target only these.",
+            help="Promise precision:LABEL=.95 or recall:LABEL=.9; repeatable. Without --target only these.",
         ),
     ] = None,
     prompt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instructions of your own, with {labels} in them.")
+        Path | None, typer.Option(metavar="FILE", help="Your own instructions, with {labels} in them.")
     ] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="Server, up to before /chat/completions.")] = None,
     api_key_env: Annotated[
@@ -61,7 +61,7 @@ def label(
     output_price: Annotated[float | None, typer.Option(metavar="X", help="Dollars per million tokens written.")] = None,
     batch: Annotated[
         bool,
-        typer.Option("--batch", help="Buy draws and the rest by the batch interface: half the price, within a day."),
+        typer.Option("--batch", help="Use the batch interface: half the price, within a day."),
     ] = False,
     output: Annotated[
         str | None,
@@ -109,12 +109,12 @@ def label(
         raise KcmError("--batch has no effect without --llm", where="label", hint="Recorded answers cost nothing")
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise ArtefactError(
-            "something else lies where the bundle goes", where=str(bundle), hint="Name another --output"
+            "the bundle's path is taken by another file", where=str(bundle), hint="Name another --output"
         )
     from kcm.inputs.tables import read_frame  # pandas
 
     frame = read_frame(table, _KINDS)
-    from jobs.label_file import label_file  # torch and scikit-learn, once the table could be read
+    from jobs.label_file import label_file  # torch and scikit-learn, after the table was read
 
     return label_file(
         frame,

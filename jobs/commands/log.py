@@ -1,4 +1,4 @@
-"""`kcm log`: what the log of a served cascade holds, the log as a file, and deletion from it."""
+"""`kcm log`: counts of the log of a served cascade, its export to a file, and deletion from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines.serve.log.window import LogReader
 
 TIMEOUT_S = 30.0
 
-app = CommandGroup("What the log of a served cascade holds, the log as a file, and deletion from it.")
+app = CommandGroup("Show, export and delete entries of a served cascade's log.")
 
 
 @app.add
@@ -39,12 +39,12 @@ def stats(config: Run) -> dict[str, Any]:
 def export(
     config: Run,
     output: Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file, which is replaced.")],
-    after: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Begin behind this decision.")] = 0,
+    after: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Begin after this decision.")] = 0,
     upto: Annotated[
         int | None, typer.Option(min=0, metavar="NUMBER", help="End with this one; default: the last.")
     ] = None,
 ) -> dict[str, Any]:
-    """Write the decisions as Parquet, a row for each, with all that is known of it by now."""
+    """Write the decisions as Parquet, one row each, with all outcomes so far."""
     url, application = _log_of(config)
     with LogReader(url, application) as log:
         end = log.watermark() if upto is None else min(upto, log.watermark())
@@ -61,49 +61,49 @@ def forget(
         str | None, typer.Option(metavar="ID[/ITEM]", help="Forget the items of a request, or one of them.")
     ] = None,
 ) -> dict[str, Any]:
-    """Delete inputs, answers and labels for good; what stays of a decision is its route and its probability.
+    """Delete inputs, answers and labels permanently; only a decision's route and probability stay.
 
-    Their units leave the memory of the model with the next `kcm update`.
+    The next `kcm update` removes their units from the model's memory.
     """
     if (caller is None) == (request is None):
-        raise KcmError("name whose items are to be forgotten", hint="Give either --caller or --request")
+        raise KcmError("missing --caller or --request: the items to forget", hint="Give either --caller or --request")
     url, application = _log_of(config)
     require_log(url)
-    what = f"caller {caller!r}" if caller is not None else f"request {request!r}"
+    subject = f"caller {caller!r}" if caller is not None else f"request {request!r}"
     with DecisionLog(url, TIMEOUT_S, application) as log:
-        forgotten = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
-    if not forgotten.num_items:
+        counts = log.forget_request(*_parsed(str(request))) if caller is None else log.forget_caller(caller)
+    if not counts.num_items:
         raise KcmError(
-            f"the log holds nothing of {what}, or has forgotten it",
+            f"the log has no items of {subject}, or they are already forgotten",
             where=application,
-            hint="What was answered just now is in the log a second later",
+            hint="New answers appear in the log after a second",
         )
-    typer.echo(f"{forgotten.num_items} items of {what} are forgotten")
-    typer.echo("the next `kcm update` trains without them; then `kcm log purge` empties what earlier versions keep")
-    return {"items": forgotten.num_items, "units": sorted(forgotten.units)}
+    typer.echo(f"forgot {counts.num_items} items of {subject}")
+    typer.echo("`kcm update` trains without them; then `kcm log purge` removes them from earlier versions")
+    return {"items": counts.num_items, "units": sorted(counts.units)}
 
 
 @app.add
 def purge(config: Run) -> dict[str, Any]:
-    """Remove what was forgotten from the artefacts of earlier versions, once the champion was trained without it.
+    """Remove forgotten items from the artefacts of earlier versions, once the champion was trained without them.
 
-    They can be served, but no update goes on from them.
+    Earlier versions can still be served, but no update can start from them.
     """
     with LogReader(*_log_of(config)) as log:
         key, units = log.unit_key, log.forgotten()
     purged = purge_artefacts(LoopState.of(config), key, units)
-    counted = f"{len(purged.emptied)} artefacts are emptied, {len(purged.windows)} windows erased"
-    typer.echo(f"{len(units)} forgotten units: {counted}")
+    summary = f"emptied {len(purged.emptied)} artefacts, erased {len(purged.windows)} windows"
+    typer.echo(f"{len(units)} forgotten units: {summary}")
     return {"units": len(units), "emptied": purged.emptied, "windows": purged.windows}
 
 
 def _log_of(config: RunConfig) -> tuple[str, str]:
-    """The URL of the log of a run's service, and the application whose decisions they are."""
+    """The URL of the log of a run's service, and the application's name in it."""
     serve: Any = ServiceSettings.of(config).serve  # a service has a log and a name
     return serve.feedback.url, serve.application
 
 
 def _parsed(request: str) -> tuple[str, int | None]:
-    """The id of a request, and the position of an item where one is named."""
+    """The id of a request, and the position of an item if one is named."""
     request_id, slash, item = request.rpartition("/")
     return (request_id, int(item)) if slash and item.isdecimal() else (request, None)

@@ -1,4 +1,4 @@
-"""`kcm predict`: a file with the answers of a bundle."""
+"""`kcm predict`: answer the rows of files with a bundle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def predict(
         str,
         typer.Argument(
             metavar="FILE",
-            help="Rows in any kind of file that `kcm init` reads: a file, a folder or a pattern, local, s3:// or gs://.",
+            help="Rows in any format that `kcm init` reads: a file, a folder or a pattern, local, s3:// or gs://.",
         ),
     ],
     output: Annotated[
@@ -37,76 +37,79 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="The rows beside their answers: a file of the same kinds; a folder where FILE is one, or a pattern.",
+            help="Output with rows and answers: a file in any of these formats; a folder if FILE is a folder or "
+            "pattern.",
         ),
     ],
     text_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column with the text, where the bundle reads texts.")
+        str, typer.Option(metavar="NAME", help="Column with the text, if the bundle reads texts.")
     ] = "text",
     image_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column with the picture, where it reads them: paths or bytes.")
+        str, typer.Option(metavar="NAME", help="Column with the picture, paths or bytes, if it reads pictures.")
     ] = "image",
     image_root: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder below which the paths of pictures must lead; else that of FILE."),
+        typer.Option(metavar="DIR", help="Folder that must contain all pictures. Default: FILE's folder."),
     ] = None,
     task_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column with the task, if known.")] = None,
     format: Annotated[
         Literal["csv", "jsonl", "parquet"] | None,
-        typer.Option(metavar="csv|jsonl|parquet", help="Format of the files in an output folder; else the input's."),
+        typer.Option(
+            metavar="csv|jsonl|parquet", help="Format of the files in an output folder. Default: the input's."
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace outputs that something else has written; without it they are refused."
+            "--overwrite", help="Replace output files that another program wrote; without it they are refused."
         ),
     ] = False,
     on_large_failure: Annotated[
         Literal["answer_small", "error"] | None,
         typer.Option(
             metavar="answer_small|error",
-            help="What becomes of a row that the large model fails: the small model answers it, outside the promise, or"
-            " it gets no answer; else as `serve.large.on_large_failure` or the bundle says.",
+            help="Answer to a row on which the large model failed: the small model's answer, outside the promise, "
+            "or none. Default: as in `serve.large.on_large_failure` or the bundle.",
         ),
     ] = None,
     degraded_ok: Annotated[
-        bool, typer.Option("--degraded-ok", help="Exit with 0, not 3, where rows are outside the promise.")
+        bool, typer.Option("--degraded-ok", help="Exit with 0, not 3, if rows are outside the promise.")
     ] = False,
     store: Annotated[
         str | None,
         typer.Option(
             metavar="PLACE",
-            help="Folder or database of paid answers; else that of CONFIG's run, or KCM_STORE, or the user's own.",
+            help="Folder or database of paid answers. Default: of CONFIG's run, KCM_STORE, or the user's own.",
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="Take cluster, assets and servers from a run's YAML file.")
+        Path | None, typer.Option(metavar="CONFIG", help="Use cluster, assets and servers from a run's YAML file.")
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Answer every row of files of any size as the served cascade would; given again, it goes on where it was.
+    """Answer every row of files of any size as the served cascade would; started again, it resumes.
 
-    The rows are answered by this process, or on the Ray cluster that `cluster.address` of CONFIG or RAY_ADDRESS names.
+    This process answers the rows, or the Ray cluster at `cluster.address` of CONFIG or at RAY_ADDRESS.
     """
     if overrides and config is None:
-        raise KcmError("--set overrides values of --config, which is missing")
+        raise KcmError("--set needs --config")
     of_registry = config is not None and bundle.startswith("models:/")
     folder = None if of_registry else folder_of(bundle)
     suffix = format and f".{format}"
     if Location.of(file).is_local and Location.of(output).is_local:
         from pipelines.batch.outputs import predicted_files
 
-        predicted_files(file, output, suffix)  # says what is wrong with the paths, before torch is imported
+        predicted_files(file, output, suffix)  # reports faulty paths before torch is imported
     from jobs.assets import provide_models
     from jobs.settings import ServiceSettings
     from kcm.large.response_cache import ResponseStore
     from pipelines.batch.predict import predict as predict_files
-    from pipelines.paid import paid_answers
+    from pipelines.paid_answers import paid_answers
 
-    loaded = load(config, overrides) if config else None
-    settings = ServiceSettings.of(loaded)
-    run_store = paid_answers(loaded) if loaded else None
-    folder, reporter = folder or _registered(bundle, loaded), Reporter()
+    run_config = load(config, overrides) if config else None
+    settings = ServiceSettings.of(run_config)
+    run_store = paid_answers(run_config) if run_config else None
+    folder, reporter = folder or _registered(bundle, run_config), Reporter()
     provide_models(folder, settings.assets_path, reporter)
     result = predict_files(
         folder,
@@ -129,7 +132,9 @@ def predict(
     typer.echo(output)
     if result["outside_promise"] and not degraded_ok:
         share = result["outside_promise"]
-        raise OutsidePromise(f"{share:.1%} of the rows are outside the promise; --degraded-ok exits with 0", result)
+        raise OutsidePromise(
+            f"{share:.1%} of the rows are outside the promise; use --degraded-ok to exit with 0", result
+        )
     return result
 
 
@@ -140,6 +145,6 @@ def _registered(model: str, config: RunConfig | None) -> Path:
 
 
 def _on_cluster(cluster: ClusterConfig) -> Callable[..., Any] | None:
-    """What maps rows on a cluster; None if no cluster has an address, and this process answers them."""
+    """The mapper of rows on a cluster; None without an address: this process answers them."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     return extras.load("pipelines.batch.mapping:map_connected", f"the cluster at {address}") if address else None

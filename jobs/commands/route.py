@@ -14,23 +14,23 @@ from kcm.routing.config import RequestConfig, RouteColumns
 
 app = CommandGroup("Route between two models from a table of their logged answers, without training either.")
 
-TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers as .csv, .tsv or .parquet.")]
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers: .csv, .tsv or .parquet.")]
 ColumnsFile = Annotated[
-    Path | None, typer.Option("--columns", metavar="FILE", help="YAML file with the column names; options win over it.")
+    Path | None, typer.Option("--columns", metavar="FILE", help="YAML file with the column names; options override it.")
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="Encoder of the texts, or none; default: MiniLM where `kcm assets` put it."),
+    typer.Option(metavar="MODEL", help="Encoder of the texts, or none. Default: MiniLM from `kcm assets`."),
 ]
 RouterFolder = Annotated[
     Path | None,
     typer.Option(
         "--router",
         metavar="DIR",
-        help="Score rows with the router that `kcm route fit` wrote; its columns are known, an empty name unsets one.",
+        help="Score rows with a router from `kcm route fit`; it knows its columns, an empty name unsets one.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Draws splits where the table names none.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the splits, if the table has none.")]
 
 
 @app.add
@@ -46,7 +46,7 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a router on the train rows of TABLE, or on its validate rows, and write it as safetensors and JSON.
 
-    Rows it was fitted on keep their out-of-fold scores: they may choose a threshold, and may not certify.
+    Fitted rows keep out-of-fold scores: they may choose a threshold, but may not certify.
     """
     _require_file(table)
     from jobs.routing import fit_router  # torch
@@ -58,8 +58,8 @@ LedgerFile = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Count looks here: all looks at tables that share rows spend one delta, the first 80% of it. "
-        "Default: the look is not recorded, and the promise holds only for a first look.",
+        help="Ledger of looks: all looks at tables that share rows spend one delta, the first look 80% of it. "
+        "Default: nothing is recorded, and the promise holds only for a first look.",
     ),
 ]
 
@@ -76,7 +76,7 @@ def certify(
     ledger: LedgerFile = None,
     currency: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Unit of the cost columns, such as USD: savings are then said in money."),
+        typer.Option(metavar="NAME", help="Unit of the cost columns, such as USD; savings are then shown in money."),
     ] = None,
     report: Annotated[
         Path | None,
@@ -86,17 +86,17 @@ def certify(
 ) -> dict[str, Any]:
     """Certify the lowest threshold that loses at most --epsilon, with probability 1 - --delta.
 
-    The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (null but for the first; keep what
-    scores above it), `call_rate` on the certify rows, `bound` on the accuracy lost, and `valid`: whether every promise
-    that was asked for holds for the decision. Escalating all loses nothing, so valid is false only where
-    --max-call-rate cannot be kept. Without a split column all rows certify. With --router, --max-loss, --mode net or
-    --epsilon 0, which need rows to choose on, rows are drawn: 40% validate, 40% certify, 20% test.
+    The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (keep scores above it; null for other
+    decisions), `call_rate` on the certify rows, `bound` on the accuracy lost, and `valid`: whether every requested
+    promise holds for the decision. Escalating all loses nothing, so valid is false only if --max-call-rate cannot be
+    met. Without a split column all rows certify. --router, --max-loss, --mode net and --epsilon 0 need rows to choose
+    on: then rows are drawn, 40% validate, 40% certify, 20% test.
     """
-    asked = parse_config(RequestConfig, request, where="options")
+    request_config = parse_config(RequestConfig, request, where="options")
     _require_file(table)
     from jobs.routing import certify_table  # torch
 
-    return certify_table(table, columns_file, columns, router, assets_path, asked, ledger, currency, report)
+    return certify_table(table, columns_file, columns, router, assets_path, request_config, ledger, currency, report)
 
 
 def _require_file(table: Path) -> None:

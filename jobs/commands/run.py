@@ -1,4 +1,4 @@
-"""`kcm run`: all stages of a configuration, or those up to one."""
+"""`kcm run`: all stages of a configuration, or the stages up to one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kcm.errors import KcmError
 from pipelines.progress import Reporter
 from pipelines.run import run as run_stages
 
-STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")  # those of every run
+STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")  # stages of every run
 
 Until = Annotated[
     str | None,
@@ -33,17 +33,17 @@ def run(
         bool | None,
         typer.Option(
             "--promote/--no-promote",
-            help="Whether the version becomes the champion; without either, if it saves something and is not worse than"
-            " the present one.",
+            help="Whether the version becomes the champion. Default: only if it saves something and is not worse "
+            "than the current one.",
         ),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Go on where everything would be escalated; asked on a terminal alone.")
+        bool, typer.Option("--yes", "-y", help="Continue even if everything would be escalated; a terminal asks.")
     ] = False,
 ) -> dict[str, Any]:
     """Run every stage of CONFIG, print the result table, and the path of result.json as the last line.
 
-    Finished stages come from the storage. With --until the stages up to that one run, and nothing is printed.
+    Finished stages come from the storage. With --until, only stages up to that one run, and nothing is printed.
     """
     check_stage(until)
     reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
@@ -55,7 +55,7 @@ def run(
 
 
 def _ask_to_go_on() -> None:
-    """Ask the person who was just warned; KeyboardInterrupt unless they want it."""
+    """Ask the warned user whether to continue; KeyboardInterrupt if not."""
     try:
         goes_on = typer.confirm("go on?", err=True)
     except typer.Abort:  # Ctrl-C or Ctrl-D

@@ -18,25 +18,27 @@ def serve(
         Path | None,
         typer.Argument(
             metavar="[CONFIG]",
-            help="The run's YAML file; --bundle and --model take one with `serve` alone, or none.",
+            help="The run's YAML file; with --bundle or --model optional, and only its service sections count.",
         ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The bundle in this folder.")] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="Serve the bundle in this folder.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME@ALIAS", help="A registered model, also NAME/VERSION, with or without models:/."),
+        typer.Option(
+            metavar="NAME@ALIAS", help="Serve a registered model, also NAME/VERSION, with or without models:/."
+        ),
     ] = None,
     build: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the file that `serve deploy` takes on a cluster, and start nothing."),
+        typer.Option(metavar="FILE", help="Write the file for `serve deploy` on a cluster, and start nothing."),
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Serve a model over HTTP until Ctrl-C: the champion of CONFIG, whoever promotes it, or --bundle or --model."""
+    """Serve a model over HTTP until Ctrl-C: the current champion of CONFIG, or --bundle or --model."""
     if overrides and config is None:
-        raise KcmError("--set overrides values of CONFIG, which is missing")
-    run, own = service.configured(values_of(config, overrides), str(config)) if config else (None, None)
-    source, release, settings = service.prepared(run, bundle, model, own)
+        raise KcmError("--set needs CONFIG")
+    run, service_settings = service.configured(values_of(config, overrides), str(config)) if config else (None, None)
+    source, release, settings = service.prepared(run, bundle, model, service_settings)
     result: dict[str, Any] = {"version": release.version}
     if void := void_release(release, settings.serve):
         result["void"] = void

@@ -21,7 +21,7 @@ from kcm.config import with_absolute_paths
 from pipelines.config import RunConfig
 
 CONFIG = "config.yaml"
-DASHBOARD = "http://127.0.0.1:8265"  # of a local cluster, or by `ray dashboard`
+DASHBOARD = "http://127.0.0.1:8265"  # dashboard of a local cluster, or of `ray dashboard`
 
 
 def submit(
@@ -29,7 +29,7 @@ def submit(
     until: Until = None,
     address: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard.")] = DASHBOARD,
 ) -> dict[str, Any]:
-    """Pack CONFIG and the packages, and print the `ray job` lines that run it on a cluster: `kcm submit CONFIG | sh`.
+    """Pack CONFIG and the packages, and print `ray job` commands that run it on a cluster: `kcm submit CONFIG | sh`.
 
     The job runs `kcm doctor` first.
     """
@@ -49,10 +49,9 @@ def submit(
 
 
 def pack(folder: Path, config: RunConfig) -> None:
-    """Fill a job's working directory with nothing but the configuration and the three packages.
+    """Fill a job's working directory with only the configuration and the three packages.
 
-    The configuration has all its values, and relative paths are those of this machine: the job works in a folder of
-    its own.
+    The configuration has all its values, with absolute paths: the job works in its own folder.
     """
     values = with_absolute_paths(config).model_dump(mode="json")
     (folder / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

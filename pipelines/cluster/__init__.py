@@ -1,1 +1,1 @@
-"""The Ray cluster of a run: one that is there, or a local one, and who may use it."""
+"""The Ray cluster of a run: an existing or a local one, and access to it."""

@@ -1,4 +1,4 @@
-"""The section `cluster` of a configuration; apart from what starts one, since Ray takes its time to import."""
+"""The section `cluster` of a configuration, in its own module because importing Ray is slow."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class ClusterConfig(Config):
     num_cpus: int = Field(
         4,
         ge=1,
-        description="Logical CPUs of a local cluster; more than cores, since workers share them. One that serves has "
-        "those that its replicas reserve, if these are more.",
+        description="Logical CPUs of a local cluster; more than cores, because workers share cores. A serving "
+        "cluster gets at least what its replicas reserve.",
     )
     object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
     num_workers: int | tuple[int, int] = Field(
         2,
-        description="Train workers, at most: a training by small steps takes fewer where more would be slower. A pair "
-        "is the fewest and the most, as many as the cluster has room for.",
+        description="Most train workers; training in small steps uses fewer if more would be slower. A pair gives "
+        "the fewest and the most: as many are used as the cluster has room for.",
     )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
-    num_trials: int = Field(2, ge=1, description="Tune trials that run at once; each trains in its own process.")
+    num_trials: int = Field(2, ge=1, description="Tune trials that run concurrently; each trains in its own process.")
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
 
     @field_validator("num_workers", mode="before")
@@ -48,9 +48,9 @@ class ClusterConfig(Config):
 
     @property
     def fewest_workers(self) -> int:
-        """The train workers that a run needs at least."""
+        """The least number of train workers for a run."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
     def with_room_for(self, cpus: float) -> Self:
-        """A copy whose local cluster has at least these logical CPUs: what reserves more would wait forever."""
+        """A copy whose local cluster has at least this many logical CPUs; a larger reservation would wait forever."""
         return self.model_copy(update={"num_cpus": max(self.num_cpus, math.ceil(cpus))})

@@ -1,4 +1,4 @@
-"""The Ray cluster of the stages: an existing one where an address is given, else a local one with a token of its own.
+"""The Ray cluster of the stages: an existing cluster at an address, or a local cluster with its own token.
 
 A client of a cluster runs code as its owner. Ray's default writes one token into the home folder, which then changes
 how every later client connects; here the token is deleted when the cluster ends.
@@ -73,7 +73,7 @@ def prepare_environment() -> None:
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side warns on the terminal about its own actors
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is to stop the run, not to end a search early as if it were whole
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must stop the run, not end a search early as if it were complete
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -85,7 +85,7 @@ def prepare_environment() -> None:
 def connected(config: ClusterConfig) -> Iterator[None]:
     """A connection to the cluster within the block; an open connection is left open.
 
-    A local cluster asks for a token of its own and listens on loopback alone.
+    A local cluster requires its own token and listens only on loopback.
     """
     if ray.is_initialized():
         yield
@@ -101,7 +101,7 @@ def connected(config: ClusterConfig) -> Iterator[None]:
                 join(address)
             else:
                 _start(config)
-        stack.callback(ray.shutdown)  # before the token goes
+        stack.callback(ray.shutdown)  # before the token is deleted
         yield
 
 
@@ -111,8 +111,8 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
 def join(address: str) -> None:
     """Connect to an existing cluster.
 
-    KcmError where none answers, at once if nothing listens there; where it asks for another token, or runs another
-    version of Ray or Python.
+    KcmError if no cluster answers (immediately if nothing listens there), if it requires another token, or if it runs
+    another version of Ray or Python.
     """
     require_listener(address)
     try:
@@ -132,7 +132,7 @@ def join(address: str) -> None:
 
 
 def require_listener(address: str) -> None:
-    """Raise KcmError if nothing listens at HOST:PORT, which Ray would try to reach for minutes.
+    """Raise KcmError if nothing listens at HOST:PORT: Ray would retry for minutes.
 
     Any other address, such as `auto`, is left to Ray.
     """
@@ -141,14 +141,14 @@ def require_listener(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:  # of a port beyond 65535
+    except (OSError, OverflowError) as error:  # a port above 65535
         raise KcmError(
             f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
         ) from error
 
 
 def refused(error: AuthenticationError, address: str) -> KcmError:
-    """A cluster asks for a token that was not shown, or not the one that was."""
+    """The error for a cluster that requires a token, if none or a wrong one was sent."""
     return KcmError(
         f"the Ray cluster refuses us: {str(error).splitlines()[0].partition('. ')[0]}",
         where=address,
@@ -160,7 +160,7 @@ def _start(config: ClusterConfig) -> None:
     """Start a local cluster."""
     with loopback_kept():
         ray.init(
-            # Somebody else's cluster on this machine, which Ray would find by itself, is not ours to use.
+            # Without this, Ray would join any cluster on this machine, even another user's.
             address="local",
             num_cpus=config.num_cpus,
             object_store_memory=config.object_store_mib * MIB,
@@ -172,7 +172,7 @@ def _start(config: ClusterConfig) -> None:
 
 
 def _address(config: ClusterConfig) -> str | None:
-    """That of an existing cluster; None where a local one is to be started."""
+    """The address of an existing cluster; None to start a local one."""
     return config.address or os.environ.get("RAY_ADDRESS")
 
 
@@ -182,14 +182,14 @@ def starts_local(config: ClusterConfig) -> bool:
 
 
 def require_room(config: ClusterConfig) -> None:
-    """Refuse train workers for which a local cluster, which never grows, has no room: Ray would wait forever."""
+    """Refuse train workers without room in a local cluster: it never grows, so Ray would wait forever."""
     if not starts_local(config):
         return
     fewest = config.fewest_workers
     if fewest * config.cpus_per_worker > config.num_cpus:
         raise ConfigError(
-            f"{fewest} train workers of {config.cpus_per_worker:g} CPUs each have no room in a local cluster of"
-            f" {config.num_cpus}",
+            f"no room for {fewest} train workers with {config.cpus_per_worker:g} CPUs each in a local cluster with "
+            f"{config.num_cpus} CPUs",
             where="cluster.num_workers",
             hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
         )
@@ -212,9 +212,9 @@ def _silent_stderr() -> Iterator[None]:
 def handlers_restored(*signals: signal.Signals) -> Iterator[None]:
     """Restore the present handlers of `signals` after the block.
 
-    They are set again even where Python sees no change: Ray's C++ side replaces the SIGTERM handler below Python.
+    They are set again even if Python sees no change: Ray's C++ side replaces the SIGTERM handler below Python.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers, in Ray too
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers, also in Ray
         yield
         return
     handlers = {number: signal.getsignal(number) for number in signals}

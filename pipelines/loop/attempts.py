@@ -90,7 +90,7 @@ class Attempts:
     def close(self, attempt: str, turn: dict[str, Any]) -> None:
         """Record the outcome of an attempt; a later record of the same attempt replaces an earlier one."""
         entry = {"attempt": attempt, "turn": turn}
-        self._journal.append(lambda _: entry, same=lambda other: other == entry)
+        self._journal.append(lambda _: entry, same=lambda stored_entry: stored_entry == entry)
 
     def refuse(self, attempt: str, reason: str) -> None:
         """Record that an attempt was impossible; it may be retried, or replaced by one with another window."""

@@ -23,7 +23,7 @@ from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.challenger.ask_again import AskAgain
 from pipelines.loop.challenger.extend import Choose, Extend, choice_of
 from pipelines.loop.challenger.grow import Grow, GrowFeatures, GrowOutcomes
-from pipelines.loop.gates.disputes import GivenLabels
+from pipelines.loop.gates.disagreements import GivenLabels
 from pipelines.loop.gates.promotion import GATES, Examine, GatesArtefact
 from pipelines.loop.gates.recertify import Recertify, outlook
 from pipelines.loop.parent import Parent
@@ -91,18 +91,18 @@ def build_challenger(
         stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config))
         window = stage.build({}, context).as_a(WindowArtefact)
     facts = window.facts
-    asked_for = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0
+    num_labelled = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0
     figures: dict[str, Any] = {
-        "labels": facts.num_labels + asked_for,
-        "labels_asked_for": asked_for,
+        "labels": facts.num_labels + num_labelled,
+        "labels_asked_for": num_labelled,
         "decisions": facts.num_decisions,
     }
     if facts.unknown_labels:
         figures["labels_unknown"] = facts.unknown_labels
     if facts.untaught_labels:
         figures["labels_untaught"] = list(facts.untaught_labels)
-        waiting = ", ".join(facts.untaught_labels)
-        reporter.say(f"too few items of train units are labelled {escape(waiting)} for the large model's head")
+        untaught = ", ".join(facts.untaught_labels)
+        reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
     if facts.num_uncounted:
         figures["labels_uncounted"] = facts.num_uncounted
     if facts.set_aside:
@@ -112,16 +112,16 @@ def build_challenger(
     with suppress(DataError):  # features are not stored
         groups = ClassNames.of(config).without_ignored(groups_of(window.table))
         figures["groups"] = [{name: getattr(group, name) for name in GROUP_FIGURES} for group in groups]
-    enough = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
-    if enough.verdict == "fail":
-        return BuiltChallenger([enough], figures=figures)
+    rows_gate = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
+    if rows_gate.verdict == "fail":
+        return BuiltChallenger([rows_gate], figures=figures)
     stages = stages_of(config, parent, labels)
     if facts.new_labels:
         stages.insert(0, AskAgain.of(config, parent=parent))
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=attempt.name)
-        done = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
-        return _registered(config, attempt, done, enough, figures, context)
+        artefacts = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
+        return _registered(config, attempt, artefacts, rows_gate, figures, context)
 
 
 def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
@@ -154,19 +154,19 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
 def _registered(
     config: RunConfig,
     attempt: UpdateAttempt,
-    done: Mapping[str, Artefact],
-    enough: PromotionGate,
+    artefacts: Mapping[str, Artefact],
+    rows_gate: PromotionGate,
     figures: Mapping[str, Any],
     context: Context,
 ) -> BuiltChallenger:
     """Register the challenger with its verdicts and its report, in the registry but not as the champion."""
     tracking = context.tracking
     assert tracking is not None
-    bundle = done[BundleArtefact.kind].as_a(BundleArtefact)
-    examined = done[GatesArtefact.kind].as_a(GatesArtefact)
-    evaluated = done[EvaluatedArtefact.kind].as_a(EvaluatedArtefact)
-    usage = done[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
-    verdicts = [enough, *examined.verdicts.gates]
+    bundle = artefacts[BundleArtefact.kind].as_a(BundleArtefact)
+    examined = artefacts[GatesArtefact.kind].as_a(GatesArtefact)
+    evaluated = artefacts[EvaluatedArtefact.kind].as_a(EvaluatedArtefact)
+    usage = artefacts[OutcomesArtefact.kind].as_a(OutcomesArtefact).usage
+    verdicts = [rows_gate, *examined.verdicts.gates]
     model = config.name
     tags = {
         PARENT_TAG: attempt.champion,
@@ -176,7 +176,7 @@ def _registered(
     number = register_model(tracking, model, bundle.bundle, bundle.fingerprint, tags)
     version = f"{model}/{number}"
     report = context.store.root / "runs" / config.name / f"challenger-{number}.html"
-    lineage = {artefact.stage: artefact.fingerprint for artefact in done.values()}
+    lineage = {artefact.stage: artefact.fingerprint for artefact in artefacts.values()}
     write_challenger_report(config, evaluated, verdicts, version, lineage, usage, report)
     context.store.storage.keep(report)
     before, after = examined.verdicts.calls_saved

@@ -37,7 +37,7 @@ class PointerTrial:
     timeout_s: float
 
     def try_out(self, stage: int, share: float) -> None:
-        """Let the challenger answer this share of the callers. Raises KcmError where a replica does not."""
+        """Let the challenger answer this share of the callers. Raises KcmError if a replica does not."""
         version, digest, bundle = self.candidate.version, self.candidate.digest, self.candidate.bundle
         challenger = Challenger(version=version, digest=digest, bundle=bundle, stage=stage, share=share)
         current = self.pointer.try_out(challenger)
@@ -122,7 +122,7 @@ class Rollout:
                 self.stages.pop()
             self.stages.append(verdict)
             if verdict.verdict == "refuted":
-                raise _StoppedError(f"stage {stage} at {share:.0%} of the callers: {verdict.reason}")
+                raise _StoppedError(f"stage {stage}, with {share:.0%} of the callers: {verdict.reason}")
             if verdict.num_decisions < self.config.decisions_per_stage:
                 return False
             ended_at = self.clock() if ended_at is None else ended_at
@@ -130,19 +130,19 @@ class Rollout:
 
         self._wait(decided)
         if (last := self.stages[-1]).verdict != "pass":
-            raise _StoppedError(f"stage {stage} at {share:.0%} of the callers is undecided: {last.reason}")
+            raise _StoppedError(f"stage {stage}, with {share:.0%} of the callers, is undecided: {last.reason}")
 
-    def _wait(self, done: Callable[[Requests], bool]) -> None:
+    def _wait(self, is_done: Callable[[Requests], bool]) -> None:
         """Read the trial repeatedly until it is `done`."""
         while True:
             if reason := self.service.dropped():
                 raise _StoppedError(f"the service dropped it: {reason}")
             started = self.clock()
-            if done(self.log.read(self._after, self.challenger)):
+            if is_done(self.log.read(self._after, self.challenger)):
                 return
             if self.clock() > self._deadline:
                 raise _StoppedError(
-                    f"too little traffic: {self.stages[-1].num_decisions} decisions of this stage within the"
-                    f" {self.config.timeout_s:g} s that a trial may take (update.canary.timeout_s)"
+                    f"too little traffic: {self.stages[-1].num_decisions} decisions in this stage within "
+                    f"update.canary.timeout_s ({self.config.timeout_s:g} s)"
                 )
             self.sleep(max(POLL_S, REST * (self.clock() - started)))

@@ -26,7 +26,9 @@ class CanaryConfig(Config):
         0.05, gt=0, lt=1, description="Share of its answers slower than the champion's 99th percentile that stops it."
     )
     timeout_s: float = Field(
-        24 * 3600.0, gt=0, description="Time that all stages may take together; too little traffic ends in a rollback."
+        24 * 3600.0,
+        gt=0,
+        description="Time limit of all stages together; with too little traffic the challenger is rolled back.",
     )
 
     @field_validator("stages")
@@ -38,7 +40,7 @@ class CanaryConfig(Config):
 
 
 class UpdateConfig(Config):
-    """When `kcm update` starts an attempt, what a challenger must prove, and who promotes it.
+    """The rules of `kcm update`: when it starts an attempt, what a challenger must prove, who promotes it.
 
     Nothing here changes what a run trains. Only `first_threshold` changes what it deploys.
     """
@@ -50,21 +52,26 @@ class UpdateConfig(Config):
     first_threshold: float | None = Field(
         None,
         allow_inf_nan=False,
-        description="Gate score above which the first champion keeps an input, without a certificate, until a window of"
-        " traffic certifies one. `kcm label` sets it: the rows that it buys are no random sample. Needs"
-        " tasks.fractions.certify: 0 and tune.gates: [confidence]; null: certify rows certify the first champion.",
+        description="Gate score above which the first champion keeps an input, without a certificate, until "
+        "traffic certifies a successor. Set by `kcm label`, whose bought rows are no random sample. Needs "
+        "tasks.fractions.certify: 0 and tune.gates: [confidence]. null: certify rows certify the first "
+        "champion.",
     )
     min_large_answers: int = Field(
-        200, ge=1, description="Answers of the large model in a window, below which an attempt learns nothing."
+        200, ge=1, description="Least number of the large model's answers in a window from which an attempt learns."
     )
     every_s: float = Field(
         3600.0, gt=0, description="Time between attempts of `kcm update --watch` that nothing else has started."
     )
     poll_s: float = Field(10.0, gt=0, description="How often `kcm update --watch` looks at the log.")
     new_large_answers: int = Field(
-        1000, ge=1, description="New answers of the large model that start an attempt of `--watch` at once."
+        1000,
+        ge=1,
+        description="Number of new answers of the large model after which `--watch` starts an attempt immediately.",
     )
-    new_labels: int = Field(50, ge=1, description="New labels of people that start an attempt of `--watch` at once.")
+    new_labels: int = Field(
+        50, ge=1, description="Number of new labels from people after which `--watch` starts an attempt immediately."
+    )
     more_labels: tuple[str, ...] = Field(
         (), description="Labels that the champion does not know and an update learns, as `kcm labels --name` adds them."
     )
@@ -77,8 +84,8 @@ class UpdateConfig(Config):
         0.0,
         ge=0,
         lt=0.5,
-        description="The largest probability that a person's label is wrong, which labelled certificates widen by; "
-        "`kcm labels --check` bounds it from second answers.",
+        description="The largest probability that a person's label is wrong. Certificates from labels are widened "
+        "by it. `kcm labels --check` bounds it from second answers.",
     )
     expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")

@@ -42,9 +42,9 @@ class Parent:
         bundle = Bundle.read(artefact.bundle)
         if bundle.trained_units is None:
             raise ArtefactError(
-                "the champion does not list the units that it was trained on",
+                "the champion's bundle does not list its training units",
                 where=str(artefact.bundle),
-                hint="`kcm run` makes one that an update can start from",
+                hint="Run `kcm run`: updates can start from its champion",
             )
         return cls(artefact, bundle)
 

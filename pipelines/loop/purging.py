@@ -21,13 +21,13 @@ from kcm.parquet import read_table, write_table
 from pipelines.loop.challenger.ask_again import AskAgain
 from pipelines.loop.challenger.grow import Grow
 from pipelines.loop.state import LoopState
-from pipelines.loop.window.judged import PAYLOAD
+from pipelines.loop.window.judged_window import PAYLOAD
 from pipelines.loop.window.stage import ROWS, LogWindow
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.units import rows_of
 from pipelines.store.artefact import Artefact
+from pipelines.store.garbage import alone, empty, is_emptied, rewrite
 from pipelines.store.sequence import SequenceArtefact
-from pipelines.store.upkeep import alone, empty, is_emptied, rewrite
 
 # What holds no content of rows: bundles and figures, with scores and answers by the ids of rows; windows are rewritten.
 _KEPT = frozenset({"register", "evaluate", "reevaluate", "gates", "window", "ask_again"})
@@ -49,35 +49,35 @@ def purge(state: LoopState, key: bytes, units: Collection[str]) -> Purged:
     A killed purge resumes when it is called again. Raises KcmError, and changes nothing, if the champion still holds
     the units or a turn is running; LockedError while anything is being written.
     """
-    found = Purged()
+    purged = Purged()
     if not units:
-        return found
+        return purged
     with alone(state.store):
         if state.attempts.interrupted() is not None:
             raise KcmError("a turn was interrupted", where=state.name, hint="`kcm update` ends it; then purge")
-        sequences = {each.fingerprint for each in _sequences(state) if _holds(each, key, units)}
+        sequences = {sequence.fingerprint for sequence in _sequences(state) if _holds(sequence, key, units)}
         _require_other_champion(state, sequences)
         for artefact in state.store.finished(""):
             if artefact.stage not in _KEPT and not is_emptied(artefact) and _owner(artefact) in sequences:
                 empty(state.store, artefact)
-                found.emptied.append(f"{artefact.stage}/{artefact.fingerprint}")
-        for window in (each for stage in (LogWindow, AskAgain) for each in state.store.finished(stage.stage)):
+                purged.emptied.append(f"{artefact.stage}/{artefact.fingerprint}")
+        for window in (artefact for stage in (LogWindow, AskAgain) for artefact in state.store.finished(stage.stage)):
             if _erase(state, window, units):
-                found.windows.append(f"{window.stage}/{window.fingerprint}")
-    return found
+                purged.windows.append(f"{window.stage}/{window.fingerprint}")
+    return purged
 
 
 def _sequences(state: LoopState) -> Iterator[SequenceArtefact]:
-    """The sequences on which versions of the application were trained, and those of unpromoted challengers."""
-    found = {each.path: each for each in state.store.finished(Grow.stage)}
+    """The sequences on which versions of the application were trained, unpromoted challengers included."""
+    sequences = {artefact.path: artefact for artefact in state.store.finished(Grow.stage)}
     for bundle in state.bundles().values():
         try:
             artefact = state.store.named(Register.stage, bundle)
             sequence: Artefact = artefact.source(SequenceArtefact, *_SEQUENCES)
         except (ArtefactError, OSError):
             continue  # removed together with everything it was made of
-        found[sequence.path] = sequence
-    return (each.as_a(SequenceArtefact) for each in found.values())
+        sequences[sequence.path] = sequence
+    return (artefact.as_a(SequenceArtefact) for artefact in sequences.values())
 
 
 def _holds(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> bool:
@@ -114,12 +114,12 @@ def _require_other_champion(state: LoopState, sequences: Collection[str]) -> Non
 def _erase(state: LoopState, window: Artefact, units: Collection[str]) -> bool:
     """Erase the content of these units from a window; whether there was any."""
     table = read_table(window.folder / ROWS)
-    named = pc.fill_null(pc.is_in(table["unit"], pa.array(sorted(units))), False)
-    erased = [name for name in ERASED if pc.any(pc.and_(named, table[name].is_valid())).as_py()]
+    is_purged = pc.fill_null(pc.is_in(table["unit"], pa.array(sorted(units))), False)
+    erased = [name for name in ERASED if pc.any(pc.and_(is_purged, table[name].is_valid())).as_py()]
     if not erased:
         return False
     for name in erased:
-        column = pc.if_else(named, pa.scalar(None, table[name].type), table[name])
+        column = pc.if_else(is_purged, pa.scalar(None, table[name].type), table[name])
         table = table.set_column(table.column_names.index(name), name, column)
 
     def change(folder: Path) -> None:

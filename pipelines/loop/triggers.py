@@ -18,7 +18,7 @@ Cause = tuple[str | None, str]  # a champion and its fault
 
 @dataclass(frozen=True)
 class NewTraffic:
-    """What the log holds beyond the last attempt, and what the champion's monitor reports.
+    """New entries in the log since the last attempt, and the faults that the champion's monitor reports.
 
     `decisions`, `large_answers` and `labels` count new ones. `refuted`: the certificate of `champion` is refuted;
     `drift`: the quantities that have drifted.
@@ -50,10 +50,10 @@ class NewTraffic:
     def causes(self) -> frozenset[Cause]:
         """Causes that need no new traffic: the champion, and its fault."""
         signs = ((self.refuted, "the certificate is refuted"), (self.drift is not None, f"drift: {self.drift}"))
-        return frozenset((self.champion, what) for holds, what in signs if holds)
+        return frozenset((self.champion, sign) for holds, sign in signs if holds)
 
 
-def due(traffic: NewTraffic, idle_s: float, config: UpdateConfig, tried: Collection[Cause] = ()) -> str | None:
+def due(traffic: NewTraffic, idle_s: float, config: UpdateConfig, tried_causes: Collection[Cause] = ()) -> str | None:
     """Why an attempt is due `idle_s` seconds after the last one; None if none is due.
 
     Without new decisions none is due: there would be nothing to learn. A cause that an attempt already had starts no
@@ -61,8 +61,8 @@ def due(traffic: NewTraffic, idle_s: float, config: UpdateConfig, tried: Collect
     """
     if traffic.decisions == 0:
         return None
-    if fresh := traffic.causes - set(tried):
-        return max(fresh, key=lambda cause: cause[1])[1]  # a refuted certificate before drift
+    if new_causes := traffic.causes - set(tried_causes):
+        return max(new_causes, key=lambda cause: cause[1])[1]  # a refuted certificate before drift
     if traffic.large_answers >= config.new_large_answers:
         return f"{traffic.large_answers} new answers of the large model"
     if traffic.labels >= config.new_labels:
@@ -85,12 +85,12 @@ def watch(
     `clock` is monotonic; `attempt` receives the reason. A refuted certificate and drift start one attempt each, unless
     they end and start again.
     """
-    last, tried = clock(), frozenset[Cause]()
+    last, tried_causes = clock(), frozenset[Cause]()
     while True:
         traffic = look()
-        tried &= traffic.causes
-        if (reason := due(traffic, clock() - last, config, tried)) is not None:
-            tried = traffic.causes
+        tried_causes &= traffic.causes
+        if (reason := due(traffic, clock() - last, config, tried_causes)) is not None:
+            tried_causes = traffic.causes
             attempt(reason)
             last = clock()
         sleep(config.poll_s)

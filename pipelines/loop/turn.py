@@ -19,8 +19,8 @@ from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.loop import build
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
 from pipelines.loop.build import BuiltChallenger
-from pipelines.loop.gates import drawn
-from pipelines.loop.gates.disputes import GivenLabels
+from pipelines.loop.gates import items_to_label
+from pipelines.loop.gates.disagreements import GivenLabels
 from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
@@ -65,10 +65,10 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     reporter = reporter or Reporter()
     started = time.monotonic()
     state = LoopState.of(config)
-    control, what = state.store.control, f"the update of {config.name!r}"
-    with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", what):
+    control, subject = state.store.control, f"the update of {config.name!r}"
+    with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", subject):
         watermark = watermark_of(config)
-        labels = drawn.sufficient_labels(config, state)
+        labels = items_to_label.sufficient_labels(config, state)
         attempt = _due(config, state, watermark, labels)
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
@@ -81,10 +81,10 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
         reporter.say(f"[bold]attempt[/bold]   {attempt.name}: decisions {attempt.after + 1} to {attempt.upto}")
         labels = labels if attempt.labels else None
         try:
-            built = build.build_challenger(config, state, attempt, labels, reporter)
-            for gate in built.gates:
+            challenger = build.build_challenger(config, state, attempt, labels, reporter)
+            for gate in challenger.gates:
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
-            turn = _record(attempt, built) | _outcome(config, state, attempt, built, deliver)
+            turn = _record(attempt, challenger) | _outcome(config, state, attempt, challenger, deliver)
         except DataError as error:
             state.attempts.refuse(attempt.name, str(error))
             raise
@@ -101,16 +101,18 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
     state = LoopState.of(config)
     number = version.rpartition("/")[2]
     current = state.champions.agreed().champion
-    waiting = {turn["version"].rpartition("/")[2]: turn for turn in state.waiting(current)}
-    if (turn := waiting.get(number)) is None:
-        names = ", ".join(turn["version"] for turn in waiting.values())
+    waiting_turns = {turn["version"].rpartition("/")[2]: turn for turn in state.waiting(current)}
+    if (turn := waiting_turns.get(number)) is None:
+        names = ", ".join(turn["version"] for turn in waiting_turns.values())
         raise KcmError(
             f"version {number} does not wait for approval",
             where=config.name,
-            hint=f"Waiting are {names}" if names else "None does; `kcm versions` tells why",
+            hint=f"These versions wait: {names}" if names else "None does; `kcm versions` says why",
         )
     if reason := state.champions.pointer.rejected(turn["digest"]):
-        raise KcmError(f"version {number} was stopped: {reason}", where=config.name, hint="`kcm promote` insists")
+        raise KcmError(
+            f"version {number} was stopped: {reason}", where=config.name, hint="Promote it anyway with `kcm promote`"
+        )
     candidate = Champion.model_validate(turn["candidate"])
     bring = partial(deliver, candidate, turn["disagreement"])
     promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], bring)
@@ -122,16 +124,16 @@ def _due(config: RunConfig, state: LoopState, watermark: int, labels: GivenLabel
     """The attempt that labels or new decisions call for; None if nothing is new."""
     configuration = _configuration(config)
     if labels is not None:
-        given = fingerprint_of(labels.model_dump(mode="json"))
-        if (attempt := state.attempts.relabelled(given, configuration)) is not None:
+        labels_digest = fingerprint_of(labels.model_dump(mode="json"))
+        if (attempt := state.attempts.relabelled(labels_digest, configuration)) is not None:
             return attempt
     champion = state.champions.present().champion
     return state.attempts.due(champion, window_start(config, champion), watermark, configuration)
 
 
-def _record(attempt: UpdateAttempt, built: BuiltChallenger) -> dict[str, Any]:
+def _record(attempt: UpdateAttempt, challenger: BuiltChallenger) -> dict[str, Any]:
     """A turn whose challenger has not been promoted."""
-    candidate, failed = built.candidate, [gate.reason for gate in built.gates if gate.verdict != "pass"]
+    candidate, reasons = challenger.candidate, [gate.reason for gate in challenger.gates if gate.verdict != "pass"]
     return {
         "version": candidate.version if candidate else None,
         "digest": candidate.digest if candidate else None,
@@ -143,24 +145,24 @@ def _record(attempt: UpdateAttempt, built: BuiltChallenger) -> dict[str, Any]:
         "upto": attempt.upto,
         "promoted": False,
         "awaits_approval": False,
-        "verdict": overall(built.gates),
-        "reason": "; ".join(failed) or _PASSED,
-        "gates": {gate.name: gate.model_dump(mode="json", exclude={"name"}) for gate in built.gates},
-    } | built.figures
+        "verdict": overall(challenger.gates),
+        "reason": "; ".join(reasons) or _PASSED,
+        "gates": {gate.name: gate.model_dump(mode="json", exclude={"name"}) for gate in challenger.gates},
+    } | challenger.figures
 
 
 def _outcome(
-    config: RunConfig, state: LoopState, attempt: UpdateAttempt, built: BuiltChallenger, deliver: Deliver
+    config: RunConfig, state: LoopState, attempt: UpdateAttempt, challenger: BuiltChallenger, deliver: Deliver
 ) -> dict[str, Any]:
     """The part of a turn's record that changes when its challenger is promoted or held back."""
-    if (candidate := built.candidate) is None:
+    if (candidate := challenger.candidate) is None:
         return {}
-    if (held_back := _held_back(config, state, attempt, candidate, overall(built.gates))) is not None:
+    if (held_back := _held_back(config, state, attempt, candidate, overall(challenger.gates))) is not None:
         return held_back
     after = {attempt.champion}
     if attempt.labels is not None:  # a relabelled challenger may follow itself, under a stricter threshold
         after.add(state.attempts.turns()[-1]["digest"])
-    bring = partial(deliver, candidate, built.figures["disagreement"])
+    bring = partial(deliver, candidate, challenger.figures["disagreement"])
     return _promote(config, state, candidate, after, attempt.upto, bring)
 
 
@@ -194,23 +196,23 @@ def _promote(
             return promoted
         if current.champion.digest not in after:
             raise KcmError(
-                f"{current.champion.version} became the champion while {candidate.version} was trained beside another",
+                f"{current.champion.version} became the champion while {candidate.version} was being trained",
                 where=config.name,
-                hint="Start `kcm update` again: it starts from the champion of today",
+                hint="Start `kcm update` again: it starts from the new champion",
             )
         delivery = bring()
-        stopped, served = delivery.stopped, delivery.served
+        stop_reason, served = delivery.stopped, delivery.served
         renewed = candidate.model_copy(update={"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"})
-        if stopped is None:
+        if stop_reason is None:
             try:
                 timeout_s = config.serve.load_timeout_s
                 served = champions.promote(renewed, expected=current.number, timeout_s=timeout_s)
             except RefusedByServiceError as error:
-                stopped = str(error)
-        if stopped is not None:
-            champions.pointer.reject(candidate.digest, stopped, upto=upto)
-            refused = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stopped}"}
-            return refused | {"canary": delivery.stages}
+                stop_reason = str(error)
+        if stop_reason is not None:
+            champions.pointer.reject(candidate.digest, stop_reason, upto=upto)
+            refusal = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stop_reason}"}
+            return refusal | {"canary": delivery.stages}
     return promoted | {"served": served, "canary": delivery.stages}
 
 

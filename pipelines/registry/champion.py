@@ -77,10 +77,10 @@ class Pointer:
 
     def current(self) -> Current | None:
         """The champion and its challenger, None before the first champion."""
-        held = self._control.get(self._key)
-        if held is None:
+        record = self._control.get(self._key)
+        if record is None:
             return None
-        return Current.model_validate_json(held.value).model_copy(update={"record": held.version})
+        return Current.model_validate_json(record.value).model_copy(update={"record": record.version})
 
     def swap(self, expected: int, champion: Champion) -> Current | None:
         """Replace the champion and end any trial; None, and nothing changes, if the champion is not `expected`."""
@@ -112,8 +112,8 @@ class Pointer:
     def history(self) -> list[Champion]:
         """All champions in order, without promotions that were undone."""
         champions: list[Current] = []
-        for held in self._control.history(self._key):
-            record = Current.model_validate_json(held.value)
+        for version in self._control.history(self._key):
+            record = Current.model_validate_json(version.value)
             while champions and champions[-1].number >= record.number:
                 champions.pop()
             champions.append(record)

@@ -32,14 +32,14 @@ from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 
-_ROUNDS = 15  # of a latency's median
+_ROUNDS = 15  # measurements behind the median of a latency
 
 
 @dataclass(frozen=True)
 class Answered:
     """A cascade's decisions on its test rows: kept or not, right or not, [N] by `position`."""
 
-    position: Mapping[str, int]  # of a row, by its id
+    position: Mapping[str, int]  # position of each row, by id
     task: NDArray[np.object_]
     group: NDArray[np.object_]
     kept: NDArray[np.bool_]
@@ -69,13 +69,13 @@ class Version:
         """The answers to all test rows."""
         bundle = self.bundle
         ids: list[str] = []
-        tasks, groups, kept, right, small_s, large_s = [], [], [], [], [], []
+        tasks, groups, keeps, correct, small_s, large_s = [], [], [], [], [], []
         for part in scored_parts(bundle.collaborator, bundle.gate, self.features, self.outcomes, ("test",)):
             table = part.table
             small_s.append(part.seconds_N)
             large_s.append(table.large_cost)
-            kept.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
-            right.append(np.where(kept[-1], table.small_correct, table.large_correct))
+            keeps.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
+            correct.append(np.where(keeps[-1], table.small_correct, table.large_correct))
             tasks.append(table.task)
             groups.append(table.group)
             ids += table.id.tolist()
@@ -83,8 +83,8 @@ class Version:
             position={row: place for place, row in enumerate(ids)},
             task=np.concatenate(tasks),
             group=np.concatenate(groups),
-            kept=np.concatenate(kept),
-            right=np.concatenate(right),
+            kept=np.concatenate(keeps),
+            right=np.concatenate(correct),
             seconds=(_mean(np.concatenate(small_s)), _mean(np.concatenate(large_s))),
         )
 
@@ -93,10 +93,11 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
     """Correctness of both cascades on the test rows of each of the champion's tasks, for rows that both know."""
     before, after = champion.answered, challenger.answered
     names = champion.bundle.task_names
-    measured = [task for task in names if (before.task == task).any()] or names  # unknown without test rows
-    known = {task: _common(champion, challenger, task) for task in measured}
+    measured_tasks = [task for task in names if (before.task == task).any()] or names  # unknown without test rows
+    positions = {task: _common(champion, challenger, task) for task in measured_tasks}
     return {
-        task: Paired(before.right[one], after.right[other], before.group[one]) for task, (one, other) in known.items()
+        task: Paired(before.right[before_N], after.right[after_N], before.group[before_N])
+        for task, (before_N, after_N) in positions.items()
     }
 
 
@@ -107,22 +108,22 @@ def without_traffic(
 
     Only the first gate if the bundle does not load; nothing is compared if the version has no certificate.
     """
-    found = probed(challenger.bundle, assets_path)
-    if found.verdict == "fail":
-        return [found]
+    scores = probed(challenger.bundle, assets_path)
+    if scores.verdict == "fail":
+        return [scores]
     if not challenger.bundle.certificates:
-        return [found, PromotionGate(name="certificate", verdict="undecided", reason="it has no certificate")]
+        return [scores, PromotionGate(name="certificate", verdict="undecided", reason="it has no certificate")]
     before, after = champion.answered, challenger.answered
-    one, other = _common(champion, challenger, None)
-    kept = before.kept[one], after.kept[other]
-    compared = against_champion(champion, challenger, kept, before.group[one], limits, certificate, assets_path)
-    return [found, gates.certified(challenger.bundle.certificates[None]), *compared]
+    before_N, after_N = _common(champion, challenger, None)
+    keeps = before.kept[before_N], after.kept[after_N]
+    compared = against_champion(champion, challenger, keeps, before.group[before_N], limits, certificate, assets_path)
+    return [scores, gates.certified(challenger.bundle.certificates[None]), *compared]
 
 
 def against_champion(
     champion: Version,
     challenger: Version,
-    kept: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    keeps: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     unit_N: NDArray[np.object_],
     limits: GateConfig,
     certificate: CertificateConfig,
@@ -134,13 +135,13 @@ def against_champion(
     """
     costs = [
         seconds[0] + (float((~kept_N).mean()) if len(kept_N) else 1.0) * seconds[1]
-        for seconds, kept_N in zip((champion.answered.seconds, challenger.answered.seconds), kept, strict=True)
+        for seconds, kept_N in zip((champion.answered.seconds, challenger.answered.seconds), keeps, strict=True)
     ]
     return [
         gates.old_tasks(old_tasks(champion, challenger), limits.max_old_task_loss),
         gates.call_rate(
-            ~kept[0],
-            ~kept[1],
+            ~keeps[0],
+            ~keeps[1],
             unit_N,
             max_call_rate=certificate.max_call_rate,
             bound=challenger.bundle.certificates[None].call_rate_bound,
@@ -153,26 +154,26 @@ def against_champion(
 def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
     """Whether the bundle answers an input that every model must be able to read."""
     try:
-        judged = SmallSide(bundle, load_encoder(bundle, assets_path)).judge([Input(probe_of(bundle))])
+        judgement = SmallSide(bundle, load_encoder(bundle, assets_path)).judge([Input(probe_of(bundle))])
     except KcmError as error:
         return gates.answers_probe(str(error), 1)
-    return gates.answers_probe(None, len(judged))
+    return gates.answers_probe(None, len(judgement))
 
 
 def latencies(champion: Bundle, challenger: Bundle, assets_path: Path) -> tuple[float, float]:
     """Seconds of the small models per input; they take turns, so a busy machine slows both."""
     encoder = load_encoder(challenger, assets_path)
-    same = champion.encoder_identity == challenger.encoder_identity
+    same_encoder = champion.encoder_identity == challenger.encoder_identity
     sides = (
-        SmallSide(champion, encoder if same else load_encoder(champion, assets_path)),
+        SmallSide(champion, encoder if same_encoder else load_encoder(champion, assets_path)),
         SmallSide(challenger, encoder),
     )
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):
-        for side, took in zip(sides, seconds, strict=True):
+        for side, seconds_per_row in zip(sides, seconds, strict=True):
             started = time.perf_counter()
             side.judge([Input(probe_of(side.bundle))])
-            took.append(time.perf_counter() - started)
+            seconds_per_row.append(time.perf_counter() - started)
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 

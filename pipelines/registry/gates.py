@@ -58,20 +58,20 @@ class PromotionGate(Config):
 
 def overall(gates: Iterable[PromotionGate]) -> Verdict:
     """The verdict of all gates together: the worst of them."""
-    found = {gate.verdict for gate in gates}
-    return "fail" if "fail" in found else "undecided" if "undecided" in found else "pass"
+    verdicts = {gate.verdict for gate in gates}
+    return "fail" if "fail" in verdicts else "undecided" if "undecided" in verdicts else "pass"
 
 
-def enough_rows(large_answers: int, needed: int) -> PromotionGate:
+def enough_rows(large_answers: int, min_answers: int) -> PromotionGate:
     """Whether the window holds enough answers of the large model to learn from."""
-    enough = large_answers >= needed
+    passes = large_answers >= min_answers
     return PromotionGate(
         name="rows",
-        verdict="pass" if enough else "fail",
+        verdict="pass" if passes else "fail",
         reason="the window holds enough to learn from"
-        if enough
-        else f"{large_answers} answers of the large model, {needed} are needed",
-        figures={"large_answers": large_answers, "min_large_answers": needed},
+        if passes
+        else f"the window holds {large_answers} answers of the large model, {min_answers} are needed",
+        figures={"large_answers": large_answers, "min_large_answers": min_answers},
     )
 
 
@@ -98,12 +98,12 @@ def replay_panel(
     with_past, with_itself = earlier_N == first_N, second_N == first_N
     difference = paired_difference(with_past, with_itself, level=LEVEL)
     assert difference is not None
-    changed = difference.high < 0
+    is_fewer = difference.high < 0
     return PromotionGate(
         name="panel",
-        verdict="fail" if changed else "pass",
-        reason="the large model is not the one that gave the earlier answers: certificates on them are void"
-        if changed
+        verdict="fail" if is_fewer else "pass",
+        reason="another large model gave the earlier answers: certificates on them are void"
+        if is_fewer
         else "the large model agrees with its earlier answers as well as with itself",
         figures={
             "inputs": len(earlier_N),
@@ -129,33 +129,33 @@ def old_tasks(tasks: Mapping[str, Paired], max_loss: float) -> PromotionGate:
     One task fails the gate if the lower end of its own loss exceeds `max_loss`, at a level that all tasks share. A task
     with too few rows only shows this in its figures.
     """
-    measured = {task: rows for task, rows in tasks.items() if len(rows.champion)}
+    measured_tasks = {task: rows for task, rows in tasks.items() if len(rows.champion)}
     figures: dict[str, Any] = {"max_loss": max_loss, "tasks": {task: {"rows": 0} for task in tasks}}
-    if not measured:
+    if not measured_tasks:
         reason = "there is no row to compare on" if tasks else "there is no old task"
         return PromotionGate(name="old_tasks", verdict="undecided" if tasks else "pass", reason=reason, figures=figures)
-    losses = {task: _loss(rows, 1 - (1 - LEVEL) / len(measured)) for task, rows in measured.items()}
-    pooled = _loss(Paired.joined(measured.values()), LEVEL)
+    losses = {task: _loss(rows, 1 - (1 - LEVEL) / len(measured_tasks)) for task, rows in measured_tasks.items()}
+    pooled = _loss(Paired.joined(measured_tasks.values()), LEVEL)
     figures["tasks"] |= {
-        task: _figures(loss, max_loss) | {"rows": len(measured[task].champion)} for task, loss in losses.items()
+        task: _figures(loss, max_loss) | {"rows": len(measured_tasks[task].champion)} for task, loss in losses.items()
     }
     figures |= {"pooled": _figures(pooled, max_loss)}
-    verdict, shown = _within(pooled, max_loss), f"more than {100 * max_loss:g} points"
+    verdict, limit = _within(pooled, max_loss), f"more than {100 * max_loss:g} points"
     reason = {
-        "pass": f"over all old tasks together no {shown} are lost",
-        "fail": f"over all old tasks together {shown} are lost",
-        "undecided": f"{', '.join(measured)} may lose {shown}: too few rows to tell",
+        "pass": f"over all old tasks together no {limit} are lost",
+        "fail": f"over all old tasks together {limit} are lost",
+        "undecided": f"{', '.join(measured_tasks)} may lose {limit}: too few rows to tell",
     }[verdict]
-    if lost := [task for task, loss in losses.items() if _within(loss, max_loss) == "fail"]:
-        verdict, reason = "fail", f"{', '.join(lost)} loses {shown}"
+    if worse_tasks := [task for task, loss in losses.items() if _within(loss, max_loss) == "fail"]:
+        verdict, reason = "fail", f"{', '.join(worse_tasks)} loses {limit}"
     if verdict == "fail":
         figures["binding"] = True
     return PromotionGate(name="old_tasks", verdict=verdict, reason=reason, figures=figures)
 
 
-def _loss(rows: Paired, level: float) -> Interval:
-    loss = paired_difference(rows.champion, rows.challenger, rows.group, level)
-    assert loss is not None  # of a task without rows
+def _loss(rows: Paired, confidence: float) -> Interval:
+    loss = paired_difference(rows.champion, rows.challenger, rows.group, confidence)
+    assert loss is not None  # a task without rows
     return loss
 
 
@@ -176,17 +176,17 @@ def promise_kept(
     refutes its certificate, an alarm, or more unknown items than it was certified with. A champion that is not
     `certified` has no promise to keep: whatever keeps one is better.
     """
-    found = list(signs)
+    reasons = list(signs)
     if loss[0] > epsilon:
-        found.append(f"at least {100 * loss[0]:.1f} points are lost on the window, {100 * epsilon:g} are allowed")
+        reasons.append(f"at least {100 * loss[0]:.1f} points are lost on the window, {100 * epsilon:g} are allowed")
     reason = "nothing on the window refutes the champion's promise" if certified else "the champion has no certificate"
-    if found:
-        reason = f"the champion breaks its promise: {'; '.join(found)}"
+    if reasons:
+        reason = f"the champion breaks its promise: {'; '.join(reasons)}"
     return PromotionGate(
         name=CHAMPION,
         verdict="pass",
         reason=reason,
-        figures={"feasible": certified and not found, "loss_interval": list(loss), "epsilon": epsilon},
+        figures={"feasible": certified and not reasons, "loss_interval": list(loss), "epsilon": epsilon},
     )
 
 
@@ -222,8 +222,8 @@ def certified(certificate: Certificate, *, repairs: bool = False) -> PromotionGa
     must not answer any longer, and the challenger's large model knows labels that the champion's does not. If the
     window was too small to certify anything, a person may decide.
     """
-    shown = ("method", "epsilon", "delta", "bound", "decision", "num_units", "fewest_units", "num_rows")
-    figures = {name: value for name, value in certificate.model_dump(mode="json").items() if name in shown}
+    names = ("method", "epsilon", "delta", "bound", "decision", "num_units", "fewest_units", "num_rows")
+    figures = {name: value for name, value in certificate.model_dump(mode="json").items() if name in names}
     verdict: Verdict = "pass"
     if not certificate.valid:
         verdict = "fail"
@@ -276,15 +276,15 @@ def latency(champion: float, challenger: float, max_ratio: float) -> PromotionGa
     return _ratio("latency", "the small side takes", champion, challenger, max_ratio)
 
 
-def _ratio(name: str, what: str, champion: float, challenger: float, max_ratio: float) -> PromotionGate:
+def _ratio(name: str, quantity: str, champion: float, challenger: float, max_ratio: float) -> PromotionGate:
     ratio = challenger / champion if champion > 0 else None
     figures = {"champion_s": champion, "challenger_s": challenger, "ratio": ratio, "max_ratio": max_ratio}
     if ratio is None:
         return PromotionGate(name=name, verdict="undecided", reason="the champion's is not known", figures=figures)
-    within = ratio <= max_ratio
+    passes = ratio <= max_ratio
     return PromotionGate(
         name=name,
-        verdict="pass" if within else "fail",
-        reason=f"{what} {ratio:.2f} times the champion's, at most {max_ratio:g} are allowed",
+        verdict="pass" if passes else "fail",
+        reason=f"{quantity} {ratio:.2f} times the champion's, at most {max_ratio:g} are allowed",
         figures=figures,
     )

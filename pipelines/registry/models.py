@@ -44,9 +44,9 @@ def fetch_verified(uri: str, model: str, root: Path) -> tuple[str, Path]:
             replace_durably(fetch_model(uri, version, Path(draft)), folder)
     if (digest := bundle_digest(folder)) != registered:
         raise ArtefactError(
-            f"the bundle of {version} is another one than was registered: {digest[:12]}, not {registered[:12]}",
+            f"the bundle of {version} differs from the registered one: digest {digest[:12]}, not {registered[:12]}",
             where=str(folder),
-            hint="Delete the folder; if it comes back like this, find out who changed it in the artifact store",
+            hint="Delete the folder; if it differs again, find out who changed the bundle in the artifact store",
         )
     return version, folder
 
@@ -59,8 +59,8 @@ def artefact_of(uri: str, version: str) -> str | None:
 def fetch(source: str) -> Path:
     """The bundle of `models:/NAME@ALIAS`, `models:/NAME/NUMBER` or `models:/NAME` (its champion), for `kcm.load`.
 
-    The registry is the one that MLflow points to (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI), or else the registry
-    of the runs in the local `storage`. Copies are kept in KCM_CACHE, or else in the user's cache folder.
+    MLflow's setting names the registry (`mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI). Without a setting it is the
+    registry of the runs in the local `storage`. Copies are kept in KCM_CACHE, by default the user's cache folder.
     """
     model = source.removeprefix(SCHEME)
     if model == source or not model:
@@ -80,11 +80,11 @@ def _registry() -> str:
 
 def _registered(uri: str, model: str) -> tuple[str, str]:
     """Version and digest of NAME@ALIAS or NAME/VERSION."""
-    found = _resolved(uri, model)
-    version = f"{found.name}/{found.version}"
-    if (digest := found.tags.get(DIGEST_TAG)) is None:
-        hint = "Start the run that made it again, which records it"
-        raise ArtefactError(f"no digest was registered with {version}", where=uri, hint=hint)
+    resolved = _resolved(uri, model)
+    version = f"{resolved.name}/{resolved.version}"
+    if (digest := resolved.tags.get(DIGEST_TAG)) is None:
+        hint = "Start its run again, which records the digest"
+        raise ArtefactError(f"{version} was registered without a digest", where=uri, hint=hint)
     return version, digest
 
 
@@ -106,5 +106,5 @@ def _resolved(uri: str, model: str) -> ModelVersion:
         name, _, number = model.rpartition("/")
         return client.get_model_version(name, number)
     except MlflowException as error:
-        hint = "Register one by `kcm run`, or name one that is registered"
+        hint = "Register a model with `kcm run`, or name a registered one"
         raise KcmError(f"no registered model {model!r}", where=uri, hint=hint) from error

@@ -109,8 +109,8 @@ class Champions:
         alias = champion_of(self.uri, self.model)
         if alias != current.champion.number:
             raise KcmError(
-                f"MLflow's champion of {self.model!r} is version {alias}, which nobody has promoted:"
-                f" it is version {current.champion.number}",
+                f"MLflow's champion of {self.model!r} is version {alias}, but version {current.champion.number} "
+                "was promoted",
                 where=self.uri,
                 hint=f"Say which one counts: `kcm promote CONFIG {alias}`, or `kcm promote CONFIG"
                 f" {current.champion.number}`",
@@ -132,8 +132,8 @@ class Champions:
 @contextmanager
 def promoting(control: Control, application: str) -> Iterator[None]:
     """Hold the right to promote, so the service and the pointer change in the same order."""
-    what = f"the champion of {application!r}"
-    with leased(control, CHAMPION_LEASE.format(application), what, wait_s=PROMOTION_WAIT_S):
+    subject = f"the champion of {application!r}"
+    with leased(control, CHAMPION_LEASE.format(application), subject, wait_s=PROMOTION_WAIT_S):
         pointer = Pointer(control, application)
         if (current := pointer.current()) and current.challenger:  # whose trial was killed
             pointer.try_out(None)

@@ -91,7 +91,7 @@ def _columns(bundle: Bundle) -> list[str]:
 
 def _signature(bundle: Bundle) -> ModelSignature:
     """Text and picture as the models read them; task and id if they are known. Answers, or the error."""
-    given = [ColSpec(_PARTS[part], part) for part in _columns(bundle)]
-    known = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
-    answered = [ColSpec(DataType[str(field.type)], field.name, required=False) for field in ANSWERS]
-    return ModelSignature(inputs=Schema([*given, *known]), outputs=Schema([*answered]))
+    input_columns = [ColSpec(_PARTS[part], part) for part in _columns(bundle)]
+    optional_columns = [ColSpec(DataType.string, name, required=False) for name in ("task", "id")]
+    answer_columns = [ColSpec(DataType[str(field.type)], field.name, required=False) for field in ANSWERS]
+    return ModelSignature(inputs=Schema([*input_columns, *optional_columns]), outputs=Schema([*answer_columns]))

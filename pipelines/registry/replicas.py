@@ -46,8 +46,8 @@ class ReplicaReports:
     def write(self, replica: str, report: ReplicaReport) -> None:
         """Replace a replica's report."""
         key = f"{self._above}/{replica}"
-        held = self._control.get(key)
-        self._control.swap(key, held.version if held else 0, report.model_dump_json().encode())
+        stored_report = self._control.get(key)
+        self._control.swap(key, stored_report.version if stored_report else 0, report.model_dump_json().encode())
         self._control.prune(key)
 
     def remove(self, replica: str) -> None:
@@ -56,10 +56,10 @@ class ReplicaReports:
 
     def read(self) -> dict[str, tuple[int, ReplicaReport]]:
         """For each replica, the number of its reports and the last report."""
-        held = {key: self._control.get(key) for key in self._control.keys(self._above)}
+        stored_reports = {key: self._control.get(key) for key in self._control.keys(self._above)}
         return {
             key: (record.version, ReplicaReport.model_validate_json(record.value))
-            for key, record in held.items()
+            for key, record in stored_reports.items()
             if record is not None
         }
 
@@ -79,14 +79,16 @@ class ReplicaReports:
         Removes the reports of dead replicas. Raises RefusedByServiceError if a living one has not acted in time.
         """
         started = self._clock()
-        seen: dict[str, tuple[int, float]] = {}  # number of reports per replica, and when it was first seen
+        counts_by_replica: dict[
+            str, tuple[int, float]
+        ] = {}  # number of reports per replica, and when it was first seen
         while True:
             reports, now = self.read(), self._clock()
             pending = {key: count for key, (count, report) in reports.items() if report.record < record}
             for key, count in pending.items():
-                if key not in seen or seen[key][0] != count:
-                    seen[key] = count, now
-            dead = [key for key in pending if now - seen[key][1] >= SILENT_S]
+                if key not in counts_by_replica or counts_by_replica[key][0] != count:
+                    counts_by_replica[key] = count, now
+            dead = [key for key in pending if now - counts_by_replica[key][1] >= SILENT_S]
             if len(dead) == len(pending):
                 for key in dead:
                     self._control.forget(key)
@@ -95,6 +97,6 @@ class ReplicaReports:
                 raise RefusedByServiceError(
                     f"{len(pending) - len(dead)} replicas have not followed after {timeout_s:g} s",
                     where=self._above,
-                    hint="Look at their logs; serve.load_timeout_s says how long loading may take",
+                    hint="See their logs; serve.load_timeout_s limits how long loading may take",
                 )
             self._sleep(self._control.poll_s)

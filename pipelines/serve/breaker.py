@@ -1,4 +1,4 @@
-"""When calls are made: a circuit breaker, and token buckets for rates, in total or for each caller."""
+"""Limits on calls: a circuit breaker, and token buckets for rates, in total or per caller."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ State = Literal["closed", "open", "half_open"]
 
 
 class BreakerConfig(Config):
-    """When what fails is no longer called, and for how long."""
+    """When calls to a failing service stop, and for how long."""
 
-    failures: int = Field(default=5, ge=1, description="Failed calls in a row after which none are made.")
-    rest_s: float = Field(default=10.0, gt=0, description="Time until a single call tries again.")
+    failures: int = Field(default=5, ge=1, description="Failed calls in a row after which calls stop.")
+    rest_s: float = Field(default=10.0, gt=0, description="Time until a single trial call.")
 
 
 class Breaker:
-    """Closed: every call is admitted. Open: none is. Half open: one call is, and its outcome closes or opens again.
+    """Closed: every call is admitted. Open: none is. Half open: one call, whose outcome closes or reopens the breaker.
 
     Every admitted call reports its own outcome. Outcomes of calls from before the breaker last opened or closed change
-    nothing. `clock` gives seconds that never go back.
+    nothing. `clock` returns monotonic seconds.
     """
 
     def __init__(self, config: BreakerConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,13 +38,13 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """What a call would meet now."""
+        """The state that a call would meet now."""
         if self._opened_at is None:
             return "closed"
         return "open" if self._clock() - self._opened_at < self._config.rest_s else "half_open"
 
     def admit(self) -> Call | None:
-        """A call that may be made now; None where none may. In the half-open state it is the only one under way."""
+        """A call that may be made now, or None. In the half-open state it is the only open call."""
         state = self.state
         if state == "open" or (state == "half_open" and self._trying):
             return None
@@ -70,35 +70,35 @@ class Breaker:
             self._trying = False
 
     def _start_period(self, opened_at: float | None) -> None:
-        """Open at a time, or close with None."""
+        """Open at this time, or close if it is None."""
         self._opened_at, self._trying = opened_at, False
         self._period += 1
 
 
 @dataclass(frozen=True)
 class Call:
-    """An admitted call; it ends in exactly one of the three."""
+    """An admitted call; it ends with exactly one of the three methods."""
 
     _breaker: Breaker
     _period: int
 
     def succeeded(self) -> None:
-        """It was answered."""
+        """The call was answered."""
         self._breaker._succeeded(self._period)
 
     def failed(self) -> None:
-        """It failed or ran out of time."""
+        """The call failed or timed out."""
         self._breaker._failed(self._period)
 
     def abandoned(self) -> None:
-        """It ended without showing whether calls work: its client left, or a full queue refused it."""
+        """The call ended without evidence: its client left, or a full queue refused it."""
         self._breaker._abandoned(self._period)
 
 
 class TokenBucket:
-    """A bucket that fills with `per_s` tokens a second up to `size`, and is full at first.
+    """A bucket that fills with `per_s` tokens per second up to `size`, and starts full.
 
-    `clock` gives seconds that never go back.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(self, per_s: float, size: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -106,7 +106,7 @@ class TokenBucket:
         self._tokens, self._filled_at = self._size, clock()
 
     def take(self) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
+        """Take a token and return 0, or return the seconds until the next token."""
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._filled_at) * self._per_s)
         self._filled_at = now
@@ -117,9 +117,9 @@ class TokenBucket:
 
 
 class RateLimit:
-    """Each caller may make `per_minute` requests in any minute on average, and as many at once after a quiet minute.
+    """Each caller may make `per_minute` requests per minute on average, and as many in one burst after a quiet minute.
 
-    Callers are few: their names come from the keys. `clock` gives seconds that never go back.
+    Callers are few: their names come from the keys. `clock` returns monotonic seconds.
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -127,7 +127,7 @@ class RateLimit:
         self._buckets: dict[str, TokenBucket] = {}
 
     def wait_s(self, caller: str) -> int:
-        """0 where the caller may call, which takes a token; else the whole seconds until it may."""
+        """Take a token and return 0, or return the whole seconds until the caller may call."""
         if caller not in self._buckets:
             self._buckets[caller] = TokenBucket(self._per_minute / 60, self._per_minute, self._clock)
         return math.ceil(self._buckets[caller].take())

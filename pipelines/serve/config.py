@@ -1,4 +1,4 @@
-"""How the cascade is served. Ray Serve's own defaults (5 requests at once, an endless queue) are all replaced."""
+"""The section `serve`. Ray Serve's own defaults (5 concurrent requests, an unbounded queue) are all replaced."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 DATABASES = ("sqlite", "postgresql")
 
-MAX_FEATURES = 4096  # numbers of an item's vector; max_json_values counts two for each
-RETRY_AFTER_S = 1  # what a refused client is told to wait: an item takes less
-VALUES_PER_ITEM = 12  # what a label with its text and task counts for among JSON's keys and values
+MAX_FEATURES = 4096  # most numbers in an item's vector; max_json_values counts two for each
+RETRY_AFTER_S = 1  # Retry-After of a refused client: an item takes less
+VALUES_PER_ITEM = 12  # keys and values of a label with its text and task in JSON
 
 
 class ReplicaConfig(Config):
-    """Replicas of a deployment, and how many requests each of them accepts."""
+    """Replicas of a deployment, and the number of requests that each accepts."""
 
     num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
-    cpus: float = Field(default=1.0, ge=0, description="Logical CPUs that a replica reserves; also its torch threads.")
-    gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; with none it computes on CPUs.")
+    cpus: float = Field(default=1.0, ge=0, description="Logical CPUs of a replica; also its torch threads.")
+    gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; 0: it computes on CPUs.")
     runtime: Literal["torch", "onnx"] | None = Field(
         default=None,
-        description="What computes a frozen encoder on CPUs, where its precision leaves a choice; null: what the "
-        "certificate was issued with. Another one voids it.",
+        description="Runtime of a frozen encoder on CPUs, if its precision allows a choice. null: the runtime of "
+        "the certificate; any other one voids the certificate.",
     )
-    max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on at once.")
+    max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on concurrently.")
     max_queued_requests: int = Field(
         default=256, ge=0, description="Requests that wait for a replica; more are refused."
     )
@@ -56,19 +56,15 @@ class ScaledReplicaConfig(ReplicaConfig):
     min_replicas: int | None = Field(
         default=None,
         ge=0,
-        description="Fewest replicas, as many as the load asks for up to num_replicas; with 0 the first requests "
-        "after a pause wait until one has started, within timeout_s; null: always num_replicas.",
+        description="Fewest replicas; the load decides up to num_replicas. With 0, the first requests after a "
+        "pause wait until a replica has started, within timeout_s. null: always num_replicas.",
     )
-    idle_s: float = Field(
-        default=300.0, gt=0, description="Time after which a replica that is not needed stops, above min_replicas."
-    )
+    idle_s: float = Field(default=300.0, gt=0, description="Time after which an idle replica above min_replicas stops.")
 
     @model_validator(mode="after")
     def _fewest_below_most(self) -> ScaledReplicaConfig:
         if self.min_replicas is not None and self.min_replicas > self.num_replicas:
-            raise ValueError(
-                f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas}), the most"
-            )
+            raise ValueError(f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas})")
         return self
 
 
@@ -77,7 +73,7 @@ class BatchingConfig(ReplicaConfig):
 
     max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
     max_waiting_items: int = Field(
-        default=1024, ge=1, description="Items that wait in a replica to be computed; more are refused."
+        default=1024, ge=1, description="Most items that wait in a replica; more are refused."
     )
 
     @model_validator(mode="after")
@@ -96,24 +92,22 @@ class LargeReplicaConfig(BatchingConfig, ScaledReplicaConfig):
     cpus: float = Field(
         default=2.0,
         ge=0,
-        description="Logical CPUs that a replica reserves; also its threads: no part of an answer takes as long.",
+        description="Logical CPUs of a replica; also its threads.",
     )
     max_batch_size: int = Field(default=16, ge=1, description="Items computed together.")
-    timeout_s: float = Field(
-        default=20.0, gt=0, description="Time that an escalation may take, its queue and its retry included."
-    )
+    timeout_s: float = Field(default=20.0, gt=0, description="Time limit of an escalation, queue and retry included.")
     attempt_timeout_s: float = Field(
-        default=10.0, gt=0, description="Time after which a call is given up; a second one is made if time is left."
+        default=10.0, gt=0, description="Time limit of a call; a second call is made if time is left."
     )
-    breaker: BreakerConfig = Field(default=BreakerConfig(), description="When the large model is left alone.")
+    breaker: BreakerConfig = Field(default=BreakerConfig(), description="When calls to the large model pause.")
     on_large_failure: OnLargeFailure | None = Field(
         default=None,
-        description="What becomes of an input that the large model fails, for `kcm predict` too: answer_small: the "
-        "small model answers, outside the promise; error: it gets no answer; null: as the bundle says.",
+        description="Answer to an input on which the large model failed, also in `kcm predict`. answer_small: the "
+        "small model answers, outside the promise. error: no answer. null: as in the bundle.",
     )
     upstreams: tuple[UpstreamConfig, ...] = Field(
         default=(),
-        description="Servers that the `openai` model of a bundle may be asked at; CONFIG's own `large` is one of them.",
+        description="Allowed servers of a bundle's `openai` model; the server of CONFIG's `large` is always allowed.",
     )
 
 
@@ -122,24 +116,24 @@ class LimitsConfig(Config):
 
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Bytes of a request.")
     body_timeout_s: float = Field(
-        default=10.0, gt=0, description="Time in which a request's body must have arrived, or is answered by 408."
+        default=10.0, gt=0, description="Time limit for a request's body to arrive; then the answer is 408."
     )
     slow_body_s: float = Field(
-        default=3.0, gt=0, description="Time after which a body that has not arrived is slow; few of those are awaited."
+        default=3.0, gt=0, description="Time after which a body counts as slow; only few slow bodies are awaited."
     )
     max_slow_bodies: int = Field(
-        default=64, ge=0, description="Slow bodies that a replica waits for, until body_timeout_s; others get 408."
+        default=64, ge=0, description="Most slow bodies that a replica waits for, until body_timeout_s; others get 408."
     )
     max_slow_bodies_per_peer: int = Field(
         default=16,
         ge=0,
-        description="The same from one address. Behind a proxy all clients have its address, unless the variable "
-        "FORWARDED_ALLOW_IPS of the nodes names the proxy, whose X-Forwarded-For then counts.",
+        description="The same for one address. Behind a proxy all clients have the proxy's address, unless the "
+        "nodes' variable FORWARDED_ALLOW_IPS names the proxy: then its X-Forwarded-For counts.",
     )
     max_json_values: int = Field(
         default=16_384,
         ge=1,
-        description="Keys and values that the JSON of a request may hold, brackets and commas counted.",
+        description="Most keys and values in a request's JSON, brackets and commas included.",
     )
     max_items: int = Field(default=128, ge=1, description="Items of a request.")
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
@@ -149,15 +143,17 @@ class LimitsConfig(Config):
     max_pixels: int = Field(
         default=25_000_000,
         ge=1,
-        description="Width times height of all pictures of a request, by their headers; beyond, none is decoded.",
+        description="Most pixels of all pictures of a request together, from their headers; with more, none is "
+        "decoded.",
     )
 
     @model_validator(mode="after")
     def _values_of_a_request(self) -> LimitsConfig:
-        if self.max_json_values < (needed := VALUES_PER_ITEM * (self.max_items + 1)):
+        if self.max_json_values < (min_values := VALUES_PER_ITEM * (self.max_items + 1)):
             raise ValueError(
-                f"max_json_values ({self.max_json_values}) must be at least {needed}, {VALUES_PER_ITEM} for each of "
-                f"max_items ({self.max_items}) and the request, or the largest one that is allowed is refused"
+                f"max_json_values ({self.max_json_values}) must be at least {min_values}: {VALUES_PER_ITEM} for "
+                "each of "
+                f"max_items ({self.max_items}) and for the request, or the largest allowed request is refused"
             )
         return self
 
@@ -167,42 +163,43 @@ class AuthConfig(Config):
 
     keys_file: Path | None = Field(
         default=None,
-        description="File with a line `NAME SHA256` per key, read again when it changes, seen by all nodes; anyone may "
-        "call without one.",
+        description="File with a line `NAME SHA256` per key, visible to all nodes, read again when it changes. "
+        "Without it anyone may call.",
     )
     requests_per_minute: float | None = Field(
         default=None,
         gt=0,
-        description="Requests of a name, or of all callers where there are no keys; at least num_replicas.",
+        description="Most requests per minute of a name, or of all callers together without keys; at least "
+        "num_replicas.",
     )
 
     @field_validator("keys_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        """Replicas work in folders of their own."""
+        """Make the path absolute: replicas work in their own folders."""
         return value and value.expanduser().absolute()
 
 
 class AuditConfig(Config):
-    """How much of what the small side keeps is checked."""
+    """Audits: checks of a share of the kept items."""
 
     share: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Probability that a kept item is also put to the large model, once it has been answered; 0: none.",
+        description="Probability that a kept item is also sent to the large model after it was answered; 0: no audits.",
     )
-    seed: int | None = Field(default=None, description="Seed of the draws; null: another one at every start.")
+    seed: int | None = Field(default=None, description="Seed of the draws; null: a new seed at every start.")
     label_wait_s: float = Field(
         default=86400.0,
         gt=0,
-        description="Time that the true label of a disagreement may take, before the alarm of a certificate that "
-        "labels refute goes on without it.",
+        description="How long the alarm waits for the true label of a disagreement, if labels can refute the "
+        "certificate.",
     )
 
 
 class FeedbackConfig(Config):
-    """Where decisions and true labels are kept, and how much of the inputs."""
+    """The log of decisions and true labels, and the stored part of inputs."""
 
     url: PlainUrl | None = Field(
         default=None,
@@ -211,36 +208,37 @@ class FeedbackConfig(Config):
     )
     store_payloads: Literal["none", "escalated", "text", "all"] = Field(
         default="none",
-        description="What is kept of inputs, for updates to learn from: texts of `escalated` ones, of every one "
-        "(`text`), or `all`, which adds the picture and the features. Texts of feedback always are.",
+        description="Inputs to store, for updates to learn from. escalated: texts of escalated inputs. text: all "
+        "texts. all: all texts, pictures and features. Texts of feedback are always stored.",
     )
     keep_days: float | None = Field(
-        default=90.0, gt=0, description="Age at which what is kept of inputs is deleted; null: never."
+        default=90.0, gt=0, description="Age at which stored inputs are deleted; null: never."
     )
     keep_bytes: int | None = Field(
         default=10 * 2**30,
         ge=0,
-        description="Bytes of inputs that an application keeps; beyond, the oldest are deleted; null: no limit.",
+        description="Most bytes of inputs that an application stores; beyond that the oldest are deleted; null: no "
+        "limit.",
     )
     new_labels: Literal["refuse", "keep"] = Field(
         default="refuse",
-        description="What becomes of a label that the model does not know: refuse: it is answered by 422; keep: it is "
-        "stored, certifies and watches nothing, and is learned once `kcm labels --name` names it.",
+        description="Handling of labels that the model does not know. refuse: answer 422. keep: store the label; "
+        "it does not count for certificates and alarms, and is learned once `kcm labels --name` names it.",
     )
     max_new_labels: int = Field(
         default=20,
         ge=1,
-        description="Different new labels that a caller may give within 24 hours, where they are kept.",
+        description="Most different new labels that a caller may give within 24 hours, with new_labels: keep.",
     )
     max_share_per_caller: float = Field(
         default=0.2,
         gt=0,
         le=1,
-        description="Share of the labels that one caller's may be, of those that watch a certificate and that an "
-        "update learns from; others are kept and do not count. With fewer than 1 / share callers no label counts; a "
-        "caller who gives labels alone has no limit.",
+        description="Largest share of the labels that may come from one caller, among labels that check a "
+        "certificate or teach an update. Labels beyond it are stored and do not count. With fewer than 1 / "
+        "share callers no label counts; a single caller has no limit.",
     )
-    timeout_s: float = Field(default=2.0, gt=0, description="Time that the database may take to store something.")
+    timeout_s: float = Field(default=2.0, gt=0, description="Time limit of a write to the database.")
 
     @field_validator("url")
     @classmethod
@@ -252,74 +250,70 @@ class FeedbackConfig(Config):
         except ArgumentError:
             raise ValueError("not a URL such as sqlite:////absolute/path.db") from None
         if url.get_backend_name() not in DATABASES:
-            raise ValueError(f"the databases that can be used are {', '.join(DATABASES)}")
+            raise ValueError(f"unknown database: use {', '.join(DATABASES)}")
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_absolute():
-            raise ValueError("the path must be absolute (sqlite:////path): replicas work in folders of their own")
+            raise ValueError("the path must be absolute (sqlite:////path): replicas work in their own folders")
         return value
 
 
-LOG_FILE = "feedback.db"  # in the storage, where no other log is configured
+LOG_FILE = "feedback.db"  # the log in the storage, unless another one is configured
 
 
 class ServeConfig(BatchingConfig):
-    """The served cascade; the replica settings at this level are those of the door, which holds the collaborator."""
+    """The served cascade; the replica settings at this level apply to the door, which holds the collaborator."""
 
     application: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
-        description="Whose decisions these are, in a log that several applications may share; null: the run's name.",
+        description="Name of the application in the log, which several applications may share; null: the run's name.",
     )
-    host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; loopback unless told otherwise."
-    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Names, without a port, by which clients may call it: `kcm.example.org`, `*.example.org`, `*` for "
-        "any; those of loopback, and `host` where it names one address, are always allowed.",
+        description="Host names, without a port, that clients may use: `kcm.example.org`, `*.example.org`, `*` for "
+        "any. Loopback names are always allowed, and so is `host` if it is a single address.",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
-    costs: CostsConfig | None = Field(default=None, description="Prices that the page tells; null: those of the run.")
-    timeout_s: float = Field(
-        default=30.0, gt=0, description="Time that a request may take once a replica has taken it."
-    )
-    judge_timeout_s: float = Field(
-        default=8.0, gt=0, description="Time that the small side may take, its queue included."
-    )
+    costs: CostsConfig | None = Field(default=None, description="Prices shown on the page; null: the run's prices.")
+    timeout_s: float = Field(default=30.0, gt=0, description="Time limit of a request after a replica has accepted it.")
+    judge_timeout_s: float = Field(default=8.0, gt=0, description="Time limit of the small side, queue included.")
     load_timeout_s: float = Field(
-        default=300.0, gt=0, description="Time in which another version must be loaded and answer, or is refused."
+        default=300.0, gt=0, description="Time in which a new version must load and answer; otherwise it is refused."
     )
     max_queued_requests: int = Field(
         default=32,
         ge=0,
-        description="Requests that wait for a replica; more are refused at once: a longer queue lets all wait longer.",
+        description="Most requests that wait for a replica; more are refused immediately, because a longer queue "
+        "delays all.",
     )
     label_selector: dict[str, str] = Field(
         default={},
-        description="Labels of the nodes that may have replicas, as Ray selects them: "
-        '{ray.io/market-type: "!spot"} for none that can be taken away.',
+        description='Ray\'s label selector for nodes with replicas: {ray.io/market-type: "!spot"} excludes spot nodes.',
     )
-    top_k: int = Field(default=5, ge=1, description="Probabilities that an answer lists, the likeliest labels first.")
+    top_k: int = Field(
+        default=5, ge=1, description="Number of probabilities in an answer, the most likely labels first."
+    )
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
     feedback: FeedbackConfig = Field(default=FeedbackConfig(), description="Where decisions and true labels are kept.")
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
     on_refuted: Literal["escalate_all", "report"] = Field(
         default="escalate_all",
-        description="What is done once a version's certificate is refuted, void or has expired: escalate_all: keep "
-        "nothing; report: go on, and say so.",
+        description="Reaction to a refuted, void or expired certificate. escalate_all: keep nothing. report: "
+        "continue, and report it.",
     )
     encoder: ScaledReplicaConfig | None = Field(
-        default=None, description="Replicas of the encoder alone, where it has GPUs; null: the door encodes."
+        default=None, description="Replicas of only the encoder, for GPUs; null: the door encodes."
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
     proxy: ProxyConfig | None = Field(
-        default=None, description="The LLM whose clients call this service instead; null: no request passes through."
+        default=None, description="The LLM whose clients call this service instead; null: no pass-through."
     )
 
     @property
     def with_proxy_server(self) -> ServeConfig:
-        """The same with the server of `proxy` among those that the large model may be asked at."""
+        """A copy in which the large model may use the server of `proxy`."""
         if self.proxy is None or self.proxy.server in self.large.upstreams:
             return self
         upstreams = (*self.large.upstreams, self.proxy.server)
@@ -328,11 +322,11 @@ class ServeConfig(BatchingConfig):
     @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that all replicas together reserve."""
-        return sum(each.num_replicas * each.cpus for each in (self, self.encoder, self.large) if each)
+        return sum(part.num_replicas * part.cpus for part in (self, self.encoder, self.large) if part)
 
     @property
     def runtimes(self) -> tuple[Literal["torch", "onnx"] | None, Literal["torch", "onnx"] | None]:
-        """In what the encoder and the large model are computed, where they are told."""
+        """The configured runtimes of the encoder and of the large model."""
         return (self.encoder or self).runtime, self.large.runtime
 
     @property
@@ -342,13 +336,13 @@ class ServeConfig(BatchingConfig):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """All names by which clients may call it."""
-        own = () if self.host in ("0.0.0.0", "::") else (f"[{self.host}]" if ":" in self.host else self.host,)
-        return (*LOOPBACK_NAMES, *own, *self.allowed_hosts)
+        """All host names that clients may use."""
+        own_hosts = () if self.host in ("0.0.0.0", "::") else (f"[{self.host}]" if ":" in self.host else self.host,)
+        return (*LOOPBACK_NAMES, *own_hosts, *self.allowed_hosts)
 
     @property
     def listens_on_loopback(self) -> bool:
-        """Whether nothing but this machine can reach it."""
+        """Whether only this machine can reach it."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -366,8 +360,8 @@ class ServeConfig(BatchingConfig):
     def _time_to_fall_back(self) -> ServeConfig:
         if self.large.timeout_s >= self.timeout_s:
             raise ValueError(
-                f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}), "
-                "or no time is left to answer without the large model"
+                f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}): the service "
+                "needs time to answer without it"
             )
         return self
 
@@ -379,19 +373,19 @@ class ServeConfig(BatchingConfig):
             raise ValueError(
                 f"proxy spends your money: without auth.keys_file host must be 127.0.0.1, not {self.host!r}"
             )
-        same = [each for each in self.large.upstreams if each.base_url == self.proxy.upstream]
-        if any(each != self.proxy.server for each in same):
-            raise ValueError(f"large.upstreams names {self.proxy.upstream} again: proxy holds its key and budget")
+        same_upstreams = [upstream for upstream in self.large.upstreams if upstream.base_url == self.proxy.upstream]
+        if any(upstream != self.proxy.server for upstream in same_upstreams):
+            raise ValueError(f"large.upstreams repeats {self.proxy.upstream}, remove it: proxy has its key and budget")
         return self
 
     @model_validator(mode="after")
     def _share_of_a_rate(self) -> ServeConfig:
-        # A replica lets whole requests through: with a share below one of them, all replicas together exceed the limit.
+        # A replica admits whole requests: with a share below one request, all replicas together would exceed the limit.
         rate = self.auth.requests_per_minute
         if rate and self.num_replicas > max(1, rate):
             raise ValueError(
-                f"auth.requests_per_minute ({rate:g}) must be at least num_replicas "
-                f"({self.num_replicas}), each of which lets its share of whole requests through"
+                f"auth.requests_per_minute ({rate:g}) must be at least num_replicas ({self.num_replicas}): each "
+                "admits at least one request"
             )
         return self
 
@@ -401,11 +395,11 @@ class ServeConfig(BatchingConfig):
             if room < self.limits.max_items:
                 raise ValueError(
                     f"{name}max_waiting_items ({room}) must be at least limits.max_items ({self.limits.max_items}), "
-                    "or the largest request that is allowed never finds room"
+                    "or the largest allowed request never fits"
                 )
         return self
 
 
 def log_url(serve: ServeConfig, storage_path: Path) -> str:
-    """The URL of the log of a run that keeps its artefacts in `storage_path`."""
+    """The URL of the log of a run with this `storage_path`."""
     return serve.feedback.url or f"sqlite:///{storage_path.absolute() / LOG_FILE}"

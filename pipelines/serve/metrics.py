@@ -1,4 +1,4 @@
-"""What a door counts. Ray exports it from each node, as `ray_` and the name, by which deploy/helm/kcm shows it."""
+"""Metrics of a door. Ray exports each from every node as `ray_` plus its name; deploy/helm/kcm shows them."""
 
 from __future__ import annotations
 
@@ -43,30 +43,34 @@ _STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class ServeMetrics:
-    """Counts by `ray.util.metrics`; Ray's agent on each node exports them, some seconds later."""
+    """Metrics by `ray.util.metrics`; Ray's agent on each node exports them, some seconds later."""
 
     def __init__(self) -> None:
         self._items = Counter(ITEMS, "Items answered.", ("route", "version"))
         self._requests = Counter(REQUESTS, "Prediction requests by HTTP status.", ("status",))
-        self._errors = Counter(ERRORS, "Requests that ended in an error which nobody foresaw.")
-        self._turned_away = Counter(TURNED_AWAY, "Requests refused for their body or for want of a place.", ("status",))
+        self._errors = Counter(ERRORS, "Requests that ended in an unexpected error.")
+        self._turned_away = Counter(
+            TURNED_AWAY, "Requests refused because of their body or a full service.", ("status",)
+        )
         self._unread = Gauge(UNREAD, "Requests whose body has not arrived yet.")
         self._passed_on = Counter(PASSED_ON, "Requests for the upstream of `serve.proxy`, by HTTP status.", ("status",))
-        self._explanations = Counter(EXPLANATIONS, "Decisions to be explained, by HTTP status.", ("status",))
-        self._unstored = Counter(UNSTORED, "What the feedback log could not store.", ("kind",))
+        self._explanations = Counter(EXPLANATIONS, "Requests for explanations, by HTTP status.", ("status",))
+        self._unstored = Counter(UNSTORED, "Entries that the feedback log could not store.", ("kind",))
         self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
-        self._waiting = Gauge(WAITING, "Items that wait for the small side.")
-        self._call_rate = Gauge(CALL_RATE, "Share of the items that the policy escalated, since the replica started.")
-        self._breaker = Gauge(BREAKER, "0 while the large model is asked, 1 when it is tried again, 2 while it rests.")
-        self._audits = Counter(AUDITS, "Kept items put to the large model too, by what it said.", ("outcome",))
+        self._waiting = Gauge(WAITING, "Items waiting for the small side.")
+        self._call_rate = Gauge(CALL_RATE, "Share of items that the policy escalated since the replica started.")
+        self._breaker = Gauge(BREAKER, "Circuit breaker of the large model: 0 closed, 1 half open, 2 open.")
+        self._audits = Counter(AUDITS, "Audits of kept items, by result.", ("outcome",))
         of_version = ("version", "end")
-        self._disagreement = Gauge(DISAGREEMENT, "Share of items kept against the large model's answer.", of_version)
+        self._disagreement = Gauge(
+            DISAGREEMENT, "Share of items kept with another answer than the large model's.", of_version
+        )
         self._regret = Gauge(REGRET, "Accuracy lost against the large model alone, by true labels.", of_version)
-        self._refuted = Gauge(REFUTED, "1 once more is lost than the certificate promised.", ("version",))
-        self._drift = Gauge(DRIFT, "Evidence that traffic is not like the certify rows.", ("version", "quantity"))
+        self._refuted = Gauge(REFUTED, "1 if the certificate is refuted: more is lost than it promised.", ("version",))
+        self._drift = Gauge(DRIFT, "Evidence of drift: traffic unlike the certify rows.", ("version", "quantity"))
         self._challenger = Gauge(CHALLENGER, "Share of the callers that a challenger answers.", ("version",))
         self._version_seconds = Histogram(VERSION_SECONDS, "Seconds of a request by version.", _SECONDS, ("version",))
-        self._failures = Counter(FAILED, "Requests that a challenger took and did not answer.", ("version",))
+        self._failures = Counter(FAILED, "Requests that a challenger accepted and did not answer.", ("version",))
 
     def answered(self, response: PredictResponse) -> None:
         """Count an answered request."""
@@ -84,7 +88,7 @@ class ServeMetrics:
         self._requests.inc(tags={"status": str(status)})
 
     def passed_on(self, status: int) -> None:
-        """Count a request that the cascade leaves to the upstream, by the status that its caller gets."""
+        """Count a request passed through to the upstream, by the status for its caller."""
         self._passed_on.inc(tags={"status": str(status)})
 
     def explained(self, status: int) -> None:
@@ -92,7 +96,7 @@ class ServeMetrics:
         self._explanations.inc(tags={"status": str(status)})
 
     def unstored(self, kind: str, number: int = 1) -> None:
-        """Count what the log did not take: writes (`escalated` or `feedback`), or items (`decision`)."""
+        """Count entries that the log did not store: writes (`escalated` or `feedback`), or items (`decision`)."""
         self._unstored.inc(number, tags={"kind": kind})
 
     def failed(self) -> None:
@@ -100,7 +104,7 @@ class ServeMetrics:
         self._errors.inc()
 
     def turned_away(self, status: int) -> None:
-        """Count a request that was refused because of its body, or because there was no place for it."""
+        """Count a request that was refused because of its body or a full service."""
         self._turned_away.inc(tags={"status": str(status)})
         if status == 429:
             self.refused(status)
@@ -123,12 +127,12 @@ class ServeMetrics:
         self._refuted.set(float(alarm), tags={"version": version})
 
     def hide_bounds(self, version: str) -> None:
-        """Show none of that any more: another replica does."""
-        nothing = float("nan")
+        """Stop publishing these bounds: another replica publishes them."""
+        unknown = float("nan")
         for gauge in (self._disagreement, self._regret):
             for end in ("low", "high"):
-                gauge.set(nothing, tags={"version": version, "end": end})
-        self._refuted.set(nothing, tags={"version": version})
+                gauge.set(unknown, tags={"version": version, "end": end})
+        self._refuted.set(unknown, tags={"version": version})
 
     def set_drift(self, version: str, e_values: Mapping[str, float]) -> None:
         """Show the evidence of drift by quantity."""
@@ -136,15 +140,15 @@ class ServeMetrics:
             self._drift.set(value, tags={"version": version, "quantity": quantity})
 
     def set_challenger(self, version: str, share: float) -> None:
-        """Show which share of the callers a challenger answers."""
+        """Show the share of callers that a challenger answers."""
         self._challenger.set(share, tags={"version": version})
 
     def challenger_failed(self, version: str) -> None:
-        """Count a request that a challenger took and did not answer."""
+        """Count a request that a challenger accepted and did not answer."""
         self._failures.inc(tags={"version": version})
 
     def set_load(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
-        """Show how busy this replica is, and whether it asks the large model."""
+        """Show the load of this replica, and the state of the large model's breaker."""
         self._waiting.set(num_waiting)
         self._breaker.set(_STATES[breaker])
         if call_rate is not None:

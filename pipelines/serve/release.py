@@ -1,4 +1,4 @@
-"""The releases in memory: which one a replica serves, how another replaces it, and what other deployments keep."""
+"""The releases in memory: the served release, its replacement, and the models of other deployments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from kcm.config import Config
 
-MAX_KEPT = 3  # versions in memory: champion, challenger, and the one before, to which a rollback is immediate
+MAX_KEPT = 3  # versions in memory: champion, challenger, and the previous champion for an immediate rollback
 
 logger = logging.getLogger("ray.serve")
 
@@ -23,9 +23,9 @@ LoadedT = TypeVar("LoadedT")
 
 
 class ChallengerRelease(Config):
-    """A version beside the one that is served: it answers some of the callers."""
+    """A challenger: it answers a share of the champion's callers."""
 
-    version: str = Field(min_length=1, max_length=200, description="What clients are told that it answers.")
+    version: str = Field(min_length=1, max_length=200, description="The version name for clients.")
     bundle: Path = Field(description="Folder of the bundle.")
     artefact: str | None = Field(default=None, description="Artefact of the storage that holds the bundle, if any.")
     share: float = Field(gt=0, le=1, description="Share of the callers that it answers.")
@@ -33,27 +33,27 @@ class ChallengerRelease(Config):
 
     @property
     def release(self) -> Release:
-        """The release that makes it the champion."""
+        """The release with this version as champion."""
         return Release(version=self.version, bundle=self.bundle, artefact=self.artefact)
 
     def answers(self, caller: str | None, request_id: str) -> bool:
-        """Whether it is this caller's version; whoever has it at one share has it at any larger one.
+        """Whether it answers this caller; a caller that it answers at one share, it answers at any larger share.
 
-        The hash is keyed by the version: other callers come first each time. Callers without a key cannot be
-        distinguished, so each of their requests, whose id the service has drawn, counts as a caller of its own.
+        The hash is keyed by the version, so each version gets other callers first. Callers without a key cannot be
+        distinguished, so each of their requests, with an id drawn by the service, counts as one caller.
         """
-        who = f"caller {caller}" if caller is not None else f"request {request_id}"
-        drawn = hmac.digest(self.version.encode(), who.encode(), "sha256")
-        return int.from_bytes(drawn[:8], "big") < self.share * 2**64
+        client = f"caller {caller}" if caller is not None else f"request {request_id}"
+        digest = hmac.digest(self.version.encode(), client.encode(), "sha256")
+        return int.from_bytes(digest[:8], "big") < self.share * 2**64
 
 
 class Release(Config):
-    """A version of the model: what clients are told it is, and the folder of its bundle, the same on every node."""
+    """A version of the model: its name for clients and the folder of its bundle, the same on every node."""
 
-    version: str = Field(min_length=1, max_length=200, description="What clients are told.")
+    version: str = Field(min_length=1, max_length=200, description="The version name for clients.")
     bundle: Path = Field(description="Folder of the bundle, the same on every node.")
     artefact: str | None = Field(default=None, description="Artefact of the storage that holds the bundle, if any.")
-    challenger: ChallengerRelease | None = Field(default=None, description="A version that is tried out beside it.")
+    challenger: ChallengerRelease | None = Field(default=None, description="A challenger on trial.")
 
     @property
     def champion(self) -> Release:
@@ -62,7 +62,7 @@ class Release(Config):
 
 
 class RefusedRelease(Config):
-    """A version that was offered and is not served."""
+    """A version that failed and is not served."""
 
     version: str
     reason: str
@@ -75,7 +75,7 @@ class RefusedRelease(Config):
 
 @dataclass(frozen=True)
 class Served(Generic[LoadedT]):
-    """What answers at one moment; `challenger` is None while there is none, or none that works."""
+    """The versions that answer at one moment; `challenger` is None without a working challenger."""
 
     release: Release
     champion: LoadedT
@@ -83,11 +83,11 @@ class Served(Generic[LoadedT]):
 
 
 class Releases(Generic[LoadedT]):
-    """The versions in use and, for a time, those that are being loaded.
+    """The versions in use, and versions that are being loaded.
 
-    `load` loads a release, beside the version that is served by then, and tries it out; what it raises refuses the
-    release. `fits` raises ValueError where a challenger cannot answer the champion's callers. A request takes `served`
-    once and keeps to it, so that no request mixes two versions. What is in memory already is in use at once.
+    `load` loads and tries a release while the champion still answers; an error refuses the release. `fits` raises
+    ValueError if a challenger cannot answer the champion's callers. A request reads `served` once, so no request mixes
+    two versions. A version in memory is used immediately.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Releases(Generic[LoadedT]):
 
     @property
     def served(self) -> Served[LoadedT]:
-        """What answers requests."""
+        """The versions that answer requests."""
         if self._served is None:
             raise RuntimeError("no release has been loaded yet")
         return self._served
@@ -126,25 +126,27 @@ class Releases(Generic[LoadedT]):
         return self._being_loaded if self._loading else None
 
     async def stage(self, release: Release) -> None:
-        """Serve `release` from the moment it has proved to work; the version in use answers until then.
+        """Serve `release` as soon as it works; until then the version in use answers.
 
-        Waits for the first champion, and raises what its loading raises. A later one that fails becomes `refused`, and
-        a challenger that fails `dropped`: its champion is served without it.
+        Waits for the first champion, and raises its loading errors. A later release that fails becomes `refused`. A
+        challenger that fails becomes `dropped`, and its champion is served without it.
         """
         if self._served is None:
             self._served = Served(release.champion, await self._get(release.champion))
         elif self.release == release and not self._loading:
-            return  # as it is, with a challenger that may have been dropped since
+            return  # unchanged; its challenger may have been dropped
         if self._loading:
-            self._loading.cancel()  # the newest one counts
+            self._loading.cancel()  # the newest release wins
             self._loading = None
-        if release.champion != self.release.champion:  # else a version is rolled back: why it was refused stays known
+        if (
+            release.champion != self.release.champion
+        ):  # otherwise a version is rolled back, and the reason of its refusal stays
             self.refused = None
         if release.challenger:
             self.dropped = None
         self._being_loaded = release.version
         self._loading = asyncio.create_task(self._replace(release))
-        await asyncio.sleep(0)  # what is in memory is in use by then
+        await asyncio.sleep(0)  # a version in memory is in use by now
 
     async def settled(self) -> None:
         """Wait until nothing is being loaded."""
@@ -152,7 +154,7 @@ class Releases(Generic[LoadedT]):
             await asyncio.wait([self._loading])
 
     def drop(self, version: str, reason: str) -> None:
-        """Go on without the challenger of this version."""
+        """Continue without the challenger of this version."""
         challenger = self.release.challenger
         if self.served.challenger is None or challenger is None or challenger.version != version:
             return
@@ -182,33 +184,35 @@ class Releases(Generic[LoadedT]):
                 self._loading = None
 
     async def _join(self, release: Release, champion: LoadedT, challenger: ChallengerRelease) -> None:
-        """Load a challenger beside its champion."""
+        """Load the challenger of a champion."""
         self._being_loaded = challenger.version
         try:
-            loaded = await self._get(challenger.release)
-            self._fits(champion, loaded)
+            version = await self._get(challenger.release)
+            self._fits(champion, version)
         except Exception as error:
             logger.exception("challenger %s is dropped", challenger.version)
             self._kept.pop(challenger.release, None)
             self.dropped = RefusedRelease.of(challenger.version, error)
         else:
-            self._use(Served(release, champion, loaded))
+            self._use(Served(release, champion, version))
 
     async def _get(self, release: Release) -> LoadedT:
         if release not in self._kept:
             self._kept[release] = await self._load(release, self._served.champion if self._served else None)
         self._kept.move_to_end(release)
-        used = {release, self.release.champion} if self._served else {release}
-        for oldest in [kept for kept in self._kept if kept not in used][: max(0, len(self._kept) - MAX_KEPT)]:
+        releases_in_use = {release, self.release.champion} if self._served else {release}
+        for oldest in [release for release in self._kept if release not in releases_in_use][
+            : max(0, len(self._kept) - MAX_KEPT)
+        ]:
             del self._kept[oldest]
         return self._kept[release]
 
 
 class ReleaseCache(Generic[LoadedT]):
-    """What a deployment behind the door has loaded, by release; every call names its release.
+    """The models that a deployment behind the door has loaded, by release; every call names its release.
 
-    A release that is not in memory is loaded for the call, so that doors may change in any order. What `load` raises
-    fails the calls that wait for it; the next call tries again.
+    A release that is not in memory is loaded for the call, so doors may change versions in any order. An error of
+    `load` fails the waiting calls; the next call tries again.
     """
 
     def __init__(self, load: Callable[[Release], Awaitable[LoadedT]]) -> None:
@@ -216,7 +220,7 @@ class ReleaseCache(Generic[LoadedT]):
         self._tasks: OrderedDict[Release, asyncio.Task[LoadedT]] = OrderedDict()
 
     async def get(self, release: Release) -> LoadedT:
-        """What was loaded of a release."""
+        """The model of a release, loaded if needed."""
         # Shielded: a client that leaves must not cancel the loading that others wait for.
         return await asyncio.shield(self._task(release))
 

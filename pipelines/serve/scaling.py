@@ -1,4 +1,4 @@
-"""How many replicas a deployment needs whose replicas come and go, by the work that it is offered."""
+"""The number of replicas of an autoscaling deployment, from the work that it is offered."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 from ray.serve.autoscaling_policy import replica_queue_length_autoscaling_policy
 from ray.serve.config import AutoscalingContext
 
-LOAD = "load"  # what a replica reports: seconds of work that it was offered in a second, refused work counted
-HIGHEST_LOAD = 0.7  # of a replica; the queue before one that is busier grows fast
+LOAD = "load"  # a replica's report: offered work in seconds per second, refused work included
+HIGHEST_LOAD = 0.7  # largest load of a replica: above it, the queue grows fast
 
 
 def by_offered_load(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """Replicas by the load that they report, or by the requests that are under way where that asks for more.
+    """The number of replicas for the reported load, or for the open requests if that number is larger.
 
-    Ray Serve's own policy counts requests under way alone. A request may be one item or a hundred, and what a full
-    queue refuses is never under way: an overload would look no larger than the queue.
+    Ray Serve's own policy counts only open requests. A request may be one item or a hundred, and a request that a full
+    queue refuses is never open: an overload would look no larger than the queue.
     """
     replicas, state = replica_queue_length_autoscaling_policy(context)
     loads = (context.aggregated_metrics or {}).get(LOAD, {})

@@ -1,4 +1,4 @@
-"""What clients send and receive. None of it repeats an input: answers and errors may be kept where inputs may not."""
+"""Requests and responses. Responses never repeat an input, so they may be stored where inputs may not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.serve.release import RefusedRelease
 
 
 class Timings(BaseModel):
-    """Seconds that a request spent in each stage, waiting included; 0 for a stage that it did not need."""
+    """Seconds of a request in each stage, waiting included; 0 for a stage that was not needed."""
 
     judge_s: Annotated[float, Field(description="Encoder, judge and small model.")]
     large_s: Annotated[float, Field(description="Large model, its queue and retries included.")] = 0.0
@@ -28,48 +28,54 @@ class Timings(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """Answers in the order of the request's inputs, all by one version of the model."""
+    """Answers in the order of the request's inputs, all from one version of the model."""
 
     model_version: str
-    request_id: Annotated[str, Field(description="Given by the service; feedback names it. X-Request-Id is sent back.")]
+    request_id: Annotated[str, Field(description="Id from the service; feedback names it. X-Request-Id is sent back.")]
     answers: list[Answer]
     timings: Timings
 
 
 class ExplainResponse(BaseModel):
-    """How the small side came to its decision. Unlike other answers it repeats the input."""
+    """The reasons of the small side's decision. Unlike other responses this one repeats the input."""
 
     model_version: str
     request_id: str
     label: Annotated[str, Field(description="The small model's answer.")]
-    judge_label: Annotated[str, Field(description="The judge's answer, which the words speak for or against.")]
+    judge_label: Annotated[str, Field(description="The judge's answer; the words are evidence for or against it.")]
     judge_confidence: Annotated[float, Field(description="The judge's probability of its own label.")]
     answer_probability: Annotated[float, Field(description="The small model's probability of its answer.")]
     escalated: bool
     words: Annotated[
         tuple[tuple[str, float], ...],
-        Field(description="First words of the text, and how much lower the judge's logit of its answer is without."),
+        Field(description="First words of the text, and the fall of the judge's logit of its answer without each."),
     ]
     cells: Annotated[
         list[list[float]] | None,
-        Field(description="What the parts of a picture add to the judge's logit of its answer, by rows, if known."),
+        Field(
+            description="Contribution of each part of a picture to the judge's logit of its answer, by rows, if known."
+        ),
     ]
-    reasons: Annotated[dict[str, Reasons], Field(description="What the logit of a network's own answer is made of.")]
-    no_curves: Annotated[str | None, Field(description="Why there are no reasons, where there are none.")]
-    gate: Annotated[GateReading | None, Field(description="What the gate score is made of, where it is of curves.")]
+    reasons: Annotated[dict[str, Reasons], Field(description="Contributions to the logit of a network's own answer.")]
+    no_curves: Annotated[str | None, Field(description="Why there are no reasons; null if there are reasons.")]
+    gate: Annotated[
+        GateReading | None, Field(description="Contributions to the gate score, if the gate is made of curves.")
+    ]
     shown: Annotated[
-        PromptView, Field(description="The question to the large model: as it is sent where the input is escalated.")
+        PromptView, Field(description="The question to the large model, as it is sent if the input is escalated.")
     ]
 
 
 class ReplicaTraffic(BaseModel):
-    """Items that this replica answered since it started, whatever the version."""
+    """Items that this replica has answered since it started, by any version."""
 
     small: int = 0
     large: int = 0
     small_degraded: int = 0
-    cost_s: Annotated[float, Field(description="Seconds of computation that these items took.")] = 0.0
-    large_cost_s: Annotated[float, Field(description="Those of the large model for items that it answered.")] = 0.0
+    cost_s: Annotated[float, Field(description="Seconds of computation for these items.")] = 0.0
+    large_cost_s: Annotated[float, Field(description="Seconds of the large model for the items that it answered.")] = (
+        0.0
+    )
 
     def count(self, answers: Sequence[Answer]) -> None:
         """Count the items of a request."""
@@ -81,42 +87,42 @@ class ReplicaTraffic(BaseModel):
 
     @property
     def num_items(self) -> int:
-        """All of them."""
+        """All items."""
         return self.small + self.large + self.small_degraded
 
     @property
     def call_rate(self) -> float | None:
-        """Share of the items that the policy escalated, whoever answered them in the end."""
+        """Share of items that the policy escalated, whichever model answered them."""
         return (self.large + self.small_degraded) / self.num_items if self.num_items else None
 
     @property
     def cost_saved(self) -> float | None:
-        """Share of the computation saved against the large model alone, whose cost is taken from its own answers."""
+        """Share of computation saved against the large model alone, from the cost of its own answers."""
         if not self.large or not self.large_cost_s:
             return None
         return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
 
 
 class ChallengerCard(BaseModel):
-    """A version that is tried out beside the one that is served."""
+    """A challenger on trial."""
 
     version: str
     digest: Annotated[str | None, Field(description="Digest of its bundle; null while it is not in memory.")]
     share: Annotated[float, Field(description="Share of the callers that it answers.")]
     stage: int
-    dropped: Annotated[str | None, Field(description="Why it is not tried out any more.")]
+    dropped: Annotated[str | None, Field(description="Why its trial ended.")]
 
 
 class DriftCard(BaseModel):
-    """Whether traffic still looks like the certify rows, as the replica sees it that answers."""
+    """Whether traffic still looks like the certify rows, as the answering replica sees it."""
 
-    watched: Annotated[bool, Field(description="False where the bundle holds nothing to compare traffic with.")]
+    watched: Annotated[bool, Field(description="False if the bundle holds no reference for traffic.")]
     e_values: Annotated[
         dict[str, float], Field(description="Evidence of drift by quantity; 1 at first, and 1 on average without any.")
     ] = Field(default_factory=dict)
-    drifted: Annotated[str | None, Field(description="What has drifted the most, where something has.")] = None
+    drifted: Annotated[str | None, Field(description="The quantity that has drifted most; null without drift.")] = None
     escalates_novel: Annotated[
-        bool, Field(description="True once new classes were noticed: inputs far from all known ones escalate.")
+        bool, Field(description="True once new classes were detected: inputs far from all known classes escalate.")
     ] = False
 
 
@@ -127,40 +133,40 @@ class ModelCard(BaseModel):
     digest: Annotated[str, Field(description="Digest of the bundle.")]
     labels: list[str]
     tasks: list[str]
-    reads: Annotated[list[Part], Field(description="What an item must have, and may have alone.")]
+    reads: Annotated[list[Part], Field(description="The parts of an item: all are required, no others are allowed.")]
     encoder: str
     large: str
     policy: Policy
-    certificate: Annotated[Certificate | None, Field(description="Of requests that carry no task.")]
+    certificate: Annotated[Certificate | None, Field(description="Certificate for requests without a task.")]
     task_certificates: dict[str, Certificate]
     lineage: dict[str, Any]
     standing: Annotated[
         Literal["holds", "refuted", "expired", "void"],
-        Field(description="Whether what was certified may be relied on."),
+        Field(description="Whether the certificate holds."),
     ] = "holds"
-    void: Annotated[str | None, Field(description="Why what was certified elsewhere does not hold here.")] = None
+    void: Annotated[str | None, Field(description="Why the certificate does not hold in this service.")] = None
     drift: DriftCard = DriftCard(watched=False)
-    traffic: Annotated[
-        ReplicaTraffic, Field(description="Items by route, of the replica that answers, since it started.")
-    ]
+    traffic: Annotated[ReplicaTraffic, Field(description="Items by route, of the answering replica, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[
         float | None,
-        Field(description="Share of the seconds saved, were every item as costly as a call of the large model."),
+        Field(description="Share of seconds saved, if every item cost as much as a call of the large model."),
     ]
-    breaker: Annotated[State, Field(description="Whether this replica asks the large model.")]
+    breaker: Annotated[State, Field(description="State of the large model's circuit breaker in this replica.")]
     loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
-    refused: Annotated[RefusedRelease | None, Field(description="The last version offered, where it does not work.")]
-    challenger: Annotated[ChallengerCard | None, Field(description="The version that is tried out beside it.")] = None
+    refused: Annotated[RefusedRelease | None, Field(description="The last version that failed to load.")]
+    challenger: Annotated[ChallengerCard | None, Field(description="The challenger on trial.")] = None
 
 
 class Health(BaseModel):
-    """How the service is."""
+    """The health of the service."""
 
     model_config = ConfigDict(frozen=True)
 
     status: Literal["ok", "ready"]
-    degraded: Annotated[str | None, Field(description="What does not work while answers go on: the log.")] = None
+    degraded: Annotated[
+        str | None, Field(description="A part that fails while the service still answers: the log.")
+    ] = None
 
 
 class Reason(BaseModel):
@@ -178,7 +184,7 @@ class Problem(BaseModel):
 
 
 class Refusal(Exception):
-    """A request that is not answered; `retry_after_s` is None where the same request would be refused again."""
+    """A request that is not answered; `retry_after_s` is None if a retry would be refused again."""
 
     def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
@@ -191,24 +197,27 @@ class Refusal(Exception):
 
 
 class VersionRecord(BaseModel):
-    """What a version has answered, saved and lost, by the log."""
+    """A version's answers, savings and losses, from the log."""
 
     version: str
     since: Annotated[datetime, Field(description="Its first answer.")]
     until: Annotated[datetime, Field(description="Its last one.")]
     num_items: int
-    num_escalated: Annotated[int, Field(description="Those that were the large model's to answer.")]
+    num_escalated: Annotated[int, Field(description="Items that were escalated to the large model.")]
     num_audited: int
     disagreement: Annotated[
         tuple[float, float] | None,
-        Field(description="How often kept items differ from the large model, at 90%; null where none was audited."),
+        Field(
+            description="Share of kept items that differ from the large model, with a 90% interval; null without "
+            "audits."
+        ),
     ]
-    num_labels: Annotated[int, Field(description="Given by callers, or by people who were asked.")]
+    num_labels: Annotated[int, Field(description="Labels from callers and annotators.")]
     refuted_at: Annotated[datetime | None, Field(description="When its certificate was refuted.")]
 
 
 class LoopRecord(BaseModel):
-    """What all versions have answered since the log began."""
+    """The answers of all versions since the log began."""
 
     num_items: int
     num_escalated: int
@@ -217,7 +226,7 @@ class LoopRecord(BaseModel):
 
 
 class FeedbackResponse(BaseModel):
-    """What is stored by now, whatever happens to the service."""
+    """The durably stored labels."""
 
     request_id: str
     stored: Annotated[int, Field(description="Labels of this request that the log holds.")]

@@ -1,4 +1,4 @@
-"""Where a service takes its release from: one folder for good, or the champion of a run, whoever promotes it."""
+"""The source of a service's release: a fixed bundle, or the champion of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class FixedSource:
-    """One release for good, as `kcm serve --bundle` and `--model` ask for it; of a storage, where its artefact is."""
+    """One fixed release, for `kcm serve --bundle` and `--model`; in a storage if it is an artefact."""
 
     release: Release
     storage_path: str | None = None
@@ -30,7 +30,7 @@ class FixedSource:
         return self.release.model_copy(update={"bundle": self.folder(self.release)})
 
     def folder(self, release: Release) -> Path:
-        """The folder of a release's bundle on this node, fetched where the storage has it."""
+        """The folder of a release's bundle on this node, fetched from the storage if needed."""
         if self.storage_path is None or release.artefact is None:
             return release.bundle
         return registered_bundle(ArtefactStore(self.storage_path), release.artefact)
@@ -39,11 +39,11 @@ class FixedSource:
 def registered_bundle(store: ArtefactStore, artefact: str, digest: str | None = None) -> Path:
     """The folder of the bundle in an artefact of stage `register`, fetched to this node.
 
-    Raises ArtefactError where the artefact is missing, or its bundle has another digest.
+    Raises ArtefactError if the artefact is missing, or its bundle has another digest.
     """
     folder = store.named(REGISTER, artefact).folder / BUNDLE
     if digest is not None and bundle_digest(folder) != digest:
-        raise ArtefactError("the bundle is another one than was registered", where=str(folder), hint="Run again")
+        raise ArtefactError("the bundle differs from the registered one", where=str(folder), hint="Run again")
     return folder
 
 
@@ -65,15 +65,15 @@ class ChampionSource:
         return Pointer(self.store.control, self.name)
 
     def first(self) -> Release:
-        """The champion now; where the storage is away, the one that this node has served last.
+        """The current champion; if the storage is unavailable, the last champion that this node served.
 
-        Raises KcmError where there is neither.
+        Raises KcmError if there is neither.
         """
         try:
             current = self.pointer.current()
         except (OSError, ArtefactError) as error:
             if release := self._last_known():
-                logger.warning("the storage is away, %s is the last known champion: %s", release.version, error)
+                logger.warning("the storage is unavailable, %s is the last known champion: %s", release.version, error)
                 return release
             raise
         if current is None:
@@ -81,9 +81,9 @@ class ChampionSource:
         return self.release_of(current).champion
 
     def release_of(self, current: Current) -> Release:
-        """The release that the pointer names, its bundles fetched to this node.
+        """The release that the pointer names, with its bundles fetched to this node.
 
-        Raises ArtefactError for a bundle that is missing, or is another one than was registered.
+        Raises ArtefactError if a bundle is missing or differs from the registered one.
         """
         champion, challenger = current.champion, current.challenger
         bundle = registered_bundle(self.store, champion.bundle, champion.digest)
@@ -102,7 +102,7 @@ class ChampionSource:
         return release.model_copy(update={"challenger": trial})
 
     def folder(self, release: Release) -> Path:
-        """The folder of a release's bundle on this node, fetched where another node has named it."""
+        """The folder of a release's bundle on this node, fetched if another node named it."""
         return registered_bundle(self.store, release.artefact) if release.artefact else release.bundle
 
     @property

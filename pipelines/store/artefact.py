@@ -51,26 +51,26 @@ def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Pa
 
     Files that other nodes have uploaded for the attempt belong to it.
     """
-    here = {path for path in attempt.rglob("*") if path.is_file()}
+    local_files = {path for path in attempt.rglob("*") if path.is_file()}
     if storage.is_remote:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(storage.keep, here))
-    there = storage.listed(attempt)
-    if missing := here - {attempt / name for name in there}:
+            list(pool.map(storage.keep, local_files))
+    stored_files = storage.listed(attempt)
+    if missing := local_files - {attempt / name for name in stored_files}:
         raise ArtefactError(f"the storage has lost {min(missing)}", where=str(attempt), hint="Start again")
-    manifest = dict(recipe) | {"attempt": attempt.name} | described(storage, there)
+    manifest = dict(recipe) | {"attempt": attempt.name} | described(storage, stored_files)
     return storage.files.create(storage.name(home / MANIFEST), encoded(manifest))
 
 
 def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[str, Any]:
-    """The manifest of a home; `anew` reads it from the storage again, because another one may be there by now.
+    """The manifest of a home; `anew` reads it from the storage again, in case it was replaced.
 
     Raises FileNotFoundError if there is none, and ValueError if it is torn.
     """
-    here = home / MANIFEST
-    if not storage.is_remote or (here.is_file() and not anew):
-        return dict(json.loads(here.read_text(encoding="utf-8")))
-    content = storage.files.read(storage.name(here))
+    manifest_file = home / MANIFEST
+    if not storage.is_remote or (manifest_file.is_file() and not anew):
+        return dict(json.loads(manifest_file.read_text(encoding="utf-8")))
+    content = storage.files.read(storage.name(manifest_file))
     manifest = dict(json.loads(content))
     Files.at(home).write(MANIFEST, content)
     return manifest
@@ -150,9 +150,9 @@ class Artefact:
 
     def below(self, name: str) -> Path:
         """A subfolder with its own files (not those in deeper folders), fetched if they are not local yet."""
-        for each in self.manifest["files"] if self.is_remote else ():
-            if PurePosixPath(each).parent == PurePosixPath(name):
-                self.file(each)
+        for file_name in self.manifest["files"] if self.is_remote else ():
+            if PurePosixPath(file_name).parent == PurePosixPath(name):
+                self.file(file_name)
         return self.path / name
 
     def has(self, name: str) -> bool:
@@ -160,7 +160,7 @@ class Artefact:
         return name in self.manifest["files"] if self.is_remote else (self.path / name).is_file()
 
     def readable(self, name: str) -> Path | BinaryIO:
-        """A source that pyarrow can read; of a remote file only the ranges read are fetched, without a hash check."""
+        """A source that pyarrow can read. Only the ranges read of a remote file are fetched; no hash is checked."""
         return self.storage.readable(self.path / name) if self.storage is not None else self.path / name
 
     @property
@@ -187,14 +187,14 @@ class Artefact:
 
         Raises ArtefactError if there is none.
         """
-        if found := self._source(stages):
-            return found.as_a(view)
+        if source := self._source(stages):
+            return source.as_a(view)
         raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.path))
 
     def _source(self, stages: tuple[str, ...]) -> Artefact | None:
         storage = self.storage or Storage.at(self.home.parents[2])
-        direct = (each for each in self.inputs(storage) if each.stage in stages)
-        further = (each._source(stages) for each in self.inputs(storage))
+        direct = (artefact for artefact in self.inputs(storage) if artefact.stage in stages)
+        further = (artefact._source(stages) for artefact in self.inputs(storage))
         return next(direct, None) or next(filter(None, further), None)
 
     def inputs(self, storage: Storage) -> Iterator[Artefact]:
@@ -288,10 +288,10 @@ class ArtefactStore:
             manifest = read_manifest(self.storage, home, anew=True)
         except (FileNotFoundError, ValueError):
             return None
-        found = finished_at(self.storage, home)
+        artefact = finished_at(self.storage, home)
         if manifest.get(EMPTIED):
             return None
-        return found if next(damaged_files(self.storage, found), None) is None else None
+        return artefact if next(damaged_files(self.storage, artefact), None) is None else None
 
     def named(self, stage: str, fingerprint: str) -> Artefact:
         """The finished artefact of a stage with this fingerprint, unverified; ArtefactError if there is none."""
@@ -312,34 +312,34 @@ class ArtefactStore:
 
     def finished(self, stage: str) -> list[Artefact]:
         """All finished artefacts of a stage (of all stages for ""), newest first; their files are not verified."""
-        found = []
+        artefacts = []
         for home in self.homes(stage):
             with suppress(ValueError, FileNotFoundError):  # torn by a crash
                 read_manifest(self.storage, home, anew=True)
-                found.append(finished_at(self.storage, home))
-        return found
+                artefacts.append(finished_at(self.storage, home))
+        return artefacts
 
     def homes(self, stage: str = "") -> list[Path]:
         """The homes with a manifest, latest first; of one stage, or of all."""
-        above = f"{ARTEFACTS}/{stage}" if stage else ARTEFACTS
+        folder = f"{ARTEFACTS}/{stage}" if stage else ARTEFACTS
         manifests = f"{ARTEFACTS}/*/*/{MANIFEST}"
-        listed = [each for each in self.storage.files.list(above) if PurePosixPath(each.name).match(manifests)]
-        newest = sorted(listed, key=lambda each: (each.modified, each.mark), reverse=True)
-        return [(self.root / each.name).parent for each in newest]
+        listed = [stat for stat in self.storage.files.list(folder) if PurePosixPath(stat.name).match(manifests)]
+        newest = sorted(listed, key=lambda stat: (stat.modified, stat.mark), reverse=True)
+        return [(self.root / stat.name).parent for stat in newest]
 
     def build(self, recipe: Recipe, write: Callable[[Path, Path], object]) -> tuple[Artefact, bool]:
-        """The artefact of a recipe, and whether it existed already.
+        """The artefact of a recipe. The second value is True if it existed already.
 
         `write(folder, scratch)` fills the folder of an attempt. If it is interrupted, files that it kept in `scratch`
         are available to the next attempt on any node. Raises LockedError while another process writes the same
         artefact.
         """
-        if found := self.find(recipe):
-            return found, True
+        if artefact := self.find(recipe):
+            return artefact, True
         home, key = self.home(recipe), f"leases/{recipe.stage}/{recipe.fingerprint}"
         with storage_errors(home), leased(self.control, key, f"the {recipe.stage} artefact") as lease:
-            if found := self.find(recipe):
-                return found, True
+            if artefact := self.find(recipe):
+                return artefact, True
             self._clear(home)
             attempt, scratch = home / f"{ATTEMPT}{uuid.uuid4().hex[:8]}", home / SCRATCH
             attempt.mkdir(parents=True)
@@ -349,17 +349,19 @@ class ArtefactStore:
             won = lease.held and publish(self.storage, home, redacted_values(recipe.as_json()), attempt)
             if not won:  # another process took the lease, because this one was silent
                 self.storage.drop([attempt])
-            found = self.find(recipe) if not won else Artefact(recipe.stage, recipe.fingerprint, attempt, self.storage)
-            if found:
+            artefact = (
+                self.find(recipe) if not won else Artefact(recipe.stage, recipe.fingerprint, attempt, self.storage)
+            )
+            if artefact:
                 self.storage.drop([scratch])
-                return found, not won
+                return artefact, not won
         raise LockedError(f"another process took over the {recipe.stage} artefact", where=key, hint="Start again")
 
     def _clear(self, home: Path) -> None:
         """Remove what damaged or interrupted attempts left, except their scratch."""
         tops = {name.split("/")[0] for name in self.storage.names(home)}
-        here = {path.name for path in home.iterdir()} if home.exists() else set()
-        self.storage.drop(home / top for top in sorted(tops | here) if top != SCRATCH)
+        names = {path.name for path in home.iterdir()} if home.exists() else set()
+        self.storage.drop(home / top for top in sorted(tops | names) if top != SCRATCH)
 
 
 def finished_at(storage: Storage, home: Path) -> Artefact:
@@ -373,10 +375,10 @@ def damaged_files(storage: Storage, artefact: Artefact) -> Iterator[str]:
     A file with the recorded size and mark counts as sound.
     """
     manifest = artefact.manifest
-    hashes, marks, there = manifest["files"], manifest["marks"], storage.listed(artefact.path)
-    yield from sorted(hashes.keys() ^ there.keys())
-    for name in sorted(hashes.keys() & there.keys()):
-        stat = there[name]
+    hashes, marks, stored_files = manifest["files"], manifest["marks"], storage.listed(artefact.path)
+    yield from sorted(hashes.keys() ^ stored_files.keys())
+    for name in sorted(hashes.keys() & stored_files.keys()):
+        stat = stored_files[name]
         if marks.get(name) != [stat.size, stat.mark] and storage.files.sha256(stat.name) != hashes[name]:
             yield name
 

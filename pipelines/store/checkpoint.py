@@ -45,7 +45,7 @@ def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], No
         assert parts is not None
         if parts["fingerprint"] != fingerprint:
             raise ArtefactError(
-                f"the checkpoint is of configuration {parts['fingerprint']}, this run is {fingerprint}",
+                f"the checkpoint has configuration {parts['fingerprint']}, this run has {fingerprint}",
                 where=where,
                 hint="Give the run another storage_path, or remove the checkpoint",
             )
@@ -57,7 +57,7 @@ def newest_checkpoint(files: Files, *, fingerprint: str, say: Callable[[str], No
                 continue  # another process has removed it since it was listed
             if sha256 == parts["sha256"]:
                 return torch.load(path, weights_only=True, map_location="cpu")
-        say(f"a damaged checkpoint is passed over ({where})")
+        say(f"warning: skipped a damaged checkpoint ({where})")
     return None
 
 

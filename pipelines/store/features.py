@@ -39,7 +39,7 @@ def feature_matrix(table: pa.Table) -> np.ndarray:
 
 
 class FeaturesArtefact(ShardedArtefact):
-    """The rows of each task after the encoder: id, split, label, group, features [D], seconds; `FACTS`."""
+    """The rows of each task after the encoder, with features [D] and `FACTS`."""
 
     kind = "features"
 
@@ -83,7 +83,7 @@ class FeaturesArtefact(ShardedArtefact):
 
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
-        """Left-out train rows of each task, and how many were answered right; empty if there is no preview."""
+        """The number of left-out train rows of each task and of right answers to them; empty without a preview."""
         return self._facts["preview"]
 
     @cached_property
@@ -131,13 +131,13 @@ class FeaturesArtefact(ShardedArtefact):
 
     def holding(self, number: int, split: str) -> list[int]:
         """The shards of a task that hold rows of a split; the first shard if none does."""
-        index, found = self._indices[number], set[int]()
+        index, positions = self._indices[number], set[int]()
         ends = np.cumsum(index.shard_rows)
         for name in (split, f"{split}, out of scope"):
             if rows := index.ranges.get(name):
                 first, last = np.searchsorted(ends, [rows.start, rows.stop - 1], side="right").tolist()
-                found.update(range(first, last + 1))
-        return sorted(found) or [0]
+                positions.update(range(first, last + 1))
+        return sorted(positions) or [0]
 
     @cached_property
     def _indices(self) -> list[RowIndex]:

@@ -92,7 +92,7 @@ class Files:
         return Files(f"{self.uri}/{name}") if name else self
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file that does not exist; False, and nothing changes, if it exists. Of many writers one succeeds.
+        """Write a file that does not exist; False, and nothing changes, if it exists. One of several writers succeeds.
 
         The content is durable before this returns: obstore does not flush files in folders to disk, so `create_durably`
         does. A put to a bucket whose answer was lost is repeated and then finds the object; an attribute shows which
@@ -145,7 +145,7 @@ class Files:
         return self._ask(name, download)
 
     def open(self, name: str) -> BinaryIO:
-        """The content; of an object only the parts that are read are fetched, one request each."""
+        """The content; from an object, only the parts that are read are fetched, one request each."""
         if not self.is_remote:
             return (Path(self.uri) / name).open("rb")
         size = self.size(name)
@@ -300,22 +300,22 @@ def normalised(place: str | Path) -> str:
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return str(Path(unquote(parts.path)))
     if parts.scheme not in SCHEMES or not parts.netloc or "@" in parts.netloc:
-        known = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
-        raise ValueError(f"name a folder that all nodes see, or {known}; credentials come from the environment")
+        known_schemes = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
+        raise ValueError(f"name a folder that all nodes see, or {known_schemes}; credentials come from the environment")
     return text.rstrip("/")
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether a fault may be temporary: no answer, a broken answer, a server error, a conflict of two puts."""
-    broken = isinstance(error, exceptions.GenericError | exceptions.JoinError)
-    return broken and store_fault(error) not in ("expired", "refused")
+    is_transport_error = isinstance(error, exceptions.GenericError | exceptions.JoinError)
+    return is_transport_error and store_fault(error) not in ("expired", "refused")
 
 
 def _reason(error: BaseException, name: str) -> tuple[str, str, str]:
     """The fault in a few words, its location, and the fix; servers' answers contain keys and are not repeated."""
     if (fault := store_fault(error)) in ("expired", "refused"):
-        what = "have expired" if fault == "expired" else "are refused"
-        return f"the credentials {what}", name, "Renew them and start again: finished work is kept"
+        complaint = "have expired" if fault == "expired" else "are refused"
+        return f"the credentials {complaint}", name, "Renew them and start again: finished work is kept"
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return "no right to read or write here", name, "Ask for it, or check the credentials in the environment"
     reason = f"the storage does not answer as it should: {status_of(error) or type(error).__name__}"
@@ -336,13 +336,13 @@ def _folders() -> store.LocalStore:
 def _client(uri: str, endpoint: str) -> Any:
     """The client of a prefix with its connections; one per process."""
     timeouts: ClientConfig = {"connect_timeout": "5s", "timeout": "300s"}
-    more: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if uri.startswith("s3://") and endpoint:
-        more["endpoint"] = endpoint
+        options["endpoint"] = endpoint
         if endpoint.startswith("http://"):
             timeouts["allow_http"] = True
     retries: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # `_ask` tries for longer
     try:
-        return store.from_url(uri, client_options=timeouts, retry_config=retries, **more)
+        return store.from_url(uri, client_options=timeouts, retry_config=retries, **options)
     except (exceptions.BaseError, ValueError) as error:
         raise ConfigError(f"not a storage: {error}", where=uri) from error

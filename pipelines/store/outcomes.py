@@ -22,7 +22,7 @@ FAILED = "large_error"  # the column that is true where an answer never came
 
 
 class OutcomesArtefact(ShardedArtefact):
-    """The large model's answer to each row of the features: prompt, label, probabilities, cost, error."""
+    """The large model's answer to each row: prompt, label, probabilities, cost and error."""
 
     kind = "outcomes"
 
@@ -60,13 +60,13 @@ class OutcomesArtefact(ShardedArtefact):
 
     @property
     def head(self) -> LinearHead | None:
-        """The head of a classifier; None where the large model has none."""
+        """The head of a classifier; None for a large model without a head."""
         return LinearHead.load(self.file(HEAD)) if self.has(HEAD) else None
 
 
-def write_identity(folder: Path, identity: str, **took: Any) -> None:
+def write_identity(folder: Path, identity: str, **costs: Any) -> None:
     """Write the large model's identity and the total usage next to its answers."""
-    write_json(folder / IDENTITY, {"identity": identity} | took)
+    write_json(folder / IDENTITY, {"identity": identity} | costs)
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class Answers:
     def of(cls, answers: Sequence[LargeAnswer], num_labels: int) -> Answers:
         """The answers of an adapter; indices beyond the label list's `num_labels` are none-of-these."""
         label_N = np.array([-1 if a.label is None else a.label for a in answers], dtype=np.int64)
-        known = {row: a.probabilities for row, a in enumerate(answers) if a.probabilities is not None}
-        num_answers = max(map(len, known.values()), default=num_labels)
+        probabilities_by_row = {row: a.probabilities for row, a in enumerate(answers) if a.probabilities is not None}
+        num_answers = max(map(len, probabilities_by_row.values()), default=num_labels)
         probabilities_NA = np.full((len(answers), num_answers), np.nan, dtype=np.float32)
-        if known:
-            probabilities_NA[list(known)] = list(known.values())
+        if probabilities_by_row:
+            probabilities_NA[list(probabilities_by_row)] = list(probabilities_by_row.values())
         return cls(
             label_N=label_N,
             probabilities_NC=over_labels(probabilities_NA, label_N, num_labels),
@@ -118,12 +118,12 @@ def in_label_list(answer: pa.Table, num_labels: int) -> pa.Table:
 
     Labels added later have probability 0, and none-of-these moves after the last label.
     """
-    if (known := answer["large_probabilities"].type.list_size) == num_labels:
+    if (list_size := answer["large_probabilities"].type.list_size) == num_labels:
         return answer
     label_N = answer["large_label"].to_numpy()
     wider_NC = with_none(matrix(answer["large_probabilities"]), num_labels, 0.0)
     columns = {
-        "large_label": pa.array(np.where(label_N == known, num_labels, label_N)),
+        "large_label": pa.array(np.where(label_N == list_size, num_labels, label_N)),
         "large_probabilities": list_column(wider_NC),
     }
     for name, column in columns.items():
@@ -140,7 +140,7 @@ def with_none(values_NC: np.ndarray, num_answers: int, value: float) -> np.ndarr
 
 
 def over_labels(probabilities_NC: np.ndarray, label_N: np.ndarray, num_labels: int) -> np.ndarray:
-    """Probabilities float32 over the label list (the targets of training), from those over all answers.
+    """Probabilities float32 over the label list (the targets of training), from probabilities over all answers.
 
     NaN if there are none, or if none-of-these was answered.
     """

@@ -38,8 +38,12 @@ class Names:
     @classmethod
     def read(cls, folder: Path) -> Names:
         """The names of a saved sequence."""
-        known = read_description(folder)
-        return cls(tuple(task["name"] for task in known["tasks"]), tuple(known["label_names"]), known["none_label"])
+        description = read_description(folder)
+        return cls(
+            tuple(task["name"] for task in description["tasks"]),
+            tuple(description["label_names"]),
+            description["none_label"],
+        )
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ class ShardedArtefact(Artefact):
     def all_shards(self) -> dict[str, Path]:
         """The same for the shards of all tasks, by the names of their files, task by task."""
         names = self.manifest["files"] if self.is_remote else [path.name for path in self.path.glob("task-*.parquet")]
-        last = max((int(found[1]) for name in names if (found := _SHARD.fullmatch(name))), default=0)
+        last = max((int(match[1]) for name in names if (match := _SHARD.fullmatch(name))), default=0)
         return {path.name: path for number in range(last + 1) for path in task_shards(self.path, number, names)}
 
     def fetched(self, number: int) -> list[Path]:
@@ -80,7 +84,7 @@ class ShardedArtefact(Artefact):
         return [self.file(path.name) for path in self.shards(number)]
 
     def task(self, number: int, *, split: str | None = None) -> pa.Table:
-        """The rows of one task, or of one of its splits, which alone are fetched where the shards are not here."""
+        """The rows of one task, or of one of its splits; only shards with these rows are fetched."""
         if split is None:
             return pa.concat_tables([read_table(path) for path in self.fetched(number)])
         where = pc.field("split") == split
@@ -146,7 +150,7 @@ class SequenceArtefact(ShardedArtefact):
         return encoder if encoder.to_align is None else encoder.aligned(self.below(side))
 
     def large_with_head(self, large: LargeConfig) -> LargeConfig:
-        """The large model whose encoder, where it has one, names its fitted head in place of `towers`."""
+        """The large model; if it has an encoder, the encoder names its fitted head in place of `towers`."""
         return large.with_backbone(lambda backbone: self.with_head(backbone, LARGE))
 
 

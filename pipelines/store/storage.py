@@ -79,7 +79,7 @@ class Storage:
             list(pool.map(copy, paths))
 
     def readable(self, path: Path) -> Path | BinaryIO:
-        """A source that pyarrow can read; of a remote object only the ranges that are read are fetched.
+        """A source that pyarrow can read; from a remote object, only the ranges that are read are fetched.
 
         FileNotFoundError if the storage does not hold it either.
         """
@@ -104,15 +104,15 @@ class Storage:
         """Delete local files of a folder that the bucket does not hold."""
         if not self.is_remote:
             return
-        stored = {self.root / stat.name for stat in self.files.list(self.name(folder))}
+        stored_paths = {self.root / stat.name for stat in self.files.list(self.name(folder))}
         for path in folder.rglob("*") if folder.exists() else ():
-            if path.is_file() and path not in stored:
+            if path.is_file() and path not in stored_paths:
                 path.unlink()
 
     def listed(self, folder: Path) -> dict[str, Stat]:
         """The files that the storage has below a folder, by relative name."""
-        above = self.name(folder)
-        return {os.path.relpath(stat.name, above or "."): stat for stat in self.files.list(above)}
+        folder_name = self.name(folder)
+        return {os.path.relpath(stat.name, folder_name or "."): stat for stat in self.files.list(folder_name)}
 
     def names(self, folder: Path) -> list[str]:
         """The names of these files."""
@@ -122,8 +122,8 @@ class Storage:
         """Remove files and folders, locally and in the storage."""
         for path in paths:
             if self.is_remote:
-                below = [stat.name for stat in self.files.list(self.name(path))]
-                self.files.delete(below or [self.name(path)])
+                file_names = [stat.name for stat in self.files.list(self.name(path))]
+                self.files.delete(file_names or [self.name(path)])
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

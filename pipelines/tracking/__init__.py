@@ -1,1 +1,1 @@
-"""What is recorded in MLflow of a run."""
+"""The record of a run in MLflow."""

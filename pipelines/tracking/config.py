@@ -1,4 +1,4 @@
-"""The section `tracking` of a configuration; apart from what records, since MLflow takes its time to import."""
+"""The section `tracking` of a configuration, in its own module because importing MLflow is slow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import Field, field_validator
 from kcm.config import Config
 from kcm.redact import PlainUrl
 
-EXPERIMENT = "kcm"  # of MLflow; runs are told apart by their names
+EXPERIMENT = "kcm"  # MLflow's experiment; runs differ by name
 CHAMPION = "champion"  # the alias of the version that is served
-DIGEST_TAG = "bundle_digest"  # of a version: the digest of its bundle
+DIGEST_TAG = "bundle_digest"  # tag of a version: the digest of its bundle
 SQLITE = "sqlite:///"
 
 
 class TrackingConfig(Config):
-    """Where runs and models are recorded; nothing here changes a result."""
+    """The place where runs and models are recorded; nothing here changes a result."""
 
     uri: PlainUrl | None = Field(
         None,

@@ -1,7 +1,7 @@
 """MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry.
 
-A call that fails stops the run with a KcmError. A run that is started again reuses what is finished and records all of
-it anew, so every call here is idempotent.
+A failed call stops the run with a KcmError. A restarted run reuses finished work and records everything again, so every
+call here is idempotent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
-_PARAMS_AT_ONCE = 100  # MLflow takes no more
+_PARAMS_AT_ONCE = 100  # MLflow's limit
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,19 @@ class Tracking:
 
     @classmethod
     def open(cls, config: TrackingConfig, storage_path: Path, *, name: str, key: str) -> Tracking:
-        """The run tagged with `key`, so that an interrupted run goes on in the same record, else a new one."""
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises what it logs, too
+        """The run tagged with `key`, or a new run. So an interrupted run continues in the same record."""
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table that it creates
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the errors that it logs are also raised
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which holds results alone
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # this folder holds only results
         uri = config.uri_in(storage_path)
         try:
             ensure_database(uri)
             client = MlflowClient(uri)
             experiment_id = _experiment(client, EXPERIMENT, storage_path)
-            found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+            runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
             tags = {KEY_TAG: key} | _origin()
-            run = found[0] if found else client.create_run(experiment_id, run_name=name, tags=tags)
+            run = runs[0] if runs else client.create_run(experiment_id, run_name=name, tags=tags)
         except MlflowException as error:
             if is_disk_full(error):
                 raise _refusal(error, uri) from error
@@ -91,12 +91,13 @@ class Tracking:
         return MlflowClient(self.uri)
 
     def log_metrics(self, reported: Mapping[str, Any]) -> None:
-        """Record what a training reported: metrics, at a step, at a time in milliseconds."""
+        """Record metrics that a training reported, with their step and time in milliseconds."""
         self._send(_log, reported)
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
-        """Record parameters, those of sections as `section.name`, metrics (one without a value is left out), and the
-        file of the report.
+        """Record parameters, metrics and the file of the report.
+
+        Parameters of sections are named `section.name`; metrics without a value are skipped.
         """
         now = get_current_time_millis()
         self._send(_log, {"params": dict(flat(params)), "metrics": metrics, "timestamp": now})
@@ -121,8 +122,8 @@ class Tracking:
             source=json.dumps({"uri": source}),
             profile=json.dumps(profile),
         )
-        given = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
-        self._send(MlflowClient.log_inputs, [given])
+        dataset_input = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+        self._send(MlflowClient.log_inputs, [dataset_input])
 
     def log_lineage(self, artefacts: Mapping[str, str]) -> None:
         """Record the fingerprint of the artefact of each stage as a tag of the run."""
@@ -143,15 +144,14 @@ class Tracking:
         *,
         write_beside: Callable[[Path], str] | None = None,
     ) -> str:
-        """Register a bundle, as a logged model of the run, as a new version, once per fingerprint; return the version.
+        """Register a bundle as a logged model and a new version, once per fingerprint; returns the version.
 
-        `write_beside` fills a new folder with what is stored beside the bundle's own files, and gives the description
-        of the version. A tag of the version holds the bundle's digest, by which a copy is recognised; `tags` are
-        further ones.
+        `write_beside` fills a new folder with additional files for the model and returns the version's description. One
+        tag holds the bundle's digest, which identifies copies; `tags` are additional tags.
         """
         with answering(self.uri):
             client = self.client
-            if (found := _registered(client, model_name, fingerprint)) is None:
+            if (registered := _registered(client, model_name, fingerprint)) is None:
                 description = ""
                 model = client.create_logged_model(
                     self.experiment_id, f"bundle-{fingerprint}", self.run_id, model_type="kcm"
@@ -159,11 +159,11 @@ class Tracking:
                 client.log_model_artifacts(model.model_id, str(bundle))
                 if write_beside:
                     with tempfile.TemporaryDirectory() as draft:
-                        description = write_beside(beside := Path(draft) / "model")
-                        client.log_model_artifacts(model.model_id, str(beside))
+                        description = write_beside(model_folder := Path(draft) / "model")
+                        client.log_model_artifacts(model.model_id, str(model_folder))
                 client.finalize_logged_model(model.model_id, "READY")
                 client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
-                with contextlib.suppress(MlflowException):  # there already; any other fault shows in the next call
+                with contextlib.suppress(MlflowException):  # it exists already; the next call raises any other fault
                     client.create_registered_model(model_name)
                 created = client.create_model_version(
                     model_name,
@@ -173,28 +173,28 @@ class Tracking:
                     description=description or None,
                     model_id=model.model_id,
                 )
-                found = str(created.version)
+                registered = str(created.version)
             for tag, value in ({DIGEST_TAG: bundle_digest(bundle)} | dict(tags or {})).items():
-                client.set_model_version_tag(model_name, found, tag, value)
-            return found
+                client.set_model_version_tag(model_name, registered, tag, value)
+            return registered
 
     def finish(self) -> None:
         """Mark the run as finished."""
         self._send(MlflowClient.set_terminated, FINISHED)
 
     def _send(self, send: Callable[..., object], *content: Any) -> None:
-        """Call `send` with a client, the run and the content. KcmError where MLflow does not take it."""
+        """Call `send` with a client, the run and the content. KcmError if MLflow refuses it."""
         try:
             send(self.client, self.run_id, *content)
-        except Exception as error:  # the stores of artefacts raise the errors of their own clients
+        except Exception as error:  # artefact stores raise errors of their own clients
             raise _refusal(error, self.uri) from error
 
 
 def ensure_database(uri: str) -> None:
-    """Create the file that a tracking URI of SQLite names, with all tables, where there is none; of many one succeeds.
+    """Create the SQLite file of a tracking URI, with all tables, if it is missing; one of several writers succeeds.
 
-    MLflow makes its tables one after the other, by all the migrations that it ever had. Killed in between it never gets
-    further: the first table is there already. So they are made elsewhere, once a process, and the file is copied. Any
+    MLflow creates its tables one by one, by running all its migrations. If it is killed in between, it cannot continue,
+    because the first table exists. So the tables are created elsewhere, once per process, and the file is copied. Any
     other URI is left to its server.
     """
     file = Path(uri.removeprefix(SQLITE))
@@ -212,14 +212,14 @@ def _without_runs() -> bytes:
 
 
 def _origin() -> dict[str, str]:
-    """The command that started a run, and its user, as MLflow's page shows them."""
+    """The command that started a run, and its user, for MLflow's page."""
     command = redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     source_type = SourceType.to_string(SourceType.JOB)
     return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: _user()}
 
 
 def _user() -> str:
-    """The user's name; of one without an entry in the system's list, such as a pod's, the number."""
+    """The user's name, or the number of a user without an entry in the system's list, such as a pod's."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -227,11 +227,11 @@ def _user() -> str:
 
 
 def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str, key: str, trial: Numbers) -> None:
-    found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-    if found and found[0].info.status == FINISHED:
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    if runs and runs[0].info.status == FINISHED:
         return
     tags = {MLFLOW_PARENT_RUN_ID: parent, KEY_TAG: key}
-    run = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=name)
+    run = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=name)
     _log(client, run.info.run_id, trial)
     client.set_terminated(run.info.run_id, FINISHED)
 
@@ -250,11 +250,11 @@ def _refusal(error: Exception, uri: str) -> KcmError:
         return KcmError("the disk is full", where=uri.removeprefix(SQLITE), hint=MAKE_ROOM)
     reason = redacted(" ".join(str(error).split()) or type(error).__name__)[:500]
     hint = "Start again once it answers: finished work is kept"
-    return KcmError(f"MLflow does not do its part: {reason}", where=uri, hint=hint)
+    return KcmError(f"MLflow failed: {reason}", where=uri, hint=hint)
 
 
 def fetch_model(uri: str, model: str, target: Path) -> Path:
-    """Download `name/version` of the registry into `target`; KcmError when there is none."""
+    """Download `name/version` of the registry into `target`; KcmError if it does not exist."""
     name, _, number = model.rpartition("/")
     try:
         source = MlflowClient(uri).get_model_version_download_uri(name, number)
@@ -264,7 +264,7 @@ def fetch_model(uri: str, model: str, target: Path) -> Path:
 
 
 def champion_of(uri: str, model_name: str) -> str:
-    """The version that the alias points at."""
+    """The version to which the alias points."""
     with answering(uri):
         return str(MlflowClient(uri).get_model_version_by_alias(model_name, CHAMPION).version)
 
@@ -282,30 +282,32 @@ def version_tags(uri: str, model_name: str, version: str) -> dict[str, str]:
 
 
 def registered_version(uri: str, model_name: str, fingerprint: str) -> str:
-    """The version that an artefact was registered as; KcmError where it was not."""
+    """The version under which an artefact was registered; KcmError if it was not."""
     with answering(uri):
-        found = _registered(MlflowClient(uri), model_name, fingerprint)
-    if found is None:
+        registered = _registered(MlflowClient(uri), model_name, fingerprint)
+    if registered is None:
         raise KcmError(f"no version of {model_name!r} is artefact {fingerprint}", where=uri, hint="Run `kcm run` again")
-    return found
+    return registered
 
 
 def _registered(client: MlflowClient, model_name: str, fingerprint: str) -> str | None:
     versions = client.search_model_versions(f"name = '{model_name}'")
-    return next((str(each.version) for each in versions if each.tags.get(FINGERPRINT_TAG) == fingerprint), None)
+    return next(
+        (str(version.version) for version in versions if version.tags.get(FINGERPRINT_TAG) == fingerprint), None
+    )
 
 
 def _experiment(client: MlflowClient, name: str, storage_path: Path) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    is_server = client.tracking_uri.startswith("http")  # which says itself where artefacts go
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    is_server = client.tracking_uri.startswith("http")  # the server decides where artefacts go
     location = None if is_server else (storage_path.absolute() / "mlflow-artifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 
 def _log(client: MlflowClient, run_id: str, record: Numbers) -> None:
-    """Log `metrics` of a `step`, 0 if none is given, at a `timestamp`, and `params`."""
+    """Log `params`, and `metrics` with a `step` (default 0) and a `timestamp`."""
     timestamp, step = record["timestamp"], record.get("step", 0)
     metrics = [
         Metric(_safe(key), float(value), timestamp, step)
@@ -319,5 +321,5 @@ def _log(client: MlflowClient, run_id: str, record: Numbers) -> None:
 
 
 def _safe(key: str) -> str:
-    """MLflow allows letters, digits and a little punctuation in names; task names may hold anything."""
+    """MLflow allows letters, digits and a little punctuation in names; task names may contain any character."""
     return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in key)

@@ -41,7 +41,7 @@ def test_a_run_takes_a_file_a_mapping_and_a_configuration(asked: list[Any]) -> N
 def test_overrides_change_a_file_alone(asked: list[Any]) -> None:
     verbs.run(REVIEWS, ["train.num_epochs=3"])
     assert asked[0][0].train.num_epochs == 3
-    with pytest.raises(ConfigError, match="overrides change a file"):
+    with pytest.raises(ConfigError, match="overrides need a file"):
         verbs.run({"name": "x"}, ["train.num_epochs=3"])
     with pytest.raises(ConfigError, match="unknown key 'tusks'"):
         verbs.run({"name": "x", "tusks": {}})

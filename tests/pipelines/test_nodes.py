@@ -62,7 +62,7 @@ def test_nodes_of_other_versions_are_named_with_both_versions() -> None:
 def test_nodes_that_would_serve_otherwise_than_the_rest_and_a_silent_redis_are_named() -> None:
     head = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_REDIS_ADDRESS": f"127.0.0.1:{free_port()}"}
     behind = replace(REPORT, switches={"RAY_SERVE_ENABLE_HA_PROXY": "1"})
-    assert require_service([REPORT]) == "Ray's own proxy on each node; without Redis a service ends with the head"
+    assert require_service([REPORT]) == "Ray's own proxy on each node; no Redis: a service ends with the head"
     assert require_service([behind, behind]).startswith("HAProxy on each node")
     with pytest.raises(ConfigError, match=r"RAY_SERVE_ENABLE_HA_PROXY differs: w2 1, w1 not set"):
         require_service([replace(behind, name="w2"), REPORT])

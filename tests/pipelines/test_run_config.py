@@ -18,7 +18,7 @@ from kcm.kan.inspect.curves import CurveNetwork, edge_curve
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig
-from pipelines.paid import paid_answers
+from pipelines.paid_answers import paid_answers
 from pipelines.serve.deploy.app import AppConfig
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
@@ -96,7 +96,7 @@ def test_assets_in_a_bucket_have_a_folder_on_each_node_and_travel_as_their_uri(
     ],
 )
 def test_a_storage_in_a_bucket_demands_places_for_the_databases(given: list[str], missing: str) -> None:
-    with pytest.raises(ConfigError, match=rf"s3://bucket/kcm is no folder for databases: set {missing}, such as"):
+    with pytest.raises(ConfigError, match=rf"s3://bucket/kcm cannot hold databases: set {missing}, such as"):
         load_config(RunConfig, CONFIG, ["storage_path=s3://bucket/kcm", *given])
 
 

@@ -1,4 +1,4 @@
-"""`kcm loop`: the loop played on a table that one has, before anything is live."""
+"""`kcm loop`: simulate the loop on your own table, before anything is live."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kcm.config import parse_config
 from pipelines.loop.simulation.scenario import Scenario
 from pipelines.loop.simulation.simulate import simulate as play
 
-app = CommandGroup("The loop played on a table that one has, before anything is live.")
+app = CommandGroup("Simulate the loop on your own table, before anything is live.")
 
 
 @app.add
@@ -25,18 +25,22 @@ def simulate(
     scenario: dict[str, Any],
     late: Annotated[
         list[str],
-        typer.Option("--late", metavar="LABELS", help="Labels that come late, with commas; again: a wave more."),
+        typer.Option(
+            "--late", metavar="LABELS", help="Labels that come late, separated by commas; repeat for another wave."
+        ),
     ],
-    table: Annotated[Path | None, typer.Option("--table", metavar="T", help="The table, in place of CONFIG's.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", metavar="T", help="Use this table instead of CONFIG's.")
+    ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Play runs, traffic, turns and promotions on a labelled table; the last line is the page with the curves.
+    """Simulate runs, traffic, turns and promotions on a labelled table; the last line is the page with the curves.
 
-    Half of the known labels' rows make the first champion. The other rows are its traffic; each wave of late labels is
-    followed by two turns of the loop. Nothing is served. A large model that is not fitted on the table is played, so
-    that nothing is paid.
+    The first champion learns half of the known labels' rows. The other rows are its traffic; two turns of the loop
+    follow each wave of late labels. Nothing is served. Answers of a large model that is not fitted on the table come
+    from the table, so nothing is paid.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every version
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it logs every version
     values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
     waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
     result = play(load(config, values), waves, parse_config(Scenario, scenario))

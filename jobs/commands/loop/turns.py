@@ -1,4 +1,4 @@
-"""The loop's commands: a turn, a watch, an approval, and what is known of all versions."""
+"""The work of the loop's commands: update, watch, approve, versions, promote and rollback."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def update(config: RunConfig) -> dict[str, Any]:
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Take a turn whenever one is due, until interrupted; a refused turn is reported, and the watch goes on.
+    """Take a turn whenever one is due, until interrupted; a refused turn is reported, and the watch continues.
 
-    A champion that an update has promoted and its traffic refutes is rolled back first.
+    If traffic refutes a champion that an update promoted, the champion is rolled back first.
     """
-    assert config.update is not None or update(config) is not None  # which says what is missing
+    assert config.update is not None or update(config) is not None  # its error says what is missing
     settings = config.update
     assert settings is not None
 
     def attempt(reason: str) -> None:
-        say(f"an attempt starts: {reason}")
+        say(f"starting an attempt: {reason}")
         try:
             say(outcome(update(config)))
         except (DataError, LockedError) as error:
             say(str(error))
 
     def look() -> NewTraffic:
-        if (done := rollback_if_refuted(config)) is not None:
-            say(f"{done['rolled_back']} is rolled back to {done['version']}: {done['reason']}")
+        if (rollback := rollback_if_refuted(config)) is not None:
+            say(f"{rollback['rolled_back']} is rolled back to {rollback['version']}: {rollback['reason']}")
         return NewTraffic.of(config)
 
     watch_log(look, attempt, settings, clock=time.monotonic, sleep=time.sleep)
@@ -64,7 +64,7 @@ def approve(config: RunConfig, version: str) -> dict[str, Any]:
 
 
 def versions(config: RunConfig) -> dict[str, Any]:
-    """All versions that were champion or wanted to be, the newest first.
+    """All champions and challengers, the newest first.
 
     `state` is champion, former champion, stopped, awaits approval, or challenger. Raises KcmError for a run without a
     champion.
@@ -74,29 +74,29 @@ def versions(config: RunConfig) -> dict[str, Any]:
     current = state.champions.present()
     turns = {turn["digest"]: turn for turn in state.attempts.turns() if turn["digest"]}
     history = {champion.digest: champion for champion in pointer.history()}
-    known = state.versions()
+    version_list = state.versions()
     states = list[dict[str, Any]]()
-    for digest, version in known.items():
-        turn, champion, stopped = turns.get(digest, {}), history.get(digest), pointer.rejected(digest)
+    for digest, version in version_list.items():
+        turn, champion, rejection = turns.get(digest, {}), history.get(digest), pointer.rejected(digest)
         states.append(
             {
                 "version": version,
                 "state": "champion"
                 if digest == current.champion.digest
                 else "stopped"
-                if stopped
+                if rejection
                 else "awaits approval"
                 if turn.get("awaits_approval") and turn["champion_digest"] == current.champion.digest
                 else "former champion"
                 if champion
                 else "challenger",
                 "by": champion and champion.by,
-                "parent": known.get((champion.parent if champion else turn["champion_digest"]) or ""),
+                "parent": version_list.get((champion.parent if champion else turn["champion_digest"]) or ""),
                 "promoted_at": champion and champion.promoted_at,
                 "window": [turn["after"], turn["upto"]] if turn else None,
                 "verdict": turn.get("verdict"),
                 "certificate": turn.get("certificate"),
-                "reason": turn.get("reason") if digest == current.champion.digest else stopped or turn.get("reason"),
+                "reason": turn.get("reason") if digest == current.champion.digest else rejection or turn.get("reason"),
             }
         )
     newest = sorted(states, key=lambda state: int(state["version"].rpartition("/")[2]), reverse=True)
@@ -104,17 +104,17 @@ def versions(config: RunConfig) -> dict[str, Any]:
 
 
 def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:
-    """Make a registered version the champion, which the running service follows, if one runs.
+    """Make a registered version the champion; a running service follows.
 
-    `version` is a number, or NAME/NUMBER. Raises KcmError, with the champion and what is served as they were, for a
-    version that is not registered, cannot be served, or is refused by a replica.
+    `version` is a number, or NAME/NUMBER. Raises KcmError, and changes nothing, for a version that is not registered,
+    cannot be served, or is refused by a replica.
     """
     state = LoopState.of(config)
     champions = state.champions
     name, _, number = version.rpartition("/")
     if name and name != champions.model:
         raise KcmError(
-            f"{version!r} is a version of another model", where=champions.uri, hint=f"Name one of {champions.model!r}"
+            f"{version!r} belongs to another model", where=champions.uri, hint=f"Name a version of {champions.model!r}"
         )
     release = served_model(config, f"{champions.model}/{number}")
     require_servable(release, ServiceSettings.of(config).serve, config.assets_path)
@@ -135,9 +135,9 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
 
 
 def rollback(config: RunConfig, version: str | None = None, reason: str = "rolled back by hand") -> dict[str, Any]:
-    """Go back to an earlier champion, by default the one before, and never promote today's by itself again.
+    """Go back to an earlier champion, by default the previous one; never promote the current one automatically again.
 
-    Raises KcmError, with nothing changed, where there is none, or where `promote` would.
+    Raises KcmError, and changes nothing, without an earlier champion, or if `promote` would raise.
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
@@ -149,7 +149,7 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
     ]
     if version is None and not earlier:
         raise KcmError(
-            f"{today.version} has had no other champion before it that was not rolled back", hint="Name a VERSION"
+            f"no champion before {today.version} is left: all others were rolled back", hint="Name a VERSION"
         )
     result = promote(config, version or earlier[-1].version, by="rollback")
     if result["version"] != today.version:
@@ -158,10 +158,10 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
 
 
 def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
-    """Go back from a champion that an update has promoted, where its own traffic refutes its certificate.
+    """Roll back a champion that an update promoted, if its own traffic refutes its certificate.
 
-    None where there is nothing to go back from. A version that a person promoted stays: the service has acted upon the
-    alarm by itself, see `serve.on_refuted`.
+    None if there is nothing to roll back. A version that a person promoted stays: the service itself reacts to the
+    alarm, see `serve.on_refuted`.
     """
     current = LoopState.of(config).champions.pointer.current()
     if current is None or current.champion.by != "update" or not watermark_of(config):
@@ -173,11 +173,11 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
 
 
 def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> Delivery:
-    """Bring a registered version through its canary in the running service; nothing where none runs.
+    """Take a registered version through its canary in the running service; does nothing if no service runs.
 
-    One whose certificate would be void there is not tried out: it would escalate everything. A certificate without
-    labels bounds its disagreement with the large model. Where labels certified it, disagreement may be larger, and must
-    not exceed `disagreement`, what the replay of the window has shown, by more than epsilon.
+    A version whose certificate would be void there is not tried: it would escalate everything. A certificate without
+    labels bounds the disagreement with the large model. With labels, disagreement may be larger, but must not exceed
+    `disagreement` (from the replay of the window) by more than epsilon.
     """
     pointer = LoopState.of(config).champions.pointer
     release = served_model(config, candidate.version)

@@ -22,7 +22,7 @@ from pipelines.batch.asking import LargeSpec, ask_shards
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
 from pipelines.loop.challenger.grown_head import answers_by_grown_head
-from pipelines.loop.window.judged import row_ids
+from pipelines.loop.window.judged_window import row_ids
 from pipelines.loop.window.stage import FACTS, ROWS, WindowArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
@@ -59,25 +59,25 @@ class AskAgain(Stage, Plan):
         names = self.parent.sequence.names
         answers = replace(names, labels=(*names.labels, *window.facts.new_labels)).answers
         if self.large.fits_on_train:
-            given = answers_by_grown_head(attempt, window, self.large, self.seed, self.parent)
+            new_answers = answers_by_grown_head(attempt, window, self.large, self.seed, self.parent)
         else:
-            given = self._asked(attempt, window.table, answers)
-        write_table(answered_anew(window.table, given, answers), attempt.folder / ROWS)
+            new_answers = self._asked(attempt, window.table, answers)
+        write_table(answered_anew(window.table, new_answers, answers), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, window.facts.model_dump(mode="json"))
 
     def _asked(self, attempt: Attempt, rows: pa.Table, answers: tuple[str, ...]) -> pa.Table:
         """What a model that needs no fitting answers, as a table of outcomes."""
-        context, none = attempt.context, self.parent.sequence.names.none_label
-        asked = rows.filter(rows["large_label"].is_valid())
-        text, image = (pc.fill_null(asked[name], empty) for name, empty in (("text", ""), ("image", b"")))
-        ids, split = row_ids(asked), pa.array(["train"] * len(asked))
+        context, none_label = attempt.context, self.parent.sequence.names.none_label
+        answered_rows = rows.filter(rows["large_label"].is_valid())
+        text, image = (pc.fill_null(answered_rows[name], empty) for name, empty in (("text", ""), ("image", b"")))
+        ids, split = row_ids(answered_rows), pa.array(["train"] * len(answered_rows))
         shard = pa.table({"id": ids, "split": split, "text": text, "image": image})
         write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
         device = context.cluster.device
         large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, device))
         ask_shards(
             context,
-            LargeSpec(large, answers, len(answers) - (none is not None)),
+            LargeSpec(large, answers, len(answers) - (none_label is not None)),
             {_SHARD: attempt.scratch / "rows" / _SHARD},
             attempt.scratch / "answers",
             scratch=attempt.scratch / "units",
@@ -86,17 +86,17 @@ class AskAgain(Stage, Plan):
         return read_table(context.store.storage.readable(attempt.scratch / "answers" / _SHARD))
 
 
-def answered_anew(rows: pa.Table, given: pa.Table, answers: tuple[str, ...]) -> pa.Table:
+def answered_anew(rows: pa.Table, new_answers: pa.Table, answers: tuple[str, ...]) -> pa.Table:
     """The decisions with new answers from a table of outcomes; a failed answer is missing, like a lost audit."""
-    place = pc.index_in(row_ids(rows), value_set=given["id"].combine_chunks())
-    label = given["large_label"].to_pylist()
-    failed = given[FAILED].to_pylist()
+    place = pc.index_in(row_ids(rows), value_set=new_answers["id"].combine_chunks())
+    label = new_answers["large_label"].to_pylist()
+    failures = new_answers[FAILED].to_pylist()
     # A label outside the list is an answer too; it agrees with no answer of the challenger.
-    names = [None if bad else answers[n] if n >= 0 else "" for n, bad in zip(label, failed, strict=True)]
-    probabilities = given["large_probabilities"].cast(pa.list_(pa.float32())).combine_chunks()
-    known = pa.array(
+    names = [None if failure else answers[n] if n >= 0 else "" for n, failure in zip(label, failures, strict=True)]
+    probabilities = new_answers["large_probabilities"].cast(pa.list_(pa.float32())).combine_chunks()
+    known_rows = pa.array(
         [None if row is None or row[0] != row[0] else row for row in probabilities.to_pylist()], probabilities.type
     )
-    for name, column in (("large_label", pa.array(names, pa.string())), ("large_probabilities", known)):
+    for name, column in (("large_label", pa.array(names, pa.string())), ("large_probabilities", known_rows)):
         rows = rows.set_column(rows.column_names.index(name), name, column.take(place))
     return rows

@@ -42,7 +42,7 @@ class Extend(Stage, Plan, TrainerConfig):
         config = tuned.plan.config
         if not config.train.mask_unseen:
             raise ConfigError(
-                "train.mask_unseen = false: labels to come took part when the champion was trained",
+                "train.mask_unseen is false: the champion was trained with labels of later tasks",
                 where="train.mask_unseen",
                 hint="Set train.mask_unseen: true and run `kcm run` again",
             )

@@ -32,7 +32,7 @@ from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
 from kcm.tasks.shards import GROUP_ROWS, write_shards
 from kcm.tasks.splits import SPLITS, Split
 from pipelines.context import Attempt, Context
-from pipelines.loop.window.judged import asked_label, row_ids, window_features
+from pipelines.loop.window.judged_window import asked_label, row_ids, window_features
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
@@ -65,8 +65,10 @@ class Grow(Stage, Plan):
     def write(self, attempt: Attempt, window: WindowArtefact) -> None:
         """The sequence with one more task. DataError for a window without rows to measure or choose on."""
         sequence, facts = self.parent.sequence, window.facts
-        known: Names = sequence.names
-        names = Names((*known.tasks, facts.task), (*known.labels, *facts.new_labels), known.none_label)
+        known_names: Names = sequence.names
+        names = Names(
+            (*known_names.tasks, facts.task), (*known_names.labels, *facts.new_labels), known_names.none_label
+        )
         task = task_of(window.table, facts.task, names, taught=self.taught)
         present = set(pc.unique(task.rows["split"]).to_pylist())
         for split in ("train", "validate", "test"):
@@ -98,7 +100,7 @@ class GrowFeatures(Stage, Plan):
         identity = encoding.identity
         if identity != champion:
             raise ConfigError(
-                f"the encoder is {identity}, that of the champion {champion}",
+                f"the encoder is {identity}, the champion's is {champion}",
                 where="encoder",
                 hint="Set the champion's encoder, or run `kcm run` again",
             )
@@ -120,7 +122,7 @@ class GrowFeatures(Stage, Plan):
         )
         if features_ND.shape[1] != earlier.dim:
             raise DataError(
-                f"stored features have {features_ND.shape[1]} numbers, those of the champion {earlier.dim}",
+                f"stored features have {features_ND.shape[1]} numbers, the champion's have {earlier.dim}",
                 where="the log",
                 hint="Begin the window after the change of encoder",
             )
@@ -145,7 +147,7 @@ class GrowOutcomes(Stage, Plan):
     def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
         """One Parquet file per task; only the last is computed."""
         earlier: OutcomesArtefact = self.parent.outcomes
-        head = {HEAD} if window.has(HEAD) else set()  # one that has grown
+        head = {HEAD} if window.has(HEAD) else set()  # a sequence that has grown
         identity = self._identity(window, sequence, attempt.context)
         inherit(attempt, earlier, window.facts.forgotten_rows, without={IDENTITY} | head)
         attempt.take({name: window.path / name for name in head})
@@ -156,11 +158,11 @@ class GrowOutcomes(Stage, Plan):
         labels = {label: position for position, label in enumerate(names.answers)}
         label_N = np.array([labels.get(label, -1) for label in decisions["large_label"].to_pylist()], dtype=np.int64)
         # The log has no answer times: an answer costs as much as in other tasks.
-        cost = float(np.median(earlier.task(0)["large_cost"].to_numpy()))
+        median_cost = float(np.median(earlier.task(0)["large_cost"].to_numpy()))
         answers = Answers(
             label_N=label_N,
             probabilities_NC=_over_labels(decisions["large_probabilities"], label_N, len(names.labels)),
-            cost_N=np.full(len(rows), cost),
+            cost_N=np.full(len(rows), median_cost),
             failed_N=decisions["large_label"].is_null().to_numpy(),
         )
         write_shards(attempt.folder, number, [answers.table(rows)])
@@ -194,41 +196,41 @@ def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) 
 
 
 def inherit(
-    attempt: Attempt, earlier: ShardedArtefact, forgotten: Collection[str], *, without: Collection[str] = ()
+    attempt: Attempt, earlier: ShardedArtefact, forgotten_rows: Collection[str], *, without: Collection[str] = ()
 ) -> None:
     """Add the files of a finished artefact, except the named ones, to an attempt, inside the storage.
 
     Shards with rows of `forgotten` ids are rewritten without them.
     """
-    left = {*without}
-    for name in earlier.all_shards if forgotten else ():
+    excluded = {*without}
+    for name in earlier.all_shards if forgotten_rows else ():
         rows = read_table(earlier.file(name))
-        kept = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten)))))
-        if len(kept) < len(rows):
-            write_table(kept, attempt.folder / name, row_group_size=GROUP_ROWS)
-            left.add(name)
-    attempt.take({name: earlier.path / name for name in earlier.manifest["files"] if name not in left})
+        remaining_rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten_rows)))))
+        if len(remaining_rows) < len(rows):
+            write_table(remaining_rows, attempt.folder / name, row_group_size=GROUP_ROWS)
+            excluded.add(name)
+    attempt.take({name: earlier.path / name for name in earlier.manifest["files"] if name not in excluded})
 
 
-def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], taught: bool) -> pa.Table:
+def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], by_large: bool) -> pa.Table:
     """The rows of a split."""
     table = window.filter(pc.fill_null(pc.equal(window["purpose"], pa.scalar(split)), False))
     if split == "certify":
         table = table.slice(0, 0)
-    measured = split != "train"
-    said = asked_label(table) if measured else table["label"]  # callers choose which items they label
-    given = pc.coalesce(said, table["large_label"]) if measured or taught else said
-    answered = table["large_label"].is_valid()
-    labels = [numbers.get(label, UNLABELLED) for label in given.to_pylist()]
-    if measured:  # a large model may answer outside the list
-        chosen = pc.and_(answered, pa.array([label != UNLABELLED for label in labels], pa.bool_()))
+    is_measured = split != "train"
+    labels_of_callers = asked_label(table) if is_measured else table["label"]  # callers choose which items they label
+    row_labels = pc.coalesce(labels_of_callers, table["large_label"]) if is_measured or by_large else labels_of_callers
+    has_answer = table["large_label"].is_valid()
+    labels = [numbers.get(label, UNLABELLED) for label in row_labels.to_pylist()]
+    if is_measured:  # a large model may answer outside the list
+        is_labelled = pc.and_(has_answer, pa.array([label != UNLABELLED for label in labels], pa.bool_()))
     else:  # networks have no output for none-of-these: the large model's probabilities teach such a row
-        chosen = pc.or_(answered, given.is_valid())
+        is_labelled = pc.or_(has_answer, row_labels.is_valid())
         labels = [UNLABELLED if label == OUT_OF_SCOPE else label for label in labels]
     table = table.append_column("id", row_ids(table)).append_column("number_of_label", pa.array(labels, pa.int64()))
-    table = table.filter(chosen)
-    outside = pc.equal(table["number_of_label"], OUT_OF_SCOPE)  # these rows come last, together
-    table = pa.concat_tables([table.filter(pc.invert(outside)), table.filter(outside)])
+    table = table.filter(is_labelled)
+    is_out_of_scope = pc.equal(table["number_of_label"], OUT_OF_SCOPE)  # these rows come last, together
+    table = pa.concat_tables([table.filter(pc.invert(is_out_of_scope)), table.filter(is_out_of_scope)])
     columns = {
         "id": table["id"],
         "text": pc.fill_null(table["text"], ""),
@@ -252,10 +254,10 @@ def _over_labels(column: pa.ChunkedArray, label_N: np.ndarray, num_labels: int) 
     The log has them over all answers of the large model, and the labels come first.
     """
     over_NC = np.full((len(label_N), num_labels), np.nan, dtype=np.float32)
-    for row, (given, label) in enumerate(zip(column.to_pylist(), label_N, strict=True)):
-        if given is None or not 0 <= label < num_labels:
+    for row, (row_probabilities, label) in enumerate(zip(column.to_pylist(), label_N, strict=True)):
+        if row_probabilities is None or not 0 <= label < num_labels:
             continue
-        known = np.asarray(given[:num_labels], dtype=np.float64)
+        probabilities = np.asarray(row_probabilities[:num_labels], dtype=np.float64)
         over_NC[row] = 0.0
-        over_NC[row, : len(known)] = known / known.sum()
+        over_NC[row, : len(probabilities)] = probabilities / probabilities.sum()
     return over_NC

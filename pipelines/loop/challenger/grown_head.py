@@ -19,7 +19,7 @@ from pipelines.batch.classifying import RowHead, fitted_rows, row_classifier
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
-from pipelines.loop.window.judged import row_ids, window_features
+from pipelines.loop.window.judged_window import row_ids, window_features
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.store.features import FeaturesArtefact, features_table
 from pipelines.store.outcomes import HEAD
@@ -38,9 +38,9 @@ def answers_by_grown_head(
     context, new = attempt.context, window.facts.new_labels
     large = parent.sequence.large_with_head(large)
     labels, rows = (*parent.sequence.names.labels, *new), window.table
-    said = rows["label"].to_pylist()
+    row_labels = rows["label"].to_pylist()
     numbers = {label: number for number, label in enumerate(labels)}
-    label_N = np.array([numbers.get(label, UNLABELLED) for label in said])
+    label_N = np.array([numbers.get(label, UNLABELLED) for label in row_labels])
     label_N[~pc.fill_null(pc.equal(rows["purpose"], "train"), False).to_numpy()] = UNLABELLED
     asked_N = rows["large_label"].is_valid().to_numpy()
     needed_N = asked_N | (label_N != UNLABELLED)
@@ -53,22 +53,22 @@ def answers_by_grown_head(
     assert large.backbone is not None  # the rows on which the head is fitted
     encoder = first.made_by(large.backbone)
     features_ND = window_features(rows, encoder, context, scratch=attempt.scratch / "features", bar=attempt.bar)
-    known = {"id": row_ids(rows), "label": pa.array(label_N), "split": pa.array(["train"] * len(rows))}
-    table = features_table(pa.table(known | {"group": rows["unit"]}), features_ND, np.zeros(len(rows)))
+    columns = {"id": row_ids(rows), "label": pa.array(label_N), "split": pa.array(["train"] * len(rows))}
+    table = features_table(pa.table(columns | {"group": rows["unit"]}), features_ND, np.zeros(len(rows)))
 
     storage, head = context.store.storage, parent.outcomes.head
-    kept = [parent.features.path / name for name in first.all_shards]  # without forgotten rows
-    taught = table.filter(pc.not_equal(table["label"], UNLABELLED))
-    given = large, head, len(labels), seed, list(first.all_shards.values()), kept, taught, storage
-    grown = run_remotely(_grown, *given)
-    grown.head.save(attempt.folder / HEAD)
-    is_new_N = taught["label"].to_numpy() >= len(labels) - len(new)
-    right_N = grown.probabilities(taught).argmax(axis=1) == taught["label"].to_numpy()
+    shard_paths = [parent.features.path / name for name in first.all_shards]  # without forgotten rows
+    labelled_rows = table.filter(pc.not_equal(table["label"], UNLABELLED))
+    arguments = large, head, len(labels), seed, list(first.all_shards.values()), shard_paths, labelled_rows, storage
+    new_head = run_remotely(_grown, *arguments)
+    new_head.head.save(attempt.folder / HEAD)
+    is_new_N = labelled_rows["label"].to_numpy() >= len(labels) - len(new)
+    right_N = new_head.probabilities(labelled_rows).argmax(axis=1) == labelled_rows["label"].to_numpy()
     context.reporter.say(
-        f"the large model's head learns the new labels from {is_new_N.sum()} items,"
-        f" {right_N[is_new_N].mean():.0%} of which it names where they are left out"
+        f"the large model's head learns the new labels from {is_new_N.sum()} items"
+        f" (left-out accuracy {right_N[is_new_N].mean():.0%})"
     )
-    answers, _ = row_classifier(grown)(table.filter(pa.array(asked_N)))
+    answers, _ = row_classifier(new_head)(table.filter(pa.array(asked_N)))
     return answers
 
 
@@ -78,15 +78,15 @@ def _grown(
     num_labels: int,
     seed: int,
     first: Sequence[Path],
-    kept: Sequence[Path],
-    taught: pa.Table,
+    shard_paths: Sequence[Path],
+    labelled_rows: pa.Table,
     storage: Storage,
 ) -> RowHead:
     """Fit the added outputs on this node: on the rows in `first` that are still in `kept`, and on those `taught`."""
     rows = fitted_rows([storage.fetch(shard) for shard in first], seed)
     is_kept_N = np.zeros(len(rows), dtype=bool)
-    for shard in kept:
+    for shard in shard_paths:
         ids = read_table(storage.readable(shard), columns=["id"])["id"]
         is_kept_N |= pc.is_in(rows["id"], value_set=ids.combine_chunks()).to_numpy()
-    rows = pa.concat_tables([rows.filter(pa.array(is_kept_N)), taught.select(rows.column_names)])
+    rows = pa.concat_tables([rows.filter(pa.array(is_kept_N)), labelled_rows.select(rows.column_names)])
     return RowHead.fit(large, rows, num_labels, seed, head)

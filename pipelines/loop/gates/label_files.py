@@ -17,7 +17,7 @@ from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE
-from pipelines.loop.gates.drawn import DrawnItem
+from pipelines.loop.gates.items_to_label import DrawnItem
 
 COLUMNS = ("id", "text", "task", "probability", "label", "skip")
 _READ = ("id", "label", "skip")
@@ -57,12 +57,12 @@ def read_answers(path: Path) -> dict[str, str | None]:
         item, label, skip = ("" if (cell := row.get(name)) is None else str(cell).strip() for name in _READ)
         if skip.lower() not in (*_YES, *_NO):
             raise DataError(f"skip = {skip!r} of {item}", where=where, hint="Write yes, or leave it empty")
-        skipped = skip.lower() in _YES
-        if skipped and label:
-            raise DataError(f"{item} is labelled and skipped", where=where, hint="Choose one")
+        is_skipped = skip.lower() in _YES
+        if is_skipped and label:
+            raise DataError(f"{item} is both labelled and skipped", where=where, hint="Choose one")
         if answers.get(item, label or None) != (label or None):
-            raise DataError(f"{item} occurs twice with two labels", where=where, hint="Keep one of them")
-        if skipped or label:
+            raise DataError(f"{item} occurs twice with two labels", where=where, hint="Keep one of the two")
+        if is_skipped or label:
             answers[item] = label or None
     return answers
 
@@ -93,12 +93,12 @@ def _picture(item: DrawnItem) -> dict[str, str]:
 
 def _label_studio_task(item: DrawnItem) -> dict[str, Any]:
     """A task of Label Studio; an existing label becomes an annotation of the text with the control `label`."""
-    shown = {name: cell for name, cell in _row(item).items() if name not in _READ[1:]} | _picture(item)
+    columns = {name: cell for name, cell in _row(item).items() if name not in _READ[1:]} | _picture(item)
     choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [item.label]}}
     if item.state == "drawn":
-        return {"data": shown}
+        return {"data": columns}
     result = [] if item.label is None else [choice]
-    return {"data": shown, "annotations": [{"result": result, "was_cancelled": item.label is None}]}
+    return {"data": columns, "annotations": [{"result": result, "was_cancelled": item.label is None}]}
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -121,8 +121,8 @@ def _said(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
         choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
         if len(choices) > 1:
             raise DataError(f"{task['data'].get('id')} has {len(choices)} labels in one annotation", where=where)
-        skipped = bool(annotation.get("was_cancelled"))
-        yield {"id": task["data"].get("id"), "label": "" if skipped else "".join(choices), "skip": skipped}
+        is_skipped = bool(annotation.get("was_cancelled"))
+        yield {"id": task["data"].get("id"), "label": "" if is_skipped else "".join(choices), "skip": is_skipped}
 
 
 def _guarded(cell: str) -> str:

@@ -23,7 +23,7 @@ from kcm.large import Item, LargeModel, UpstreamConfig
 from kcm.tasks.hashing import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop.gates.recertify import JUDGED
-from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.registry import gates
 from pipelines.registry.comparison import Version, against_champion, probed
@@ -88,27 +88,29 @@ class Examine(Stage, Plan):
         old = replace(new, bundle=self.parent.bundle)  # the challenger has these rows too
         challenger, champion = new.bundle, old.bundle
         context, limits, name = attempt.context, self.limits, evaluated.deployed
-        judged = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
+        judged_window = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
         policy, certificate, facts = evaluated.policy(name), challenger.certificates[None], window.facts
-        kept_before, kept_after = judged.champion_kept, judged.keeps(policy)
-        saved = [float(kept_N.mean()) if len(judged) else 0.0 for kept_N in (kept_before, kept_after)]
+        kept_before, kept_after = judged_window.champion_kept, judged_window.keeps(policy)
+        savings = [float(kept_N.mean()) if len(judged_window) else 0.0 for kept_N in (kept_before, kept_after)]
         examined = [probed(challenger, context.assets_path)]
         if examined[0].verdict != "fail":
             if limits.panel_size:
                 examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
-            loss = judged.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
+            loss = judged_window.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
             holds = gates.promise_kept(loss, certificate.epsilon, facts.signs, certified=bool(champion.certificates))
             keeps = champion.policy.lowest_cut < np.inf
             repairs = not holds.figures["feasible"] and bool(facts.new_labels)
-            kept = kept_before, kept_after
-            compared = against_champion(old, new, kept, judged.unit, limits, self.certificate, context.assets_path)
+            kept_by_side = kept_before, kept_after
+            compared = against_champion(
+                old, new, kept_by_side, judged_window.unit, limits, self.certificate, context.assets_path
+            )
             examined += [
                 holds,
                 gates.certified(certificate, repairs=repairs),
                 *gates.against(holds, compared, keeps=keeps),
             ]
-        disagreement = judged.disagreement(policy, facts.share_floor, certificate.delta)
-        verdicts = Verdicts(gates=examined, calls_saved=(saved[0], saved[1]), disagreement=disagreement)
+        disagreement = judged_window.disagreement(policy, facts.share_floor, certificate.delta)
+        verdicts = Verdicts(gates=examined, calls_saved=(savings[0], savings[1]), disagreement=disagreement)
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 
     def panel(
@@ -139,13 +141,13 @@ class Examine(Stage, Plan):
         try:
             model = load()
             first = answered(model)
-            second = answered(
+            second_answers = answered(
                 model if challenger.large.upstream is None else load()
             )  # otherwise they come from its response cache
         except KcmError as error:
             return PromotionGate(name="panel", verdict="fail", reason=str(error))
         earlier = np.array([question.earlier for question in questions], dtype=np.int64)
-        return gates.replay_panel(earlier, first, second)
+        return gates.replay_panel(earlier, first, second_answers)
 
 
 class PanelQuestion(NamedTuple):
@@ -159,18 +161,18 @@ def panel_questions(
     features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[int], size: int, seed: int
 ) -> list[PanelQuestion]:
     """Test rows of these tasks, drawn by id: the same rows as long as the tasks are the same."""
-    drawn: list[tuple[float, str, PanelQuestion]] = []
+    questions: list[tuple[float, str, PanelQuestion]] = []
     for number in tasks:
         answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])
         rows = features.sequence.task(number).select(["id", "text", "image"])
-        shown = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
-        content = dict(zip(rows["id"].to_pylist(), shown, strict=True))
-        drawn += [
+        row_contents = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
+        content = dict(zip(rows["id"].to_pylist(), row_contents, strict=True))
+        questions += [
             (draw(seed, "panel", name), name, PanelQuestion(Item(name, content[name]), label))
             for name, label, error in zip(*answers.to_pydict().values(), strict=True)
             if not error and name in content
         ]
-    return [question for *_, question in heapq.nsmallest(size, drawn, key=lambda entry: entry[:2])]
+    return [question for *_, question in heapq.nsmallest(size, questions, key=lambda entry: entry[:2])]
 
 
 def _num_labels(outcomes: OutcomesArtefact, number: int) -> int:

@@ -21,8 +21,8 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.report.formats import duration
 from pipelines.context import Attempt
-from pipelines.loop.gates.disputes import GivenLabels, LabelTest, label_tests
-from pipelines.loop.window.judged import JudgedWindow, window_features
+from pipelines.loop.gates.disagreements import GivenLabels, LabelTest, label_tests
+from pipelines.loop.window.judged_window import JudgedWindow, window_features
 from pipelines.loop.window.stage import WindowArtefact, WindowFacts, utc_of
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of, scored_table
 from pipelines.stages.stage import Plan, Stage
@@ -35,7 +35,7 @@ JUDGED = "window.parquet"
 
 
 def certify_window(
-    judged: JudgedWindow,
+    window: JudgedWindow,
     policy: Policy,
     config: CertificateConfig,
     facts: WindowFacts,
@@ -56,17 +56,17 @@ def certify_window(
     """
     if policy.prompt != "none":
         raise DataError(
-            "the log has no answers under prompt `none` beside those under another",
+            "the log has no answers under prompt `none`, only under another prompt",
             where=facts.where,
-            hint="Update a champion whose policy, like the challenger's, has prompt none",
+            hint="Update a champion whose policy has prompt none, as the challenger's has",
         )
-    if "purpose" in judged.rows and (others := int((judged.rows["purpose"] != "certify").sum())):
-        raise DataError(f"{others} decisions are of no certify unit", where=facts.where)
+    if "purpose" in window.rows and (num_others := int((window.rows["purpose"] != "certify").sum())):
+        raise DataError(f"{num_others} decisions belong to no certify unit", where=facts.where)
     share = delta / (1 + len(policy.task_decisions))
-    tests = {test.task: test for test in label_tests(judged, labels.plan)} if labels else {}
+    tests = {test.task: test for test in label_tests(window, labels.plan)} if labels else {}
     certificates: dict[str | None, TrafficCertificate] = {}
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
-        rows = judged.of_task(task, policy.task_decisions)
+        rows = window.of_task(task, policy.task_decisions)
         if len(rows) or task is None:
             certificates[task] = _certify(rows, decision, config, facts, share, expires_at, labels, tests.get(task))
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
@@ -75,11 +75,11 @@ def certify_window(
 
 
 def can_certify_window(
-    judged: JudgedWindow, policy: Policy, config: CertificateConfig, facts: WindowFacts, delta: float
+    window: JudgedWindow, policy: Policy, config: CertificateConfig, facts: WindowFacts, delta: float
 ) -> bool:
     """Whether any decision of the policy has enough units; known before the window is read, so this is no look."""
     share = delta / (1 + len(policy.task_decisions))
-    parts = [judged.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
+    parts = [window.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
 
 
@@ -97,13 +97,13 @@ def outlook(window: WindowArtefact, config: CertificateConfig, delta: float) -> 
         unit=rows["unit"].to_numpy(),
     )
     path = traffic_path(nothing_lost, config.epsilon, config.loss_delta(delta))
-    said = f"{path.num_units:,} certify units; {path.fewest_units:,} could certify something if none is lost"
+    summary = f"{path.num_units:,} certify units; {path.fewest_units:,} could certify something if none is lost"
     lacking = path.fewest_units - path.num_units
     if lacking <= 0:
-        return said
-    answered = rows["answered_at"]
-    per_unit = (utc_of(pc.max(answered).as_py()) - utc_of(pc.min(answered).as_py())) / path.num_units
-    return f"{said}, {duration((lacking * per_unit).total_seconds())} from now at this rate"
+        return summary
+    answer_times = rows["answered_at"]
+    per_unit = (utc_of(pc.max(answer_times).as_py()) - utc_of(pc.min(answer_times).as_py())) / path.num_units
+    return f"{summary}, {duration((lacking * per_unit).total_seconds())} from now at this rate"
 
 
 def _certify(
@@ -136,8 +136,8 @@ def _certify(
         num_asked=int(traffic.asked.sum()),
         num_labels=test.num_labels(answers) if test else 0,
     )
-    labelled = test.units(answers) if test else None
-    return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled)
+    labelled_units = test.units(answers) if test else None
+    return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled_units)
 
 
 class Recertify(Stage, Plan):
@@ -165,30 +165,30 @@ class Recertify(Stage, Plan):
     ) -> None:
         """Certify and measure the collaborator; also writes its answers to the window."""
         name = tuned.plan.config.collaborators[0]
-        fitted, names, facts = tuned.load(name), features.names, window.facts
+        candidate, names, facts = tuned.load(name), features.names, window.facts
         rows = window.of_purpose("validate", "certify", "test")
         encoder = features.made_by(self.encoder)
         features_ND = window_features(rows, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
-        judged = JudgedWindow.by(fitted.collaborator, fitted.gate, rows, features_ND, names.labels)
-        certify = judged.of_purpose("certify")
+        judged_window = JudgedWindow.by(candidate.collaborator, candidate.gate, rows, features_ND, names.labels)
+        certify = judged_window.of_purpose("certify")
         policy, certificates = certify_window(
             certify,
-            fitted.policy,
+            candidate.policy,
             self.certificate,
             facts,
-            delta=self._spend(attempt, certify, fitted.policy, facts),
+            delta=self._spend(attempt, certify, candidate.policy, facts),
             expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
             labels=self.labels,
         )
         folder = attempt.folder / name
         folder.mkdir()
-        scored = scored_table(fitted, features, outcomes, file=folder / OUTCOMES)
+        score_table = scored_table(candidate, features, outcomes, file=folder / OUTCOMES)
         policy.save(folder)
-        judged.write(folder / JUDGED)
+        judged_window.write(folder / JUDGED)
         EvaluatedArtefact.write_measured(
             attempt.folder,
-            {name: result_of(scored, policy, certificates, fitted, names)},
-            {name: curves_of(scored, certificates[None], self.certificate)},
+            {name: result_of(score_table, policy, certificates, candidate, names)},
+            {name: curves_of(score_table, certificates[None], self.certificate)},
         )
 
     def _spend(self, attempt: Attempt, certify: JudgedWindow, policy: Policy, facts: WindowFacts) -> float:

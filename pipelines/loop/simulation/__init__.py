@@ -1,1 +1,1 @@
-"""The loop played on a table before anything is live: what is sent, who answers, and what comes of it."""
+"""A simulation of the loop on a table before anything is live."""

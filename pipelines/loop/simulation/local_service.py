@@ -1,4 +1,4 @@
-"""The service of a run in this process, without replicas: what a simulation sends its traffic to."""
+"""The service of a run in this process, without replicas, for the traffic of a simulation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipelines.serve.sources import ChampionSource
 
 
 class LocalLarge:
-    """The large model's deployment as `Escalation` calls it, in this process."""
+    """The large model's deployment in this process, as `Escalation` calls it."""
 
     def __init__(self, assets_dir: Path, upstreams: Sequence[UpstreamConfig]) -> None:
         self._assets_dir, self._upstreams = assets_dir, upstreams
@@ -47,7 +47,7 @@ class LocalLarge:
 
 
 class LocalService:
-    """The champion of a run, which answers; drift and alarms are looked at after each request."""
+    """The champion of a run answers requests; drift and alarms are checked after each request."""
 
     def __init__(self, config: RunConfig) -> None:
         self._source = ChampionSource(str(config.storage_path), config.name)
@@ -66,7 +66,7 @@ class LocalService:
         await self._service.settled()
 
     async def predict(self, inputs: Sequence[Input], request_id: str) -> PredictResponse:
-        """Answer a request; its audits have ended by then, and what they tell has been acted on."""
+        """Answer a request. Returns after its audits have ended and their outcome has been acted on."""
         response = await self._service.predict(inputs, Origin(request_id))
         await self.log.flush()
         await self._service.settled()
@@ -76,14 +76,14 @@ class LocalService:
             await self.version.drift.look()
         return response
 
-    async def _load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
-        self.version = await self._loader.load(release, beside)
+    async def _load(self, release: Release, champion: CascadeVersion | None) -> CascadeVersion:
+        self.version = await self._loader.load(release, champion)
         return self.version
 
 
 @asynccontextmanager
 async def local_service(config: RunConfig) -> AsyncIterator[LocalService]:
-    """The service of a run's champion within the block; all it has logged is in the log afterwards."""
+    """The service of a run's champion within the block; its whole log is written when the block ends."""
     service = LocalService(config)
     await service.log.open()
     try:

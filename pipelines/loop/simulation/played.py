@@ -1,8 +1,8 @@
-"""A large model that is played from a table, for a simulation: its answers cost nothing.
+"""A large model for simulations whose answers come from a table and cost nothing.
 
-It says what a recorded model has said, where that is known and in its list; else what is true, but for a share of the
-rows. For a class that is not in its list it gives one and the same listed label, which is the hardest case: nothing in
-its answers tells that the class is new.
+It repeats a recorded answer if there is one in its label list. Otherwise it gives the true label, except for a share of
+wrong answers. It answers every class outside its list with the same listed label. This is the hardest case: its answers
+do not show that the class is new.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from kcm.tasks.units import content_key
 
 
 class PlayedConfig(LargeConfig):
-    """The model that a table plays."""
+    """The configuration of such a model."""
 
-    path: Path = Field(description="Parquet file: `key` of a content, its true `label`, what a model `said`.")
-    parts: tuple[Part, ...] = Field(("text",), description="What rows have, and the model reads.")
-    wrong: float = Field(0.01, ge=0, lt=1, description="Share of the other rows that it answers wrongly.")
+    path: Path = Field(
+        description="Parquet file: `key` of a content, its true `label`, and the recorded answer `said`."
+    )
+    parts: tuple[Part, ...] = Field(("text",), description="The parts of a row that the model reads.")
+    wrong: float = Field(
+        0.01, ge=0, lt=1, description="Share of rows without a recorded answer that it answers wrongly."
+    )
 
     @property
     def reads(self) -> frozenset[Part]:
@@ -35,7 +39,7 @@ class PlayedConfig(LargeConfig):
         return frozenset(self.parts)
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        """The model, which has read its table."""
+        """The model, with its table in memory."""
         return PlayedModel(self, label_names, self.identity(label_names, assets_dir))
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
@@ -44,14 +48,14 @@ class PlayedConfig(LargeConfig):
 
 
 class PlayedModel:
-    """Answers by the table; what is not in it gets the first label."""
+    """Answers from a table; a content that is not in it gets the first label."""
 
     prompt_modes: ClassVar = PlayedConfig.prompt_modes
 
     def __init__(self, config: PlayedConfig, label_names: Sequence[str], identity: str) -> None:
         self.label_names, self.identity, self._wrong = tuple(label_names), identity, config.wrong
         table = read_table(config.path)
-        self._rows = {key: (truth, said) for key, truth, said in zip(*table.to_pydict().values(), strict=True)}
+        self._rows = {key: (truth, answer) for key, truth, answer in zip(*table.to_pydict().values(), strict=True)}
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item."""
@@ -60,11 +64,11 @@ class PlayedModel:
     def _label(self, key: str) -> int:
         if key not in self._rows:
             return 0
-        truth, said = self._rows[key]
-        if said in self.label_names:
-            return self.label_names.index(said)
-        errs = said is None and draw(0, "played: errs", key) < self._wrong
+        truth, answer = self._rows[key]
+        if answer in self.label_names:
+            return self.label_names.index(answer)
+        errs = answer is None and draw(0, "played: errs", key) < self._wrong
         if truth in self.label_names and not errs:
             return self.label_names.index(truth)
-        others = [number for number, name in enumerate(self.label_names) if name != truth]
-        return others[int(draw(0, "played: instead", key if errs else truth) * len(others))]
+        wrong_numbers = [number for number, name in enumerate(self.label_names) if name != truth]
+        return wrong_numbers[int(draw(0, "played: instead", key if errs else truth) * len(wrong_numbers))]

@@ -1,4 +1,4 @@
-"""What a simulation plays: which labels come late, how people err, and which rows are sent when."""
+"""The scenario of a simulation: late labels, people's errors, and the order of rows."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from kcm.config import Config
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.rows import SourceRow
 
-Waves = Sequence[Sequence[str]]  # of labels that come late
+Waves = Sequence[Sequence[str]]  # the late labels of each wave
 
-TURNS = 2  # of a wave: the first learns its labels, the second certifies what it keeps
+TURNS = 2  # turns of a wave: the first learns its labels, the second certifies what it keeps
 
 
 class Scenario(Config):
-    """How people and the large model behave."""
+    """The behaviour of people and of the large model."""
 
     first: float = Field(0.5, gt=0, lt=1, description="Share of the known labels' rows that the first champion learns.")
-    feedback: float = Field(0.1, ge=0, le=1, description="Share of the items that callers label.")
+    feedback: float = Field(0.1, ge=0, le=1, description="Share of items that callers label.")
     error: float = Field(0.05, ge=0, le=1, description="Share of these labels that are wrong.")
     large_error: float = Field(
-        0.01, ge=0, lt=1, description="Share of the large model's answers that are wrong, where none are recorded."
+        0.01,
+        ge=0,
+        lt=1,
+        description="Share of the large model's answers that are wrong, if there are no recorded answers.",
     )
 
 
 @dataclass(frozen=True)
 class Script:
-    """The rows of the first table, and those of the traffic before each turn."""
+    """The rows of the first table, and the rows of the traffic before each turn."""
 
     first: list[SourceRow]
     periods: list[list[SourceRow]]
 
 
 def script_of(rows: Mapping[str, Sequence[SourceRow]], waves: Waves, first: float, seed: int) -> Script:
-    """The rows of every label shared out: half of a wave comes in its first period, the rest in all later ones.
+    """The schedule of all rows: half of a wave's rows come in its first period, the rest in all later ones.
 
-    Of the rows whose labels are known at once the first table gets a share `first`. Raises ConfigError for late labels
-    that there are no rows of, or that are named twice, DataError for too few rows.
+    The first table gets the share `first` of the rows with known labels. Raises ConfigError for late labels without
+    rows and for labels named twice, DataError for too few rows.
     """
     late = [label for wave in waves for label in wave]
     if missing := [label for label in late if label not in rows]:
@@ -52,15 +55,15 @@ def script_of(rows: Mapping[str, Sequence[SourceRow]], waves: Waves, first: floa
             hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
         )
     if len(set(late)) < len(late):
-        raise ConfigError("a label comes late twice", where="--late")
+        raise ConfigError("a late label is named twice", where="--late")
     if len(rows) - len(late) < 2:
-        raise ConfigError("fewer than two labels are known at first", where="--late")
-    drawn = random.Random(seed)
-    known = _shuffled([row for label in rows if label not in late for row in rows[label]], drawn)
-    begin, num_periods = round(first * len(known)), TURNS * len(waves)
-    periods = [known[begin + number :: num_periods] for number in range(num_periods)]
+        raise ConfigError("fewer than two labels are left for the first champion", where="--late")
+    generator = random.Random(seed)
+    first_rows = _shuffled([row for label in rows if label not in late for row in rows[label]], generator)
+    begin, num_periods = round(first * len(first_rows)), TURNS * len(waves)
+    periods = [first_rows[begin + number :: num_periods] for number in range(num_periods)]
     for number, wave in enumerate(waves):
-        arriving = _shuffled([row for label in wave for row in rows[label]], drawn)
+        arriving = _shuffled([row for label in wave for row in rows[label]], generator)
         half, arrival = len(arriving) // 2, TURNS * number
         later = range(arrival + 1, num_periods)
         periods[arrival] += arriving[:half]
@@ -68,8 +71,8 @@ def script_of(rows: Mapping[str, Sequence[SourceRow]], waves: Waves, first: floa
             periods[period] += arriving[half + place :: len(later)]
     if not begin or not all(periods):
         raise DataError("too few rows for a first table and traffic", where="--table", hint="Name fewer waves")
-    return Script(known[:begin], [_shuffled(period, drawn) for period in periods])
+    return Script(first_rows[:begin], [_shuffled(period, generator) for period in periods])
 
 
-def _shuffled(rows: Sequence[SourceRow], drawn: random.Random) -> list[SourceRow]:
-    return drawn.sample(rows, len(rows))
+def _shuffled(rows: Sequence[SourceRow], generator: random.Random) -> list[SourceRow]:
+    return generator.sample(rows, len(rows))

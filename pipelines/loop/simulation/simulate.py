@@ -1,10 +1,10 @@
-"""The loop played on a labelled table before anything is live.
+"""A simulation of the loop on a labelled table, before anything is live.
 
-A part of the known labels' rows makes the first champion; the rest of the table is the traffic of a service in this
-process. Late labels come in waves, callers label a share of what they asked, some wrongly, and a person names a wave's
-labels once, before its first turn. Run, service, monitor, turns and promotion gates are those of real use. A large
-model that is fitted on the table answers itself, and the person labels groups of new items, from which its head learns;
-any other is played from the table, so that nothing is paid.
+The first champion learns a part of the known labels' rows. The rest of the table is the traffic of a service in this
+process. Late labels come in waves. Callers label a share of their items, some wrongly. A person names a wave's labels
+once, before its first turn. Run, service, monitor, turns and promotion gates are the product's own. A large model that
+is fitted on the table gives its own answers; its head learns new labels from groups of items that the person labels.
+Answers of any other large model come from the table, so nothing is paid.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _TRUTH, _FIRST = "truth.parquet", "first.parquet"
 
 @dataclass
 class Period:
-    """The traffic between two turns, and what the turn after it came to.
+    """The traffic between two turns, and the outcome of the turn after it.
 
-    `late` items have labels that the champion does not know; `late_kept` of them it answered by itself, and from
-    `noticed_after` of them on it escalates what lies far from all known classes. `right` counts right answers of the
-    cascade, `kept_right` those among the `kept` items, `labels` what callers gave. `saved_after` is the share of the
-    window's unlearned decisions that the turn's challenger keeps.
+    `late` items have labels that the champion does not know. The champion kept `late_kept` of them; after
+    `noticed_after` of them it escalates inputs far from all known classes. `right` counts the cascade's right answers,
+    `kept_right` the right answers among the `kept` items, `labels` the callers' labels. `saved_after` is the share of
+    the window's unlearned decisions that the turn's challenger keeps.
     """
 
     wave: int
@@ -74,20 +74,20 @@ class Period:
 
 
 def simulate(config: RunConfig, waves: Waves, scenario: Scenario, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Play waves of late labels on the rows of a run's source, and write `simulation.json` and a page beside it.
+    """Play waves of late labels on the rows of a run's source; writes `simulation.json` and its page.
 
-    All that is made lies in `simulation/NAME` of the storage's local folder, which is emptied before. Raises
-    ConfigError for late labels that the table lacks and for rows without text or picture, DataError for too few rows.
+    All files are in `simulation/NAME` of the storage's local folder, which is emptied first. Raises ConfigError for
+    late labels that the table lacks and for rows without text or picture, DataError for too few rows.
     """
     rows = _rows_by_label(config)
     script = script_of(rows, waves, scenario.first, config.seed)
     folder = config.storage_folder / "simulation" / config.name
     rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    played = _configured(config, [row for label in rows.values() for row in label], script.first, scenario, folder)
+    simulated = _configured(config, [row for label in rows.values() for row in label], script.first, scenario, folder)
     with connected(config.cluster):
-        run(played, reporter=reporter)
-        periods = asyncio.run(_play(played, waves, scenario, script.periods, reporter))
+        run(simulated, reporter=reporter)
+        periods = asyncio.run(_play(simulated, waves, scenario, script.periods, reporter))
     result = {
         "name": config.name,
         "scenario": scenario.model_dump(),
@@ -111,7 +111,7 @@ def _rows_by_label(config: RunConfig) -> dict[str, list[SourceRow]]:
             raise ConfigError("a simulation plays texts and pictures, and these rows have neither", where="encoder")
         if row.label and row.label != source.out_of_scope_label:
             rows.setdefault(row.label, {})[content_key(_content(row))] = row
-    return {label: list(found.values()) for label, found in rows.items()}
+    return {label: list(rows_by_id.values()) for label, rows_by_id in rows.items()}
 
 
 def _content(row: SourceRow) -> Content:
@@ -154,19 +154,19 @@ def _configured(
 
 
 def _played(config: RunConfig, rows: Sequence[SourceRow], file: Path) -> dict[str, Any]:
-    """The large model that is played from `file`, which gets what is true of the rows and what was said of them."""
-    said = _recorded(config, sorted({str(row.label) for row in rows}))
+    """The large model that is played from `file`; writes true labels and recorded answers of the rows to it."""
+    answers = _recorded(config, sorted({str(row.label) for row in rows}))
     truth = {
         "key": [content_key(_content(row)) for row in rows],
         "label": [row.label for row in rows],
-        "said": pa.array([said.get(str(row.id)) for row in rows], pa.string()),
+        "said": pa.array([answers.get(str(row.id)) for row in rows], pa.string()),
     }
     write_table(pa.table(truth), file)
     return {"adapter": f"{PlayedConfig.__module__}:{PlayedConfig.__qualname__}", "path": file}
 
 
 def _recorded(config: RunConfig, labels: Sequence[str]) -> dict[str, str]:
-    """What a recorded large model said of rows, by their ids; nothing of another one, which would have to be paid."""
+    """A recorded large model's answers to rows, by id; empty for any other model, whose answers would cost money."""
     tables = config.large.answer_tables(labels) if config.large.is_recorded else ()
     rows = (row for table in tables for row in table.select(["id", "label"]).to_pylist())
     return {row["id"]: labels[row["label"]] for row in rows if row["label"] >= 0}
@@ -188,12 +188,12 @@ async def _play(
             period = Period(number // TURNS, service.version.name)
             for start in range(0, len(rows), REQUEST):
                 truths |= await _request(service, rows[start : start + REQUEST], period, scenario, people)
-            known = service.version.small_side.bundle.label_names
+            label_names = service.version.small_side.bundle.label_names
             if number % TURNS == 0:
                 for label in waves[period.wave]:
-                    names.name(label, known)
+                    names.name(label, label_names)
             if config.large.fits_on_train:
-                _label_groups(names, await asyncio.to_thread(new_groups, config), truths, known)
+                _label_groups(names, await asyncio.to_thread(new_groups, config), truths, label_names)
             try:
                 turn = await asyncio.to_thread(update, config, reporter=reporter)
             except DataError as error:
@@ -205,35 +205,35 @@ async def _play(
 
 
 def _label_groups(
-    names: ClassNames, groups: Sequence[ItemGroup], truths: Mapping[str, str], known: Collection[str]
+    names: ClassNames, groups: Sequence[ItemGroup], truths: Mapping[str, str], known_labels: Collection[str]
 ) -> None:
-    """Give each group of new items the new label that most of them have: a classifier's head learns from items."""
+    """Label each group of new items with its most frequent new label: a classifier's head learns from items."""
     for group in groups:
         ((label, _),) = Counter(truths[item] for item in group.items).most_common(1)
-        if label in names.labels() and label not in known and group.proposal not in (*known, label):
-            names.identify(group.proposal, label, known, [group])
+        if label in names.labels() and label not in known_labels and group.proposal not in (*known_labels, label):
+            names.identify(group.proposal, label, known_labels, [group])
 
 
 async def _request(
     service: LocalService, rows: Sequence[SourceRow], period: Period, scenario: Scenario, people: random.Random
 ) -> dict[str, str]:
-    """Put rows to the service, count what came of them, and label some as callers do; the true label by item."""
+    """Send rows to the service, count outcomes, and label some items as callers do; returns the true label by item."""
     request_id, side = str(uuid.UUID(int=people.getrandbits(128))), service.version.small_side
-    known = side.bundle.label_names
+    label_names = side.bundle.label_names
     response = await service.predict([Input(_content(row)) for row in rows], request_id)
     labels = []
     for place, (row, answer) in enumerate(zip(rows, response.answers, strict=True)):
-        truth, kept = str(row.label), answer.route == "small"
+        truth, is_small = str(row.label), answer.route == "small"
         period.items += 1
         period.right += answer.label == truth
-        period.kept += kept
-        period.kept_right += kept and answer.label == truth
-        if truth not in known:
+        period.kept += is_small
+        period.kept_right += is_small and answer.label == truth
+        if truth not in label_names:
             period.late += 1
-            period.late_kept += kept
+            period.late_kept += is_small
         if people.random() < scenario.feedback:
-            said = people.choice(known) if people.random() < scenario.error else truth
-            labels.append(Feedback(place, said))
+            label = people.choice(label_names) if people.random() < scenario.error else truth
+            labels.append(Feedback(place, label))
     if side.farthest < math.inf and period.noticed_after is None:
         period.noticed_after = period.late
     if labels:

@@ -23,7 +23,7 @@ from pipelines.batch.asking import LargeSpec, server_model
 from pipelines.config import RunConfig
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader, window_start
-from pipelines.loop.window.judged import row_ids
+from pipelines.loop.window.judged_window import row_ids
 from pipelines.run import context_of
 
 FEWEST, MOST = 10, 2000  # items shown per group; number of items grouped, the latest ones
@@ -84,8 +84,8 @@ def with_names(
         answers = model.answer([Item("", Content("\n".join(group.examples))) for group in groups])
     except ConfigError:  # such as without the key
         return list(groups)
-    said = [answer.reply if answer.label is None else labels[answer.label] for answer in answers]
-    names = [" ".join(name.split()) for name in said]
+    replies = [answer.reply if answer.label is None else labels[answer.label] for answer in answers]
+    names = [" ".join(name.split()) for name in replies]
     return [replace(group, proposal=name or group.proposal) for group, name in zip(groups, names, strict=True)]
 
 
@@ -107,23 +107,23 @@ def groups_of(window: pa.Table) -> list[ItemGroup]:
     group_N = grouping.fit_predict(features_ND)
     members = [places for g in np.unique(group_N) if len(places := np.flatnonzero(group_N == g)) >= FEWEST]
     proposals = _proposals([" ".join(_texts(rows, places)) for places in members])
-    groups = [_group(rows, features_ND, *each) for each in zip(members, proposals, strict=True)]
+    groups = [_group(rows, features_ND, *group) for group in zip(members, proposals, strict=True)]
     return sorted(groups, key=lambda group: -group.size)
 
 
 def _group(rows: pa.Table, features_ND: np.ndarray, places: np.ndarray, proposal: str) -> ItemGroup:
-    inside = rows.take(pa.array(places))
-    large, small = inside["large_label"].to_pylist(), inside["small_label"].to_pylist()
+    member_rows = rows.take(pa.array(places))
+    large, small = member_rows["large_label"].to_pylist(), member_rows["small_label"].to_pylist()
     typical = places[np.argsort(-features_ND[places] @ features_ND[places].mean(0), kind="stable")]
     return ItemGroup(
         size=len(places),
-        callers=len(set(inside["caller"].to_pylist())),
+        callers=len(set(member_rows["caller"].to_pylist())),
         agreement=float(np.mean([a == b for a, b in zip(large, small, strict=True)])),
         answers=dict(Counter(label for label in large if label is not None).most_common(3)),
         proposal=proposal,
         examples=_texts(rows, typical[:EXAMPLES]),
         centre=features_ND[places].mean(0).tolist(),
-        items=row_ids(inside).to_pylist(),
+        items=row_ids(member_rows).to_pylist(),
     )
 
 

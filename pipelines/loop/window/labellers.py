@@ -14,7 +14,7 @@ DELTA = 0.05  # probability of excluding any caller falsely, per window
 MARGIN = 0.1  # allowed difference between callers: some send harder items than others
 
 
-def outliers(rows: pa.Table, known: Collection[str]) -> dict[str, str]:
+def outliers(rows: pa.Table, known_labels: Collection[str]) -> dict[str, str]:
     """Evidence against each caller whose labels differ from the large model's answers more often than all others' do.
 
     `rows` are decisions of a window, with `caller`, `label` and `large_label`. Labels outside `known` are skipped: the
@@ -23,17 +23,23 @@ def outliers(rows: pa.Table, known: Collection[str]) -> dict[str, str]:
     DELTA.
     """
     labels = rows.select(["caller", "label", "large_label"]).to_pandas().dropna()
-    labels = labels[labels["label"].isin(list(known))]
-    differs, found = labels["label"] != labels["large_label"], {}
+    labels = labels[labels["label"].isin(list(known_labels))]
+    differs, outliers_by_caller = labels["label"] != labels["large_label"], {}
     counts = pd.DataFrame({"caller": labels["caller"], "differs": differs}).groupby("caller")["differs"]
     for caller, differs_N in counts:
-        others = len(labels) - len(differs_N)
+        num_agreeing = len(labels) - len(differs_N)
         spend = DELTA / (2 * counts.ngroups)
-        limit = MARGIN + binomial_upper_bound(float(differs.sum() - differs_N.sum()), others, spend) if others else 1.0
+        limit = (
+            MARGIN + binomial_upper_bound(float(differs.sum() - differs_N.sum()), num_agreeing, spend)
+            if num_agreeing
+            else 1.0
+        )
         if limit >= 1:
             continue
         alarm = RateAlarm(limit, spend)
         alarm.observe(differs_N.to_numpy(dtype=float))
         if alarm.alarm:
-            found[str(caller)] = f"{differs_N.sum()} of {len(differs_N)} labels differ from the large model's answers"
-    return found
+            outliers_by_caller[str(caller)] = (
+                f"{differs_N.sum()} of {len(differs_N)} labels differ from the large model's answers"
+            )
+    return outliers_by_caller

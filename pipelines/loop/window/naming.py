@@ -45,31 +45,37 @@ class ClassNames:
 
     def same(self) -> dict[str, str]:
         """The label for each name that is an alias of another label."""
-        found = {entry["name"]: entry["label"] for entry in self._standing("same")}
-        return {name: found.get(label, label) for name, label in found.items()}
+        labels_by_name = {entry["name"]: entry["label"] for entry in self._standing("same")}
+        return {name: labels_by_name.get(label, label) for name, label in labels_by_name.items()}
 
     def items(self) -> dict[str, str]:
         """The label of every item, by id, in the groups identified with an existing label."""
         return {item: entry["label"] for entry in self._standing("same") for item in entry["items"]}
 
-    def name(self, label: str, known: Collection[str]) -> None:
-        """Name a new label. ConfigError for a blank name, or one that exists in any spelling."""
-        spelled = {_plain(each): each for each in (*known, *self.labels())}
+    def name(self, label: str, known_labels: Collection[str]) -> None:
+        """Name a new label. ConfigError for a blank name and for a name that exists in any spelling."""
+        spelled = {_plain(spelling): spelling for spelling in (*known_labels, *self.labels())}
         if not _plain(label):
             raise ConfigError("a label needs a letter or a digit", where="--name")
-        if (same := spelled.get(_plain(label))) is not None:
-            raise ConfigError(f"there is a label {same!r} already", where="--name", hint="Give that one as feedback")
+        if (known_spelling := spelled.get(_plain(label))) is not None:
+            raise ConfigError(
+                f"there is a label {known_spelling!r} already",
+                where="--name",
+                hint="Give the existing label as feedback",
+            )
         self._say(label, "label")
 
-    def identify(self, name: str, label: str, known: Collection[str], groups: Collection[ItemGroup] = ()) -> None:
+    def identify(
+        self, name: str, label: str, known_labels: Collection[str], groups: Collection[ItemGroup] = ()
+    ) -> None:
         """Record that `name` means `label`: it is a group's proposed name, or callers' own word for the label.
 
         A label that was named but not learned becomes an alias of the other. ConfigError for an unknown label, and for
         a name that a version has learned.
         """
-        if label not in (*known, *self.labels()) or label == name:
+        if label not in (*known_labels, *self.labels()) or label == name:
             raise ConfigError(f"there is no label {label!r}", where="--is", hint="Name it first, by --name")
-        if name in known:
+        if name in known_labels:
             hint = "Run `kcm run` again with rows in which they are one label"
             raise ConfigError(f"a version has learned {name!r} as a label of its own", where="--is", hint=hint)
         items = next((group.items for group in groups if group.proposal == name), [])
@@ -87,13 +93,13 @@ class ClassNames:
 
         ConfigError for any other name.
         """
-        standing = [entry["name"] for said in ("label", "same", "ignored") for entry in self._standing(said)]
+        standing = [entry["name"] for kind in ("label", "same", "ignored") for entry in self._standing(kind)]
         if name not in standing:
-            hint = f"Known are: {', '.join(standing) or 'none'}"
+            hint = f"Known names: {', '.join(standing) or 'none'}"
             raise ConfigError(f"nobody has named or ignored {name!r}", where="--withdraw", hint=hint)
-        if others := [entry["name"] for entry in self._standing("same") if entry["label"] == name]:
-            hint = "Withdraw these first"
-            raise ConfigError(f"{', '.join(others)} stands for {name!r}", where="--withdraw", hint=hint)
+        if merged_names := [entry["name"] for entry in self._standing("same") if entry["label"] == name]:
+            hint = "Withdraw the alias first"
+            raise ConfigError(f"{', '.join(merged_names)} is an alias of {name!r}", where="--withdraw", hint=hint)
         self._say(name, "withdrawn")
 
     def without_ignored(self, groups: Collection[ItemGroup]) -> list[ItemGroup]:
@@ -101,12 +107,12 @@ class ClassNames:
         ignored = self.ignored().values()
         return [group for group in groups if not any(group.is_one_with(centre) for centre in ignored)]
 
-    def _standing(self, said: str) -> list[dict[str, Any]]:
+    def _standing(self, kind: str) -> list[dict[str, Any]]:
         last = {entry["name"]: entry for entry in self._journal.entries()}
-        return [entry for entry in last.values() if entry["said"] == said]
+        return [entry for entry in last.values() if entry["said"] == kind]
 
-    def _say(self, name: str, said: str, **more: Any) -> None:
-        self._journal.append(lambda _: {"name": name, "said": said, "at": utc_now()} | more)
+    def _say(self, name: str, kind: str, **fields: Any) -> None:
+        self._journal.append(lambda _: {"name": name, "said": kind, "at": utc_now()} | fields)
 
 
 def _plain(label: str) -> str:

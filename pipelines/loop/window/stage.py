@@ -27,7 +27,7 @@ from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
-from pipelines.loop.window.judged import asked_label, row_ids
+from pipelines.loop.window.judged_window import asked_label, row_ids
 from pipelines.loop.window.labellers import outliers
 from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.alarm import drifted
@@ -38,11 +38,12 @@ from pipelines.store.artefact import Artefact, write_json
 
 ROWS, FACTS = "window.parquet", "window.json"
 MAX_MISSING = 0.001  # largest share of a window's decisions that may be missing from the log
-# Items of train units from which a classifier's head learns a label: of CLINC150's it then names some 70% rightly on
-# MiniLM's features, from 15 items 88% and from 40 96%. What it has learned stays, so that too few would do for good.
+# Items of train units from which a classifier's head learns a label. On CLINC150 with MiniLM's features the head then
+# names some 70% of a new label's items correctly, 88% from 15 items and 96% from 40. A learned label stays, so a label
+# learned from too few items would stay bad.
 FEWEST_TAUGHT = 5
-_RULE = 1  # of purposes; another number draws them anew
-_AHEAD = timedelta(days=1)  # by which a clock may be wrong
+_RULE = 1  # version of the draw of purposes; another number draws new ones
+_AHEAD = timedelta(days=1)  # largest error of a clock
 _FRESH = "Begin the window after that: `kcm promote` the champion again"
 
 
@@ -136,10 +137,10 @@ class LogWindow(Stage, Plan):
     ) -> Self:
         """The window of a run's application. ArtefactError if the champion's rows are missing."""
         assert config.update is not None
-        key, forgotten = log.unit_key, log.forgotten()
+        key, forgotten_items = log.unit_key, log.forgotten()
         try:
             split_by_unit = units_of(parent.sequence, key)
-            forgotten_rows = rows_of(parent.sequence, key, forgotten) if forgotten else []
+            forgotten_rows = rows_of(parent.sequence, key, forgotten_items) if forgotten_items else []
         except (ArtefactError, OSError) as error:
             raise ArtefactError(
                 f"the rows that the champion was trained on cannot be read: {error}",
@@ -162,7 +163,7 @@ class LogWindow(Stage, Plan):
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
             bundle=parent.bundle,
             log=log,
-            split_by_unit={unit: split for unit, split in split_by_unit.items() if unit not in forgotten},
+            split_by_unit={unit: split for unit, split in split_by_unit.items() if unit not in forgotten_items},
         )
 
     def write(self, attempt: Attempt) -> None:
@@ -172,14 +173,14 @@ class LogWindow(Stage, Plan):
         rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows, aside))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions have none
-        units = [unit if good else None for unit, good in zip(rows["unit"].to_pylist(), usable, strict=True)]
+        units = [unit if is_usable else None for unit, is_usable in zip(rows["unit"].to_pylist(), usable, strict=True)]
         purposes = [unit and self._purpose(unit) for unit in units]
-        known = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
-        said = rows["label"].to_pylist()
-        labels, asked_for = Counter(said), set(asked_label(rows).to_pylist())
-        taught = Counter(label for label, purpose in zip(said, purposes, strict=True) if purpose == "train")
+        known_names = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
+        row_labels = rows["label"].to_pylist()
+        labels, asked_labels = Counter(row_labels), set(asked_label(rows).to_pylist())
+        train_counts = Counter(label for label, purpose in zip(row_labels, purposes, strict=True) if purpose == "train")
         fewest = FEWEST_TAUGHT if self.bundle.large.fits_on_train else 0
-        learned = tuple(label for label in self.named_labels if taught[label] >= fewest)
+        learned_labels = tuple(label for label in self.named_labels if train_counts[label] >= fewest)
         facts = WindowFacts(
             application=self.application,
             after=self.after,
@@ -192,20 +193,20 @@ class LogWindow(Stage, Plan):
             num_decisions=len(rows),
             num_missing=self.log.gaps(self.after, self.upto),
             num_large_answers=len(rows) - rows["large_label"].null_count,
-            num_labels=len(rows) - said.count(None),
-            new_labels=learned,
-            untaught_labels=tuple(label for label in self.named_labels if label not in learned),
-            unknown_labels={label: count for label, count in labels.most_common() if label not in known},
+            num_labels=len(rows) - row_labels.count(None),
+            new_labels=learned_labels,
+            untaught_labels=tuple(label for label in self.named_labels if label not in learned_labels),
+            unknown_labels={label: count for label, count in labels.most_common() if label not in known_names},
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),
             set_aside=aside,
             num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
         )
         require_sound(rows, facts)
-        if facts.untaught_labels and not learned and self.bundle.policy.lowest_cut < np.inf:
-            raise _untaught(facts, taught)  # a champion that keeps nothing may have a successor too
-        given = asked_for | (labels.keys() if self.new_labels == "refuse" else set())
-        if strange := sorted(given - known):
+        if facts.untaught_labels and not learned_labels and self.bundle.policy.lowest_cut < np.inf:
+            raise _untaught(facts, train_counts)  # a champion that keeps nothing may have a successor too
+        label_names = asked_labels | (labels.keys() if self.new_labels == "refuse" else set())
+        if strange := sorted(label_names - known_names):
             raise DataError(
                 f"people gave the label {strange[0]!r}, which is not in the list",
                 where=facts.where,
@@ -215,18 +216,24 @@ class LogWindow(Stage, Plan):
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
     def _labels(self, rows: pa.Table, aside: Collection[str]) -> pa.Array:
-        """What was said, but by callers set aside, in the words of the label list; else a person's of the group."""
+        """Labels in the words of the label list: the caller's, if it counts, or else a person's label of the group."""
         columns = rows["caller"], rows["label"], rows["label_probability"]
-        given = zip(row_ids(rows).to_pylist(), *(column.to_pylist() for column in columns), strict=True)
-        said = ((item, None if drawn is None and caller in aside else label) for item, caller, label, drawn in given)
-        labels = [self.item_labels.get(item) if label is None else self.same.get(label, label) for item, label in said]
+        cells = zip(row_ids(rows).to_pylist(), *(column.to_pylist() for column in columns), strict=True)
+        labels_by_item = (
+            (item, None if probability is None and caller in aside else label)
+            for item, caller, label, probability in cells
+        )
+        labels = [
+            self.item_labels.get(item) if label is None else self.same.get(label, label)
+            for item, label in labels_by_item
+        ]
         return pa.array(labels, pa.string())
 
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(f"{self.salt}\0{self.rule}", unit, self.fractions)
 
     def _signs(self, rows: pa.Table) -> tuple[str, ...]:
-        """What the log holds against the champion, which gave the last decision."""
+        """The evidence in the log against the champion, which gave the last decision."""
         version = rows["model_version"][-1].as_py() if len(rows) else ""
         refuted = self.log.alarm(version) is not None
         drift = drifted(self.log.drift(version))
@@ -234,20 +241,19 @@ class LogWindow(Stage, Plan):
         return tuple(sign for sign, holds in signs.items() if holds)
 
     def _task_name(self, rows: pa.Table) -> str:
-        """The callers' name where they all give one that is new, else one by the log's watermark."""
-        named, known = set(rows["task"].to_pylist()), self.bundle.task_names
-        if len(named) == 1 and (only := named.pop()) is not None and only not in known:
+        """The task's name: the callers' name if all give the same new name, or else a name from the log's watermark."""
+        named_tasks, known_tasks = set(rows["task"].to_pylist()), self.bundle.task_names
+        if len(named_tasks) == 1 and (only := named_tasks.pop()) is not None and only not in known_tasks:
             return str(only)
         name = f"traffic-{self.upto}"
-        return name if name not in known else f"{name}-{self.after}"
+        return name if name not in known_tasks else f"{name}-{self.after}"
 
 
-def _untaught(facts: WindowFacts, taught: Counter[str | None]) -> DataError:
+def _untaught(facts: WindowFacts, train_counts: Counter[str | None]) -> DataError:
     """Why a turn waits for labels of its new classes; `taught` counts these labels in its train units."""
-    counts = ", ".join(f"{label!r} {taught[label]}" for label in facts.untaught_labels)
+    counts = ", ".join(f"{label!r} {train_counts[label]}" for label in facts.untaught_labels)
     return DataError(
-        f"the large model's head learns a label from {FEWEST_TAUGHT} items of train units that people named; so far"
-        f" {counts}",
+        f"the large model's head needs {FEWEST_TAUGHT} labelled items of train units per label; so far {counts}",
         where=facts.where,
         hint="Label more items by `kcm labels`, wait for more traffic, or take the label back by --withdraw",
     )
@@ -261,13 +267,13 @@ def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = Non
         )
     silent, improbable = (_num_without(rows[name]) for name in ("audit_share", "probability"))
     nameless = sum(not version for version in rows["model_version"].to_pylist())
-    others = sorted(set(pc.unique(rows["large_identity"]).to_pylist()) - {facts.large_identity, None})
+    other_identities = sorted(set(pc.unique(rows["large_identity"]).to_pylist()) - {facts.large_identity, None})
     missing = facts.num_missing / (facts.num_missing + len(rows))
     latest = utc_of(pc.max(rows["answered_at"]).as_py())
     objections = [
         (
             facts.prompt != "none",
-            f"the champion shows the large model prompt {facts.prompt}, the log has no answers without it",
+            f"the champion uses prompt {facts.prompt}, and the log has no answers without it",
             "Set tune.prompt_modes: [none] and run `kcm run` again",
         ),
         (nameless, f"{nameless} decisions have no version", _FRESH),
@@ -276,18 +282,22 @@ def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = Non
         (
             missing > MAX_MISSING,
             f"{facts.num_missing} decisions are missing from the log, {100 * missing:.2g}% of the window",
-            f"{100 * MAX_MISSING:g}% may be missing. {_FRESH}",
+            f"At most {100 * MAX_MISSING:g}% may be missing. {_FRESH}",
         ),
-        (others, f"answers are of another large model, {', '.join(others[:3])}, than {facts.large_identity}", _FRESH),
+        (
+            other_identities,
+            f"another large model gave answers: {', '.join(other_identities[:3])}, not {facts.large_identity}",
+            _FRESH,
+        ),
         (
             latest > (now or datetime.now(UTC)) + _AHEAD,
-            f"decisions are dated up to {latest}, which has not come yet",
-            "Set the clocks right; a certificate expires by them",
+            f"decisions are dated up to {latest}, which is in the future",
+            "Set the clocks right: they decide when a certificate expires",
         ),
     ]
-    for holds, what, hint in objections:
+    for holds, objection, hint in objections:
         if holds:
-            raise DataError(what, where=facts.where, hint=hint)
+            raise DataError(objection, where=facts.where, hint=hint)
 
 
 def utc_of(when: Any) -> datetime:

@@ -1,1 +1,1 @@
-"""From a content to its answer: judged in batches, escalated where the judge is not sure."""
+"""From a content to its answer: judged in batches, escalated if the judge is not sure."""

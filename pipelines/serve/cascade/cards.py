@@ -1,4 +1,4 @@
-"""What a service tells of itself: its model, the figures on it, and what all versions have answered by the log."""
+"""The cards of a service: its model, the model's figures, and the counts of all versions from the log."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from pipelines.serve.schemas import (
     VersionRecord,
 )
 
-LOOP_CACHE_S = 10.0  # time in which the log is not read again
+LOOP_CACHE_S = 10.0  # time between two reads of the log
 
 
 class Cards:
-    """Cards of the versions in `releases`, with what this replica has counted."""
+    """Cards of the versions in `releases`, with this replica's counts."""
 
     def __init__(
         self,
@@ -82,8 +82,8 @@ class Cards:
         )
 
     def challenger_card(self) -> ChallengerCard | None:
-        """The version that is tried out beside the champion, and what became of it."""
-        served, dropped = self._releases.served, self._releases.dropped
+        """The challenger on trial, or the challenger that was dropped last."""
+        served, dropped_release = self._releases.served, self._releases.dropped
         trial = served.release.challenger
         if trial is None:
             return None
@@ -92,11 +92,11 @@ class Cards:
             digest=served.challenger.small_side.bundle.digest if served.challenger else None,
             share=trial.share,
             stage=trial.stage,
-            dropped=dropped.reason if dropped and dropped.version == trial.version else None,
+            dropped=dropped_release.reason if dropped_release and dropped_release.version == trial.version else None,
         )
 
     def report(self) -> Markup:
-        """The model card in words and figures, as a fragment of a page; drawn once for a version."""
+        """The model card in words and figures, as a fragment of a page; rendered once per version."""
         bundle = self._releases.current.small_side.bundle
         if self._section and self._section[0] == bundle.digest:
             return self._section[1]
@@ -113,7 +113,7 @@ class Cards:
         return section
 
     async def loop(self) -> LoopRecord:
-        """What all versions have answered by the log, or Refusal while it cannot be read; read again now and then."""
+        """The counts of all versions from the log, read again now and then; Refusal while the log cannot be read."""
         async with self._reading:
             started = self._clock()
             if self._log and started >= self._read_after:
@@ -121,8 +121,8 @@ class Cards:
                     self._loop = await self._read_loop(self._log)
                 except LogUnavailableError:
                     raise Refusal(503, "the log cannot be read", RETRY_AFTER_S) from None
-                ended = self._clock()
-                self._read_after = ended + max(LOOP_CACHE_S, REST * (ended - started))
+                end = self._clock()
+                self._read_after = end + max(LOOP_CACHE_S, REST * (end - started))
             return self._loop
 
     async def _read_loop(self, log: LogWriter) -> LoopRecord:

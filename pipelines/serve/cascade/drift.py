@@ -1,4 +1,4 @@
-"""Whether the traffic of a version still looks like the rows that it was certified on, as one replica sees it."""
+"""Detects drift: traffic of a version that no longer looks like its certify rows, as one replica sees it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 
-LOOK_AFTER_S = 5.0  # time in which items gather before they are looked at
-MOST = 256  # items of one look, the first ones: distances must not cost what answers do
+LOOK_AFTER_S = 5.0  # time in which items gather before they are checked
+MOST = 256  # items per check, the first ones: distances must cost less than answers
 
 logger = logging.getLogger("ray.serve")
 
 
 class Drift:
-    """Bets against each limit of a version's reference on what this replica answers.
+    """Bets against each limit of a version's reference on the items that this replica answers.
 
-    Of disagreement the version's `monitor` tells, where there is one: it is read from the log, once for all replicas.
+    Disagreement comes from the version's `monitor`, if there is one, which reads the log once for all replicas.
 
-    Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. The log
-    tells `kcm update` of drift. Where too many inputs lie far from all known
-    classes, `escalate_novel` is told from which distance on they have to escalate. Nothing else changes.
+    Each quantity's wealth is an e-process, and so is their mean, however much traffic this replica gets. `kcm update`
+    reads drift from the log. If too many inputs are far from all known classes, `escalate_novel` receives the distance
+    above which inputs must escalate. Nothing else changes.
     """
 
     def __init__(
@@ -53,31 +53,32 @@ class Drift:
         self.e_values: dict[str, float] = {}
 
     def add(self, judgements: Sequence[Judgement]) -> None:
-        """Have items that were judged looked at soon."""
+        """Queue judged items for the next check."""
         self._waiting += judgements[: MOST - len(self._waiting)]
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_soon())
 
     async def look(self) -> None:
-        """Bet on the items that have gathered, and tell the log and the metrics."""
-        seen, self._waiting = self._waiting, []
-        if seen:
-            await asyncio.to_thread(self._bet, seen)
+        """Bet on the gathered items, and update the log and the metrics."""
+        judgements, self._waiting = self._waiting, []
+        if judgements:
+            await asyncio.to_thread(self._bet, judgements)
         try:
             self._sum_up()
             if self._log:
                 await self._log.call(DecisionLog.put_drift, self._version, self.e_values)
         except LogUnavailableError as error:
-            logger.warning("drift of version %s is not in the log: %s", self._version, error)
+            logger.warning("cannot log the drift of version %s: %s", self._version, error)
         self._metrics.set_drift(self._version, self.e_values)
 
-    def _bet(self, seen: Sequence[Judgement]) -> None:
-        features_ND, novelty = np.stack([each.features_D for each in seen]), self._reference.novelty
+    def _bet(self, judgements: Sequence[Judgement]) -> None:
+        features_ND, novelty = np.stack([judgement.features_D for judgement in judgements]), self._reference.novelty
         events = {
-            "call_rate": np.array([not each.keeps for each in seen]),
+            "call_rate": np.array([not judgement.keeps for judgement in judgements]),
             "distance": self._reference.distance.unusual(features_ND),
-            "labels": self._reference.labels.unusual(np.array([each.label for each in seen])),
-            "novelty": np.array([each.novelty for each in seen]) > (novelty.threshold if novelty else np.inf),
+            "labels": self._reference.labels.unusual(np.array([judgement.label for judgement in judgements])),
+            "novelty": np.array([judgement.novelty for judgement in judgements])
+            > (novelty.threshold if novelty else np.inf),
         }
         for name, alarm in self._alarms.items():
             alarm.observe(events[name].astype(np.float64))
@@ -85,10 +86,10 @@ class Drift:
             self._escalate_novel(novelty.farthest)
 
     def _sum_up(self) -> None:
-        known: dict[str, RateAlarm] = dict(self._alarms)
+        alarms: dict[str, RateAlarm] = dict(self._alarms)
         if self._monitor and self._monitor.disagreement:
-            known["disagreement"] = self._monitor.disagreement
-        e_values = {name: alarm.e_value for name, alarm in known.items()}
+            alarms["disagreement"] = self._monitor.disagreement
+        e_values = {name: alarm.e_value for name, alarm in alarms.items()}
         self.e_values = e_values | {COMBINED: float(np.mean(list(e_values.values()))) if e_values else 1.0}
 
     async def _look_soon(self) -> None:

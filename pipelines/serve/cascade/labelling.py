@@ -1,4 +1,4 @@
-"""What callers say of items by feedback: in the log before it is acknowledged."""
+"""Labels that callers send as feedback: stored in the log before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipelines.serve.schemas import FeedbackResponse, Refusal
 
 
 class Labelling:
-    """Labels of the door's application; `log` is None where nothing is stored.
+    """Labels of the door's application; `log` is None if nothing is stored.
 
-    Every call may raise Refusal: 404 where nothing is stored, 503 while the log takes none.
+    Every call may raise Refusal: 404 if nothing is stored, 503 while the log is unavailable.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class Labelling:
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels.
 
-        404 for what was not answered for this caller, 409 where there are other labels, 422 for labels that the model
-        does not know, unless the configuration keeps them, 429 for too many of those.
+        404 for an item that was not answered for this caller, 409 for an item with another label, 422 for a label that
+        the model does not know (unless the configuration keeps new labels), 429 for too many new labels.
         """
         log, version = self._stored(), self._releases.current
-        known = version.small_side.bundle.label_names
-        unknown = [index for index, label in enumerate(labels) if label.label not in known]
+        label_names = version.small_side.bundle.label_names
+        unknown = [index for index, label in enumerate(labels) if label.label not in label_names]
         if unknown and self._config.feedback.new_labels == "refuse":
             raise Refusal(422, f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
         labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
@@ -58,4 +58,4 @@ class Labelling:
             raise Refusal(error.status, str(error), RETRY_AFTER_S if error.status == 429 else None) from None
         except LogUnavailableError:
             self._metrics.unstored("feedback")
-            raise Refusal(503, "the log is not available: nothing is known to be stored", RETRY_AFTER_S) from None
+            raise Refusal(503, "the log is unavailable: the labels may not be stored", RETRY_AFTER_S) from None

@@ -1,4 +1,4 @@
-"""Makes a version of the cascade from a bundle: encoder, networks, large model's deployment, watch and audits."""
+"""Makes a version of the cascade from a bundle: encoder, networks, large model, drift check and audits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pipelines.serve.release import Release
 
 
 class VersionLoader:
-    """Loads versions; `encoder` is None where the encoder is in this process, `log` where nothing is logged."""
+    """Loads versions; `encoder` is None if the encoder is in this process, `log` if nothing is logged."""
 
     def __init__(
         self,
@@ -47,15 +47,17 @@ class VersionLoader:
         self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
         self._breaker, self._metrics, self._log = breaker, metrics, log
 
-    async def load(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
-        """A version; where its encoder is that of `beside`, both share one."""
+    async def load(self, release: Release, champion: CascadeVersion | None) -> CascadeVersion:
+        """A version; it shares the encoder of `champion` if both use the same one."""
         config = self._config
         bundle = (await asyncio.to_thread(Bundle.read, release.bundle)).in_runtimes(*config.runtimes)
-        if beside:  # else the large model's own replicas refuse one that is not the bundle's, before any is ready
+        if champion:  # otherwise the large model's own replicas refuse a model that is not the bundle's
             await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
-        if beside and beside.small_side.bundle.encoder_identity == bundle.encoder_identity:
-            judging = beside.judging
-            bundle = bundle.in_runtimes(beside.small_side.bundle.encoder.in_use, None)  # for that is what encodes
+        if champion and champion.small_side.bundle.encoder_identity == bundle.encoder_identity:
+            judging = champion.judging
+            bundle = bundle.in_runtimes(
+                champion.small_side.bundle.encoder.in_use, None
+            )  # the champion's encoder encodes
         else:
             judging = await asyncio.to_thread(self._judging, bundle, release)
         small_side = self._small_side(bundle, judging.encoder)
@@ -66,7 +68,7 @@ class VersionLoader:
             config.on_refuted,
             void=bundle.void_on(*config.devices),
         )
-        guard.act(refuted=False)  # it may be void, or have expired
+        guard.act(refuted=False)  # it may be void or expired
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
         monitor = auditor.monitor if auditor else None
         reference = bundle.drift
@@ -75,14 +77,14 @@ class VersionLoader:
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:
-        config, read = self._config, bundle.encoder.reader(self._assets_dir)
-        pictures = PictureReader(read, config, config.limits.max_pixels)
-        return Judging(self._encoder_of(bundle, release, read), pictures, config, max_wait_s=config.judge_timeout_s)
+        config, reader = self._config, bundle.encoder.reader(self._assets_dir)
+        pictures = PictureReader(reader, config, config.limits.max_pixels)
+        return Judging(self._encoder_of(bundle, release, reader), pictures, config, max_wait_s=config.judge_timeout_s)
 
-    def _encoder_of(self, bundle: Bundle, release: Release, read: Callable[[Content], Content]) -> Encoder:
+    def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
         if self._encoder is None:
             return load_encoder(bundle, self._assets_dir, self._config.device)
-        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, read)
+        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, reader)
 
     async def _auditor(
         self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: CertificateGuard
@@ -110,6 +112,6 @@ class VersionLoader:
         )
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
-        if chosen := self._config.large.on_large_failure:
-            bundle = replace(bundle, policy=bundle.policy.on_failure(chosen))
+        if policy_on_failure := self._config.large.on_large_failure:
+            bundle = replace(bundle, policy=bundle.policy.on_failure(policy_on_failure))
         return SmallSide(bundle, encoder, self._config.device, self._config.top_k)

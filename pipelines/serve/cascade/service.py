@@ -1,4 +1,4 @@
-"""One replica's service behind the HTTP interface: it answers by the version in use, logs and counts."""
+"""One replica's service behind the HTTP interface: it answers with the version in use, logs and counts."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
 from pipelines.serve.schemas import ExplainResponse, PredictResponse, Refusal, ReplicaTraffic, Timings
 
 PROBE_INTERVAL_S = 0.5
-AUDITED_BELOW = 0.25  # of the callers: as long as a canary answers fewer, all that it keeps is audited
+AUDITED_BELOW = 0.25  # share of callers: while a canary answers fewer, all items that it keeps are audited
 
 logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
 class ServingState:
-    """The version that a replica serves, whether it loads another, and why it serves none of `refused`."""
+    """The version that a replica serves, the version that it loads, and the reason for each version in `refused`."""
 
     version: str
     loading: bool
@@ -45,7 +45,7 @@ class ServingState:
 class Judged:
     """The version that answers a request, its judgements, and the probability with which it is audited.
 
-    `trial` is the challenger's, where that answers.
+    `trial` is the challenger's trial, if the challenger answers.
     """
 
     version: CascadeVersion
@@ -55,9 +55,9 @@ class Judged:
 
 
 class CascadeService:
-    """`load` makes a version ready to judge, sharing what it can with one that is there already.
+    """`load` makes a version ready to judge; it shares models with a loaded version if it can.
 
-    `log` is None where nothing is stored.
+    `log` is None if nothing is stored.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CascadeService:
         self._started = self._explaining = False
 
     async def stage(self, release: Release) -> None:
-        """Serve a release: at once if it is the first or in memory, else once it has been loaded and has answered."""
+        """Serve a release: immediately if it is the first or in memory, otherwise after it has loaded and answered."""
         if (before := self._trial()) and (release.challenger is None or release.challenger.version != before.version):
             self.metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
@@ -87,18 +87,18 @@ class CascadeService:
             self.metrics.set_challenger(trial.version, trial.share)
 
     def drop(self, version: str, reason: str) -> None:
-        """Go on without the challenger of this version."""
+        """Continue without the challenger of this version."""
         self._releases.drop(version, reason)
         self.metrics.set_challenger(version, 0.0)
 
     def state(self) -> ServingState:
-        """What is served and what was refused, for whoever promotes."""
+        """The served and the refused versions, for the process that promotes."""
         releases = self._releases
-        refused = {each.version: each.reason for each in (releases.refused, releases.dropped) if each}
-        return ServingState(releases.release.version, releases.loading is not None, refused)
+        reasons = {failure.version: failure.reason for failure in (releases.refused, releases.dropped) if failure}
+        return ServingState(releases.release.version, releases.loading is not None, reasons)
 
     async def become_ready(self) -> None:
-        """Put a probe to the large model until it answers."""
+        """Send a probe to the large model until it answers."""
         while unavailable := await self._releases.current.escalation.probe(self._config.load_timeout_s):
             self._waiting_for = unavailable.reason
             await asyncio.sleep(PROBE_INTERVAL_S)
@@ -111,54 +111,56 @@ class CascadeService:
             await auditor.settled()
 
     async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
-        """Answer a request by one version, or raise Refusal."""
+        """Answer a request with one version, or raise Refusal."""
         served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self.metrics.refused):
             started = clock()
             with span("judge", items=len(inputs), request_id=origin.request_id):
-                found = await self._judged(served, inputs, origin)
-            judged = clock()
+                verdict = await self._judged(served, inputs, origin)
+            judged_at = clock()
             try:
-                left_s = started + self._config.timeout_s - judged
-                with span("escalate", model_version=found.version.name):
-                    large = await found.version.escalate(inputs, found.judgements, left_s)
-                ended = clock()
+                left_s = started + self._config.timeout_s - judged_at
+                with span("escalate", model_version=verdict.version.name):
+                    large = await verdict.version.escalate(inputs, verdict.judgements, left_s)
+                ended_at = clock()
                 if isinstance(large, LargeUnavailable):
                     logger.warning("request %s: %s", origin.request_id, large.reason)
                 response = PredictResponse(
-                    model_version=found.version.name,
+                    model_version=verdict.version.name,
                     request_id=origin.request_id,
-                    answers=found.version.answers(found.judgements, large),
+                    answers=verdict.version.answers(verdict.judgements, large),
                     timings=Timings(
-                        judge_s=judged - started,
-                        large_s=0.0 if all(judgement.keeps for judgement in found.judgements) else ended - judged,
-                        total_s=ended - started,
+                        judge_s=judged_at - started,
+                        large_s=0.0
+                        if all(judgement.keeps for judgement in verdict.judgements)
+                        else ended_at - judged_at,
+                        total_s=ended_at - started,
                     ),
                 )
             except Exception as error:
-                self._record_failure(found, origin, error)
+                self._record_failure(verdict, origin, error)
                 raise
         self._traffic.count(response.answers)
-        self._record(found, inputs, origin, response, large)
-        if found.version.drift and (found.version.guard is None or found.version.guard.standing == "holds"):
-            found.version.drift.add(found.judgements)
+        self._record(verdict, inputs, origin, response, large)
+        if verdict.version.drift and (verdict.version.guard is None or verdict.version.guard.standing == "holds"):
+            verdict.version.drift.add(verdict.judgements)
         self.metrics.answered(response)
-        self.metrics.set_load(found.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self.metrics.set_load(verdict.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
 
-    async def explain(self, given: Input, top: int, request_id: str) -> ExplainResponse:
-        """Explain one decision, or raise Refusal; one at a time, since each costs as much as some dozen predictions."""
+    async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
+        """Explain one decision, or raise Refusal; one at a time, because it costs as much as dozens of predictions."""
         with _counting_errors(self.metrics.explained):
             if self._explaining:
                 raise Refusal(429, "another decision is being explained", RETRY_AFTER_S)
             self._explaining = True
             try:
-                found = await self._releases.current.explain(given, top, request_id)
+                explanation = await self._releases.current.explain(item, top, request_id)
             finally:
                 self._explaining = False
         self.metrics.explained(200)
-        return found
+        return explanation
 
     def _trial(self) -> ChallengerRelease | None:
         return self._releases.release.challenger if self._started else None
@@ -168,20 +170,20 @@ class CascadeService:
         return self._waiting_for
 
     def degraded(self) -> str | None:
-        """What does not work while answers go on; None where all does."""
+        """The part that does not work while the service still answers; None if all parts work."""
         return "log" if self._log and not self._log.available else None
 
-    async def _load_and_try(self, release: Release, beside: CascadeVersion | None) -> CascadeVersion:
-        """A version that has judged a probe; one that takes over must have an answer of its large model, too."""
-        version = await self._load(release, beside)
+    async def _load_and_try(self, release: Release, champion: CascadeVersion | None) -> CascadeVersion:
+        """A version that has judged a probe; if it takes over, its large model must also have answered."""
+        version = await self._load(release, champion)
         await version.judge_probe()
         if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
 
-    def _record_failure(self, found: Judged, origin: Origin, error: Exception) -> None:
+    def _record_failure(self, judged: Judged, origin: Origin, error: Exception) -> None:
         """Log and count that a request failed, if it is a challenger that answers it."""
-        if trial := found.trial:
+        if trial := judged.trial:
             self.metrics.challenger_failed(trial.version)
             if self._log:
                 status = error.status if isinstance(error, Refusal) else 500
@@ -189,23 +191,25 @@ class CascadeService:
 
     def _record(
         self,
-        found: Judged,
+        judged: Judged,
         inputs: Sequence[Input],
         origin: Origin,
         response: PredictResponse,
         large: Sequence[LargeAnswer] | LargeUnavailable,
     ) -> None:
-        """Add every item to the log, where there is one, with the draw of its audit, and start the audits.
+        """Add every item to the log, if there is one, with the draw of its audit, and start the audits.
 
-        `large` are the large model's answers to the items that were not kept, in their order.
+        `large` holds the large model's answers to the items that were not kept, in their order.
         """
         if (log := self._log) is None:
             return
-        auditor, bundle = found.version.auditor, found.version.small_side.bundle
-        drawn = auditor.draw(response.answers, found.audit_share) if auditor else {}
-        escalated = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
+        auditor, bundle = judged.version.auditor, judged.version.small_side.bundle
+        drawn_labels = auditor.draw(response.answers, judged.audit_share) if auditor else {}
+        escalated_items = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
         given_answers = [] if isinstance(large, LargeUnavailable) else large
-        probabilities = {index: answer.probabilities for index, answer in zip(escalated, given_answers, strict=False)}
+        probabilities = {
+            index: answer.probabilities for index, answer in zip(escalated_items, given_answers, strict=False)
+        }
         log.add_decisions(
             [
                 LoggedDecision(
@@ -213,41 +217,41 @@ class CascadeService:
                     index,
                     response.model_version,
                     answer.route,
-                    found.audit_share,
-                    drawn=index in drawn,
+                    judged.audit_share,
+                    drawn=index in drawn_labels,
                     small_label=bundle.answer_names[judgement.label],
                     gate_score=judgement.gate_score,
                     large_label=answer.label if answer.route == "large" else None,
                     large_probabilities_C=probabilities.get(index) if answer.route == "large" else None,
-                    task=given.task,
-                    unit=unit_digest(given.content, given.group),
+                    task=item.task,
+                    unit=unit_digest(item.content, item.group),
                     large_identity=bundle.large_identity,
-                    payload=log.payload(given.content, judgement.features_D, answer.route),
-                    stage=found.trial.stage if found.trial else None,
+                    payload=log.payload(item.content, judgement.features_D, answer.route),
+                    stage=judged.trial.stage if judged.trial else None,
                     seconds=response.timings.total_s,
                 )
-                for index, (given, judgement, answer) in enumerate(
-                    zip(inputs, found.judgements, response.answers, strict=True)
+                for index, (item, judgement, answer) in enumerate(
+                    zip(inputs, judged.judgements, response.answers, strict=True)
                 )
             ]
         )
         if auditor:
-            auditor.begin(origin.request_id, inputs, drawn)
+            auditor.begin(origin.request_id, inputs, drawn_labels)
 
     async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
-        """Who answers, and how; a challenger that gives no numbers is dropped, and the champion answers."""
+        """The version that answers, with its judgements; a challenger that returns no numbers is dropped."""
         share, trial, challenger = self._config.audit.share, served.release.challenger, served.challenger
         if challenger and trial and trial.answers(origin.caller, origin.request_id):
             judgements = await challenger.judge_or_fail(inputs)
             if not isinstance(judgements, Unjudged):
                 return Judged(challenger, judgements, 1.0 if trial.share < AUDITED_BELOW else share, trial)
-            self._releases.drop(challenger.name, f"it gave no numbers: {judgements.reason}")
+            self._releases.drop(challenger.name, f"it returned no numbers: {judgements.reason}")
         return Judged(served.champion, await served.champion.judge(inputs), share)
 
 
 @contextmanager
 def _counting_errors(count: Callable[[int], None]) -> Iterator[None]:
-    """Call `count` with the HTTP status of what the block raises, and let it pass."""
+    """Call `count` with the HTTP status of an error that the block raises; the error propagates."""
     try:
         yield
     except Refusal as refusal:

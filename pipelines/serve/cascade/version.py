@@ -1,4 +1,4 @@
-"""One version of the cascade in memory: it judges inputs, escalates what it does not keep, and joins the answers."""
+"""One version of the cascade in memory: it judges inputs, escalates inputs that it does not keep, joins answers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Standing = Literal["holds", "refuted", "expired", "void"]
 
 
 class CertificateGuard:
-    """Changes the policy of a small side once, and for good, when its certificate is refuted, void or has expired.
+    """Changes the policy of a small side once and permanently when its certificate is refuted, void or expired.
 
-    `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None where it does.
-    `escalate_all` keeps nothing any more, which loses nothing; `report` changes nothing.
+    `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None if it holds.
+    `escalate_all` keeps nothing, which loses nothing; `report` changes nothing.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class CertificateGuard:
         self.standing: Standing = "holds"
 
     def act(self, refuted: bool) -> None:
-        """Look at the certificates; `refuted` says what the log holds of them."""
-        expired = any(each.expired(self._now()) for each in self._side.bundle.certificates.values())
+        """Check the certificates; `refuted` is the log's finding."""
+        expired = any(certificate.expired(self._now()) for certificate in self._side.bundle.certificates.values())
         if self.standing == "holds" and (refuted or expired or self.void):
             self.standing = "refuted" if refuted else "expired" if expired else "void"
             if self._on_refuted == "escalate_all":
@@ -67,15 +67,21 @@ class CertificateGuard:
             )
 
     def escalate_novel(self, farthest: float) -> None:
-        """Escalate inputs from this distance to all known classes on, for good: new classes are in the traffic."""
+        """Escalate inputs beyond this distance to all known classes, permanently: new classes are in the traffic."""
         if farthest < self._side.farthest:
             self._side.farthest = farthest
-            logger.warning("version %s escalates inputs far from all known classes: new ones came", self._version)
+            logger.warning(
+                "version %s escalates inputs far from all known classes: new classes are in the traffic", self._version
+            )
 
 
-_FIELDS: Mapping[Part, str] = {"text": "text", "image": "image", "vector": "features"}  # of a request's items
+_FIELDS: Mapping[Part, str] = {
+    "text": "text",
+    "image": "image",
+    "vector": "features",
+}  # field names of a request's items
 
-NO_CURVES = "The networks of this model are MLPs, which have no edge functions to show."
+NO_CURVES = "The networks of this model are MLPs without edge functions to show."
 
 logger = logging.getLogger("ray.serve")
 
@@ -84,9 +90,9 @@ logger = logging.getLogger("ray.serve")
 class CascadeVersion:
     """The steps of a prediction by one version; each raises Refusal.
 
-    `judging` has the small side judge what it encodes; versions with the same encoder share it. `auditor` is None
-    where nothing is logged, and `guard` has acted where the certificate does not hold any more;
-    `drift` is None where the bundle holds nothing that traffic could be compared with.
+    `judging` encodes inputs and has the small side judge them; versions with the same encoder share it. `auditor` is
+    None if nothing is logged. `guard` has acted if the certificate no longer holds. `drift` is None if the bundle
+    holds no reference for traffic.
     """
 
     small_side: SmallSide
@@ -103,25 +109,25 @@ class CascadeVersion:
         return self._judged(await self.judge_or_fail(inputs))
 
     async def judge_or_fail(self, inputs: Sequence[Input]) -> list[Judgement] | Unjudged:
-        """One judgement per input, or why the networks gave none."""
+        """One judgement per input, or the reason why the networks gave none."""
         self.require_known(inputs)
         return await self._verdicts(inputs, "inputs[{}]")
 
     def _judged(self, judgements: list[Judgement] | Unjudged) -> list[Judgement]:
         if isinstance(judgements, Unjudged):
-            logger.error("the small side of version %s gave no numbers: %s", self.name, judgements.reason)
+            logger.error("the small side of version %s returned no numbers: %s", self.name, judgements.reason)
             raise self._later(503, "the small side failed")
         return judgements
 
     async def escalate(
         self, inputs: Sequence[Input], judgements: Sequence[Judgement], timeout_s: float
     ) -> list[LargeAnswer] | LargeUnavailable:
-        """The large model's answers to the inputs that are not kept, in their order."""
+        """The large model's answers to inputs that are not kept, in their order."""
         questions = self.small_side.questions(inputs, judgements)
         return await self.escalation.ask(questions, min(self.config.large.timeout_s, timeout_s))
 
     def answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
-        """The answers of a request; Refusal where the large model failed and the policy has nothing in its place."""
+        """The answers of a request; Refusal if the large model failed and the policy has no replacement."""
         outcomes: Sequence[LargeAnswer | Failure]
         if isinstance(large, LargeUnavailable):
             if self.small_side.policy.on_large_failure == "error":
@@ -136,45 +142,47 @@ class CascadeVersion:
             answers.append(answer)
         return answers
 
-    async def explain(self, given: Input, top: int, request_id: str) -> ExplainResponse:
-        """Say why this input is decided as it is. The judgements of its variants queue with other items."""
-        self.require_known([given], "input")
-        varied = variants(given, self.config.limits.max_items - 1)
+    async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
+        """Explain the decision on this input. The judgements of its variants queue with other items."""
+        self.require_known([item], "input")
+        varied = variants(item, self.config.limits.max_items - 1)
         judgements = self._judged(await self._verdicts(varied, "input"))
-        return await asyncio.to_thread(self._explanation, given, judgements, top, request_id)
+        return await asyncio.to_thread(self._explanation, item, judgements, top, request_id)
 
-    def _explanation(self, given: Input, judgements: Sequence[Judgement], top: int, request_id: str) -> ExplainResponse:
+    def _explanation(self, item: Input, judgements: Sequence[Judgement], top: int, request_id: str) -> ExplainResponse:
         side, bundle = self.small_side, self.small_side.bundle
-        found = explain(bundle, given, judgements, top)
-        cells = heat_map(bundle, found.judgement.features_D)
+        explanation = explain(bundle, item, judgements, top)
+        cells = heat_map(bundle, explanation.judgement.features_D)
         return ExplainResponse(
             model_version=self.name,
             request_id=request_id,
-            label=found.label,
-            judge_label=found.judge_label,
-            judge_confidence=found.judgement.judge_confidence,
-            answer_probability=found.answer_probability,
-            escalated=not found.judgement.keeps,
-            words=found.words,
+            label=explanation.label,
+            judge_label=explanation.judge_label,
+            judge_confidence=explanation.judgement.judge_confidence,
+            answer_probability=explanation.answer_probability,
+            escalated=not explanation.judgement.keeps,
+            words=explanation.words,
             cells=None if cells is None else [[round(cell, 4) for cell in row] for row in cells.tolist()],
-            reasons=found.reasons,
-            no_curves=None if found.reasons else NO_CURVES,
-            gate=found.gate,
-            shown=bundle.large.shown(large_names(bundle), side.question(given, found.judgement)),
+            reasons=explanation.reasons,
+            no_curves=None if explanation.reasons else NO_CURVES,
+            gate=explanation.gate,
+            shown=bundle.large.shown(large_names(bundle), side.question(item, explanation.judgement)),
         )
 
     async def judge_probe(self) -> None:
-        """Judge a probe. Raises what judging raises, and RuntimeError where there is no judgement."""
+        """Judge a probe. Raises the errors of judging, and RuntimeError without a judgement."""
         (verdict,) = await self.judging.judge([Input(probe_of(self.small_side.bundle))], self.small_side)
         if not isinstance(verdict, Judgement):
             raise RuntimeError(verdict.reason)
 
     def require_beside(self, challenger: CascadeVersion) -> None:
         """Raise ValueError unless `challenger` can answer whatever this version answers."""
-        mine, theirs = self.small_side.bundle, challenger.small_side.bundle
-        if mine.reads != theirs.reads:
-            raise ValueError(f"it reads {', '.join(theirs.reads)} and version {self.name} {', '.join(mine.reads)}")
-        if missing := set(mine.task_names) - set(theirs.task_names):
+        own_bundle, challenger_bundle = self.small_side.bundle, challenger.small_side.bundle
+        if own_bundle.reads != challenger_bundle.reads:
+            raise ValueError(
+                f"it reads {', '.join(challenger_bundle.reads)} and version {self.name} {', '.join(own_bundle.reads)}"
+            )
+        if missing := set(own_bundle.task_names) - set(challenger_bundle.task_names):
             raise ValueError(f"it lacks tasks of version {self.name}: {', '.join(sorted(missing))}")
 
     def require_known(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
@@ -183,10 +191,10 @@ class CascadeVersion:
         self._require_readable_parts(inputs, place)
 
     def _require_known_tasks(self, inputs: Sequence[Input], place: str) -> None:
-        known = self.small_side.bundle.task_names
+        known_tasks = self.small_side.bundle.task_names
         for index, item in enumerate(inputs):
-            if item.task is not None and item.task not in known:
-                nearest = difflib.get_close_matches(item.task, known, n=1, cutoff=0.0)
+            if item.task is not None and item.task not in known_tasks:
+                nearest = difflib.get_close_matches(item.task, known_tasks, n=1, cutoff=0.0)
                 hint = f", did you mean '{nearest[0]}'?" if nearest else ""
                 raise Refusal(422, f"{place.format(index)}.task: there is no such task{hint}")
 
@@ -197,21 +205,21 @@ class CascadeVersion:
         for index, item in enumerate(inputs):
             if missing := item.content.lacks(reads):
                 raise Refusal(
-                    422, f"{place.format(index)}.{_FIELDS[missing]}: this model reads {parts}, and there is none"
+                    422, f"{place.format(index)}.{_FIELDS[missing]}: this model reads {parts}, but it is missing"
                 )
             if needless := next(iter(item.content.parts - reads), None):
-                raise Refusal(422, f"{place.format(index)}.{_FIELDS[needless]}: this model reads {parts} alone")
+                raise Refusal(422, f"{place.format(index)}.{_FIELDS[needless]}: this model reads only {parts}")
             if "vector" in reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
                 raise Refusal(422, f"{place.format(index)}.features: {fault}")
 
     async def _verdicts(self, inputs: Sequence[Input], place: str) -> list[Judgement] | Unjudged:
-        """The judgements, or why there are none; a refusal names an input by `place`, formatted with its position."""
+        """The judgements, or the reason for none; a refusal names an input by `place`, formatted with its position."""
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
                 verdicts = await self.judging.judge(inputs, self.small_side)
         except TimeoutError:
-            raise self._later(503, f"not judged within {limit_s:g} s: too much to do") from None
+            raise self._later(503, f"not judged within {limit_s:g} s: the service is overloaded") from None
         except QueueFullError:
             raise self._later(429, "too many items wait already") from None
         except UnreadableError as error:
@@ -232,7 +240,7 @@ class CascadeVersion:
 
 
 def _of_readable(verdicts: Sequence[Verdict]) -> list[Judgement] | Unjudged:
-    """The verdicts on a request whose inputs can all be read."""
+    """The verdicts on a request whose inputs are all readable."""
     judgements: list[Judgement] = []
     for verdict in verdicts:
         if not isinstance(verdict, Judgement):

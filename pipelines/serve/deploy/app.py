@@ -32,36 +32,40 @@ from pipelines.serve.sources import ChampionSource, FixedSource, Source, registe
 from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
-ENCODER_BATCHES = 2.0  # of doors, at a replica of the encoder: one that is computed, one that waits
-UNREAD = 2048  # requests of a door, slow ones among them, whose bodies have not arrived
+ENCODER_BATCHES = 2.0  # requests of a door at a replica of the encoder: one is computed, one waits
+UNREAD = 2048  # requests of a door whose bodies have not arrived, slow ones included
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
-LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service writes a line per request itself
+LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service itself writes a line per request
 
 
 class AppConfig(Config):
-    """The arguments of `application`; its paths lie on storage that every node sees.
+    """The arguments of `application`; its paths are on storage that every node sees.
 
-    Either `storage_path` and `name`, whose champion is followed, or what is served for good: `storage_path` and
-    `artefact`, or `bundle`.
+    Either `storage_path` and `name`, to follow the run's champion, or a fixed version: `storage_path` and `artefact`,
+    or `bundle`.
     """
 
     storage_path: str | None = Field(default=None, description="Storage of the run, a folder or the URI of a bucket.")
     name: str | None = Field(default=None, description="Name of the run, whose champion is followed.")
-    artefact: str | None = Field(default=None, description="Artefact of stage `register` that is served for good.")
-    bundle: Path | None = Field(default=None, description="Folder of the bundle that is served for good.")
-    version: str | None = Field(default=None, description="What clients are told; the bundle's digest without one.")
+    artefact: str | None = Field(default=None, description="Artefact of stage `register` that is served permanently.")
+    bundle: Path | None = Field(default=None, description="Folder of the bundle that is served permanently.")
+    version: str | None = Field(
+        default=None, description="The version name for clients; by default the bundle's digest."
+    )
     assets_path: AssetsFolder
     serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _one_model(self) -> AppConfig:
         if [self.name, self.artefact, self.bundle].count(None) != 2 or (self.storage_path is None) != bool(self.bundle):
-            raise ValueError("give storage_path with the name of a run or with an artefact of it, or bundle alone")
+            raise ValueError(
+                "give storage_path with the name of a run or with one of its artefacts, or give only bundle"
+            )
         return self
 
     @property
     def settings(self) -> ServeConfig:
-        """What is served how; the log is read under the name of the run, so decisions are written under it."""
+        """The configuration of the service; decisions are written under the run's name, under which the log is read."""
         settings = self.serve.with_proxy_server
         if settings.application or self.name is None:
             return settings
@@ -69,7 +73,7 @@ class AppConfig(Config):
 
     @property
     def source(self) -> Source:
-        """Where the release comes from. Raises ArtefactError where `bundle` holds none."""
+        """The source of the release. Raises ArtefactError if `bundle` holds none."""
         if self.storage_path is not None and self.name is not None:
             return ChampionSource(self.storage_path, self.name)
         if self.storage_path is not None and self.artefact is not None:
@@ -92,8 +96,8 @@ def application(arguments: dict[str, Any]) -> Application:
 
 def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Application:
     """The cascade as a Ray Serve application; its release has passed `require_servable`."""
-    given = source, config.large, assets_dir.absolute(), config.feedback, config.limits
-    large = _bound(Large, large_options(config), *given)
+    arguments = source, config.large, assets_dir.absolute(), config.feedback, config.limits
+    large = _bound(Large, large_options(config), *arguments)
     encoder = None
     if config.encoder is not None:
         options = _scaled(deployment_options(config.encoder, config), config.encoder, ENCODER_BATCHES)
@@ -102,20 +106,20 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
-    """Raise ArtefactError for a damaged bundle and for models that are not its own; hashes of files are taken once.
+    """Raise ArtefactError for a damaged bundle or for other models than its own; files are hashed once.
 
     Raises ConfigError for audits or a budget without a log.
     """
     if config.audit.share and not config.feedback.url:
         raise ConfigError(
-            f"audit.share = {config.audit.share}, but there is no log that an audit could be drawn in",
+            f"audit.share is {config.audit.share}, but there is no log for audits",
             where="serve.feedback.url",
             hint="Set it, such as sqlite:////absolute/path.db",
         )
     bundle = FrozenModels.read_models(release.bundle)
     if not bundle.large.servable:
         raise ArtefactError(
-            "recorded answers cannot be served: they are known for recorded rows alone",
+            "recorded answers cannot be served: they exist only for recorded rows",
             where=str(release.bundle),
             hint="Train with a large model that answers new inputs, such as `classifier`",
         )
@@ -134,7 +138,7 @@ def require_keys(config: ServeConfig) -> None:
 
 
 def void_release(release: Release, config: ServeConfig) -> str | None:
-    """Why the certificate of a release does not hold in this service; None where it does.
+    """Why the certificate of a release does not hold in this service; None if it holds.
 
     Raises ConfigError for a precision that a device cannot compute.
     """
@@ -160,7 +164,7 @@ def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Appl
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of a deployment, every limit among them."""
+    """Ray Serve's options of a deployment, every limit included."""
     places = {"label_selector": config.label_selector} if config.label_selector else {}
     return {
         "num_replicas": replicas.num_replicas,
@@ -177,8 +181,8 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
 def door_options(config: ServeConfig) -> dict[str, Any]:
     """Ray Serve's options of the door, which counts its requests itself (`RequestLimit` of the middleware).
 
-    Ray's limits leave room for as many again, and for `UNREAD` whose bodies are not there yet: a request has to come in
-    to be refused.
+    Ray's limits leave room for as many again, and for `UNREAD` requests whose bodies have not arrived: a request has to
+    come in to be refused.
     """
     room = 2 * (config.max_ongoing_requests + config.max_queued_requests) + UNREAD
     return deployment_options(config, config) | {"max_ongoing_requests": room, "max_queued_requests": room}
@@ -187,7 +191,7 @@ def door_options(config: ServeConfig) -> dict[str, Any]:
 def large_options(config: ServeConfig) -> dict[str, Any]:
     """Ray Serve's options of the large model's deployment.
 
-    All that may wait is handed to a replica at once: its queue is bounded by time, which Ray's own does not know.
+    All waiting requests are handed to a replica immediately: its queue is bounded by time, and Ray's queue is not.
     """
     options, large = deployment_options(config.large, config), config.large
     options["max_ongoing_requests"] = large.max_ongoing_requests + large.max_queued_requests
@@ -195,7 +199,7 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
 
 
 def _scaled(options: dict[str, Any], replicas: ScaledReplicaConfig, ongoing: float) -> dict[str, Any]:
-    """The options of replicas that come and go where the fewest are named, each with about `ongoing` requests."""
+    """The options of autoscaling replicas, each with about `ongoing` requests; none without `min_replicas`."""
     if replicas.min_replicas is None:
         return options
     scaling = AutoscalingConfig(
@@ -212,8 +216,8 @@ def _scaled(options: dict[str, Any], replicas: ScaledReplicaConfig, ongoing: flo
 def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
     """The content of a file for `serve deploy`.
 
-    On several nodes each has one door at most. So the door of a lost node waits for the next node: elsewhere it would
-    be a second one, and Ray Serve moves none back to a node that returns.
+    With several nodes, each has at most one door. So the door of a lost node waits for the next node: on another node
+    it would be a second door, and Ray Serve does not move it back when the lost node returns.
     """
     location = _proxy_location(config)
     doors = [{"name": DOOR, "max_replicas_per_node": 1}] if location is ProxyLocation.EveryNode else []
@@ -245,30 +249,30 @@ def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> di
 
 
 def _proxy_location(config: ServeConfig) -> ProxyLocation:
-    """Where proxies run: on the head alone if they listen on loopback, which no other node can reach."""
+    """The nodes with proxies: only the head if they listen on loopback, which no other node can reach."""
     return ProxyLocation.HeadOnly if config.listens_on_loopback else ProxyLocation.EveryNode
 
 
 def _http_options(config: ServeConfig) -> dict[str, Any]:
-    # The door keeps its own deadline and answers; the proxy's only ends requests that never reached it.
+    # The door keeps its own deadline and answers; the proxy's deadline only ends requests that never reached the door.
     longest_s = max(config.timeout_s, config.proxy.timeout_s if config.proxy else 0.0)
     return {"host": config.host, "port": config.port, "request_timeout_s": 2 * longest_s}
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:
-    """Run the application on the connected cluster and give its URL once it is ready.
+    """Run the application on the connected cluster; returns its URL once it is ready.
 
-    Raises KcmError when something else holds the port, or the application does not become ready in time; nothing of
-    it is left then.
+    Raises KcmError, and leaves nothing running, if another process holds the port or the application is not ready in
+    time.
     """
-    if not serve.status().proxies:  # else it is Serve itself that listens there
+    if not serve.status().proxies:  # otherwise Serve itself listens there
         require_free_address(config)
     options = HTTPOptions(**_http_options(config))
     try:
         serve.start(proxy_location=_proxy_location(config), http_options=options, logging_config=LOGGING)
         serve.run(app, name=APP_NAME, route_prefix="/", logging_config=LOGGING)
         return _wait_until_ready(config, ready_timeout_s)
-    except RuntimeError as error:  # what Ray Serve raises for an application that cannot be deployed
+    except RuntimeError as error:  # Ray Serve raises this for an application that cannot be deployed
         serve.shutdown()
         raise KcmError(f"the application failed: {' '.join(str(error).split())[-600:]}", where=url_of(config)) from None
     except BaseException:
@@ -277,10 +281,12 @@ def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120
 
 
 def require_free_address(config: ServeConfig) -> None:
-    """Raise KcmError where something else on this machine listens where the proxy is to."""
+    """Raise KcmError if another process on this machine already listens on the proxy's port."""
     family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not listen
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # a socket that has just closed does not block the port
         try:
             probe.bind(address)
         except OSError as error:
@@ -299,7 +305,7 @@ def url_of(config: ServeConfig) -> str:
 
 
 def _wait_until_ready(config: ServeConfig, timeout_s: float) -> str:
-    """The URL of the application, once it is ready; KcmError when it is not in time."""
+    """The URL of the application once it is ready; KcmError if it is not ready in time."""
     url = url_of(config)
     deadline = time.monotonic() + timeout_s
     while reason := _not_ready(url):

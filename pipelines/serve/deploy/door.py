@@ -1,4 +1,4 @@
-"""The deployment that clients reach: HTTP interface and collaborator in one process, since every hop costs."""
+"""The deployment that clients reach: HTTP interface and collaborator in one process, because every hop costs time."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ DOOR = "door"  # its name among the deployments
 class Door:
     """Holds the small side; items of several requests are judged together.
 
-    It serves the release of `source`, and follows it where that is a champion. `encoder` is None where the encoder,
-    too, is in this process.
+    It serves the release of `source`, and follows the pointer if the release is a champion. `encoder` is None if the
+    encoder is in this process.
     """
 
     loader_class = VersionLoader
@@ -66,12 +66,12 @@ class Door:
         """The HTTP interface; called by Ray Serve once the replica is constructed."""
         auth = self._config.auth
         keys = Keys(auth.keys_file) if auth.keys_file else None
-        # Each replica keeps its own share, at least one request: all of them together never let more through at once.
+        # Each replica keeps its own share, at least one request, so all replicas together respect the limit.
         share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
         return create_api(self._service, self._config, keys, RateLimit(share) if share else None)
 
     def __del__(self) -> None:
-        """Write down what has not been written yet; called by Ray Serve, also where the construction failed."""
+        """Write all pending entries; called by Ray Serve, also after a failed construction."""
         for task in getattr(self, "_tasks", ()):
             task.cancel()
         if follower := getattr(self, "_follower", None):

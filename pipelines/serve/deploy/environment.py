@@ -1,9 +1,9 @@
-"""What a cluster that serves finds in its environment: switches of Ray Serve, a middleware, and where traces go.
+"""The environment of a serving cluster: switches of Ray Serve, a middleware, and the target of traces.
 
-A client could switch off Ray Serve's own time limit and its watch for clients that have gone, by two headers. Ray Serve
-calls `middleware` in each of its proxies, and in each door that HAProxy leads to, where the environment names it in
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH. It calls `span_processors` in each process of its own where
-RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names that.
+With two headers a client could switch off Ray Serve's time limit and its check for clients that have left. If
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middleware`, Ray Serve calls it in each of its proxies, and in each
+door behind HAProxy. If RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names `span_processors`, Ray Serve calls it in each of
+its processes.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kcm.errors import KcmError
 
-GONE = "the replica that had this request is gone"
+GONE = "the replica that handled this request has died"
 CLIENT_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
 
 
 def prepare_environment() -> None:
-    """Settings that a local cluster which serves reads when it starts; a person's own settings win."""
+    """Settings that a local serving cluster reads when it starts; the user's own settings win."""
     for name, value in {
-        # Ray runs its workers at niceness 15, below every other process: a job beside the service would stall it.
+        # Ray runs its workers at niceness 15, below every other process: another job would stall the service.
         "RAY_worker_niceness": "0",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:middleware",
-        # Uvicorn believes X-Forwarded-For of loopback, where any client of this machine could set it.
+        # Uvicorn trusts X-Forwarded-For from loopback, which any client on this machine could set.
         "FORWARDED_ALLOW_IPS": "",
-        # Importing Ray Serve alone takes a proxy two seconds of CPU: on a busy machine Ray's 5 s end the whole start.
+        # Importing Ray Serve takes a proxy two seconds of CPU: on a busy machine Ray's limit of 5 s aborts the start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        # The door computes in threads of its own, and needs no second event loop.
+        # The door computes in its own threads and needs no second event loop.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     }.items():
         os.environ.setdefault(name, value)
 
 
 def span_processors() -> list[Any]:
-    """What sends the spans of traced requests to the collector of OTEL_EXPORTER_OTLP_ENDPOINT, by OTLP over HTTP.
+    """The exporter that sends spans of traced requests to OTEL_EXPORTER_OTLP_ENDPOINT, by OTLP over HTTP.
 
-    Raises KcmError where the exporter is not installed.
+    Raises KcmError if the exporter is not installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # an extra
@@ -51,14 +51,14 @@ def span_processors() -> list[Any]:
 
 
 def middleware() -> list[Middleware]:
-    """What Ray Serve is to put in front of itself."""
+    """The middlewares that Ray Serve puts in front of itself."""
     return [Middleware(UnansweredIs503), Middleware(WithoutClientHeaders)]
 
 
 class UnansweredIs503:
-    """ASGI middleware that answers by 503 what Ray Serve leaves without an answer, such as a request whose door died.
+    """ASGI middleware that answers requests with 503 if Ray Serve does not, for example because their door died.
 
-    Uvicorn would answer it by 500, as if the service itself had failed.
+    Uvicorn would answer with 500, as if the service itself had failed.
     """
 
     def __init__(self, app: ASGIApp) -> None:

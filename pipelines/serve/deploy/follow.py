@@ -1,4 +1,4 @@
-"""Keeps a replica on the release that the champion pointer names, and reports beside the pointer how that went."""
+"""Keeps a replica on the release that the champion pointer names, and reports success or failure in the storage."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pipelines.registry.replicas import BEAT_S, ReplicaReport
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.sources import ChampionSource
 
-POLL_S = 1.0  # time between two looks at the pointer
-TRIAL_SILENT_S = 60.0  # time after which a challenger is dropped whose trial nobody controls any more
+POLL_S = 1.0  # time between two reads of the pointer
+TRIAL_SILENT_S = 60.0  # a challenger is dropped if no process has controlled its trial for this long
 
 logger = logging.getLogger("ray.serve")
 
 
 class ReleaseFollower:
-    """Looks at the pointer of `source` again and again, and has `service` serve what it names.
+    """Polls the pointer of `source`, and makes `service` serve the release that it names.
 
-    While the storage is away the replica goes on with what it has in memory. A version that cannot be fetched or loaded
-    is reported as refused and tried again at the next look as long as the pointer names it. A challenger is dropped
-    when the lease of whoever tries it out is no longer renewed. `clock` gives seconds that never go back.
+    While the storage is unavailable the replica continues with the versions in memory. A version that cannot be fetched
+    or loaded is reported as refused, and retried at every poll as long as the pointer names it. A challenger is dropped
+    when the lease of its trial is no longer renewed. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ReleaseFollower:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._replica, self._service, self._clock = source, replica, service, clock
-        self._record = 0  # number of the pointer's record that is acted on
+        self._record = 0  # number of the pointer's record that was acted on
         self._unfetched: dict[str, str] = {}
         self._report: ReplicaReport | None = None
         self._reported_at = 0.0
@@ -52,7 +52,7 @@ class ReleaseFollower:
             except (OSError, KcmError) as error:
                 if str(error) != self._last_error:
                     self._last_error = str(error)
-                    logger.error("the champion pointer cannot be followed, what is served stays: %s", error)
+                    logger.error("cannot follow the champion pointer, the served version stays: %s", error)
             await asyncio.sleep(POLL_S)
 
     async def look(self) -> None:
@@ -75,7 +75,9 @@ class ReleaseFollower:
         try:
             release = await asyncio.to_thread(self._source.release_of, current)
         except (OSError, KcmError) as error:
-            self._unfetched = {named.version: str(error) for named in (current.challenger, current.champion) if named}
+            self._unfetched = {
+                failure.version: str(error) for failure in (current.challenger, current.champion) if failure
+            }
         else:
             self._unfetched = {}
             await self._service.stage(release)
@@ -84,14 +86,14 @@ class ReleaseFollower:
         self._record = current.record
 
     async def _drop_without_lease(self, version: str) -> None:
-        held = await asyncio.to_thread(self._source.store.control.get, CHAMPION_LEASE.format(self._source.name))
-        if held and held.version != self._lease[0]:
-            self._lease = held.version, self._clock()
+        lease = await asyncio.to_thread(self._source.store.control.get, CHAMPION_LEASE.format(self._source.name))
+        if lease and lease.version != self._lease[0]:
+            self._lease = lease.version, self._clock()
         if self._clock() - self._lease[1] > TRIAL_SILENT_S:
-            self._service.drop(version, "the process that tries it out is gone")
+            self._service.drop(version, "the process that controls its trial has died")
 
     async def _tell(self) -> None:
-        """Write the report where it has changed, or is due as a sign of life."""
+        """Write the report if it has changed, or if a heartbeat is due."""
         state = self._service.state()
         report = ReplicaReport(
             record=0 if state.loading else self._record,

@@ -1,1 +1,1 @@
-"""The decision log: its tables, what is written into it, and what is read from it."""
+"""The decision log: its tables, its writers and its readers."""

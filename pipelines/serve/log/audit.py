@@ -48,17 +48,17 @@ class Auditor:
 
     def draw(self, answers: Sequence[Answer], share: float) -> dict[int, str]:
         """Labels of the kept items of a request that are to be audited, each drawn with the probability `share`."""
-        kept = {item: answer.label for item, answer in enumerate(answers) if answer.route == "small"}
-        return {item: label for item, label in kept.items() if self._random.random() < share}
+        small_labels = {item: answer.label for item, answer in enumerate(answers) if answer.route == "small"}
+        return {item: label for item, label in small_labels.items() if self._random.random() < share}
 
-    def begin(self, request_id: str, inputs: Sequence[Input], drawn: Mapping[int, str]) -> None:
+    def begin(self, request_id: str, inputs: Sequence[Input], drawn_labels: Mapping[int, str]) -> None:
         """Start to audit the drawn items, whose decisions are in the log already; returns immediately."""
         self.monitor.schedule()
-        if not drawn:
+        if not drawn_labels:
             return
         busy = len(self._ongoing) >= MAX_ONGOING
-        items = [] if busy else [Item("", inputs[index].content) for index in drawn]
-        task = asyncio.create_task(self._audit(request_id, dict(drawn), items))
+        items = [] if busy else [Item("", inputs[index].content) for index in drawn_labels]
+        task = asyncio.create_task(self._audit(request_id, dict(drawn_labels), items))
         self._ongoing.add(task)
         task.add_done_callback(self._ongoing.discard)
 
@@ -67,15 +67,15 @@ class Auditor:
         while self._ongoing:
             await asyncio.wait(self._ongoing)
 
-    async def _audit(self, request_id: str, drawn: Mapping[int, str], items: Sequence[Item]) -> None:
+    async def _audit(self, request_id: str, drawn_labels: Mapping[int, str], items: Sequence[Item]) -> None:
         """Ask about the drawn `items`; without items, the audits are lost."""
-        labels: dict[int, str | None] = dict.fromkeys(drawn)
+        labels: dict[int, str | None] = dict.fromkeys(drawn_labels)
         probabilities: dict[int, np.ndarray] = {}
         try:
             await self._log.flush()
             outcome = await self._ask(items) if items else _BUSY
             if not isinstance(outcome, Failure):
-                answers = dict(zip(drawn, outcome, strict=True))
+                answers = dict(zip(drawn_labels, outcome, strict=True))
                 labels = {item: self._name(answer) for item, answer in answers.items()}
                 probabilities = {
                     item: p_C for item, answer in answers.items() if (p_C := answer.probabilities) is not None
@@ -83,9 +83,9 @@ class Auditor:
             await self._log.call(DecisionLog.finish_audits, request_id, labels, probabilities)
         except LogUnavailableError as error:
             logger.warning("request %s: its audits are lost: %s", request_id, error)
-            labels = dict.fromkeys(drawn)
+            labels = dict.fromkeys(drawn_labels)
         for index, label in labels.items():
-            self._metrics.audited("lost" if label is None else "agree" if label == drawn[index] else "disagree")
+            self._metrics.audited("lost" if label is None else "agree" if label == drawn_labels[index] else "disagree")
         self.monitor.schedule()
 
     def _name(self, answer: LargeAnswer) -> str | None:

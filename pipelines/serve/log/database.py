@@ -42,7 +42,7 @@ class Database(SqlDatabase):
         connection.execute(insert(connection, META), [row])
         version = connection.scalar(select(META.c.version))
         if version != SCHEMA_VERSION:
-            raise LogVersionError(f"the log's tables are of version {version}, this package reads {SCHEMA_VERSION}")
+            raise LogVersionError(f"the log's tables have version {version}, this package reads {SCHEMA_VERSION}")
 
     def failure(self, error: Exception) -> KcmError:
         """Names the kind of error alone: its text may hold what was to be stored."""
@@ -58,8 +58,8 @@ class Database(SqlDatabase):
     def last_number(self, *where: ColumnElement[bool]) -> int:
         """The highest number of such decisions below which none will ever be added; 0 without decisions.
 
-        PostgreSQL's transactions commit out of the order of their numbers, so that those under way are waited for.
-        SQLite's come one by one.
+        PostgreSQL's transactions commit out of the order of their numbers, so open transactions are waited for.
+        SQLite runs them one by one.
         """
         last = select(func.max(DECISIONS.c.number)).where(*where)
         with self.reading() if self._sqlite else self.writing() as connection:

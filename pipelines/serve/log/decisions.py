@@ -83,7 +83,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class AlarmRecord:
-    """The state of a version's alarms at `revision`, and whether this process may advance it."""
+    """The state of a version's alarms at `revision`; `held` says that this process may advance it."""
 
     revision: int
     state: Mapping[str, Any]
@@ -113,11 +113,11 @@ class DecisionLog(ApplicationLog):
 
     def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:
         """Commit answered items in their order, with the audits that are drawn, before any of these is made."""
-        shared = {"application": self._application, "writer": self._writer}
+        common = {"application": self._application, "writer": self._writer}
         with self.writing() as connection:
             key = self._key_by(connection)
             share_numbers(connection)
-            connection.execute(insert(connection, DECISIONS), [shared | decision.row(key) for decision in decisions])
+            connection.execute(insert(connection, DECISIONS), [common | decision.row(key) for decision in decisions])
             rows = [row for decision in decisions if (row := decision.payload_row())]
             if rows:
                 connection.execute(
@@ -137,11 +137,11 @@ class DecisionLog(ApplicationLog):
         d, by_item = DECISIONS.c, probabilities or {}
         with self.writing() as connection:
             for item, label in labels.items():
-                this = (d.request_id == request_id) & (d.item == item) & d.state.is_not(None) & d.forgotten_at.is_(None)
+                row = (d.request_id == request_id) & (d.item == item) & d.state.is_not(None) & d.forgotten_at.is_(None)
                 answer: dict[str, Any] = {"state": "lost" if label is None else "answered", "large_label": label}
                 if item in by_item:
                     answer["large_probabilities"] = as_bytes(by_item[item])
-                connection.execute(update(DECISIONS).where(this).values(answer))
+                connection.execute(update(DECISIONS).where(row).values(answer))
 
     def add_feedback(
         self, request_id: str, caller: str | None, labels: Sequence[Feedback], max_new: int | None = None
@@ -152,23 +152,23 @@ class DecisionLog(ApplicationLog):
         already, 429 if the caller would exceed `max_new` different new labels within a day.
         """
         d, f = DECISIONS.c, FEEDBACK.c
-        wanted = {label.item: label.label for label in labels}
+        label_of = {label.item: label.label for label in labels}
         new = {label.label for label in labels if label.new}
         with self.writing() as connection:
             owner = hashed(caller, self._key_by(connection))
-            issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(wanted)))
-            if missing := wanted.keys() - set(connection.scalars(issued)):
+            issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(label_of)))
+            if missing := label_of.keys() - set(connection.scalars(issued)):
                 raise RejectedError(404, f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None:
                 take_turns(connection, owner)  # or two replicas would each count without the other's labels
                 since = utc_now() - datetime.timedelta(days=1)
-                given = select(f.label).where(f.caller == owner, f.received_at > since, f.new.is_(True)).distinct()
-                if len(new | set(connection.scalars(given))) > max_new:
+                names = select(f.label).where(f.caller == owner, f.received_at > since, f.new.is_(True)).distinct()
+                if len(new | set(connection.scalars(names))) > max_new:
                     raise RejectedError(429, f"a caller may give {max_new} new labels within 24 hours")
-            shared = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
-            connection.execute(insert(connection, FEEDBACK), [storable(shared | asdict(label)) for label in labels])
-            stored = select(f.item, f.label).where(f.request_id == request_id, f.item.in_(list(wanted)))
-            differing = [item for item, label in connection.execute(stored).all() if wanted[item] != label]
+            common = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
+            connection.execute(insert(connection, FEEDBACK), [storable(common | asdict(label)) for label in labels])
+            rows = select(f.item, f.label).where(f.request_id == request_id, f.item.in_(list(label_of)))
+            differing = [item for item, label in connection.execute(rows).all() if label_of[item] != label]
             if differing:
                 raise RejectedError(409, f"item {min(differing)} has another label already")
 
@@ -182,11 +182,11 @@ class DecisionLog(ApplicationLog):
     def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
         """Delete payloads that are too old or too many, at most STEP of them; returns how many."""
         p = PAYLOADS.c
-        own = (p.application == self._application) & (p.num_bytes > 0)  # an empty payload marks a forgotten input
-        oldest = select(p.request_id, p.item, p.num_bytes, p.stored_at).where(own).order_by(p.stored_at).limit(STEP)
+        full = (p.application == self._application) & (p.num_bytes > 0)  # an empty payload marks a forgotten input
+        oldest = select(p.request_id, p.item, p.num_bytes, p.stored_at).where(full).order_by(p.stored_at).limit(STEP)
         before = None if keep_days is None else utc_now() - datetime.timedelta(days=keep_days)
         with self.reading() as connection:
-            total = int(connection.scalar(select(func.sum(p.num_bytes)).where(own)) or 0)
+            total = int(connection.scalar(select(func.sum(p.num_bytes)).where(full)) or 0)
             rows = connection.execute(oldest).all()
         excess, expired = 0 if keep_bytes is None else total - keep_bytes, []
         for request_id, item, num_bytes, stored_at in rows:
@@ -203,15 +203,15 @@ class DecisionLog(ApplicationLog):
         """All items that a version answered, counted by audit state and outcome."""
         d, labels = DECISIONS.c, self._labels(model_version)
         f, count = labels.c, func.count()
-        own = and_(d.application == self._application, d.model_version == model_version)
-        alike = (d.audit_share, d.route, d.state)
-        known = (d.small_label == d.large_label, f.label == d.small_label, f.label == d.large_label)
-        joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
-        others = select(count, *alike).where(own, d.state.is_(None)).group_by(*alike)
-        audited = select(count, *alike, *known).select_from(joined).where(own, d.state.is_not(None))
+        of_version = and_(d.application == self._application, d.model_version == model_version)
+        keys = (d.audit_share, d.route, d.state)
+        agreements = (d.small_label == d.large_label, f.label == d.small_label, f.label == d.large_label)
+        source = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
+        unaudited = select(count, *keys).where(of_version, d.state.is_(None)).group_by(*keys)
+        audited = select(count, *keys, *agreements).select_from(source).where(of_version, d.state.is_not(None))
         with self.reading() as connection:
-            audits = [Tally(*row) for row in connection.execute(audited.group_by(*alike, *known))]
-            return audits + [Tally(*row) for row in connection.execute(others)]
+            audits = [Tally(*row) for row in connection.execute(audited.group_by(*keys, *agreements))]
+            return audits + [Tally(*row) for row in connection.execute(unaudited)]
 
     def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[Event]:
         """The decisions of a version above a number, in order, with their outcomes so far.
@@ -222,15 +222,15 @@ class DecisionLog(ApplicationLog):
         labels = self._labels(model_version)
         d, f = DECISIONS.c, labels.c
         differs = (d.state == "answered") & (d.small_label != d.large_label)
-        lost, pending = differs, d.state == "drawn"
+        is_loss, pending = differs, d.state == "drawn"
         if not label_free:
-            lost = differs & (f.label == d.large_label)
+            is_loss = differs & (f.label == d.large_label)
             pending = or_(pending, differs & f.label.is_(None))
-        joined = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
+        source = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
         upto = self.last_number()
-        chosen = (
-            select(d.number, d.audit_share, case((lost, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
-            .select_from(joined)
+        query = (
+            select(d.number, d.audit_share, case((is_loss, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
+            .select_from(source)
             .where(d.application == self._application, d.model_version == model_version)
             .where(d.number > after, d.number <= upto, d.audit_share > 0, d.route != "small_degraded")
             .order_by(d.number)
@@ -239,20 +239,20 @@ class DecisionLog(ApplicationLog):
         with self.reading() as connection:
             return [
                 Event(number, share, bool(is_lost), bool(final), answered_at)
-                for number, share, is_lost, final, answered_at in connection.execute(chosen)
+                for number, share, is_lost, final, answered_at in connection.execute(query)
             ]
 
     def version_facts(self) -> list[dict[str, Any]]:
-        """The versions that have answered, in order: version, since, until, num_labels and refuted_at.
+        """The versions that have answered, in order, with the columns version, since, until, num_labels, refuted_at.
 
         `num_labels` counts labels from callers and from annotators.
         """
         d, v = DECISIONS.c, VERSIONS.c
-        own = d.application == self._application
-        answered = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(own)
+        of_application = d.application == self._application
+        times = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(of_application)
         with self.reading() as connection:
-            rows = connection.execute(answered.group_by(d.model_version).order_by(func.min(d.number))).all()
-            given = counted(connection, d.model_version, FEEDBACK, own & FEEDBACK.c.label.is_not(None))
+            rows = connection.execute(times.group_by(d.model_version).order_by(func.min(d.number))).all()
+            counts = counted(connection, d.model_version, FEEDBACK, of_application & FEEDBACK.c.label.is_not(None))
             alarms = connection.execute(select(v.model_version, v.refuted_at).where(v.application == self._application))
             refuted = dict(alarms.all())
             return [
@@ -260,7 +260,7 @@ class DecisionLog(ApplicationLog):
                     "version": version,
                     "since": since,
                     "until": until,
-                    "num_labels": given.get(version, 0),
+                    "num_labels": counts.get(version, 0),
                     "refuted_at": refuted.get(version),
                 }
                 for version, since, until in rows
@@ -280,11 +280,14 @@ class DecisionLog(ApplicationLog):
     def refute(self, model_version: str) -> bool:
         """Commit that a version's certificate is refuted; returns True the first time."""
         d, v = DECISIONS.c, VERSIONS.c
-        own = (d.application == self._application) & (d.model_version == model_version)
-        last = func.coalesce(select(func.max(d.number)).where(own).scalar_subquery(), 0)
-        with self._version(model_version) as (connection, this):
+        of_version = (d.application == self._application) & (d.model_version == model_version)
+        last = func.coalesce(select(func.max(d.number)).where(of_version).scalar_subquery(), 0)
+        with self._version(model_version) as (connection, is_version):
             values = {"refuted_at": utc_now(), "refuted_upto": last}
-            return connection.execute(update(VERSIONS).where(this, v.refuted_at.is_(None)).values(values)).rowcount == 1
+            return (
+                connection.execute(update(VERSIONS).where(is_version, v.refuted_at.is_(None)).values(values)).rowcount
+                == 1
+            )
 
     def hold_alarms(self, model_version: str, lease: datetime.timedelta) -> AlarmRecord:
         """The alarm state of a version, leased to this process for `lease` unless another process holds it.
@@ -292,23 +295,23 @@ class DecisionLog(ApplicationLog):
         The lease only saves work. The revision keeps the state right: `put_alarms` names the revision that it replaces.
         """
         v, now = VERSIONS.c, utc_now()
-        with self._version(model_version) as (connection, this):
+        with self._version(model_version) as (connection, is_version):
             row = connection.execute(
-                select(v.holder, v.held_until, v.revision, v.alarms).where(this).with_for_update()
+                select(v.holder, v.held_until, v.revision, v.alarms).where(is_version).with_for_update()
             ).one()
             # One that reaches far ahead was written by a clock that has been set right since.
-            others = row.holder not in (None, self._writer) and now < row.held_until < now + MAX_LEASE
-            if not others:
-                held = {"holder": self._writer, "held_until": now + min(lease, MAX_LEASE)}
-                connection.execute(update(VERSIONS).where(this).values(held))
-        return AlarmRecord(row.revision, row.alarms or {}, held=not others)
+            held_elsewhere = row.holder not in (None, self._writer) and now < row.held_until < now + MAX_LEASE
+            if not held_elsewhere:
+                lease_columns = {"holder": self._writer, "held_until": now + min(lease, MAX_LEASE)}
+                connection.execute(update(VERSIONS).where(is_version).values(lease_columns))
+        return AlarmRecord(row.revision, row.alarms or {}, held=not held_elsewhere)
 
     def put_alarms(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
         """Write the state that replaces `revision`; False, and nothing is written, if that is not the latest."""
         v = VERSIONS.c
-        with self._version(model_version) as (connection, this):
-            mine = update(VERSIONS).where(this, v.holder == self._writer, v.revision == revision)
-            return connection.execute(mine.values(revision=revision + 1, alarms=dict(state))).rowcount == 1
+        with self._version(model_version) as (connection, is_version):
+            statement = update(VERSIONS).where(is_version, v.holder == self._writer, v.revision == revision)
+            return connection.execute(statement.values(revision=revision + 1, alarms=dict(state))).rowcount == 1
 
     def forget_caller(self, caller: str) -> Forgotten:
         """Forget all items of a caller, in steps; the deletion is on disk when this returns."""
@@ -318,8 +321,8 @@ class DecisionLog(ApplicationLog):
 
     def forget_request(self, request_id: str, item: int | None = None) -> Forgotten:
         """Forget the items of a request, or one of them; the deletion is on disk when this returns."""
-        this = DECISIONS.c.item == item if item is not None else literal(True)
-        return self._forget((DECISIONS.c.request_id == request_id) & this)
+        is_requested = DECISIONS.c.item == item if item is not None else literal(True)
+        return self._forget((DECISIONS.c.request_id == request_id) & is_requested)
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """All rows of a table, in the order of its key."""
@@ -328,10 +331,10 @@ class DecisionLog(ApplicationLog):
             rows = connection.execute(select(table).order_by(*key))
             return [dict(row) for row in rows.mappings()]
 
-    def _forget(self, chosen: ColumnElement[bool]) -> Forgotten:
+    def _forget(self, condition: ColumnElement[bool]) -> Forgotten:
         d = DECISIONS.c
-        own = (d.application == self._application) & d.forgotten_at.is_(None)
-        step = select(d.request_id, d.item, d.unit).where(chosen, own).limit(STEP)
+        is_present = (d.application == self._application) & d.forgotten_at.is_(None)
+        step = select(d.request_id, d.item, d.unit).where(condition, is_present).limit(STEP)
         num_items, units = 0, set()
         while True:
             with self.writing() as connection:
@@ -348,8 +351,8 @@ class DecisionLog(ApplicationLog):
     def _labels(self, model_version: str) -> Subquery:
         """The labels of a version's decisions that count; new labels do not."""
         d = DECISIONS.c
-        own = and_(d.application == self._application, d.model_version == model_version)
-        return counted_labels(own & FEEDBACK.c.new.is_not(True), self._max_share)
+        of_version = and_(d.application == self._application, d.model_version == model_version)
+        return counted_labels(of_version & FEEDBACK.c.new.is_not(True), self._max_share)
 
     def _version_value(self, model_version: str, column: ColumnElement[Any]) -> Any:
         v = VERSIONS.c

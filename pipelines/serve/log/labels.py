@@ -26,23 +26,23 @@ class LabelLog(ApplicationLog):
         with self.writing() as connection:
             for name, label in labels.items():
                 request_id, _, item = name.rpartition("/")
-                this = {"request_id": request_id, "item": int(item)}
+                item_key = {"request_id": request_id, "item": int(item)}
                 row = {"label": label, "probability": probabilities[name], "caller": ASKED, "received_at": utc_now()}
-                known = (f.request_id == request_id) & (f.item == int(item))
-                if not connection.execute(update(FEEDBACK).where(known).values(row | {"new": None})).rowcount:
-                    connection.execute(insert(connection, FEEDBACK), [this | row])
+                is_item = (f.request_id == request_id) & (f.item == int(item))
+                if not connection.execute(update(FEEDBACK).where(is_item).values(row | {"new": None})).rowcount:
+                    connection.execute(insert(connection, FEEDBACK), [item_key | row])
 
     def labels(self) -> dict[str, str | None]:
         """The labels by item; None for a skipped item."""
-        f, joined = FEEDBACK.c, FEEDBACK.join(DECISIONS, same_item(DECISIONS, FEEDBACK))
-        asked = select(f.request_id, f.item, f.label).select_from(joined).where(f.probability.is_not(None))
+        f, with_decisions = FEEDBACK.c, FEEDBACK.join(DECISIONS, same_item(DECISIONS, FEEDBACK))
+        query = select(f.request_id, f.item, f.label).select_from(with_decisions).where(f.probability.is_not(None))
         with self.reading() as connection:
-            rows = connection.execute(asked.where(DECISIONS.c.application == self._application)).all()
+            rows = connection.execute(query.where(DECISIONS.c.application == self._application)).all()
         return {f"{request_id}/{item}": label for request_id, item, label in rows}
 
     def forgotten(self) -> set[str]:
         """The items that were deleted from the log."""
         d = DECISIONS.c
-        chosen = select(d.request_id, d.item).where(d.application == self._application, d.forgotten_at.is_not(None))
+        query = select(d.request_id, d.item).where(d.application == self._application, d.forgotten_at.is_not(None))
         with self.reading() as connection:
-            return {f"{request_id}/{item}" for request_id, item in connection.execute(chosen)}
+            return {f"{request_id}/{item}" for request_id, item in connection.execute(query)}

@@ -33,7 +33,7 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class Bounds:
-    """Ends of the confidence sequences, each at the certificate's delta, and whether the certificate is refuted.
+    """Ends of the confidence sequences, each at the certificate's delta, and the flag of a refuted certificate.
 
     `num_items` is the number of items behind them. `num_degraded` items were answered by the small model because the
     large model failed; the certificate does not cover them, and they are skipped.
@@ -71,8 +71,8 @@ def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
 def _disagreement(tally: Tally) -> Observations:
     if tally.state is None:
         return Observations(tally.number, tally.audit_share)
-    known = tally.state == "answered" and tally.agrees is not None  # else it has been forgotten
-    low, high = (float(not tally.agrees),) * 2 if known else (0.0, 1.0)
+    is_known = tally.state == "answered" and tally.agrees is not None  # else it has been forgotten
+    low, high = (float(not tally.agrees),) * 2 if is_known else (0.0, 1.0)
     return Observations(tally.number, tally.audit_share, tally.audit_share, low, high)
 
 
@@ -95,8 +95,8 @@ class Monitor:
     replica found the certificate refuted. `disagreement` is the limit above which there is drift, if one is set.
 
     Labels can refute through two alarms, each at half of the certificate's delta: one that bets on decision after
-    decision, in which a label may take `label_wait_s`, and the interval over all decisions, for which no label is too
-    late. Disagreement needs the first alarm only.
+    decision and waits up to `label_wait_s` for a label, and the interval over all decisions, which accepts labels at
+    any time. Disagreement needs the first alarm only.
     """
 
     def __init__(
@@ -169,10 +169,10 @@ class Monitor:
                     self._certificate.epsilon,
                 )
             self._act(True)
-        shown = replace(bounds(tallies, self._certificate), alarm=alarmed or refuted)
-        self._metrics.set_bounds(self._version, disagreement=shown.disagreement, regret=shown.regret, alarm=shown.alarm)
+        ends = replace(bounds(tallies, self._certificate), alarm=alarmed or refuted)
+        self._metrics.set_bounds(self._version, disagreement=ends.disagreement, regret=ends.regret, alarm=ends.alarm)
         self._showing = True
-        return shown
+        return ends
 
     async def _advance(self, alarm: DecisionAlarm) -> None:
         """Bet on what is new in the log; a long log in pieces."""

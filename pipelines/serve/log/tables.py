@@ -41,7 +41,7 @@ def _item_table(name: str, *columns: Column[Any]) -> Table:
 # kept items that was audited at that moment, `probability` the probability that the large model was asked about this
 # item. `state` is the state of its audit: null (not drawn), drawn, answered or lost. `large_label` is the large model's
 # answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. `seconds` is the
-# time of the request; `stage` is that of a trial, where its challenger answered. What is forgotten keeps its route,
+# time of the request; `stage` is the stage of a trial if its challenger answered. A forgotten item keeps its route,
 # probability, state and unit.
 DECISIONS = Table(
     "decisions",
@@ -166,50 +166,50 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
 def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
     """The labels of the decisions that `where` selects, by request_id and item, without those beyond a caller's share.
 
-    All labels from annotators count. Of the labels that callers volunteer, the first c of each caller count, for the
+    All labels from annotators count. From each caller, the first c volunteered labels count, for the
     largest c at which no caller contributes more than `max_share` of them, whatever callers claim about groups or
     tasks. With fewer than 1 / `max_share` callers none count, except that a single caller's labels all count. The order
     is random: it follows the request ids, which the service generates.
     """
     f = FEEDBACK.c
     place = sa.func.row_number().over(partition_by=f.caller, order_by=(f.request_id, f.item))
-    joined, volunteered = FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)), f.probability.is_(None)
-    chosen = sa.select(f.request_id, f.item, f.label).select_from(joined).where(where, f.label.is_not(None))
+    source, volunteered = FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)), f.probability.is_(None)
+    labels = sa.select(f.request_id, f.item, f.label).select_from(source).where(where, f.label.is_not(None))
     if max_share == 1:
-        return chosen.subquery("counted")
-    given = chosen.add_columns(f.caller, place.label("place")).where(volunteered).cte("given")
-    kept = sa.select(given.c.request_id, given.c.item, given.c.label).where(given.c.place <= _cap(given, max_share))
-    return kept.union_all(chosen.where(~volunteered)).subquery("counted")
+        return labels.subquery("counted")
+    ranks = labels.add_columns(f.caller, place.label("place")).where(volunteered).cte("given")
+    first = sa.select(ranks.c.request_id, ranks.c.item, ranks.c.label).where(ranks.c.place <= _cap(ranks, max_share))
+    return first.union_all(labels.where(~volunteered)).subquery("counted")
 
 
-def _cap(given: sa.CTE, max_share: float) -> sa.ScalarSelect[Any]:
+def _cap(ranks: sa.CTE, max_share: float) -> sa.ScalarSelect[Any]:
     """The most labels per caller that count: the largest c with c <= s * sum of min(n, c) over the callers.
 
     Let S_m be the sum of the m smallest of the k label counts. The sum of min(n, c) is the least S_m + (k - m) c over
     m, so c is the least s S_m / (1 - s (k - m)) over all m with s (k - m) < 1.
     """
-    own = sa.select(sa.func.count().label("own"), given.c.caller).group_by(given.c.caller).subquery()
-    order = (own.c.own, own.c.caller)
-    callers, sums = sa.func.count().over(), sa.func.sum(own.c.own).over(order_by=order, rows=(None, 0))
-    rest = callers - sa.func.row_number().over(order_by=order)
-    m = sa.select(sa.cast(sums, sa.Float).label("sum"), rest.label("rest"), callers.label("callers")).subquery().c
+    counts = sa.select(sa.func.count().label("own"), ranks.c.caller).group_by(ranks.c.caller).subquery()
+    order = (counts.c.own, counts.c.caller)
+    callers, sums = sa.func.count().over(), sa.func.sum(counts.c.own).over(order_by=order, rows=(None, 0))
+    tail = callers - sa.func.row_number().over(order_by=order)
+    m = sa.select(sa.cast(sums, sa.Float).label("sum"), tail.label("rest"), callers.label("callers")).subquery().c
     share_left = 1 - sa.cast(m.rest, sa.Float) * max_share
-    bound = sa.func.min(sa.case((share_left > _ROUNDING, m.sum * max_share / share_left)))
-    enough = sa.func.max(m.callers) * max_share > 1 - _ROUNDING
+    cap = sa.func.min(sa.case((share_left > _ROUNDING, m.sum * max_share / share_left)))
+    is_enough = sa.func.max(m.callers) * max_share > 1 - _ROUNDING
     alone = (sa.func.max(m.callers) == 1, sa.func.max(m.sum))
-    return sa.select(sa.case(alone, (enough, bound + _ROUNDING), else_=0.0)).scalar_subquery()
+    return sa.select(sa.case(alone, (is_enough, cap + _ROUNDING), else_=0.0)).scalar_subquery()
 
 
-_ROUNDING = 1e-9  # by so much a share may be off
+_ROUNDING = 1e-9  # rounding error allowed in a share
 
 
-def same_item(one: sa.FromClause, other: sa.FromClause) -> ColumnElement[bool]:
+def same_item(left: sa.FromClause, right: sa.FromClause) -> ColumnElement[bool]:
     """The condition that rows of two tables are about the same item."""
-    return sa.and_(one.c.request_id == other.c.request_id, one.c.item == other.c.item)
+    return sa.and_(left.c.request_id == right.c.request_id, left.c.item == right.c.item)
 
 
 def counted(connection: sa.Connection, by: Column[Any], table: Table, where: ColumnElement[bool]) -> dict[Any, int]:
     """Rows of a table by the values of a column, the most frequent value first."""
-    joined = DECISIONS if table is DECISIONS else DECISIONS.join(table, same_item(DECISIONS, table))
-    counted = sa.select(by, sa.func.count()).select_from(joined).where(where).group_by(by)
-    return {value: int(number) for value, number in connection.execute(counted.order_by(sa.func.count().desc(), by))}
+    source = DECISIONS if table is DECISIONS else DECISIONS.join(table, same_item(DECISIONS, table))
+    query = sa.select(by, sa.func.count()).select_from(source).where(where).group_by(by)
+    return {value: int(number) for value, number in connection.execute(query.order_by(sa.func.count().desc(), by))}

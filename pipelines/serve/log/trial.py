@@ -1,4 +1,4 @@
-"""The trial of a challenger as logged: its requests, and how long the champion's requests took before."""
+"""The trial of a challenger in the log: its requests, and the earlier latency of the champion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
 _COLUMNS = {"stage": np.int64, "num_items": np.int64, "failed": np.bool_} | dict.fromkeys(
     ("seconds", "lost_low", "lost_high", "share"), np.float64
 )
-RECENT = 10_000  # answered items of a version that say how long its requests take
+RECENT = 10_000  # answered items of a version from which its latency is computed
 
 
 class TrialLog(ApplicationLog):
@@ -50,16 +50,16 @@ class TrialLog(ApplicationLog):
         with self.reading() as connection:
             result = connection.execute(decisions)
             rows = pd.DataFrame(result.all(), columns=list(result.keys())).astype(_TYPES)
-            failed = connection.scalars(failures.order_by(f.failed_at)).all()
-        return _requests(_with_losses(rows), failed)
+            failed_stages = connection.scalars(failures.order_by(f.failed_at)).all()
+        return _requests(_with_losses(rows), failed_stages)
 
 
 def _with_losses(rows: pd.DataFrame) -> pd.DataFrame:
     """Items with their losses: a kept item is lost if the large model disagrees."""
-    asked = (rows["route"] == "small") & rows["state"].notna()
-    known = asked & (rows["state"] == "answered") & rows["large_label"].notna()  # not forgotten
-    differs = known & (rows["large_label"] != rows["small_label"])
-    return rows.assign(asked=asked, known=known, differs=differs)
+    is_audited = (rows["route"] == "small") & rows["state"].notna()
+    is_known = is_audited & (rows["state"] == "answered") & rows["large_label"].notna()  # not forgotten
+    differs = is_known & (rows["large_label"] != rows["small_label"])
+    return rows.assign(asked=is_audited, known=is_known, differs=differs)
 
 
 def _requests(items: pd.DataFrame, failed_stages: Sequence[int]) -> Requests:
@@ -75,13 +75,16 @@ def _requests(items: pd.DataFrame, failed_stages: Sequence[int]) -> Requests:
         high=(unknown * weight).where(watched, 1.0),
         share=items["audit_share"].where(watched, 1.0),
     )
-    grouped = items.groupby("request_id", sort=False)
-    answered = grouped[["stage", "seconds", "share"]].first()
-    answered = answered.assign(
-        num_items=grouped.size(), failed=False, lost_low=grouped["low"].mean(), lost_high=grouped["high"].mean()
+    groups = items.groupby("request_id", sort=False)
+    answers = groups[["stage", "seconds", "share"]].first()
+    answers = answers.assign(
+        num_items=groups.size(),
+        failed=False,
+        lost_low=groups["low"].mean(),
+        lost_high=groups["high"].mean(),
     )
-    failed = pd.DataFrame({"stage": failed_stages}).assign(
+    failures = pd.DataFrame({"stage": failed_stages}).assign(
         seconds=np.nan, share=1.0, num_items=1, failed=True, lost_low=0.0, lost_high=0.0
     )
-    requests = pd.concat([answered, failed]).sort_values("stage", kind="stable") if len(failed) else answered
+    requests = pd.concat([answers, failures]).sort_values("stage", kind="stable") if len(failures) else answers
     return Requests(**{name: requests[name].to_numpy(dtype=kind) for name, kind in _COLUMNS.items()})

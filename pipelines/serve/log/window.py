@@ -30,7 +30,7 @@ from pipelines.serve.log.tables import (
 )
 
 TIMEOUT_S = 60.0
-MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # of a batch; a single input may be larger
+MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # bytes of a batch; a single input may be larger
 DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for this long is gone
 
 # One row per decision, in the order of `number`. What has been forgotten has neither labels nor score nor payload.
@@ -94,22 +94,22 @@ class LogReader(ApplicationLog):
             raise DataError(f"{number} decisions without a unit", where=where, hint="Begin the window after them")
         if max_share == 1:
             return window
-        counted = self._counted(_within(self._application, after, upto), max_share)
+        labelled_items = self._counted(_within(self._application, after, upto), max_share)
         items = zip(window["request_id"].to_pylist(), window["item"].to_pylist(), strict=True)
-        label = pc.if_else(pa.array([item in counted for item in items], pa.bool_()), window["label"], None)
+        label = pc.if_else(pa.array([item in labelled_items for item in items], pa.bool_()), window["label"], None)
         return window.set_column(WINDOW.get_field_index("label"), "label", label)
 
     def uncounted(self, after: int, upto: int, max_share: float) -> int:
         """The number of labels in a window that exceed the share of their caller."""
-        within = _within(self._application, after, upto)
-        numbers = (select(func.count()).select_from(counted_labels(within, share)) for share in (1.0, max_share))
+        condition = _within(self._application, after, upto)
+        numbers = (select(func.count()).select_from(counted_labels(condition, share)) for share in (1.0, max_share))
         with self.reading() as connection:
-            given, counting = (connection.scalar(number) or 0 for number in numbers)
-        return given - counting
+            num_labels, counting = (connection.scalar(number) or 0 for number in numbers)
+        return num_labels - counting
 
-    def _counted(self, within: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
+    def _counted(self, condition: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
         """Request and item of the labels that count, in one pass over all labels, because they share one cap."""
-        labels = counted_labels(within, max_share).c
+        labels = counted_labels(condition, max_share).c
         with self.reading() as connection:
             return {(row.request_id, row.item) for row in connection.execute(select(labels.request_id, labels.item))}
 
@@ -164,46 +164,46 @@ class LogReader(ApplicationLog):
     def stats(self) -> dict[str, Any]:
         """Decisions by version and route, audits by state, labels, and payloads with their bytes."""
         d, p, f = DECISIONS.c, PAYLOADS.c, FEEDBACK.c
-        own = d.application == self._application
+        app = d.application == self._application
         with self.reading() as connection:
             versions: dict[str, dict[str, int]] = {}
-            routes = select(d.model_version, d.route, func.count()).where(own).group_by(d.model_version, d.route)
+            routes = select(d.model_version, d.route, func.count()).where(app).group_by(d.model_version, d.route)
             for version, route, number in connection.execute(routes.order_by(func.min(d.number))):
                 versions.setdefault(version, {})[route] = number
-            number, oldest, newest, forgotten = connection.execute(
+            number, oldest, newest, num_forgotten = connection.execute(
                 select(
                     func.count(), func.min(d.answered_at), func.max(d.answered_at), func.count(d.forgotten_at)
-                ).where(own)
+                ).where(app)
             ).one()
             payloads, num_bytes, oldest_payload = connection.execute(
                 select(func.count(), func.coalesce(func.sum(p.num_bytes), 0), func.min(p.stored_at)).where(
                     p.application == self._application, p.num_bytes > 0
                 )
             ).one()
-            labels = counted(connection, f.new, FEEDBACK, own & f.label.is_not(None))
+            labels = counted(connection, f.new, FEEDBACK, app & f.label.is_not(None))
             return {
                 "application": self._application,
                 "decisions": number,
                 "oldest": _when(oldest),
                 "newest": _when(newest),
                 "versions": versions,
-                "audits": counted(connection, d.state, DECISIONS, own & d.state.is_not(None)),
+                "audits": counted(connection, d.state, DECISIONS, app & d.state.is_not(None)),
                 "labels": sum(labels.values()),
-                "new_labels": counted(connection, f.label, FEEDBACK, own & f.new.is_(True)),
+                "new_labels": counted(connection, f.label, FEEDBACK, app & f.new.is_(True)),
                 "payloads": {"items": payloads, "bytes": int(num_bytes), "oldest": _when(oldest_payload)},
-                "forgotten": forgotten,
+                "forgotten": num_forgotten,
             }
 
     def counts(self, after: int) -> tuple[int, int, int]:
         """The number of decisions after a number, with a large answer, and with a person's label."""
         d = DECISIONS.c
-        labelled = exists().where(same_item(DECISIONS, FEEDBACK), FEEDBACK.c.label.is_not(None))
+        has_label = exists().where(same_item(DECISIONS, FEEDBACK), FEEDBACK.c.label.is_not(None))
         sums = [
-            func.coalesce(func.sum(case((found, 1), else_=0)), 0) for found in (d.large_label.is_not(None), labelled)
+            func.coalesce(func.sum(case((flag, 1), else_=0)), 0) for flag in (d.large_label.is_not(None), has_label)
         ]
         with self.reading() as connection:
-            chosen = select(func.count(), *sums).where(d.application == self._application, d.number > after)
-            decisions, large_answers, labels = connection.execute(chosen).one()
+            query = select(func.count(), *sums).where(d.application == self._application, d.number > after)
+            decisions, large_answers, labels = connection.execute(query).one()
         return int(decisions), int(large_answers), int(labels)
 
     def drift(self, version: str) -> dict[str, float]:
@@ -212,25 +212,27 @@ class LogReader(ApplicationLog):
         Empty if no replica has written anything recently.
         """
         t = DRIFT.c
-        mine = (t.application == self._application) & (t.model_version == version)
+        of_version = (t.application == self._application) & (t.model_version == version)
         with self.reading() as connection:
-            rows = connection.scalars(select(t.e_values).where(mine, t.updated_at > utc_now() - DRIFT_EXPIRES)).all()
+            rows = connection.scalars(
+                select(t.e_values).where(of_version, t.updated_at > utc_now() - DRIFT_EXPIRES)
+            ).all()
         names = sorted({name for e_values in rows for name in e_values})
         return {name: float(np.mean([e_values[name] for e_values in rows if name in e_values])) for name in names}
 
     def alarm(self, version: str) -> int | None:
         """The last decision that may have refuted the certificate of a version; None if it was not refuted."""
         v = VERSIONS.c
-        mine = (v.application == self._application) & (v.model_version == version)
+        of_version = (v.application == self._application) & (v.model_version == version)
         with self.reading() as connection:
-            return connection.scalar(select(v.refuted_upto).where(mine))
+            return connection.scalar(select(v.refuted_upto).where(of_version))
 
     def forgotten(self) -> frozenset[str]:
         """The units of forgotten items, which the memory of the next version must not contain."""
         d = DECISIONS.c
-        mine = (d.application == self._application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
+        is_forgotten = (d.application == self._application) & d.forgotten_at.is_not(None) & d.unit.is_not(None)
         with self.reading() as connection:
-            return frozenset(connection.scalars(select(d.unit).where(mine)))
+            return frozenset(connection.scalars(select(d.unit).where(is_forgotten)))
 
 
 def log_watermark(url: str, application: str) -> int:
@@ -249,8 +251,8 @@ def _within(application: str, after: int, upto: int) -> ColumnElement[bool]:
 def _end_of_batch(connection: Connection, application: str, after: int, upto: int) -> int | None:
     """The number of the last decision of the batch that begins after a number; None if there is none."""
     d, p = DECISIONS.c, PAYLOADS.c
-    joined = DECISIONS.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
-    sizes = select(d.number, p.num_bytes).select_from(joined).where(_within(application, after, upto))
+    source = DECISIONS.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
+    sizes = select(d.number, p.num_bytes).select_from(source).where(_within(application, after, upto))
     end, num_bytes = None, 0
     for number, size in connection.execute(sizes.order_by(d.number).limit(MAX_ROWS)):
         num_bytes += size or 0
@@ -260,14 +262,14 @@ def _end_of_batch(connection: Connection, application: str, after: int, upto: in
     return end
 
 
-def _rows(within: ColumnElement[bool]) -> Select[Any]:
+def _rows(condition: ColumnElement[bool]) -> Select[Any]:
     """The columns of WINDOW in their order."""
     d, f, p = DECISIONS.c, FEEDBACK.c, PAYLOADS.c
-    joined = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
-    joined = joined.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
-    kept = (d.route == "small") & or_(d.state.is_(None), d.state != "answered")  # else it has been forgotten
+    source = DECISIONS.outerjoin(FEEDBACK, same_item(DECISIONS, FEEDBACK))
+    source = source.outerjoin(PAYLOADS, same_item(DECISIONS, PAYLOADS))
+    small = (d.route == "small") & or_(d.state.is_(None), d.state != "answered")  # else it has been forgotten
     columns: dict[str, ColumnElement[Any]] = {
-        "state": case((d.large_label.is_not(None), "answered"), (kept, d.state), else_="lost"),
+        "state": case((d.large_label.is_not(None), "answered"), (small, d.state), else_="lost"),
         "label": f.label,
         "task": func.coalesce(d.task, f.task),
         "text": func.coalesce(p.text, f.text),
@@ -275,8 +277,8 @@ def _rows(within: ColumnElement[bool]) -> Select[Any]:
         "image": p.image,
         "features": p.features,
     }
-    chosen = [columns[name].label(name) if name in columns else d[name] for name in WINDOW.names]
-    return select(*chosen).select_from(joined).where(within).order_by(d.number)
+    output = [columns[name].label(name) if name in columns else d[name] for name in WINDOW.names]
+    return select(*output).select_from(source).where(condition).order_by(d.number)
 
 
 def _batch(rows: Sequence[Any]) -> pa.RecordBatch:

@@ -51,8 +51,8 @@ class DecisionQueue:
     fit.
     """
 
-    def __init__(self, dropped: Callable[[int], None]) -> None:
-        self._dropped = dropped
+    def __init__(self, on_drop: Callable[[int], None]) -> None:
+        self._dropped = on_drop
         self._memory: deque[LoggedDecision] = deque()
         self._num_bytes = 0  # bytes of the payloads in memory
         self._file: IO[bytes] | None = None
@@ -125,13 +125,13 @@ class LogWriter:
         self,
         config: FeedbackConfig,
         url: str,
-        dropped: Callable[[str, int], None] = lambda kind, number: None,
+        on_drop: Callable[[str, int], None] = lambda kind, number: None,
         application: str | None = None,
     ) -> None:
-        self._config, self._dropped = config, dropped
+        self._config, self._dropped = config, on_drop
         self._log = DecisionLog(url, config.timeout_s, application or APPLICATION, config.max_share_per_caller)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
-        self._queue = DecisionQueue(partial(dropped, "decision"))
+        self._queue = DecisionQueue(partial(on_drop, "decision"))
         self._num_waiting = self._num_patient = self._sequence = 0
         self._failed_at = -float("inf")
         self._flushing = asyncio.Lock()
@@ -169,8 +169,8 @@ class LogWriter:
         self._num_waiting += 1
         running = asyncio.get_running_loop().run_in_executor(self._thread, partial(self._run, method, args, kwargs))
         running.add_done_callback(self._leave)
-        done, _ = await asyncio.wait({running}, timeout=self._config.timeout_s + QUEUE_S)
-        if not done:
+        finished, _ = await asyncio.wait({running}, timeout=self._config.timeout_s + QUEUE_S)
+        if not finished:
             self._failed_at = time.monotonic()
             self._log.interrupt()
             raise LogUnavailableError("the database is silent")
@@ -228,7 +228,7 @@ class LogWriter:
             self._thread.submit(self._commit_all).result(CLOSE_S)
         except (LogUnavailableError, TimeoutError) as error:
             self._log.interrupt()
-            logger.error("%d decisions never came into the log: %s", len(self._queue), error)
+            logger.error("%d decisions were lost before they reached the log: %s", len(self._queue), error)
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._queue.close()
         self._log.close()

@@ -1,1 +1,1 @@
-"""Records that several processes may write, and what they are used for: leases, journals, the ledger of looks."""
+"""Records that several processes may write, and their uses: leases, journals, the ledger of looks."""

@@ -22,7 +22,7 @@ class Journal:
 
     def entries(self) -> list[Entry]:
         """All entries."""
-        return [json.loads(each.value) for each in self._control.history(self._key)]
+        return [json.loads(version.value) for version in self._control.history(self._key)]
 
     def append(
         self, write: Callable[[int], Mapping[str, Any]], *, same: Callable[[Entry], bool] = lambda _: False
@@ -38,9 +38,9 @@ class Journal:
             if history and history[-1].version > len(history) and history == before:  # changed while it was read
                 where, hint = f"{self._control.uri}/{self._key}", "Restore it from a backup"
                 raise ArtefactError("an entry of a journal is missing", where=where, hint=hint)
-            entries = [json.loads(each.value) for each in history]
-            if found := next((entry for entry in entries if same(entry)), None):
-                return found
+            entries = [json.loads(version.value) for version in history]
+            if entry_before := next((entry for entry in entries if same(entry)), None):
+                return entry_before
             entry = dict(write(len(entries) + 1))
             if self._control.swap(self._key, len(entries), json.dumps(entry, allow_nan=False).encode()):
                 return entry
@@ -75,8 +75,8 @@ class StoredLedger:
     def next_spend(self, delta: float, digest: str = "") -> float:
         """What a look would spend: the recorded value for its digest, or else what the next look may spend."""
         looks = self.looks()
-        recorded = (look.spend for look in looks if look.digest == digest)
-        return next(recorded, look_delta(delta, len(looks) + 1))
+        spends = (look.spend for look in looks if look.digest == digest)
+        return next(spends, look_delta(delta, len(looks) + 1))
 
     def looks(self) -> list[Look]:
         """All looks so far, in order. ArtefactError if the record is damaged."""

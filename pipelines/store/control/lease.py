@@ -55,7 +55,7 @@ class Lease:
             except (
                 OSError,
                 ArtefactError,
-            ):  # for example a full disk: the work will fail by itself, and the next renewal may succeed
+            ):  # for example a full disk: the work itself will fail, and the next renewal may succeed
                 continue
 
     def _write(self, value: bytes) -> None:
@@ -64,37 +64,37 @@ class Lease:
 
 
 @contextmanager
-def leased(control: Control, key: str, what: str, *, wait_s: float = 0.0) -> Iterator[Lease]:
+def leased(control: Control, key: str, subject: str, *, wait_s: float = 0.0) -> Iterator[Lease]:
     """Hold the lock of `key` while the block runs; LockedError naming the holder if it is not free within `wait_s`.
 
     A holder that may be dead is watched for up to `TTL_S` in any case.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"process {os.getpid()} of {getpass.getuser()} on {socket.gethostname()} since {since}".encode()
-    lease = _awaited(control, key, what, wait_s, holder)
+    lease = _awaited(control, key, subject, wait_s, holder)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _awaited(control: Control, key: str, what: str, wait_s: float, holder: bytes) -> Lease:
+def _awaited(control: Control, key: str, subject: str, wait_s: float, holder: bytes) -> Lease:
     """The lock, once it is free and no other process is faster."""
     started = silent_since = time.monotonic()
-    first = seen = control.get(key)
+    first = latest = control.get(key)
     while True:
-        is_free = seen is None or seen.value == _FREE or time.monotonic() - silent_since > TTL_S
-        version = seen.version if seen else 0
+        is_free = latest is None or latest.value == _FREE or time.monotonic() - silent_since > TTL_S
+        version = latest.version if latest else 0
         if is_free and control.swap(key, version, holder):
             return Lease(control, key, version + 1, holder)
         is_renewed = first is not None and version > first.version
-        if seen and not is_free and is_renewed and time.monotonic() - started >= wait_s:
+        if latest and not is_free and is_renewed and time.monotonic() - started >= wait_s:
             hint = "Wait for it to end, or stop that process"
-            raise LockedError(f"{what} is being written by {seen.value.decode()}", where=key, hint=hint)
+            raise LockedError(f"{subject} is being written by {latest.value.decode()}", where=key, hint=hint)
         time.sleep(control.poll_s)
         current = control.get(key)
-        if current != seen:
-            seen, silent_since, first = current, time.monotonic(), first or current
+        if current != latest:
+            latest, silent_since, first = current, time.monotonic(), first or current
 
 
 def holder_of(control: Control, keys: Iterable[str]) -> tuple[str, str] | None:
@@ -113,7 +113,7 @@ def holder_of(control: Control, keys: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def refuse_while_held(control: Control, key: str, what: str) -> None:
+def refuse_while_held(control: Control, key: str, subject: str) -> None:
     """Raise LockedError while somebody holds the lock of `key`."""
-    if found := holder_of(control, [key]):
-        raise LockedError(f"{what} by {found[1]}", where=key, hint="Wait for it to end")
+    if holder := holder_of(control, [key]):
+        raise LockedError(f"{subject} by {holder[1]}", where=key, hint="Wait for it to end")

@@ -76,15 +76,15 @@ class Control:
 
     def history(self, key: str) -> list[Versioned]:
         """The values of a key that still exist, oldest first."""
-        found = []
+        versions = []
         for version in sorted(self._versions(key)):
             with suppress(FileNotFoundError):
-                found.append(Versioned(version, self._files.read(_name(key, version))))
-        return found
+                versions.append(Versioned(version, self._files.read(_name(key, version))))
+        return versions
 
-    def keys(self, above: str = "") -> list[str]:
+    def keys(self, prefix: str = "") -> list[str]:
         """The keys with values below another key."""
-        return sorted({stat.name.rpartition("/")[0] for stat in self._files.list(above)})
+        return sorted({stat.name.rpartition("/")[0] for stat in self._files.list(prefix)})
 
     def prune(self, key: str) -> None:
         """Delete all but the newest values of a key that is written repeatedly."""
@@ -104,7 +104,7 @@ class Control:
 
     def _versions(self, key: str) -> list[int]:
         names = (stat.name.rpartition("/") for stat in self._files.list(key))
-        return [int(name) for above, _, name in names if above == key and name.isdecimal()]
+        return [int(name) for record_key, _, name in names if record_key == key and name.isdecimal()]
 
 
 def _name(key: str, version: int) -> str:

@@ -34,7 +34,7 @@ def test_a_folder_that_nodes_do_not_share_is_refused_before_the_first_stage(clus
     printed = cluster.laptop.file("local.log").read_text()
     (fault,) = {line for line in printed.splitlines() if line.startswith("FAULT")}  # Ray repeats the last lines
     assert "storage" in fault
-    assert all(f"{name}: it does not see there what the driver wrote" in fault for name in cluster.workers)
+    assert all(f"{name}: it does not see the file that the driver wrote" in fault for name in cluster.workers)
     assert "Traceback" not in printed
     assert "tasks " not in printed
 

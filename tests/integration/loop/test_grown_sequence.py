@@ -295,5 +295,5 @@ def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
     named = CurrentChampion(
         digest=bundle.digest, version="grown/1", bundle=champion.bundle.fingerprint, promoted_at="", by="run"
     )
-    with pytest.raises(ArtefactError, match="does not list the units"):
+    with pytest.raises(ArtefactError, match="does not list its training units"):
         Parent.of(champion.context.store, named)

@@ -25,7 +25,7 @@ def test_listed_files_of_a_folder_are_written_and_nothing_else(tmp_path: Path) -
     unpack_folder([wheel], tmp_path / "out", folder="m", files=["a.txt", "sub/b.txt"])
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert written == {"a.txt": b"a", "b.txt": b"b"}
-    with pytest.raises(AssetError, match=r"the archive holds no file 'd\.txt' \(x\.whl\)"):
+    with pytest.raises(AssetError, match=r"the archive has no file 'd\.txt' \(x\.whl\)"):
         unpack_folder([wheel], tmp_path / "out", folder="m", files=["d.txt"])
 
 

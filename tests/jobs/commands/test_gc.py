@@ -9,7 +9,7 @@ from jobs.cli import app
 from jobs.commands.gc import storage_of
 from kcm.errors import ConfigError
 from pipelines.store.artefact import ArtefactStore
-from tests.pipelines.store.test_upkeep import build, refer
+from tests.pipelines.store.test_garbage import build, refer
 
 
 def kcm(*arguments: str) -> tuple[int, str, str]:

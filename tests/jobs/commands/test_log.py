@@ -123,7 +123,7 @@ def test_what_is_not_there_cannot_be_forgotten_and_it_is_said(
     """Promise: a name that is misspelt is not acknowledged as forgotten."""
     done = call(tmp_path, "forget", *arguments)
     assert done.exit_code == 2
-    assert "the log holds nothing of" in done.output
+    assert "the log has no items of" in done.output
 
 
 def test_it_must_be_said_who_is_forgotten(tmp_path: Path, log: DecisionLog) -> None:

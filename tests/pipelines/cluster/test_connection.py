@@ -32,7 +32,7 @@ def test_other_numbers_of_workers_are_refused_with_what_is_allowed(given) -> Non
 @pytest.mark.parametrize("workers", [9, (9, 12)])
 def test_workers_without_room_on_a_local_cluster_are_refused(workers, started) -> None:
     """Promise: nobody waits for CPUs that never come."""
-    reason = r"9 train workers of 0\.5 CPUs .* local cluster of 4 \(cluster.num_workers"
+    reason = r"no room for 9 train workers with 0\.5 CPUs .* local cluster with 4 CPUs \(cluster.num_workers"
     with pytest.raises(ConfigError, match=reason), connected(ClusterConfig(num_workers=workers)):
         pass
     assert not started

@@ -51,7 +51,7 @@ class World:
         self.trials.append((stage, share))
 
     def dropped(self) -> str | None:
-        return "it gave no numbers" if self.stage is not None and self.stage == self.drops_at else None
+        return "it returned no numbers" if self.stage is not None and self.stage == self.drops_at else None
 
     def end(self) -> None:
         self.trials.append(None)
@@ -111,7 +111,7 @@ def test_what_is_undecided_at_the_end_of_a_stage_is_rolled_back() -> None:
     world = World({1: {"lost": 0.028}})
     outcome = world.roll_out()
     assert (outcome.passed, world.trials[-1]) == (False, None)
-    assert "stage 1 at 1% of the callers is undecided: disagreement" in outcome.reason
+    assert "stage 1, with 1% of the callers, is undecided: disagreement" in outcome.reason
 
 
 def test_who_may_disagree_often_is_not_stopped_for_it_unless_it_disagrees_more() -> None:
@@ -134,7 +134,7 @@ def test_a_challenger_that_the_service_drops_is_rolled_back(stage: int) -> None:
     world.drops_at = stage
     outcome = world.roll_out()
     assert (outcome.passed, world.trials[-1]) == (False, None)
-    assert "the service dropped it: it gave no numbers" in outcome.reason
+    assert "the service dropped it: it returned no numbers" in outcome.reason
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), LogUnavailableError("the log fails")], ids=["killed", "log"])

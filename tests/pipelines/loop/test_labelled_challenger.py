@@ -16,10 +16,10 @@ from kcm.config import load_config
 from kcm.errors import DataError
 from kcm.parquet import write_table
 from pipelines.config import RunConfig
-from pipelines.loop.gates.drawn import drawn_for, sufficient_labels
+from pipelines.loop.gates.items_to_label import drawn_for, sufficient_labels
 from pipelines.loop.gates.recertify import certify_window
 from pipelines.loop.state import LoopState
-from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.registry.champion import Champion
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.control.journal import StoredLedger

@@ -16,7 +16,7 @@ from pipelines.loop.purging import purge
 from pipelines.loop.window.stage import ROWS
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.control.lease import leased
-from pipelines.store.upkeep import is_emptied
+from pipelines.store.garbage import is_emptied
 from tests.damage import damaged
 
 KEY = b"k" * 32

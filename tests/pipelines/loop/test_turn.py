@@ -18,7 +18,7 @@ from pipelines.loop import build
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.build import BuiltChallenger
-from pipelines.loop.gates import drawn
+from pipelines.loop.gates import items_to_label
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
 from pipelines.loop.turn import Delivery, approve, update
@@ -227,7 +227,7 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
     first = update(loop.config)
     labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
-    monkeypatch.setattr(drawn, "sufficient_labels", lambda *_: labels)
+    monkeypatch.setattr(items_to_label, "sufficient_labels", lambda *_: labels)
     again = update(loop.config)
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from kcm.cascade.policy import KEEP_ALL, Policy
-from pipelines.loop.gates.disputes import LabelPlan
-from pipelines.loop.gates.drawn import DrawnItems
-from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.gates.disagreements import LabelPlan
+from pipelines.loop.gates.items_to_label import DrawnItems
+from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowFacts
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin

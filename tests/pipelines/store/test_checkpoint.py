@@ -53,7 +53,7 @@ def test_damaged_checkpoints_are_passed_over_and_the_run_is_told(
     damage(last)
     state, lines = newest(tmp_path)
     assert state is not None
-    assert (state["steps"], lines) == (100, [f"a damaged checkpoint is passed over ({last})"])
+    assert (state["steps"], lines) == (100, [f"warning: skipped a damaged checkpoint ({last})"])
     damage(first)
     state, lines = newest(tmp_path)
     assert (state, len(lines)) == (None, 2)

@@ -37,12 +37,12 @@ def test_an_outage_of_mlflow_stops_no_training(tmp_path: Path) -> None:
 
     def record(line: object) -> None:
         if not is_up:
-            raise KcmError("MLflow does not do its part", where="http://mlflow")
+            raise KcmError("MLflow failed", where="http://mlflow")
         found.append(line)
 
     monitor = StorageMonitor(files, print, record)
     monitor.progress()
-    with pytest.raises(KcmError, match="MLflow does not do its part"):
+    with pytest.raises(KcmError, match="MLflow failed"):
         monitor.look()
     is_up = True
     monitor.look()

@@ -1,4 +1,4 @@
-"""The encoder in replicas of its own, for encoders on GPUs, which the door does not need."""
+"""The encoder in its own replicas, for encoders on GPUs: the door needs no GPU."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from pipelines.serve.sources import Source
 
 
 class EncoderFailedError(Exception):
-    """The encoder's replicas gave no features."""
+    """The encoder's replicas returned no features."""
 
 
 @serve.deployment(name="encoder")
 class EncoderReplica:
-    """Encodes the batches that doors send; loads the first release of `source` before that, others when asked."""
+    """Encodes the batches that doors send; loads the first release of `source` at the start, others on demand."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self, source: Source, config: ReplicaConfig, assets_dir: Path
@@ -45,9 +45,9 @@ class EncoderReplica:
         await self._encoders.get(await asyncio.to_thread(source.first))
 
     async def encode(self, contents: list[Content], release: Release, identity: str) -> np.ndarray:
-        """Features, float32 [N, D], by the encoder of `release`, or of another one whose `identity` is the same.
+        """Features, float32 [N, D], from the encoder of `release` or of a release with the same `identity`.
 
-        Raises UnreadableError where any content cannot be read.
+        Raises UnreadableError if any content cannot be read.
         """
         encoder = self._by_identity.get(identity) or await self._encoders.get(release)
         return await asyncio.to_thread(encoder.encode, contents)
@@ -55,18 +55,18 @@ class EncoderReplica:
     async def _load(self, release: Release) -> Encoder:
         bundle = await asyncio.to_thread(Bundle.read, await asyncio.to_thread(self._source.folder, release))
         bundle = bundle.in_runtimes(self._config.runtime, None)
-        if same := self._by_identity.get(bundle.encoder_identity):
-            return same
+        if loaded_encoder := self._by_identity.get(bundle.encoder_identity):
+            return loaded_encoder
         encoder = await asyncio.to_thread(load_encoder, bundle, self._assets_dir, self._config.device)
         await asyncio.to_thread(encoder.encode, [probe_of(bundle)])  # the first call takes longer than any other
         return self._by_identity.setdefault(encoder.identity, encoder)
 
 
 class RemoteEncoder:
-    """The encoder of a release, asked over Ray, from the thread that computes batches and never from an event loop.
+    """The encoder of a release, called over Ray from the thread that computes batches, never from an event loop.
 
-    Pictures are read here by `read`, before they are sent: what cannot be read never gets into a batch. A call that
-    fails is made once more, by another replica where there is one.
+    Pictures are read here with `read` before they are sent, so an unreadable picture never gets into a batch. A failed
+    call is retried once, by another replica if there is one.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RemoteEncoder:
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Features, float32 [N, dim].
 
-        Raises UnreadableError as any encoder does, QueueFullError where no replica has room, EncoderFailedError.
+        Raises UnreadableError, QueueFullError if no replica has room, and EncoderFailedError.
         """
         try:
             return self._attempt(inputs)

@@ -19,16 +19,16 @@ from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.release import Release
 
-RETRIES_PER_S = 1.0  # second calls of a replica of the door: more would double an overload
+RETRIES_PER_S = 1.0  # retries per second of a replica of the door: more would double an overload
 
 logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
 class LargeUnavailable(Failure):
-    """Why the large model gave no answers at all, and the HTTP status where the policy does not answer without it.
+    """Why the large model gave no answers, and the HTTP status if the policy cannot answer without it.
 
-    `worth_a_retry` is False where another call would only make it worse.
+    `worth_a_retry` is False if another call would make the problem worse.
     """
 
     status: int
@@ -36,7 +36,7 @@ class LargeUnavailable(Failure):
 
 
 class Escalation:
-    """Asks the large model's deployment for the answers of one release, whose labels number `num_labels`."""
+    """Asks the large model's deployment for the answers of one release with `num_labels` labels."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Escalation:
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         """One answer per item, or LargeUnavailable: the breaker is open, or the large model is full, slow or failing.
 
-        A failed call is made once more where time is left and `RETRIES_PER_S` allows it: where all calls time out, each
-        would be made twice for nothing. An answer that makes no sense becomes one with an error.
+        A failed call is retried once if time is left and `RETRIES_PER_S` allows it: if all calls time out, retries
+        would be useless. A malformed answer becomes an answer with an error.
         """
         if not items:
             return []
         call = self._breaker.admit()
         if call is None:
-            return LargeUnavailable("the large model has failed repeatedly and is not asked for a while", 503)
+            return LargeUnavailable("the large model has failed repeatedly; calls to it are paused", 503)
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
         try:
@@ -71,7 +71,7 @@ class Escalation:
                 and clock() < deadline
                 and self._retries.take() == 0
             ):
-                logger.warning("%s; asking once more", outcome.reason)
+                logger.warning("%s; retrying", outcome.reason)
                 outcome = await self._attempt(items, deadline - clock())
         except BaseException:
             call.abandoned()
@@ -80,7 +80,7 @@ class Escalation:
         return outcome
 
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
-        """Ask one question, whatever the breaker's state; LargeUnavailable where it is not answered in time."""
+        """Ask one question, whatever the breaker's state; LargeUnavailable if no answer arrives in time."""
         outcome = await self._attempt([PROBE], timeout_s, attempt_s=timeout_s)
         return outcome if isinstance(outcome, LargeUnavailable) else None
 
@@ -107,22 +107,23 @@ class Escalation:
 
     def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | LargeUnavailable:
         if not isinstance(answers, list) or not all(isinstance(answer, LargeAnswer) for answer in answers):
-            return LargeUnavailable("the large model gave something that is no list of answers", 503)
+            return LargeUnavailable("the large model did not return a list of answers", 503)
         if len(answers) != num_items:
-            return LargeUnavailable(f"the large model gave {len(answers)} answers to {num_items} items", 503)
+            return LargeUnavailable(f"the large model returned {len(answers)} answers to {num_items} items", 503)
         return [self._sensible(answer) for answer in cast(list[LargeAnswer], answers)]
 
     def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
-        """The answer itself, or in its place an error that says what is wrong with it."""
+        """The answer, or an error that says what is wrong with it."""
         if answer.label is None or not (fault := answer.fault(self._num_labels)):
             return answer
-        return LargeAnswer(None, cost=answer.cost, error=f"the large model gave {fault}")
+        return LargeAnswer(None, cost=answer.cost, error=f"the large model returned {fault}")
 
 
 def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
-    """Record a call with the breaker. A wrong answer is no failure of the service, or one caller could open it for all.
+    """Record a call with the breaker.
 
-    Errors of the items' own, such as an empty text, show nothing about the service.
+    A malformed answer is no failure of the service, or one caller could open the breaker for all. Errors of the items
+    themselves, such as an empty text, show nothing about the service.
     """
     if isinstance(outcome, LargeUnavailable):
         (call.failed if outcome.worth_a_retry else call.abandoned)()
@@ -138,5 +139,5 @@ _FULL = LargeUnavailable("the large model has no room for more requests", 429, w
 
 
 def _cause(error: Exception) -> BaseException:
-    """What went wrong. Clients see its type alone: its text and traceback may hold what is not theirs."""
+    """The original error. Clients see only its type: its text and traceback may contain other callers' data."""
     return error.cause if isinstance(error, RayTaskError) else error

@@ -1,4 +1,4 @@
-"""One encoder and what stands before it: pictures are read, and items of all versions are encoded together."""
+"""One encoder and its queues: pictures are read, and items of all versions are encoded together."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ GivenT = TypeVar("GivenT", Input, Item)
 
 
 class TooManyPixelsError(Exception):
-    """A request's pictures are too large together; the message says how large."""
+    """A request's pictures are too large together; the message has their limit."""
 
 
 class PictureReader:
-    """Reads the pictures of each request by `decode`, in threads of its own and one after the other.
+    """Reads the pictures of each request with `decode`, in its own threads, one after the other.
 
-    A request never holds more than one thread, so that the pictures of other requests come in between, and once it is
-    cancelled no more of its pictures are decoded. As many pictures may wait to be read as items of the replica.
+    A request never holds more than one thread, so pictures of other requests are read in between. No picture of a
+    cancelled request is decoded. As many pictures may wait as items of the replica.
     """
 
     def __init__(self, decode: Callable[[Content], Content], replica: BatchingConfig, max_pixels: int) -> None:
@@ -45,9 +45,9 @@ class PictureReader:
         """The inputs with their pictures decoded; a picture that several inputs share is decoded once.
 
         Raises UnreadableError for the first picture that cannot be read, TooManyPixelsError before any is decoded, and
-        QueueFullError. Without `strict`, what cannot be read stays as it is, for the model to say so of that input.
+        QueueFullError. Without `strict`, an unreadable picture stays as it is, and the model reports that input.
         """
-        first = {given.content.image: position for position, given in reversed(list(enumerate(inputs)))}
+        first = {item.content.image: position for position, item in reversed(list(enumerate(inputs)))}
         first.pop(b"", None)
         if not first:
             return list(inputs)
@@ -70,25 +70,23 @@ class PictureReader:
             except PictureError as error:
                 if strict:
                     raise UnreadableError({position: str(error)}) from None
-        return [
-            replace(given, content=replace(given.content, pixels=pixels.get(given.content.image))) for given in inputs
-        ]
+        return [replace(item, content=replace(item.content, pixels=pixels.get(item.content.image))) for item in inputs]
 
     def _require_budget(self, contents: dict[int, Content], strict: bool) -> None:
-        left = self._max_pixels
+        pixels_left = self._max_pixels
         for position, content in contents.items():
             try:
-                left -= num_pixels(content.image, self._max_pixels)
+                pixels_left -= num_pixels(content.image, self._max_pixels)
             except PictureError as error:
                 if strict:
                     raise UnreadableError({position: str(error)}) from None
-            if left < 0:
+            if pixels_left < 0:
                 raise TooManyPixelsError(f"the images have more than {self._max_pixels:,} pixels together")
 
 
 @dataclass(frozen=True)
 class Unjudged(Failure):
-    """The networks of a version gave no numbers."""
+    """The networks of a version returned no numbers."""
 
 
 Verdict = Judgement | Unreadable | Unjudged
@@ -103,11 +101,10 @@ class Asked:
 
 
 class Judging:
-    """Encodes items of several requests together, and has the small side of each judge its features.
+    """Encodes items of several requests together; the small side of each item judges its features.
 
-    Versions with the same encoder share one. `pictures` reads the pictures of a
-    request before its items queue. What fails in one small side harms no other. Items that would wait longer than
-    `max_wait_s` are refused.
+    Versions with the same encoder share one. `pictures` reads the pictures of a request before its items queue. A
+    failure in one small side does not affect another. Items that would wait longer than `max_wait_s` are refused.
     """
 
     def __init__(
@@ -116,7 +113,7 @@ class Judging:
         self.encoder, self._pictures = encoder, pictures
         self._batcher: Batcher[Asked, Verdict] = Batcher(
             self._judge,
-            lambda asked: asked.given.content.size,
+            lambda question: question.given.content.size,
             config,
             max_wait_s=max_wait_s,
         )
@@ -129,31 +126,31 @@ class Judging:
     async def judge(self, inputs: Sequence[Input], side: SmallSide) -> list[Verdict]:
         """The verdict of a side on each input.
 
-        Raises what reading pictures and encoding raise, and QueueFullError.
+        Raises the errors of reading pictures and of encoding, and QueueFullError.
         """
-        read = await self._pictures.read(inputs)
-        return await self._batcher.submit([Asked(given, side) for given in read])
+        readable_inputs = await self._pictures.read(inputs)
+        return await self._batcher.submit([Asked(item, side) for item in readable_inputs])
 
     def _judge(self, batch: list[Asked]) -> list[Verdict]:
         started = time.perf_counter()
-        features_ND, faults = encode_readable(self.encoder, [asked.given.content for asked in batch])
+        features_ND, faults = encode_readable(self.encoder, [question.given.content for question in batch])
         encoded_s = (time.perf_counter() - started) / len(batch)
-        readable = [asked for position, asked in enumerate(batch) if position not in faults]
-        sides = dict.fromkeys(asked.side for asked in readable)
+        readable = [question for position, question in enumerate(batch) if position not in faults]
+        sides = dict.fromkeys(question.side for question in readable)
         verdicts = {side: self._verdicts(side, features_ND, readable, encoded_s) for side in sides}
         return [
-            Unreadable(faults[position]) if position in faults else next(verdicts[asked.side])
-            for position, asked in enumerate(batch)
+            Unreadable(faults[position]) if position in faults else next(verdicts[question.side])
+            for position, question in enumerate(batch)
         ]
 
     def _verdicts(
         self, side: SmallSide, features_ND: NDArray[np.float32], readable: Sequence[Asked], encoded_s: float
     ) -> Iterator[Verdict]:
-        """The verdicts of one side on the inputs that it is asked about, in their order."""
-        rows = [row for row, asked in enumerate(readable) if asked.side is side]
+        """The verdicts of one side on its inputs, in their order."""
+        rows = [row for row, question in enumerate(readable) if question.side is side]
         inputs = [readable[row].given for row in rows]
         mine_ND = features_ND if len(rows) == len(features_ND) else features_ND[rows]
         try:
             return iter(side.judge_features(mine_ND, inputs, encoded_s))
-        except Exception as error:  # of networks and gate scores that anybody may have written
+        except Exception as error:  # networks and gate scores may be third-party code
             return iter([Unjudged(f"{type(error).__name__}: {error}")] * len(rows))

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
-ANSWERED_WITHIN = 0.9  # of the time that a call has: the answers still have to get back to the door
+ANSWERED_WITHIN = 0.9  # share of a call's time: the answers still have to get back to the door
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model's queue, and what reads pictures before they join it; None where the model reads none of its own."""
+    """A model's queue, and the reader of its pictures; the reader is None if the model reads no pictures itself."""
 
     queue: Batcher[Item, LargeAnswer] | QuestionQueue
     pictures: PictureReader | None
@@ -41,10 +41,10 @@ class Loaded:
 
 @serve.deployment(name="large")
 class Large:
-    """Answers the escalated items of a request; items of several requests are computed together, or each on its own.
+    """Answers the escalated items of a request; items of several requests are computed together, or one by one.
 
-    A replica loads the first release of `source` before it answers, and any other when it is first asked for it. `log`
-    is the database in which replicas share a budget.
+    A replica loads the first release of `source` before it answers, and any other release on first use. `log` is the
+    database in which replicas share a budget.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
@@ -59,7 +59,7 @@ class Large:
         self._log, self._limits = log, limits
         self._models = ReleaseCache(self._load)
         self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
-        self._reported = time.monotonic(), 0.0  # when, and the seconds of work offered until then
+        self._reported = time.monotonic(), 0.0  # time of the last report, and the seconds of work offered until then
         redact_logger("ray.serve")
         await self._models.get(await asyncio.to_thread(source.first))
 
@@ -71,27 +71,27 @@ class Large:
         return await model.queue.submit(items)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """What Ray Serve asks for every few seconds: the load since it asked before, for `by_offered_load`."""
-        (then, before_s), now = self._reported, time.monotonic()
-        offered_s = sum(loaded.queue.offered_s for loaded in self._by_model.values())
+        """The load since the last call, for `by_offered_load`; Ray Serve calls this every few seconds."""
+        (reported_at, before_s), now = self._reported, time.monotonic()
+        offered_s = sum(model.queue.offered_s for model in self._by_model.values())
         self._reported = now, offered_s
-        return {LOAD: max(0.0, offered_s - before_s) / max(now - then, 1e-3)}
+        return {LOAD: max(0.0, offered_s - before_s) / max(now - reported_at, 1e-3)}
 
     async def _load(self, release: Release) -> Loaded:
-        """The release's large model; versions with the same one share it, as most do."""
+        """The release's large model; versions with the same model share it."""
         folder = await asyncio.to_thread(self._source.folder, release)
         bundle = await asyncio.to_thread(FrozenModels.read_models, folder)
         bundle = bundle.in_runtimes(None, self._config.runtime)
-        key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # it may be asked at another address
-        if same := self._by_model.get(key):
-            return same
+        key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # its address may differ
+        if loaded_model := self._by_model.get(key):
+            return loaded_model
         return self._by_model.setdefault(key, await self._loaded(bundle))
 
     async def _loaded(self, bundle: FrozenModels) -> Loaded:
         model = await asyncio.to_thread(self._large_model, bundle)
-        # A model that cannot answer must not be used; a server may be back later, and a budget raised.
+        # A model that cannot answer must not be used. A server may come back later, and a budget may be raised.
         (answer,) = await asyncio.to_thread(model.answer, [PROBE])
-        if answer.error and not answer.off_label:  # said here alone, for clients are answered by the small model
+        if answer.error and not answer.off_label:  # logged only here: clients get the small model's answers
             logger.warning("the large model does not answer a probe: %s", answer.error)
         return Loaded(self._queue(model), self._pictures(bundle))
 
@@ -108,7 +108,7 @@ class Large:
         )
 
     def _pictures(self, bundle: FrozenModels) -> PictureReader | None:
-        """The reader of the model's own encoder: what a batch computes together is decoded and small by then."""
+        """The reader of the model's own encoder: pictures are decoded and small before they join a batch."""
         backbone = bundle.large.backbone
         if backbone is None or "image" not in backbone.reads:
             return None
@@ -127,13 +127,13 @@ class Large:
 
 
 def budget_store(large: LargeConfig | UpstreamConfig, log: FeedbackConfig) -> ResponseStore | None:
-    """Where replicas share the budget of a model or server, and find it again after a restart; None without a budget.
+    """The place where replicas share the budget of a model or server, also after a restart; None without a budget.
 
-    Raises ConfigError where there is no database for one.
+    Raises ConfigError if there is no database for a budget.
     """
     if not large.has_budget:
         return None
-    from kcm.large.response_cache import ResponseStore  # a database, which paid models alone need
+    from kcm.large.response_cache import ResponseStore  # a database: only paid models need it
 
     if log.url is None:
         raise ConfigError(

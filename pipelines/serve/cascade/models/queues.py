@@ -1,6 +1,6 @@
-"""The queues in front of models, bounded by the time that what waits will take: in batches, or each item on its own.
+"""The queues in front of models, bounded by waiting time: one for batches, one for single items.
 
-Ray Serve's own `@serve.batch` takes items in the order of arrival and computes those of clients that have left.
+Ray Serve's own `@serve.batch` takes items in the order of arrival and computes items of clients that have left.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipelines.serve.config import BatchingConfig
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_LATEST_BATCHES = 7  # whose median is the pace that is expected: one that stalled, such as the first, changes nothing
-_FEWEST_BATCHES = 3  # before which no pace is known: a median of fewer could be that of a stall
-_REMEMBERED = 0.95  # what an answer leaves of the weight of those before it, in the pace of questions
+_LATEST_BATCHES = 7  # the pace is the median of this many batches: a stalled batch, such as the first, changes nothing
+_FEWEST_BATCHES = 3  # batches before the pace is known: a median of fewer could come from a stall
+_REMEMBERED = 0.95  # decay of earlier answers' weight in the pace of questions, per answer
 
 
 class QueueFullError(Exception):
-    """More items wait than are allowed to, or a new one would wait too long."""
+    """Too many items wait, or a new item would wait too long."""
 
 
 @dataclass(eq=False)
@@ -35,21 +35,21 @@ class _Waiting(Generic[ItemT, ResultT]):
     item: ItemT
     length: int
     result: asyncio.Future[ResultT]
-    latest: float  # by the clock, when its result is of no use any more
-    is_behind: bool  # whether there was anything before it when it came
+    latest: float  # time after which its result is useless
+    is_behind: bool  # whether anything was queued before it when it came
 
 
 class Batcher(Generic[ItemT, ResultT]):
-    """Runs `compute`, in a thread of its own, over batches of the items that wait.
+    """Runs `compute`, in its own thread, over batches of the waiting items.
 
-    One batch is computed at a time; while it is, the next one gathers. A batch holds the item that waits longest and
-    those nearest to it in length: padding costs computation too, and no item starves. Items whose request has been
-    cancelled are not computed.
+    One batch is computed at a time; meanwhile the next one gathers. A batch holds the item that has waited longest and
+    the items nearest to it in length: this saves padding, and no item starves. Items of cancelled requests are not
+    computed.
 
-    The queue is bounded by time: items are refused where they would be done only after `max_wait_s`, by the median pace
-    of the latest batches and what is before them, and dropped where it has come to that all the same: whoever asked
-    would have given up by then, and ask again. One that has nothing before it is always computed. `max_waiting_items`
-    bounds what the queue holds in memory. `clock` gives seconds that never go back.
+    The queue is bounded by time. An item is refused if it would finish after `max_wait_s`, estimated from the median
+    pace of the latest batches and the items before it. It is dropped if it really waited that long: its caller has
+    given up by then. An item with nothing before it is always computed. `max_waiting_items` bounds the memory of the
+    queue. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Batcher(Generic[ItemT, ResultT]):
         self._compute, self._length = compute, length
         self._max_batch_size, self._max_waiting = config.max_batch_size, config.max_waiting_items
         self._max_wait_s, self._clock = max_wait_s, clock
-        self._paces_s: deque[float] = deque(maxlen=_LATEST_BATCHES)  # seconds an item of each of the latest batches
-        self._batch: tuple[float, int] | None = None  # when the one that is computed began, and its items
+        self._paces_s: deque[float] = deque(maxlen=_LATEST_BATCHES)  # seconds per item of each of the latest batches
+        self._batch: tuple[float, int] | None = None  # start of the current batch, and its number of items
         self._waiting: list[_Waiting[ItemT, ResultT]] = []
         self._running: asyncio.Task[None] | None = None
         self.offered_s = 0.0  # seconds that all items would have taken, at the pace of their time
@@ -78,7 +78,7 @@ class Batcher(Generic[ItemT, ResultT]):
     async def submit(self, items: Sequence[ItemT]) -> list[ResultT]:
         """One result per item, in their order.
 
-        Raises QueueFullError, and what `compute` raised for any batch with an item among these.
+        Raises QueueFullError, and any error of `compute` for a batch with one of these items.
         """
         self.offered_s += self._pace_s() * len(items)
         if len(self._waiting) + len(items) > self._max_waiting:
@@ -98,13 +98,13 @@ class Batcher(Generic[ItemT, ResultT]):
             return list(await asyncio.gather(*(entry.result for entry in entries)))
         finally:
             for entry in entries:
-                entry.result.cancel()  # those without a result: their request is over
+                entry.result.cancel()  # items without a result: their request is over
 
     def expected_wait_s(self) -> float:
-        """Seconds that an item would wait if it came now: the pace of the latest batches times what is before it.
+        """Seconds that an item would wait if it came now: the pace of the latest batches times the items before it.
 
-        0 where nothing is, whatever the pace, since a batch has to show that it has got better; and while too few
-        batches are known.
+        0 if the queue is empty, whatever the pace, because a batch has to show when the pace improves. 0 also while too
+        few batches are known.
         """
         pace_s = self._pace_s()
         running_s = 0.0
@@ -114,13 +114,13 @@ class Batcher(Generic[ItemT, ResultT]):
         return running_s + len(self._waiting) * pace_s
 
     def _pace_s(self) -> float:
-        """Seconds that an item takes, by the latest batches; 0 while too few are known."""
+        """Seconds per item in the latest batches; 0 while too few batches are known."""
         return statistics.median(self._paces_s) if len(self._paces_s) >= _FEWEST_BATCHES else 0.0
 
     async def _run(self) -> None:
         try:
             while self._waiting:
-                await asyncio.sleep(0)  # requests that have arrived by now join
+                await asyncio.sleep(0)  # requests that have already arrived join
                 if batch := self._next_batch():
                     await self._compute_batch(batch)
         finally:
@@ -138,8 +138,8 @@ class Batcher(Generic[ItemT, ResultT]):
         oldest = self._waiting[0]
         nearest = sorted(self._waiting, key=lambda entry: (entry is not oldest, abs(entry.length - oldest.length)))
         batch = nearest[: self._max_batch_size]
-        taken = set(map(id, batch))
-        self._waiting = [entry for entry in self._waiting if id(entry) not in taken]
+        batch_ids = set(map(id, batch))
+        self._waiting = [entry for entry in self._waiting if id(entry) not in batch_ids]
         return batch
 
     async def _compute_batch(self, batch: list[_Waiting[ItemT, ResultT]]) -> None:
@@ -163,12 +163,12 @@ class Batcher(Generic[ItemT, ResultT]):
 
 
 class QuestionQueue:
-    """Like Batcher, for models that answer each item on its own, such as remote ones: a slow item delays no other.
+    """Like Batcher, for models that answer items one by one, such as remote models: a slow item delays no other.
 
     `ask` starts a question and returns its future. A question without an answer after `timeout_s` becomes an error;
-    the others of its request keep their answers. Items are refused where, by the pace of the latest answers, those
-    before them would take longer than that: they would be asked in vain, and by their callers again. `max_waiting`
-    bounds what the queue holds in memory. `clock` gives seconds that never go back.
+    other items of its request keep their answers. An item is refused if the items before it would take longer than
+    that, at the pace of the latest answers: its caller would give up first. `max_waiting` bounds the memory of the
+    queue. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -181,14 +181,14 @@ class QuestionQueue:
     ) -> None:
         self._ask, self._max_waiting, self._timeout_s, self._clock = ask, max_waiting, timeout_s, clock
         self._num_waiting = 0
-        self._spent_s = self._num_answered = 0.0  # by the latest answers, while there was something to answer
-        self._since = 0.0  # by the clock, what `_spent_s` holds
+        self._spent_s = self._num_answered = 0.0  # of the latest answers, while items waited
+        self._since = 0.0  # the time up to which `_spent_s` counts
         self.offered_s = 0.0  # seconds that all items would have taken, at the pace of their time
 
     async def submit(self, items: Sequence[Item]) -> list[LargeAnswer]:
-        """One answer per item, in their order. Raises QueueFullError, and what `ask` raised for any of these items.
+        """One answer per item, in their order. Raises QueueFullError, and any error of `ask` for these items.
 
-        Questions that have not been asked when it returns or raises are cancelled.
+        Questions that are still waiting when it returns or raises are cancelled.
         """
         if not items:
             return []
@@ -211,16 +211,16 @@ class QuestionQueue:
                 answer.cancel()
 
     def expected_wait_s(self) -> float:
-        """Seconds until all that waits now is answered, by the pace of the latest answers; 0 where nothing waits."""
+        """Seconds until all waiting items are answered, at the pace of the latest answers; 0 for an empty queue."""
         return self._num_waiting * self._pace_s()
 
     def _pace_s(self) -> float:
-        """Seconds from one answer to the next, by the latest ones, while something waits; 0 before the first."""
+        """Seconds between the latest answers while items wait; 0 before the first."""
         return self._spent_s / self._num_answered if self._num_answered else 0.0
 
     def _asked(self, item: Item) -> asyncio.Future[LargeAnswer]:
         answer = asyncio.wrap_future(self._ask(item))
-        answer.add_done_callback(lambda done: None if done.cancelled() else self._settled())
+        answer.add_done_callback(lambda future: None if future.cancelled() else self._settled())
         return answer
 
     def _late(self) -> LargeAnswer:
@@ -228,7 +228,7 @@ class QuestionQueue:
         return LargeAnswer(None, error=f"no answer within {self._timeout_s:.3g} s", outage=True)
 
     def _settled(self) -> None:
-        """Take an answer, or the lack of one, into the pace: the time since the one before, however many were asked."""
+        """Add an answer, or a missing one, to the pace: the time since the previous answer, however many were asked."""
         now = self._clock()
         self._spent_s = _REMEMBERED * self._spent_s + now - self._since
         self._num_answered = _REMEMBERED * self._num_answered + 1

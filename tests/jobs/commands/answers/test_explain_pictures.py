@@ -77,7 +77,7 @@ def test_edges_are_ranked_on_the_rows_that_traffic_is_compared_with(
 
     refused = explained(bundle.write(tmp_path / "plain"))
     assert refused.exit_code == 2
-    assert "the bundle holds no rows on which to judge which edges matter" in refused.stderr
+    assert "the bundle holds no rows, so the importance of edges is unknown" in refused.stderr
     result = explained(compared.write(tmp_path / "compared"))
     assert result.exit_code == 0, result.output
     drawn = sorted((tmp_path / "drawn").iterdir())

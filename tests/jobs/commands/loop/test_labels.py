@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.commands.loop import cli
 from kcm.errors import DataError
-from pipelines.loop.gates.drawn import DrawnItems
+from pipelines.loop.gates.items_to_label import DrawnItems
 from pipelines.loop.window.groups import ItemGroup
 from pipelines.loop.window.naming import ClassNames
 from pipelines.store.control.records import Control
@@ -136,5 +136,5 @@ def test_a_file_is_not_ignored_beside_new_labels(
 ) -> None:
     shown = run(*words, option, str(tmp_path / "items.csv"))
     assert shown.exit_code != 0
-    assert "neither --out, --in nor --check" in shown.output
+    assert "cannot be combined with --out, --in or --check" in shown.output
     assert named.labels() == ()

@@ -111,7 +111,7 @@ def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(turns.time, "sleep", lambda _: None)
     with pytest.raises(KcmError, match="the log is gone"):
         turns.watch(config, lines.append)
-    assert lines[:2] == ["an attempt starts: 50 new labels", "nothing was audited"]
+    assert lines[:2] == ["starting an attempt: 50 new labels", "nothing was audited"]
     assert lines[3].startswith("reviews/3 is not promoted")
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks.sequences import build_sequence
 from jobs.cli import app
-from jobs.commands.first_look import initialise, source_of
+from jobs.commands.inspect_table import initialise, source_of
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
@@ -159,8 +159,8 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
         (["nowhere.csv"], "no such file"),
         (["numbers.csv"], "no column looks like labels"),
         (["digits.csv", "--large", "none"], "rows of numbers need a large model's answers"),
-        (["wide.csv"], "the table has 2,001 columns, and `kcm init` looks at 2,000 at most"),
-        (["rows.csv", "--output", "taken.yaml"], "the file is there already"),
+        (["wide.csv"], "the table has 2,001 columns, `kcm init` reads at most 2,000"),
+        (["rows.csv", "--output", "taken.yaml"], "the file exists already"),
     ],
 )
 def test_what_cannot_be_done_is_said(at: Path, words: list[str], message: str) -> None:
@@ -227,7 +227,7 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
     assert shown.exit_code == 0, shown.stderr
     for line in (
         "odd.jsonl: encoding utf-8 with a byte-order mark, which is skipped",
-        "column 'id' repeats 1 id: rows are named by their numbers instead",
+        "column 'id' repeats 1 id: row numbers name the rows instead",
         f"2 labels with fewer than 3 rows ('7' 1, '{rows[8]['label']}' 1): left out; label more rows",
         "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
         "left out: 1 row, missing label (row 4)",
@@ -329,11 +329,11 @@ def test_numbers_are_used_or_the_reason_is_said(at: Path) -> None:
         "  numbers   'f1', 'f2', 'final_cost', 'f_gap'\n",
         "  not used  'f_inf': 134 of 400 cells are no finite numbers, such as 'inf'\n",
         "  not used  'f_weight': all cells are no finite numbers, such as '0.0 kg'\n",
-        "warning: column 'final_cost' alone tells every label: delete it",
+        "warning: column 'final_cost' alone reveals every label: delete it",
         "left out: 1 row, 'inf' in column 'f_gap' is not a finite number (row 8)",
     ):
         assert line in shown.stderr, shown.stderr
-    assert shown.stderr.count("alone tells every label") == 1
+    assert shown.stderr.count("alone reveals every label") == 1
     assert load_config(RunConfig, at / "numbers.yaml").encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
 
 

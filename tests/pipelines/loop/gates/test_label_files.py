@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kcm.errors import DataError
-from pipelines.loop.gates.drawn import DrawnItem, DrawnItems
+from pipelines.loop.gates.items_to_label import DrawnItem, DrawnItems
 from pipelines.loop.gates.label_files import FORMS, read_answers, write_items
 from tests.pipelines.loop.windows import made_drawn, made_window
 

@@ -13,7 +13,7 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certification.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.gates.disputes import GivenLabels, LabelPlan, State
+from pipelines.loop.gates.disagreements import GivenLabels, LabelPlan, State
 from pipelines.loop.gates.recertify import can_certify_window, certify_window
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.control.records import Control

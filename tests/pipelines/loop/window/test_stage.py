@@ -17,7 +17,7 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import DataError
 from pipelines.context import Context
 from pipelines.loop.challenger.ask_again import answered_anew
-from pipelines.loop.window.judged import row_ids
+from pipelines.loop.window.judged_window import row_ids
 from pipelines.loop.window.stage import LogWindow, WindowArtefact, WindowFacts, require_sound
 from pipelines.progress import Reporter
 from pipelines.store.artefact import ArtefactStore
@@ -201,7 +201,7 @@ def test_decisions_from_the_future_are_refused() -> None:
     log = MadeLog(decisions(TEXTS[:3], ["good"] * 3))
     facts = WindowFacts(application="made", after=0, upto=3, large_identity="large-1", num_decisions=3)
     require_sound(log.table, facts, START)
-    with pytest.raises(DataError, match="not come yet"):
+    with pytest.raises(DataError, match="is in the future"):
         require_sound(log.table, facts, START - timedelta(days=5))
 
 
@@ -256,6 +256,6 @@ def test_a_fitted_head_waits_for_labels_unless_its_champion_keeps_nothing(write:
     facts = write(MadeLog(rows), **named).facts
     assert (facts.new_labels, facts.untaught_labels) == (("odd",), ("rare",))
     alone = named | {"named_labels": ("rare",)}
-    with pytest.raises(DataError, match="from 5 items of train units that people named; so far 'rare'"):
+    with pytest.raises(DataError, match="needs 5 labelled items of train units per label; so far 'rare'"):
         write(MadeLog(rows), **alone)
     assert write(MadeLog(rows), **alone, cut=np.inf).facts.untaught_labels == ("rare",)

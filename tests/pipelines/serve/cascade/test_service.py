@@ -126,7 +126,7 @@ async def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_
     with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         response = await service.predict([ASKED], Origin("r2"))
-        with pytest.raises(Refusal, match="nothing is known to be stored") as caught:
+        with pytest.raises(Refusal, match="the labels may not be stored") as caught:
             await service.labelling.feedback("r1", None, [Feedback(0, "good")])
         assert service.degraded() == "log"
     assert response.answers[0].label == "good"

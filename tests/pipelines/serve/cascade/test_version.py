@@ -88,7 +88,8 @@ def test_without_a_stand_in_trouble_keeps_its_status() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "config", "reason"), [("slow", HASTY, "too much to do"), ("nan", CONFIG, "the small side failed")]
+    ("text", "config", "reason"),
+    [("slow", HASTY, "the service is overloaded"), ("nan", CONFIG, "the small side failed")],
 )
 def test_what_is_not_judged_is_refused_and_not_escalated(text: str, config: ServeConfig, reason: str) -> None:
     escalation = StubEscalation(LargeAnswer(1))
@@ -108,10 +109,10 @@ def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -
 @pytest.mark.parametrize(
     ("reads", "given", "detail"),
     [
-        (IMAGE, Content("a text"), "inputs[1].image: this model reads image, and there is none"),
-        (TEXT, Content(image=INTACT), "inputs[1].text: this model reads text, and there is none"),
+        (IMAGE, Content("a text"), "inputs[1].image: this model reads image, but it is missing"),
+        (TEXT, Content(image=INTACT), "inputs[1].text: this model reads text, but it is missing"),
         (TEXT, Content("a text", INTACT), "inputs[1].image: this model reads text alone"),
-        (TEXT | IMAGE, Content("a text"), "inputs[1].image: this model reads image and text, and there is none"),
+        (TEXT | IMAGE, Content("a text"), "inputs[1].image: this model reads image and text, but it is missing"),
         (IMAGE, Content(image=DAMAGED), "inputs[1].image: the image is damaged"),
     ],
 )

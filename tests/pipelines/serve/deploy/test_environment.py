@@ -31,7 +31,11 @@ def test_a_dead_door_is_503_and_worth_a_retry() -> None:
 
     answer = answer_of(dead)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert answer.json()["detail"] == answer.json()["error"]["message"] == "the replica that had this request is gone"
+    assert (
+        answer.json()["detail"]
+        == answer.json()["error"]["message"]
+        == ("the replica that handled this request has died")
+    )
 
 
 @pytest.mark.parametrize("status", [200, 500])

@@ -100,7 +100,7 @@ async def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) 
     await world.follower.look()
     world.pointer.swap(1, world.second.model_copy(update={"digest": "another"}))
     await world.follower.look()
-    assert "another one than was registered" in world.report.refused["demo/2"]
+    assert "differs from the registered one" in world.report.refused["demo/2"]
 
 
 async def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial(world: World) -> None:
@@ -116,7 +116,7 @@ async def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial
         assert world.report.refused == {}
         world.now *= 3
         await world.follower.look()
-        assert world.report.refused == {"demo/2": "the process that tries it out is gone"}
+        assert world.report.refused == {"demo/2": "the process that controls its trial has died"}
 
 
 def test_while_the_storage_is_away_a_replica_starts_with_the_champion_that_was_served_last(

@@ -262,5 +262,5 @@ def test_one_server_has_one_budget(upstream: FakeUpstream) -> None:
     again = ServeConfig.model_validate(config.with_proxy_server.model_dump(mode="json"))
     assert again.with_proxy_server == again
     other = LargeReplicaConfig(upstreams=({"base_url": upstream.base_url},))
-    with pytest.raises(ValidationError, match="again: proxy holds its key and budget"):
+    with pytest.raises(ValidationError, match="proxy has its key and budget"):
         ServeConfig(proxy=proxy_of(upstream), large=other)

@@ -127,10 +127,10 @@ def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(client: Te
 def test_a_refusal_has_its_status_reason_and_time_to_come_back(
     client: TestClient, service: Any, retry_after_s: int | None, header: str | None
 ) -> None:
-    service.refusal = Refusal(503, "too much to do", retry_after_s)
+    service.refusal = Refusal(503, "the service is overloaded", retry_after_s)
     response = client.post("/v1/predict", json={"inputs": [ITEM]})
-    error = {"message": "too much to do", "code": 503}
-    assert (response.status_code, response.json()) == (503, {"detail": "too much to do", "error": error})
+    error = {"message": "the service is overloaded", "code": 503}
+    assert (response.status_code, response.json()) == (503, {"detail": "the service is overloaded", "error": error})
     assert response.headers.get("retry-after") == header
 
 

@@ -1,4 +1,4 @@
-"""Where a run keeps its paid answers."""
+"""The store of a run's paid answers."""
 
 from __future__ import annotations
 

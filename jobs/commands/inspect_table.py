@@ -1,4 +1,4 @@
-"""A look at a table, and the configuration of a first run that works with it: the work of `kcm init`."""
+"""The work of `kcm init`: inspect a table, and write the configuration of a first run for it."""
 
 from __future__ import annotations
 
@@ -33,28 +33,31 @@ QUESTIONS = {
     "large": "Column with the large model's answers",
 }
 _WITHOUT_LABELS = "Give --label, one of {some}; without labels, run kcm label {table} --llm MODEL --labels A,B,C"
-NONE = "none"  # the answer where there is no such column
+NONE = "none"  # the answer if there is no such column
 _SAMPLE_ROWS, _SAMPLE_BYTES, _MAX_COLUMNS = 100_000, 256 << 20, 2_000
 
 
 def initialise(
-    table: str, output: Path | None, given: dict[str, str | None], ask: Callable[[str, str], str] | None = None
+    table: str, output: Path | None, column_options: dict[str, str | None], ask: Callable[[str, str], str] | None = None
 ) -> dict[str, Any]:
-    """Write a YAML file for `table`, and give its path and the lines that describe the rows.
+    """Write a YAML file for `table`; returns its path and the lines that describe the rows.
 
-    `given` are columns by kind, text, label and large, that are known; `ask` is put the question and the guess for each
-    of the others where there is a person. Raises DataError for a table that cannot be used, ConfigError for a file that
-    is there already.
+    `column_options` holds known columns by kind: text, label and large. For each other kind, `ask` gets the question
+    and the guess, if a person is there. Raises DataError for an unusable table, ConfigError if the file exists already.
     """
     source = source_of(table)
     name = _name_of(source)
     file = output or Path(f"{name}.yaml")
     if file.exists():
-        raise ConfigError("the file is there already", where=str(file), hint="Name another by --output, or delete it")
+        raise ConfigError(
+            "the file exists already", where=str(file), hint="Name another file with --output, or delete it"
+        )
     lines = _file_lines(source, table)
-    frame, is_sample, broken = _preview(parse_config(TasksConfig, {"source": source}, where="kcm init").source, table)
-    columns, reasons = _columns(frame, given, ask, table)
-    lines += [*broken_notes(broken), *column_table(frame, columns, reasons)]
+    frame, is_sample, bad_lines = _preview(
+        parse_config(TasksConfig, {"source": source}, where="kcm init").source, table
+    )
+    columns, reasons = _columns(frame, column_options, ask, table)
+    lines += [*broken_notes(bad_lines), *column_table(frame, columns, reasons)]
     config = first_config(table, name, source, file, columns, frame)
     lines += findings(frame, columns, is_sample=is_sample)
     try:
@@ -67,37 +70,37 @@ def initialise(
 
 
 def source_of(table: str) -> dict[str, Any]:
-    """The source section for what a user named: a file, folder or pattern, or a data set of the hub.
+    """The source section for a file, folder, pattern, or a data set of the hub.
 
     Raises ConfigError for any other URL.
     """
-    scheme, _, rest = table.partition("://")
-    if not rest or scheme in ("s3", "gs", "gcs", "file"):
+    scheme, _, location = table.partition("://")
+    if not location or scheme in ("s3", "gs", "gcs", "file"):
         return {"kind": "files", "path": table}
     if scheme == "hf":  # hf://owner/name/subset@revision; clients of the hub write hf://datasets/…
-        path, _, revision = rest.removeprefix("datasets/").strip("/").partition("@")
+        path, _, revision = location.removeprefix("datasets/").strip("/").partition("@")
         owner, name, subset, *_ = [*path.split("/"), "", ""]
         values = {"kind": "hub", "id": f"{owner}/{name}".strip("/"), "subset": subset, "revision": revision}
         return {key: value for key, value in values.items() if value}
     raise ConfigError(
-        f"nothing is read from {scheme}://",
+        f"cannot read from {scheme}://",
         where=redacted(table),
-        hint="Files are read from local paths, s3:// and gs://, data sets from hf://",
+        hint="Use a local path, s3:// or gs:// for files, hf:// for data sets",
     )
 
 
 def _name_of(source: dict[str, Any]) -> str:
     """A name for the run: the file, folder or data set without suffixes."""
-    named = str(source.get("path") or source["id"]).partition("?")[0].rstrip("/")
-    parts = [part for part in named.split("/") if not re.search(r"[*?\[]", part)]
+    place = str(source.get("path") or source["id"]).partition("?")[0].rstrip("/")
+    parts = [part for part in place.split("/") if not re.search(r"[*?\[]", part)]
     stem = Path(stem_of(parts[-1] if parts else "")).name
     return re.sub(r"[^\w.-]", "_", stem).lstrip("._-") or "run"
 
 
 def _file_lines(source: dict[str, Any], table: str) -> list[str]:
-    """Lines on the files: which are ignored, and how a single one is written, which the source is told too.
+    """Lines on ignored files and on a single file's format; the source gets the format.
 
-    Raises DataError for a log of LLM calls: its inputs and answers are deeper than columns.
+    Raises DataError for a log of LLM calls: its inputs and answers are nested deeper than columns.
     """
     if source["kind"] != "files":
         return []
@@ -106,23 +109,23 @@ def _file_lines(source: dict[str, Any], table: str) -> list[str]:
         return lines
     location = tables[0].location
     if kind := log_format(location):
-        hint = f"Run kcm savings {table}: it says how much of the bill a small model could have saved"
+        hint = f"Run kcm savings {table} to see how much a small model could have saved"
         raise DataError(f"this is a log of LLM calls ({kind}), not a table of rows", where=table, hint=hint)
     if location.suffix in TEXTS:
-        found = UNKNOWN_FORMAT.found_in(location)
-        source["encoding"] = found.encoding
+        format_lines = UNKNOWN_FORMAT.found_in(location)
+        source["encoding"] = format_lines.encoding
         if location.suffix in (".csv", ".tsv"):
-            source["delimiter"] = found.delimiter
+            source["delimiter"] = format_lines.delimiter
     return [*lines, *file_notes(location)]
 
 
 def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool, list[int]]:
     """The first usable rows of a table, whether there may be more, and the numbers of rows with broken cells.
 
-    A column of chats is two: what the user said last, and under its name and `REPLY` what the assistant replied.
+    A column of chats becomes two: the user's last message, and the assistant's reply under its name plus `REPLY`.
     """
-    assert isinstance(source, TableSourceConfig)  # as all are that `source_of` names
-    frames, broken = [], list[int]()
+    assert isinstance(source, TableSourceConfig)  # like all sources of `source_of`
+    frames, bad_rows = [], list[int]()
     num_rows = num_bytes = 0
     is_sample = False
     for chunk in source.chunks(ASSETS):
@@ -130,22 +133,22 @@ def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool, list
             break
         if len(chunk.names) > _MAX_COLUMNS:
             raise DataError(
-                f"the table has {len(chunk.names):,} columns, and `kcm init` looks at {_MAX_COLUMNS:,} at most",
+                f"the table has {len(chunk.names):,} columns, `kcm init` reads at most {_MAX_COLUMNS:,}",
                 where=where,
                 hint="Write the configuration by hand: encoder `precomputed` reads such vectors; see docs/own_data.md",
             )
         usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
         frames.append(_with_chats(chunk.table.take(usable)).to_pandas())
-        broken += [num_rows + 1 + row for row in chunk.broken]
+        bad_rows += [num_rows + 1 + row for row in chunk.broken]
         num_rows += chunk.num_rows
         num_bytes += chunk.table.nbytes
     if not num_rows:
-        raise DataError("the file holds no rows", where=where, hint="Give one with a header and rows below it")
-    return pd.concat(frames, ignore_index=True), is_sample, broken
+        raise DataError("the file holds no rows", where=where, hint="Give a file with a header and rows below it")
+    return pd.concat(frames, ignore_index=True), is_sample, bad_rows
 
 
 def _with_chats(table: pa.Table) -> pa.Table:
-    """The table with two columns of text for each one of chats."""
+    """The table with two text columns for each column of chats."""
     for name in table.schema.names:
         column = table[name]
         if has_chats(column):
@@ -155,49 +158,51 @@ def _with_chats(table: pa.Table) -> pa.Table:
 
 
 def _columns(
-    frame: pd.DataFrame, given: dict[str, str | None], ask: Callable[[str, str], str] | None, where: str
+    frame: pd.DataFrame, column_options: dict[str, str | None], ask: Callable[[str, str], str] | None, where: str
 ) -> tuple[GuessedColumns, dict[str, str]]:
-    """The columns of each kind, and why further ones are no part of the vector of a table of numbers."""
+    """The columns of each kind, and for a table of numbers why other columns are not part of the vector."""
     names = tuple(map(str, frame.columns))
-    some = ", ".join(names[:20])
-    chosen = {kind: column for kind, column in given.items() if column}
-    for kind, column in chosen.items():
+    column_list = ", ".join(names[:20])
+    columns_by_kind = {kind: column for kind, column in column_options.items() if column}
+    for kind, column in columns_by_kind.items():
         _require(column, f"--{kind}", names, where)
-        if kind == "label" and f"{column}{REPLY}" in names:  # of chats
-            chosen[kind] = f"{column}{REPLY}"
-    known = {kind: column for kind, column in chosen.items() if column != NONE}
-    columns = guess_columns(frame, text=known.get("text"), label=known.get("label"))
-    said: dict[str, Any] = {}
+        if kind == "label" and f"{column}{REPLY}" in names:  # columns of chats
+            columns_by_kind[kind] = f"{column}{REPLY}"
+    named_columns = {kind: column for kind, column in columns_by_kind.items() if column != NONE}
+    columns = guess_columns(frame, text=named_columns.get("text"), label=named_columns.get("label"))
+    answers: dict[str, Any] = {}
     for kind, question in QUESTIONS.items():
-        if kind in chosen:
-            said[kind] = known.get(kind)
+        if kind in columns_by_kind:
+            answers[kind] = named_columns.get(kind)
         elif ask is not None:
             answer = ask(question, getattr(columns, kind) or NONE)
             _require(answer, kind, names, where)
-            said[kind] = None if answer == NONE else answer
-    columns = replace(columns, **said)
+            answers[kind] = None if answer == NONE else answer
+    columns = replace(columns, **answers)
     columns = replace(columns, cost=cost_column(frame, columns.large))
     reasons: dict[str, str] = {}
     if columns.label is None:
-        raise DataError("no column looks like labels", where=where, hint=_WITHOUT_LABELS.format(table=where, some=some))
+        raise DataError(
+            "no column looks like labels", where=where, hint=_WITHOUT_LABELS.format(table=where, some=column_list)
+        )
     if columns.text is None and columns.image is None:
         vector, reasons = number_columns(frame, vars(columns).values())
         columns = replace(columns, vector=vector)
         if not columns.vector:
-            raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {some}")
+            raise DataError("no column looks like texts", where=where, hint=f"Give --text, one of {column_list}")
         if columns.large is None:
-            hint = "Give --large, the column with its answers; other models are named in a configuration"
+            hint = "Give --large, the column with its answers; name other models in a configuration"
             raise DataError("rows of numbers need a large model's answers", where=where, hint=hint)
-    labelled = given_texts(frame[columns.label])
-    num_labels = labelled.nunique()
-    other = f"give --label, one of {some}"
+    has_label = given_texts(frame[columns.label])
+    num_labels = has_label.nunique()
+    advice = f"give --label, one of {column_list}"
     if num_labels < 2:
-        raise DataError(f"the column {columns.label!r} has one label alone", where=where, hint=f"Add rows, or {other}")
-    if num_labels > max(len(labelled) / 2, 10):
+        raise DataError(f"the column {columns.label!r} has only one label", where=where, hint=f"Add rows, or {advice}")
+    if num_labels > max(len(has_label) / 2, 10):
         raise DataError(
-            f"the column {columns.label!r} has {num_labels:,} values in {len(labelled):,} rows, too many for labels",
+            f"the column {columns.label!r} has {num_labels:,} values in {len(has_label):,} rows, too many for labels",
             where=where,
-            hint=other.capitalize(),
+            hint=advice.capitalize(),
         )
     return columns, reasons
 

@@ -20,7 +20,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.certification.certificate import Certificate
 from kcm.errors import DataError
 from pipelines.config import RunConfig
-from pipelines.loop.gates.disputes import (
+from pipelines.loop.gates.disagreements import (
     GivenLabels,
     LabelPlan,
     LabelTest,
@@ -32,7 +32,7 @@ from pipelines.loop.gates.disputes import (
 )
 from pipelines.loop.gates.recertify import JUDGED, Recertify
 from pipelines.loop.state import LOG_TIMEOUT_S, LoopState
-from pipelines.loop.window.judged import JudgedWindow, row_ids
+from pipelines.loop.window.judged_window import JudgedWindow, row_ids
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.serve.config import log_url
 from pipelines.serve.log.labels import LabelLog
@@ -74,17 +74,17 @@ class DrawnItems:
     @cached_property
     def probabilities(self) -> dict[str, float]:
         """The probability of each item by id, in order; without items that were deleted from the log."""
-        places, forgotten = drawn_places(self.judged, self.plan), self.log.forgotten()
-        drawn = zip(self.judged.items[places], self.plan.probability(self.judged)[places].tolist(), strict=True)
-        return {item: probability for item, probability in drawn if item not in forgotten}
+        places, forgotten_items = drawn_places(self.judged, self.plan), self.log.forgotten()
+        pairs = zip(self.judged.items[places], self.plan.probability(self.judged)[places].tolist(), strict=True)
+        return {item: probability for item, probability in pairs if item not in forgotten_items}
 
     def items(self) -> list[DrawnItem]:
         """The items in order."""
         table, states = self.window.table, self.states()
         places = pc.index_in(pa.array(list(states), pa.string()), value_set=row_ids(table).combine_chunks())
         contents = table.select(["text", "image", "task"]).take(places).to_pylist()
-        drawn = zip(self.probabilities.items(), states.values(), contents, strict=True)
-        return [DrawnItem(item, probability, *said, **content) for (item, probability), said, content in drawn]
+        entries = zip(self.probabilities.items(), states.values(), contents, strict=True)
+        return [DrawnItem(item, probability, *state, **content) for (item, probability), state, content in entries]
 
     def answer(self, answers: Mapping[str, str | None]) -> None:
         """Store labels of items by id; None skips an item.
@@ -93,16 +93,18 @@ class DrawnItems:
         """
         for item, label in answers.items():
             if item not in self.probabilities:
-                raise DataError("no label is asked of it", where=f"item {item}", hint=_NOTHING_STORED)
+                raise DataError("this item needs no label", where=f"item {item}", hint=_NOTHING_STORED)
             if label is not None and label not in self.plan.labels:
                 raise DataError(f"{label!r} is not in the list of labels", where=f"item {item}", hint=_NOTHING_STORED)
         self.log.store(answers, self.probabilities)
 
     def states(self) -> dict[str, tuple[State, str | None]]:
         """State and label of each item by id, in order."""
-        said = self.log.labels()
+        labels_by_item = self.log.labels()
         return {
-            item: (("skipped" if said[item] is None else "labelled"), said[item]) if item in said else ("drawn", None)
+            item: (("skipped" if labels_by_item[item] is None else "labelled"), labels_by_item[item])
+            if item in labels_by_item
+            else ("drawn", None)
             for item in self.probabilities
         }
 
@@ -116,11 +118,11 @@ class DrawnItems:
         return standing_of(self.tests, self.states())
 
     def certified_policy(self) -> Policy:
-        """The policy that the labels so far certify: the searched one, or one that keeps less."""
+        """The policy that the labels so far certify: the searched policy, or a stricter one."""
         policy, labels = self.plan.policy, self.states()
-        certified = {test.task: test.certified(labels) for test in self.tests}
-        own = {task: certified.get(task, ESCALATE_ALL) for task in policy.task_decisions}
-        return policy.model_copy(update={"decision": certified.get(None, ESCALATE_ALL), "task_decisions": own})
+        is_certified = {test.task: test.certified(labels) for test in self.tests}
+        decisions = {task: is_certified.get(task, ESCALATE_ALL) for task in policy.task_decisions}
+        return policy.model_copy(update={"decision": is_certified.get(None, ESCALATE_ALL), "task_decisions": decisions})
 
     def given(self) -> GivenLabels:
         """The labels as they stand, for a certificate."""
@@ -147,11 +149,13 @@ class LabelledChallenger:
         turn = turns[-1] if turns else None
         if current is None or turn is None or not turn["candidate"]:
             raise DataError(
-                "no challenger waits for labels", where=config.name, hint="`kcm update` trains one; labels follow it"
+                "no challenger waits for labels",
+                where=config.name,
+                hint="Run `kcm update` first: it trains a challenger",
             )
         if current.champion.digest not in (turn["champion_digest"], turn["digest"]):
             raise DataError(
-                f"{current.champion.version} became the champion after {turn['version']} was trained beside another",
+                f"{current.champion.version} became the champion after {turn['version']} was trained",
                 where=config.name,
                 hint="Start `kcm update` again",
             )
@@ -160,7 +164,9 @@ class LabelledChallenger:
         name = evaluated.deployed
         searched = searched_policy(evaluated.policy(name), evaluated.certificates(name))
         if searched == evaluated.policy(name):
-            raise DataError(f"{turn['version']} is certified as it was searched: no label is needed", where=config.name)
+            raise DataError(
+                f"{turn['version']} is certified with its searched policy: no label is needed", where=config.name
+            )
         return cls(turn["version"], bundle, evaluated, searched)
 
     @property
@@ -225,26 +231,26 @@ def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None
     Once all labels are given, they suffice if they certify a policy that keeps more than the deployed one. Opens no
     look in the ledger.
     """
-    opened = {entry["attempt"] for entry in _plans(state).entries()}
-    if not opened:
+    attempts = {entry["attempt"] for entry in _plans(state).entries()}
+    if not attempts:
         return None
     try:
         challenger = LabelledChallenger.of(config, state)
     except DataError:
         return None
-    if challenger.attempt not in opened:
+    if challenger.attempt not in attempts:
         return None
-    with drawn_for(config) as drawn:
-        standing = drawn.standing()
-        if standing.certified:
-            return drawn.given()
-        if standing.num_open or not standing.stricter:
+    with drawn_for(config) as items:
+        plan_standing = items.standing()
+        if plan_standing.certified:
+            return items.given()
+        if plan_standing.num_open or not plan_standing.stricter:
             return None
-        judged = challenger.judged()
+        window = challenger.judged()
         by_labels, deployed = (
-            judged.keeps(policy).mean() for policy in (drawn.certified_policy(), challenger.deployed)
+            window.keeps(policy).mean() for policy in (items.certified_policy(), challenger.deployed)
         )
-        return drawn.given() if by_labels > deployed else None
+        return items.given() if by_labels > deployed else None
 
 
 def _plans(state: LoopState) -> Journal:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kcm.cascade.policy import KEEP_ALL
-from pipelines.loop.gates.disputes import DisputedItem, LabelTest, outcome, standing_of
+from pipelines.loop.gates.disagreements import DisputedItem, LabelTest, outcome, standing_of
 
 NUM = 2000
 

@@ -1,4 +1,4 @@
-"""Labels on the disagreements of a frozen challenger: which items an annotator gets, and what the labels certify.
+"""Labels on the disagreements of a frozen challenger: the items for annotators and what their labels certify.
 
 Hashes of the attempt's name decide which items are drawn, with which probability and in which order of units: fixed
 before any label is seen, the same on every machine, and unchanged if a large answer arrives after the draw. An item
@@ -22,7 +22,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certification.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
 from kcm.tasks.hashing import draw
-from pipelines.loop.window.judged import JudgedWindow
+from pipelines.loop.window.judged_window import JudgedWindow
 
 State = Literal["drawn", "labelled", "skipped"]
 LabelStates = Mapping[str, tuple[str, str | None]]  # state and label of an item by `request id/item`
@@ -65,15 +65,15 @@ class LabelTest(Config):
             place=np.array([item.place for item in self.items], dtype=np.int64),
             weight=np.array([item.weight for item in self.items], dtype=np.float64),
             score=np.array([item.score for item in self.items], dtype=np.float64),
-            answered=np.array([answered for answered, _ in outcomes], dtype=bool),
-            lost=np.array([lost for _, lost in outcomes], dtype=bool),
+            answered=np.array([has_answer for has_answer, _ in outcomes], dtype=bool),
+            lost=np.array([is_loss for _, is_loss in outcomes], dtype=bool),
             noise=self.noise,
         )
 
     def num_labels(self, states: LabelStates) -> int:
         """How many of the items a person has labelled or skipped that the large model answered."""
-        given = (states.get(item.id, ("drawn", None))[0] for item in self.items if item.large_label is not None)
-        return sum(state != "drawn" for state in given)
+        label_states = (states.get(item.id, ("drawn", None))[0] for item in self.items if item.large_label is not None)
+        return sum(state != "drawn" for state in label_states)
 
     def result(self, states: LabelStates) -> LabelledTest:
         """The test at the searched threshold."""
@@ -107,7 +107,7 @@ class Standing:
 
 
 def outcome(state: str | None, label: str | None, small: str, large: str | None) -> tuple[bool, bool]:
-    """Whether an item is decided, and whether it is lost: only the large model is right, or nobody could tell."""
+    """Two flags: an item is decided; it is lost, because only the large model is right or nobody could tell."""
     if large is None:
         return True, True
     return state in ("labelled", "skipped"), state == "skipped" or (label == large and label != small)
@@ -116,11 +116,11 @@ def outcome(state: str | None, label: str | None, small: str, large: str | None)
 def standing_of(tests: Sequence[LabelTest], states: LabelStates) -> Standing:
     """How far these labels certify the policy."""
     results = [test.result(states) for test in tests]
-    certified = bool(results) and all(result.certified for result in results)
+    is_certified = bool(results) and all(result.certified for result in results)
     item_states = [state for state, _ in states.values()]
     return Standing(
-        certified=certified,
-        stricter=not certified and any(test.certified(states).decision != "escalate_all" for test in tests),
+        certified=is_certified,
+        stricter=not is_certified and any(test.certified(states).decision != "escalate_all" for test in tests),
         bound=max((result.bound for result in results), default=0.0),
         epsilon=max((test.epsilon for test in tests), default=0.0),
         decided=sum(result.num_decided for result in results),
@@ -137,26 +137,26 @@ class LabelPlan(Config):
     attempt: str = Field(description="Names the draw, and the look in the ledger.")
     application: str
     version: str = Field(description="The challenger, NAME/NUMBER.")
-    policy: Policy = Field(description="The one that the search found, which the labels are to certify.")
+    policy: Policy = Field(description="The policy that the search chose and the labels are to certify.")
     labels: tuple[str, ...] = Field(description="The labels that may be given.")
     floor: float = Field(gt=0, le=1, description="The least audit share of the window.")
     epsilon: float = Field(gt=0, lt=1, description="Accuracy that may be lost against large-only.")
     delta: float = Field(gt=0, lt=1, description="What the look may spend.")
     noise: float = Field(0.0, ge=0, lt=1, description="The largest probability that a label is wrong.")
 
-    def probability(self, judged: JudgedWindow) -> NDArray[np.float64]:
+    def probability(self, window: JudgedWindow) -> NDArray[np.float64]:
         """rho of each item, [N]."""
-        return np.asarray(self.floor / judged.probability)
+        return np.asarray(self.floor / window.probability)
 
-    def drawn(self, judged: JudgedWindow) -> NDArray[np.bool_]:
+    def drawn(self, window: JudgedWindow) -> NDArray[np.bool_]:
         """Whether an annotator gets the item if it is disputed, [N]."""
-        draws = np.array([draw(0, f"label drawn {self.attempt}", item) for item in judged.items])
-        return np.asarray(draws < self.probability(judged))
+        draws = np.array([draw(0, f"label drawn {self.attempt}", item) for item in window.items])
+        return np.asarray(draws < self.probability(window))
 
-    def order(self, judged: JudgedWindow) -> NDArray[np.float64]:
+    def order(self, window: JudgedWindow) -> NDArray[np.float64]:
         """The position of each item's unit, [N]."""
-        place = {unit: draw(0, f"label order {self.attempt}", str(unit)) for unit in pd.unique(judged.unit)}
-        return np.array([place[unit] for unit in judged.unit], dtype=np.float64)
+        place = {unit: draw(0, f"label order {self.attempt}", str(unit)) for unit in pd.unique(window.unit)}
+        return np.array([place[unit] for unit in window.unit], dtype=np.float64)
 
 
 class GivenLabels(Config):
@@ -166,43 +166,45 @@ class GivenLabels(Config):
     answers: dict[str, tuple[State, str | None]] = Field(description="State and label by `request id/item`.")
 
 
-def drawn_places(judged: JudgedWindow, plan: LabelPlan) -> NDArray[np.intp]:
+def drawn_places(window: JudgedWindow, plan: LabelPlan) -> NDArray[np.intp]:
     """The positions [M] of the disagreements that a certificate of the plan's policy needs labels for, in order.
 
     Annotators get them in this order, so every label decides as many units as it can.
     """
-    disputed_N = judged.answered & judged.disagrees & judged.keeps(plan.policy)
-    places = np.flatnonzero(disputed_N & plan.drawn(judged))
-    return places[np.argsort(plan.order(judged)[places], kind="stable")]
+    disputed_N = window.answered & window.disagrees & window.keeps(plan.policy)
+    places = np.flatnonzero(disputed_N & plan.drawn(window))
+    return places[np.argsort(plan.order(window)[places], kind="stable")]
 
 
-def label_tests(judged: JudgedWindow, plan: LabelPlan) -> tuple[LabelTest, ...]:
+def label_tests(window: JudgedWindow, plan: LabelPlan) -> tuple[LabelTest, ...]:
     """The tests of every decision of the plan's policy that keeps anything, before any label.
 
     Their results may be read after each label: the test is valid at all times.
     """
-    own = plan.policy.task_decisions
-    decisions = {None: plan.policy.decision} | own
-    parts = {task: judged.of_task(task, own) for task, decision in decisions.items() if decision != ESCALATE_ALL}
+    task_decisions = plan.policy.task_decisions
+    decisions = {None: plan.policy.decision} | task_decisions
+    parts = {
+        task: window.of_task(task, task_decisions) for task, decision in decisions.items() if decision != ESCALATE_ALL
+    }
     return tuple(_label_test(task, decisions[task], rows, plan) for task, rows in parts.items() if len(rows))
 
 
-def _label_test(task: str | None, decision: Decision, judged: JudgedWindow, plan: LabelPlan) -> LabelTest:
+def _label_test(task: str | None, decision: Decision, window: JudgedWindow, plan: LabelPlan) -> LabelTest:
     """The test of one decision, with the disagreements above its threshold that are drawn."""
-    traffic, rho_N, answered_N = judged.traffic(plan.floor), plan.probability(judged), judged.answered
+    traffic, rho_N, answered_N = window.traffic(plan.floor), plan.probability(window), window.answered
     disputed_N = traffic.asked & traffic.disagrees & (traffic.score > decision.cut)
     never_N = disputed_N & ~answered_N  # no label could tell whether the large model would have been right
-    drawn_N = never_N | (disputed_N & plan.drawn(judged))
+    drawn_N = never_N | (disputed_N & plan.drawn(window))
     units = LabelledUnits.of(
         traffic,
         drawn=drawn_N,
         label_probability=np.where(never_N, 1.0, rho_N),
-        order=plan.order(judged),
+        order=plan.order(window),
         answered=never_N,
         lost=never_N,
         floor=plan.floor,
     )
-    columns = judged.items, judged.label, judged.large_label
+    columns = window.items, window.label, window.large_label
     return LabelTest(
         task=task,
         decision=decision,

@@ -49,8 +49,8 @@ class JudgedWindow:
             raise DataError(
                 f"{window.num_rows} decisions, {len(score_N)} gate scores and {len(label_N)} answers", where="window"
             )
-        plain = window.drop_columns([name for name in PAYLOAD if name in window.column_names])
-        return cls(plain.to_pandas().assign(challenger_score=score_N, challenger_label=label_N))
+        lean_window = window.drop_columns([name for name in PAYLOAD if name in window.column_names])
+        return cls(lean_window.to_pandas().assign(challenger_score=score_N, challenger_label=label_N))
 
     @classmethod
     def by(
@@ -78,17 +78,19 @@ class JudgedWindow:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def select(self, chosen: ArrayLike) -> JudgedWindow:
+    def select(self, places: ArrayLike) -> JudgedWindow:
         """The decisions that a mask [N] picks."""
-        return JudgedWindow(self.rows[np.asarray(chosen, dtype=bool)].reset_index(drop=True))
+        return JudgedWindow(self.rows[np.asarray(places, dtype=bool)].reset_index(drop=True))
 
     def of_purpose(self, *purposes: str) -> JudgedWindow:
         """The decisions of these purposes."""
         return self.select(self.rows["purpose"].isin(purposes))
 
-    def of_task(self, task: str | None, own: Collection[str]) -> JudgedWindow:
+    def of_task(self, task: str | None, tasks_of_their_own: Collection[str]) -> JudgedWindow:
         """The decisions that a threshold of `task` is for; None stands for all tasks without a threshold in `own`."""
-        return self.select(self.rows["task"] == task if task is not None else ~self.rows["task"].isin(list(own)))
+        return self.select(
+            self.rows["task"] == task if task is not None else ~self.rows["task"].isin(list(tasks_of_their_own))
+        )
 
     @property
     def score(self) -> NDArray[np.float64]:
@@ -102,7 +104,7 @@ class JudgedWindow:
 
     @property
     def large_label(self) -> NDArray[np.object_]:
-        """The large model's answers, [N]; NaN or None where there is none."""
+        """The large model's answers, [N]; NaN or None if it gave none."""
         return np.asarray(self.rows["large_label"], dtype=object)
 
     @property
@@ -160,10 +162,10 @@ class JudgedWindow:
             return 0.0, 1.0
         score = np.nan_to_num(np.asarray(self.rows["gate_score"], dtype=np.float64), nan=-np.inf)
         tasks = [None if pd.isna(task) else str(task) for task in self.rows["task"]]
-        keeps, answered = policy.keep(score, tasks), self.answered
+        keeps, has_answer = policy.keep(score, tasks), self.answered
         differs = self.large_label != np.asarray(self.rows["small_label"], dtype=object)
-        lost = np.where(keeps, differs, np.isin(self.large_label.astype(str), list(new_labels)))
-        return self._share(answered & lost, self.asked & np.where(answered, lost, keeps), floor, delta)
+        losses = np.where(keeps, differs, np.isin(self.large_label.astype(str), list(new_labels)))
+        return self._share(has_answer & losses, self.asked & np.where(has_answer, losses, keeps), floor, delta)
 
     def disagreement(self, policy: Policy, floor: float, delta: float) -> float:
         """Upper bound, with 1 - delta, on the share of decisions that the challenger keeps and answers differently.
@@ -204,11 +206,11 @@ def window_features(
 
     Raises DataError for rows without either.
     """
-    stored = window["features"].is_valid().to_numpy(zero_copy_only=False)
-    if stored.all():
+    has_features = window["features"].is_valid().to_numpy(zero_copy_only=False)
+    if has_features.all():
         return _matrix(window["features"])
     text, image = (pc.fill_null(window[name], empty) for name, empty in (("text", ""), ("image", b"")))
-    rows = pa.table({"id": row_ids(window), "text": text, "image": image}).filter(pa.array(~stored))
+    rows = pa.table({"id": row_ids(window), "text": text, "image": image}).filter(pa.array(~has_features))
     blank = pc.and_(pc.equal(pc.binary_length(rows["text"]), 0), pc.equal(pc.binary_length(rows["image"]), 0))
     if missing := rows.filter(blank)["id"].to_pylist():
         raise DataError(
@@ -218,9 +220,9 @@ def window_features(
         )
     made_MD = feature_matrix(encoded(context, encoder, rows, scratch=scratch, bar=bar))
     features_ND = np.empty((len(window), made_MD.shape[1]), dtype=np.float32)
-    features_ND[~stored] = made_MD
-    if stored.any():
-        features_ND[stored] = _matrix(window.filter(pa.array(stored))["features"])
+    features_ND[~has_features] = made_MD
+    if has_features.any():
+        features_ND[has_features] = _matrix(window.filter(pa.array(has_features))["features"])
     return features_ND
 
 

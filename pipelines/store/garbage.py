@@ -31,8 +31,8 @@ from pipelines.store.artefact import (
 from pipelines.store.control.lease import holder_of, leased
 
 CLEANING = "leases/gc"  # held while files are removed; no run starts meanwhile
-_BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # of a bundle's artefact; the first gives its digest
-_NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # of an artefact, or of a bundle
+_BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # the first file names the bundle's digest
+_NAME = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{48})?\b")  # name of an artefact or a bundle
 
 
 @dataclass
@@ -50,22 +50,22 @@ def find_garbage(store: ArtefactStore) -> Garbage:
     """What could be removed from a storage."""
     sizes: dict[Path, dict[str, int]] = {}
     for stat in store.storage.files.list(ARTEFACTS):
-        _, stage, fingerprint, *rest = Path(stat.name).parts
-        below = sizes.setdefault(store.root / ARTEFACTS / stage / fingerprint, {})
-        below[rest[0]] = below.get(rest[0], 0) + stat.size
+        _, stage, fingerprint, *inner_parts = Path(stat.name).parts
+        sizes_by_file = sizes.setdefault(store.root / ARTEFACTS / stage / fingerprint, {})
+        sizes_by_file[inner_parts[0]] = sizes_by_file.get(inner_parts[0], 0) + stat.size
     artefacts, garbage = {artefact.home: artefact for artefact in store.finished("")}, Garbage()
     referred = _referred(store, artefacts)
-    for home, below in sorted(sizes.items()):
+    for home, sizes_by_file in sorted(sizes.items()):
         if home not in artefacts:
             garbage.interrupted += 1
         elif home not in referred:
             garbage.homes.append(home)
-            garbage.size += sum(below.values())
+            garbage.size += sum(sizes_by_file.values())
         else:
             garbage.kept += 1
-            overtaken = sorted(below.keys() - {MANIFEST, artefacts[home].path.name})
+            overtaken = sorted(sizes_by_file.keys() - {MANIFEST, artefacts[home].path.name})
             garbage.attempts += [home / name for name in overtaken]
-            garbage.size += sum(below[name] for name in overtaken)
+            garbage.size += sum(sizes_by_file[name] for name in overtaken)
     return garbage
 
 
@@ -81,9 +81,9 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
             store.storage.drop([home])
         store.storage.drop(garbage.attempts)
         if store.storage.is_remote:
-            there = set(store.homes())
+            homes = set(store.homes())
             for home in (store.root / ARTEFACTS).glob("*/*"):
-                if home not in there:
+                if home not in homes:
                     shutil.rmtree(home, ignore_errors=True)
     return garbage
 
@@ -92,8 +92,8 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
 def alone(store: ArtefactStore) -> Iterator[None]:
     """Nothing else writes artefacts within the block. LockedError if something does."""
     with leased(store.control, CLEANING, "the storage"):
-        if found := holder_of(store.control, (key for key in store.control.keys("leases") if key != CLEANING)):
-            raise LockedError(f"the storage is in use by {found[1]}", where=found[0], hint="Wait for it to end")
+        if holder := holder_of(store.control, (key for key in store.control.keys("leases") if key != CLEANING)):
+            raise LockedError(f"the storage is in use by {holder[1]}", where=holder[0], hint="Wait for it to end")
         yield
 
 
@@ -115,9 +115,9 @@ def empty(store: ArtefactStore, artefact: Artefact) -> None:
     _tell(store, artefact, {"files": {}, "marks": {}, EMPTIED: True})
 
 
-def _tell(store: ArtefactStore, artefact: Artefact, changed: dict[str, Any]) -> None:
+def _tell(store: ArtefactStore, artefact: Artefact, changes: dict[str, Any]) -> None:
     """Update the manifest of an artefact to its current files."""
-    manifest = encoded(artefact.manifest | changed)
+    manifest = encoded(artefact.manifest | changes)
     store.storage.files.write(store.storage.name(artefact.home / MANIFEST), manifest)
     read_manifest(store.storage, artefact.home, anew=True)  # this node's copy
 
@@ -130,19 +130,19 @@ def is_emptied(artefact: Artefact) -> bool:
 def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[Path]:
     """The homes of all referenced artefacts, and of everything from which they were made."""
     by_name = {home.name: home for home in artefacts}
-    bundles = {home: each for home, each in artefacts.items() if _BUNDLE in each.manifest["files"]}
+    bundles = {home: artefact for home, artefact in artefacts.items() if _BUNDLE in artefact.manifest["files"]}
     by_name |= {sha256_of(bundle.file(_BUNDLE)): home for home, bundle in bundles.items()}
-    reached: set[Path] = set()
+    reached_homes: set[Path] = set()
     pending = [by_name[name] for name in _named(store) if name in by_name]
     while pending:
-        if (home := pending.pop()) in reached:
+        if (home := pending.pop()) in reached_homes:
             continue
-        reached.add(home)
+        reached_homes.add(home)
         names = [*artefacts[home].manifest["inputs"].values()]
         if home in bundles:
             names += _NAME.findall(bundles[home].file(_LINEAGE).read_text(encoding="utf-8"))
         pending += [by_name[name] for name in names if name in by_name]
-    return reached
+    return reached_homes
 
 
 def _named(store: ArtefactStore) -> set[str]:
@@ -150,4 +150,4 @@ def _named(store: ArtefactStore) -> set[str]:
     files = store.storage.files
     names = [stat.name for stat in files.list("runs") if stat.name.endswith(".json")]
     names += [stat.name for stat in files.list(f"{CONTROL}/loop")]
-    return {name for each in names for name in _NAME.findall(files.read(each).decode(errors="replace"))}
+    return {name for file_name in names for name in _NAME.findall(files.read(file_name).decode(errors="replace"))}

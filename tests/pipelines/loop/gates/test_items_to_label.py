@@ -58,7 +58,7 @@ def test_what_is_forgotten_is_asked_for_no_more(asked: Asked) -> None:
     log.close()
     again = replace(asked.drawn)
     assert list(again.states()) == rest
-    with pytest.raises(DataError, match="no label is asked"):
+    with pytest.raises(DataError, match="this item needs no label"):
         again.answer({first: "yes"})
 
 
