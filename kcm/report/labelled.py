@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kcm.report.chart import Chart, scale
-from kcm.report.formats import number, plural
+from kcm.report.chart import Chart, drawing
+from kcm.report.formats import number
 from kcm.report.page import render
 
 if TYPE_CHECKING:  # scikit-learn, which a served page does not need
-    from kcm.labelling.certificate import TableCertificate, TestedDraw
+    from kcm.labelling.certificate import TableCertificate
     from kcm.labelling.label import LabelledTable
 
 NUM_SHOWN = 20  # rows of either list
@@ -111,49 +111,29 @@ class LabelPage:
 
 
 def render_labelled(page: LabelPage) -> str:
-    """A labelled table as HTML, without a script; text from data is escaped."""
-    return render("labelled", page=page, percent_of=percent_of, reading_of=reading_of)
+    """A labelled table as HTML; text from data is escaped."""
+    return render("labelled", page=page, percent_of=percent_of)
 
 
-def curves(found: LabelledTable) -> tuple[tuple[Chart, ...], tuple[str, ...]]:
+def curves(table: LabelledTable) -> tuple[tuple[Chart, ...], tuple[str, ...]]:
     """A chart for each signal of the judge, the strongest first, on one scale; and the signals without effect."""
-    if found.judge is None:
+    if table.judge is None:
         return (), ()
-    signals, drawn = found.judge.curves.signals, found.judge.curves.drawn()
-    limits = min(float(added.min()) for _, added in drawn), max(float(added.max()) for _, added in drawn)
+    drawn = list(zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True))
+    drawn.sort(key=lambda curve: -float(np.ptp(curve[1][1])))
+    ends = [end(added) for _, (_, added) in drawn for end in (np.min, np.max)]
     charts, flat = [], []
-    for place in sorted(range(len(drawn)), key=lambda place: -float(np.ptp(drawn[place][1]))):
-        (points, added), signal = drawn[place], signals[place]
+    for signal, (points, added) in drawn:
         if np.ptp(added) < FLAT:
             flat.append(signal.name)
             continue
-        chart = Chart(
-            signal.name.capitalize(),
-            "",
-            scale(signal.name, "number"),
-            scale("added to the log-odds", "number", limits),
-            sentence=f"{signal.meaning}.",
-        )
-        chart.draw("dashed", "large", [{"y": 0.0}])
-        chart.draw("line", "kcm", [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)])
-        charts.append(chart)
+        rows = [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)]
+        first, last = rows[0]["x"], rows[-1]["x"]
+        limits = [{"x": first, "y": float(end)} for end in (min(ends), max(ends))]
+        zero = [{"x": x, "y": 0.0} for x in (first, last)]
+        svg = drawing("curve", limits=limits, zero=zero, curve=rows)
+        charts.append(Chart(signal.name.capitalize(), f"{signal.meaning[:1].upper()}{signal.meaning[1:]}.", svg))
     return tuple(charts), tuple(flat)
-
-
-def reading_of(draw: TestedDraw) -> str:
-    """What a draw says, for people."""
-    if not draw.drawn:
-        return f"The small model answers {plural(draw.kept, 'text')}; nothing was drawn, so none of them was checked."
-    first = (
-        f"The {draw.ranked:,} texts of which the small model was surest could be kept. {draw.drawn:,} of them were"
-        f" drawn at random and bought: the small model's answer differs from the LLM's in {draw.wrong:,}."
-    )
-    if draw.kept == draw.ranked and draw.wrong > draw.afforded:
-        return f"{first} The money allowed no more, so all are kept, and the bound counts these errors."
-    allowed = f"Of the drawn texts, {plural(draw.afforded, 'error')} may lie in the part that is kept"
-    if draw.kept == draw.ranked:
-        return f"{first} {allowed}, so all {draw.ranked:,} are kept."
-    return f"{first} {allowed}, so the first {draw.kept:,} are kept and the LLM answers the others."
 
 
 def _counts(found: LabelledTable) -> tuple[LabelCounts, ...]:

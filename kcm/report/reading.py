@@ -41,6 +41,12 @@ def deployed(result: Numbers) -> tuple[Who, Numbers]:
     return next(iter(collaborators(result).items()))
 
 
+def alone(result: Numbers) -> dict[str, Any]:
+    """The result without the controls."""
+    who, controls = deployed(result)[0], collaborators(result)
+    return {key: value for key, value in result.items() if key == who or key not in controls}
+
+
 def certificate_of(result: Numbers) -> Numbers:
     """The certificate of the deployed collaborator; empty where there is none."""
     return result.get("certificate") or {}
@@ -131,31 +137,35 @@ def tested(path: Columns) -> list[Numbers]:
     return sorted(drawn, key=lambda row: -row["threshold"])
 
 
-def tested_at(path: Columns, threshold: float | None) -> Numbers | None:
-    """The tested point nearest to `threshold`."""
-    points = tested(path) if known(threshold) else []
-    return min(points, key=lambda row: abs(row["threshold"] - threshold), default=None)
+def nearest(rows: Sequence[Numbers], threshold: float | None) -> Numbers | None:
+    """The tested point nearest to `threshold`; None where there is none."""
+    return min(rows, key=lambda row: abs(row["threshold"] - threshold), default=None) if known(threshold) else None
 
 
-def threshold_points(frontier: Columns, path: Columns, prices: Prices | None) -> list[dict[str, float | None]]:
+def threshold_points(
+    frontier: Columns, path: Columns, prices: Prices | None, deployed_at: float | None
+) -> list[dict[str, float | None]]:
     """What each threshold would do: accuracy and calls on test, money per 1,000 inputs, and its bound on certify.
 
-    Between the written points of the frontier lies a line.
+    Between the written points of the frontier lies a line. `is_deployed` marks the point nearest to `deployed_at`.
     """
     columns = zip(*(frontier.get(name, ()) for name in ("threshold", "accuracy", "call_rate")), strict=True)
     curve = sorted(row for row in columns if all(map(known, row)) and abs(row[0]) < 1e300)
-    points = tested(path) if curve else []
-    found = []
-    for point in (points[index] for index in thinned(len(points), SLIDER_POINTS)):
-        at = point["threshold"]
+    rows = tested(path) if curve else []
+    rows = [rows[index] for index in thinned(len(rows), SLIDER_POINTS)]
+    at_deployed = nearest(rows, deployed_at)
+    points = []
+    for row in rows:
+        at = row["threshold"]
         accuracy, call_rate = (float(np.interp(at, [r[0] for r in curve], [r[i] for r in curve])) for i in (1, 2))
-        saved = prices.saved_per_1000(1 - call_rate) if prices else None
-        row = {
-            "threshold": at,
-            "accuracy": accuracy,
-            "call_rate": call_rate,
-            "saved": saved,
-            "bound": point.get("bound"),
-        }
-        found.append(row)
-    return found
+        points.append(
+            {
+                "threshold": at,
+                "accuracy": accuracy,
+                "call_rate": call_rate,
+                "saved": prices.saved_per_1000(1 - call_rate) if prices else None,
+                "bound": row.get("bound"),
+                "is_deployed": row is at_deployed,
+            }
+        )
+    return points
