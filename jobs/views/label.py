@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jobs.views.table import plain_table
+from jobs.views.table import table
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.label import LabelledTable, Watcher
 from kcm.labelling.label_list import LabelList
@@ -20,6 +20,7 @@ from kcm.labelling.table import Texts
 from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate
 from kcm.metrics.intervals import Interval
+from kcm.report.formats import money, whole_percent
 
 TARGETS = (0.9, 0.95, 0.98)
 NOT_WORTH = 0.9  # share of the calls from which on a plan hardly saves anything
@@ -146,21 +147,22 @@ class Screen(Watcher):
         self._progress.update(self._task, completed=count, total=total, description=description, state=state)
 
     def _plan(self, forecast: Forecast, at: Callable[[float], Forecast]) -> Table:
-        table = plain_table(f"Plan after a pilot of {forecast.bought:,} calls (a forecast, not a certificate)")
-        for name in ("target", "calls", "share of all", *(["cost"] if self._price else [])):
-            table.add_column(name, justify="right")
-        targets: list[float | None] = [None]
-        if self._target is not None:
-            targets = [*sorted({*TARGETS, self._target})]
+        targets: list[float | None] = [None] if self._target is None else [*sorted({*TARGETS, self._target})]
+        rows = []
         for target in targets:
             expected = forecast if target is None else at(target)
             total = min(expected.total, self._num_texts)
-            halves = total + min(expected.trained, total) if self._batch else total  # training is asked one by one
-            cost = [f"${halves * self._price:,.2f}"] if self._price else []
-            style = "bold" if target == self._target else None
-            name = "guarantees" if target is None else f"{100 * target:g}%"
-            table.add_row(name, f"{total:,.0f}", f"{100 * total / self._num_texts:.0f}%", *cost, style=style)
-        return table
+            row = {
+                "target": "guarantees" if target is None else f"{100 * target:g}%",
+                "calls": f"{total:,.0f}",
+                "share of all": whole_percent(total / self._num_texts),
+            }
+            if self._price:
+                halves = total + min(expected.trained, total) if self._batch else total  # training is asked one by one
+                row["cost"] = money(halves * self._price, "USD")
+            rows.append(row)
+        title = f"Plan after a pilot of {forecast.bought:,} calls (a forecast, not a certificate)"
+        return table(title, rows, bold=targets.index(self._target))
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False)

@@ -126,25 +126,3 @@ def accuracy_matrix(who: Who, result: Numbers) -> Chart:
         "Accuracy in percent on the task of the column, after learning the task of the row. No shade: not learned."
     )
     return Chart(title, sentence, drawing("matrix", len(tasks), cells=cells), is_tall=len(tasks) > 8)
-
-
-def simulation(periods: Sequence[Numbers]) -> Chart:
-    """What was saved, what was right, and what was kept of labels that were not known, before each turn of a loop."""
-    title = "What the loop achieved"
-    lines: list[tuple[str, str, str, Who]] = [
-        ("kept", "items", "calls saved", "kcm"),
-        ("right", "items", "right answers of the cascade", "linear"),
-        ("late_kept", "late", "new labels answered by the small model", "mcm"),
-    ]
-    rows: list[dict[str, Any]] = []
-    for part, whole, words, who in lines:
-        for turn, period in enumerate(periods, 1):
-            if period[whole]:
-                share = period[part] / period[whole]
-                row = {"x": turn, "y": share, "tip": f"turn {turn}: {percent(share)}, {words}"}
-                rows.append(row | {"tone": f"var(--{who})", "shape": SHAPES[who]})
-    if not rows:
-        return Chart(title, "Nothing was played.")
-    legend = {f"{SHAPES[who]} {who}": words for _, _, words, who in lines}
-    sentence = "Each point is the traffic before a turn, answered by the champion of that time."
-    return Chart(title, sentence, drawing("simulation", periods=rows), legend)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kcm.report.chart import Chart, drawing
-from kcm.report.formats import number
+from kcm.report.formats import MISSING, percent
 from kcm.report.page import render
 
 if TYPE_CHECKING:  # scikit-learn, which a served page does not need
@@ -49,7 +49,7 @@ class ShownRow:
     text: str
     small: str
     probability: float
-    llm: str = ""
+    llm: str
 
 
 @dataclass(frozen=True)
@@ -65,47 +65,40 @@ class LabelPage:
     cost: float
     saved: float | None
     num_empty: int
-    labels: tuple[LabelCounts, ...]
-    curves: tuple[Chart, ...]
-    flat: tuple[str, ...]
-    kept: tuple[ShownRow, ...]
+    labels: list[LabelCounts]
+    curves: list[Chart]
+    flat: list[str]
+    kept: list[ShownRow]
     num_kept: int
-    differing: tuple[ShownRow, ...]
+    differing: list[ShownRow]
     num_differing: int
     num_compared: int
     bundle: str = ""
 
     @classmethod
-    def of(cls, found: LabelledTable, name: str, bundle: str = "") -> LabelPage:
+    def of(cls, table: LabelledTable, name: str, bundle: str = "") -> LabelPage:
         """The page of a finished job on the table `name`; `bundle` is the name of its bundle, empty without one."""
-        result, texts, certificate = found.result, found.texts, found.certificate
-        kept = np.flatnonzero(~result.bought_U & ~result.failed_U)
-        chosen = np.random.default_rng(certificate.seed).permutation(kept)[:NUM_SHOWN]
-        compared = result.bought_U & ~result.taught_U
-        other = np.flatnonzero(compared & (result.guess.answer_U != result.answer_U))
-        surest = other[np.argsort(result.guess.wrong_U[other], kind="stable")][:NUM_SHOWN]
-        rows_U = texts.first_rows() + 1
-        charts, flat = curves(found)
-
-        def shown(unit: int, llm: str = "") -> ShownRow:
-            small = found.labels.names[result.guess.answer_U[unit]]
-            sure = 1 - float(result.guess.wrong_U[unit])
-            return ShownRow(int(rows_U[unit]), _shortened(texts.texts[unit]), small, sure, llm)
-
+        result, certificate = table.result, table.certificate
+        kept_K = np.flatnonzero(~result.bought_U & ~result.failed_U)
+        drawn = np.random.default_rng(certificate.seed).permutation(kept_K)[:NUM_SHOWN]
+        compared_U = result.bought_U & ~result.taught_U
+        differing_D = np.flatnonzero(compared_U & (result.guess.answer_U != result.answer_U))
+        surest = differing_D[np.argsort(result.guess.wrong_U[differing_D], kind="stable")][:NUM_SHOWN]
+        charts, flat = curves(table)
         return cls(
             name=name,
             certificate=certificate,
-            cost=found.cost,
-            saved=_saved(found),
-            num_empty=texts.num_empty,
-            labels=_counts(found),
+            cost=table.cost,
+            saved=_saved(table),
+            num_empty=table.texts.num_empty,
+            labels=_counts(table),
             curves=charts,
             flat=flat,
-            kept=tuple(shown(unit) for unit in sorted(chosen.tolist())),
-            num_kept=len(kept),
-            differing=tuple(shown(unit, found.labels.names[result.answer_U[unit]]) for unit in surest.tolist()),
-            num_differing=len(other),
-            num_compared=int(compared.sum()),
+            kept=_rows(table, sorted(drawn.tolist())),
+            num_kept=len(kept_K),
+            differing=_rows(table, surest.tolist()),
+            num_differing=len(differing_D),
+            num_compared=int(compared_U.sum()),
             bundle=bundle,
         )
 
@@ -115,10 +108,10 @@ def render_labelled(page: LabelPage) -> str:
     return render("labelled", page=page, percent_of=percent_of)
 
 
-def curves(table: LabelledTable) -> tuple[tuple[Chart, ...], tuple[str, ...]]:
+def curves(table: LabelledTable) -> tuple[list[Chart], list[str]]:
     """A chart for each signal of the judge, the strongest first, on one scale; and the signals without effect."""
     if table.judge is None:
-        return (), ()
+        return [], []
     drawn = list(zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True))
     drawn.sort(key=lambda curve: -float(np.ptp(curve[1][1])))
     ends = [end(added) for _, (_, added) in drawn for end in (np.min, np.max)]
@@ -133,33 +126,41 @@ def curves(table: LabelledTable) -> tuple[tuple[Chart, ...], tuple[str, ...]]:
         zero = [{"x": x, "y": 0.0} for x in (first, last)]
         svg = drawing("curve", limits=limits, zero=zero, curve=rows)
         charts.append(Chart(signal.name.capitalize(), f"{signal.meaning[:1].upper()}{signal.meaning[1:]}.", svg))
-    return tuple(charts), tuple(flat)
+    return charts, flat
 
 
-def _counts(found: LabelledTable) -> tuple[LabelCounts, ...]:
+def _rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
+    """Rows of these texts, with the large model's answer where it was bought."""
+    result, names = table.result, table.labels.names
+    first_U = table.texts.first_rows() + 1
+    rows = []
+    for unit in units:
+        text, llm = table.texts.texts[unit], names[result.answer_U[unit]] if result.bought_U[unit] else ""
+        text = text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+        probability = 1 - float(result.guess.wrong_U[unit])
+        rows.append(ShownRow(int(first_U[unit]), text, names[result.guess.answer_U[unit]], probability, llm))
+    return rows
+
+
+def _counts(table: LabelledTable) -> list[LabelCounts]:
     """Rows by label, the most frequent first; labels without rows too."""
-    result, copies_U = found.result, found.texts.copies_U
-    small_U = ~result.bought_U & ~result.failed_U
+    result, names = table.result, table.labels.names
+    sources_U = (~result.bought_U & ~result.failed_U, result.bought_U, result.failed_U)
     columns = [
-        np.bincount(result.answer_U, copies_U * some_U, minlength=len(found.labels.names)).astype(int).tolist()
-        for some_U in (small_U, result.bought_U, result.failed_U)
+        np.bincount(result.answer_U, table.texts.copies_U * source_U, minlength=len(names)).astype(int).tolist()
+        for source_U in sources_U
     ]
-    counts = [LabelCounts(*each) for each in zip(found.labels.names, *columns, strict=True)]
-    return tuple(sorted(counts, key=lambda each: -each.rows))
+    return sorted(map(LabelCounts, names, *columns), key=lambda counts: -counts.rows)
 
 
-def _saved(found: LabelledTable) -> float | None:
+def _saved(table: LabelledTable) -> float | None:
     """The expected price of the answers that were not bought; None if no price is known."""
-    if found.estimate is None or not found.estimate.calls or not found.estimate.currency:
+    if table.estimate is None or not table.estimate.calls or not table.estimate.currency:
         return None
-    price = found.estimate.currency / found.estimate.calls
-    return price * (found.certificate.texts - found.certificate.bought)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+    price = table.estimate.currency / table.estimate.calls
+    return price * (table.certificate.texts - table.certificate.bought)
 
 
 def percent_of(part: int, whole: int) -> str:
     """12 of 48 as `25%`; an en dash of nothing."""
-    return f"{number(round(100 * part / whole))}%" if whole else "–"
+    return percent(part / whole, 0) if whole else MISSING

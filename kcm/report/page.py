@@ -83,11 +83,6 @@ def render_loop(state: Numbers) -> str:
     return render("loop", state=state)
 
 
-def render_simulation(result: Numbers) -> str:
-    """A simulated loop as HTML; `result` as in `simulation.json`, text from data is escaped."""
-    return render("simulation", result=result)
-
-
 def write_report(inputs: ReportInputs, path: Path) -> None:
     """Write the page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
     write_page(render_report(inputs), path)

@@ -68,7 +68,7 @@ def difference_words(overall: Numbers) -> str:
 
 def promise(certificate: Numbers) -> str:
     """What is guaranteed of the deployed decision, without a full stop; the same words wherever it is shown."""
-    reason = certificate.get("reason") or "there is no certificate"
+    reason = certificate.get("reason") or ("no threshold passed" if certificate else "there is no certificate")
     is_valid = all(row.get("valid") for row in certificates(certificate).values())
     if certificate.get("num_rows") == 0 or not is_valid:
         return f"No guarantee: {reason}"

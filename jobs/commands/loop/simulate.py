@@ -30,7 +30,7 @@ def simulate(
     table: Annotated[Path | None, typer.Option("--table", metavar="T", help="The table, in place of CONFIG's.")] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Play runs, traffic, turns and promotions on a labelled table; the last line is the page with the curves.
+    """Play runs, traffic, turns and promotions on a labelled table; the last line is the file with the result.
 
     Half of the known labels' rows make the first champion. The other rows are its traffic; each wave of late labels is
     followed by two turns of the loop. Nothing is served. A large model that is not fitted on the table is played, so
@@ -41,5 +41,5 @@ def simulate(
     waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
     result = play(load(config, values), waves, parse_config(Scenario, scenario))
     result_console().print(simulation_view(result))
-    typer.echo(result["report_path"])
+    typer.echo(result["result_path"])
     return result
