@@ -69,7 +69,7 @@ def versions_view(result: Numbers) -> Group:
         for version in result["versions"]
     ]
     champion = next((number for number, row in enumerate(rows) if row["state"] == "champion"), None)
-    lines = [line("champion", result["champion"])]
+    lines: list[Table | Text] = [line("champion", result["champion"])]
     if back := result["rolled_back"]:
         lines.append(warning(f"{back['version']} was rolled back at {back['at']}: {back['reason']}"))
     return Group(*lines, table("\nVersions, the newest first", rows, bold=champion))
@@ -141,7 +141,7 @@ def new_labels_view(result: Numbers) -> Group:
         return Group(*lines)
     if not result["groups"]:
         return Group(*lines, line("groups", "no ten escalated items lie together"))
-    rows = (
+    rows: Iterator[Mapping[str, str | Text]] = (
         {
             "items": str(group["size"]),
             "callers": str(group["callers"]),
@@ -157,14 +157,14 @@ def new_labels_view(result: Numbers) -> Group:
 
 def stats_view(result: Mapping[str, Any]) -> Group:
     """A table of the versions, and lines about the rest."""
-    rows = (
+    rows: Iterator[Mapping[str, str | Text]] = (
         {"version": version}
         | {route.replace("_", " "): f"{routes.get(route, 0):,}" for route in ROUTES}
         | {"call rate": percent(1 - routes.get("small", 0) / sum(routes.get(route, 0) for route in ROUTES))}
         for version, routes in result["versions"].items()
     )
     payloads, audits = result["payloads"], (f"{number:,} {state}" for state, number in result["audits"].items())
-    lines = [
+    lines: list[Table | Text] = [
         line("decisions", f"{result['decisions']:,}, {result['oldest'] or MISSING} to {result['newest'] or MISSING}"),
         line("numbers", f"up to {result['watermark']}"),
         line("audits", ", ".join(audits) or "none"),
