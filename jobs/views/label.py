@@ -189,27 +189,30 @@ def progress_line(
     return ", ".join(parts)
 
 
-def closing(found: LabelledTable) -> list[str]:
-    """The lines at the end: the promise, what it took, and what was saved."""
-    certificate = found.certificate
+def closing(table: LabelledTable) -> list[str]:
+    """The lines at the end: the promise, what it took, what was saved, and what may mislead."""
+    certificate = table.certificate
     lines = [certificate.sentence]
-    for each in certificate.guarantees:
-        holds = "proved" if each.holds else "NOT PROVED"
-        lines.append(
-            f"{each.kind} of {each.label!r}: {100 * each.asked:g}% {holds}; it is at least {100 * each.proved:.2f}%."
-        )
+    for promise in certificate.guarantees:
+        verdict = "proved" if promise.holds else "NOT REACHED"
+        share = f"{100 * promise.asked:g}% {verdict}, at least {100 * promise.proved:.2f}%"
+        lines.append(f"{promise.kind} of {promise.label!r}: {share}.")
     saved = 1 - certificate.bought / max(1, certificate.texts)
-    money = f", ${found.cost:,.2f}" if found.cost else ""
+    cost = f", {money(table.cost, 'USD')}" if table.cost else ""
     lines.append(
-        f"Bought {certificate.bought:,} of {certificate.texts:,} answers{money}: {100 * saved:.0f}% of the calls saved."
+        f"Bought {certificate.bought:,} of {certificate.texts:,} answers{cost}: {100 * saved:.0f}% of the calls saved."
     )
-    if found.accuracies is not None:
-        lines += _accuracies(found.accuracies)
+    if table.accuracies is not None:
+        lines += _accuracies(table.accuracies)
     if certificate.failed:
-        lines.append(f"{certificate.failed:,} rows have no usable answer (label_source `failed`).")
+        lines.append(_warned(f"{certificate.failed:,} rows have no usable answer (label_source `failed`)."))
     if certificate.look is None:
-        lines.append("This look is not recorded: no ledger was named.")
+        lines.append(_warned("This look is not recorded: no ledger was named."))
     return lines
+
+
+def _warned(text: str) -> str:
+    return typer.style(f"warning: {text}", fg=typer.colors.YELLOW)
 
 
 def not_proved(certificate: TableCertificate) -> list[str]:

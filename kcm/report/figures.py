@@ -14,7 +14,6 @@ from kcm.report.reading import (
     Who,
     collaborators,
     deployed,
-    filled_bins,
     names_of,
     sides,
     task_names,
@@ -90,7 +89,7 @@ def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart
     title, names = "Confidence against accuracy", names_of(result)
     rows: list[dict[str, Any]] = []
     for who in collaborators(result):
-        filled = filled_bins(bins.get(who, ()))
+        filled = [b for b in bins.get(who, ()) if b.get("count") and known(b.get("confidence"))]
         total = sum(b["count"] for b in filled)
         for b in filled:
             confidence, accuracy, share = percent(b["confidence"]), percent(b["accuracy"]), b["count"] / total

@@ -118,7 +118,7 @@ def _environment() -> Environment:
     )
     shown = (formats, glossary, reading)
     names = {name: value for module in shown for name, value in vars(module).items() if not name.startswith("_")}
-    environment.tests |= {"known": formats.known, "scored": reading.is_scored}
+    environment.tests["known"] = formats.known
     environment.globals |= names | {"figures": figures, "summary": summary, "recommendation": recommendation}
     environment.globals |= {"style": _read("style.css"), "script": _read("page.js"), "hash_of": _hash_of, "machine": ""}
     return environment

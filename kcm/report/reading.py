@@ -105,16 +105,6 @@ def task_names(result: Numbers) -> list[str]:
     return [*names, *(f"task {index + 1}" for index in range(len(names), longest))]
 
 
-def filled_bins(bins: Sequence[Numbers]) -> list[Numbers]:
-    """The bins that hold rows."""
-    return [b for b in bins if b.get("count") and known(b.get("confidence")) and known(b.get("accuracy"))]
-
-
-def is_scored(trial: Numbers) -> bool:
-    """Whether a trial has both objectives."""
-    return known(trial.get("calls_saved")) and known(trial.get("area"))
-
-
 def sides(result: Numbers, part: str) -> dict[Who, Any]:
     """A part of what was measured, by collaborator; those without it are left out."""
     return {who: each[part] for who, each in collaborators(result).items() if each.get(part)}

@@ -20,7 +20,6 @@ from kcm.report.formats import (
 from kcm.report.reading import Numbers, certificate_of, certificates, deployed, escalates_all, is_certified, names_of
 
 _ROWS = {"validate": "the validate rows, which also chose the policy", "certify": "the certify rows"}
-_BASES = {"means": "class means", "lda": "linear discriminant analysis"}
 
 
 def headline(result: Numbers) -> str:
@@ -107,26 +106,6 @@ def warnings(result: Numbers) -> list[str]:
             f" ({later} once novelty detection reacts)."
         )
     return lines
-
-
-def details(result: Numbers) -> dict[str, str]:
-    """How the deployed model came about, by name: for the end of a report."""
-    side, policy = deployed(result)[1], deployed(result)[1].get("policy") or {}
-    facts = {"Why it is deployed": str((result.get("deployed") or {}).get("reason") or "")}
-    if goal := policy.get("goal"):
-        facts["Policy chosen for"] = {"calls": "the fewest calls", "accuracy": "the highest accuracy"}[goal]
-    if forecast := side.get("forecast"):
-        facts["Share forecast before the certify rows were read"] = forecast_words(forecast)
-    if base := side.get("base"):
-        facts["Accuracy on validate"] = (
-            f"{_BASES[base['kind']]} {percent(base['accuracy'])}, with the network on top"
-            f" {percent(base['small_accuracy'])}"
-        )
-    if known(weight := side.get("answer_weight")):
-        facts["Weight of rows that only the large model labelled"] = f"{number(weight)} (a labelled row: 1)"
-    if side.get("num_networks") == 1:
-        facts["Networks"] = "one: judge and small model are the same"
-    return facts
 
 
 def forecast_words(expected: Numbers) -> str:

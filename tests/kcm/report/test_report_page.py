@@ -135,6 +135,33 @@ def test_only_the_deployed_model_is_shown_before_the_controls(inputs, lines: Lin
     assert "Controls" not in lines(render_report(inputs))
 
 
+def test_how_the_model_came_about_is_named(inputs, lines: Lines) -> None:
+    """Each fact is there if the run knows it, and none without."""
+    assert "Why it is deployed" not in lines(render_report(inputs))
+    inputs.result["deployed"] = {"reason": "KCM saves most"}
+    inputs.result["kcm"]["policy"]["goal"] = "accuracy"
+    inputs.result["kcm"] |= {
+        "base": {"kind": "lda", "accuracy": 0.851, "small_accuracy": 0.872},
+        "forecast": {"keep_rate": 0.501, "low": 0.41, "high": 0.602},
+        "answer_weight": 0.5,
+        "num_networks": 1,
+    }
+    assert """Why it is deployed
+KCM saves most
+Policy chosen for
+the highest accuracy
+Share forecast before the certify rows were read
+50.1% (80% interval 41.0% to 60.2%)
+Accuracy on validate of linear discriminant analysis
+85.1%
+With the network on top
+87.2%
+Weight of a row that only the large model labelled
+0.5 (a labelled row: 1)
+Networks
+one: judge and small model are the same""" in lines(render_report(inputs))
+
+
 def test_labels_are_shown_with_what_they_are_taken_for_and_of_many_the_first(inputs, lines: Lines) -> None:
     page = render_report(inputs)
     assert "| bad | 1,500 | 70.0% | 92.0% | 91.0% | 70.0% | 9 | good (12)" in lines(page)

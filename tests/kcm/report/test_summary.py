@@ -118,26 +118,6 @@ def test_so_many_rows_would_have_shown_it(loss: float) -> None:
     assert binomtest(round(loss * rows), rows, 0.02, alternative="less").pvalue <= 0.1
 
 
-def test_how_the_model_came_about_is_named(result: dict[str, Any]) -> None:
-    """Each fact is there if the run knows it, and none without."""
-    assert summary.details({"kcm": {"overall": {}}}) == {"Why it is deployed": ""}
-    result["kcm"] |= {
-        "base": {"kind": "lda", "accuracy": 0.851, "small_accuracy": 0.872},
-        "forecast": {"keep_rate": 0.501, "low": 0.41, "high": 0.602},
-        "policy": {"goal": "accuracy"},
-        "answer_weight": 0.5,
-        "num_networks": 1,
-    }
-    assert summary.details(result | {"deployed": {"reason": "KCM saves most"}}) == {
-        "Why it is deployed": "KCM saves most",
-        "Policy chosen for": "the highest accuracy",
-        "Share forecast before the certify rows were read": "50.1% (80% interval 41.0% to 60.2%)",
-        "Accuracy on validate": "linear discriminant analysis 85.1%, with the network on top 87.2%",
-        "Weight of rows that only the large model labelled": "0.5 (a labelled row: 1)",
-        "Networks": "one: judge and small model are the same",
-    }
-
-
 def test_a_class_that_goes_unnoticed_is_a_warning(result: dict[str, Any]) -> None:
     """Only of the deployed model, in whole percent."""
     result["mcm"]["unknown_classes"] = {"num_rows": 677, "kept": 0.5, "kept_once_noticed": 0.5}
