@@ -41,7 +41,7 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
         curves += [{"x": x, "y": y, "tone": tone} for x, y in kept]
         rate, accuracy = overall.get("call_rate"), overall.get("cascade_accuracy")
         bounds = overall.get("cascade_accuracy_interval") or (None, None)
-        tip = f"{names[who]} deployed: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
+        tip = f"{names[who]} at its threshold: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
         intervals.append({"x": rate, "y": bounds[0], "y2": bounds[1], "tone": tone})
         points.append({"x": rate, "y": accuracy, "tone": tone, "shape": SHAPES[who], "tip": tip})
     rate, accuracy = oracle.get("oracle_call_rate"), oracle.get("oracle_accuracy")
@@ -49,7 +49,7 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
     ideal = {"x": rate, "y": accuracy, "tone": "var(--large)", "shape": "circle", "tip": tip}
     levels = [{"x": 0.0, "x2": 1.0, "y": large, "tone": "var(--large)"}]
     legend = {f"line {who}": f"{names[who]}, any threshold" for who in sides_drawn}
-    legend |= {f"{SHAPES[who]} {who}": f"{names[who]} deployed, 95% interval" for who in sides_drawn}
+    legend |= {f"{SHAPES[who]} {who}": f"{names[who]} at its threshold, 95% interval" for who in sides_drawn}
     legend |= {"dashed large": "large alone"} if known(large) else {}
     legend |= {"hollow circle large": "oracle router"} if known(rate) else {}
     svg = drawing("frontier", levels=levels, curves=curves, intervals=intervals, points=points, oracle=[ideal])
