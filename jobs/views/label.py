@@ -122,9 +122,9 @@ class Screen(Watcher):
             cost = f", ${compared * self._price:,.2f}," if self._price else ""
             self._say(f"Plus about {compared:,} calls{cost} for the LLM's accuracy on rows with people's labels")
         self.result |= {"planned_calls": round(forecast.total) + compared, "planned_share": share}
-        for each in forecast.rare:
+        for rare in forecast.rare:
             self._warn(
-                f"{each.kind} of {each.name!r} cannot be promised: none of {forecast.bought:,} answers is this label"
+                f"{rare.kind} of {rare.name!r} cannot be promised: none of {forecast.bought:,} answers is this label"
             )
         if share >= NOT_WORTH:
             self._warn(f"not worth it at this target: the plan still asks about {100 * share:.0f}% of the texts")
@@ -217,40 +217,37 @@ def _warned(text: str) -> str:
 
 def not_proved(certificate: TableCertificate) -> list[str]:
     """The promises that were asked for and are not proved, with what is."""
-    missed = [each for each in certificate.guarantees if not each.holds]
-    lines = [f"{each.kind} of {each.label!r} {each.asked:g}, proved {each.proved:g}" for each in missed]
+    missed = [promise for promise in certificate.guarantees if not promise.holds]
+    lines = [f"{promise.kind} of {promise.label!r} {promise.asked:g}, proved {promise.proved:g}" for promise in missed]
     if certificate.target is not None and certificate.most_differ > certificate.allowed:
         lines.insert(0, f"target {certificate.target:g}, proved {certificate.promised:g}")
     return lines
 
 
-def next_steps(found: LabelledTable, bundle: Path, learning: Path | None) -> list[str]:
+def next_steps(table: LabelledTable, bundle: Path, learning: Path | None) -> list[str]:
     """What to do with the bundle, or why there is none; `learning` is the configuration of a run that goes on."""
-    if found.no_bundle:
-        return [f"No bundle for the next file: {found.no_bundle}."]
-    folder = shlex.quote(str(bundle))
-    column = "" if found.texts.column == "text" else f" --text-column {shlex.quote(found.texts.column)}"
-    lines = []
+    if table.no_bundle:
+        return [f"No bundle for the next file: {table.no_bundle}."]
+    folder, lines = shlex.quote(str(bundle)), []
+    column = "" if table.texts.column == "text" else f" --text-column {shlex.quote(table.texts.column)}"
     if learning is not None:
         config = shlex.quote(str(learning))
         lines.append(f"keep it learning: kcm run {config}, then kcm serve {config} and kcm update {config}")
-    return [
-        *lines,
-        f"next: kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder} (not certified for new rows)",
-    ]
+    predict = f"kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder}"
+    return [*lines, f"next: {predict} (not certified for new rows)"]
 
 
-def _accuracies(found: Accuracies) -> list[str]:
+def _accuracies(accuracies: Accuracies) -> list[str]:
     """What people's labels say, apart from the promise."""
-
-    def shown(share: Interval) -> str:
-        return f"{100 * share.estimate:.1f}% (95% interval {100 * share.low:.1f} to {100 * share.high:.1f}%)"
-
-    llm = "not measured: the money left does not pay for its answers" if found.llm is None else shown(found.llm)
+    llm = "not measured: the money left does not pay for its answers" if not accuracies.llm else _share(accuracies.llm)
     lines = [
-        f"By people's labels on {found.rows:,} rows, if they are a random sample: the delivered labels are right in"
-        f" {shown(found.labels)}; the LLM: {llm}."
+        f"By people's labels on {accuracies.rows:,} rows, if they are a random sample: the delivered labels are right"
+        f" in {_share(accuracies.labels)}; the LLM: {llm}."
     ]
-    if found.bought:
-        lines.append(f"For the LLM's accuracy {found.bought:,} further answers were bought; no label changed.")
+    if accuracies.bought:
+        lines.append(f"For the LLM's accuracy {accuracies.bought:,} further answers were bought; no label changed.")
     return lines
+
+
+def _share(share: Interval) -> str:
+    return f"{100 * share.estimate:.1f}% (95% interval {100 * share.low:.1f} to {100 * share.high:.1f}%)"

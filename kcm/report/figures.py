@@ -37,11 +37,13 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
     for who in sides_drawn:
         tone, overall = f"var(--{who})", collaborators(result)[who]["overall"]
         columns = sorted(zip(frontiers[who]["call_rate"], frontiers[who]["accuracy"], strict=True))
-        kept = (columns[index] for index in thinned(len(columns), MAX_POINTS))
-        curves += [{"x": x, "y": y, "tone": tone} for x, y in kept]
+        places = (columns[index] for index in thinned(len(columns), MAX_POINTS))
+        curves += [{"x": x, "y": y, "tone": tone} for x, y in places]
         rate, accuracy = overall.get("call_rate"), overall.get("cascade_accuracy")
         bounds = overall.get("cascade_accuracy_interval") or (None, None)
-        tip = f"{names[who]} at its threshold: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
+        tip = (
+            f"{names[who]} at its threshold: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
+        )
         intervals.append({"x": rate, "y": bounds[0], "y2": bounds[1], "tone": tone})
         points.append({"x": rate, "y": accuracy, "tone": tone, "shape": SHAPES[who], "tip": tip})
     rate, accuracy = oracle.get("oracle_call_rate"), oracle.get("oracle_accuracy")

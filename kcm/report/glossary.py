@@ -44,8 +44,8 @@ def metric(key: str) -> Metric:
     """The words of `key`; a metric that is not in the glossary goes by its own name."""
     written, (mode, _, rest) = _written(), key.partition(".")
     if mode in written["prompts"] and rest in written["prompt_metrics"]:
-        found = written["prompt_metrics"][rest]
-        return Metric(**found | {"label": f"{written['prompts'][mode]}: {found['label']}"})
+        fields = written["prompt_metrics"][rest]
+        return Metric(**fields | {"label": f"{written['prompts'][mode]}: {fields['label']}"})
     return Metric(**written["metrics"].get(key, {"label": key.replace("_", " ")}))
 
 

@@ -32,8 +32,8 @@ def names_of(result: Numbers) -> Mapping[Who, str]:
 
 def collaborators(result: Numbers) -> dict[Who, Numbers]:
     """The collaborators that `result` has, in its order: the first is deployed, the others are its controls."""
-    known_names: dict[str, Who] = {name: name for name in NAMES}
-    return {known_names[key]: found for key, found in result.items() if key in known_names and found}
+    names: dict[str, Who] = {name: name for name in NAMES}
+    return {names[key]: side for key, side in result.items() if key in names and side}
 
 
 def deployed(result: Numbers) -> tuple[Who, Numbers]:
@@ -59,26 +59,28 @@ def certificates(certificate: Numbers) -> dict[str | None, Numbers]:
 
 def escalates_all(certificate: Numbers) -> bool:
     """Whether no decision keeps anything."""
-    return all(each.get("decision") == "escalate_all" for each in certificates(certificate).values())
+    return all(row.get("decision") == "escalate_all" for row in certificates(certificate).values())
 
 
 def is_certified(certificate: Numbers) -> bool:
     """Whether something is kept under a promise that holds; where all is escalated there is nothing to promise."""
-    valid = all(each.get("valid") for each in certificates(certificate).values())
+    valid = all(row.get("valid") for row in certificates(certificate).values())
     return valid and "decision" in certificate and not escalates_all(certificate)
 
 
 def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:
     """Name and row per collaborator of all tasks together, then of each task; of a single task once, by its name."""
-    found = collaborators(result)
-    tasks = {who: c.get("tasks") or {} for who, c in found.items()}
-    names = dict.fromkeys(name for own in tasks.values() for name in own)
-    each = [(name, {who: own[name] for who, own in tasks.items() if name in own}) for name in names]
-    overall = {who: c["overall"] for who, c in found.items()}
-    rows = {row.get("num_rows") for who, row in overall.items()}
-    if len(each) == 1 and rows == {row.get("num_rows") for row in each[0][1].values()}:
-        return [(each[0][0], overall)]
-    return [(ALL_TASKS, overall), *each]
+    overall = {who: side["overall"] for who, side in collaborators(result).items()}
+    tasks = {who: side.get("tasks") or {} for who, side in collaborators(result).items()}
+    names = dict.fromkeys(name for rows in tasks.values() for name in rows)
+    by_task = [(name, {who: rows[name] for who, rows in tasks.items() if name in rows}) for name in names]
+    if len(by_task) == 1 and _num_rows(overall) == _num_rows(by_task[0][1]):
+        return [(by_task[0][0], overall)]
+    return [(ALL_TASKS, overall), *by_task]
+
+
+def _num_rows(rows: Mapping[Who, Numbers]) -> set[Any]:
+    return {row.get("num_rows") for row in rows.values()}
 
 
 def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
@@ -86,8 +88,8 @@ def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
     test: Numbers = certificate.get("test") or {}
     overall: dict[str, Any] = {key: test.get(key) for key in ("num_rows", "call_rate", "calls_saved", "cost_saved")}
     for side in ("small", "large", "cascade", "difference"):
-        key, found = side if side == "difference" else f"{side}_accuracy", test.get(side) or {}
-        overall |= {key: found.get("estimate"), f"{key}_interval": [found.get("low"), found.get("high")]}
+        key, measured = side if side == "difference" else f"{side}_accuracy", test.get(side) or {}
+        overall |= {key: measured.get("estimate"), f"{key}_interval": [measured.get("low"), measured.get("high")]}
     return {
         "names": {"kcm": "the cascade"},
         "kcm": {"overall": overall, "routing": quality, "measured_on": certificate.get("measured_on", "test")},
@@ -107,7 +109,7 @@ def task_names(result: Numbers) -> list[str]:
 
 def sides(result: Numbers, part: str) -> dict[Who, Any]:
     """A part of what was measured, by collaborator; those without it are left out."""
-    return {who: each[part] for who, each in collaborators(result).items() if each.get(part)}
+    return {who: side[part] for who, side in collaborators(result).items() if side.get(part)}
 
 
 def flat(values: Numbers, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -100,9 +100,9 @@ def warnings(result: Numbers) -> list[str]:
     if bad:
         lines.append(f"{plural(bad, 'row')} could not be read and {'was' if bad == 1 else 'were'} skipped.")
     if unknown := deployed(result)[1].get("unknown_classes"):
-        kept, later = percent(unknown["kept"], 0), percent(unknown["kept_once_noticed"], 0)
+        at_first, later = percent(unknown["kept"], 0), percent(unknown["kept_once_noticed"], 0)
         lines.append(
-            f"A brand-new class would go unnoticed at first: the small model would answer {kept} of its inputs"
+            f"A brand-new class would go unnoticed at first: the small model would answer {at_first} of its inputs"
             f" ({later} once novelty detection reacts)."
         )
     return lines
