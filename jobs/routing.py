@@ -11,9 +11,9 @@ import typer
 from jobs.views.route import certificate_view, progress_bars
 from jobs.views.table import result_console
 from kcm.errors import KcmError
+from kcm.report.advice import recommendation
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
-from kcm.report.words import recommendation
 from kcm.routing.config import RequestConfig
 from kcm.routing.frame import RoutingFrame
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jobs.views.table import plain_table
+from jobs.views.table import table
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.label import LabelledTable, Watcher
 from kcm.labelling.label_list import LabelList
@@ -20,6 +20,7 @@ from kcm.labelling.table import Texts
 from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate
 from kcm.metrics.intervals import Interval
+from kcm.report.formats import money, whole_percent
 
 TARGETS = (0.9, 0.95, 0.98)
 NOT_WORTH = 0.9  # share of the calls from which on a plan hardly saves anything
@@ -121,9 +122,9 @@ class Screen(Watcher):
             cost = f", ${compared * self._price:,.2f}," if self._price else ""
             self._say(f"Plus about {compared:,} calls{cost} for the LLM's accuracy on rows with people's labels")
         self.result |= {"planned_calls": round(forecast.total) + compared, "planned_share": share}
-        for each in forecast.rare:
+        for rare in forecast.rare:
             self._warn(
-                f"{each.kind} of {each.name!r} cannot be promised: none of {forecast.bought:,} answers is this label"
+                f"{rare.kind} of {rare.name!r} cannot be promised: none of {forecast.bought:,} answers is this label"
             )
         if share >= NOT_WORTH:
             self._warn(f"not worth it at this target: the plan still asks about {100 * share:.0f}% of the texts")
@@ -146,21 +147,22 @@ class Screen(Watcher):
         self._progress.update(self._task, completed=count, total=total, description=description, state=state)
 
     def _plan(self, forecast: Forecast, at: Callable[[float], Forecast]) -> Table:
-        table = plain_table(f"Plan after a pilot of {forecast.bought:,} calls (a forecast, not a certificate)")
-        for name in ("target", "calls", "share of all", *(["cost"] if self._price else [])):
-            table.add_column(name, justify="right")
-        targets: list[float | None] = [None]
-        if self._target is not None:
-            targets = [*sorted({*TARGETS, self._target})]
+        targets: list[float | None] = [None] if self._target is None else [*sorted({*TARGETS, self._target})]
+        rows = []
         for target in targets:
             expected = forecast if target is None else at(target)
             total = min(expected.total, self._num_texts)
-            halves = total + min(expected.trained, total) if self._batch else total  # training is asked one by one
-            cost = [f"${halves * self._price:,.2f}"] if self._price else []
-            style = "bold" if target == self._target else None
-            name = "guarantees" if target is None else f"{100 * target:g}%"
-            table.add_row(name, f"{total:,.0f}", f"{100 * total / self._num_texts:.0f}%", *cost, style=style)
-        return table
+            row = {
+                "target": "guarantees" if target is None else f"{100 * target:g}%",
+                "calls": f"{total:,.0f}",
+                "share of all": whole_percent(total / self._num_texts),
+            }
+            if self._price:
+                halves = total + min(expected.trained, total) if self._batch else total  # training is asked one by one
+                row["cost"] = money(halves * self._price, "USD")
+            rows.append(row)
+        title = f"Plan after a pilot of {forecast.bought:,} calls (a forecast, not a certificate)"
+        return table(title, rows, bold=targets.index(self._target))
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False)
@@ -187,65 +189,65 @@ def progress_line(
     return ", ".join(parts)
 
 
-def closing(found: LabelledTable) -> list[str]:
-    """The lines at the end: the promise, what it took, and what was saved."""
-    certificate = found.certificate
+def closing(table: LabelledTable) -> list[str]:
+    """The lines at the end: the promise, what it took, what was saved, and what may mislead."""
+    certificate = table.certificate
     lines = [certificate.sentence]
-    for each in certificate.guarantees:
-        holds = "proved" if each.holds else "NOT PROVED"
-        lines.append(
-            f"{each.kind} of {each.label!r}: {100 * each.asked:g}% {holds}; it is at least {100 * each.proved:.2f}%."
-        )
+    for promise in certificate.guarantees:
+        verdict = "proved" if promise.holds else "NOT REACHED"
+        share = f"{100 * promise.asked:g}% {verdict}, at least {100 * promise.proved:.2f}%"
+        lines.append(f"{promise.kind} of {promise.label!r}: {share}.")
     saved = 1 - certificate.bought / max(1, certificate.texts)
-    money = f", ${found.cost:,.2f}" if found.cost else ""
+    cost = f", {money(table.cost, 'USD')}" if table.cost else ""
     lines.append(
-        f"Bought {certificate.bought:,} of {certificate.texts:,} answers{money}: {100 * saved:.0f}% of the calls saved."
+        f"Bought {certificate.bought:,} of {certificate.texts:,} answers{cost}: {100 * saved:.0f}% of the calls saved."
     )
-    if found.accuracies is not None:
-        lines += _accuracies(found.accuracies)
+    if table.accuracies is not None:
+        lines += _accuracies(table.accuracies)
     if certificate.failed:
-        lines.append(f"{certificate.failed:,} rows have no usable answer (label_source `failed`).")
+        lines.append(_warned(f"{certificate.failed:,} rows have no usable answer (label_source `failed`)."))
     if certificate.look is None:
-        lines.append("This look is not recorded: no ledger was named.")
+        lines.append(_warned("This look is not recorded: no ledger was named."))
     return lines
+
+
+def _warned(text: str) -> str:
+    return typer.style(f"warning: {text}", fg=typer.colors.YELLOW)
 
 
 def not_proved(certificate: TableCertificate) -> list[str]:
     """The promises that were asked for and are not proved, with what is."""
-    missed = [each for each in certificate.guarantees if not each.holds]
-    lines = [f"{each.kind} of {each.label!r} {each.asked:g}, proved {each.proved:g}" for each in missed]
+    missed = [promise for promise in certificate.guarantees if not promise.holds]
+    lines = [f"{promise.kind} of {promise.label!r} {promise.asked:g}, proved {promise.proved:g}" for promise in missed]
     if certificate.target is not None and certificate.most_differ > certificate.allowed:
         lines.insert(0, f"target {certificate.target:g}, proved {certificate.promised:g}")
     return lines
 
 
-def next_steps(found: LabelledTable, bundle: Path, learning: Path | None) -> list[str]:
+def next_steps(table: LabelledTable, bundle: Path, learning: Path | None) -> list[str]:
     """What to do with the bundle, or why there is none; `learning` is the configuration of a run that goes on."""
-    if found.no_bundle:
-        return [f"No bundle for the next file: {found.no_bundle}."]
-    folder = shlex.quote(str(bundle))
-    column = "" if found.texts.column == "text" else f" --text-column {shlex.quote(found.texts.column)}"
-    lines = []
+    if table.no_bundle:
+        return [f"No bundle for the next file: {table.no_bundle}."]
+    folder, lines = shlex.quote(str(bundle)), []
+    column = "" if table.texts.column == "text" else f" --text-column {shlex.quote(table.texts.column)}"
     if learning is not None:
         config = shlex.quote(str(learning))
         lines.append(f"keep it learning: kcm run {config}, then kcm serve {config} and kcm update {config}")
-    return [
-        *lines,
-        f"next: kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder} (not certified for new rows)",
-    ]
+    predict = f"kcm predict {folder} FILE -o OUT{column} | kcm serve --bundle {folder}"
+    return [*lines, f"next: {predict} (not certified for new rows)"]
 
 
-def _accuracies(found: Accuracies) -> list[str]:
+def _accuracies(accuracies: Accuracies) -> list[str]:
     """What people's labels say, apart from the promise."""
-
-    def shown(share: Interval) -> str:
-        return f"{100 * share.estimate:.1f}% (95% interval {100 * share.low:.1f} to {100 * share.high:.1f}%)"
-
-    llm = "not measured: the money left does not pay for its answers" if found.llm is None else shown(found.llm)
+    llm = "not measured: the money left does not pay for its answers" if not accuracies.llm else _share(accuracies.llm)
     lines = [
-        f"By people's labels on {found.rows:,} rows, if they are a random sample: the delivered labels are right in"
-        f" {shown(found.labels)}; the LLM: {llm}."
+        f"By people's labels on {accuracies.rows:,} rows, if they are a random sample: the delivered labels are right"
+        f" in {_share(accuracies.labels)}; the LLM: {llm}."
     ]
-    if found.bought:
-        lines.append(f"For the LLM's accuracy {found.bought:,} further answers were bought; no label changed.")
+    if accuracies.bought:
+        lines.append(f"For the LLM's accuracy {accuracies.bought:,} further answers were bought; no label changed.")
     return lines
+
+
+def _share(share: Interval) -> str:
+    return f"{100 * share.estimate:.1f}% (95% interval {100 * share.low:.1f} to {100 * share.high:.1f}%)"

@@ -6,18 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from jobs.views.table import foreign, line, percent, plain_table
+from jobs.views.table import foreign, line, table, warning
+from kcm.report.formats import MISSING, duration, exact_points, percent
 
 Numbers = Mapping[str, Any]
-_NONE = "–"
+ROUTES = ("small", "large", "small_degraded")
+MOST_SHOWN = 20
 
 
 def turn_view(result: Numbers) -> Group:
-    """A turn's promotion gates, with their reasons, and what became of it."""
+    """What became of a turn, and its promotion gates with their reasons."""
     return Group(*_turn(result))
 
 
@@ -33,173 +34,155 @@ def outcome(result: Numbers) -> str:
     return f"{version} is not promoted: {result['reason']}"
 
 
+def _turn(result: Numbers) -> Iterator[Table | Text]:
+    yield line("outcome", outcome(result))
+    if not result["changed"]:
+        return
+    if result.get("calls_saved_after") is not None:
+        before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
+        yield line("calls saved", f"{before} before, {after} after, on held-out decisions of the window")
+    yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
+    if uncounted := result.get("labels_uncounted"):
+        yield warning(f"{uncounted} labels ignored, beyond serve.feedback.max_share_per_caller of one caller")
+    for caller, why in result.get("set_aside", {}).items():
+        yield warning(f"the labels of caller {caller[:12]} are ignored: {why}")
+    yield line("time", duration(result["seconds"]))
+    gates = (
+        {"gate": name.replace("_", " "), "verdict": gate["verdict"], "why": gate["reason"]}
+        for name, gate in result["gates"].items()
+    )
+    yield table(f"\nPromotion gates of {result['version'] or 'the window'}", gates)
+
+
 def versions_view(result: Numbers) -> Group:
     """All versions, the newest first, and the last rollback."""
-    table = plain_table("Versions, the newest first")
-    for heading in ("version", "state", "from", "decisions", "gates", "loss at\nmost %", "why"):
-        table.add_column(heading, overflow="fold", justify="right" if heading.endswith("%") else "left")
-    for version in result["versions"]:
-        certificate = version["certificate"]
-        table.add_row(
-            escape(version["version"]),
-            version["state"],
-            escape(version["parent"] or _NONE),
-            f"{version['window'][0] + 1}–{version['window'][1]}" if version["window"] else _NONE,
-            version["verdict"] or _NONE,
-            percent(certificate["bound"]) if certificate and certificate["valid"] else _NONE,
-            escape(version["reason"] or ""),
-            style="bold" if version["state"] == "champion" else None,
-        )
-    lines = [line("champion", result["champion"])]
+    rows = [
+        {
+            "version": version["version"],
+            "state": version["state"],
+            "from": version["parent"] or MISSING,
+            "decisions": f"{version['window'][0] + 1}–{version['window'][1]}" if version["window"] else MISSING,
+            "gates": version["verdict"] or MISSING,
+            "loss at most": _loss(version["certificate"]),
+            "why": version["reason"] or "",
+        }
+        for version in result["versions"]
+    ]
+    champion = next((number for number, row in enumerate(rows) if row["state"] == "champion"), None)
+    lines: list[Table | Text] = [line("champion", result["champion"])]
     if back := result["rolled_back"]:
-        lines.append(line("rolled back", f"{back['version']} at {back['at']}: {back['reason']}"))
-    return Group(table, *lines)
-
-
-def _turn(result: Numbers) -> Iterator[Table | Text]:
-    if result["changed"]:
-        table = plain_table(f"Promotion gates of {result['version'] or 'the window'}")
-        for heading in ("gate", "verdict", "why"):
-            table.add_column(heading, overflow="fold")
-        for name, gate in result["gates"].items():
-            table.add_row(name.replace("_", " "), gate["verdict"], escape(gate["reason"]))
-        yield table
-        if result.get("calls_saved_after") is not None:
-            before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
-            yield line("calls saved", f"{before}% before, {after}% after, of what the window holds")
-        yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
-        if uncounted := result.get("labels_uncounted"):
-            yield line("not counted", f"{uncounted} labels, beyond serve.feedback.max_share_per_caller of one caller")
-        for caller, why in result.get("set_aside", {}).items():
-            yield line("set aside", f"the labels of caller {caller[:12]}: {why}")
-        yield line("seconds", f"{result['seconds']:.0f}")
-    yield line("outcome", outcome(result))
+        lines.append(warning(f"{back['version']} was rolled back at {back['at']}: {back['reason']}"))
+    return Group(*lines, table("\nVersions, the newest first", rows, bold=champion))
 
 
 def labels_view(result: Numbers) -> Group:
     """The standing and the open items."""
     standing = result["standing"]
-    counted = f"{standing['num_labelled']} labelled, {standing['num_skipped']} skipped, {standing['num_open']} open"
-    at_most, epsilon = (percent(standing[name], ".2f") for name in ("bound", "epsilon"))
-    verdict = (
-        f"certified: {result['version']} loses at most {at_most} points; start `kcm update`"
-        if standing["certified"]
-        else f"not yet: {result['version']} loses at most {at_most} points, {epsilon} are allowed"
-        if standing["num_open"]
-        else f"certified where it keeps less: {at_most} points may be lost as searched; start `kcm update`"
-        if standing["stricter"]
-        else f"not certified: it may lose {at_most} points, {epsilon} are allowed; another challenger may do better"
-    )
-    lines = [line("labels", counted), line("standing", verdict)]
+    counts = f"{standing['num_labelled']} labelled, {standing['num_skipped']} skipped, {standing['num_open']} open"
+    lines = [line("labels", counts), line("standing", _standing(result["version"], standing))]
     if result["written"] is not None:
         lines.append(line("written", f"{result['written']} items"))
     if checked := result["checked"]:
-        said = f"{checked['differ']} of {checked['pairs']} second answers differ: `update.label_noise` is at most"
-        lines.append(line("checked", f"{said} {checked['noise']:.3f}"))
+        noise = f"`update.label_noise` is at most {percent(checked['noise'])}"
+        lines.append(line("checked", f"{checked['differ']} of {checked['pairs']} second answers differ: {noise}"))
     if not result["items"] or standing["certified"]:
         return Group(*lines)
-    table = plain_table("Open items, the most useful first")
-    for heading in ("id", "task", "input"):
-        table.add_column(heading, overflow="fold")
-    for item in result["items"]:
-        shown = item["text"] or ("a picture" if item["has_image"] else "nothing is stored of it")
-        table.add_row(*map(foreign, (item["id"], item["task"] or "–", shown)))
-    return Group(table, *lines, line("known", ", ".join(result["labels"])))
+    rows = (
+        {
+            "id": foreign(item["id"]),
+            "task": foreign(item["task"] or MISSING),
+            "input": foreign(item["text"] or ("a picture" if item["has_image"] else "the input is not stored")),
+        }
+        for item in result["items"]
+    )
+    return Group(table("Open items, the most useful first", rows), *lines, line("known", ", ".join(result["labels"])))
 
 
-def simulation_view(result: Numbers) -> Table:
-    """The traffic before each turn of a simulated loop, and what the turn came to."""
-    table = plain_table("The loop, played")
-    for heading in (
-        "wave",
-        "answered by",
-        "items",
-        "calls\nsaved %",
-        "right %",
-        "new\nitems",
-        "kept of\nthem %",
-        "labels",
-        "saved\nafter %",
-    ):
-        table.add_column(heading, justify="left" if heading == "answered by" else "right")
-    table.add_column("the turn", overflow="fold")
-    for period in result["periods"]:
-        counts = [percent(part / period["items"]) for part in (period["kept"], period["right"])]
-        late = percent(period["late_kept"] / period["late"]) if period["late"] else _NONE
-        table.add_row(
-            str(period["wave"] + 1),
-            escape(period["version"]),
-            str(period["items"]),
-            *counts,
-            str(period["late"]),
-            late,
-            str(period["labels"]),
-            _NONE if period["saved_after"] is None else percent(period["saved_after"]),
-            f"{'promoted' if period['promoted'] else 'not promoted'}: {escape(period['reason'])}",
-        )
-    return table
+def _standing(version: str, standing: Numbers) -> str:
+    bound, epsilon = exact_points(standing["bound"]), exact_points(standing["epsilon"])
+    if standing["certified"]:
+        return f"certified: {version} loses at most {bound}; start `kcm update`"
+    if standing["num_open"]:
+        return f"not yet: {version} may lose {bound}, {epsilon} are allowed; answer more items"
+    if standing["stricter"]:
+        return f"certified at a stricter threshold: as searched it may lose {bound}; start `kcm update`"
+    return f"no: {version} may lose {bound}, {epsilon} are allowed; another challenger may do better"
 
 
-ROUTES = ("small", "large", "small_degraded")
-MOST_SHOWN = 20
+def simulation_view(result: Numbers) -> Group:
+    """The traffic before each turn of a simulated loop, and what the turn came to; `simulation.json` has more."""
+    rows = (
+        {
+            "wave": str(period["wave"] + 1),
+            "answered by": period["version"],
+            "items": f"{period['items']:,}",
+            "calls saved": percent(period["kept"] / period["items"]),
+            "right": percent(period["right"] / period["items"]),
+            "new items": f"{period['late']:,}",
+            "saved after": percent(period["saved_after"]),
+            "the turn": f"{'promoted' if period['promoted'] else 'not promoted'}: {period['reason']}",
+        }
+        for period in result["periods"]
+    )
+    replayed = "replayed from the table; without a recorded answer, the true label with some errors"
+    large = line("large model", replayed if result["played"] else "the run's own")
+    return Group(table("The simulated loop", rows), large)
 
 
 def new_labels_view(result: Numbers) -> Group:
     """The labels that were named and, where it was asked for them, the groups of items that may be new classes."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
     if result["same"]:
-        lines.append(
-            line("the same", ", ".join(f"{foreign(name)} is {label}" for name, label in result["same"].items()))
-        )
+        same = (f"{foreign(name)} is {label}" for name, label in result["same"].items())
+        lines.append(line("the same", ", ".join(same)))
     if result["ignored"]:
         lines.append(line("ignored", ", ".join(str(foreign(name)) for name in result["ignored"])))
     if "groups" not in result:
         return Group(*lines)
     if not result["groups"]:
         return Group(*lines, line("groups", "no ten escalated items lie together"))
-    table = plain_table("Escalated items that lie together")
-    for heading in ("items", "callers", "both sides agree", "the large model says", "such as", "proposed name"):
-        table.add_column(heading, overflow="fold")
-    for group in result["groups"]:
-        answers = ", ".join(f"{label} {count}" for label, count in group["answers"].items())
-        agreement, examples = percent(group["agreement"], ".0f"), "\n".join(group["examples"])
-        table.add_row(
-            str(group["size"]), str(group["callers"]), agreement, *map(foreign, (answers, examples, group["proposal"]))
-        )
-    return Group(table, *lines)
+    rows: Iterator[Mapping[str, str | Text]] = (
+        {
+            "items": str(group["size"]),
+            "callers": str(group["callers"]),
+            "both sides agree": percent(group["agreement"], 0),
+            "the large model says": foreign(", ".join(f"{name} {count}" for name, count in group["answers"].items())),
+            "such as": foreign("\n".join(group["examples"])),
+            "proposed name": foreign(group["proposal"]),
+        }
+        for group in result["groups"]
+    )
+    return Group(table("Escalated items that lie together", rows), *lines)
 
 
 def stats_view(result: Mapping[str, Any]) -> Group:
     """A table of the versions, and lines about the rest."""
-    table = plain_table(f"Decisions of {escape(result['application'])}")
-    table.add_column("version", overflow="fold")
-    for heading in (*ROUTES, "call\nrate %"):
-        table.add_column(heading.replace("_", "\n"), justify="right", no_wrap=True)
-    for version, routes in result["versions"].items():
-        numbers = [routes.get(route, 0) for route in ROUTES]
-        rate = 100 * (1 - numbers[0] / sum(numbers))
-        table.add_row(escape(version), *(f"{number:,}" for number in numbers), f"{rate:.1f}")
-    payloads = result["payloads"]
-    lines = {
-        "decisions": f"{result['decisions']:,}, {result['oldest'] or '-'} to {result['newest'] or '-'}",
-        "numbers": f"up to {result['watermark']}; {result['missing']:,} decisions never came into the log",
-        "audits": _states(result["audits"]),
-        "labels": f"{result['labels']:,}",
-        "payloads": f"{payloads['items']:,}, {payloads['bytes']:,} bytes, since {payloads['oldest'] or '-'}",
-        "forgotten": f"{result['forgotten']:,}",
-    }
+    rows: Iterator[Mapping[str, str | Text]] = (
+        {"version": version}
+        | {route.replace("_", " "): f"{routes.get(route, 0):,}" for route in ROUTES}
+        | {"call rate": percent(1 - routes.get("small", 0) / sum(routes.get(route, 0) for route in ROUTES))}
+        for version, routes in result["versions"].items()
+    )
+    payloads, audits = result["payloads"], (f"{number:,} {state}" for state, number in result["audits"].items())
+    lines: list[Table | Text] = [
+        line("decisions", f"{result['decisions']:,}, {result['oldest'] or MISSING} to {result['newest'] or MISSING}"),
+        line("numbers", f"up to {result['watermark']}"),
+        line("audits", ", ".join(audits) or "none"),
+        line("labels", f"{result['labels']:,}"),
+        line("payloads", f"{payloads['items']:,}, {payloads['bytes']:,} bytes, since {payloads['oldest'] or MISSING}"),
+        line("forgotten", f"{result['forgotten']:,}"),
+    ]
+    if missing := result["missing"]:
+        lines.append(warning(f"{missing:,} decisions never came into the log"))
     for version, e_values in result["drift"].items():
         if e_values:
-            lines["drift"] = f"version {escape(version)}: {_evidence(e_values)}; from 20 on it is told"
+            evidence = ", ".join(f"{quantity} {value:,.1f}" for quantity, value in e_values.items())
+            lines.append(line("drift", f"version {version}: {evidence}; an alarm needs 20"))
     if new := result["new_labels"]:
-        shown = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
-        lines["new labels"] = f"{shown}; `kcm labels --name` has them learned"
-    return Group(table, *(line(name, value) for name, value in lines.items()))
+        names = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
+        lines.append(line("new labels", f"{names}; `kcm labels --name` adds them"))
+    return Group(table(f"Decisions of {result['application']}", rows), *lines)
 
 
-def _evidence(e_values: Mapping[str, float]) -> str:
-    return ", ".join(f"{quantity} {value:,.1f}" for quantity, value in e_values.items())
-
-
-def _states(states: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {state}" for state, number in states.items()) or "none"
+def _loss(certificate: Numbers | None) -> str:
+    return exact_points(certificate["bound"]) if certificate and certificate["valid"] else MISSING

@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Group
-from rich.text import Text
 
-from jobs.views.table import line, percent
+from jobs.views.table import line
+from kcm.report.formats import percent
 from kcm.report.reading import routed
-from kcm.report.words import headline, promise
+from kcm.report.summary import decision, headline, measured, promise
 from kcm.routing.routers.inputs import Progress
 from pipelines.progress import Bar, Reporter
 
@@ -34,36 +34,17 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def certificate_view(result: Numbers) -> Group:
-    """The deployed decision, its certificate, and its metrics on test."""
+    """What the deployed decision saves, what is guaranteed of it, and what to do next."""
+    run = routed(result, {})
     lines = [
-        line("result", headline(routed(result, {}))),
-        line("advice", result["recommendation"]),
-        line("decision", _decision(result)),
-        line("call rate", f"{percent(result['call_rate'])}% of {result['num_rows']:,} certify rows"),
-        line("promise", promise(result)),
-        line("valid", f"{'yes' if result['valid'] else 'no'}: {result['reason']}"),
+        line("result", headline(run)),
+        line("measured", measured(run)),
+        line("guarantee", f"{promise(result)}."),
+        line("next", result["recommendation"]),
+        line("decision", f"{decision(result)}: {result['reason']}"),
+        line("call rate", f"{percent(result['call_rate'])} of {result['num_rows']:,} certify rows"),
     ]
     for task, own in result["tasks"].items():
-        lines.append(line(f"task {task}", f"{_decision(own)}, call rate {percent(own['call_rate'])}%: {own['reason']}"))
-    if test := result["test"]:
-        difference = test["difference"]
-        ends = _ends([difference["low"] * 100, difference["high"] * 100], "+.1f")
-        shown = (
-            f"{percent(difference['estimate'], '+.1f')} points ({ends}) at a call rate of {percent(test['call_rate'])}%"
-        )
-        lines.append(line(result["measured_on"], f"{shown}, {test['num_rows']:,} rows"))
-    return Group(*lines, *_notes(result))
-
-
-def _decision(result: Numbers) -> str:
-    if result["decision"] == "threshold":
-        return f"keep what scores above {result['threshold']:.6g}"
-    return str(result["decision"]).replace("_", " ")
-
-
-def _ends(interval: list[float], form: str) -> str:
-    return f"{interval[0]:{form}} to {interval[1]:{form}}"
-
-
-def _notes(result: Numbers) -> list[Text]:
-    return [line("note", note) for note in result["notes"]]
+        rate = percent(own["call_rate"])
+        lines.append(line(f"task {task}", f"{decision(own)}, call rate {rate}: {own['reason']}"))
+    return Group(*lines, *(line("note", note) for note in result["notes"]))

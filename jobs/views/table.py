@@ -1,35 +1,26 @@
-"""The tables at the end of a run: the collaborators, per task and overall, and the paths of all files."""
+"""What a run prints at its end: what happened, what it is worth, what to do next; then the deployed model's figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kcm.report.formats import interval, points_interval
+from kcm.report.formats import MISSING, duration, interval, known, percent, points_interval, unsigned_points
 from kcm.report.glossary import metric
-from kcm.report.reading import OUTCOME_METRICS, collaborators, names_of, outcomes, sides, task_names
-from kcm.report.words import (
-    added_to_base,
-    forecast,
-    headline,
-    large_faults,
-    measured_rows,
-    promise,
-    taught_by_answers,
-    why_deployed,
-)
+from kcm.report.reading import alone, deployed, outcomes
+from kcm.report.summary import headline, measured, measured_rows, promise, warnings
 
 Numbers = Mapping[str, Any]
 
 WIDTH = 100
+MOST_TASKS = 8  # in the terminal; the report has all, and more columns
+METRICS = ("large_accuracy", "cascade_accuracy", "difference", "calls_saved", "cost_saved")
 MOST_CHARACTERS = 1000  # of a text that a caller sent
-_NONE = "–"
 
 
 def result_console() -> Console:
@@ -39,82 +30,51 @@ def result_console() -> Console:
 
 
 def result_view(result: Numbers) -> Group:
-    """The tables and lines of a finished run's result."""
-    return Group(_cascade_table(result), _continual_table(result), *_lines(result))
+    """A finished run on one screen; its report has the rest."""
+    return Group(*_summary(result), _outcomes(alone(result)), *_outlook(result))
 
 
-def _cascade_table(result: Numbers) -> Table:
-    """The rows of the report's own table, by `kcm.report.reading.outcomes`."""
-    table = plain_table(f"Accuracy on {measured_rows(result)}, with 95% intervals (the difference is paired by row)")
-    table.add_column("task\nrows", overflow="fold", min_width=12)
-    table.add_column("\n", no_wrap=True)
-    for key in OUTCOME_METRICS:
-        table.add_column(metric(key).label.replace(" ", "\n"), justify="right", no_wrap=True)
-    for number, (name, rows) in enumerate(outcomes(result)):
-        for position, (who, row) in enumerate(rows.items()):
-            first = "" if position else f"{escape(name)}\n{row['num_rows']:,} rows"
-            cells = (_estimate(row, key) for key in OUTCOME_METRICS)
-            table.add_row(first, names_of(result)[who], *cells, style=None if number else "bold")
-        table.add_section()
-    return table
-
-
-def _estimate(row: Numbers, key: str) -> str:
-    words, bounds = metric(key), row.get(f"{key}_interval")
-    ends = points_interval(bounds) if key == "difference" else interval(bounds)
-    return f"{words.show(row.get(key))}\n[dim]{ends}[/dim]" if bounds else words.show(row.get(key))
-
-
-def _continual_table(result: Numbers) -> Table:
-    table = plain_table("Continual learning" if len(task_names(result)) > 1 else "Size")
-    table.add_column("measure", min_width=28)
-    found = collaborators(result)
-    for who in found:
-        table.add_column(names_of(result)[who], justify="right", min_width=10)
-    measures = next(iter(found.values()))["continual"] if len(task_names(result)) > 1 else ()  # else none is forgotten
-    for measure in (name for name in measures if any(each["continual"][name] is not None for each in found.values())):
-        words = metric(measure)
-        table.add_row(words.label, *(words.show(each["continual"][measure]) for each in found.values()))
-    table.add_row("Trainable parameters", *(f"{each['num_parameters']:,}" for each in found.values()))
-    return table
-
-
-def foreign(text: str) -> Text:
-    """What a caller sent, for a terminal: no markup, nothing that moves its cursor, and the first characters alone."""
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text[:MOST_CHARACTERS])
-    return Text(shown + (f" … ({len(text):,} characters)" if len(text) > MOST_CHARACTERS else ""))
-
-
-def plain_table(title: str) -> Table:
-    """An empty table in the style of all tables of the command line."""
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-
-
-def _lines(result: Numbers) -> Iterator[Text]:
+def _summary(result: Numbers) -> Iterator[Table | Text]:
     yield line("result", headline(result))
+    yield line("measured", measured(result))
+    yield line("guarantee", f"{promise(result['certificate'])}.")
     if advice := result.get("recommendation"):
-        yield line("advice", advice)
-    if why := why_deployed(result):
-        yield line("deployed", why)
-    if expected := forecast(result):
-        yield line("forecast", expected)
-    if added := added_to_base(result):
-        yield line("base", added)
-    if taught := taught_by_answers(result):
-        yield line("no labels", taught)
-    yield line("certificate", promise(result["certificate"]))
-    for fault in large_faults(result):
-        yield line("large model", fault)
-    yield from _out_of_scope(result)
-    yield from _unknown_classes(result)
+        yield line("next", advice)
+    yield from map(warning, warnings(result))
+
+
+def _outcomes(result: Numbers) -> Table:
+    """The deployed model by task; of many tasks their total alone."""
+    rows = [(name, side) for name, sides in outcomes(result) for side in sides.values()]
+    shown = rows if len(rows) <= MOST_TASKS + 1 else rows[:1]
+    cells = (
+        {"task": _with_note(name, f"{side['num_rows']:,} rows")}
+        | {metric(key).label: _estimate(side, key) for key in METRICS}
+        for name, side in shown
+    )
+    return table(f"\nThe deployed model on {measured_rows(result)}, with 95% intervals", cells)
+
+
+def _estimate(row: Numbers, key: str) -> Text:
+    bounds = row.get(f"{key}_interval")
+    ends = points_interval(bounds) if key == "difference" else interval(bounds)
+    return _with_note(metric(key).show(row.get(key)), ends if bounds else "")
+
+
+def _with_note(text: str, note: str) -> Text:
+    return Text.assemble(text, (f"\n{note}" if note else "", "dim"))
+
+
+def _outlook(result: Numbers) -> Iterator[Table | Text]:
+    continual = deployed(result)[1].get("continual") or {}
+    if known(forgotten := continual.get("forgetting_first")):
+        change = f"{unsigned_points(forgotten)} {'lost' if forgotten > 0 else 'gained'} since each task was learned"
+        yield line("tasks", f"average accuracy {percent(continual['average_accuracy'])} after the last task; {change}")
     if mlflow := result.get("mlflow"):
-        yield line("MLflow", f"run {mlflow['run_id']} at {mlflow['tracking_uri']}")
         yield line("registered", f"{mlflow['model']} version {mlflow['version']}{_champion(result)}")
-    if result.get("bad_rows"):
-        yield line("bad rows", f"{result['bad_rows']} left out, listed by id")
-    if cached := [stage for stage, hit in result["cached"].items() if hit]:
-        yield line("cached", ", ".join(cached))
-    yield line("seconds", f"{sum(result['seconds'].values()):.0f}")
+    cached = [stage for stage, is_cached in result["cached"].items() if is_cached]
+    reused = f"; from the cache: {', '.join(cached)}" if cached else ""
+    yield line("time", f"{duration(sum(result['seconds'].values()))}{reused}")
     if result.get("report"):
         yield line("report", str(result["report"]))
 
@@ -125,29 +85,40 @@ def _champion(result: Numbers) -> str:
     if not (reason := promotion.get("reason")):
         return ", the champion" if promotion else ""
     stays = f"; version {promotion['champion']} stays the champion" if promotion["champion"] else ""
-    return f", not promoted: {reason}{stays}; `kcm promote CONFIG {promotion['version']}` insists"
+    return f", not promoted: {reason}{stays}; promote it anyway: `kcm promote CONFIG {promotion['version']}`"
 
 
-def _out_of_scope(result: Numbers) -> Iterator[Text]:
-    """Metrics of the rows that have none of the labels, where there are such rows."""
-    for who, found in sides(result, "out_of_scope").items():
-        escalated, right = (percent(found[f"out_of_scope_{key}"]) for key in ("escalated", "accuracy"))
-        rows = f"{found['out_of_scope_num_rows']:,} rows with none of the labels"
-        yield line("no label", f"{names_of(result)[who]} escalates {escalated}% of {rows}; {right}% are answered so")
+def foreign(text: str) -> Text:
+    """What a caller sent, for a terminal: no markup, nothing that moves its cursor, and the first characters alone."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text[:MOST_CHARACTERS])
+    return Text(shown + (f" … ({len(text):,} characters)" if len(text) > MOST_CHARACTERS else ""))
 
 
-def _unknown_classes(result: Numbers) -> Iterator[Text]:
-    """What would be kept of classes that nobody has named, where the learner can tell."""
-    for who, found in sides(result, "unknown_classes").items():
-        first, later = (percent(found[key]) for key in ("kept", "kept_once_noticed"))
-        kept = f"{names_of(result)[who]} would keep {first}% of a class that it has never seen, {later}% once noticed"
-        yield line("new classes", f"{kept}, by {found['num_rows']:,} rows without their own class")
+def table(title: str, rows: Iterable[Mapping[str, str | Text]], bold: int | None = None) -> Table:
+    """A table of the command line: its `rows` by heading, as plain text; columns without letters stand to the right."""
+    cells = [{heading: Text(cell) if isinstance(cell, str) else cell for heading, cell in row.items()} for row in rows]
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in cells[0] if cells else ():
+        is_number = all(_is_number(row[heading].plain) for row in cells)
+        drawn.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+    for number, row in enumerate(cells):
+        drawn.add_row(*row.values(), style="bold" if number == bold else None)
+    return drawn
 
 
-def line(name: str, value: str) -> Text:
-    return Text.assemble((f"{name:<12}", "bold"), value, overflow="fold")
+def _is_number(cell: str) -> bool:
+    return not any(letter.isalpha() for letter in cell.partition("\n")[0])
 
 
-def percent(value: float | None, form: str = ".1f") -> str:
-    """A share in percent, or a dash where there is none."""
-    return _NONE if value is None else f"{100 * value:{form}}"
+def warning(text: str) -> Text:
+    """What may mislead a reader who does not see it."""
+    return Text(f"warning: {text}", style="yellow")
+
+
+def line(name: str, value: str) -> Table:
+    """A fact with its name in the margin."""
+    grid = Table.grid()
+    grid.add_column(width=12, style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row(name, Text(value or MISSING))
+    return grid

@@ -1,1 +1,1 @@
-"""Figures and one self-contained HTML page about a run; needs no network, no script and no server."""
+"""The pages of kcm: one template, Vega-Lite charts drawn as SVG, plain sentences; no network and no server needed."""

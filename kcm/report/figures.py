@@ -5,153 +5,125 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kcm.report.chart import Chart, Kind, rows_scale, scale
-from kcm.report.formats import interval, known, number, percent
+from kcm.metrics.routing import thinned
+from kcm.report.chart import Chart, drawing
+from kcm.report.formats import exact_points, interval, known, number, percent
 from kcm.report.reading import (
     Columns,
     Numbers,
     Who,
     collaborators,
     deployed,
-    filled_bins,
     names_of,
     sides,
     task_names,
     tested,
 )
-from kcm.report.words import epsilon_words
 
-SHAPES: dict[Who, Kind] = {"kcm": "circle", "mcm": "diamond", "quadratic": "hollow circle", "linear": "square"}
+SHAPES: dict[Who, str] = {"kcm": "circle", "mcm": "diamond", "quadratic": "triangle-up", "linear": "square"}
 SMALLEST_P = 1e-4  # anything below is drawn here: what matters happens near delta
-_CALLS = scale("call rate: share of inputs sent to the large model", "percent", (0.0, 1.0))
+MAX_POINTS = 400  # of a line
 
 
 def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
     """Accuracy against calls at every threshold, with deployed points, the large model alone, and the oracle."""
     title, names = "Accuracy against calls to the large model", names_of(result)
-    chart = Chart(title, "No frontier was measured.", _CALLS, scale("accuracy", "percent"))
-    if not any(frontiers.values()):
-        return chart
-    first, sentences = deployed(result)[1], []
+    sides_drawn = [who for who in collaborators(result) if frontiers.get(who)]
+    if not sides_drawn:
+        return Chart(title, "No frontier was measured.")
+    first = deployed(result)[1]
     large, oracle = first["overall"].get("large_accuracy"), first.get("routing") or {}
-    chart.draw("dashed", "large", [{"y": large}], "large alone")
-    for who in (who for who in names if who in frontiers):
-        curve = sorted(zip(frontiers[who]["call_rate"], frontiers[who]["accuracy"], strict=True))
-        chart.draw("line", who, [{"x": x, "y": y} for x, y in curve], f"{names[who]}, any threshold")
-    for who, row in ((who, each["overall"]) for who, each in collaborators(result).items()):
-        rate, accuracy, bounds = row.get("call_rate"), row.get("cascade_accuracy"), row.get("cascade_accuracy_interval")
-        low, high = bounds or (None, None)
-        tip = f"{names[who]} deployed: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
-        chart.draw("line", who, [{"x": rate, "y": low, "y2": high}], opacity=0.7)
-        chart.draw(SHAPES[who], who, [{"x": rate, "y": accuracy, "tip": tip}], f"{names[who]} deployed", size=120)
-        sentences.append(f"{tip}.")
+    curves, intervals, points = [], [], []
+    for who in sides_drawn:
+        tone, overall = f"var(--{who})", collaborators(result)[who]["overall"]
+        columns = sorted(zip(frontiers[who]["call_rate"], frontiers[who]["accuracy"], strict=True))
+        places = (columns[index] for index in thinned(len(columns), MAX_POINTS))
+        curves += [{"x": x, "y": y, "tone": tone} for x, y in places]
+        rate, accuracy = overall.get("call_rate"), overall.get("cascade_accuracy")
+        bounds = overall.get("cascade_accuracy_interval") or (None, None)
+        tip = (
+            f"{names[who]} at its threshold: {percent(accuracy)} ({interval(bounds)}) at a call rate of {percent(rate)}"
+        )
+        intervals.append({"x": rate, "y": bounds[0], "y2": bounds[1], "tone": tone})
+        points.append({"x": rate, "y": accuracy, "tone": tone, "shape": SHAPES[who], "tip": tip})
     rate, accuracy = oracle.get("oracle_call_rate"), oracle.get("oracle_accuracy")
     tip = f"oracle router: {percent(accuracy)} at a call rate of {percent(rate)}"
-    chart.draw("hollow circle", "large", [{"x": rate, "y": accuracy, "tip": tip}], "oracle router")
-    sentences.append(f"Large alone: {percent(large)}. The left end of a curve is the small model alone.")
-    if any((each.get("policy") or {}).get("task_decisions") for each in collaborators(result).values()):
-        sentences.append("Thresholds per task may leave the curve, which has one for all.")
-    chart.sentence = " ".join(sentences)
-    return chart
+    ideal = {"x": rate, "y": accuracy, "tone": "var(--large)", "shape": "circle", "tip": tip}
+    levels = [{"x": 0.0, "x2": 1.0, "y": large, "tone": "var(--large)"}]
+    legend = {f"line {who}": f"{names[who]}, any threshold" for who in sides_drawn}
+    legend |= {f"{SHAPES[who]} {who}": f"{names[who]} at its threshold, 95% interval" for who in sides_drawn}
+    legend |= {"dashed large": "large alone"} if known(large) else {}
+    legend |= {"hollow circle large": "oracle router"} if known(rate) else {}
+    svg = drawing("frontier", levels=levels, curves=curves, intervals=intervals, points=points, oracle=[ideal])
+    return Chart(title, "The left end is the small model alone; the right end asks for every input.", svg, legend)
 
 
 def certificate_path(path: Columns, certificate: Numbers) -> Chart:
     """p-values of the certificate's own test against the thresholds, with delta and the deployed threshold."""
-    y = scale("p-value", "number", (SMALLEST_P, 1.0), values=[1, 0.1, 0.01, 0.001, SMALLEST_P])
-    y["scale"] |= {"type": "log"}
-    reason = f"No threshold was tested: {certificate.get('reason') or 'no rows'}."
-    chart = Chart("Which thresholds hold", reason, scale("threshold on the gate score", "number"), y)
-    rows, lowest, delta = tested(path), certificate.get("certified") or {}, certificate.get("delta")
+    title, rows, delta = "Which thresholds pass the test", tested(path), certificate.get("delta")
     if not rows:
-        return chart
-    first, last = rows[0]["threshold"], rows[-1]["threshold"]
+        return Chart(title, f"No threshold was tested: {certificate.get('reason') or 'no rows'}.")
+    first, last, lowest = rows[0]["threshold"], rows[-1]["threshold"], certificate.get("certified") or {}
     start = {"threshold": lowest.get("threshold"), "keep_all": last}.get(lowest.get("decision", ""))
-    chart.draw("band", "kcm", [{"x": start, "x2": first}] if start is None or start < first else [], "certified")
-    chart.draw("dashed", "limit", [{"y": delta and max(delta, SMALLEST_P)}], f"δ = {number(delta)}")
-    values = [{"x": row["threshold"], "y": min(max(row["p_value"], SMALLEST_P), 1.0)} for row in rows]
-    deployed_at = certificate.get("threshold")
-    method = {"auto": "regret or net"}.get(str(path["method"]), str(path["method"]))
-    chart.draw("line", "kcm", values, f"p-value, by {method}")
-    chart.draw("dashed", "ink", [{"x": deployed_at}], f"deployed threshold, {number(deployed_at)}")
-    credited = {"net": "credited", "regret": "not credited"}.get(method, "credited by net alone")
-    chart.sentence = (
-        f"The p-value of “the loss exceeds {epsilon_words(certificate)}” by the test {method}, wins of the small model"
-        f" {credited}. It is read from strict (right) to lenient (left): what comes before the first p-value above"
-        " δ is certified."
+    passed = [{"x": start, "x2": first, "tone": "var(--kcm)"}] if known(start) and start < first else []
+    values = [
+        {"x": row["threshold"], "y": max(row["p_value"], SMALLEST_P), "tone": "var(--kcm)"}
+        for row in (rows[index] for index in thinned(len(rows), MAX_POINTS))
+    ]
+    limit = [{"x": last, "x2": first, "y": max(delta, SMALLEST_P), "tone": "var(--limit)"}] if delta else []
+    at = certificate.get("threshold")
+    legend = {"line kcm": "p-value"}
+    legend |= {"dashed limit": f"δ = {number(delta)}"} if limit else {}
+    legend |= {"dashed ink": f"deployed threshold, {number(at)}"} if known(at) else {}
+    legend |= {"band kcm": "passed"} if passed else {}
+    loss = exact_points(certificate["epsilon"]) if known(certificate.get("epsilon")) else "the allowed one"
+    sentence = (
+        f"A low p-value is evidence that the loss is not above {loss}. Thresholds are tested from strict (right) to"
+        " lenient (left) and pass until the first p-value above δ."
     )
-    return chart
+    deployed_at = [{"x": at, "tone": "var(--ink)"}]
+    svg = drawing("certificate", passed=passed, delta=limit, path=values, deployed=deployed_at)
+    return Chart(title, sentence, svg, legend)
 
 
 def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart:
     """Accuracy against confidence per bin, beside the diagonal; the area of a mark is its share of the rows."""
-    title, reason = "How far confidence can be trusted", "Confidence was not compared with accuracy."
-    chart = Chart(title, reason, scale("confidence", "percent"), scale("accuracy", "percent"))
-    sentences = []
-    for who, name in names_of(result).items():
-        filled = filled_bins(bins.get(who, ()))
+    title, names = "Confidence against accuracy", names_of(result)
+    rows: list[dict[str, Any]] = []
+    for who in collaborators(result):
+        filled = [b for b in bins.get(who, ()) if b.get("count") and known(b.get("confidence"))]
         total = sum(b["count"] for b in filled)
-        marks: list[dict[str, Any]] = []
         for b in filled:
-            sure, right, share = percent(b["confidence"]), percent(b["accuracy"]), b["count"] / total
-            tip = f"{name}, {percent(share)} of the rows: {sure} sure, {right} right"
-            marks.append({"x": b["confidence"], "y": b["accuracy"], "size": 30 + 600 * share, "tip": tip})
-        chart.draw("line", who, [{"x": mark["x"], "y": mark["y"]} for mark in marks], opacity=0.45)
-        chart.draw(SHAPES[who], who, marks, name, opacity=0.75)
-        if telling := [b for b in filled if b["count"] >= 0.02 * total]:
-            worst = max(telling, key=lambda b: abs(b["confidence"] - b["accuracy"]))
-            sure, right = percent(worst["confidence"], 0), percent(worst["accuracy"], 0)
-            sentences.append(f"{name}: furthest off where {sure} sure, and right {right} of the time.")
-    if chart.layers:
-        low = min(row["x"] for layer in chart.layers for row in layer["data"]["values"])
-        chart.draw("dashed", "large", [{"x": at, "y": at} for at in (low, 1.0)], "as sure as right", type="line")
-    chart.sentence = " ".join([*sentences, "Larger marks hold more rows."])
-    return chart
+            confidence, accuracy, share = percent(b["confidence"]), percent(b["accuracy"]), b["count"] / total
+            tip = f"{names[who]}, {percent(share)} of the rows: confidence {confidence}, accuracy {accuracy}"
+            row = {"x": b["confidence"], "y": b["accuracy"], "size": 30 + 600 * share, "tip": tip}
+            rows.append(row | {"tone": f"var(--{who})", "shape": SHAPES[who]})
+    if not rows:
+        return Chart(title, "Confidence was not compared with accuracy.")
+    diagonal = [{"x": at, "y": at, "tone": "var(--large)"} for at in (min(row["x"] for row in rows), 1.0)]
+    legend = {f"{SHAPES[who]} {who}": names[who] for who in collaborators(result) if bins.get(who)}
+    sentence = "On the dashed line, confidence equals accuracy; below it, the judge is too sure. Area: share of rows."
+    svg = drawing("reliability", diagonal=diagonal, bins=rows)
+    return Chart(title, sentence, svg, legend | {"dashed large": "confidence equals accuracy"})
 
 
 def accuracy_matrix(who: Who, result: Numbers) -> Chart:
     """R as a heat map: a row per learned task, a column per tested task; shades are the same for all collaborators."""
-    tasks, name = task_names(result), names_of(result)[who]
-    learned = rows_scale([f"{number + 1} {task}" for number, task in enumerate(tasks)])
-    tests = {**rows_scale([str(number + 1) for number in range(len(tasks))]), "title": "tested on"}
-    title, reason = f"Accuracy matrix of {name}", "No accuracy was measured task by task."
-    chart = Chart(title, reason, tests, learned, len(tasks))
+    tasks, title = task_names(result), f"Accuracy matrix of {names_of(result)[who]}"
     matrices = sides(result, "accuracy_matrix")
     values = [value for matrix in matrices.values() for row in matrix for value in row if known(value)]
-    low, room = min(values, default=0.0), max(values, default=1.0) - min(values, default=0.0)
-    cells, texts = [], []
+    if not values:
+        return Chart(title, "No accuracy was measured task by task.")
+    low, spread = min(values), max(values) - min(values)
+    cells = []
     for i, row in enumerate(matrices.get(who, ())):
         for j, value in enumerate(row):
-            place = {"x": str(j + 1), "y": f"{i + 1} {tasks[i]}"}
-            if known(value) and j <= i:
-                cells.append({**place, "shade": (value - low) / room if room else 0.5})
+            is_learned = known(value) and j <= i
+            shade = 0.15 + 0.85 * ((value - low) / spread if spread else 0.5) if is_learned else 0.0
             tip = f"learned up to {tasks[i]}, tested on {tasks[j]}: {percent(value)}"
-            texts.append({**place, "text": percent(value).removesuffix("%"), "tip": tip})
-    chart.draw("cell", "kcm", cells)
-    chart.draw("text", "ink", texts, fontSize=13 if len(tasks) <= 10 else 9)
-    chart.sentence = (
-        "Accuracy in percent after learning the task of the row, on the task of the column. Without a shade: not"
-        " learned yet."
+            place = {"x": str(j + 1), "y": f"{i + 1} {tasks[i]}"}
+            cells.append({**place, "shade": shade, "text": percent(value).removesuffix("%"), "tip": tip})
+    sentence = (
+        "Accuracy in percent on the task of the column, after learning the task of the row. No shade: not learned."
     )
-    return chart
-
-
-def simulation(periods: Sequence[Numbers]) -> Chart:
-    """What was saved, what was right, and what was kept of labels that were not known, before each turn of a loop."""
-    chart = Chart(
-        "What the loop came to",
-        "Nothing was played.",
-        scale("turn", "number"),
-        scale("share of the items", "percent", (0.0, 1.0)),
-        sentence="each point is the traffic before a turn, answered by the champion of then",
-    )
-    lines: list[tuple[str, str, str, Kind, Who]] = [
-        ("kept", "items", "calls saved", "circle", "kcm"),
-        ("right", "items", "right answers of the cascade", "square", "linear"),
-        ("late_kept", "late", "kept of labels that nobody had named", "diamond", "mcm"),
-    ]
-    for part, whole, words, shape, tone in lines:
-        counted = [(number, each[part] / each[whole]) for number, each in enumerate(periods, 1) if each[whole]]
-        marks = [{"x": x, "y": y, "tip": f"turn {x}: {percent(y)}, {words}"} for x, y in counted]
-        chart.draw("line", tone, [{"x": x, "y": y} for x, y in counted], opacity=0.6)
-        chart.draw(shape, tone, marks, words)
-    return chart
+    return Chart(title, sentence, drawing("matrix", len(tasks), cells=cells), is_tall=len(tasks) > 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kcm.report.formats import known, lost, number, percent, points
+from kcm.report.formats import lost, number, percent, points
 
 _FORMS: dict[str, Callable[[float | None], str]] = {
     "percent": percent,
@@ -44,8 +44,8 @@ def metric(key: str) -> Metric:
     """The words of `key`; a metric that is not in the glossary goes by its own name."""
     written, (mode, _, rest) = _written(), key.partition(".")
     if mode in written["prompts"] and rest in written["prompt_metrics"]:
-        found = written["prompt_metrics"][rest]
-        return Metric(**found | {"label": f"{written['prompts'][mode]}: {found['label']}"})
+        fields = written["prompt_metrics"][rest]
+        return Metric(**fields | {"label": f"{written['prompts'][mode]}: {fields['label']}"})
     return Metric(**written["metrics"].get(key, {"label": key.replace("_", " ")}))
 
 
@@ -62,13 +62,3 @@ def words() -> dict[str, str]:
 def measures() -> dict[str, Metric]:
     """All metrics that have words, by their keys in a result."""
     return {key: metric(key) for key in _written()["metrics"]}
-
-
-def why_missing(keys: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Reasons why metrics are missing in any of `rows`, each with the labels that it explains."""
-    reasons: dict[str, list[str]] = {}
-    found = list(rows)
-    for key in keys:
-        if not all(known(row.get(key)) for row in found):
-            reasons.setdefault(metric(key).reason, []).append(metric(key).label.removesuffix(", points"))
-    return reasons

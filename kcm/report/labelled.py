@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kcm.report.chart import Chart, scale
-from kcm.report.formats import number, plural
+from kcm.report.chart import Chart, drawing
+from kcm.report.formats import MISSING, percent
 from kcm.report.page import render
 
 if TYPE_CHECKING:  # scikit-learn, which a served page does not need
-    from kcm.labelling.certificate import TableCertificate, TestedDraw
+    from kcm.labelling.certificate import TableCertificate
     from kcm.labelling.label import LabelledTable
 
 NUM_SHOWN = 20  # rows of either list
@@ -49,7 +49,7 @@ class ShownRow:
     text: str
     small: str
     probability: float
-    llm: str = ""
+    llm: str
 
 
 @dataclass(frozen=True)
@@ -65,121 +65,102 @@ class LabelPage:
     cost: float
     saved: float | None
     num_empty: int
-    labels: tuple[LabelCounts, ...]
-    curves: tuple[Chart, ...]
-    flat: tuple[str, ...]
-    kept: tuple[ShownRow, ...]
+    labels: list[LabelCounts]
+    curves: list[Chart]
+    flat: list[str]
+    kept: list[ShownRow]
     num_kept: int
-    differing: tuple[ShownRow, ...]
+    differing: list[ShownRow]
     num_differing: int
     num_compared: int
     bundle: str = ""
 
     @classmethod
-    def of(cls, found: LabelledTable, name: str, bundle: str = "") -> LabelPage:
+    def of(cls, table: LabelledTable, name: str, bundle: str = "") -> LabelPage:
         """The page of a finished job on the table `name`; `bundle` is the name of its bundle, empty without one."""
-        result, texts, certificate = found.result, found.texts, found.certificate
-        kept = np.flatnonzero(~result.bought_U & ~result.failed_U)
-        chosen = np.random.default_rng(certificate.seed).permutation(kept)[:NUM_SHOWN]
-        compared = result.bought_U & ~result.taught_U
-        other = np.flatnonzero(compared & (result.guess.answer_U != result.answer_U))
-        surest = other[np.argsort(result.guess.wrong_U[other], kind="stable")][:NUM_SHOWN]
-        rows_U = texts.first_rows() + 1
-        charts, flat = curves(found)
-
-        def shown(unit: int, llm: str = "") -> ShownRow:
-            small = found.labels.names[result.guess.answer_U[unit]]
-            sure = 1 - float(result.guess.wrong_U[unit])
-            return ShownRow(int(rows_U[unit]), _shortened(texts.texts[unit]), small, sure, llm)
-
+        result, certificate = table.result, table.certificate
+        kept_K = np.flatnonzero(~result.bought_U & ~result.failed_U)
+        drawn = np.random.default_rng(certificate.seed).permutation(kept_K)[:NUM_SHOWN]
+        compared_U = result.bought_U & ~result.taught_U
+        differing_D = np.flatnonzero(compared_U & (result.guess.answer_U != result.answer_U))
+        surest = differing_D[np.argsort(result.guess.wrong_U[differing_D], kind="stable")][:NUM_SHOWN]
+        charts, flat = curves(table)
         return cls(
             name=name,
             certificate=certificate,
-            cost=found.cost,
-            saved=_saved(found),
-            num_empty=texts.num_empty,
-            labels=_counts(found),
+            cost=table.cost,
+            saved=_saved(table),
+            num_empty=table.texts.num_empty,
+            labels=_counts(table),
             curves=charts,
             flat=flat,
-            kept=tuple(shown(unit) for unit in sorted(chosen.tolist())),
-            num_kept=len(kept),
-            differing=tuple(shown(unit, found.labels.names[result.answer_U[unit]]) for unit in surest.tolist()),
-            num_differing=len(other),
-            num_compared=int(compared.sum()),
+            kept=_rows(table, sorted(drawn.tolist())),
+            num_kept=len(kept_K),
+            differing=_rows(table, surest.tolist()),
+            num_differing=len(differing_D),
+            num_compared=int(compared_U.sum()),
             bundle=bundle,
         )
 
 
 def render_labelled(page: LabelPage) -> str:
-    """A labelled table as HTML, without a script; text from data is escaped."""
-    return render("labelled", page=page, percent_of=percent_of, reading_of=reading_of)
+    """A labelled table as HTML; text from data is escaped."""
+    return render("labelled", page=page, percent_of=percent_of)
 
 
-def curves(found: LabelledTable) -> tuple[tuple[Chart, ...], tuple[str, ...]]:
+def curves(table: LabelledTable) -> tuple[list[Chart], list[str]]:
     """A chart for each signal of the judge, the strongest first, on one scale; and the signals without effect."""
-    if found.judge is None:
-        return (), ()
-    signals, drawn = found.judge.curves.signals, found.judge.curves.drawn()
-    limits = min(float(added.min()) for _, added in drawn), max(float(added.max()) for _, added in drawn)
+    if table.judge is None:
+        return [], []
+    drawn = list(zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True))
+    drawn.sort(key=lambda curve: -float(np.ptp(curve[1][1])))
+    ends = [end(added) for _, (_, added) in drawn for end in (np.min, np.max)]
     charts, flat = [], []
-    for place in sorted(range(len(drawn)), key=lambda place: -float(np.ptp(drawn[place][1]))):
-        (points, added), signal = drawn[place], signals[place]
+    for signal, (points, added) in drawn:
         if np.ptp(added) < FLAT:
             flat.append(signal.name)
             continue
-        chart = Chart(
-            signal.name.capitalize(),
-            "",
-            scale(signal.name, "number"),
-            scale("added to the log-odds", "number", limits),
-            sentence=f"{signal.meaning}.",
-        )
-        chart.draw("dashed", "large", [{"y": 0.0}])
-        chart.draw("line", "kcm", [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)])
-        charts.append(chart)
-    return tuple(charts), tuple(flat)
+        rows = [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)]
+        first, last = rows[0]["x"], rows[-1]["x"]
+        limits = [{"x": first, "y": float(end)} for end in (min(ends), max(ends))]
+        zero = [{"x": x, "y": 0.0} for x in (first, last)]
+        svg = drawing("curve", limits=limits, zero=zero, curve=rows)
+        charts.append(Chart(signal.name.capitalize(), f"{signal.meaning[:1].upper()}{signal.meaning[1:]}.", svg))
+    return charts, flat
 
 
-def reading_of(draw: TestedDraw) -> str:
-    """What a draw says, for people."""
-    if not draw.drawn:
-        return f"The small model answers {plural(draw.kept, 'text')}; nothing was drawn, so none of them was checked."
-    first = (
-        f"The {draw.ranked:,} texts of which the small model was surest could be kept. {draw.drawn:,} of them were"
-        f" drawn at random and bought: the small model's answer differs from the LLM's in {draw.wrong:,}."
-    )
-    if draw.kept == draw.ranked and draw.wrong > draw.afforded:
-        return f"{first} The money allowed no more, so all are kept, and the bound counts these errors."
-    allowed = f"Of the drawn texts, {plural(draw.afforded, 'error')} may lie in the part that is kept"
-    if draw.kept == draw.ranked:
-        return f"{first} {allowed}, so all {draw.ranked:,} are kept."
-    return f"{first} {allowed}, so the first {draw.kept:,} are kept and the LLM answers the others."
+def _rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
+    """Rows of these texts, with the large model's answer where it was bought."""
+    result, names = table.result, table.labels.names
+    first_U = table.texts.first_rows() + 1
+    rows = []
+    for unit in units:
+        text, llm = table.texts.texts[unit], names[result.answer_U[unit]] if result.bought_U[unit] else ""
+        text = text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+        probability = 1 - float(result.guess.wrong_U[unit])
+        rows.append(ShownRow(int(first_U[unit]), text, names[result.guess.answer_U[unit]], probability, llm))
+    return rows
 
 
-def _counts(found: LabelledTable) -> tuple[LabelCounts, ...]:
+def _counts(table: LabelledTable) -> list[LabelCounts]:
     """Rows by label, the most frequent first; labels without rows too."""
-    result, copies_U = found.result, found.texts.copies_U
-    small_U = ~result.bought_U & ~result.failed_U
+    result, names = table.result, table.labels.names
+    sources_U = (~result.bought_U & ~result.failed_U, result.bought_U, result.failed_U)
     columns = [
-        np.bincount(result.answer_U, copies_U * some_U, minlength=len(found.labels.names)).astype(int).tolist()
-        for some_U in (small_U, result.bought_U, result.failed_U)
+        np.bincount(result.answer_U, table.texts.copies_U * source_U, minlength=len(names)).astype(int).tolist()
+        for source_U in sources_U
     ]
-    counts = [LabelCounts(*each) for each in zip(found.labels.names, *columns, strict=True)]
-    return tuple(sorted(counts, key=lambda each: -each.rows))
+    return sorted(map(LabelCounts, names, *columns), key=lambda counts: -counts.rows)
 
 
-def _saved(found: LabelledTable) -> float | None:
+def _saved(table: LabelledTable) -> float | None:
     """The expected price of the answers that were not bought; None if no price is known."""
-    if found.estimate is None or not found.estimate.calls or not found.estimate.currency:
+    if table.estimate is None or not table.estimate.calls or not table.estimate.currency:
         return None
-    price = found.estimate.currency / found.estimate.calls
-    return price * (found.certificate.texts - found.certificate.bought)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+    price = table.estimate.currency / table.estimate.calls
+    return price * (table.certificate.texts - table.certificate.bought)
 
 
 def percent_of(part: int, whole: int) -> str:
     """12 of 48 as `25%`; an en dash of nothing."""
-    return f"{number(round(100 * part / whole))}%" if whole else "–"
+    return percent(part / whole, 0) if whole else MISSING

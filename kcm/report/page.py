@@ -1,7 +1,7 @@
-"""The reports of a run, of `kcm route`, of `kcm label` and of a loop, and the section on a served model: one style.
+"""The pages of a run, `kcm route`, `kcm label` and a loop, which extend one template; the section on a served model.
 
-A page is one HTML file that needs no network. Its only script moves the slider over thresholds, whose points a table
-shows as well; the page's own policy names that script by its hash and forbids any other.
+A page is one HTML file that needs no network. Its only script moves the slider over thresholds and shows the tips of
+charts; the page's own policy names that script by its hash and forbids any other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from markupsafe import Markup
 
 from kcm.costs import Prices
 from kcm.errors import ArtefactError
-from kcm.report import figures, formats, glossary, reading, words
+from kcm.report import figures, formats, glossary, reading, summary
+from kcm.report.advice import recommendation
 from kcm.report.reading import Numbers, Who
 
 
@@ -53,8 +54,9 @@ def render_report(inputs: ReportInputs) -> str:
     """The report as HTML; text from data is escaped."""
     result, path = inputs.result, inputs.certificate_path
     frontier = inputs.frontiers.get(reading.deployed(result)[0], {})
-    points = reading.threshold_points(frontier, path, words.prices_of(result))
-    return render("report", inputs=inputs, result=result, path=path, points=points, script=_read("slider.js"))
+    at = reading.certificate_of(result).get("threshold")
+    points = reading.threshold_points(frontier, path, summary.prices_of(result), at)
+    return render("run", inputs=inputs, result=result, path=path, points=points)
 
 
 def model_section(
@@ -65,7 +67,7 @@ def model_section(
     prices: Prices | None = None,
     void: str | None = None,
 ) -> Markup:
-    """One deployed model: what it does, what is promised of it, its frontier and its accuracy matrix, without a script.
+    """One deployed model: what it does, what is promised of it, its frontier and its accuracy matrix.
 
     `metrics` are those of a bundle (`metrics.json`), empty where it was never evaluated; `certificate` and `policy` as
     in `result.json`; `void` says why nothing is promised here. Text from data is escaped.
@@ -77,13 +79,8 @@ def model_section(
 
 
 def render_loop(state: Numbers) -> str:
-    """The turns of a loop as HTML, without a script; `state` as in `loop.json`, text from data is escaped."""
+    """The turns of a loop as HTML; `state` as in `loop.json`, text from data is escaped."""
     return render("loop", state=state)
-
-
-def render_simulation(result: Numbers) -> str:
-    """A simulated loop as HTML, without a script; `result` as in `simulation.json`, text from data is escaped."""
-    return render("simulation", result=result)
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:
@@ -119,10 +116,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    shown = (formats, glossary, reading, words)
+    shown = (formats, glossary, reading)
     names = {name: value for module in shown for name, value in vars(module).items() if not name.startswith("_")}
-    environment.tests |= {"known": formats.known, "scored": reading.is_scored}
-    environment.globals |= names | {"figures": figures, "style": _read("style.css"), "hash_of": _hash_of}
+    environment.tests["known"] = formats.known
+    environment.globals |= names | {"figures": figures, "summary": summary, "recommendation": recommendation}
+    environment.globals |= {"style": _read("style.css"), "script": _read("page.js"), "hash_of": _hash_of, "machine": ""}
     return environment
 
 

@@ -32,13 +32,19 @@ def names_of(result: Numbers) -> Mapping[Who, str]:
 
 def collaborators(result: Numbers) -> dict[Who, Numbers]:
     """The collaborators that `result` has, in its order: the first is deployed, the others are its controls."""
-    known_names: dict[str, Who] = {name: name for name in NAMES}
-    return {known_names[key]: found for key, found in result.items() if key in known_names and found}
+    names: dict[str, Who] = {name: name for name in NAMES}
+    return {names[key]: side for key, side in result.items() if key in names and side}
 
 
 def deployed(result: Numbers) -> tuple[Who, Numbers]:
     """The collaborator that is certified and deployed."""
     return next(iter(collaborators(result).items()))
+
+
+def alone(result: Numbers) -> dict[str, Any]:
+    """The result without the controls."""
+    who, controls = deployed(result)[0], collaborators(result)
+    return {key: value for key, value in result.items() if key == who or key not in controls}
 
 
 def certificate_of(result: Numbers) -> Numbers:
@@ -53,26 +59,28 @@ def certificates(certificate: Numbers) -> dict[str | None, Numbers]:
 
 def escalates_all(certificate: Numbers) -> bool:
     """Whether no decision keeps anything."""
-    return all(each.get("decision") == "escalate_all" for each in certificates(certificate).values())
+    return all(row.get("decision") == "escalate_all" for row in certificates(certificate).values())
 
 
 def is_certified(certificate: Numbers) -> bool:
     """Whether something is kept under a promise that holds; where all is escalated there is nothing to promise."""
-    valid = all(each.get("valid") for each in certificates(certificate).values())
+    valid = all(row.get("valid") for row in certificates(certificate).values())
     return valid and "decision" in certificate and not escalates_all(certificate)
 
 
 def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:
     """Name and row per collaborator of all tasks together, then of each task; of a single task once, by its name."""
-    found = collaborators(result)
-    tasks = {who: c.get("tasks") or {} for who, c in found.items()}
-    names = dict.fromkeys(name for own in tasks.values() for name in own)
-    each = [(name, {who: own[name] for who, own in tasks.items() if name in own}) for name in names]
-    overall = {who: c["overall"] for who, c in found.items()}
-    rows = {row.get("num_rows") for who, row in overall.items()}
-    if len(each) == 1 and rows == {row.get("num_rows") for row in each[0][1].values()}:
-        return [(each[0][0], overall)]
-    return [(ALL_TASKS, overall), *each]
+    overall = {who: side["overall"] for who, side in collaborators(result).items()}
+    tasks = {who: side.get("tasks") or {} for who, side in collaborators(result).items()}
+    names = dict.fromkeys(name for rows in tasks.values() for name in rows)
+    by_task = [(name, {who: rows[name] for who, rows in tasks.items() if name in rows}) for name in names]
+    if len(by_task) == 1 and _num_rows(overall) == _num_rows(by_task[0][1]):
+        return [(by_task[0][0], overall)]
+    return [(ALL_TASKS, overall), *by_task]
+
+
+def _num_rows(rows: Mapping[Who, Numbers]) -> set[Any]:
+    return {row.get("num_rows") for row in rows.values()}
 
 
 def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
@@ -80,8 +88,8 @@ def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
     test: Numbers = certificate.get("test") or {}
     overall: dict[str, Any] = {key: test.get(key) for key in ("num_rows", "call_rate", "calls_saved", "cost_saved")}
     for side in ("small", "large", "cascade", "difference"):
-        key, found = side if side == "difference" else f"{side}_accuracy", test.get(side) or {}
-        overall |= {key: found.get("estimate"), f"{key}_interval": [found.get("low"), found.get("high")]}
+        key, measured = side if side == "difference" else f"{side}_accuracy", test.get(side) or {}
+        overall |= {key: measured.get("estimate"), f"{key}_interval": [measured.get("low"), measured.get("high")]}
     return {
         "names": {"kcm": "the cascade"},
         "kcm": {"overall": overall, "routing": quality, "measured_on": certificate.get("measured_on", "test")},
@@ -99,19 +107,9 @@ def task_names(result: Numbers) -> list[str]:
     return [*names, *(f"task {index + 1}" for index in range(len(names), longest))]
 
 
-def filled_bins(bins: Sequence[Numbers]) -> list[Numbers]:
-    """The bins that hold rows."""
-    return [b for b in bins if b.get("count") and known(b.get("confidence")) and known(b.get("accuracy"))]
-
-
-def is_scored(trial: Numbers) -> bool:
-    """Whether a trial has both objectives."""
-    return known(trial.get("calls_saved")) and known(trial.get("area"))
-
-
 def sides(result: Numbers, part: str) -> dict[Who, Any]:
     """A part of what was measured, by collaborator; those without it are left out."""
-    return {who: each[part] for who, each in collaborators(result).items() if each.get(part)}
+    return {who: side[part] for who, side in collaborators(result).items() if side.get(part)}
 
 
 def flat(values: Numbers, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,31 +129,35 @@ def tested(path: Columns) -> list[Numbers]:
     return sorted(drawn, key=lambda row: -row["threshold"])
 
 
-def tested_at(path: Columns, threshold: float | None) -> Numbers | None:
-    """The tested point nearest to `threshold`."""
-    points = tested(path) if known(threshold) else []
-    return min(points, key=lambda row: abs(row["threshold"] - threshold), default=None)
+def nearest(rows: Sequence[Numbers], threshold: float | None) -> Numbers | None:
+    """The tested point nearest to `threshold`; None where there is none."""
+    return min(rows, key=lambda row: abs(row["threshold"] - threshold), default=None) if known(threshold) else None
 
 
-def threshold_points(frontier: Columns, path: Columns, prices: Prices | None) -> list[dict[str, float | None]]:
+def threshold_points(
+    frontier: Columns, path: Columns, prices: Prices | None, deployed_at: float | None
+) -> list[dict[str, float | None]]:
     """What each threshold would do: accuracy and calls on test, money per 1,000 inputs, and its bound on certify.
 
-    Between the written points of the frontier lies a line.
+    Between the written points of the frontier lies a line. `is_deployed` marks the point nearest to `deployed_at`.
     """
     columns = zip(*(frontier.get(name, ()) for name in ("threshold", "accuracy", "call_rate")), strict=True)
     curve = sorted(row for row in columns if all(map(known, row)) and abs(row[0]) < 1e300)
-    points = tested(path) if curve else []
-    found = []
-    for point in (points[index] for index in thinned(len(points), SLIDER_POINTS)):
-        at = point["threshold"]
+    rows = tested(path) if curve else []
+    rows = [rows[index] for index in thinned(len(rows), SLIDER_POINTS)]
+    at_deployed = nearest(rows, deployed_at)
+    points = []
+    for row in rows:
+        at = row["threshold"]
         accuracy, call_rate = (float(np.interp(at, [r[0] for r in curve], [r[i] for r in curve])) for i in (1, 2))
-        saved = prices.saved_per_1000(1 - call_rate) if prices else None
-        row = {
-            "threshold": at,
-            "accuracy": accuracy,
-            "call_rate": call_rate,
-            "saved": saved,
-            "bound": point.get("bound"),
-        }
-        found.append(row)
-    return found
+        points.append(
+            {
+                "threshold": at,
+                "accuracy": accuracy,
+                "call_rate": call_rate,
+                "saved": prices.saved_per_1000(1 - call_rate) if prices else None,
+                "bound": row.get("bound"),
+                "is_deployed": row is at_deployed,
+            }
+        )
+    return points

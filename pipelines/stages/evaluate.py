@@ -45,7 +45,7 @@ from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.report.reading import NAMES
-from kcm.report.words import forecast_words
+from kcm.report.summary import forecast_words
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import PartRows, ScoredTable, kept_parts, part_rows, scored_parts
 from pipelines.context import Attempt

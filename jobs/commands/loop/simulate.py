@@ -34,7 +34,7 @@ def simulate(
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Simulate runs, traffic, turns and promotions on a labelled table; the last line is the page with the curves.
+    """Simulate runs, traffic, turns and promotions on a labelled table; the last line is the file with the result.
 
     The first champion learns half of the known labels' rows. The other rows are its traffic; two turns of the loop
     follow each wave of late labels. Nothing is served. Answers of a large model that is not fitted on the table come
@@ -45,5 +45,5 @@ def simulate(
     waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
     result = play(load(config, values), waves, parse_config(Scenario, scenario))
     result_console().print(simulation_view(result))
-    typer.echo(result["report_path"])
+    typer.echo(result["result_path"])
     return result

@@ -26,7 +26,6 @@ from kcm.bundle.answers import Input
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import PARTS, Content
 from kcm.parquet import write_table
-from kcm.report.page import render_simulation, write_page
 from kcm.tasks.rows import SourceRow
 from kcm.tasks.units import content_key
 from pipelines.cluster.connection import connected
@@ -96,10 +95,9 @@ def simulate(config: RunConfig, waves: Waves, scenario: Scenario, reporter: Repo
         "first_rows": len(script.first),
         "periods": [asdict(period) for period in periods],
     }
-    page = folder / "simulation.html"
-    write_json(page.with_suffix(".json"), result)
-    write_page(render_simulation(result), page)
-    return result | {"result_path": str(page.with_suffix(".json")), "report_path": str(page)}
+    path = folder / "simulation.json"
+    write_json(path, result)
+    return result | {"result_path": str(path)}
 
 
 def _rows_by_label(config: RunConfig) -> dict[str, list[SourceRow]]:

@@ -208,7 +208,7 @@ def test_a_wrong_answer_can_be_put_right(visit: Any, url: str, feedback_url: str
 def test_the_version_shows_its_promise_frontier_and_accuracy_matrix(visit: Any, url: str) -> None:
     """Promise: what the served version was measured and certified to do stands on the page."""
     version = visit(url).page.get_by_role("region", name="The version that answers")
-    expect(version).to_contain_text("At most 2 points lost, with a probability of at least 90%")
+    expect(version).to_contain_text("With at least 90% probability, at most 2 points of accuracy are lost")
     expect(version.get_by_role("group", name=re.compile("Accuracy against calls"))).to_be_visible()
     matrix = version.get_by_role("group", name=re.compile("Accuracy matrix"))
     expect(matrix.locator(".role-mark text[aria-label]")).to_have_text([re.compile(f"{each}$") for each in MATRIX])

@@ -78,7 +78,7 @@ def test_stats_show_the_evidence_of_drift_that_replicas_have_written(tmp_path: P
     assert "drift" not in call(tmp_path, "stats").output
     log.put_drift("films/2", {"novelty": 31.25, "combined": 8.5})
     assert result_of(tmp_path, "stats")["drift"] == {"films/1": {}, "films/2": {"novelty": 31.25, "combined": 8.5}}
-    assert "version films/2: combined 8.5, novelty 31.2; from 20 on it is told" in call(tmp_path, "stats").output
+    assert "version films/2: combined 8.5, novelty 31.2; an alarm needs 20" in call(tmp_path, "stats").output
 
 
 def test_the_log_is_written_as_parquet(tmp_path: Path, log: DecisionLog) -> None:

@@ -32,8 +32,8 @@ def test_it_shows_promise_frontier_with_the_deployed_point_and_matrix(
     markup = model_section("kcm", metrics, result["certificate"], POLICY)
     section = parsed(markup)
     assert lines(markup) == snapshot
-    tips = [tip.text for tip in section.iter("title")]
-    assert "KCM deployed: 91.7% (90.7–92.7) at a call rate of 29.0%" in tips
+    tips = [mark.get("aria-label") for mark in section.iter()]
+    assert "KCM at its threshold: 91.7% (90.7–92.7) at a call rate of 29.0%" in tips
     assert not any("style" in element.attrib for element in section.iter())  # pages may forbid inline styles
 
 
@@ -77,7 +77,10 @@ def test_a_policy_is_described_in_sentences(lines: Lines, snapshot: SnapshotAsse
 def test_a_page_that_knows_prices_tells_what_is_saved(metrics: Any, result: Any, lines: Lines) -> None:
     prices = Prices(large=0.01, small=0.0, currency="EUR")
     shown = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
-    assert "KCM saves €7.10 per 1,000 inputs at no more than 2 points lost." in shown
+    assert (
+        "KCM saves 71% of the calls to the large model (€7.10 per 1,000 inputs) and loses at most 2 points of accuracy."
+        in shown
+    )
     assert "€7.10 of €10.00 for the large model alone" in shown
 
 
@@ -85,5 +88,5 @@ def test_a_void_certificate_promises_nothing_and_says_why(result, metrics, lines
     why = "the encoder was certified in <onnx> on cpu and runs in torch on cuda"
     section = model_section("kcm", metrics, result["certificate"], POLICY, void=why)
     assert "&lt;onnx&gt;" in section
-    assert f"Nothing is promised here: {why}." in lines(section)
+    assert f"No guarantee here: {why}." in lines(section)
     assert "headline" not in section  # it tells what is lost at most

@@ -46,9 +46,10 @@ PATH = {
 
 def test_points_of_thresholds_lie_between_those_of_the_frontier() -> None:
     frontier = {"threshold": [math.inf, 4.0, 1.0], "accuracy": [0.9, 0.9, 0.6], "call_rate": [1.0, 0.6, 0.0]}
-    points = reading.threshold_points(frontier, PATH, Prices(large=0.01, small=0.001, currency="USD"))
+    points = reading.threshold_points(frontier, PATH, Prices(large=0.01, small=0.001, currency="USD"), 2.2)
     assert [point["threshold"] for point in points] == [3.0, 2.0, 1.0]
     assert [point["accuracy"] for point in points] == pytest.approx([0.8, 0.7, 0.6])
     assert [point["call_rate"] for point in points] == pytest.approx([0.4, 0.2, 0.0])
     assert [point["saved"] for point in points] == pytest.approx([5.0, 7.0, 9.0])
     assert [point["bound"] for point in points] == PATH["bound"]
+    assert [point["is_deployed"] for point in points] == [False, True, False]

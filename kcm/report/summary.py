@@ -1,0 +1,176 @@
+"""What a run comes to, in sentences that report, terminal and served page share: result, worth, guarantee, warnings."""
+
+from __future__ import annotations
+
+from kcm.certification.certificate import confidence
+from kcm.costs import Prices
+from kcm.report.formats import (
+    MISSING,
+    exact_points,
+    known,
+    money,
+    number,
+    percent,
+    plural,
+    points_interval,
+    rounds_to_zero,
+    unsigned_points,
+    whole_percent,
+)
+from kcm.report.reading import Numbers, certificate_of, certificates, deployed, escalates_all, is_certified, names_of
+
+_ROWS = {"validate": "the validate rows, which also chose the policy", "certify": "the certify rows"}
+
+
+def headline(result: Numbers) -> str:
+    """What the deployed collaborator saves, and at which loss."""
+    (who, side), certificate = deployed(result), certificate_of(result)
+    name, saving = names_of(result)[who].replace("the", "The", 1), _saving(side["overall"], result)
+    if escalates_all(certificate):
+        return f"{name} saves no calls: the large model answers every input."
+    if not is_certified(certificate):
+        return f"{name} {saving}, without a guarantee on the loss."
+    if certificate.get("epsilon") == 0:
+        return f"{name} {saving} and is at least as accurate as the large model."
+    scope = " in each task with a threshold of its own and over all other inputs" if certificate.get("tasks") else ""
+    return f"{name} {saving} and loses at most {epsilon_words(certificate)} of accuracy{scope}."
+
+
+def measured(result: Numbers) -> str:
+    """What the deployed collaborator does on the measured rows."""
+    overall = deployed(result)[1]["overall"]
+    rate = overall.get("call_rate")
+    share = whole_percent(1 - rate) if known(rate) else "an unmeasured share"
+    bounds = points_interval(overall.get("difference_interval"))
+    interval = f" (95% interval {bounds})" if known(overall.get("difference")) and bounds != MISSING else ""
+    return (
+        f"On {measured_rows(result)}, the small model answers {share} of the inputs; the cascade"
+        f" {difference_words(overall)}{interval}."
+    )
+
+
+def measured_rows(result: Numbers) -> str:
+    """The rows that a result was measured on."""
+    return _ROWS.get(str(deployed(result)[1].get("measured_on")), "test")
+
+
+def difference_words(overall: Numbers) -> str:
+    """A measured difference as `loses 0.3 points against the large model`."""
+    difference = overall.get("difference")
+    if not known(difference):
+        return "was not compared with the large model"
+    if rounds_to_zero(100 * difference, 1):
+        return "is as accurate as the large model"
+    verb, against = ("gains", "over") if difference > 0 else ("loses", "against")
+    return f"{verb} {unsigned_points(difference)} {against} the large model"
+
+
+def promise(certificate: Numbers) -> str:
+    """What is guaranteed of the deployed decision, without a full stop; the same words wherever it is shown."""
+    reason = certificate.get("reason") or ("no threshold passed" if certificate else "there is no certificate")
+    is_valid = all(row.get("valid") for row in certificates(certificate).values())
+    if certificate.get("num_rows") == 0 or not is_valid:
+        return f"No guarantee: {reason}"
+    if escalates_all(certificate):
+        return "Nothing can be lost: the large model answers every input"
+    loss = f"at most {epsilon_words(certificate)} of accuracy are lost"
+    if certificate.get("epsilon") == 0:
+        loss = "the cascade is at least as accurate as the large model"
+    basis = f"{number(certificate.get('num_rows'))} certify rows"
+    if window := certificate.get("window"):
+        basis = f"decisions {window['after'] + 1:,} to {window['upto']:,}, until {window['expires_at']}"
+    bound = "" if certificate.get("tasks") else f"upper bound {bound_words(certificate)}, "
+    return f"With at least {confidence_words(certificate)} probability, {loss} ({bound}{basis})"
+
+
+def warnings(result: Numbers) -> list[str]:
+    """What would mislead a reader who is not told; empty for an ordinary run."""
+    overall = deployed(result)[1]["overall"]
+    small, large, bad = overall.get("small_accuracy"), overall.get("large_accuracy"), result.get("bad_rows")
+    lines = [f"{note}." for note in result.get("notes") or ()]
+    if known(small) and known(large) and small >= large:
+        lines.append(
+            f"The small model alone ({percent(small)}) is at least as accurate as the large model ({percent(large)}):"
+            " you may not need the large model."
+        )
+    asked = result.get("large") or {}
+    lines += _faults(asked, "")
+    for mode, answers in (asked.get("prompts") or {}).items():
+        lines += _faults(answers, f" under {mode} prompts")
+    if bad:
+        lines.append(f"{plural(bad, 'row')} could not be read and {'was' if bad == 1 else 'were'} skipped.")
+    if unknown := deployed(result)[1].get("unknown_classes"):
+        at_first, later = percent(unknown["kept"], 0), percent(unknown["kept_once_noticed"], 0)
+        lines.append(
+            f"A brand-new class would go unnoticed at first: the small model would answer {at_first} of its inputs"
+            f" ({later} once novelty detection reacts)."
+        )
+    return lines
+
+
+def forecast_words(expected: Numbers) -> str:
+    """A forecast of the share that is kept, with its interval, as `50.1% (80% interval 41.0% to 60.2%)`."""
+    keep_rate, low, high = (percent(expected[name]) for name in ("keep_rate", "low", "high"))
+    return f"{keep_rate} (80% interval {low} to {high})"
+
+
+def epsilon_words(certificate: Numbers) -> str:
+    """Epsilon as `2 points`."""
+    epsilon = certificate.get("epsilon")
+    return exact_points(epsilon) if known(epsilon) else "an unstated number of points"
+
+
+def bound_words(certificate: Numbers) -> str:
+    """The upper bound on the loss as `1.8 points`; where even the bound is a gain, it is called one."""
+    bound = certificate.get("bound")
+    if not known(bound):
+        return MISSING
+    return f"a gain of {unsigned_points(bound)}" if bound < 0 else unsigned_points(bound)
+
+
+def confidence_words(certificate: Numbers) -> str:
+    """1 - delta as `90%`, rounded down; delta of all decisions together, which must hold at once."""
+    deltas = [row.get("delta") for row in certificates(certificate).values()]
+    stated = [delta for delta in deltas if known(delta)]
+    return confidence(stated) if len(stated) == len(deltas) else "an unstated"
+
+
+def decision(values: Numbers) -> str:
+    """A decision as `keep above 2.104`, `keep all` or `escalate all`."""
+    if values.get("decision") == "threshold":
+        return f"keep above {number(values.get('threshold'))}"
+    return str(values.get("decision") or MISSING).replace("_", " ")
+
+
+def prices_of(result: Numbers) -> Prices | None:
+    """What answers cost, where the run knows it."""
+    return Prices.model_validate(result["costs"]) if result.get("costs") else None
+
+
+def _saving(overall: Numbers, result: Numbers) -> str:
+    share, prices = overall.get("calls_saved"), prices_of(result)
+    if not known(share):
+        return "saves an unmeasured share of the calls"
+    calls = f"saves {whole_percent(share)} of the calls to the large model"
+    if not prices:
+        return calls
+    saved = prices.saved_per_1000(share)
+    if saved < 0:
+        return f"{calls} but costs {money(-saved, prices.currency)} more per 1,000 inputs"
+    return f"{calls} ({money(saved, prices.currency)} per 1,000 inputs)"
+
+
+def _faults(asked: Numbers, where: str) -> list[str]:
+    lines, rows = [], asked.get("rows") or 0
+    if failed := asked.get("failed"):
+        retry = "; the next run retries" if asked.get("waiting") else ""
+        lines.append(
+            f"The large model gave no answer to {failed:,} of {rows:,} rows ({percent(failed / rows)}){where}{retry}."
+        )
+    if off_label := asked.get("off_label"):
+        replies = ", ".join(repr(reply) for reply in asked.get("off_label_replies") or ())
+        lines.append(
+            f"{off_label:,} of {rows:,} answers of the large model ({percent(off_label / rows)}){where} are not on the"
+            f" label list and count as wrong, such as {replies}."
+        )
+    return lines
