@@ -37,7 +37,7 @@ _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 class AnalyticConfig(LearnerConfig):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
-    Of the `distill` section it uses `large_weight` and `large_confidence`; of `train` only `window`. A row without a
+    Of the `distill` section it uses `large_weight` and `large_confidence`; of `train` nothing. A row without a
     label is learned by the large model's answer, where that is surer than `large_confidence`; such rows count for the
     weight, 0 among them, that answers most labelled rows rightly when they are left out. With mixing, one interval of
     degree 1 is best: `network: {hidden: [], mixing: 2304, grid_size: 1, spline_order: 1, grid_range: [-1.0, 1.0]}`;

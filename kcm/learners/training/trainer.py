@@ -1,8 +1,9 @@
 """Trains one collaborator on a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
-Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its share of them, and reads no other
-rows of a large task; gradients are sums over the real rows divided by their weight over all ranks, added up over ranks,
-so they do not depend on the rank count. What a learner does beyond that, it does with sums over all ranks.
+Step s of an epoch takes rows s*B to (s+1)*B of a seeded order; a closed form takes those of the files, one epoch long.
+Each rank computes its share of them, and reads no other rows of a large task; gradients are sums over the real rows
+divided by their weight over all ranks, added up over ranks, so they do not depend on the rank count. What a learner
+does beyond that, it does with sums over all ranks.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from kcm.learners.base import Batch, LearnedTask, Learner, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.objective import Objective
-from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
+from kcm.learners.training.order import ROWS_PER_GROUP, FileOrder, TrainOrder, Windows
 from kcm.learners.training.stream import SequenceLabels, TaskRows, labels_of, shares
-from kcm.learners.training.windows import Windows
 
 
 @dataclass
@@ -175,7 +175,7 @@ class Trainer:
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
         first = step * self.train.batch_size
         stop = min(first + self.train.batch_size, self._num_streamed)
-        return self._windows.share(epoch, first, stop), stop - first
+        return self._rows.share(epoch, first, stop), stop - first
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
@@ -236,11 +236,15 @@ class Trainer:
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
         sizes = [rows.num_rows("train") for rows in streamed]
         self._num_streamed, self._steps_per_epoch = sum(sizes), self._count_steps(task)
-        self._windows = Windows(
-            lambda epoch: TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window),
-            lambda stream, start, stop: self._widened(streamed[stream].read("train", start, stop)),
-            self.ranks,
-        )
+
+        def read(stream: int, start: int, stop: int) -> Batch:
+            return self._widened(streamed[stream].read("train", start, stop))
+
+        def order(epoch: int) -> TrainOrder:
+            return TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window)
+
+        in_order = self.learner.closed_form
+        self._rows = FileOrder(sizes, read, self.ranks) if in_order else Windows(order, read, self.ranks)
 
     def _count_steps(self, task: int) -> int:
         rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))

@@ -9,8 +9,7 @@ import torch
 
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
-from kcm.learners.training.windows import Windows
+from kcm.learners.training.order import ROWS_PER_GROUP, FileOrder, TrainOrder, Windows
 
 BIG = [9 * ROWS_PER_GROUP + 7, 13 * ROWS_PER_GROUP, 5]
 SIZES = [[5000, 1500], [300], BIG]
@@ -27,6 +26,10 @@ class Streams:
         assert start % ROWS_PER_GROUP == 0
         assert stop <= self.sizes[stream]
         self.blocks.update((stream, block) for block in range(start // ROWS_PER_GROUP, -(-stop // ROWS_PER_GROUP)))
+        return self.rows(stream, start, stop)
+
+    def rows(self, stream: int, start: int, stop: int) -> Batch:
+        """Any rows of a stream, without a count of the blocks."""
         rows = torch.arange(start, stop)
         return Batch(rows[:, None] + 1e5 * stream, rows, torch.zeros(len(rows), 2), torch.ones(len(rows)))
 
@@ -108,3 +111,13 @@ def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(w
         for first, stop in streams.steps(700):
             late = streams.windows(3, ranks).share(epoch, first, stop)
             assert torch.equal(late.features, early.share(epoch, first, stop).features)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_file_order_gives_every_row_once(world_size: int) -> None:
+    """Promise: a closed form reads the rows as the files have them, each once, whatever the number of ranks."""
+    sizes = [1500, 1, 2049]
+    orders = [FileOrder(sizes, Streams(sizes).rows, Ranks(rank, world_size)) for rank in range(world_size)]
+    steps = list(pairwise([*range(0, sum(sizes), 700), sum(sizes)]))
+    rows = torch.cat([real(order.share(0, first, stop)) for first, stop in steps for order in orders])
+    assert torch.equal(rows, torch.cat([torch.arange(size) + 1e5 * stream for stream, size in enumerate(sizes)]))
