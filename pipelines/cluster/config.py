@@ -15,6 +15,11 @@ class ClusterConfig(Config):
     """Size and address of the cluster; nothing here changes a result."""
 
     address: PlainUrl | None = Field(None, description="An existing cluster; without one a local cluster is started.")
+    in_process_rows: int = Field(
+        50_000,
+        ge=0,
+        description="Without an address, a run on at most so many rows starts no cluster, unless it trains by steps.",
+    )
     num_cpus: int = Field(
         4,
         ge=1,

@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer
 from rich.markup import escape
 
 from kcm.errors import KcmError
+from pipelines.batch.local import one_thread
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import handlers_restored
 from pipelines.context import Attempt
@@ -29,19 +30,41 @@ MAX_FAILURES = 3  # times that a dead train worker is replaced: what kills more 
 
 
 def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
-    """Train on the cluster, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`.
+    """Train, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`.
+
+    Closed forms of few rows are solved by this process before workers would have started.
+    """
+    context, config, features = attempt.context, plan.config, plan.features
+    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
+    is_here = config.is_solved and features.has_at_most(context.cluster.in_process_rows)
+    states = _solved(worker, attempt.bar) if is_here else _trained(worker, attempt)
+    TrainedArtefact.write(attempt.folder, states, config.collaborators)
+
+
+def _solved(worker: WorkerPlan, bar: Bar) -> dict[str, dict[str, Any]]:
+    """The states of trainers that this process has run."""
+    names, states = worker.plan.config.collaborators, dict[str, dict[str, Any]]()
+    for number, name in enumerate(names):
+        bar.update(number, len(names))
+        with one_thread():
+            trainer = worker.trainer(name)
+            trainer.run()
+        states[name] = trainer.state_dict()
+    return states
+
+
+def _trained(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[str, Any]]:
+    """The states of trainers that workers have run.
 
     Of the workers that are configured those are left out that would make a training by steps slower.
     """
     context = attempt.context
-    num_workers, line = useful_workers(step_sizes(plan), context.cluster)
+    num_workers, line = useful_workers(step_sizes(worker.plan), context.cluster)
     if line:
         context.reporter.say(line)
     cluster = context.cluster.model_copy(update={"num_workers": num_workers})
-    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
     record = context.tracking.log_metrics if context.tracking else None
-    states = run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
-    TrainedArtefact.write(attempt.folder, states, plan.config.collaborators)
+    return run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
 
 
 def run_workers(
@@ -50,7 +73,7 @@ def run_workers(
     bar: Bar,
     say: Callable[[str], None],
     record: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Run a TorchTrainer until every trainer is done; the state of each trainer by collaborator.
 
     A worker that dies is replaced, up to `MAX_FAILURES` times, and resumes from the newest valid checkpoint; so does a
