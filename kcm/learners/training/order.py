@@ -9,7 +9,7 @@ takes the rows as the files have them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -53,13 +53,6 @@ class TrainOrder:
     def __len__(self) -> int:
         """Windows of the epoch."""
         return -(-self._num_blocks // self._window)
-
-    def __iter__(self) -> Iterator[WindowRows]:
-        return (self[number] for number in range(len(self)))
-
-    def __getitem__(self, number: int) -> WindowRows:
-        """All rows of one window."""
-        return self.rows(number, Ranks())
 
     def rows(self, number: int, ranks: Ranks) -> WindowRows:
         """This rank's rows of a window."""
