@@ -29,8 +29,8 @@ class ClusterConfig(Config):
     object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
     num_workers: int | tuple[int, int] = Field(
         2,
-        description="Train workers, at most: a training by small steps takes fewer where more would be slower. A pair "
-        "is the fewest and the most, as many as the cluster has room for.",
+        description="Train workers, at most: a training by steps takes one for each 512 rows of a step, where more "
+        "would be slower. A pair is the fewest and the most, as many as the cluster has room for.",
     )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
