@@ -37,7 +37,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from kcm.certification.certificate import Choices, certify_policy
 from kcm.certification.forecast import CertificateForecast
 from kcm.tasks.readers.reviews import read_reviews
-from pipelines.stages.evaluate import chosen
+from pipelines.stages.deployed import chosen
 
 CELLS = {  # labels, and rows given
     "banking": ((30, 1000), (30, 2000), (77, 1000), (77, 2000)),

@@ -51,13 +51,13 @@ class Context:
         *,
         unit: str = "rows",
         label: str | None = None,
-        needs_cluster: Callable[[], bool] = lambda: True,
+        starts_cluster: Callable[[], bool] = lambda: True,
     ) -> Artefact:
         """The artefact of `recipe`: finished in the store, or written by a new attempt."""
         name, started = label or recipe.stage, time.perf_counter()
 
         def attempt(folder: Path, scratch: Path) -> None:
-            if needs_cluster():
+            if starts_cluster():
                 self.connect()
             with self.reporter.bar(name, unit) as bar:
                 write(Attempt(self, recipe.fingerprint, folder, scratch, bar))

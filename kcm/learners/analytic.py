@@ -37,7 +37,7 @@ _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 class AnalyticConfig(LearnerConfig):
     """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
 
-    It uses `large_weight` and `large_confidence` of the section `distill`, and only `window` of `train`. A row without
+    It uses `large_weight` and `large_confidence` of the section `distill`, and nothing of `train`. A row without
     a label is trained on the large model's answer, if the answer is surer than `large_confidence`. The weight of such
     rows, possibly 0, is the one with which most labelled rows are right when they are left out.
 
@@ -73,7 +73,7 @@ class AnalyticConfig(LearnerConfig):
     logit_adjustment: float = Field(
         0.0, ge=0, description="Subtracts this much times the log of a class's share of the rows from its logit."
     )
-    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers together.")
+    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers; best 1,024 or more per worker.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""

@@ -32,7 +32,7 @@ class SldaConfig(LearnerConfig):
     shrinkage: float = Field(
         0.01, gt=0, le=1, description="Share of a multiple of the identity that is mixed into the covariance."
     )
-    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers together.")
+    chunk_size: int = Field(8192, ge=1, description="Rows per step, over all workers; best 1,024 or more per worker.")
 
     def build(self, seed: int) -> Learner:
         """A fresh learner that has seen nothing."""

@@ -20,7 +20,7 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, Prompt, PromptMode, Resources
 from kcm.large.base import Estimate, PaidModel
 from kcm.large.response_cache import STORE_FILE, ResponseStore
-from pipelines.batch.pricing import money
+from pipelines.batch.pricing import money, say_paid
 from pipelines.batch.shards import map_shards, shard_reader, sizes_of
 from pipelines.batch.units import FAILED, Counts, RowFunction
 from pipelines.context import Context
@@ -126,8 +126,7 @@ def ask_shards(
                 model.close()
             raise
         if isinstance(model, PaidModel):
-            calls, currency = (now - before for now, before in zip(model.spent(), paid_before, strict=True))
-            say(f"the large model was paid for {calls:,} calls{money(currency)}")
+            say_paid(model, paid_before, context.reporter)
     else:
         resources = Resources(context.cluster.device)
         build = partial(_local_answerer, spec, mode, context.assets_path, resources)

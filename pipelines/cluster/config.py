@@ -15,6 +15,11 @@ class ClusterConfig(Config):
     """Size and address of the cluster; nothing here changes a result."""
 
     address: PlainUrl | None = Field(None, description="An existing cluster; without one a local cluster is started.")
+    in_process_rows: int = Field(
+        50_000,
+        ge=0,
+        description="Without an address, a run on at most so many rows starts no cluster, unless it trains by steps.",
+    )
     num_cpus: int = Field(
         4,
         ge=1,
@@ -24,8 +29,8 @@ class ClusterConfig(Config):
     object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
     num_workers: int | tuple[int, int] = Field(
         2,
-        description="Most train workers; training in small steps uses fewer if more would be slower. A pair gives "
-        "the fewest and the most: as many are used as the cluster has room for.",
+        description="Most train workers; training by steps uses one per 512 rows of a step, as more would be slower. "
+        "A pair gives the fewest and the most: as many are used as the cluster has room for.",
     )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")

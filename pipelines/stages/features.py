@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field
 from rich.markup import escape
@@ -37,10 +37,6 @@ class Encoding(Plan):
         identity = encoder.identity(context.assets_path)
         return cls(encoder=encoder, identity=identity, device=context.cluster.device)
 
-    def needs_cluster(self, sequence: SequenceArtefact, **reads: Any) -> bool:
-        """Not for a few rows that come with their vectors."""
-        return not self.encoder.vector_columns or not sequence.has_few_rows
-
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """A file for every shard, with the same rows.
 
@@ -58,7 +54,8 @@ class Encoding(Plan):
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
         recipe = Recipe(Features.stage, Features.version, self.section(), (sequence,))
-        made = context.build(recipe, partial(self.write, sequence=sequence), label=label).as_a(FeaturesArtefact)
+        write, starts = partial(self.write, sequence=sequence), partial(self.starts_cluster, context, sequence=sequence)
+        made = context.build(recipe, write, label=label, starts_cluster=starts).as_a(FeaturesArtefact)
         _say_cut(made, context, "large.encoder")
         return made
 

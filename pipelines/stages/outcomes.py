@@ -106,10 +106,6 @@ class RecordedOutcomes(Plan):
     large: LargeConfig
     identity: str
 
-    def needs_cluster(self, sequence: SequenceArtefact, **reads: Any) -> bool:
-        """Not for a few rows."""
-        return not sequence.has_few_rows
-
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
         names, storage = sequence.names, attempt.context.store.storage

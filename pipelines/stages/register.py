@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -72,10 +71,6 @@ class Register(Stage, Plan):
     def continues(self) -> str | None:
         """Digest of the bundle whose training this one continues."""
         return None
-
-    def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
-        """Not for a few rows."""
-        return not features.has_few_rows
 
     def write(
         self,

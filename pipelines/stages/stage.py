@@ -14,8 +14,10 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 from kcm.config import Config
+from pipelines.cluster.connection import starts_local
 from pipelines.context import Attempt, Context
 from pipelines.store.artefact import Artefact, Recipe
+from pipelines.store.sequence import ShardedArtefact
 
 
 class Plan(Config):
@@ -33,9 +35,16 @@ class Plan(Config):
         """The artefacts that the fingerprint covers: by default all that the stage reads."""
         return tuple(reads.values())
 
-    def needs_cluster(self, *_: Any, **reads: Any) -> bool:
-        """Whether writing takes a cluster; a run on few rows that nothing has to be asked for starts none."""
-        return True
+    def needs_workers(self, *_: Any, **reads: Any) -> bool:
+        """Whether writing takes a cluster however few the rows are."""
+        return False
+
+    def starts_cluster(self, context: Context, **reads: Artefact) -> bool:
+        """Whether a cluster has to be connected: for workers or many rows, or since the user names one or a GPU."""
+        cluster, sharded = context.cluster, (each for each in reads.values() if isinstance(each, ShardedArtefact))
+        if cluster.use_gpu or not starts_local(cluster) or self.needs_workers(**reads):
+            return True
+        return not all(artefact.has_at_most(cluster.in_process_rows) for artefact in sharded)
 
     @abstractmethod
     def write(self, attempt: Attempt, *_: Any, **reads: Any) -> None:
@@ -86,8 +95,8 @@ class Stage(Config):
         """The stage's artefact, from the finished artefacts in `done` by kind."""
         reads: dict[str, Any] = {kind: done[kind] for kind in self.reads}
         plan = self.plan(context, **reads)
-        recipe, needs_cluster = self.recipe(plan, **reads), partial(plan.needs_cluster, **reads)
-        artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit, needs_cluster=needs_cluster)
+        recipe, starts = self.recipe(plan, **reads), partial(plan.starts_cluster, context, **reads)
+        artefact = context.build(recipe, partial(plan.write, **reads), unit=self.unit, starts_cluster=starts)
         artefact = artefact.as_a(self.writes)
         self.publish(artefact, context)
         return artefact

@@ -56,10 +56,6 @@ class SequencePlan(Plan):
     content: str
     written: Path | None = Field(default=None, exclude=True)
 
-    def needs_cluster(self, *_: Any, **reads: Any) -> bool:
-        """The rows are there already."""
-        return False
-
     def write(self, attempt: Attempt) -> None:
         """The sequence in its own folder format."""
         if self.written is None:

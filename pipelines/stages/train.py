@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 from kcm.config import Config
-from pipelines.batch.local import one_thread
 from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
@@ -25,21 +24,10 @@ class Train(Stage, Plan, TrainerConfig):
         """The stage with its part of a run's configuration, which may leave open what is deployed."""
         return super().of(run, collaborators=run.trained, **more)  # type: ignore[attr-defined]
 
-    def needs_cluster(self, features: FeaturesArtefact, **reads: Any) -> bool:
-        """Not for a few rows of learners that take no steps, which are done before workers have started."""
-        return not self.is_solved or not features.has_few_rows
+    def needs_workers(self, **reads: Any) -> bool:
+        """For learners that take steps."""
+        return not self.is_solved
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
         """`<name>.pt` for each collaborator."""
-        plan = TrainerPlan(self, features, outcomes)
-        if not self.needs_cluster(features):
-            solved: dict[str, dict[str, Any]] = {}
-            for number, name in enumerate(self.collaborators):
-                attempt.bar.update(number, len(self.collaborators))
-                with one_thread():
-                    trainer = plan.trainer(name)
-                    trainer.run()
-                solved[name] = trainer.state_dict()
-            TrainedArtefact.write(attempt.folder, solved, self.collaborators)
-            return
-        train(attempt, plan)
+        train(attempt, TrainerPlan(self, features, outcomes))

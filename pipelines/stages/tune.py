@@ -60,9 +60,9 @@ class Tune(Stage, Plan):
     certificate: CertificateConfig
     seed: int
 
-    def needs_cluster(self, features: FeaturesArtefact, trained: TrainedArtefact, **reads: Any) -> bool:
-        """Not for a few rows of learners that take no steps, whose gates are tried in this process."""
-        return not trained.config.is_solved or not features.has_few_rows
+    def needs_workers(self, trained: TrainedArtefact, **reads: Any) -> bool:
+        """For learners that take steps, whose trials train."""
+        return not trained.config.is_solved
 
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact

@@ -18,7 +18,7 @@ from kcm.encoders.config import EncoderConfig, Runtime
 from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks import Split
 from kcm.tasks.shards import RowIndex, shard_file
-from pipelines.store.sequence import FEW_ROWS, Names, SequenceArtefact, ShardedArtefact
+from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 
 SECONDS = "seconds"  # seconds of encoding a row on one actor: the cost of a call
 FACTS = "features.json"  # the runtime that computed the features, and their quality by `preview`
@@ -118,11 +118,6 @@ class FeaturesArtefact(ShardedArtefact):
             self._indices[number].ranges.get("train, out of scope") for number in self.tasks_without_validate
         )
         return self.num_rows("validate") + sum(len(rows or ()) for rows in out_of_scope)
-
-    @property
-    def has_few_rows(self) -> bool:
-        """Whether all splits together have at most `FEW_ROWS`."""
-        return sum(sum(index.shard_rows) for index in self._indices) <= FEW_ROWS
 
     @property
     def num_train_rows(self) -> list[int]:

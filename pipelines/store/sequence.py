@@ -23,7 +23,6 @@ from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
 ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after their side
-FEW_ROWS = 20_000  # this process finishes this many rows before a cluster has started
 _SHARD = re.compile(r"task-(\d+)(?:\.\d+)?\.parquet")
 
 
@@ -79,6 +78,14 @@ class ShardedArtefact(Artefact):
         last = max((int(match[1]) for name in names if (match := _SHARD.fullmatch(name))), default=0)
         return {path.name: path for number in range(last + 1) for path in task_shards(self.path, number, names)}
 
+    def has_at_most(self, num_rows: int) -> bool:
+        """Whether all shards together have at most so many rows; the footers of some shards tell."""
+        for name in self.all_shards:
+            num_rows -= pq.read_metadata(self.readable(name)).num_rows
+            if num_rows < 0:
+                return False
+        return True
+
     def fetched(self, number: int) -> list[Path]:
         """The shards of one task, fetched."""
         return [self.file(path.name) for path in self.shards(number)]
@@ -104,11 +111,6 @@ class SequenceArtefact(ShardedArtefact):
     def names(self) -> Names:
         """The names of tasks and labels."""
         return Names.read(self._described)
-
-    @property
-    def has_few_rows(self) -> bool:
-        """Whether there are known to be at most `FEW_ROWS`."""
-        return "summary" in read_description(self._described) and self.summary.num_rows <= FEW_ROWS
 
     @property
     def summary(self) -> Summary:

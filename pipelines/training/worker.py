@@ -114,6 +114,14 @@ class WorkerPlan:
     parents: Mapping[str, Callable[[], Path]] = field(default_factory=dict)
     forgotten_rows: frozenset[str] = frozenset()
 
+    def trainer(self, name: str, ranks: Ranks | None = None) -> Trainer:
+        """A trainer of the collaborator of this name that goes on from its parent, or begins."""
+        trainer = self.plan.trainer(name, ranks)
+        if name in self.parents:
+            trainer.load_state_dict(load_state(self.parents[name]()))
+            trainer.learner.forget(self.forgotten_rows)
+        return trainer
+
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
@@ -134,18 +142,18 @@ def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
 def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
     """Train from the newest checkpoint, else from the parents, else from the beginning."""
     files = worker.storage.files
-    trainers: dict[str, Trainer] = {name: worker.plan.trainer(name, ranks) for name in worker.plan.config.collaborators}
     note = partial(write_note, files, NOTES) if ranks.rank == 0 else lambda line: None
     state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=note)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
-    for name, trainer in trainers.items():
-        if state:
+    names: tuple[str, ...] = worker.plan.config.collaborators
+    if state is None:
+        trainers = {name: worker.trainer(name, ranks) for name in names}
+    else:
+        trainers = {name: worker.plan.trainer(name, ranks) for name in names}
+        for name, trainer in trainers.items():
             trainer.load_state_dict(state[name])
-        elif name in worker.parents:
-            trainer.load_state_dict(load_state(worker.parents[name]()))
-            trainer.learner.forget(worker.forgotten_rows)
     _train(trainers, worker, ranks, lease)
 
 

@@ -16,6 +16,7 @@ from pipelines.stages.stage import run_stages
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.files import Files, StorageError
 from pipelines.store.storage import Storage
+from tests.tiny_bert import save_bert
 
 
 def small_run(folder: Path, memory: int = 100, text_column: str = "text") -> RunConfig:
@@ -57,6 +58,20 @@ def test_a_column_that_is_not_there_is_reported_before_a_cluster_is_started(
     with pytest.raises(DataError, match=r"no column 'txet'.*Did you mean 'text'"):
         run(small_run(tmp_path, text_column="txet"))
     assert not (tmp_path / "storage").exists()
+
+
+def test_few_texts_need_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: up to `cluster.in_process_rows`, this process encodes, solves, searches and certifies."""
+    monkeypatch.setattr("pipelines.run.connected", lambda *_: pytest.fail("a cluster is started"))
+    for name in ("run", "stages.stage"):
+        monkeypatch.setattr(f"pipelines.{name}.starts_local", lambda _: True)  # whatever else this session has started
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    model = str(save_bert(tmp_path / "bert", ("tea", "rain", "wool", "sentence", "of", "with", "number", "a")))
+    parts = {"encoder": {"model": model}, "large": {"adapter": "classifier", "encoder": {"model": model}}}
+    config = small_run(tmp_path).model_dump(mode="json") | parts | {"learner": {"name": "analytic"}}
+    config["tasks"] |= {"scenario": "class_incremental", "num_tasks": 1}
+    result = run(parse_config(RunConfig, config | {"collaborators": ["kcm"], "network": {"hidden": []}}), "evaluate")
+    assert result["kcm"]["overall"]["small_accuracy"] > 0.9
 
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"

@@ -1,8 +1,9 @@
 """Trains one collaborator on a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
-Step s of an epoch takes rows s*B to (s+1)*B of a seeded order. Each rank computes its share of them, and reads no other
-rows of a large task; gradients are sums over the real rows divided by their weight over all ranks, added up over ranks,
-so they do not depend on the rank count. What a learner does beyond that, it does with sums over all ranks.
+Step s of an epoch takes rows s*B to (s+1)*B of a seeded order; a closed form takes those of the files, one epoch long.
+Each rank computes its share of them, and reads no other rows of a large task; gradients are sums over the real rows
+divided by their weight over all ranks, added up over ranks, so they do not depend on the rank count. What a learner
+does beyond that, it does with sums over all ranks.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners.base import Batch, LearnedTask, Learner, joined
+from kcm.learners.base import Batch, LearnedTask, Learner, Scored, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.objective import Objective
-from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
+from kcm.learners.training.order import ROWS_PER_GROUP, FileOrder, TrainOrder, Windows
 from kcm.learners.training.stream import SequenceLabels, TaskRows, labels_of, shares
-from kcm.learners.training.windows import Windows
 
 
 @dataclass
@@ -80,11 +80,6 @@ class Trainer:
         self._begin_task()
 
     @property
-    def objective(self) -> Objective:
-        """What rows cost in the current task."""
-        return Objective(self.collaborator, self.learner, self.distill, self._classes, self.train.mask_unseen)
-
-    @property
     def done(self) -> bool:
         """Whether every task has been learned."""
         return self.position.task == len(self.tasks)
@@ -125,7 +120,7 @@ class Trainer:
         right = torch.zeros(2, len(measured), dtype=torch.float64)
         for column, task in enumerate(measured):
             for batch in self._shares(task, "test", size=4096):
-                for line, logits in enumerate(self.objective.logits(batch.features)):
+                for line, logits in enumerate(self._logits(batch.features)):
                     right[line, column] += ((logits.argmax(-1) == batch.labels) * batch.weights).sum()
         self.ranks.sum_([right])
         nothing = [None] * (len(self.tasks) - len(measured))
@@ -175,7 +170,7 @@ class Trainer:
         epoch, step = divmod(self.position.step, self._steps_per_epoch)
         first = step * self.train.batch_size
         stop = min(first + self.train.batch_size, self._num_streamed)
-        return self._windows.share(epoch, first, stop), stop - first
+        return self._rows.share(epoch, first, stop), stop - first
 
     def _descend(self, batch: Batch, num_rows: int) -> None:
         """One step of the optimiser on `batch`, this rank's share of `num_rows` rows."""
@@ -194,9 +189,47 @@ class Trainer:
             self.learner.after_update(parameters)
 
     def _loss(self, batch: Batch, num_rows: int) -> Tensor:
-        """The loss of this rank's share of the step, divided by the weight of all ranks' rows."""
-        extra = self.learner.extra_rows(self.position.total, num_rows)
-        return self.objective.loss(batch, extra, num_rows, self.ranks)
+        """The loss of this rank's share of the step, divided by the weight of all ranks' rows.
+
+        `batch` is its share of `num_rows` rows of the stream; remembered rows join them.
+        """
+        total, num_stream = float(num_rows), len(batch)
+        if (extra := self.learner.extra_rows(self.position.total, num_rows)) is not None:
+            index, weights = self.ranks.share(torch.arange(len(extra)))
+            batch = joined([batch, extra.take(index, weights * extra.weights[index])])
+            total += float(extra.weights.sum())
+        loss_N = self.learner.row_loss(self.scored(batch, num_stream))
+        return (loss_N * batch.weights).sum() / total
+
+    def scored(self, batch: Batch, num_stream: int) -> Scored:
+        """What the networks say of a batch, and what its labels and teachers cost: the collaboration loss of KCM.
+
+        The first `num_stream` rows are of the stream, the others remembered. A row without a label costs nothing but
+        what its teachers say.
+        """
+        judge_NC, small_NC = self._logits(batch.features)
+        given = (batch.labels, num_stream, self._classes)
+        loss_N = self.learner.label_loss(judge_NC, *given)
+        if self.collaborator.network.shared:
+            return Scored(batch, self.collaborator, judge_NC.unsqueeze(0), loss_N)
+        loss_N = loss_N + self.learner.label_loss(small_NC, *given)
+        large_NC, seen_C = batch.large_probabilities, self._classes.seen_C
+        loss_N = loss_N + distillation_loss(judge_NC, small_NC, large_NC, self.distill, seen_C)
+        return Scored(batch, self.collaborator, torch.stack([judge_NC, small_NC]), loss_N)
+
+    def _logits(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge and small logits, those of unseen labels out of the way where they are masked."""
+        judge_NC, small_NC = self.collaborator(features_ND)
+        if not self.train.mask_unseen:
+            return judge_NC, small_NC
+        unseen_C = ~self._classes.seen_C
+        return judge_NC.masked_fill(unseen_C, UNSEEN), small_NC.masked_fill(unseen_C, UNSEEN)
+
+    @property
+    def _active_C(self) -> Tensor:
+        """Labels whose logits take part in the loss: all, or the seen ones, which alone have a base."""
+        only_seen = self.train.mask_unseen or self.collaborator.base is not None
+        return self._classes.seen_C if only_seen else torch.ones_like(self._classes.seen_C)
 
     # -- task boundaries -----------------------------------------------------------------------------------------------
 
@@ -236,11 +269,15 @@ class Trainer:
         streamed = [self.tasks[i] for i in self.learner.tasks_to_stream(task)]
         sizes = [rows.num_rows("train") for rows in streamed]
         self._num_streamed, self._steps_per_epoch = sum(sizes), self._count_steps(task)
-        self._windows = Windows(
-            lambda epoch: TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window),
-            lambda stream, start, stop: self._widened(streamed[stream].read("train", start, stop)),
-            self.ranks,
-        )
+
+        def read(stream: int, start: int, stop: int) -> Batch:
+            return self._widened(streamed[stream].read("train", start, stop))
+
+        def order(epoch: int) -> TrainOrder:
+            return TrainOrder(sizes, seed=self.seed, task=task, epoch=epoch, window=self.train.window)
+
+        in_order = self.learner.closed_form
+        self._rows = FileOrder(sizes, read, self.ranks) if in_order else Windows(order, read, self.ranks)
 
     def _count_steps(self, task: int) -> int:
         rows = sum(self.tasks[i].num_rows("train") for i in self.learner.tasks_to_stream(task))
@@ -278,7 +315,7 @@ class Trainer:
             batches=(part for batch in self._shares(rows, "train", size=512) if len(part := batch.labelled())),
             num_rows=sum(count for label, count in rows.label_counts("train").items() if label != UNLABELLED),
             seen_C=self._classes.seen_C,
-            active_C=self.objective.active_C,
+            active_C=self._active_C,
             ranks=self.ranks,
             distill=self.distill,
         )
@@ -297,7 +334,9 @@ class Trainer:
         if ids:
             batch = self._widened(self.tasks[task].take("train", torch.tensor(positions)))
             if self.learner.stores_logits:
-                batch = replace(batch, logits=self.objective.logits_to_remember(batch))
+                with torch.no_grad():
+                    logits_NMC = torch.stack(self._logits(batch.features)[: len(self.collaborator.networks)], 1)
+                batch = replace(batch, logits=logits_NMC.masked_fill(~self._active_C, torch.nan))
             mine = ids, batch
         if offered := [part for part in self.ranks.gather(mine) if part]:
             every_id = [row_id for ids, _ in offered for row_id in ids]

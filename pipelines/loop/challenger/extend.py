@@ -72,6 +72,10 @@ class Extend(Stage, Plan, TrainerConfig):
         """The grown features and outcomes, without forgotten rows, and the champion's networks."""
         return *reads.values(), self.tuned
 
+    def needs_workers(self, **reads: Any) -> bool:
+        """For learners that take steps."""
+        return not self.is_solved
+
     def write(
         self, attempt: Attempt, window: WindowArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
     ) -> None:

@@ -24,7 +24,8 @@ from pipelines.context import Attempt
 from pipelines.loop.gates.disagreements import GivenLabels, LabelTest, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
 from pipelines.loop.window.stage import WindowArtefact, WindowFacts, utc_of
-from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, curves_of, result_of, scored_table
+from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, scored_table
+from pipelines.stages.measured import curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact

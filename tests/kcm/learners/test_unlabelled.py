@@ -82,7 +82,7 @@ def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None
         seed=0,
     )
     batch = tasks[0].take("train", torch.tensor([0, 1, 2, 3]))
-    scored = trainer.objective.scored(batch, len(batch))
+    scored = trainer.scored(batch, len(batch))
     judge_NC, small_NC = scored.logits_MNC
     seen_C = torch.arange(10) < 2  # the labels of the task
     taught_N = distillation_loss(judge_NC, small_NC, batch.large_probabilities, trainer.distill, seen_C)

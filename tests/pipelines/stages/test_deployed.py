@@ -14,7 +14,9 @@ from kcm.inputs.vectors import list_column
 from kcm.tasks.splits import DEFAULT_FRACTIONS
 from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
-from pipelines.stages.evaluate import Evaluate, beside_base, chosen
+from pipelines.stages.deployed import chosen
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.measured import beside_base
 from pipelines.stages.train import Train
 
 RUN = {

@@ -217,3 +217,22 @@ def test_every_stage_reads_what_an_earlier_one_writes_and_takes_its_part_by_name
         assert set(stage.reads) <= written
         assert all(hasattr(run, name) for name in set(stage.model_fields) - {"space", "choose", "updated", "certifies"})
         written.add(stage.writes.kind)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "num_rows", "is_local", "starts"),
+    [
+        ({}, 50_000, True, False),
+        ({}, 50_001, True, True),
+        ({"in_process_rows": 0}, 1, True, True),
+        ({"use_gpu": True}, 1, True, True),
+        ({}, 1, False, True),
+    ],
+)
+def test_few_rows_start_no_cluster(cluster, num_rows, is_local, starts, tmp_path, monkeypatch) -> None:
+    """A GPU, or a cluster that is there, is used however few the rows are."""
+    monkeypatch.setattr("pipelines.stages.stage.starts_local", lambda config: is_local)
+    monkeypatch.setattr(SequenceArtefact, "has_at_most", lambda self, most: num_rows <= most)
+    context: Any = SimpleNamespace(cluster=ClusterConfig(**cluster))
+    plan = Say.of(Run())
+    assert plan.starts_cluster(context, sequence=SequenceArtefact("tasks", "fp", tmp_path)) == starts

@@ -1,13 +1,16 @@
 """The driver of a training shows how far the workers are, and says what they have to say, once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kcm.config import parse_config
 from kcm.errors import KcmError
+from pipelines.cluster.config import ClusterConfig
 from pipelines.store.files import Files
-from pipelines.training.driver import StorageMonitor
-from pipelines.training.worker import METRICS, NOTES, progress_writer, write_note
+from pipelines.training.driver import StorageMonitor, useful_workers
+from pipelines.training.worker import METRICS, NOTES, TrainerConfig, progress_writer, write_note
 
 
 def test_notes_of_workers_reach_the_person_once(tmp_path: Path) -> None:
@@ -58,3 +61,14 @@ def test_metrics_of_workers_are_recorded_as_they_come(tmp_path: Path) -> None:
         monitor.progress()
         monitor.progress()
     assert found == [{"step": 1}, {"step": 2}, {"step": 3}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "taken"),
+    [(64, 3, 1), (1024, 4, 2), (8192, 4, 4), (64, (2, 8), 2), (1536, (1, 8), (1, 3)), (64, (1, 8), 1)],
+)
+def test_small_steps_take_few_workers(rows: int, given: Any, taken: Any) -> None:
+    values = {"collaborators": ("kcm", "linear"), "network": {"hidden": []}, "learner": {"name": "finetune"}}
+    config = parse_config(TrainerConfig, values | {"train": {"batch_size": rows}, "distill": {}, "seed": 0})
+    assert useful_workers(config, ClusterConfig(num_workers=given)) == taken
+    assert useful_workers(config, ClusterConfig(num_workers=given, use_gpu=True)) == given

@@ -1,15 +1,31 @@
-"""An epoch has every train row once, in an order that the seed alone decides; ranks share out the lanes of a window."""
+"""The rows of a step are a function of seed, epoch and place, however many ranks share them."""
+
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcm.learners.training.order import ROWS_PER_GROUP, TrainOrder
+from kcm.learners.base import Batch
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.order import ROWS_PER_GROUP, FileOrder, TrainOrder, WindowRows, Windows
+
+BIG = [9 * ROWS_PER_GROUP + 7, 13 * ROWS_PER_GROUP, 5]
+SIZES = [[5000, 1500], [300], BIG]
+
+
+def windows_of(order: TrainOrder) -> list[WindowRows]:
+    return [order.rows(number, Ranks()) for number in range(len(order))]
 
 
 def rows_of(order: TrainOrder) -> list[tuple[int, int]]:
     """Stream and position of all rows of an epoch, in their order."""
-    return [pair for part in order for pair in zip(part.streams.tolist(), part.positions.tolist(), strict=True)]
+    return [
+        pair for part in windows_of(order) for pair in zip(part.streams.tolist(), part.positions.tolist(), strict=True)
+    ]
 
 
 @settings(max_examples=25)
@@ -21,8 +37,8 @@ def rows_of(order: TrainOrder) -> list[tuple[int, int]]:
 def test_every_row_comes_once_an_epoch(sizes: list[int], window: int, epoch: int) -> None:
     order = TrainOrder(sizes, seed=1, task=0, epoch=epoch, window=window)
     assert sorted(rows_of(order)) == [(stream, row) for stream, size in enumerate(sizes) for row in range(size)]
-    assert all(len(part) <= window * ROWS_PER_GROUP for part in order)
-    assert all(np.array_equal(part.places, np.arange(len(part))) for part in order)
+    assert all(len(part) <= window * ROWS_PER_GROUP for part in windows_of(order))
+    assert all(np.array_equal(part.places, np.arange(len(part))) for part in windows_of(order))
 
 
 def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
@@ -34,7 +50,7 @@ def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
 
 
 def test_a_window_of_full_blocks_takes_a_row_of_each_in_turn_and_shuffles_them() -> None:
-    for part in TrainOrder([24 * ROWS_PER_GROUP], seed=0, task=0, epoch=0, window=8):
+    for part in windows_of(TrainOrder([24 * ROWS_PER_GROUP], seed=0, task=0, epoch=0, window=8)):
         blocks = (part.positions // ROWS_PER_GROUP).reshape(-1, 8)
         assert (blocks == blocks[0]).all()
         assert len(set(blocks[0].tolist())) == 8
@@ -48,7 +64,7 @@ def test_a_short_block_is_spread_over_its_window() -> None:
     """Of 300 rows among three times 1,024, every twentieth of the window has its share, up to one row."""
     sizes = [3 * ROWS_PER_GROUP + 300, 16 * ROWS_PER_GROUP]
     order = TrainOrder(sizes, seed=0, task=0, epoch=0, window=4)
-    part = next(part for part in order if len(part) == 3 * ROWS_PER_GROUP + 300)
+    part = next(part for part in windows_of(order) if len(part) == 3 * ROWS_PER_GROUP + 300)
     is_short = (part.streams == 0) & (part.positions >= 3 * ROWS_PER_GROUP)
     counts = [int(twentieth.sum()) for twentieth in np.array_split(is_short, 20)]
     assert sum(counts) == 300
@@ -65,6 +81,114 @@ def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None
     streams = np.repeat([stream for stream, _ in blocks], lengths)
     positions = np.concatenate([np.arange(start, start + n) for (_, start), n in zip(blocks, lengths, strict=True)])
     shuffled = rng.permutation(len(positions))
-    (found,) = TrainOrder(sizes, seed=3, task=1, epoch=2, window=16)
+    (found,) = windows_of(TrainOrder(sizes, seed=3, task=1, epoch=2, window=16))
     assert np.array_equal(found.streams, streams[shuffled])
     assert np.array_equal(found.positions, positions[shuffled])
+
+
+class Streams:
+    """Streams whose rows can be distinguished, and the blocks that were read of them."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.blocks: Counter[tuple[int, int]] = Counter()
+
+    def read(self, stream: int, start: int, stop: int) -> Batch:
+        assert start % ROWS_PER_GROUP == 0
+        assert stop <= self.sizes[stream]
+        self.blocks.update((stream, block) for block in range(start // ROWS_PER_GROUP, -(-stop // ROWS_PER_GROUP)))
+        return self.rows(stream, start, stop)
+
+    def rows(self, stream: int, start: int, stop: int) -> Batch:
+        """Any rows of a stream, without a count of the blocks."""
+        rows = torch.arange(start, stop)
+        return Batch(rows[:, None] + 1e5 * stream, rows, torch.zeros(len(rows), 2), torch.ones(len(rows)))
+
+    def windows(self, window: int, ranks: Ranks | None = None) -> Windows:
+        return Windows(lambda epoch: self.order(epoch, window), self.read, ranks)
+
+    def order(self, epoch: int, window: int) -> TrainOrder:
+        return TrainOrder(self.sizes, seed=0, task=0, epoch=epoch, window=window)
+
+    def expected(self, epoch: int, window: int) -> torch.Tensor:
+        """The rows of an epoch, in their order."""
+        parts = [part.positions + 1e5 * part.streams for part in windows_of(self.order(epoch, window))]
+        return torch.from_numpy(np.concatenate(parts)).float()
+
+    def steps(self, size: int) -> list[tuple[int, int]]:
+        total = sum(self.sizes)
+        return list(pairwise([*range(0, total, size), total]))
+
+
+def real(share: Batch) -> torch.Tensor:
+    """The rows of a share that are no padding."""
+    assert set(share.weights.tolist()) <= {0.0, 1.0}
+    return share.features[share.weights > 0, 0]
+
+
+@pytest.mark.parametrize("window", [1, 3, 16])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_one_rank_has_the_rows_of_the_order_at_the_places_of_a_step(sizes: list[int], window: int) -> None:
+    streams = Streams(sizes)
+    windows = streams.windows(window)
+    for epoch in (0, 1):
+        expected = streams.expected(epoch, window)
+        for first, stop in streams.steps(700):
+            assert torch.equal(windows.share(epoch, first, stop).features[:, 0], expected[first:stop])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16, 20])
+@pytest.mark.parametrize("size", [7, 64, 700, 20_000])
+@pytest.mark.parametrize(("sizes", "window"), [([5000, 1500], 2), ([5000, 1500], 3), ([300], 16), (BIG, 16)], ids=str)
+def test_the_ranks_of_a_step_have_its_rows_once_for_any_number_of_them(
+    sizes: list[int], window: int, size: int, world_size: int
+) -> None:
+    """Promise: the rows of step s are a function of s alone; no rank is without a row."""
+    streams = Streams(sizes)
+    ranks = [streams.windows(window, Ranks(rank, world_size)) for rank in range(world_size)]
+    expected = streams.expected(0, window)
+    for first, stop in streams.steps(size)[: 200 if size < 64 else None]:
+        shares = [windows.share(0, first, stop) for windows in ranks]
+        assert all(len(share) for share in shares)
+        assert torch.equal(
+            torch.cat([real(share) for share in shares]).sort().values, expected[first:stop].sort().values
+        )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16])
+def test_a_rank_reads_its_own_blocks_once_an_epoch(world_size: int) -> None:
+    """Promise: together the ranks read a large task once an epoch, however many they are."""
+    sizes, epochs = [64 * ROWS_PER_GROUP], 2
+    blocks = []
+    for rank in range(world_size):
+        streams = Streams(sizes)
+        windows = streams.windows(16, Ranks(rank, world_size))
+        for epoch in range(epochs):
+            for first, stop in streams.steps(640):
+                windows.share(epoch, first, stop)
+        blocks.append(streams.blocks)
+    together = sum(blocks, Counter[tuple[int, int]]())
+    assert together == Counter({(0, block): epochs for block in range(64)})
+    assert {mine.total() for mine in blocks} <= {
+        epochs * 4 * lanes for lanes in (16 // world_size, -(-16 // world_size))
+    }
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(world_size: int) -> None:
+    streams, ranks = Streams([5000, 1500]), Ranks(world_size - 1, world_size)
+    early = streams.windows(3, ranks)
+    for epoch in (0, 1):
+        for first, stop in streams.steps(700):
+            late = streams.windows(3, ranks).share(epoch, first, stop)
+            assert torch.equal(late.features, early.share(epoch, first, stop).features)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_file_order_gives_every_row_once(world_size: int) -> None:
+    """Promise: a closed form reads the rows as the files have them, each once, whatever the number of ranks."""
+    sizes = [1500, 1, 2049]
+    orders = [FileOrder(sizes, Streams(sizes).rows, Ranks(rank, world_size)) for rank in range(world_size)]
+    steps = list(pairwise([*range(0, sum(sizes), 700), sum(sizes)]))
+    rows = torch.cat([real(order.share(0, first, stop)) for first, stop in steps for order in orders])
+    assert torch.equal(rows, torch.cat([torch.arange(size) + 1e5 * stream for stream, size in enumerate(sizes)]))
