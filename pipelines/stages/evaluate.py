@@ -55,7 +55,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import Names
-from pipelines.training.artefacts import RANKINGS, Tuned, TunedArtefact, advantage, standing
+from pipelines.training.artefacts import RANKINGS, Tuned, TunedArtefact, is_better, standing
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 MAX_LABELS = 100  # in the result
@@ -123,7 +123,7 @@ class Evaluate(Stage, Plan):
     classes comes last.
     """
 
-    stage, version, unit = "evaluate", 4, "collaborators"
+    stage, version, unit = "evaluate", 5, "collaborators"
     reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
 
     certificate: CertificateConfig
@@ -247,12 +247,9 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     notices = {name: updated and tuned.load(name).novel is not None for name in names}
     ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name], tuned.goal)), reverse=True)
     rivals = [name for name in ranked if notices[name] == notices[ranked[0]]]
-    better: dict[str, str] = {}
+    better: set[str] = set()
     if "kcm" in rivals[1:]:
-        ahead = {
-            name: advantage(reached[name], reached["kcm"], tuned.num_choosing(name), tuned.goal) for name in rivals
-        }
-        better = {name: objective for name, objective in ahead.items() if objective}
+        better = {name for name in rivals if is_better(reached[name], reached["kcm"], tuned.goal)}
         ranked.sort(key=lambda name: name not in (better or ("kcm",)))
         if not better:
             level = "none of the others is better by more than a standard error on the rows that choose"
@@ -264,11 +261,11 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     if notices[best] and not all(notices.values()):
         deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
     differs = (objective for objective in RANKINGS[tuned.goal] if reached[best][objective] != reached[other][objective])
-    objective = better.get(best) or next(differs, None)
+    objective = RANKINGS[tuned.goal][0] if better else next(differs, None)
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     accuracies = (f"{reached[name]['forecast_accuracy']:.1%}" for name in (best, other))
-    shares = (forecast_words(asdict(CertificateForecast.of(reached[name]))) for name in (best, other))
+    shares = (forecast_words(CertificateForecast.of(reached[name]).summary) for name in (best, other))
     words = {
         "forecast_accuracy": "the certified cascade is forecast to be right on {} with it, against {} with {}",
         "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
@@ -317,7 +314,7 @@ def result_of(
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
-        "forecast": asdict(found.forecast),
+        "forecast": found.forecast.summary,
         "answer_weight": found.state["learner"].get("answered", {}).get("weight"),
         "num_parameters": num_parameters(found.collaborator.judge),
         "num_networks": len(found.collaborator.merged().networks),
@@ -333,7 +330,8 @@ def _prompted(scored: ScoredTable, found: Tuned) -> dict[str, Any]:
         rows = table.select((table.split == scored.measured) & (table.prompt == mode))
         effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
         assert effect is not None  # without test rows those that choose are measured
-        modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
+        figures = {name: figure for name, figure in reached.items() if name != "forecast_draws"}
+        modes[mode] = figures | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
     return {"prompts": modes}
 
 
