@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
     if len(values_J) < 2:
         return None
     mean, num_folds = float(values_J.mean()), len(values_J)
-    half = float(t.ppf((1 + level) / 2, num_folds - 1)) * resampled_error(values_J, held_out_share)
+    half = float(stdtrit(num_folds - 1, (1 + level) / 2)) * resampled_error(values_J, held_out_share)
     return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
 
 
@@ -113,7 +113,7 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
     if num_groups < 2:
         return 0.0
 
-    few_groups = (_z(level) / float(t.ppf((1 + level) / 2, num_groups - 1))) ** 2
+    few_groups = (_z(level) / float(stdtrit(num_groups - 1, (1 + level) / 2))) ** 2
     return len(values_N) / design_effect(values_N, group) * few_groups
 
 
@@ -150,7 +150,7 @@ def _end(excess: Callable[[float], float], inside: float, outermost: float) -> f
 
 def _z(level: float) -> float:
 
-    return float(norm.ppf((1 + level) / 2))
+    return float(ndtri((1 + level) / 2))
 
 
 class Units:
