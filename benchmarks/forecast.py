@@ -3,8 +3,7 @@
     python benchmarks/forecast.py --banking FOLDER [--out FILE] [--command 3]
 
 40 runs: tables x sizes x draws, split as benchmarks/first_table.py splits them, with its candidates; which one is
-deployed is chosen by the stage `evaluate`. A simulated large model is right on 96% of the rows. `before` is the former
-forecast, a certificate on the rows that chose the policy, with the candidate that it chose. `reached` is what the
+deployed is chosen by the stage `evaluate`. A simulated large model is right on 96% of the rows. `reached` is what the
 policy keeps of fresh rows, once the certify rows have certified it; `expected` is its mean over 20 other draws of as
 many certify rows, from the fresh rows. `--command` runs so many of the cells through `kcm init` and `kcm run` as well.
 The settings of the forecast were frozen on digits, image segments and words of CLINC150, before the first run of these
@@ -21,12 +20,11 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, scored
+from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, deployed, scored
 from first_table_rows import READERS, Places
 from machine import machine
 from numpy.typing import NDArray
@@ -35,9 +33,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.certification.certificate import Choices, certify_policy
-from kcm.certification.forecast import CertificateForecast
 from kcm.tasks.readers.reviews import read_reviews
-from pipelines.stages.deployed import chosen
 
 CELLS = {  # labels, and rows given
     "banking": ((30, 1000), (30, 2000), (77, 1000), (77, 2000)),
@@ -106,44 +102,13 @@ def drawn(features: NDArray[np.float32], labels: NDArray[np.intp], num_labels: i
 
 
 def measured(draw: Draw) -> dict[str, Any]:
-    """Both forecasts, each with what the candidate reached that it chose."""
+    """The forecast of the candidate that is deployed, and what it reached."""
     started = time.process_time()
     tried = list(candidates(draw))
     seconds = time.process_time() - started
-    after = deployed(tried, [candidate.forecast for candidate in tried])
-    formerly = [in_sample(candidate) for candidate in tried]
-    before = deployed(tried, formerly)
-    expected = formerly[tried.index(before)]
-    return {
-        "after": after.forecast.figures | reached(after, draw),
-        "before": {"forecast": expected.keep_rate} | reached(before, draw),
-        "cpu_s": round(seconds, 1),
-    }
-
-
-def in_sample(candidate: Candidate) -> CertificateForecast:
-    """The former forecast: a certificate on the rows that chose the policy."""
-    rows = candidate.outcomes
-    policy, _ = certify_policy(rows, rows, candidate.found.policy, CERTIFICATE, delta=FIRST_LOOK)
-    share = float(policy.keep(rows.score, rows.task).mean())
-    return CertificateForecast(share, share, share, float("nan"))
-
-
-def deployed(tried: Sequence[Candidate], forecasts: Sequence[CertificateForecast]) -> Candidate:
-    """The candidate that a run deploys by these forecasts: the best of each collaborator, then one of these."""
-    best: dict[str, tuple[dict[str, float], Candidate]] = {}
-    for candidate, forecast in zip(tried, forecasts, strict=True):
-        figures = {"calls_saved": candidate.found.calls_saved, "area": candidate.found.area}
-        standing = tuple((forecast.figures | figures)[name] for name in ("forecast", "calls_saved", "area"))
-        previous = best.get(candidate.name)
-        if previous is None or standing > tuple(previous[0][name] for name in ("forecast", "calls_saved", "area")):
-            best[candidate.name] = forecast.figures | figures, candidate
-    tuned: Any = SimpleNamespace(
-        plan=SimpleNamespace(config=SimpleNamespace(collaborators=tuple(best))),
-        objectives=lambda name: best[name][0],
-        num_choosing=lambda name: len(best[name][1].outcomes),
-    )
-    return best[chosen(tuned, choose=True)[0][0]][1]
+    best = deployed(tried)
+    summary = {name: figure for name, figure in best.forecast.figures.items() if name != "forecast_draws"}
+    return summary | reached(best, draw) | {"cpu_s": round(seconds, 1)}
 
 
 def reached(candidate: Candidate, draw: Draw) -> dict[str, Any]:
@@ -196,22 +161,14 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for by in ("table", "all"):
         for name, own in draws.groupby(by, sort=False):
             figures: dict[str, Any] = {"table": name, "runs": len(own)}
-            for side, of in (
-                ("before", "reached"),
-                ("after", "reached"),
-                ("before", "expected"),
-                ("after", "expected"),
-            ):
-                error = 100 * (own[f"{side}.forecast"] - own[f"{side}.{of}"])
-                figures[f"{side} minus {of}"] = [round(float(error.mean()), 1), round(float(error.sem()), 1)]
-            inside = own["after.reached"].between(own["after.forecast_low"], own["after.forecast_high"])
-            width = own["after.forecast_high"] - own["after.forecast_low"]
-            share = {side: round(100 * float(own[f"{side}.reached"].mean()), 1) for side in ("before", "after")}
-            lines.append(
-                figures
-                | {"covered": int(inside.sum()), "width": round(100 * float(width.mean()), 1), "reached": share}
-                | {"cpu_s": round(float(own["cpu_s"].mean()), 1)}
-            )
+            for of in ("reached", "expected"):
+                error = 100 * (own["forecast"] - own[of])
+                figures[f"forecast minus {of}"] = [round(float(error.mean()), 1), round(float(error.sem()), 1)]
+            inside = own["reached"].between(own["forecast_low"], own["forecast_high"])
+            width = own["forecast_high"] - own["forecast_low"]
+            figures |= {"covered": int(inside.sum()), "width": round(100 * float(width.mean()), 1)}
+            figures["reached"] = round(100 * float(own["reached"].mean()), 1)
+            lines.append(figures | {"cpu_s": round(float(own["cpu_s"].mean()), 1)})
     return lines
 
 

@@ -70,6 +70,18 @@ class BettingTest:
             start = stop
 
 
+def p_values(values_SU: NDArray[np.float64], level: float, delta: float) -> NDArray[np.float64]:
+    """`BettingTest.p_value` of S samples of U units each, [S], at once: one call costs little more than one test."""
+    num_units = values_SU.shape[1]
+    index = np.arange(1, num_units + 1)
+    mean_SU = (0.5 + np.cumsum(values_SU, 1)) / (index + 1)
+    squares_SU = 0.25 + np.cumsum((values_SU - mean_SU) ** 2, 1)
+    before_SU = np.concatenate([np.full((len(values_SU), 1), 0.25), squares_SU[:, :-1]], 1)
+    bet_SU = np.minimum(0.9 / (1 - level), np.sqrt(-2 * math.log(delta) / num_units * index / before_SU))
+    wealth_SU = np.cumsum(np.log1p(-bet_SU * (values_SU - level)), 1)
+    return np.asarray(np.exp(-np.maximum(wealth_SU.max(1), 0.0)))
+
+
 def fewest_betting(level: float, delta: float, value: float = 0.5) -> int:
     """Fewest units that `BettingTest` can reject `level` with, when every X is `value`."""
 

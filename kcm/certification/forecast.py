@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,35 +16,71 @@ from numpy.typing import NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import SearchResult
 from kcm.certification.certificate import CertificateConfig, Choices, certify_policy
-from kcm.metrics.intervals import Units
+from kcm.metrics.intervals import Units, resampled_error
 
 NUM_DRAWS, LEVEL = 20, 0.8
 
 
 @dataclass(frozen=True)
 class CertificateForecast:
-    """The share of rows that a certified policy is expected to keep, with an 80% interval, and its accuracy."""
+    """The share of rows that a certified policy is expected to keep, with an 80% interval, and its accuracy.
+
+    `keep_rates` and `accuracies` [M] are the results of the draws; `drawn_ratio` is the one of `resampled_error`. Every
+    collaborator is rehearsed on the same draws.
+    """
 
     keep_rate: float
     low: float
     high: float
     accuracy: float
+    keep_rates: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    drawn_ratio: float = 0.0
 
     @classmethod
-    def of(cls, figures: Mapping[str, float]) -> CertificateForecast:
-        """What `figures` wrote."""
-        names = ("forecast", "forecast_low", "forecast_high", "forecast_accuracy")
-        return cls(*(figures[name] for name in names))
+    def of(cls, figures: Mapping[str, Any]) -> CertificateForecast:
+        """Read what `figures` wrote."""
+        draws = figures["forecast_draws"]
+        return cls(
+            keep_rate=figures["forecast"],
+            low=figures["forecast_low"],
+            high=figures["forecast_high"],
+            accuracy=figures["forecast_accuracy"],
+            keep_rates=tuple(draws["keep_rates"]),
+            accuracies=tuple(draws["accuracies"]),
+            drawn_ratio=draws["drawn_ratio"],
+        )
 
     @property
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """The forecast among the objectives of a trial."""
         return {
             "forecast": self.keep_rate,
             "forecast_low": self.low,
             "forecast_high": self.high,
             "forecast_accuracy": self.accuracy,
+            "forecast_draws": {
+                "keep_rates": self.keep_rates,
+                "accuracies": self.accuracies,
+                "drawn_ratio": self.drawn_ratio,
+            },
         }
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """The forecast without its draws."""
+        return {name: getattr(self, name) for name in ("keep_rate", "low", "high", "accuracy")}
+
+    def lead(self, other: CertificateForecast, column: Literal["keep_rates", "accuracies"]) -> tuple[float, float]:
+        """By how much this forecast exceeds `other`, and the standard error of that difference; 0 without draws.
+
+        The difference is paired by draw: what a draw does to both cancels out. The draws share rows, so the error is
+        that of `resampled_error`: an upper bound, since a certified threshold is no linear statistic of its rows.
+        """
+        difference_M = np.subtract(getattr(self, column), getattr(other, column))
+        if len(difference_M) < 2:
+            return 0.0, 0.0
+        return float(difference_M.mean()), resampled_error(difference_M, self.drawn_ratio)
 
 
 def forecast_certificate(
@@ -75,7 +112,15 @@ def forecast_certificate(
     # Of M draws the k-th has k / (M + 1) below it on average; numpy's own rule would leave 72% between the two ends.
     ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
     low, high = np.clip(mean + (ends - mean) * _widening(len(rows), num_certify), 0, 1)
-    return CertificateForecast(mean, min(float(low), mean), max(float(high), mean), float(np.mean(accuracies)))
+    return CertificateForecast(
+        mean,
+        min(float(low), mean),
+        max(float(high), mean),
+        float(np.mean(accuracies)),
+        tuple(shares),
+        tuple(accuracies),
+        _drawn_ratio(len(rows), num_certify),
+    )
 
 
 def _large_correct(rows: ScoredOutcomes, kept_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -102,6 +147,11 @@ def _together(rows: ScoredOutcomes, units: list[NDArray[np.intp]]) -> ScoredOutc
     """The rows of units, of which one may be drawn twice: then they are two."""
     group = np.repeat(np.arange(len(units)), [len(unit) for unit in units]).astype(object)
     return replace(rows.select(np.concatenate(units)), group=None if rows.group is None else group)
+
+
+def _drawn_ratio(num_rows: int, num_certify: int) -> float:
+    """The variance sigma^2 / N of the mean over all draws, divided by that of a draw; see `forecast_certificate`."""
+    return num_certify / (num_rows + (num_certify if 2 * num_certify > num_rows else -num_certify))
 
 
 def _widening(num_rows: int, num_certify: int) -> float:

@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import bdtr, rel_entr
-from scipy.stats import beta
+from scipy.special import bdtr, betaincinv, rel_entr
 
 _BOUND_TOLERANCE = 1e-9
 
@@ -62,7 +61,7 @@ def binomial_upper_bound(total_loss: float, num_units: int, delta: float) -> flo
     if total_loss >= num_units:
         return 1.0
 
-    return float(beta.ppf(1 - delta, total_loss + 1, num_units - total_loss))
+    return float(betaincinv(total_loss + 1, num_units - total_loss, 1 - delta))
 
 
 def sign_p_value(num_losses: int, num_wins: int) -> float:

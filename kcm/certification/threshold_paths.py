@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.thresholds import lowest_threshold, midway
-from kcm.certification.betting import BettingTest, fewest_betting
+from kcm.certification.betting import BettingTest, fewest_betting, p_values
 from kcm.certification.pvalues import LossTest, fewest_binomial, fewest_signs, sign_p_value
 from kcm.metrics.intervals import Units
 
@@ -190,11 +191,11 @@ class MethodChoice:
     """
 
     def __init__(self, samples: Sequence[ScoredOutcomes], epsilon: float, delta: float) -> None:
-        empty = np.empty(0)  # single thresholds are tested, so there is no grid
+        regret = [RegretPath(sample, epsilon, delta) for sample in samples]
         self._delta = delta
-        self._paths: dict[TableMethod, list[ThresholdPath]] = {
-            "regret": [RegretPath(sample, epsilon, delta) for sample in samples],
-            "net": [NetPath(sample, empty, epsilon, delta) for sample in samples],
+        self._p_values: dict[TableMethod, Callable[[float], Sequence[float]]] = {
+            "regret": lambda threshold: [path.p_value(threshold) for path in regret],
+            "net": partial(_net_p_values, [_ShuffledLosses(sample) for sample in samples], (1 + epsilon) / 2, delta),
         }
         self._methods: dict[float, TableMethod] = {}  # by threshold, filled on demand
 
@@ -202,11 +203,11 @@ class MethodChoice:
         """The test of a threshold."""
 
         def standing(method: TableMethod) -> tuple[int, float]:
-            p_values = [path.p_value(threshold) for path in self._paths[method]]
-            return sum(p <= self._delta for p in p_values), -max(p_values)
+            by_sample = self._p_values[method](threshold)
+            return sum(p <= self._delta for p in by_sample), -max(by_sample)
 
         if threshold not in self._methods:
-            self._methods[threshold] = max(self._paths, key=standing)
+            self._methods[threshold] = max(self._p_values, key=standing)
         return self._methods[threshold]
 
 
@@ -302,6 +303,14 @@ class _ShuffledLosses:
             return np.asarray((1 + total / np.diff(starts[start : stop + 1])) / 2)
 
         return of
+
+
+def _net_p_values(samples: Sequence[_ShuffledLosses], level: float, delta: float, threshold: float) -> Sequence[float]:
+    """The p-value of `NetPath` at a threshold on every sample; samples of one size are tested together."""
+    by_size: dict[int, list[NDArray[np.float64]]] = {}
+    for sample in samples:
+        by_size.setdefault(sample.num_units, []).append(sample.values(threshold)(0, sample.num_units))
+    return np.concatenate([p_values(np.stack(values), level, delta) for values in by_size.values()]).tolist()
 
 
 def fewest_net(epsilon: float, delta: float) -> int:

@@ -6,7 +6,9 @@ With G, Q, s and n of `RidgeSums`, and A = G + lambda I,
     GCV(lambda) = n RSS / (n - df)^2                            (Golub, Heath and Wahba 1979, equation 1.4)
 
 One Cholesky factor A = L L^T gives all of it, tr(A^-1) = |L^-1|^2 included: 2/3 P^3 operations for a lambda, where the
-eigenvalues of G would cost some ten times as much. Shapes: P inputs, K targets, M models.
+eigenvalues of G would cost some ten times as much. Fewer rows than inputs leave G = L L^T and Q = L U with L [P, R] of
+rank R < P, from one pivoted factor. Then W = L (L^T L + lambda I)^-1 U, at 2/3 R^3 operations for a lambda. Shapes: P
+inputs, K targets, M models.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 from torch import Tensor
 
 from kcm.closed_form.sums import RidgeSums
@@ -29,6 +31,9 @@ _MOST_USED = 0.9  # of the degrees of freedom of an exact fit
 _PER_DECADE = 2
 _LOWEST, _HIGHEST = -6 * _PER_DECADE, 2 * _PER_DECADE
 _USUAL = 0.1  # of tr(G) / n, what the best lambda is
+
+
+_Solution = tuple[Tensor, float]  # weights [P, K], and the degrees of freedom that they use
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +55,13 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
     nothing. So the search begins on the far side of that valley, and no fit may use more than nine in ten of the
     degrees of freedom that an exact one does.
     """
+    solve = _low_rank(sums) if float(sums.count) < len(sums.gram_PP) else partial(_full_rank, sums)
     if strength is not None:
-        return _at(sums, strength)
+        return _at(sums, strength, solve)
 
     @cache
     def fits(step: int) -> list[GcvRidge]:
-        return _at(sums, 10 ** (step / _PER_DECADE))
+        return _at(sums, 10 ** (step / _PER_DECADE), solve)
 
     exact = len(sums.gram_PP) >= sums.count
     start = round(_PER_DECADE * math.log10(_USUAL * len(sums.gram_PP) / float(sums.count)))
@@ -90,25 +96,60 @@ def factor_of(sums: RidgeSums, strength: float) -> NDArray[np.float64]:
     # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.
     matrix = sums.gram_PP.numpy().copy().T
     np.fill_diagonal(matrix, matrix.diagonal() + ridge)
+    return _cholesky(matrix, ridge)
+
+
+def _cholesky(matrix: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
+    """The lower factor of a matrix in Fortran's order, which it overwrites; zero above the diagonal."""
     factor, failed = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
     if failed:
         raise np.linalg.LinAlgError(f"G + {ridge:g} I is not positive definite")
     return np.asarray(factor)
 
 
-def _at(sums: RidgeSums, strength: float) -> list[GcvRidge]:
-    count, num_inputs = float(sums.count), len(sums.gram_PP)
-    ridge, factor = strength * sums.mean_eigenvalue, factor_of(sums, strength)
-    solution, _ = lapack.dpotrs(factor, sums.cross_PK.numpy(), lower=1)
-    weight_PK = torch.from_numpy(solution)
+def _full_rank(sums: RidgeSums, strength: float) -> _Solution:
+    """The solution from a factor of G + lambda I itself."""
+    factor = factor_of(sums, strength)
+    solution_PK, _ = lapack.dpotrs(factor, sums.cross_PK.numpy(), lower=1)
+    ridge = strength * sums.mean_eigenvalue
+    return torch.from_numpy(solution_PK), len(factor) - ridge * _inverse_trace(factor)
+
+
+def _low_rank(sums: RidgeSums) -> Callable[[float], _Solution]:
+    """The solution at any strength, once G is reduced to its rank."""
+    pivoted, pivots, rank, _ = lapack.dpstrf(sums.gram_PP.numpy().T, lower=1)
+    order = pivots - 1  # Fortran counts from 1
+    lower_PR = np.asfortranarray(np.tril(pivoted[:, :rank]))  # of the inputs in the order of the pivots
+    target_RK = lapack.dtrtrs(lower_PR[:rank], sums.cross_PK.numpy()[order[:rank]], lower=1)[0]
+    gram_RR = blas.dsyrk(1.0, lower_PR, trans=1, lower=1)
+
+    def solve(strength: float) -> _Solution:
+        ridge, matrix = strength * sums.mean_eigenvalue, gram_RR.copy(order="F")
+        np.fill_diagonal(matrix, matrix.diagonal() + ridge)
+        factor = _cholesky(matrix, ridge)
+        weight_PK = np.empty_like(sums.cross_PK.numpy())
+        weight_PK[order] = lower_PR @ lapack.dpotrs(factor, target_RK, lower=1)[0]
+        return torch.from_numpy(weight_PK), rank - ridge * _inverse_trace(factor)
+
+    return solve
+
+
+def _inverse_trace(factor: NDArray[np.float64]) -> float:
+    """The trace of (L L^T)^-1; overwrites the factor."""
     inverse, _ = lapack.dtrtri(factor, lower=1, overwrite_c=1)
     entries = inverse.ravel(order="K")
-    left = count - (num_inputs - ridge * float(entries @ entries))
+    return float(entries @ entries)
+
+
+def _at(sums: RidgeSums, strength: float, solve: Callable[[float], _Solution]) -> list[GcvRidge]:
+    count, ridge = float(sums.count), strength * sums.mean_eigenvalue
+    weight_PK, used = solve(strength)
+    left = count - used
     fits = []
     num_models = len(sums.squares_M)
     parts = zip(sums.squares_M, weight_PK.chunk(num_models, 1), sums.cross_PK.chunk(num_models, 1), strict=True)
     for square, weight, cross in parts:
         residual = float(square - (weight * cross).sum() - ridge * weight.square().sum())
         gcv = count * max(residual, 0.0) / left**2 if left > 1e-9 * count else float("inf")
-        fits.append(GcvRidge(weight.T.contiguous(), strength, gcv, count - left))
+        fits.append(GcvRidge(weight.T.contiguous(), strength, gcv, used))
     return fits

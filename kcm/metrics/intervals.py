@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,19 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
     if len(values_J) < 2:
         return None
     mean, num_folds = float(values_J.mean()), len(values_J)
-    error = math.sqrt((1 / num_folds + held_out_share) * float(values_J.var(ddof=1)))
-
-    half = float(t.ppf((1 + level) / 2, num_folds - 1)) * error
+    half = float(stdtrit(num_folds - 1, (1 + level) / 2)) * resampled_error(values_J, held_out_share)
     return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
+
+
+def resampled_error(values: ArrayLike, drawn_ratio: float) -> float:
+    """Standard error of the mean of two or more `values` [J] of draws that share rows, as in `resampled_mean`.
+
+    For draws of n of N rows without replacement and `drawn_ratio` n / (N - n) this is the delete-d jackknife (Shao and
+    Wu, Annals of Statistics 17, 1989), plus the error of averaging J draws instead of all. It is exact for a linear
+    statistic, and an upper bound for any other (Hoeffding, Annals of Mathematical Statistics 19, 1948, theorem 5.2).
+    """
+    values_J = np.asarray(values, dtype=np.float64)
+    return math.sqrt((1 / len(values_J) + drawn_ratio) * float(values_J.var(ddof=1)))
 
 
 def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> float:
@@ -104,7 +113,7 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
     if num_groups < 2:
         return 0.0
 
-    few_groups = (_z(level) / float(t.ppf((1 + level) / 2, num_groups - 1))) ** 2
+    few_groups = (_z(level) / float(stdtrit(num_groups - 1, (1 + level) / 2))) ** 2
     return len(values_N) / design_effect(values_N, group) * few_groups
 
 
@@ -141,7 +150,7 @@ def _end(excess: Callable[[float], float], inside: float, outermost: float) -> f
 
 def _z(level: float) -> float:
 
-    return float(norm.ppf((1 + level) / 2))
+    return float(ndtri((1 + level) / 2))
 
 
 class Units:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from kcm.certification.forecast import CertificateForecast
 from kcm.report.reading import NAMES
 from kcm.report.summary import forecast_words
-from pipelines.training.artefacts import RANKINGS, TunedArtefact, advantage, standing
+from pipelines.training.artefacts import RANKINGS, TunedArtefact, is_better, standing
 
 
 def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tuple[list[str], str]:
@@ -24,12 +22,9 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     notices = {name: updated and tuned.load(name).novel is not None for name in names}
     ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name], tuned.goal)), reverse=True)
     rivals = [name for name in ranked if notices[name] == notices[ranked[0]]]
-    better: dict[str, str] = {}
+    better: set[str] = set()
     if "kcm" in rivals[1:]:
-        ahead = {
-            name: advantage(reached[name], reached["kcm"], tuned.num_choosing(name), tuned.goal) for name in rivals
-        }
-        better = {name: objective for name, objective in ahead.items() if objective}
+        better = {name for name in rivals if is_better(reached[name], reached["kcm"], tuned.goal)}
         ranked.sort(key=lambda name: name not in (better or ("kcm",)))
         if not better:
             level = "none of the others is better by more than a standard error on the rows that choose"
@@ -41,11 +36,11 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     if notices[best] and not all(notices.values()):
         deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
     differs = (objective for objective in RANKINGS[tuned.goal] if reached[best][objective] != reached[other][objective])
-    objective = better.get(best) or next(differs, None)
+    objective = RANKINGS[tuned.goal][0] if better else next(differs, None)
     if objective is None:
         return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
     accuracies = (f"{reached[name]['forecast_accuracy']:.1%}" for name in (best, other))
-    shares = (forecast_words(asdict(CertificateForecast.of(reached[name]))) for name in (best, other))
+    shares = (forecast_words(CertificateForecast.of(reached[name]).summary) for name in (best, other))
     words = {
         "forecast_accuracy": "the certified cascade is forecast to be right on {} with it, against {} with {}",
         "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",

@@ -96,7 +96,7 @@ class Evaluate(Stage, Plan):
     classes comes last.
     """
 
-    stage, version, unit = "evaluate", 4, "collaborators"
+    stage, version, unit = "evaluate", 5, "collaborators"
     reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
 
     certificate: CertificateConfig

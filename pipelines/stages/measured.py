@@ -69,7 +69,7 @@ def result_of(
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
-        "forecast": asdict(found.forecast),
+        "forecast": found.forecast.summary,
         "answer_weight": found.state["learner"].get("answered", {}).get("weight"),
         "num_parameters": num_parameters(found.collaborator.judge),
         "num_networks": len(found.collaborator.merged().networks),
@@ -85,7 +85,8 @@ def _prompted(scored: ScoredTable, found: Tuned) -> dict[str, Any]:
         rows = table.select((table.split == scored.measured) & (table.prompt == mode))
         effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
         assert effect is not None  # without test rows those that choose are measured
-        modes[mode] = reached | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
+        figures = {name: figure for name, figure in reached.items() if name != "forecast_draws"}
+        modes[mode] = figures | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
     return {"prompts": modes}
 
 

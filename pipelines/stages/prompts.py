@@ -121,12 +121,12 @@ def _best(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     folders: Mapping[PromptMode, Path],
-) -> tuple[Policy, dict[str, dict[str, float]]]:
+) -> tuple[Policy, dict[str, dict[str, Any]]]:
     """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
     tuned_one = tuned.load(name)
     table = _validate_rows(tuned_one, features, outcomes, folders)
     policies: dict[str, Policy] = {}
-    objectives: dict[str, dict[str, float]] = {}
+    objectives: dict[str, dict[str, Any]] = {}
     first_look = question_delta(plan.certificate.delta, 1)
     for mode in plan.modes:
         mine = table.select(table.prompt == mode)
@@ -155,7 +155,7 @@ def _validate_rows(
 class ChoosePrompts(Stage):
     """For each collaborator `<name>/`: what `tune` wrote, with the policy of the best mode; `prompts.json`; answers."""
 
-    stage, version = "prompts", 2
+    stage, version = "prompts", 3
     reads, writes = ("features", "outcomes", "tuned"), TunedArtefact
 
     large: LargeConfig

@@ -53,7 +53,7 @@ class Trial(ray_tune.Trainable):
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""
 
-    stage, version, unit = "tune", 3, "trials"
+    stage, version, unit = "tune", 4, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
 
     tune: TuneConfig
@@ -132,7 +132,8 @@ def _try_all(
         points = (Choice(**dict(zip(space, values, strict=True))) for values in product(*space.values()))
         evaluated = [plan.evaluate(name, point) for point in points]  # of one state, since all are trained alike
         trials[name] = [
-            {"number": number, "collaborator": name, "params": each.choice} | each.reached
+            {"number": number, "collaborator": name, "params": each.choice}
+            | {objective: each.reached[objective] for objective in REACHED}
             for number, each in enumerate(evaluated)
         ]
         _mark_pareto(trials[name])

@@ -45,6 +45,7 @@ from mlflow.utils.time import get_current_time_millis
 from kcm.bundle.models import bundle_digest
 from kcm.durable import create_durably
 from kcm.errors import MAKE_ROOM, KcmError, is_disk_full
+from kcm.inputs.location import cache_folder
 from kcm.redact import redacted
 from kcm.report.reading import Numbers, flat
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
@@ -204,11 +205,17 @@ def ensure_database(uri: str) -> None:
 
 @functools.cache
 def _without_runs() -> bytes:
-    """A database with MLflow's tables."""
+    """A database with MLflow's tables. Migrating one takes seconds, so it is kept in the user's cache folder."""
+    template = cache_folder() / f"mlflow-{mlflow.__version__}.db"
+    with contextlib.suppress(OSError):
+        return template.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "mlflow.db"
         MlflowClient(f"{SQLITE}{file}").search_experiments(max_results=1)
-        return file.read_bytes()
+        content = file.read_bytes()
+    with contextlib.suppress(OSError):  # a cache may be missing or read-only
+        create_durably(template, content)
+    return content
 
 
 def _origin() -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
     "calls": ("forecast", "calls_saved", "area"),
     "accuracy": ("forecast_accuracy", "forecast", "area"),
 }
+_REHEARSED: Mapping[Goal, Literal["keep_rates", "accuracies"]] = {"calls": "keep_rates", "accuracy": "accuracies"}
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
 
@@ -72,11 +73,11 @@ class Tuned:
     state: dict[str, Any]
     validate_scores: np.ndarray  # out-of-fold where the gate was fitted on the same rows
     choice: dict[str, Any]  # its point of the search space, by dimension
-    reached: dict[str, float]  # the objectives of the search
+    reached: dict[str, Any]  # the objectives of the search, and the draws of the forecast
     left_out: LeftOut | None = None  # of train rows that choose in place of validate rows
     novel: NovelRows | None = None  # rows as if their class had never been learned, where the learner can tell
     prompts: Prompts | None = None
-    objectives: dict[PromptMode, dict[str, float]] = field(default_factory=dict)  # by mode, where modes were searched
+    objectives: dict[PromptMode, dict[str, Any]] = field(default_factory=dict)  # by mode, where modes were searched
 
     @property
     def forecast(self) -> CertificateForecast:
@@ -156,10 +157,10 @@ class TunedArtefact(Artefact):
         """The point of the search space that a collaborator's best trial has, by dimension."""
         return self.json(f"{name}/{FOUND}")["choice"]
 
-    def objectives(self, name: str) -> dict[str, float]:
+    def objectives(self, name: str) -> dict[str, Any]:
         """What a collaborator reaches on the rows that choose, under the prompt mode that was chosen for it."""
         if self.has(f"{name}/{PROMPTS}"):
-            modes: dict[str, dict[str, float]] = self.json(f"{name}/{PROMPTS}")["objectives"]
+            modes: dict[str, dict[str, Any]] = self.json(f"{name}/{PROMPTS}")["objectives"]
             return modes[Policy.load(self.below(name)).prompt]
         found: dict[str, Any] = self.json(f"{name}/{FOUND}")
         return {objective: figure for objective, figure in found.items() if objective != "choice"}
@@ -168,10 +169,6 @@ class TunedArtefact(Artefact):
     def goal(self) -> Goal:
         """What all policies were chosen by."""
         return Policy.load(self.below(self.plan.config.collaborators[0])).goal
-
-    def num_choosing(self, name: str) -> int:
-        """The number of the rows that choose."""
-        return len(np.load(self.file(f"{name}/{_SCORES}"), mmap_mode="r"))
 
     def asked(self, name: str) -> dict[str, dict[str, Any]]:
         """By prompt mode, what a collaborator's answers took and what is wrong with them."""
@@ -193,14 +190,10 @@ def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, .
     return tuple(reached[objective] for objective in RANKINGS[goal])
 
 
-def advantage(one: Mapping[str, float], other: Mapping[str, float], num_rows: int, goal: Goal = "calls") -> str | None:
-    """The first objective that differs by more than a standard error, if `one` reaches more of it.
+def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal = "calls") -> bool:
+    """Whether the goal's forecast of `one` exceeds that of `other` by more than one standard error of the difference.
 
-    The standard error of the difference is that of independent shares of `num_rows` rows, which is seldom too small:
-    both sides are measured on the same rows.
+    Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.
     """
-    for objective in RANKINGS[goal]:
-        p, q = one[objective], other[objective]
-        if abs(p - q) > np.sqrt((p * (1 - p) + q * (1 - q)) / num_rows):
-            return objective if p > q else None
-    return None
+    lead, error = CertificateForecast.of(one).lead(CertificateForecast.of(other), _REHEARSED[goal])
+    return lead > error

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from kcm.cascade.fitted.monotone import MonotoneFit, fit_monotone, log_loss, monotone_kan
@@ -115,7 +115,7 @@ def distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
 
     ranks_by_name: dict[str, NDArray[np.float64]] = {}
     for name, column in columns.items():
-        rank_N = rankdata(column)
+        rank_N = pd.Series(column).rank().to_numpy()
         if np.ptp(column) > 0 and not any(
             np.corrcoef(rank_N, known_N)[0, 1] > _ALIKE for known_N in ranks_by_name.values()
         ):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcm.certification.betting import BettingTest, fewest_betting
+from kcm.certification.betting import BettingTest, fewest_betting, p_values
 
 
 def _test(values, delta=0.1):
@@ -35,6 +35,14 @@ def test_the_p_value_is_one_over_the_largest_wealth(values, level, delta):
     wealths = list(_wealths(values, level, delta))
     assert _test(values, delta).p_value(level) == pytest.approx(min(1, 1 / max(wealths)), rel=1e-9)
     assert _test(values, delta).rejects(level) == (max(wealths) >= 1 / delta)
+
+
+def test_samples_are_tested_together_as_alone():
+    """Of more units than one block of the single test holds."""
+    values_SU = np.random.default_rng(0).choice([0.0, 0.5, 1.0], p=[0.06, 0.91, 0.03], size=(5, 3000))
+    alone = [_test(values).p_value(0.49) for values in values_SU]
+    assert p_values(values_SU, 0.49, 0.1) == pytest.approx(alone, rel=1e-9)
+    assert 0 < min(alone) < max(alone) < 1
 
 
 def test_blocks_change_nothing():

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
+from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.forecast import forecast_certificate
@@ -73,3 +75,26 @@ def test_a_task_with_a_threshold_of_its_own_is_forecast(draw):
     search = partial(find_policy, gate=GATE, scope="per_task", max_loss=CONFIG.epsilon)
     found = forecast_certificate(search, rows, 800, CONFIG, CONFIG.delta)
     assert 0.2 < found.keep_rate < forecast(rows, 800).keep_rate  # each task has half of delta and of the rows
+
+
+def test_error_of_a_lead_bounds_its_spread():
+    """Promise: the standard error of a paired lead bounds the spread of leads over tables drawn anew, within reason."""
+    leads, errors = [], []
+    for seed in range(24):
+        first, second = (forecast(rows, 200) for rows in rivals(500, seed))
+        lead, error = first.lead(second, "keep_rates")
+        leads.append(lead)
+        errors.append(error)
+    assert 1 < np.sqrt(np.mean(np.square(errors))) / np.std(leads, ddof=1) < 3
+
+
+def rivals(num_rows, seed):
+    """The same rows as two small models of equal skill score and answer them."""
+    rng = np.random.default_rng(seed)
+    ease, luck, large = rng.normal(size=num_rows), rng.random(num_rows), rng.random(num_rows) < WORLD["large"]
+    for _ in range(2):
+        yield ScoredOutcomes(
+            score=ease + 0.2 * rng.normal(size=num_rows),
+            small_correct=luck < expit(WORLD["ease"] + WORLD["skill"] * ease),
+            large_correct=large,
+        )

@@ -36,9 +36,11 @@ def brute_force_gcv(inputs: torch.Tensor, targets: torch.Tensor, strength: float
     return residual / (1 - np.trace(hat) / len(x)) ** 2, float(np.trace(hat))
 
 
+@pytest.mark.parametrize("num_rows", [60, 9])
 @pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0])
-def test_the_weights_are_those_of_scikit_learn(strength) -> None:
-    inputs, targets = problem()
+def test_the_weights_are_those_of_scikit_learn(num_rows, strength) -> None:
+    """With more rows than inputs, and with fewer, when the rank of the sums is what is solved for."""
+    inputs, targets = problem(num_rows)
     fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
     oracle = Ridge(alpha=penalty(inputs, strength), fit_intercept=False).fit(inputs, targets)
     np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8, atol=1e-10)

@@ -149,12 +149,24 @@ def test_a_new_file_is_there_with_all_its_tables_and_a_found_one_stays(tmp_path:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["mlflow.db"]
 
 
-def test_what_dies_while_tables_are_made_leaves_no_file(tmp_path: Path) -> None:
+def test_what_dies_while_tables_are_made_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
     _without_runs.cache_clear()
     dies = patch("pipelines.tracking.tracking.MlflowClient", side_effect=OSError("no space left"))
     with dies, pytest.raises(OSError, match="no space left"):
         ensure_database(f"{SQLITE}{tmp_path}/mlflow.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_are_made_once_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later process copies the empty database from the cache folder, without MLflow's migrations."""
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    _without_runs.cache_clear()
+    ensure_database(f"{SQLITE}{tmp_path}/first.db")
+    _without_runs.cache_clear()  # as in a new process
+    with patch("pipelines.tracking.tracking.MlflowClient", side_effect=AssertionError("migrated again")):
+        ensure_database(f"{SQLITE}{tmp_path}/second.db")
+    assert MlflowClient(f"{SQLITE}{tmp_path}/second.db").search_registered_models() == []
 
 
 def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
