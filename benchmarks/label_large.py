@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from machine import machine
 from ray.cluster_utils import Cluster
 from rich.pretty import pprint
-from script import keep, options
 from transformers import BertConfig, BertModel, BertTokenizerFast
-from upstream import Reply, labelled, upstream
+
+from benchmarks.machine import machine
+from benchmarks.script import keep, options, write
+from benchmarks.upstream import Reply, labelled, upstream
 
 TOPICS = ("billing", "delivery", "login", "refund", "other")
 NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
@@ -156,9 +157,12 @@ def main() -> None:
     """Print the figures of each size."""
     parser = options(__doc__, results="label_large")
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     figures = [measured(rows) for rows in given.rows]
     pprint(figures)
+    if given.json:
+        write(given.json, {"rows": figures})
     if given.write:
         keep("label_large", {"machine": machine(), "rows": figures})
 
