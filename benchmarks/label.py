@@ -16,7 +16,7 @@ tracer    fresh rows kept at the agreement of TRACER (`--tracer`), whose tables 
 
 Every promise is checked against the answers that the run never saw. `whole` spends all of delta, as BARGAIN does.
 `first look` spends what a ledger gives to the first look at a table, 80% of delta; `kcm label` does so by default.
-`--write` keeps rows of texts that were not measured again.
+`--write` keeps rows of `scored` and `texts` that were not measured again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def wanted(row: dict[str, Any]) -> dict[str, float]:
 
 
 def merged(earlier: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, after earlier ones of tables of texts that were not measured again."""
+    """The rows, after earlier ones that were not measured again."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         return row["table"], row["target"], row["spends"]
@@ -101,7 +101,8 @@ def by_scores(table: Scored, target: float, delta: float, seed: int) -> tuple[fl
 def scored_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Tables with a given score: every table, and the mean of every source of tables."""
     avoided: dict[tuple[str, str, float], float] = {}
-    for spend, delta in spent(SCORED_DELTA).items():
+    for spend in given.spends:
+        delta = spent(SCORED_DELTA)[spend]
         for name in SCORED:
             table = scored(given.data, name)
             for target in TARGETS:
@@ -169,6 +170,7 @@ def text_row(table: TextTable, target: float, spend: str, given: argparse.Namesp
         "certified": sum(run["certified"] for run in runs),
         "broken": num_broken([run["differ"] for run in runs], [run["promised"] for run in runs], len(table.answers)),
         "seeds": given.text_seeds,
+        "money_by_seed": [round(run["money"], 4) for run in runs],
         "cpu_seconds": round(seconds / given.text_seeds, 1),
     }
 
@@ -224,7 +226,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100, help="of tables with a given score")
     parser.add_argument("--text-seeds", type=int, default=1, help="of tables of texts")
     parser.add_argument("--table", nargs="*", choices=TEXT_TABLES, default=TEXT_TABLES, help="tables of texts")
-    parser.add_argument("--spends", nargs="*", choices=SPENDS, default=SPENDS, help="of tables of texts")
+    parser.add_argument(
+        "--spends", nargs="*", choices=SPENDS, default=SPENDS, help="of tables with a score or of texts"
+    )
     parser.add_argument("--tables", type=int, default=1000, help="simulated tables at the boundary")
     parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of vectors")
     parser.add_argument("--tracer", type=Path, help="figures written by benchmarks/rivals/run_tracer.py --json")
@@ -241,8 +245,8 @@ def main() -> None:
 
     report(rows(), given.json)
     if given.write:
-        if "texts" in figures:
-            figures["texts"] = merged(read("label").get("texts", []), figures["texts"])
+        for name in figures.keys() & {"scored", "texts"}:
+            figures[name] = merged(read("label").get(name, []), figures[name])
         keep("label", figures)
 
 

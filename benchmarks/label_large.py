@@ -3,8 +3,8 @@
     python benchmarks/label_large.py --rows 1000000 [--write]
 
 Rows are short texts with five labels; the encoder is a network of random weights. The first kill comes while the pilot
-is bought, the second later, while rounds of training or the draw are. Before the second kill a node dies while it
-encodes. `--write` puts the figures into benchmarks/results/label_large.json.
+is bought, the second later, while rounds of training or the draw are. A node dies 20 s after the second start.
+`--write` puts the figures into benchmarks/results/label_large.json.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from benchmarks.upstream import Reply, labelled, upstream
 
 TOPICS = ("billing", "delivery", "login", "refund", "other")
 NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
+NODE_LOST_AFTER_S = 20.0  # since the second start
 KILLS = (100, 400)  # questions after which the job is killed
 WORDS = ("please", "today", "again", "help", "order", "number", "still", "thanks")
 _SECOND = ("invoice", "parcel", "password", "money", "question")  # of each topic
@@ -133,8 +134,10 @@ def measured(num_rows: int) -> dict[str, Any]:
         words += ["--cluster", cluster.address, "--yes", "--json", str(folder / "result.json")]
         try:
             starts = [started(words, folder / "user", lambda: server.asked.total() >= KILLS[0])]
-            threading.Timer(20, cluster.remove_node, (node,), {"allow_graceful": False}).start()
+            loss = threading.Timer(NODE_LOST_AFTER_S, cluster.remove_node, (node,), {"allow_graceful": False})
+            loss.start()
             starts.append(started(words, folder / "user", lambda: server.asked.total() >= KILLS[1]))
+            loss.join()
             cluster.add_node(**NODE)
             starts.append(started(words, folder / "user", lambda: False))
         finally:
