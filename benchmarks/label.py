@@ -1,6 +1,7 @@
 """The figures of `kcm label`, `kcm.label_scored` and `kcm.select_scored`: oracle calls, promises kept, and calibration.
 
-    python benchmarks/label.py --data DATA [--only scored selection llm clinc judge tracer boundary] [--write]
+    python benchmarks/label.py --data DATA [--only scored selection texts judge tracer boundary] [--write]
+    python benchmarks/label.py --data DATA --only texts --table ecommerce --spends "first look" --text-seeds 3 --write
 
 `DATA` has the folders bargain/, supg/, clinc150/ and llm/; the heads of benchmarks/rivals/tables.py and
 benchmarks/label_tables.py say where their files come from. The rivals' figures: benchmarks/rivals/run_*.py.
@@ -8,19 +9,21 @@ benchmarks/label_tables.py say where their files come from. The rivals' figures:
 scored    tables with a given score, by `kcm.label_scored`: share of calls avoided, delta .1
 selection the same tables by `kcm.select_scored`: precision .9 or recall .9 by at most 1,000 calls, delta .1
 boundary  simulated tables on which a promise breaks as often as it may, delta .05
-clinc     10,000 questions, a simulated oracle, by the command `kcm label`: calls per row, delta .05
-llm       recorded answers of language models, by the command `kcm label`: calls per row, or share of the money
+texts     tables of texts by the command `kcm label`, delta .05: calls per row, share of the money, and CPU seconds of
+          a run beside encoding. clinc150 has 10,000 questions and a simulated oracle, the others recorded answers
 judge     calibration of the judge, of logistic regression and of boosting on rows that were not bought
 tracer    fresh rows kept at the agreement of TRACER (`--tracer`), whose tables it writes to `--features`
 
 Every promise is checked against the answers that the run never saw. `whole` spends all of delta, as BARGAIN does.
 `first look` spends what a ledger gives to the first look at a table, 80% of delta; `kcm label` does so by default.
+`--write` keeps rows of `scored` and `texts` that were not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
@@ -37,9 +40,12 @@ from benchmarks.script import keep, options, read
 from kcm.certification.ledger import question_delta
 from kcm.labelling.scored import label_scored
 from kcm.labelling.selection import select_scored
+from kcm.labelling.table import Texts
 
 TARGETS = (0.9, 0.95)
 SCORED_DELTA, TEXT_DELTA = 0.1, 0.05
+SPENDS = ("first look", "whole")
+TEXT_TABLES = ("technology", "banking77", "clinc150", "ecommerce")
 SELECTION_TARGET, SELECTION_CALLS = 0.9, 1000
 GROUPS = {"bargain": ("reviews", "court_opinion"), "supg": ("onto", "tacred", "imagenet")}
 WANTED = {  # (must, aim) of the share of calls avoided, and of calls or money per row
@@ -69,6 +75,16 @@ def wanted(row: dict[str, Any]) -> dict[str, float]:
     return dict(zip(("must", "aim"), WANTED.get((row.get("table", ""), row.get("target", 0)), ()), strict=False))
 
 
+def merged(earlier: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, after earlier ones that were not measured again."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["table"], row["target"], row["spends"]
+
+    again = {*map(key, rows)}
+    return [row for row in earlier if key(row) not in again] + rows
+
+
 def num_broken(differ: Iterable[int], promised: Iterable[float], num_rows: int) -> int:
     """How many runs differ on more rows than they promised."""
     return sum(int(rows > round((1 - share) * num_rows)) for rows, share in zip(differ, promised, strict=True))
@@ -85,7 +101,8 @@ def by_scores(table: Scored, target: float, delta: float, seed: int) -> tuple[fl
 def scored_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Tables with a given score: every table, and the mean of every source of tables."""
     avoided: dict[tuple[str, str, float], float] = {}
-    for spend, delta in spent(SCORED_DELTA).items():
+    for spend in given.spends:
+        delta = spent(SCORED_DELTA)[spend]
         for name in SCORED:
             table = scored(given.data, name)
             for target in TARGETS:
@@ -126,36 +143,36 @@ def selection_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {"cell": "selection", "rival": "kcm", **row, **summary(runs, promise, SELECTION_TARGET)}
 
 
-def text_rows(table: TextTable, given: argparse.Namespace, cheaper: bool = False) -> Iterator[dict[str, Any]]:
-    """One table of texts by the command, for every target and both shares of delta."""
-    name = f"{table.name} with a cheaper model" if cheaper else table.name
-    for spend, delta in spent(TEXT_DELTA).items():
-        for target in TARGETS:
-            asked = TEXT_DELTA * delta / question_delta(TEXT_DELTA, 1)  # the command spends a first look's share of it
-            runs = [run_command(table, target, asked, seed, given.assets, cheaper) for seed in range(given.text_seeds)]
-            broken = num_broken([run["differ"] for run in runs], [run["promised"] for run in runs], len(table.answers))
-            row = {"cell": "texts", "table": name, "target": target, "delta": TEXT_DELTA, "spends": spend}
-            yield row | {
-                "calls": round(float(np.mean([run["calls"] for run in runs])), 4),
-                "money": round(float(np.mean([run["money"] for run in runs])), 4),
-                "certified": sum(run["certified"] for run in runs),
-                "broken": broken,
-                "seeds": given.text_seeds,
-            }
+def text_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Tables of texts by the command, for every target and both shares of delta."""
+    for name in given.table:
+        table = clinc(given.data) if name == "clinc150" else recorded(given.data, name)
+        kcm.labelling.label.encoded(Texts.of(table.frame, "text").texts, MINILM, given.assets)
+        for cheaper in (False, True) if table.cheaper else (False,):
+            for spend, target in product(given.spends, TARGETS):
+                yield text_row(table, target, spend, given, cheaper)
 
 
-def clinc_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """10,000 questions and a simulated oracle."""
-    yield from text_rows(clinc(given.data), given)
-
-
-def llm_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Recorded answers of language models; the texts of ecommerce do not have the split in them."""
-    for name in ("technology", "banking77", "ecommerce"):
-        table = recorded(given.data, name)
-        yield from text_rows(table, given)
-        if table.cheaper is not None:
-            yield from text_rows(table, given, cheaper=True)
+def text_row(table: TextTable, target: float, spend: str, given: argparse.Namespace, cheaper: bool) -> dict[str, Any]:
+    """One table of texts by the command: means over seeds."""
+    asked = TEXT_DELTA * spent(TEXT_DELTA)[spend] / question_delta(TEXT_DELTA, 1)  # the command spends a share of it
+    began = time.process_time()
+    runs = [run_command(table, target, asked, seed, given.assets, cheaper) for seed in range(given.text_seeds)]
+    seconds = time.process_time() - began
+    return {
+        "cell": "texts",
+        "table": f"{table.name} with a cheaper model" if cheaper else table.name,
+        "target": target,
+        "delta": TEXT_DELTA,
+        "spends": spend,
+        "calls": round(float(np.mean([run["calls"] for run in runs])), 4),
+        "money": round(float(np.mean([run["money"] for run in runs])), 4),
+        "certified": sum(run["certified"] for run in runs),
+        "broken": num_broken([run["differ"] for run in runs], [run["promised"] for run in runs], len(table.answers)),
+        "seeds": given.text_seeds,
+        "money_by_seed": [round(run["money"], 4) for run in runs],
+        "cpu_seconds": round(seconds / given.text_seeds, 1),
+    }
 
 
 def judge_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -194,8 +211,7 @@ def tracer_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 CELLS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
     "scored": scored_rows,
     "selection": selection_rows,
-    "llm": llm_rows,
-    "clinc": clinc_rows,
+    "texts": text_rows,
     "judge": judge_rows,
     "tracer": tracer_rows,
     "boundary": boundary_rows,
@@ -209,12 +225,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--seeds", type=int, default=100, help="of tables with a given score")
     parser.add_argument("--text-seeds", type=int, default=1, help="of tables of texts")
+    parser.add_argument("--table", nargs="*", choices=TEXT_TABLES, default=TEXT_TABLES, help="tables of texts")
+    parser.add_argument(
+        "--spends", nargs="*", choices=SPENDS, default=SPENDS, help="of tables with a score or of texts"
+    )
     parser.add_argument("--tables", type=int, default=1000, help="simulated tables at the boundary")
-    parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of TRACER's tables")
+    parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of vectors")
     parser.add_argument("--tracer", type=Path, help="figures written by benchmarks/rivals/run_tracer.py --json")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
-    encode_once()
+    encode_once(given.features)
     figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -225,6 +245,8 @@ def main() -> None:
 
     report(rows(), given.json)
     if given.write:
+        for name in figures.keys() & {"scored", "texts"}:
+            figures[name] = merged(read("label").get(name, []), figures[name])
         keep("label", figures)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,9 +29,18 @@ JUDGE_BOUGHT = (500, 1500)  # rows that the small model and the judge learn from
 NUM_BINS = 15  # of the expected calibration error, of equal count
 
 
-def encode_once() -> None:
-    """Encode every table once per process; the command does so once per run, with the same vectors."""
-    kcm.labelling.label.encoded = cache(kcm.labelling.label.encoded)  # type: ignore[assignment]
+def encode_once(folder: Path) -> None:
+    """Encode every table once, into a file of `folder`; the command does so once per run, with the same vectors."""
+    encoded = kcm.labelling.label.encoded
+
+    def stored(texts: Sequence[str], *rest: Any) -> np.ndarray:
+        file = folder / f"{hashlib.sha256(json.dumps([*texts, str(rest[0])]).encode()).hexdigest()[:32]}.npy"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, encoded(texts, *rest))
+        return np.load(file)
+
+    kcm.labelling.label.encoded = stored  # type: ignore[assignment]
 
 
 def run_command(

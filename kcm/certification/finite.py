@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 from scipy.stats import hypergeom
 
+_NEGLIGIBLE, _HUGE = 1e-12, 1e200  # parts of a sum
 _ROUNDING = 1 - 1e-6  # of delta: sums of logarithms of factorials are exact to about nine digits
 
 
@@ -98,16 +99,24 @@ def _passes(num_units: int, errors: int, num_allowed: int, num_drawn: int, delta
 def _log_cdf(
     units: NDArray[np.int64], bad: NDArray[np.int64], drawn: NDArray[np.int64], most: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """log P(Hypergeometric(units, bad, drawn) <= most), elementwise; a sum over at most max(most) + 1 terms."""
-    total = np.full(units.shape, -np.inf)
-    fixed = _log_choose(units, drawn)
-    for count in range(int(most.max(initial=0)) + 1):
-        inside = (count <= most) & (count <= bad) & (count <= drawn) & (drawn - count <= units - bad)
-        i = np.where(inside, count, 0)
-        n, b = np.where(inside, drawn, 0), np.where(inside, bad, 0)
-        term = _log_choose(b, i) + _log_choose(np.where(inside, units, 0) - b, n - i) - fixed
-        total = np.logaddexp(total, np.where(inside, term, -np.inf))
-    return total
+    """log P(Hypergeometric(units, bad, drawn) <= most), elementwise, by a recurrence from the largest term down.
+
+    P(X = i - 1) / P(X = i) = i (units - bad - drawn + i) / ((bad - i + 1) (drawn - i + 1)).
+    """
+    i = np.minimum(most, np.minimum(bad, drawn))
+    good = units - bad
+    possible = drawn - i <= good
+    last = np.where(possible, i, np.minimum(bad, drawn))  # any possible count
+    log_last = _log_choose(bad, last) + _log_choose(good, drawn - last) - _log_choose(units, drawn)
+    term, total = np.ones(units.shape), np.ones(units.shape)
+    for count in range(int(i.max(initial=0))):
+        j = np.maximum(i - count, 0).astype(np.float64)  # at 0, and at the least possible count, the ratio is 0
+        term = np.minimum(term * j * np.maximum(good - drawn + j, 0) / ((bad - j + 1) * (drawn - j + 1)), _HUGE)
+        total += term
+        if (term <= total * _NEGLIGIBLE).all():
+            break
+    log_p = np.where(total < _HUGE, log_last + np.log(total), 0.0)  # so far above its mode that X <= most is certain
+    return np.where(possible, log_p, -np.inf)
 
 
 def _log_choose(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -15,7 +15,8 @@ from scipy.special import gammaincc
 from kcm.certification.finite import fewest_drawn, missed_errors
 
 _NUM_LENGTHS, _NUM_POINTS = 20, 48
-_ERRORS = np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64])
+_FEW_ERRORS, _MOST_ERRORS = 64, 1024  # that a plan may afford: with more, a draw hardly keeps more
+_ERRORS = np.unique(np.geomspace(1, _MOST_ERRORS + 1, 33).astype(np.int64)) - 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float) -> D
     if allowed < 0 or free == num_units:
         return best
     lengths = np.unique(np.linspace(free + 1, num_units, _NUM_LENGTHS).astype(np.int64))
-    most = _ERRORS
+    most = _ERRORS[max(allowed, _FEW_ERRORS) >= _ERRORS]  # more would be drawn than are promised
     for _ in range(2):  # coarse, then around the best
         plan = _best_of(wrong_M, lengths, most, allowed, delta)
         if plan is None:

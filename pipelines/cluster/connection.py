@@ -25,6 +25,8 @@ from pipelines._ray_private import loopback_kept, reread_authentication
 from pipelines.cluster.config import ClusterConfig
 
 LISTENER_TIMEOUT_S = 5.0
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # with empty settings, RFC 9113 3.4
+_FRAME_BYTES, _TYPE, _SETTINGS = 9, 3, 4  # of an HTTP/2 frame's head: its length, the place of its type, the type
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -132,19 +134,30 @@ def join(address: str) -> None:
 
 
 def require_listener(address: str) -> None:
-    """Raise KcmError if nothing listens at HOST:PORT: Ray would retry for minutes.
+    """Raise KcmError if no gRPC server, such as Ray's, answers at HOST:PORT: Ray would retry for minutes.
 
-    Any other address, such as `auto`, is left to Ray.
+    Any other address, such as `auto`, is left to Ray. With Ray's TLS, it is enough that something listens.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_http2(connection):
+                raise ConnectionError("something other than Ray listens there")
     except (OSError, OverflowError) as error:  # a port above 65535
         raise KcmError(
             f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
         ) from error
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether the other side begins with an HTTP/2 settings frame, as every gRPC server does."""
+    connection.sendall(_HELLO)
+    head = b""
+    while len(head) < _FRAME_BYTES and (part := connection.recv(_FRAME_BYTES - len(head))):
+        head += part
+    return len(head) == _FRAME_BYTES and head[_TYPE] == _SETTINGS
 
 
 def refused(error: AuthenticationError, address: str) -> KcmError:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import label_boundary
-from benchmarks.label import num_broken, spent
+from benchmarks.label import merged, num_broken, spent
 from benchmarks.label_boundary import (
     LABELLED,
     Job,
@@ -25,6 +25,14 @@ from benchmarks.label_tables import clinc, recorded, simulated
 from benchmarks.label_texts import calibration, kept_at, output_labels
 from benchmarks.rivals.tables import scored, selection, summary
 from kcm.labelling.rounds import FAILED
+
+
+def test_rows_measured_again_replace_earlier_ones() -> None:
+    """Promise: a table can be measured alone, and the rows of other tables, targets and shares of delta stay."""
+    names = [("a", 0.9, "whole"), ("a", 0.95, "whole"), ("a", 0.9, "first look"), ("b", 0.9, "whole")]
+    earlier = [{"table": table, "target": target, "spends": spends, "calls": 1} for table, target, spends in names]
+    again = {"table": "a", "target": 0.9, "spends": "whole", "calls": 2}
+    assert merged(earlier, [again]) == [*earlier[1:], again]
 
 
 @pytest.mark.parametrize(("name", "label"), [("reviews", "1"), ("onto", "1.0"), ("tacred", "True")])

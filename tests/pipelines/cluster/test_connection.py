@@ -4,8 +4,10 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 import ray
 from ray.exceptions import AuthenticationError
@@ -59,9 +61,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """An address at which something listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+    """An address at which a gRPC server listens."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
 
 
 def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[str, object], listening: str) -> None:
@@ -122,6 +127,22 @@ def test_address_without_listener_is_refused_at_once(started: dict[str, object],
         held.bind(("127.0.0.1", 0))
         address = f"{prefix}127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(KcmError, match=r"no Ray cluster answers: .*refused") as error:
+            join(address)
+    assert error.value.where == address
+    assert not started
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"hi", b""])
+def test_port_of_another_service_is_refused(
+    started: dict[str, object], greeting: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: one line after the timeout at most, also from a server that says nothing; Ray would try for minutes."""
+    monkeypatch.setattr("pipelines.cluster.connection.LISTENER_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(lambda: server.accept()[0])
+        accepted.add_done_callback(lambda done: done.result().sendall(greeting))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(KcmError, match="no Ray cluster answers") as error:
             join(address)
     assert error.value.where == address
     assert not started
