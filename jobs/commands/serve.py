@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import service
 from jobs.options import Overrides, values_of
 from kcm.errors import KcmError
-from pipelines.serve.deploy.app import void_release
 
 
 def serve(
@@ -35,7 +33,11 @@ def serve(
     """Serve a model over HTTP until Ctrl-C: the champion of CONFIG, whoever promotes it, or --bundle or --model."""
     if overrides and config is None:
         raise KcmError("--set overrides values of CONFIG, which is missing")
-    run, own = service.configured(values_of(config, overrides), str(config)) if config else (None, None)
+    values = values_of(config, overrides) if config else None
+    from jobs import service  # torch and Ray, once the file could be read
+    from pipelines.serve.deploy.app import void_release
+
+    run, own = (None, None) if values is None else service.configured(values, str(config))
     source, release, settings = service.prepared(run, bundle, model, own)
     result: dict[str, Any] = {"version": release.version}
     if void := void_release(release, settings.serve):

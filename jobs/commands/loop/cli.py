@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.loop import turns
 from jobs.options import Run
-from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
-from jobs.views.table import result_console
-from kcm.certification.labelled import noise_bound
 from kcm.errors import KcmError
-from pipelines.config import RunConfig
-from pipelines.loop.gates.drawn import drawn_for
-from pipelines.loop.gates.label_files import read_answers, write_items
-from pipelines.loop.window.groups import known_labels, new_groups
-from pipelines.loop.window.naming import ClassNames
 
 
 def promote(
@@ -31,6 +20,8 @@ def promote(
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion, and let the running service change to it without a failed request."""
+    from jobs.commands.loop import turns  # torch and Ray, once CONFIG could be read
+
     if approve:
         result = turns.approve(config, version)
         outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
@@ -48,6 +39,10 @@ def update(
     ] = False,
 ) -> dict[str, Any]:
     """Let the served cascade learn from its traffic, certify it again, and promote it; the last line is loop.json."""
+    from jobs.commands.loop import turns
+    from jobs.views.loop import turn_view
+    from jobs.views.table import result_console
+
     if watch:
         turns.watch(config, lambda line: typer.echo(line, err=True))
         return {}
@@ -59,6 +54,10 @@ def update(
 
 def versions(config: Run) -> dict[str, Any]:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
+    from jobs.commands.loop import turns
+    from jobs.views.loop import versions_view
+    from jobs.views.table import result_console
+
     result = turns.versions(config)
     result_console().print(versions_view(result))
     return result
@@ -74,6 +73,8 @@ def rollback(
     ] = "rolled back by hand",
 ) -> dict[str, Any]:
     """Go back to an earlier champion under load; today's is never promoted by itself again."""
+    from jobs.commands.loop import turns
+
     result = turns.rollback(config, version, reason)
     where = "and is served" if result["served"] else "again; nothing is being served"
     typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
@@ -115,6 +116,10 @@ def labels(
     escalated since the last promotion; --name adds a label for such a class, without a change of the configuration,
     --is says that it is a label which exists, or merges two names, and --ignore that it is none.
     """
+    from jobs.commands.loop.label_items import labels_of, new_labels_of
+    from jobs.views.loop import labels_view, new_labels_view
+    from jobs.views.table import result_console
+
     if new or name or withdraw or ignore or same:
         if out or taken or check:
             raise KcmError("labels and groups go with neither --out, --in nor --check", hint="Give two commands")
@@ -125,73 +130,3 @@ def labels(
     result = labels_of(config, out=out, taken=taken, check=check, limit=limit)
     result_console().print(labels_view(result))
     return result
-
-
-def new_labels_of(
-    config: RunConfig,
-    name: Sequence[str] = (),
-    withdraw: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    same: Sequence[str] = (),
-    *,
-    groups: bool = True,
-) -> dict[str, Any]:
-    """Name labels for new classes, say which are labels that exist (`same`, NAME=LABEL) and which groups are none, and
-    take any of it back; what stands then.
-
-    If asked for, with the groups that may be new classes. Raises DataError where the log holds no features to group by,
-    before anything is stored; ConfigError for a label that exists or was not named, or a group that is not there.
-    """
-    names = ClassNames.of(config)
-    pairs = [(given.strip(), label.strip()) for given, _, label in (pair.partition("=") for pair in same)]
-    known = known_labels(config) if name or same else ()
-    proposed = [*ignore, *(given for given, _ in pairs if given not in (*names.labels(), *known))]
-    found = new_groups(config) if groups or proposed else []
-    for group in ignore:
-        names.ignore(group, found)
-    for taken_back in withdraw:
-        names.withdraw(taken_back)
-    for label in name:
-        names.name(label, known)
-    for given, label in pairs:
-        names.identify(given, label, known, found)
-    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same(), "ignored": list(names.ignored())}
-    if groups:
-        shown = names.without_ignored(found)
-        result["groups"] = [
-            {key: value for key, value in asdict(group).items() if key not in ("centre", "items")} for group in shown
-        ]
-    return result
-
-
-def labels_of(
-    config: RunConfig, *, out: Path | None = None, taken: Path | None = None, check: Path | None = None, limit: int = 10
-) -> dict[str, Any]:
-    """Store the labels of the file `taken`, write all items to the file `out`, and say what the labels so far certify.
-
-    The file `check` holds other people's answers to some of the items, which bound how often labels are wrong; none of
-    them is stored. Gives the first open items, `limit` at the most. Raises DataError for what cannot be stored; nothing
-    is stored then.
-    """
-    with drawn_for(config) as drawn:
-        answers, second = ({} if file is None else read_answers(file) for file in (taken, check))
-        drawn.answer(answers)
-        items = drawn.items()
-        if out is not None:
-            write_items(items, out)
-        given = {item.id: item.label for item in items if item.label is not None}
-        pairs = [given[name] != label for name, label in second.items() if name in given and label is not None]
-        noise = noise_bound(len(pairs), sum(pairs))
-        open_items = [item for item in items if item.state == "drawn"]
-        return {
-            "version": drawn.plan.version,
-            "labels": list(drawn.plan.labels),
-            "stored": len(answers),
-            "written": None if out is None else len(items),
-            "checked": check and {"pairs": len(pairs), "differ": sum(pairs), "noise": noise},
-            "standing": asdict(drawn.standing()),
-            "items": [
-                {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}
-                for item in open_items[:limit]
-            ],
-        }
