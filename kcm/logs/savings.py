@@ -253,6 +253,6 @@ def _certificate(found: TemplateForecast, max_loss: float) -> Certificate:
         num_units=len(found.split.certify),
         fewest_units=fewest_binomial(max_loss, found.delta),
         reason="the lowest certified threshold is deployed",
-        statement="Of calls of the logged template to come, if they are drawn like those of the log; calls that the "
-        "small model does not answer go to the logged model with the template's own words",
+        statement="Of calls of the logged template to come, if they are drawn like those of the log, and if the logged "
+        "model gets the caller's own request for all that the small model does not answer, as by `kcm serve`",
     )

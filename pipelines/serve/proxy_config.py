@@ -22,8 +22,8 @@ class ProxyConfig(Config):
     template: Template = Field(description="The requests that the cascade answers; all others pass through.")
     prices: dict[str, tuple[Price, Price]] = Field(
         default_factory=dict,
-        description="Currency per million tokens read and written, by model; with max_cost a model without a price is "
-        "refused.",
+        description="Currency per million tokens read and written, by model, which also holds for its dated versions; "
+        "with max_cost a model without a price is refused.",
     )
     max_calls: int | None = Field(
         default=None, ge=0, description="Calls that may be paid for, the large model's included; null: no limit."
@@ -32,7 +32,10 @@ class ProxyConfig(Config):
         default=None, ge=0, description="Currency that may be spent, by the large model too; null: no limit."
     )
     max_output_tokens: int = Field(
-        default=16_384, ge=1, description="Tokens that a call is booked at until its reply, if it asks for no limit."
+        default=16_384,
+        ge=1,
+        description="Tokens that a call is booked at until its reply, if it asks for no limit. A stream without usage "
+        "(stream_options.include_usage) stays booked so.",
     )
     max_open: int = Field(
         default=128, ge=1, description="Calls that a replica has open at the upstream, streams among them; else 429."
