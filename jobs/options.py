@@ -53,9 +53,10 @@ ModelT = TypeVar("ModelT", bound=Config)
 
 def load(config: Path, overrides: list[str] | None) -> RunConfig:
     """The configuration of a run in the file `config`, with `overrides`; imports the packages of a run."""
-    from pipelines.config import RunConfig
+    values = values_of(config, overrides)
+    from pipelines.config import RunConfig  # torch and Ray, once the file could be read
 
-    return parse_config(RunConfig, values_of(config, overrides), where=str(config))
+    return parse_config(RunConfig, values, where=str(config))
 
 
 def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:

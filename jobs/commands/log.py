@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.options import CommandGroup, Run
-from jobs.settings import ServiceSettings
-from jobs.views.loop import stats_view
-from jobs.views.table import result_console
 from kcm.errors import KcmError
-from pipelines.config import RunConfig
-from pipelines.loop.purging import purge as purge_artefacts
-from pipelines.loop.state import LoopState
-from pipelines.serve.log.database import require_log
-from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.window import LogReader
+
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
 
 TIMEOUT_S = 30.0
 
@@ -27,6 +21,10 @@ app = CommandGroup("Show, export and delete entries of a served cascade's log.")
 @app.add
 def stats(config: Run) -> dict[str, Any]:
     """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
+    from jobs.views.loop import stats_view
+    from jobs.views.table import result_console
+    from pipelines.serve.log.window import LogReader
+
     with LogReader(*_log_of(config)) as log:
         watermark = log.watermark()
         result = {"watermark": watermark, "missing": log.gaps(0, watermark)} | log.stats()
@@ -45,6 +43,8 @@ def export(
     ] = None,
 ) -> dict[str, Any]:
     """Write the decisions as Parquet, one row each, with all outcomes so far."""
+    from pipelines.serve.log.window import LogReader
+
     url, application = _log_of(config)
     with LogReader(url, application) as log:
         end = log.watermark() if upto is None else min(upto, log.watermark())
@@ -67,6 +67,9 @@ def forget(
     """
     if (caller is None) == (request is None):
         raise KcmError("missing --caller or --request: the items to forget", hint="Give either --caller or --request")
+    from pipelines.serve.log.database import require_log
+    from pipelines.serve.log.decisions import DecisionLog
+
     url, application = _log_of(config)
     require_log(url)
     subject = f"caller {caller!r}" if caller is not None else f"request {request!r}"
@@ -89,6 +92,10 @@ def purge(config: Run) -> dict[str, Any]:
 
     Earlier versions can still be served, but no update can start from them.
     """
+    from pipelines.loop.purging import purge as purge_artefacts
+    from pipelines.loop.state import LoopState
+    from pipelines.serve.log.window import LogReader
+
     with LogReader(*_log_of(config)) as log:
         key, units = log.unit_key, log.forgotten()
     purged = purge_artefacts(LoopState.of(config), key, units)
@@ -99,6 +106,8 @@ def purge(config: Run) -> dict[str, Any]:
 
 def _log_of(config: RunConfig) -> tuple[str, str]:
     """The URL of the log of a run's service, and the application's name in it."""
+    from jobs.settings import ServiceSettings
+
     serve: Any = ServiceSettings.of(config).serve  # a service has a log and a name
     return serve.feedback.url, serve.application
 

@@ -7,10 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.options import Run, is_asked
-from jobs.views.table import result_console, result_view
 from kcm.errors import KcmError
-from pipelines.progress import Reporter
-from pipelines.run import run as run_stages
 
 STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")  # stages of every run
 
@@ -46,6 +43,10 @@ def run(
     Finished stages come from the storage. With --until, only stages up to that one run, and nothing is printed.
     """
     check_stage(until)
+    from jobs.views.table import result_console, result_view
+    from pipelines.progress import Reporter
+    from pipelines.run import run as run_stages
+
     reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
     result = run_stages(config, until=until, reporter=reporter, promote=promote)
     if until is None:

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import service
 from jobs.options import Overrides, values_of
 from kcm.errors import KcmError
-from pipelines.serve.deploy.app import void_release
 
 
 def serve(
@@ -37,7 +35,11 @@ def serve(
     """Serve a model over HTTP until Ctrl-C: the current champion of CONFIG, or --bundle or --model."""
     if overrides and config is None:
         raise KcmError("--set needs CONFIG")
-    run, service_settings = service.configured(values_of(config, overrides), str(config)) if config else (None, None)
+    values = values_of(config, overrides) if config else None
+    from jobs import service  # torch and Ray, once the file could be read
+    from pipelines.serve.deploy.app import void_release
+
+    run, service_settings = (None, None) if values is None else service.configured(values, str(config))
     source, release, settings = service.prepared(run, bundle, model, service_settings)
     result: dict[str, Any] = {"version": release.version}
     if void := void_release(release, settings.serve):

@@ -6,20 +6,21 @@ import secrets
 import shlex
 import shutil
 import tempfile
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
-import jobs
-import kcm
-import pipelines
 from jobs.commands.run import Until, check_stage
 from jobs.options import Run
 from kcm.config import with_absolute_paths
-from pipelines.config import RunConfig
 
+if TYPE_CHECKING:
+    from pipelines.config import RunConfig
+
+PACKAGES = ("kcm", "pipelines", "jobs")
 CONFIG = "config.yaml"
 DASHBOARD = "http://127.0.0.1:8265"  # dashboard of a local cluster, or of `ray dashboard`
 
@@ -55,6 +56,6 @@ def pack(folder: Path, config: RunConfig) -> None:
     """
     values = with_absolute_paths(config).model_dump(mode="json")
     (folder / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    for package in (kcm, pipelines, jobs):
-        source = Path(package.__path__[0])
+    for package in PACKAGES:
+        source = Path(import_module(package).__path__[0])
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))

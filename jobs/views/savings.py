@@ -89,7 +89,7 @@ def template_lines(number: int, each: TemplateSavings, found: Savings) -> Iterat
     if each.forecast is None:
         yield f"   Too few calls with an answer to say anything: {len(each.tally.rows.items()):,}"
         return
-    yield from (f"   {line}" for line in _forecast_lines(each, found.config.promise.max_loss))
+    yield from (f"   {line}" for line in _forecast_lines(each, found.max_loss))
 
 
 def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:

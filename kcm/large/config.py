@@ -23,6 +23,7 @@ from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
+from kcm.large.prices import price_of
 from kcm.large.prompts import PromptMessage, PromptMode, PromptView, Question, TaskPromptConfig, question
 from kcm.redact import PlainUrl, VariableName
 
@@ -63,8 +64,8 @@ class UpstreamConfig(Config):
     output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
     prices: dict[str, tuple[Price, Price]] = Field(
         default_factory=dict,
-        description="Currency per million tokens read and written, by model; input_price and output_price are those "
-        "of models that are not listed.",
+        description="Currency per million tokens read and written, by model, which also holds for its dated versions; "
+        "input_price and output_price are those of models that are not listed.",
     )
     account: str | None = Field(
         default=None,
@@ -106,9 +107,13 @@ class UpstreamConfig(Config):
         )
 
     def prices_of(self, model: str) -> tuple[float, float]:
-        """Currency per million tokens read and written. Raises ConfigError if `max_cost` needs them and has none."""
-        prices = self.prices.get(model, (self.input_price, self.output_price))
-        if self.max_cost is not None and not any(prices) and model not in self.prices:
+        """Currency per million tokens read and written, see `price_of`.
+
+        Raises ConfigError if `max_cost` needs them and has none.
+        """
+        listed = price_of(model, self.prices)
+        prices = listed or (self.input_price, self.output_price)
+        if self.max_cost is not None and not any(prices) and listed is None:
             hint = "List the model in prices, in currency per million tokens read and written"
             raise ConfigError(f"max_cost needs a price, and none is known for {model!r}", where="prices", hint=hint)
         return prices

@@ -32,7 +32,11 @@ def listed_prices() -> Prices:
 
 
 def price_of(model: str, prices: Prices) -> tuple[float, float] | None:
-    """The price of a model, also under a provider's prefix or with the date of a version; None if it is not listed."""
+    """The price of a model; None if it is not listed.
+
+    A listed name also stands for its versions, whose names end with a date or `-latest`, and for names with a
+    provider's prefix: `openai/gpt-4o-mini-2024-07-18` costs what `gpt-4o-mini` does, unless it is listed itself.
+    """
     names = [model, model.rpartition("/")[2]]
     names += [_DATED.sub("", name) for name in names]
     return next((prices[name] for name in names if name in prices), None)

@@ -119,8 +119,9 @@ def _group(start: Start, sampled: Sequence[_Sampled]) -> Group:
     different = dict.fromkeys((each.content, each.reply) for each in texts)  # a repeated call says nothing new
     replies = [reply for _, reply in different if reply is not None]
     reader = label_reader(replies)
-    wording = reader.wording(replies) if reader else {}
-    return Group(template.model_copy(update={"replies": wording}), reader, bool(replies) and one_answer(replies))
+    if reader:
+        template = template.model_copy(update={"replies": reader.wording(replies), "reading": reader.reading})
+    return Group(template, reader, bool(replies) and one_answer(replies))
 
 
 def _are_alike(candidates: Sequence[Group]) -> bool:

@@ -1,4 +1,4 @@
-"""Labels in the replies of a prompt: whether the replies classify, and how to find the label in each.
+"""Whether the replies to a prompt classify, and where in each reply the label is.
 
 Replies wrap labels: in JSON, in a sentence that they all begin with, in quotes, with an explanation below. The first of
 these readings that leaves few different values which cover nearly all replies is that of the template.
@@ -6,15 +6,13 @@ these readings that leaves few different values which cover nearly all replies i
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from kcm.large.prompts import matching_label
+from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, Reading, bare, leaves
 from kcm.logs.shared import shared_prefix, shared_suffix
 
 COVERED = 0.95  # share of the replies that must be one of the labels
@@ -23,37 +21,23 @@ MIN_REPLIES = 30  # with fewer nothing is said of a template
 MOST_NAMED = 200  # labels that are sought in sentences
 FEWEST, REPEATED = 3, 5  # replies of every label, and of a label on average
 MAX_LENGTH = 100  # characters of a label
-_MARKS = " \t\r\n\"'`*_.,;:!"
-_FENCE = re.compile(r"^```\w*\n(.*?)\n?```$", re.DOTALL)
-_BREAK = re.compile(r"[\n(]| - | – | — |: |\. ")  # between a label and its explanation
-_DEPTH, _PHRASE = 3, 3
-
-ReadLabel = Callable[[str], str | None]
+_PHRASE = 3
 
 
 @dataclass(frozen=True)
 class LabelReader:
     """Finds the label of a reply.
 
-    `names` are the labels as most replies spell them. `how` says where in a reply the label is. With `named`, a reply
-    that contains exactly one of the labels as a word has this label. `explains` says that replies hold more than that.
+    `names` are the labels as most replies spell them. `explains` says that replies hold more than the label.
     """
 
     names: tuple[str, ...]
-    how: str
-    read: ReadLabel
-    named: bool = False
+    reading: Reading
     explains: bool = False
 
     def label(self, reply: str | None) -> str | None:
         """The label of a reply; None if it has none."""
-        if reply is None:
-            return None
-        value = self.read(reply)
-        code = None if value is None else matching_label(value, self.names)
-        if code is not None:
-            return self.names[code]
-        return self._named(reply) if self.named else None
+        return None if reply is None else self.reading.label(reply, self.names)
 
     def wording(self, replies: Sequence[str]) -> dict[str, str]:
         """The reply of each label that its callers know, where it is another text than the label.
@@ -70,23 +54,9 @@ class LabelReader:
             reply, votes = counts.most_common(1)[0]
             if votes > counts.total() / 2:
                 wording[label] = reply
-            elif self.how.startswith(_FIELD):
-                wording[label] = to_json({self.how.removeprefix(_FIELD): label}).decode()
+            elif self.reading.field is not None:
+                wording[label] = to_json({self.reading.field: label}).decode()
         return {label: reply for label, reply in wording.items() if reply != label}
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        """Any label as words; longer ones first, since they may contain shorter ones."""
-        names = sorted((name.casefold() for name in self.names), key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
-
-    def _named(self, reply: str) -> str | None:
-        found = set(self._pattern.findall(reply.casefold()))
-        code = matching_label(found.pop(), self.names) if len(found) == 1 else None
-        return None if code is None else self.names[code]
-
-
-_FIELD = "field "
 
 
 def label_reader(replies: Sequence[str]) -> LabelReader | None:
@@ -94,15 +64,14 @@ def label_reader(replies: Sequence[str]) -> LabelReader | None:
     if len(replies) < MIN_REPLIES:
         return None
     readings = list(_readings(replies))
-    for how, read in readings:
-        values = [read(reply) for reply in replies]
-        names = _names(values, len(replies), COVERED)
+    for reading in readings:
+        names = _names([reading.value(reply) for reply in replies], len(replies), COVERED)
         if names:
-            return LabelReader(names, how, read, explains=_explain(replies, how))
-    for how, read in readings:
-        names = _names([read(reply) for reply in replies], len(replies), SEEDED)
+            return LabelReader(names, reading, explains=_explain(replies, reading))
+    for reading in readings:
+        names = _names([reading.value(reply) for reply in replies], len(replies), SEEDED)
         if names and len(names) <= MOST_NAMED:
-            reader = LabelReader(names, how, read, named=True, explains=True)
+            reader = LabelReader(names, reading.model_copy(update={"named": True}), explains=True)
             if sum(reader.label(reply) is not None for reply in replies) >= COVERED * len(replies):
                 return reader
     return None
@@ -110,7 +79,7 @@ def label_reader(replies: Sequence[str]) -> LabelReader | None:
 
 def one_answer(replies: Sequence[str]) -> bool:
     """Whether nearly all replies are the same."""
-    votes = Counter(_bare(reply) for reply in replies).most_common(1)
+    votes = Counter(bare(reply) for reply in replies).most_common(1)
     return bool(votes) and votes[0][1] >= COVERED * len(replies)
 
 
@@ -127,23 +96,18 @@ def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tu
     return tuple(sorted(votes.most_common(1)[0][0] for votes in by_key.values()))
 
 
-def _readings(replies: Sequence[str]) -> Iterator[tuple[str, ReadLabel]]:
+def _readings(replies: Sequence[str]) -> Iterator[Reading]:
     """Where a label may be, the plainest place first; answers of several fields are one label before one field is."""
-    fields = [(f"{_FIELD}{field}", _of_field(field)) for field in _fields(replies)]
+    fields = [Reading(place=f"{FIELD}{field}") for field in _fields(replies)]
     before, after = ("", "") if fields else (_said(shared_prefix(replies)), _said(shared_suffix(replies)))
-
-    def inner(reply: str) -> str:
-        return reply.removeprefix(before).removesuffix(after)
-
     if len(fields) == 1:
         yield fields[0]
     if before or after:
-        yield "text", lambda reply: _bare(inner(reply))
-    yield "whole", _bare
+        yield Reading(before=before, after=after)
+    yield Reading()
     yield from fields
-    yield "first line", lambda reply: _bare(_line(inner(reply), 0))
-    yield "last line", lambda reply: _bare(_line(inner(reply), -1))
-    yield "first words", lambda reply: _bare(_BREAK.split(inner(reply).strip(), maxsplit=1)[0])
+    for place in (FIRST_LINE, LAST_LINE, FIRST_WORDS):
+        yield Reading(place=place, before=before, after=after)
 
 
 def _said(shared: str) -> str:
@@ -151,23 +115,11 @@ def _said(shared: str) -> str:
     return shared if ":" in shared or len(shared.split()) >= _PHRASE else ""
 
 
-def _bare(reply: str) -> str:
-    """The reply without white space, quotes and marks around it, and without a fence of code."""
-    text = reply.strip()
-    fenced = _FENCE.match(text)
-    return " ".join((fenced[1] if fenced else text).strip(_MARKS).split())
-
-
-def _explain(replies: Sequence[str], how: str) -> bool:
+def _explain(replies: Sequence[str], reading: Reading) -> bool:
     """Whether most replies hold more than the label: further fields, or text."""
-    if how.startswith(_FIELD):
-        return sum(len(_leaves(_object(reply))) > 1 for reply in replies) > len(replies) / 2
-    return how not in ("whole", "text")
-
-
-def _line(reply: str, position: int) -> str:
-    lines = [line for line in reply.splitlines() if line.strip()]
-    return lines[position] if lines else ""
+    if reading.field is not None:
+        return sum(len(leaves(reply)) > 1 for reply in replies) > len(replies) / 2
+    return reading.place != WHOLE
 
 
 def _fields(replies: Sequence[str]) -> list[str]:
@@ -175,41 +127,8 @@ def _fields(replies: Sequence[str]) -> list[str]:
     counts: Counter[str] = Counter()
     texts: Counter[str] = Counter()
     for reply in replies:
-        leaves = _leaves(_object(reply))
-        counts.update(leaves.keys())
-        texts.update(name for name, value in leaves.items() if isinstance(value, str))
+        values = leaves(reply)
+        counts.update(values.keys())
+        texts.update(name for name, value in values.items() if isinstance(value, str))
     common = [name for name in counts if counts[name] >= SEEDED * len(replies)]
     return sorted(common, key=lambda name: texts[name] < counts[name] / 2)  # stable: in the order of the objects
-
-
-def _of_field(field: str) -> ReadLabel:
-    def read(reply: str) -> str | None:
-        value = _leaves(_object(reply)).get(field)
-        return None if value is None else _bare(str(value))
-
-    return read
-
-
-def _object(reply: str) -> object:
-    text = reply.strip()
-    fenced = _FENCE.match(text)
-    text = fenced[1].strip() if fenced else text
-    if not text.startswith("{"):
-        return None
-    try:
-        return from_json(text)
-    except ValueError:
-        return None
-
-
-def _leaves(value: object, prefix: str = "", depth: int = _DEPTH) -> dict[str, object]:
-    """Texts, numbers and truths of an object by the path of their keys."""
-    if not isinstance(value, dict) or depth == 0:
-        return {}
-    leaves: dict[str, object] = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            leaves |= _leaves(inner, f"{prefix}{key}.", depth - 1)
-        elif isinstance(inner, str | int | float | bool):
-            leaves[f"{prefix}{key}"] = inner
-    return leaves

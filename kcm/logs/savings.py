@@ -8,20 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from kcm.assets import default_assets
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import ComputedBy
 from kcm.certification.certificate import Certificate
 from kcm.certification.ledger import Ledger
 from kcm.certification.pvalues import fewest_binomial
-from kcm.config import Config, parse_config
+from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.location import Location
 from kcm.labelling.encoding import Mapper, in_process, named_encoder
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.large.prices import listed_prices
+from kcm.logs.config import SavingsConfig
 from kcm.logs.forecast import SavingsPromise, TemplateForecast, Vectors, forecast
 from kcm.logs.grouping import MIN_CALLS, Group
 from kcm.logs.read import Log, Reading
@@ -32,23 +31,6 @@ _MONTH_S = 365.25 * 86_400 / 12
 _SHORTEST_S = 86_400  # a log of less than a day says nothing of a month
 
 Progress = Callable[[str, int], None]
-
-
-class SavingsConfig(Config):
-    """The promise, and the seed of all draws."""
-
-    target: float = Field(0.98, gt=0, lt=1, description="Share of all answers that must agree with the LLM's.")
-    delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
-    encoder: str = Field(
-        "auto",
-        description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand.",
-    )
-    seed: int = Field(0, ge=0, description="Seed of all random choices. Another seed is another look.")
-
-    @property
-    def promise(self) -> SavingsPromise:
-        """What is certified of each template."""
-        return SavingsPromise(round(1 - self.target, 12), self.delta, self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +113,11 @@ class Savings:
     vectors: Vectors
 
     @property
+    def max_loss(self) -> float:
+        """The share of all answers that may differ."""
+        return round(1 - self.config.target, 12)
+
+    @property
     def calls(self) -> int:
         """All calls of the log, failed ones included."""
         return self.others.calls + sum(each.tally.calls for each in self.templates)
@@ -182,7 +169,7 @@ class Savings:
             encoder.identity(self.vectors.assets),
             server,
             found.decision,
-            certificates={None: _certificate(found, self.config.promise.max_loss)},
+            certificates={None: _certificate(found, self.max_loss)},
             certified_by=ComputedBy(encoder=encoder.computed_by("cpu"), large=""),
             metrics={"savings": self.best.as_json()},
         )
@@ -238,12 +225,13 @@ def savings(
     assets = assets or default_assets()
     vectors = Vectors(named_encoder(config.encoder, assets), assets, mapper)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
+    promise = SavingsPromise(round(1 - config.target, 12), config.delta, config.seed)
     templates = []
     for number, (group, tally) in enumerate(found.groups, 1):
         progress("training on templates", number)
         rows = tally.rows.items()
         seen = len(rows) >= MIN_CALLS
-        templates.append(TemplateSavings(group, tally, forecast(rows, config.promise, book, vectors) if seen else None))
+        templates.append(TemplateSavings(group, tally, forecast(rows, promise, book, vectors) if seen else None))
     return Savings(tuple(templates), found.others, found.reading, config, vectors)
 
 
@@ -265,6 +253,6 @@ def _certificate(found: TemplateForecast, max_loss: float) -> Certificate:
         num_units=len(found.split.certify),
         fewest_units=fewest_binomial(max_loss, found.delta),
         reason="the lowest certified threshold is deployed",
-        statement="Of calls of the logged template to come, if they are drawn like those of the log; calls that the "
-        "small model does not answer go to the logged model with the template's own words",
+        statement="Of calls of the logged template to come, if they are drawn like those of the log, and if the logged "
+        "model gets the caller's own request for all that the small model does not answer, as by `kcm serve`",
     )

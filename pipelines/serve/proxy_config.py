@@ -22,8 +22,8 @@ class ProxyConfig(Config):
     template: Template = Field(description="The requests that the cascade answers; all others pass through.")
     prices: dict[str, tuple[Price, Price]] = Field(
         default_factory=dict,
-        description="Price per million tokens read and written, by model; with max_cost, a model without a price "
-        "is refused.",
+        description="Price per million tokens read and written, by model; it holds for dated versions too. "
+        "With max_cost, a model without a price is refused.",
     )
     max_calls: int | None = Field(
         default=None, ge=0, description="Most paid calls, the large model's included; null: no limit."
@@ -32,7 +32,10 @@ class ProxyConfig(Config):
         default=None, ge=0, description="Most money to spend, the large model's cost included; null: no limit."
     )
     max_output_tokens: int = Field(
-        default=16_384, ge=1, description="Tokens booked for a call until its reply, if the call sets no limit."
+        default=16_384,
+        ge=1,
+        description="Tokens booked for a call until its reply, if the call sets no limit. A stream without a usage "
+        "(stream_options.include_usage) stays booked so.",
     )
     max_open: int = Field(
         default=128, ge=1, description="Most open calls of a replica at the upstream, streams included; more get 429."

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.loop import turns
 from jobs.options import Run
-from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
-from jobs.views.table import result_console
-from kcm.certification.labelled import noise_bound
 from kcm.errors import KcmError
-from pipelines.config import RunConfig
-from pipelines.loop.gates.items_to_label import drawn_for
-from pipelines.loop.gates.label_files import read_answers, write_items
-from pipelines.loop.window.groups import known_labels, new_groups
-from pipelines.loop.window.naming import ClassNames
 
 
 def promote(
@@ -31,6 +20,8 @@ def promote(
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion; a running service changes to it without a failed request."""
+    from jobs.commands.loop import turns  # torch and Ray, once CONFIG could be read
+
     if approve:
         result = turns.approve(config, version)
         outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
@@ -48,6 +39,10 @@ def update(
     ] = False,
 ) -> dict[str, Any]:
     """Train the served cascade on its traffic, certify it again, and promote it; the last line is loop.json."""
+    from jobs.commands.loop import turns
+    from jobs.views.loop import turn_view
+    from jobs.views.table import result_console
+
     if watch:
         turns.watch(config, lambda line: typer.echo(line, err=True))
         return {}
@@ -59,6 +54,10 @@ def update(
 
 def versions(config: Run) -> dict[str, Any]:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
+    from jobs.commands.loop import turns
+    from jobs.views.loop import versions_view
+    from jobs.views.table import result_console
+
     result = turns.versions(config)
     result_console().print(versions_view(result))
     return result
@@ -75,6 +74,8 @@ def rollback(
     ] = "rolled back by hand",
 ) -> dict[str, Any]:
     """Go back to an earlier champion without downtime; the current one is never promoted automatically again."""
+    from jobs.commands.loop import turns
+
     result = turns.rollback(config, version, reason)
     where = "and is served" if result["served"] else "again; nothing is being served"
     typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
@@ -116,6 +117,10 @@ def labels(
     adds a label for such a class without a change of the configuration; --is maps a group to an existing label, or
     merges two names; --ignore hides a group that is no class.
     """
+    from jobs.commands.loop.label_items import labels_of, new_labels_of
+    from jobs.views.loop import labels_view, new_labels_view
+    from jobs.views.table import result_console
+
     if new or name or withdraw or ignore or same:
         if out or taken or check:
             raise KcmError(
@@ -128,77 +133,3 @@ def labels(
     result = labels_of(config, out=out, taken=taken, check=check, limit=limit)
     result_console().print(labels_view(result))
     return result
-
-
-def new_labels_of(
-    config: RunConfig,
-    name: Sequence[str] = (),
-    withdraw: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    same: Sequence[str] = (),
-    *,
-    groups: bool = True,
-) -> dict[str, Any]:
-    """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), ignore groups, or withdraw any.
-
-    Returns the resulting names, with groups that may be new classes if requested. Raises DataError, before anything is
-    stored, if the log holds no features for grouping; ConfigError for an existing or unknown label, or a missing group.
-    """
-    names = ClassNames.of(config)
-    pairs = [(group_name.strip(), label.strip()) for group_name, _, label in (pair.partition("=") for pair in same)]
-    known_names = known_labels(config) if name or same else ()
-    proposed = [*ignore, *(group_name for group_name, _ in pairs if group_name not in (*names.labels(), *known_names))]
-    item_groups = new_groups(config) if groups or proposed else []
-    for group in ignore:
-        names.ignore(group, item_groups)
-    for taken_back in withdraw:
-        names.withdraw(taken_back)
-    for label in name:
-        names.name(label, known_names)
-    for group_name, label in pairs:
-        names.identify(group_name, label, known_names, item_groups)
-    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same(), "ignored": list(names.ignored())}
-    if groups:
-        shown_groups = names.without_ignored(item_groups)
-        result["groups"] = [
-            {key: value for key, value in asdict(group).items() if key not in ("centre", "items")}
-            for group in shown_groups
-        ]
-    return result
-
-
-def labels_of(
-    config: RunConfig, *, out: Path | None = None, taken: Path | None = None, check: Path | None = None, limit: int = 10
-) -> dict[str, Any]:
-    """Store the labels of the file `taken`, write all items to the file `out`; returns what the labels certify.
-
-    The file `check` holds other people's answers to some of the items. They bound how often labels are wrong and are
-    not stored. Returns also the first `limit` open items. Raises DataError, and stores nothing, for labels that cannot
-    be stored.
-    """
-    with drawn_for(config) as drawn_items:
-        answers, check_answers = ({} if file is None else read_answers(file) for file in (taken, check))
-        drawn_items.answer(answers)
-        items = drawn_items.items()
-        if out is not None:
-            write_items(items, out)
-        labels_by_id = {item.id: item.label for item in items if item.label is not None}
-        pairs = [
-            labels_by_id[name] != label
-            for name, label in check_answers.items()
-            if name in labels_by_id and label is not None
-        ]
-        noise = noise_bound(len(pairs), sum(pairs))
-        open_items = [item for item in items if item.state == "drawn"]
-        return {
-            "version": drawn_items.plan.version,
-            "labels": list(drawn_items.plan.labels),
-            "stored": len(answers),
-            "written": None if out is None else len(items),
-            "checked": check and {"pairs": len(pairs), "differ": sum(pairs), "noise": noise},
-            "standing": asdict(drawn_items.standing()),
-            "items": [
-                {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}
-                for item in open_items[:limit]
-            ],
-        }

@@ -9,11 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.options import CommandGroup, ConfigFile, Overrides, load, options_of
-from jobs.views.loop import simulation_view
-from jobs.views.table import result_console
 from kcm.config import parse_config
 from pipelines.loop.simulation.scenario import Scenario
-from pipelines.loop.simulation.simulate import simulate as play
 
 app = CommandGroup("Simulate the loop on your own table, before anything is live.")
 
@@ -43,7 +40,12 @@ def simulate(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it logs every version
     values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
     waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
-    result = play(load(config, values), waves, parse_config(Scenario, scenario))
+    run, played = load(config, values), parse_config(Scenario, scenario)
+    from jobs.views.loop import simulation_view
+    from jobs.views.table import result_console
+    from pipelines.loop.simulation.simulate import simulate as play
+
+    result = play(run, waves, played)
     result_console().print(simulation_view(result))
     typer.echo(result["result_path"])
     return result

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.large import LargeAnswer
@@ -30,6 +31,17 @@ PROBE_INTERVAL_S = 0.5
 AUDITED_BELOW = 0.25  # share of callers: while a canary answers fewer, all items that it keeps are audited
 
 logger = logging.getLogger("ray.serve")
+
+
+class Unlabelled(Exception):
+    """The large model's reply to a relayed request has no label: its caller gets it, and there is no decision."""
+
+
+class Relay(Protocol):
+    """Asks the large model by the caller's own request, in place of kcm's question."""
+
+    async def ask(self, labels: Sequence[str]) -> list[LargeAnswer] | LargeUnavailable:
+        """The answer to the one input, a position among `labels`; or why there is none. Raises Unlabelled, Refusal."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +122,8 @@ class CascadeService:
         if auditor := self._releases.current.auditor:
             await auditor.settled()
 
-    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
-        """Answer a request with one version, or raise Refusal."""
+    async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Relay | None = None) -> PredictResponse:
+        """Answer a request with one version, or raise Refusal. `relay` asks the large model about the one input."""
         served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with _counting_errors(self.metrics.refused):
@@ -122,7 +134,10 @@ class CascadeService:
             try:
                 left_s = started + self._config.timeout_s - judged_at
                 with span("escalate", model_version=verdict.version.name):
-                    large = await verdict.version.escalate(inputs, verdict.judgements, left_s)
+                    if relay and not verdict.judgements[0].keeps:
+                        large = await relay.ask(verdict.version.small_side.bundle.answer_names)
+                    else:
+                        large = await verdict.version.escalate(inputs, verdict.judgements, left_s)
                 ended_at = clock()
                 if isinstance(large, LargeUnavailable):
                     logger.warning("request %s: %s", origin.request_id, large.reason)
@@ -138,6 +153,8 @@ class CascadeService:
                         total_s=ended_at - started,
                     ),
                 )
+            except Unlabelled:
+                raise
             except Exception as error:
                 self._record_failure(verdict, origin, error)
                 raise
@@ -254,6 +271,8 @@ def _counting_errors(count: Callable[[int], None]) -> Iterator[None]:
     """Call `count` with the HTTP status of an error that the block raises; the error propagates."""
     try:
         yield
+    except Unlabelled:
+        raise
     except Refusal as refusal:
         count(refusal.status)
         raise

@@ -60,7 +60,7 @@ def create_api(
         add_openai_routes(api, service, config.limits)
     else:
         store = budget_store(config.proxy.server, config.feedback)
-        proxy = Proxy(config.proxy, service.metrics, Spending(config.proxy, store) if store else None)
+        proxy = Proxy(config.proxy, service.metrics, Spending(config.proxy, store))
         add_drop_in_routes(api, service, config.limits, config.proxy.template, proxy)
     add_pages(api, service)
     add_handlers(api)

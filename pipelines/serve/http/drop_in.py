@@ -1,12 +1,14 @@
 # No `from __future__ import annotations` here: FastAPI must see the models that are made within a function.
 """The OpenAI-compatible interface in place of an LLM's own: any model name is accepted, and the template decides.
 
-A chat completion of the template that asks for nothing but a label is answered by the cascade. So is every request for
-the model `kcm`. All else passes through to the upstream.
+A chat completion of the template that asks for nothing but a label is answered by the cascade: by the small model in
+the words of the template, else by the upstream, which gets the caller's own request. Every request for the model `kcm`
+is the cascade's, too, and is escalated in kcm's words. All else passes through to the upstream.
 """
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -27,6 +29,7 @@ from pipelines.serve.http.openai_api import (
     completion,
 )
 from pipelines.serve.http.proxy import Proxy
+from pipelines.serve.http.relay import RelayedReply
 from pipelines.serve.http.spending import parsed
 from pipelines.serve.schemas import Refusal
 
@@ -76,7 +79,10 @@ def add_drop_in_routes(
         values = parsed(await request.body())
         if (match := matching(values, template, limits)) is not None:
             body, text = match
-            return await completion(service, request, body, text, template.replies)
+            if body.model == MODEL:  # the upstream has no such model
+                return await completion(service, request, body, text, template.replies)
+            answer = partial(completion, service, request, body, text, template.replies)
+            return RelayedReply(proxy, request, template.reading, answer)
         if isinstance(values, Mapping) and values.get("model") == MODEL:
             return await classify_last(service, request, _validated(values), limits)
         return await proxy.response(request, "/chat/completions")

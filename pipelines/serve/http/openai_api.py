@@ -21,12 +21,12 @@ from pydantic import BaseModel, Field
 
 from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
-from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.cascade.service import CascadeService, Relay
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.schemas import PredictResponse, Problem, Refusal
 
 MODEL = "kcm"
-ROUTE_HEADER, VERSION_HEADER = "x-kcm-route", "x-kcm-version"
+ROUTE_HEADER, VERSION_HEADER, REQUEST_HEADER = "x-kcm-route", "x-kcm-version", "x-kcm-request-id"
 
 BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompts.render` writes them around a text
 MAX_MESSAGES, MAX_PARTS = 1000, 100
@@ -117,11 +117,19 @@ async def classify_last(service: CascadeService, request: Request, body: ChatReq
 
 
 async def completion(
-    service: CascadeService, request: Request, body: ChatRequest, text: str, replies: Mapping[str, str] = NO_REPLIES
+    service: CascadeService,
+    request: Request,
+    body: ChatRequest,
+    text: str,
+    replies: Mapping[str, str] = NO_REPLIES,
+    relay: Relay | None = None,
 ) -> Response:
-    """The completion whose content is the label of `text`, in the words of `replies` if they name it."""
+    """The completion whose content is the label of `text`, in the words of `replies` if they name it.
+
+    `relay` asks the large model, see `CascadeService.predict`.
+    """
     reply = ReplyFormat.of(body.response_format)
-    response = await service.predict([Input(Content(text))], request.state.origin)
+    response = await service.predict([Input(Content(text))], request.state.origin, relay)
     (answer,) = response.answers
     request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
     headers, usage, message = _headers(response, answer), _usage(text), reply.message(answer.label)
@@ -248,7 +256,7 @@ def _headers(response: PredictResponse, answer: Answer) -> dict[str, str]:
     return known | {
         ROUTE_HEADER: answer.route,
         VERSION_HEADER: _in_header(response.model_version),
-        "x-kcm-request-id": response.request_id,
+        REQUEST_HEADER: response.request_id,
         "x-kcm-judge-confidence": f"{answer.judge_confidence:.6g}",
         "x-kcm-gate-score": f"{answer.gate_score:.6g}",
         "x-kcm-degraded": str(answer.degraded).lower(),

@@ -10,11 +10,11 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 from opentelemetry.trace import SpanKind
@@ -27,7 +27,7 @@ from kcm.tracing import span, trace_headers
 from pipelines.serve.config import RETRY_AFTER_S
 from pipelines.serve.http.middleware import CLIENT_GONE, LEAVE
 from pipelines.serve.http.openai_api import ROUTE_HEADER
-from pipelines.serve.http.spending import Spending, StreamedUsage, Usage, parsed
+from pipelines.serve.http.spending import Spending, StreamedReply, Usage, content_of, parsed
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.proxy_config import ProxyConfig
 from pipelines.serve.schemas import Refusal
@@ -37,31 +37,52 @@ RETURNED = re.compile(
     rb"content-(type|encoding)|cache-control|retry-after(-ms)?|x-should-retry|openai-(processing-ms|version)"
     rb"|x-ratelimit-.+"
 )
+UPSTREAM = ((ROUTE_HEADER.encode(), b"upstream"),)  # what says that a reply is the upstream's
 _QUERY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")
 UPSTREAM_ID = b"x-kcm-upstream-request-id"  # the upstream's `x-request-id`; Ray Serve sets our own
 FAREWELL_S = 5.0  # time in which a client has to take the end of a stream that is cut
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
 class UpstreamCall:
-    """A request for the upstream; `path` begins after /v1."""
+    """A request for the upstream; `path` begins after /v1. Its reply gets the headers `marks`.
+
+    The whole reply to an `is_relayed` call, which the cascade would answer, is kept: it is not paid for again. Only of
+    these calls a stream's text is read.
+    """
 
     method: str
     path: str
     query: bytes
     headers: Mapping[bytes, bytes]
     body: bytes
+    marks: Headers = UPSTREAM
+    is_relayed: bool = False
+
+
+@dataclass(frozen=True)
+class UpstreamReply:
+    """`response` is None for a stream, which has been sent. `content` is the text of the first choice, if it is known.
+
+    The stream of a call that was cut has no content.
+    """
+
+    status: int
+    response: Response | None
+    content: str | None = None
 
 
 class Proxy:
-    """The upstream of `config`; calls are paid from `spending`, None without a budget.
+    """The upstream of `config`; calls are paid from `spending`.
 
     Raises ConfigError if the variable with the key is not set.
     """
 
-    def __init__(self, config: ProxyConfig, metrics: ServeMetrics, spending: Spending | None = None) -> None:
+    def __init__(self, config: ProxyConfig, metrics: ServeMetrics, spending: Spending) -> None:
         self._config, self._metrics, self._spending = config, metrics, spending
         self._key, self._num_open = config.server.key(), 0
         timeout = httpx.Timeout(config.idle_timeout_s, connect=config.connect_timeout_s)
@@ -71,19 +92,23 @@ class Proxy:
 
     async def response(self, request: Request, path: str) -> Response:
         """What the upstream answers at `path`, which must come from a fixed list. Raises Refusal."""
+        request.state.log["routes"] = ["upstream"]
+        return PassedThrough(self, await self.call(request, path))
+
+    async def call(self, request: Request, path: str) -> UpstreamCall:
+        """The caller's request, as it goes upstream. Raises Refusal."""
         body = await request.body()
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if body and media_type != "application/json":  # a browser sends other types across sites without asking
             raise Refusal(415, "content-type: must be application/json")
-        request.state.log["routes"] = ["upstream"]
         query: bytes = request.scope["query_string"]
         if not _QUERY.fullmatch(query):
             raise Refusal(422, "query: must be percent-encoded, and at most 4096 bytes")
         headers = {name: value for name, value in request.headers.raw if name in SENT}
-        return PassedThrough(self, UpstreamCall(request.method, path, query, headers, body))
+        return UpstreamCall(request.method, path, query, headers, body)
 
-    async def pass_through(self, call: UpstreamCall, send: Send) -> Response | None:
-        """The reply to a call; None for a stream, whose bytes go to `send` as they come. Raises Refusal."""
+    async def pass_through(self, call: UpstreamCall, send: Send) -> UpstreamReply:
+        """The reply to a call; the bytes of a stream go to `send` as they come. Raises Refusal."""
         if self._num_open >= self._config.max_open:
             self._metrics.passed_on(429)
             raise Refusal(429, "too many calls are open at the upstream", RETRY_AFTER_S)
@@ -98,47 +123,59 @@ class Proxy:
         try:
             with span(f"pass through {call.path}", SpanKind.CLIENT):
                 async with asyncio.timeout(self._config.timeout_s):
-                    status, whole = await self._exchange(call, send_noting_begin)
-            return whole
+                    reply = await self._paid(call) or await self._exchange(call, send_noting_begin)
+            status = reply.status
+            return reply
         except (Refusal, TimeoutError, httpx.TransportError) as error:
             refusal = self._refusal(error)
             status = refusal.status
             if not begun:
                 raise refusal from None
             await _cut(send, refusal.detail)
-            return None
+            return UpstreamReply(status, None)
         finally:
             self._num_open -= 1
             self._metrics.passed_on(status)
 
-    async def _exchange(self, call: UpstreamCall, send: Send) -> tuple[int, Response | None]:
-        """Status and reply of a call, None for a stream that has been sent."""
-        booking = await self._spending.book(call.body) if self._spending and call.method == "POST" else None
+    async def _paid(self, call: UpstreamCall) -> UpstreamReply | None:
+        """The reply that was paid for the same relayed request before; None if there is none."""
+        body = await self._spending.paid(call.body) if call.is_relayed else None
+        if body is None:
+            return None
+        response = Response(body, headers={"content-type": "application/json"})
+        response.raw_headers += call.marks
+        return UpstreamReply(200, response, content_of(parsed(body)))
+
+    async def _exchange(self, call: UpstreamCall, send: Send) -> UpstreamReply:
+        """The reply to a call; a stream has been sent."""
+        booking = await self._spending.book(call.body) if call.method == "POST" else None
         try:
             reply = await self._client.send(self._request(call), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if booking:
-                await booking.release()
+                await self._spending.release(booking)
             raise
         try:
             if booking and reply.status_code >= 300:  # a refused call costs nothing
-                await booking.release()
+                await self._spending.release(booking)
                 booking = None
             _require_answer(reply.status_code)
-            streams = reply.is_success and reply.headers.get("content-type", "").startswith("text/event-stream")
-            if streams:
-                usage = await self._stream(reply, send)
-                whole = None
-            else:
-                body = await self._body(reply)
-                usage = Usage.of(parsed(body))
-                whole = Response(body, reply.status_code)
-                whole.raw_headers += _returned(reply)
-            if booking:  # even if the client leaves as soon as it has read the last event
-                await asyncio.shield(booking.settle(usage))
-            if streams:
+            if reply.is_success and reply.headers.get("content-type", "").startswith("text/event-stream"):
+                streamed = await self._stream(call, reply, send)
+                if booking:  # before the client has read the end, at which it may leave
+                    self._spending.settle(booking, streamed.usage)
                 await send({"type": "http.response.body", "body": b""})
-            return reply.status_code, whole
+                return UpstreamReply(reply.status_code, None, streamed.content)
+            body = await self._body(reply)
+            values = parsed(body)
+            content = content_of(values) if reply.is_success else None
+            if call.is_relayed and content is not None:
+                await asyncio.shield(self._spending.keep(call.body, body, booking, Usage.of(values)))
+            elif booking:
+                self._spending.settle(booking, Usage.of(values))
+            response = Response(body, reply.status_code)
+            response.raw_headers += _returned(reply, call.marks)
+            return UpstreamReply(reply.status_code, response, content)
         finally:
             await reply.aclose()
 
@@ -160,16 +197,17 @@ class Proxy:
             body = body.replace(self._key.encode(), MASK.encode())
         return bytes(body)
 
-    async def _stream(self, reply: httpx.Response, send: Send) -> Usage | None:
-        """Send a stream's bytes on, all but its end, and return the usage that it reports."""
-        usage, num_bytes = StreamedUsage(), 0
-        await send({"type": "http.response.start", "status": reply.status_code, "headers": _returned(reply)})
+    async def _stream(self, call: UpstreamCall, reply: httpx.Response, send: Send) -> StreamedReply:
+        """Send a stream's bytes on, all but its end, and return what was read in them."""
+        streamed, num_bytes = StreamedReply(reads_content=call.is_relayed), 0
+        headers = _returned(reply, call.marks)
+        await send({"type": "http.response.start", "status": reply.status_code, "headers": headers})
         async for chunk in reply.aiter_raw():
             num_bytes += len(chunk)
             self._require_length(num_bytes)
-            usage.feed(chunk)
+            streamed.feed(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        return usage.usage
+        return streamed
 
     def _require_length(self, num_bytes: int) -> None:
         if num_bytes > (most := self._config.max_reply_bytes):
@@ -197,12 +235,12 @@ class PassedThrough(Response):
         A client that leaves closes the connection to the upstream.
         """
         await scope["state"][LEAVE]()
-        whole = await _while_connected(receive, self._proxy.pass_through(self._call, send))
-        if whole:
-            await whole(scope, receive, send)
+        reply = await while_connected(receive, self._proxy.pass_through(self._call, send))
+        if reply and reply.response:
+            await reply.response(scope, receive, send)
 
 
-async def _while_connected(receive: Receive, work: Coroutine[Any, Any, Response | None]) -> Response | None:
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, UpstreamReply]) -> UpstreamReply | None:
     """What `work` returns; None if the client leaves before, which cancels it."""
 
     async def disconnected() -> None:
@@ -228,12 +266,12 @@ def _require_answer(status: int) -> None:
         raise Refusal(502, "the upstream does not accept the key of this service")
 
 
-def _returned(reply: httpx.Response) -> list[tuple[bytes, bytes]]:
-    """The headers of a reply that its caller gets."""
+def _returned(reply: httpx.Response, marks: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers of a reply that its caller gets, with our own."""
     named = [(name.lower(), value) for name, value in reply.headers.raw]
     headers = [(name, value) for name, value in named if RETURNED.fullmatch(name)]
     headers += [(UPSTREAM_ID, value) for name, value in named if name == b"x-request-id"]
-    return [*headers, (ROUTE_HEADER.encode(), b"upstream")]
+    return [*headers, *marks]
 
 
 async def _cut(send: Send, reason: str) -> None:

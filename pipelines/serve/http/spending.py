@@ -6,6 +6,7 @@ The budget and its database are those of the served large model, if both ask the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 from pipelines.serve.proxy_config import ProxyConfig
 from pipelines.serve.schemas import Refusal
 
+SETTLE_S = 0.1  # a call that has ended is still booked at its maximum this long, unless another one is booked
 MAX_LINE = 2**20  # bytes of a line of a stream that is read for its usage
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
@@ -45,12 +47,21 @@ class Usage:
         return None if read is None else cls(read, written or 0)
 
 
-class StreamedUsage:
-    """Finds the last usage in the bytes of server-sent events, however they are cut into chunks."""
+class StreamedReply:
+    """Finds the last usage in the bytes of server-sent events, however they are cut into chunks.
 
-    def __init__(self) -> None:
+    With `reads_content` also the text of the first choice, of at most `MAX_LINE` characters.
+    """
+
+    def __init__(self, reads_content: bool = False) -> None:
         self.usage: Usage | None = None
-        self._line = bytearray()
+        self._reads_content = reads_content
+        self._line, self._texts, self._num_chars = bytearray(), list[str](), 0
+
+    @property
+    def content(self) -> str | None:
+        """The text so far; None if none came, or too much."""
+        return "".join(self._texts) if self._texts and self._num_chars <= MAX_LINE else None
 
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes."""
@@ -61,24 +72,54 @@ class StreamedUsage:
         *lines, rest = bytes(self._line).split(b"\n")
         self._line = bytearray(rest)
         for line in lines:
-            if line.startswith(b"data:") and b'_tokens"' in line:
-                self.usage = Usage.of(parsed(line.removeprefix(b"data:"))) or self.usage
+            if line.startswith(b"data:") and (self._reads_content or b'_tokens"' in line):
+                self._read(parsed(line.removeprefix(b"data:")))
+
+    def _read(self, event: Any) -> None:
+        self.usage = Usage.of(event) or self.usage
+        text = content_of(event, "delta") if self._reads_content else None
+        if text:
+            self._num_chars += len(text)
+            if self._num_chars <= MAX_LINE:
+                self._texts.append(text)
 
 
 class Spending:
-    """Books calls to the account of `config.upstream` in `store`."""
+    """Books calls to the account of `config.upstream` in `store`, and keeps replies there; None: in memory."""
 
-    def __init__(self, config: ProxyConfig, store: ResponseStore) -> None:
+    def __init__(self, config: ProxyConfig, store: ResponseStore | None) -> None:
         self._config, self._server = config, config.server
         account = self._server.account or config.upstream
         self._cache = ResponseCache(store, account, max_calls=config.max_calls, max_cost=config.max_cost)
+        self._owed = 0.0  # what settled calls have cost, less what they are still booked at
+        self._settling: asyncio.Task[None] | None = None
 
-    async def book(self, body: bytes) -> Booking:
-        """Book a call at the most that it may cost.
+    async def paid(self, body: bytes) -> bytes | None:
+        """The reply that was kept of this request; None if there is none, or no database."""
+        with suppress(ArtefactError):
+            record = await asyncio.to_thread(self._cache.find, self._key(body))
+            return None if record is None else str(record["reply"]).encode()
+        return None
+
+    async def keep(self, body: bytes, reply: bytes, booking: Booking | None, usage: Usage | None) -> None:
+        """Keep the reply to a request, and replace its booking by its cost; without the database neither happens."""
+        most = booking.most if booking else 0.0
+        currency = cost(booking.prices, usage) if booking and usage else most
+        with suppress(ArtefactError, UnicodeDecodeError):
+            record = {"reply": reply.decode()}
+            await asyncio.to_thread(self._cache.keep, self._key(body), record, most, currency)
+
+    def _key(self, body: bytes) -> str:
+        return hashlib.sha256(f"relayed {self._config.upstream}\0".encode() + body).hexdigest()
+
+    async def book(self, body: bytes) -> Booking | None:
+        """Book a call at the most that it may cost; None without a budget.
 
         Raises Refusal: 402 if the budget is spent, 403 for a model without a price, 422 for a body without a model or
         with two, 503 without the database.
         """
+        if not self._server.has_budget:
+            return None
         request = parsed(body)
         if _repeats_a_name(body):
             raise Refusal(422, "body: a name is repeated, so it is not clear what the call may cost")
@@ -89,15 +130,42 @@ class Spending:
             prices = self._server.prices_of(model)
         except ConfigError:
             raise Refusal(403, f"model: no price is known here for {model[:100]!r}: see serve.proxy.prices") from None
-        most = Usage(len(body) + _OVERHEAD_TOKENS, self._most_written(request))
-        booking = Booking(self._cache, prices, cost(prices, most))
-        try:
-            await asyncio.to_thread(self._cache.reserve, booking.most)
-        except BudgetSpent as error:
-            raise Refusal(402, str(error)) from None
-        except ArtefactError:
+        most = cost(prices, Usage(len(body) + _OVERHEAD_TOKENS, self._most_written(request)))
+        owed, self._owed = self._owed, 0.0
+        try:  # one transaction for this call and the settled ones
+            await asyncio.to_thread(self._cache.reserve, most + owed)
+        except (BudgetSpent, ArtefactError) as error:
+            self._owe(owed)
+            if isinstance(error, BudgetSpent):
+                raise Refusal(402, str(error)) from None
             raise Refusal(503, "the database of the budget is not available", retry_after_s=1) from None
-        return booking
+        return Booking(prices, most)
+
+    def settle(self, booking: Booking, usage: Usage | None) -> None:
+        """Replace a booking by the cost of what was used, within `SETTLE_S`; without a usage it stays.
+
+        The caller's reply does not wait for it.
+        """
+        if usage is not None:
+            self._owe(cost(booking.prices, usage) - booking.most)
+
+    async def release(self, booking: Booking) -> None:
+        """Remove the booking of a call that costs nothing; without the database it stays."""
+        with suppress(ArtefactError):
+            await asyncio.to_thread(self._cache.release, booking.most)
+
+    def _owe(self, currency: float) -> None:
+        self._owed += currency
+        if self._owed and (self._settling is None or self._settling.done()):
+            self._settling = asyncio.create_task(self._settle_soon())
+
+    async def _settle_soon(self) -> None:
+        """Write down what the next booking has not; without the database, calls stay booked at their maximum."""
+        await asyncio.sleep(SETTLE_S)
+        owed, self._owed = self._owed, 0.0
+        if owed:
+            with suppress(ArtefactError):
+                await asyncio.to_thread(self._cache.settle, 0.0, owed)
 
     def _most_written(self, request: Mapping[str, Any]) -> int:
         limits = [n for name in _LIMITS if (n := _count(request, name))]
@@ -111,20 +179,8 @@ class Spending:
 class Booking:
     """One call, booked at `most`, whose tokens have these prices. It stays booked unless it is settled or released."""
 
-    cache: ResponseCache
     prices: tuple[float, float]
     most: float
-
-    async def settle(self, usage: Usage | None) -> None:
-        """Replace the booking by the cost of what was used; without a usage or the database it stays."""
-        if usage is not None:
-            with suppress(ArtefactError):
-                await asyncio.to_thread(self.cache.settle, self.most, cost(self.prices, usage))
-
-    async def release(self) -> None:
-        """Remove the booking of a call that costs nothing; without the database it stays."""
-        with suppress(ArtefactError):
-            await asyncio.to_thread(self.cache.release, self.most)
 
 
 def cost(prices: tuple[float, float], usage: Usage) -> float:
@@ -138,6 +194,15 @@ def parsed(body: bytes) -> Any:
         return from_json(body)
     except ValueError:
         return None
+
+
+def content_of(reply: Any, part: str = "message") -> str | None:
+    """The text of the first choice of a completion, or of an event (`delta`); None if there is none."""
+    try:
+        content = reply["choices"][0][part]["content"]
+    except (TypeError, KeyError, IndexError):
+        return None
+    return content if isinstance(content, str) else None
 
 
 def _repeats_a_name(body: bytes) -> bool:

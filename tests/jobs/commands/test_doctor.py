@@ -8,8 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from jobs.commands import doctor as module
-from jobs.commands.doctor import checks, examine
+from jobs import checks as module
+from jobs.checks import checks, examine
+from jobs.commands.doctor import doctor
 from jobs.options import command
 from kcm.config import parse_config
 from kcm.errors import KcmError
@@ -75,7 +76,7 @@ def test_a_fault_gives_a_non_zero_exit(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("jobs.options.load", lambda *_: SimpleNamespace(name="x"))
     monkeypatch.setattr(module, "checks", lambda *_: iter([("storage", lambda: "fine"), ("log", fail)]))
     app = typer.Typer()
-    app.command()(command(module.doctor))
+    app.command()(command(doctor))
     ended = CliRunner().invoke(app, [str(file)])
     assert ended.exit_code == 2
     assert ended.output.splitlines()[:2] == ["ok    storage  fine", "FAULT log      it is broken. Mend it"]

@@ -71,7 +71,7 @@ class StubService:
     def __post_init__(self) -> None:
         self.labelling: Any = self
 
-    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
+    async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Any = None) -> PredictResponse:
         if problem := self.refusal or self.error:
             raise problem
         self.seen += inputs

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands.loop import cli
+from jobs.commands.loop import label_items
 from kcm.errors import DataError
 from pipelines.loop.gates.items_to_label import DrawnItems
 from pipelines.loop.window.groups import ItemGroup
@@ -27,7 +27,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     def opened(_: Any) -> Iterator[DrawnItems]:
         yield asked.drawn
 
-    monkeypatch.setattr(cli, "drawn_for", opened)
+    monkeypatch.setattr(label_items, "drawn_for", opened)
     yield asked
     asked.drawn.log.close()
 
@@ -86,8 +86,8 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
 
     named = ClassNames(Control(tmp_path), "bank")
     monkeypatch.setattr(ClassNames, "of", lambda _: named)
-    monkeypatch.setattr(cli, "known_labels", lambda _: ("balance",))
-    monkeypatch.setattr(cli, "new_groups", no_features)
+    monkeypatch.setattr(label_items, "known_labels", lambda _: ("balance",))
+    monkeypatch.setattr(label_items, "new_groups", no_features)
     return named
 
 
@@ -104,7 +104,7 @@ def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
     run: Any, named: ClassNames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     noise = ItemGroup(12, 3, 0.1, {"balance": 12}, "noise_words", ["noise"], [1.0, 0.0], ["r1/0"])
-    monkeypatch.setattr(cli, "new_groups", lambda _: [noise])
+    monkeypatch.setattr(label_items, "new_groups", lambda _: [noise])
     result = tmp_path / "out.json"
     assert run("--new", "--json", str(result)).exit_code == 0
     assert [group["proposal"] for group in json.loads(result.read_text())["groups"]] == ["noise_words"]

@@ -19,9 +19,10 @@ from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.logs.template import Template
 from pipelines.serve.cascade.models.large import budget_store
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.http.spending import StreamedUsage, Usage
+from pipelines.serve.http.spending import SETTLE_S, StreamedReply, Usage
 from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
+from tests.waiting import wait_until
 
 PRICES = {"m": (1.0, 10.0), "e": (0.5, 0.0)}
 JSON_TYPE = "application/json"
@@ -53,6 +54,8 @@ def paying(
 
 
 def spent(upstream: FakeUpstream, log: FeedbackConfig) -> tuple[int, float]:
+    """Once ended calls are settled."""
+    time.sleep(2 * SETTLE_S)
     return ResponseCache(ResponseStore.in_log(str(log.url)), upstream.base_url).spent()
 
 
@@ -74,23 +77,37 @@ def test_call_costs_its_usage(paying: Any, upstream: FakeUpstream, log: Feedback
     assert spent(upstream, log) == (3, pytest.approx(270e-6))
 
 
-def test_stream_costs_the_usage_of_its_last_event(
-    paying: Any, upstream: FakeUpstream, log: FeedbackConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the stream ends: a client may leave then, which cancels what the service still does for it."""
-    settle = ResponseCache.settle
-
-    def settle_slowly(*args: Any) -> None:
-        time.sleep(0.2)
-        settle(*args)
-
-    monkeypatch.setattr(ResponseCache, "settle", settle_slowly)
+def test_stream_costs_the_usage_of_its_last_event(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
     client = paying(max_cost=1.0)
     chunks = [{"choices": [{}], "usage": None}, {"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 5}}]
     events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
     upstream.plan(Turn(body=events, headers=EVENTS))
     assert ask(client, stream=True).text == events
     assert spent(upstream, log) == (1, pytest.approx(100e-6))
+
+
+def test_ended_call_leaves_room_for_the_next_at_once(paying: Any, upstream: FakeUpstream) -> None:
+    """Two calls fit at what they cost, not at what they are booked at."""
+    client = paying(max_cost=300e-6)
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    upstream.otherwise = lambda _: Turn(body=json.dumps({"choices": [], "usage": usage}), headers=JSON)
+    assert [ask(client).status_code for _ in range(5)] == [200] * 5
+
+
+def test_call_of_a_client_that_leaves_is_settled(
+    paying: Any, upstream: FakeUpstream, log: FeedbackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is cancelled after its reply does not take the settling with it, however slow that is."""
+    settle = ResponseCache.settle
+
+    def settle_slowly(*args: Any) -> None:
+        time.sleep(0.5)
+        settle(*args)
+
+    monkeypatch.setattr(ResponseCache, "settle", settle_slowly)
+    upstream.otherwise = lambda _: completion("x", headers=JSON)
+    assert ask(paying(max_cost=1.0)).status_code == 200
+    wait_until(lambda: spent(upstream, log) == (1, pytest.approx(200e-6)))
 
 
 def test_stream_without_a_usage_costs_the_most(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
@@ -177,7 +194,7 @@ def test_cost_limit_needs_prices(upstream: FakeUpstream) -> None:
 def test_usage_is_found_however_a_stream_is_cut(size: int) -> None:
     completed = {"type": "response.completed", "response": {"usage": {"input_tokens": 3, "output_tokens": 4}}}
     events = f'event: x\r\ndata: {{"usage": null}}\r\n\r\ndata: {json.dumps(completed)}\r\n\r\n'.encode()
-    reader = StreamedUsage()
+    reader = StreamedReply()
     for start in range(0, len(events), size):
         reader.feed(events[start : start + size])
     assert reader.usage == Usage(3, 4)

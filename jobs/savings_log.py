@@ -1,0 +1,108 @@
+"""The job of `kcm savings`: a log is read, the answer printed, and what answers the same requests is written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from jobs.servers import remember
+from jobs.views.savings import StatusLine, next_steps, overview, template_lines, warnings
+from kcm.bundle.bundle import Bundle
+from kcm.errors import ConfigError
+from kcm.labelling.sources import openai_config
+from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.prices import listed_prices, price_of
+from kcm.logs.savings import Savings
+from kcm.logs.savings import savings as savings_of
+
+EVERY_REQUEST = "the template has no fixed text, so a service would answer every request"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the bundle and the configuration of a service go; None for what is not written."""
+
+    bundle: Path | None
+    config: Path | None
+
+
+def savings_log(
+    log: str, places: Places, options: Mapping[str, Any], *, model: str | None, base_url: str | None
+) -> dict[str, Any]:
+    """Print the answer for `log`, write the bundle and the configuration, and return the JSON result.
+
+    `options` are those of `kcm.savings`. The bundle asks `model` at `base_url`; None: the model of the log, at OpenAI.
+    """
+    line = StatusLine()
+    try:
+        found = savings_of(log, progress=line.show, **options)
+    finally:
+        line.close()
+    for warning in warnings(found):
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
+    for text in overview(found):
+        typer.echo(text)
+    for number, each in enumerate(found.templates, 1):
+        for text in template_lines(number, each, found):
+            typer.echo(text)
+    folder, config = places.bundle, None
+    if folder is None or found.no_bundle:
+        folder = None
+    else:
+        server = _server(found, model, base_url)
+        _write_bundle(found.bundle(server), folder)
+        remember(server)
+        config = _write_config(found, server, places.config)
+    for text in next_steps(found, log, folder, config):
+        typer.echo(text)
+    return found.as_json() | ({"bundle": str(folder)} if folder else {})
+
+
+def _server(found: Savings, llm: str | None, base_url: str | None) -> OpenAiConfig:
+    """The server that the bundle asks: never an address from the log, which others write."""
+    model = llm or (found.best.tally.model if found.best else "")
+    if not model:
+        raise ConfigError("the log names no model", where="savings", hint="Name the one that a bundle asks by --llm")
+    return openai_config(model, base_url)
+
+
+def _write_config(found: Savings, server: OpenAiConfig, serve: Path | None) -> Path | None:
+    """Write the configuration of a service; None if none is wanted, or if it would answer every request."""
+    if serve is None or found.best is None:
+        return None
+    if not found.best.is_told_apart:
+        typer.secho(f"warning: {serve} is not written: {EVERY_REQUEST}", fg=typer.colors.YELLOW, err=True)
+        return None
+    serve.parent.mkdir(parents=True, exist_ok=True)
+    serve.write_text(serve_config(found, server), encoding="utf-8")
+    return serve
+
+
+def _write_bundle(bundle: Bundle, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+        draft = bundle.write(Path(scratch) / folder.name)
+        if folder.exists():
+            folder.replace(Path(scratch) / "earlier")
+        draft.replace(folder)
+
+
+def serve_config(found: Savings, server: OpenAiConfig) -> str:
+    """The configuration with which `kcm serve` answers requests of the best template; all others pass through."""
+    assert found.best is not None
+    prices = listed_prices()
+    models = {name: price_of(name, prices) for each in found.templates for name in each.tally.models}
+    proxy = {
+        "upstream": server.base_url,
+        "api_key_env": server.api_key_env,
+        "template": found.best.group.template.model_dump(mode="json"),
+        "prices": {name: list(price) for name, price in models.items() if price},
+    }
+    head = "# kcm serve THIS --bundle DIR: requests of the template are answered here, all others pass through.\n"
+    return head + yaml.safe_dump({"serve": {"proxy": proxy}}, sort_keys=False, allow_unicode=True)
