@@ -80,7 +80,7 @@ def test_vectors_in_int8_do_not_depend_on_the_batch_they_travel_in(model_folder,
 
 def test_int8_that_turns_vectors_too_far_is_refused(model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "INT8_COSINE", 1.1)
-    with pytest.raises(AssetError, match=r"int8 turns a probe's vector too far: cosine [0-9.]+, at least 1\.1"):
+    with pytest.raises(AssetError, match=r"turns a probe's vector too far: cosine [0-9.]+, expected at least 1\.1"):
         text(model_folder, precision="int8").load(tmp_path)
     assert exports(tmp_path) == []
 
