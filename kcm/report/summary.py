@@ -93,10 +93,7 @@ def warnings(result: Numbers) -> list[str]:
             f"The small model alone ({percent(small)}) is at least as accurate as the large model ({percent(large)}):"
             " you may not need the large model."
         )
-    asked = result.get("large") or {}
-    lines += _faults(asked, "")
-    for mode, answers in (asked.get("prompts") or {}).items():
-        lines += _faults(answers, f" under {mode} prompts")
+    lines += large_faults(result)
     if bad:
         lines.append(f"{plural(bad, 'row')} could not be read and {'was' if bad == 1 else 'were'} skipped.")
     if unknown := deployed(result)[1].get("unknown_classes"):
@@ -158,6 +155,14 @@ def _saving(overall: Numbers, result: Numbers) -> str:
     if saved < 0:
         return f"{calls} but costs {money(-saved, prices.currency)} more per 1,000 inputs"
     return f"{calls} ({money(saved, prices.currency)} per 1,000 inputs)"
+
+
+def large_faults(result: Numbers) -> list[str]:
+    """What is wrong with the large model's answers; empty for ordinary ones."""
+    asked = result.get("large") or {}
+    prompts = (asked.get("prompts") or {}).items()
+    by_mode = (line for mode, answers in prompts for line in _faults(answers, f" under {mode} prompts"))
+    return [*_faults(asked, ""), *by_mode]
 
 
 def _faults(asked: Numbers, where: str) -> list[str]:

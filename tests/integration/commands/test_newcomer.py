@@ -59,4 +59,4 @@ def test_six_commands_lead_from_a_table_to_a_served_model(tmp_path: Path, assets
     assert said["Ctrl-C"] == ""  # no lines of Ray's
     assert "Traceback" not in page
     assert str(tmp_path) not in page
-    assert "sends every input to the large model" in said[strict]
+    assert "the large model answers every input" in said[strict]

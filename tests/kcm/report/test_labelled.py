@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.label import LabelledTable, label
 from kcm.report.labelled import NUM_SHOWN, LabelPage, render_labelled
 
@@ -120,3 +121,21 @@ def test_page_says_promise_and_limits(found: LabelledTable, page: LabelPage) -> 
     assert "The guarantee covers this table and no other rows." in html
     assert "Paid" not in html
     assert "$0.25" in render_labelled(replace(page, saved=0.25, cost=0.5))
+
+
+def test_missed_target_is_a_warning_with_a_next_step(page: LabelPage) -> None:
+    """An unproved target is a warning, and the page says how to reach it."""
+    assert "Warning" not in render_labelled(page)
+    html = render_labelled(replace(page, certificate=page.certificate.model_copy(update={"certified": False})))
+    assert "<b>Warning:</b> The target is not proved" in html
+    assert "a higher <code>--max-cost</code>" in html
+
+
+def test_promises_about_labels_are_the_key_figures(page: LabelPage) -> None:
+    """Without a target the headline points at the promises about labels."""
+    promise = ClassPromise(kind="precision", label="spam", asked=0.9, proved=0.93, holds=True)
+    certificate = page.certificate.model_copy(update={"target": None, "guarantees": (promise,)})
+    html = render_labelled(replace(page, certificate=certificate))
+    assert "probability each, the figures below hold for the 900 labels." in html
+    assert "Precision of spam, at least" in html
+    assert "93.00%" in html

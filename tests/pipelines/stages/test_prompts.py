@@ -16,7 +16,7 @@ from rich.console import Console
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.vectors import list_column
-from kcm.report.words import large_faults
+from kcm.report.summary import large_faults
 from kcm.tasks import shards
 from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards, write_shards
@@ -248,7 +248,7 @@ def test_rows_that_failed_under_a_prompt_are_said_and_asked_again_by_the_next_ru
     num_rows = len(run.asked_rows())
     assert said == [
         f"The large model gave no answer to 3 of {num_rows} rows ({3 / num_rows:.1%}) under soft prompts; the next run"
-        " asks again."
+        " retries."
     ]
     num_asked = len(upstream.requests)
     second = run.prompted()
