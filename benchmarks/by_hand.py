@@ -7,8 +7,7 @@ FOLDER has llm/banking77.csv (head of benchmarks/label_tables.py). Both sides ma
 By hand: buy 1,000 answers at random, fit logistic regression on MiniLM's vectors, and look at its predictions by five
 folds. Take the lowest threshold on the largest probability at which, by these predictions, at most 10% of the table
 would differ. The model answers the rows above the threshold, the LLM the rest. This estimate is no bound.
-These settings were written down before any figure was seen, but for the draws of `kcm label`: five first. One of these
-five broke its promise, so both sides now have 20.
+These settings were written down before any figure was seen.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from benchmarks.script import keep, options
 
 TARGET, DELTA = 0.9, 0.05
 NUM_BOUGHT, NUM_FOLDS = 1000, 5
-NUM_SEEDS = 20
+HAND_SEEDS, KCM_SEEDS = 20, 5
 
 
 def main() -> None:
@@ -37,23 +36,17 @@ def main() -> None:
     vectors_ND = embedded(table.frame["text"].tolist(), arguments.assets)
     answers_N = table.answers.astype(str)
     encode_once()
-    labelled = [run_command(table, TARGET, DELTA, seed, arguments.assets) for seed in range(NUM_SEEDS)]
-    figures = {
+    labelled = [run_command(table, TARGET, DELTA, seed, arguments.assets) for seed in range(KCM_SEEDS)]
+    figures: dict[str, Any] = {
         "rows": len(answers_N),
         "allowed": int((1 - TARGET) * len(answers_N)),
-        "kcm label": [kcm_row(run, len(answers_N)) for run in labelled],
-        "by hand": [by_hand(vectors_ND, answers_N, seed) for seed in range(NUM_SEEDS)],
+        "kcm label": [{"calls": round(run["calls"] * len(answers_N)), "differ": run["differ"]} for run in labelled],
+        "by hand": [by_hand(vectors_ND, answers_N, seed) for seed in range(HAND_SEEDS)],
     }
     for side in ("kcm label", "by hand"):
         print(side, *summary(figures[side], figures["allowed"]))
     if arguments.write:
         keep("by_hand", figures)
-
-
-def kcm_row(run: dict[str, Any], num_rows: int) -> dict[str, int]:
-    """Calls, rows that differ from the LLM's answer, and how many of them the certificate allows."""
-    allowed = num_rows - int(np.ceil(run["promised"] * num_rows - 1e-9))
-    return {"calls": round(run["calls"] * num_rows), "differ": run["differ"], "allowed": allowed}
 
 
 def by_hand(vectors_ND: np.ndarray, answers_N: np.ndarray, seed: int) -> dict[str, int]:
