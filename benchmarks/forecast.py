@@ -13,9 +13,6 @@ tables.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -24,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, deployed, scored
+from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, commanded, deployed, scored
 from first_table_rows import READERS, Places
 from machine import machine
 from numpy.typing import NDArray
@@ -41,7 +38,6 @@ CELLS = {  # labels, and rows given
     "reviews": ((2, 1000), (2, 2000)),
 }
 SEEDS, LARGE_RIGHT, NUM_FRESH, NUM_CERTIFIED = 5, 0.96, 3_000, 20
-_KCM = str(Path(sys.executable).with_name("kcm"))
 
 
 def main() -> None:
@@ -127,30 +123,6 @@ def reached(candidate: Candidate, draw: Draw) -> dict[str, Any]:
         "deployed": f"{candidate.name}, {candidate.gate.name}",
         "reached": float(policy.keep(rows.score).mean()),
         "expected": float(np.mean(shares)),
-    }
-
-
-def commanded(draw: Draw) -> dict[str, Any]:
-    """The forecast of `kcm run` on the same rows and splits, and the share of the fresh rows that it keeps."""
-    parts = {"train": draw.train, "certify": draw.certify, "test": draw.fresh}
-    frame = pd.concat(
-        pd.DataFrame(rows.features, columns=[f"f{column}" for column in range(rows.features.shape[1])]).assign(
-            label=[f"label {label}" for label in rows.labels],
-            large=[f"label {label}" for label in rows.large],
-            split=split,
-        )
-        for split, rows in parts.items()
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        frame.to_parquet(Path(folder) / "table.parquet")
-        init = ["init", "table.parquet", "--label", "label", "--large", "large", "--yes"]
-        for command in (init, ["run", "table.yaml", "--json", "run.json"]):
-            subprocess.run([_KCM, *command], cwd=folder, check=True, capture_output=True)
-        result = json.loads((Path(folder) / "run.json").read_text())
-    found: Mapping[str, Any] = result[result["deployed"]["collaborator"]]
-    return found["forecast"] | {
-        "deployed": f"{result['deployed']['collaborator']}, {found['policy']['gate']}",
-        "reached": found["overall"]["calls_saved"],
     }
 
 

@@ -42,7 +42,8 @@ class Trial(ray_tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Evaluate the choice; one step is the whole trial."""
-        return self._plan.evaluate(self._collaborator, Choice(**self._choice)).reached | {"done": True}
+        reached = self._plan.evaluate(self._collaborator, Choice(**self._choice)).reached
+        return {objective: reached[objective] for objective in REACHED} | {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next choice."""
