@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
-
-import typer
 
 from jobs.options import Run
 from kcm.errors import KcmError
+from kcm.extras import load
 
 
 def doctor(config: Run) -> dict[str, Any]:
     """Check what CONFIG needs, on every node of its cluster: a line for each check; a fault gives a non-zero exit."""
-    from jobs.checks import checks, examine
-
-    with ExitStack() as stack:
-        result = examine(checks(config, stack), typer.echo)
+    result: dict[str, Any] = load("jobs.checks:report", "kcm doctor")(config)
     if result["faults"]:
         raise KcmError(f"not fit for {config.name!r}: {', '.join(result['faults'])}", hint="The lines above say why")
     return result
