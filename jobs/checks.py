@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import ray
+import typer
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -29,6 +30,12 @@ MIN_FREE_GIB = 1.0
 LOG_ANSWER_S = 10.0
 
 Check = tuple[str, Callable[[], str]]  # its name, and a function that returns a line or raises KcmError
+
+
+def report(config: RunConfig) -> dict[str, list[str]]:
+    """Run all checks and print a line for each; returns the names of passed checks and of faults."""
+    with ExitStack() as stack:
+        return examine(checks(config, stack), typer.echo)
 
 
 def examine(checks: Iterator[Check], say: Callable[[str], None]) -> dict[str, list[str]]:

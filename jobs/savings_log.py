@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,18 @@ from kcm.logs.savings import savings as savings_of
 EVERY_REQUEST = "the template has no fixed text, so a service would answer every request"
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the bundle and the configuration of a service go; None for what is not written."""
-
-    bundle: Path | None
-    config: Path | None
-
-
 def savings_log(
-    log: str, places: Places, options: Mapping[str, Any], *, model: str | None, base_url: str | None
+    log: str,
+    places: tuple[Path | None, Path | None],
+    options: Mapping[str, Any],
+    *,
+    model: str | None,
+    base_url: str | None,
 ) -> dict[str, Any]:
     """Print the answer for `log`, write the bundle and the configuration, and return the JSON result.
 
-    `options` are those of `kcm.savings`. The bundle asks `model` at `base_url`; None: the model of the log, at OpenAI.
+    `places` are those of the bundle and the configuration; None for what is not written. `options` are those of
+    `kcm.savings`. The bundle asks `model` at `base_url`; None: the model of the log, at OpenAI.
     """
     line = StatusLine()
     try:
@@ -51,14 +48,14 @@ def savings_log(
     for number, each in enumerate(found.templates, 1):
         for text in template_lines(number, each, found):
             typer.echo(text)
-    folder, config = places.bundle, None
+    (folder, wanted), config = places, None
     if folder is None or found.no_bundle:
         folder = None
     else:
         server = _server(found, model, base_url)
         _write_bundle(found.bundle(server), folder)
         remember(server)
-        config = _write_config(found, server, places.config)
+        config = _write_config(found, server, wanted)
     for text in next_steps(found, log, folder, config):
         typer.echo(text)
     return found.as_json() | ({"bundle": str(folder)} if folder else {})

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
-
-import typer
 
 from jobs.options import Run
 from kcm.errors import KcmError
+from kcm.extras import load
 
 
 def doctor(config: Run) -> dict[str, Any]:
     """Check the needs of CONFIG on every node of its cluster, one line per check; a fault gives a non-zero exit."""
-    from jobs.checks import checks, examine
-
-    with ExitStack() as stack:
-        result = examine(checks(config, stack), typer.echo)
+    result: dict[str, Any] = load("jobs.checks:report", "kcm doctor")(config)
     if result["faults"]:
         raise KcmError(f"checks failed for {config.name!r}: {', '.join(result['faults'])}", hint="See the lines above")
     return result

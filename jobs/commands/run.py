@@ -8,6 +8,7 @@ import typer
 
 from jobs.options import Run, is_asked
 from kcm.errors import KcmError
+from kcm.extras import load
 
 STAGES = ("tasks", "features", "outcomes", "train", "tune", "evaluate", "register")  # stages of every run
 
@@ -43,23 +44,6 @@ def run(
     Finished stages come from the storage. With --until, only stages up to that one run, and nothing is printed.
     """
     check_stage(until)
-    from jobs.views.table import result_console, result_view
-    from pipelines.progress import Reporter
-    from pipelines.run import run as run_stages
-
-    reporter = Reporter(in_vain=_ask_to_go_on) if is_asked() and not yes else Reporter()
-    result = run_stages(config, until=until, reporter=reporter, promote=promote)
-    if until is None:
-        result_console().print(result_view(result))
-        typer.echo(result["result_path"])
+    in_vain = is_asked() and not yes
+    result: dict[str, Any] = load("jobs.run_work:run", "kcm run")(config, until, promote, asks=in_vain)
     return result
-
-
-def _ask_to_go_on() -> None:
-    """Ask the warned user whether to continue; KeyboardInterrupt if not."""
-    try:
-        goes_on = typer.confirm("go on?", err=True)
-    except typer.Abort:  # Ctrl-C or Ctrl-D
-        goes_on = False
-    if not goes_on:
-        raise KeyboardInterrupt("stopped before anything was paid")

@@ -10,6 +10,7 @@ import typer
 from jobs.options import AssetsPath, options_of
 from kcm.bundle import MANIFEST
 from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.extras import load
 from kcm.inputs.location import Location
 from kcm.logs.config import SavingsConfig
 
@@ -59,10 +60,11 @@ def savings(
         raise KcmError("no such file", where=log)
     folder = out or (serve.with_suffix(".bundle") if serve else None)
     _require_free(folder, serve)
-    from jobs.savings_log import Places, savings_log  # torch and scikit-learn, once the paths are known to be free
-
     options = {"input": input, "answer": answer, "ledger": ledger, "assets": assets_path} | promise
-    return savings_log(log, Places(folder, serve), options, model=llm, base_url=base_url)
+    result: dict[str, Any] = load("jobs.savings_log:savings_log", "kcm savings")(
+        log, (folder, serve), options, model=llm, base_url=base_url
+    )
+    return result
 
 
 def _require_free(folder: Path | None, serve: Path | None) -> None:

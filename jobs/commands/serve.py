@@ -9,6 +9,7 @@ import typer
 
 from jobs.options import Overrides, values_of
 from kcm.errors import KcmError
+from kcm.extras import load
 
 
 def serve(
@@ -36,24 +37,5 @@ def serve(
     if overrides and config is None:
         raise KcmError("--set needs CONFIG")
     values = values_of(config, overrides) if config else None
-    from jobs import service  # torch and Ray, once the file could be read
-    from pipelines.serve.deploy.app import void_release
-
-    run, service_settings = (None, None) if values is None else service.configured(values, str(config))
-    source, release, settings = service.prepared(run, bundle, model, service_settings)
-    result: dict[str, Any] = {"version": release.version}
-    if void := void_release(release, settings.serve):
-        result["void"] = void
-        typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
-    if build:
-        service.write_deployment(build, source, settings)
-        typer.echo(str(build))
-        return result
-    typer.echo(service.loading_message(release), err=True)
-    with service.serving(source, settings) as url:
-        result["url"] = url
-        typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
-        if proxy := settings.serve.proxy:
-            typer.echo(f"clients of {proxy.upstream} set their base_url to {url}/v1; other requests pass through")
-        service.wait_for_interruption()
+    result: dict[str, Any] = load("jobs.serve_work:serve", "kcm serve")(values, str(config), bundle, model, build)
     return result

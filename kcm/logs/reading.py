@@ -21,7 +21,7 @@ _PLACE = rf"^(?s:{WHOLE}|{FIRST_LINE}|{LAST_LINE}|{FIRST_WORDS}|{FIELD}.+)$"
 _DEPTH = 3
 
 
-class Reading(Config):
+class ReplyReading(Config):
     """How to read the label in a reply of a template.
 
     With `named`, a reply that contains exactly one of the labels as a word has this label.

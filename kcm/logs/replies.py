@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic_core import to_json
 
-from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, Reading, bare, leaves
+from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, ReplyReading, bare, leaves
 from kcm.logs.shared import shared_prefix, shared_suffix
 
 COVERED = 0.95  # share of the replies that must be one of the labels
@@ -32,7 +32,7 @@ class LabelReader:
     """
 
     names: tuple[str, ...]
-    reading: Reading
+    reading: ReplyReading
     explains: bool = False
 
     def label(self, reply: str | None) -> str | None:
@@ -96,18 +96,18 @@ def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tu
     return tuple(sorted(votes.most_common(1)[0][0] for votes in by_key.values()))
 
 
-def _readings(replies: Sequence[str]) -> Iterator[Reading]:
+def _readings(replies: Sequence[str]) -> Iterator[ReplyReading]:
     """Where a label may be, the plainest place first; answers of several fields are one label before one field is."""
-    fields = [Reading(place=f"{FIELD}{field}") for field in _fields(replies)]
+    fields = [ReplyReading(place=f"{FIELD}{field}") for field in _fields(replies)]
     before, after = ("", "") if fields else (_said(shared_prefix(replies)), _said(shared_suffix(replies)))
     if len(fields) == 1:
         yield fields[0]
     if before or after:
-        yield Reading(before=before, after=after)
-    yield Reading()
+        yield ReplyReading(before=before, after=after)
+    yield ReplyReading()
     yield from fields
     for place in (FIRST_LINE, LAST_LINE, FIRST_WORDS):
-        yield Reading(place=place, before=before, after=after)
+        yield ReplyReading(place=place, before=before, after=after)
 
 
 def _said(shared: str) -> str:
@@ -115,7 +115,7 @@ def _said(shared: str) -> str:
     return shared if ":" in shared or len(shared.split()) >= _PHRASE else ""
 
 
-def _explain(replies: Sequence[str], reading: Reading) -> bool:
+def _explain(replies: Sequence[str], reading: ReplyReading) -> bool:
     """Whether most replies hold more than the label: further fields, or text."""
     if reading.field is not None:
         return sum(len(leaves(reply)) > 1 for reply in replies) > len(replies) / 2

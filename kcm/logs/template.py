@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.logs.reading import Reading
+from kcm.logs.reading import ReplyReading
 
 
 class Message(Config):
@@ -27,7 +27,7 @@ class Template(Config):
     before: str = Field("", description="what the last message says before the text")
     after: str = Field("", description="what the last message says after the text")
     replies: dict[str, str] = Field({}, description="the reply for each label, as the large model words it")
-    reading: Reading = Field(Reading(), description="where in a reply of the large model the label is")
+    reading: ReplyReading = Field(ReplyReading(), description="where in a reply of the large model the label is")
 
     def text(self, messages: Sequence[Mapping[str, object]]) -> str | None:
         """The text to classify in a request's `messages`; None if the request is of another template.

@@ -45,7 +45,7 @@ class FakeRun:
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun({"name": "reviews"})
-    monkeypatch.setattr("pipelines.run.run", fake)
+    monkeypatch.setattr("jobs.run_work.run_stages", fake)
     return fake
 
 
@@ -107,7 +107,7 @@ def test_a_registered_model_is_served_without_a_configuration(
 ) -> None:
     written: list[Any] = []
     monkeypatch.setattr("jobs.service.require_servable", lambda *_: None)
-    monkeypatch.setattr("pipelines.serve.deploy.app.void_release", lambda *_: "the encoder runs elsewhere")
+    monkeypatch.setattr("jobs.serve_work.void_release", lambda *_: "the encoder runs elsewhere")
     monkeypatch.setattr("jobs.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
@@ -183,7 +183,7 @@ def test_a_person_is_asked_before_a_run_in_vain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jobs.commands.run.is_asked", lambda: at_a_terminal)
-    monkeypatch.setattr("jobs.views.table.result_view", lambda result: "THE TABLE")
+    monkeypatch.setattr("jobs.run_work.result_view", lambda result: "THE TABLE")
     fake_run.in_vain, fake_run.result = True, {"result_path": "result.json"}
     shown = CliRunner().invoke(app, ["run", REVIEWS, *words], input=typed)
     assert shown.exit_code == code

@@ -9,6 +9,7 @@ import typer
 
 from jobs.options import Run
 from kcm.errors import KcmError
+from kcm.extras import load
 
 
 def promote(
@@ -20,15 +21,7 @@ def promote(
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion; a running service changes to it without a failed request."""
-    from jobs.commands.loop import turns  # torch and Ray, once CONFIG could be read
-
-    if approve:
-        result = turns.approve(config, version)
-        outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
-    else:
-        result = turns.promote(config, version)
-        outcome = f"is the champion{' and is served' if result['served'] else '; nothing is being served'}"
-    typer.echo(f"{result['version']} {outcome}")
+    result: dict[str, Any] = load("jobs.commands.loop.work:promote", "kcm promote")(config, version, approve)
     return result
 
 
@@ -39,27 +32,13 @@ def update(
     ] = False,
 ) -> dict[str, Any]:
     """Train the served cascade on its traffic, certify it again, and promote it; the last line is loop.json."""
-    from jobs.commands.loop import turns
-    from jobs.views.loop import turn_view
-    from jobs.views.table import result_console
-
-    if watch:
-        turns.watch(config, lambda line: typer.echo(line, err=True))
-        return {}
-    result = turns.update(config)
-    result_console().print(turn_view(result))
-    typer.echo(result["result_path"])
+    result: dict[str, Any] = load("jobs.commands.loop.work:update", "kcm update")(config, watch)
     return result
 
 
 def versions(config: Run) -> dict[str, Any]:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
-    from jobs.commands.loop import turns
-    from jobs.views.loop import versions_view
-    from jobs.views.table import result_console
-
-    result = turns.versions(config)
-    result_console().print(versions_view(result))
+    result: dict[str, Any] = load("jobs.commands.loop.work:versions", "kcm versions")(config)
     return result
 
 
@@ -74,11 +53,7 @@ def rollback(
     ] = "rolled back by hand",
 ) -> dict[str, Any]:
     """Go back to an earlier champion without downtime; the current one is never promoted automatically again."""
-    from jobs.commands.loop import turns
-
-    result = turns.rollback(config, version, reason)
-    where = "and is served" if result["served"] else "again; nothing is being served"
-    typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
+    result: dict[str, Any] = load("jobs.commands.loop.work:rollback", "kcm rollback")(config, version, reason)
     return result
 
 
@@ -117,19 +92,14 @@ def labels(
     adds a label for such a class without a change of the configuration; --is maps a group to an existing label, or
     merges two names; --ignore hides a group that is no class.
     """
-    from jobs.commands.loop.label_items import labels_of, new_labels_of
-    from jobs.views.loop import labels_view, new_labels_view
-    from jobs.views.table import result_console
 
-    if new or name or withdraw or ignore or same:
-        if out or taken or check:
-            raise KcmError(
-                "options of new labels cannot be combined with --out, --in or --check", hint="Give two commands"
-            )
-        operations = (option or () for option in (name, withdraw, ignore, same))
-        result = new_labels_of(config, *operations, groups=new)
-        result_console().print(new_labels_view(result))
-        return result
-    result = labels_of(config, out=out, taken=taken, check=check, limit=limit)
-    result_console().print(labels_view(result))
-    return result
+    if not (new or name or withdraw or ignore or same):
+        drawn: dict[str, Any] = load("jobs.commands.loop.work:labels", "kcm labels")(
+            config, out=out, taken=taken, check=check, limit=limit
+        )
+        return drawn
+    if out or taken or check:
+        raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
+    operations = [option or () for option in (name, withdraw, ignore, same)]
+    named: dict[str, Any] = load("jobs.commands.loop.work:new_labels", "kcm labels")(config, *operations, groups=new)
+    return named

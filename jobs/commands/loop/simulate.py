@@ -10,6 +10,7 @@ import typer
 
 from jobs.options import CommandGroup, ConfigFile, Overrides, load, options_of
 from kcm.config import parse_config
+from kcm.extras import load as load_part
 from pipelines.loop.simulation.scenario import Scenario
 
 app = CommandGroup("Simulate the loop on your own table, before anything is live.")
@@ -41,11 +42,5 @@ def simulate(
     values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
     waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
     run, played = load(config, values), parse_config(Scenario, scenario)
-    from jobs.views.loop import simulation_view
-    from jobs.views.table import result_console
-    from pipelines.loop.simulation.simulate import simulate as play
-
-    result = play(run, waves, played)
-    result_console().print(simulation_view(result))
-    typer.echo(result["result_path"])
+    result: dict[str, Any] = load_part("jobs.commands.loop.play:play", "kcm loop")(run, waves, played)
     return result

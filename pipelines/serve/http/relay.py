@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from kcm.large import LargeAnswer
 from kcm.large.base import Cost
-from kcm.logs.reading import Reading
+from kcm.logs.reading import ReplyReading
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import Relay, Unlabelled
 from pipelines.serve.http.middleware import CLIENT_GONE, LEAVE
@@ -34,7 +34,7 @@ class RelayedReply(Response):
     """
 
     def __init__(
-        self, proxy: Proxy, request: Request, reading: Reading, answer: Callable[[Relay], Awaitable[Response]]
+        self, proxy: Proxy, request: Request, reading: ReplyReading, answer: Callable[[Relay], Awaitable[Response]]
     ) -> None:
         super().__init__()
         self._proxy, self._request, self._reading, self._answer = proxy, request, reading, answer
@@ -62,7 +62,7 @@ class UpstreamRelay:
     `is_answered` says whether the reply has a label.
     """
 
-    def __init__(self, proxy: Proxy, request: Request, reading: Reading, receive: Receive, send: Send) -> None:
+    def __init__(self, proxy: Proxy, request: Request, reading: ReplyReading, receive: Receive, send: Send) -> None:
         self._proxy, self._request, self._reading = proxy, request, reading
         self._receive, self._send = receive, send
         self.reply: UpstreamReply | None = None

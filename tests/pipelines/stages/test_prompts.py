@@ -16,7 +16,6 @@ from rich.console import Console
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.vectors import list_column
-from kcm.report.summary import large_faults
 from kcm.tasks import shards
 from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards, write_shards

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from kcm.cascade.policy import Policy
 from kcm.large import LargeAnswer
 from kcm.large.response_cache import ResponseCache, ResponseStore
-from kcm.logs.reading import Reading
+from kcm.logs.reading import ReplyReading
 from kcm.logs.template import Message, Template
 from pipelines.serve.config import FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
@@ -27,7 +27,7 @@ from tests.pipelines.serve.stubs import StubEscalation, StubSide, service_of, ve
 
 SYSTEM = "Is the review good or bad? Answer as JSON with the field verdict and the reason."
 TEMPLATE = Template(
-    messages=(Message(role="system", content=SYSTEM),), before="Review: ", reading=Reading(place="field verdict")
+    messages=(Message(role="system", content=SYSTEM),), before="Review: ", reading=ReplyReading(place="field verdict")
 )
 JSON, EVENTS = {"Content-Type": "application/json"}, {"Content-Type": "text/event-stream"}
 OWN_WORDS = '{"verdict": "Good",  "reason": "the cast"}'

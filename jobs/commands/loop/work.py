@@ -1,0 +1,65 @@
+"""What the commands of the loop do, and what they print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from jobs.commands.loop import turns
+from jobs.commands.loop.label_items import labels_of, new_labels_of
+from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
+from jobs.views.table import result_console
+from pipelines.config import RunConfig
+
+
+def promote(config: RunConfig, version: str, approve: bool) -> dict[str, Any]:
+    """Make a version the champion, or approve one that waits."""
+    if approve:
+        result = turns.approve(config, version)
+        outcome = "is the champion" if result["promoted"] else f"is not promoted: {result['reason']}"
+    else:
+        result = turns.promote(config, version)
+        outcome = f"is the champion{' and is served' if result['served'] else '; nothing is being served'}"
+    typer.echo(f"{result['version']} {outcome}")
+    return result
+
+
+def update(config: RunConfig, watch: bool) -> dict[str, Any]:
+    """Take one turn of the loop, or with `watch` turn after turn."""
+    if watch:
+        turns.watch(config, lambda line: typer.echo(line, err=True))
+        return {}
+    result = turns.update(config)
+    result_console().print(turn_view(result))
+    typer.echo(result["result_path"])
+    return result
+
+
+def versions(config: RunConfig) -> dict[str, Any]:
+    """Print and return the versions."""
+    result = turns.versions(config)
+    result_console().print(versions_view(result))
+    return result
+
+
+def rollback(config: RunConfig, version: str | None, reason: str) -> dict[str, Any]:
+    """Go back to an earlier champion."""
+    result = turns.rollback(config, version, reason)
+    where = "and is served" if result["served"] else "again; nothing is being served"
+    typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
+    return result
+
+
+def new_labels(config: RunConfig, *operations: Any, groups: bool) -> dict[str, Any]:
+    """As `new_labels_of`, printed."""
+    result = new_labels_of(config, *operations, groups=groups)
+    result_console().print(new_labels_view(result))
+    return result
+
+
+def labels(config: RunConfig, **options: Any) -> dict[str, Any]:
+    """As `labels_of`, printed."""
+    result = labels_of(config, **options)
+    result_console().print(labels_view(result))
+    return result
