@@ -64,7 +64,8 @@ def played(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return result, Path(result["report_path"]).read_text()
 
 
-def test_new_items_are_noticed_and_escalate_and_once_they_are_named_the_loop_learns_them(played: Any) -> None:
+def test_new_items_escalate_and_are_learned_once_named(played: Any) -> None:
+    """Promise: new items are noticed and escalate and once they are named the loop learns them."""
     first, second = played[0]["periods"]
     assert first["noticed_after"] is not None
     assert first["late_kept"] < 0.7 * first["late"]
@@ -74,7 +75,8 @@ def test_new_items_are_noticed_and_escalate_and_once_they_are_named_the_loop_lea
     assert second["right"] / second["items"] > 0.9
 
 
-def test_the_page_shows_the_curves_and_says_that_the_large_model_was_played(played: Any) -> None:
+def test_page_shows_curves_and_the_played_large_model(played: Any) -> None:
+    """Promise: the page shows the curves and says that the large model was played."""
     page = played[1]
     assert "<svg" in page
     assert "The large model was played" in page

@@ -95,9 +95,8 @@ def test_the_certificate_is_said_in_words(
     assert text[text.index("certificate") : text.index("MLflow")] == snapshot
 
 
-def test_rows_that_have_none_of_the_labels_get_a_line_where_there_are_any(
-    result: dict[str, Any], snapshot: SnapshotAssertion
-) -> None:
+def test_out_of_scope_rows_get_a_line_if_there_are_any(result: dict[str, Any], snapshot: SnapshotAssertion) -> None:
+    """Promise: rows that have none of the labels get a line where there are any."""
     assert "no label" not in shown(result)
     for name, escalated in (("kcm", 0.95), ("mcm", 0.9)):
         result[name]["out_of_scope"] = {
@@ -108,7 +107,8 @@ def test_rows_that_have_none_of_the_labels_get_a_line_where_there_are_any(
     assert [line for line in shown(result).splitlines() if line.startswith("no label")] == snapshot
 
 
-def test_what_would_be_kept_of_an_unknown_class_gets_a_line_where_the_learner_can_tell(result: dict[str, Any]) -> None:
+def test_kept_share_of_an_unknown_class_gets_a_line(result: dict[str, Any]) -> None:
+    """Promise: what would be kept of an unknown class gets a line where the learner can tell."""
     assert "new classes" not in shown(result)
     result["kcm"]["unknown_classes"] = {"num_rows": 1500, "kept": 0.2712, "kept_once_noticed": 0.098}
     text = " ".join(shown(result).split())

@@ -193,9 +193,8 @@ class Beside:
         return table
 
 
-def test_the_driver_reads_no_rows_and_nobody_reads_train_rows_or_two_shards_at_once(
-    asked: Built, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_driver_reads_no_rows_and_workers_one_shard(asked: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: the driver reads no rows and nobody reads train rows or two shards at once."""
     names = set(asked.done["sequence"].all_shards)
     assert len(names) > 10
     seen = Beside(monkeypatch)
@@ -235,9 +234,10 @@ def test_an_interrupted_stage_pays_for_no_answer_twice(asked: Built, upstream: F
     assert len(later) == len(set(later))
 
 
-def test_rows_that_failed_under_a_prompt_are_said_and_asked_again_by_the_next_run(
+def test_failed_prompt_rows_are_reported_and_asked_again(
     tmp_path: Path, upstream: FakeUpstream, small_shards: None
 ) -> None:
+    """Promise: rows that failed under a prompt are said and asked again by the next run."""
     upstream.otherwise = lambda body: label(LABELS[0])
     large = server(upstream) | {"max_failed": 0.1}
     run = built(tmp_path / "run", large, ["none", "soft"])

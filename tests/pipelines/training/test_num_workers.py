@@ -14,7 +14,8 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan
 SMALL, LARGE = StepSize(num_rows=64, num_parameters=9_500), StepSize(num_rows=8192, num_parameters=112_000)
 
 
-def test_small_steps_take_one_worker_and_it_is_said_before_they_start() -> None:
+def test_small_steps_use_one_worker_and_say_so() -> None:
+    """Promise: small steps take one worker and it is said before they start."""
     workers, line = useful_workers([SMALL], ClusterConfig(num_workers=3))
     assert workers == 1
     assert line is not None

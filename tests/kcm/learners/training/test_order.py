@@ -33,7 +33,8 @@ def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
     assert len({order(**change) for change in ({}, {"seed": 1}, {"task": 1}, {"epoch": 1})}) == 4
 
 
-def test_a_window_of_full_blocks_takes_a_row_of_each_in_turn_and_shuffles_them() -> None:
+def test_full_block_window_takes_rows_in_turn_and_shuffles() -> None:
+    """Promise: a window of full blocks takes a row of each in turn and shuffles them."""
     for part in TrainOrder([24 * ROWS_PER_GROUP], seed=0, task=0, epoch=0, window=8):
         blocks = (part.positions // ROWS_PER_GROUP).reshape(-1, 8)
         assert (blocks == blocks[0]).all()
@@ -55,7 +56,7 @@ def test_a_short_block_is_spread_over_its_window() -> None:
     assert set(counts) <= {14, 15, 16}
 
 
-def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None:
+def test_one_window_order_equals_earlier_versions() -> None:
     """Trained figures must not move where nothing has to: the order that was drawn as one list of blocks."""
     sizes, key = [2500, 1030], [3, 1, 2]
     blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
