@@ -73,7 +73,8 @@ def offenders(folder: str, *forbidden: str, but: tuple[str, ...] = ()) -> list[t
     return [(file, name) for file, name in found if within(name, *forbidden) and not within(name, *but)]
 
 
-def test_kcm_imports_neither_ray_nor_mlflow_nor_what_stands_above_it() -> None:
+def test_kcm_imports_no_ray_mlflow_or_upper_package() -> None:
+    """Promise: kcm imports neither ray nor mlflow nor what stands above it."""
     assert offenders("kcm", "ray", "mlflow", "pipelines", "jobs") == []
 
 
@@ -126,7 +127,8 @@ def test_nothing_imports_in_a_circle(name_of: Callable[[Path, Path], str]) -> No
     assert circle(name_of) == []
 
 
-def test_the_picture_of_the_rooms_shows_each_above_all_that_it_imports() -> None:
+def test_picture_shows_each_package_above_its_imports() -> None:
+    """Promise: the picture of the rooms shows each above all that it imports."""
     picture = ET.parse(ROOT / "docs" / "images" / "architecture.svg")
     drawn = {node.get("data-room", ""): float(node.get("y", "")) for node in picture.iter() if node.get("data-room")}
     folders = {f"{package}.{folder.parent.name}" for package in PACKAGES for folder in (ROOT / package).glob("*/*.py")}
@@ -144,7 +146,8 @@ def test_each_layer_of_serving_imports_only_the_ones_below(layer: str) -> None:
     assert offenders(f"pipelines/serve/{layer}", *(f"pipelines.serve.{each}" for each in above)) == []
 
 
-def test_what_lies_beside_the_layers_of_serving_imports_none_of_them() -> None:
+def test_modules_beside_the_serving_layers_import_none() -> None:
+    """Promise: what lies beside the layers of serving imports none of them."""
     layers = [f"pipelines.serve.{layer}" for layer in SERVE_LAYERS]
     beside = {str(file.relative_to(ROOT)) for file in (ROOT / "pipelines" / "serve").glob("*.py")}
     assert [pair for pair in offenders("pipelines/serve", *layers) if pair[0] in beside] == []

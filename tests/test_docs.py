@@ -122,7 +122,8 @@ def test_the_notebooks_run() -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "continual_learning", "routing_on_logs"])
-def test_a_notebook_is_kept_with_what_it_shows_and_without_errors(name: str) -> None:
+def test_notebook_is_stored_with_output_and_without_errors(name: str) -> None:
+    """Promise: a notebook is kept with what it shows and without errors."""
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -13,7 +13,8 @@ def hosts() -> None:
         pytest.skip(reason)
 
 
-def test_a_host_ends_though_a_program_on_it_was_stopped_for_a_while() -> None:
+def test_host_ends_after_a_stopped_program() -> None:
+    """Promise: a host ends though a program on it was stopped for a while."""
     with lan() as net:
         host = net.host("store")
         host.start(["tail", "-f", "/dev/null"], "tail.log")

@@ -55,7 +55,8 @@ def run(tmp_path: Path) -> Run:
     return lambda config: run_study(config, Settings(QUICK), tmp_path, tmp_path / "storage")
 
 
-def test_every_network_meets_every_learner_at_every_memory_that_means_something_to_it(config: Config, run: Run) -> None:
+def test_every_network_with_every_learner_and_memory(config: Config, run: Run) -> None:
+    """Promise: every network meets every learner at every memory that means something to it."""
     networks = ["kan", "mlp", "ncm"]
     cells = run(config(networks=networks, learners=["finetune", "replay"], memory_per_class=[0, 2]))["cells"]
     learned = [("finetune", None), ("replay", 0), ("replay", 2)]
@@ -65,7 +66,8 @@ def test_every_network_meets_every_learner_at_every_memory_that_means_something_
     assert mlp == pytest.approx(kan, rel=0.02)
 
 
-def test_replay_forgets_less_than_finetuning_and_joint_training_bounds_both(config: Config, run: Run) -> None:
+def test_replay_beats_finetuning_and_joint_bounds_both(config: Config, run: Run) -> None:
+    """Promise: replay forgets less than finetuning and joint training bounds both."""
     result = run(config(networks=["kan"], learners=["finetune", "replay", "joint"]))
     finetune, replay, joint = (cell["per_seed"][0] for cell in result["cells"])
     assert finetune["average_accuracy"] < 0.35  # the last task's two classes of ten
@@ -74,9 +76,10 @@ def test_replay_forgets_less_than_finetuning_and_joint_training_bounds_both(conf
     assert finetune["gap_to_joint"] == pytest.approx(joint["average_accuracy"] - finetune["average_accuracy"])
 
 
-def test_an_interrupted_study_goes_on_where_it_stopped_and_a_finished_one_computes_nothing(
+def test_interrupted_study_resumes_and_finished_one_is_reused(
     config: Config, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: an interrupted study goes on where it stopped and a finished one computes nothing."""
     asked, computed = config(num_seeds=2), []
 
     def counting(cell: Any, setting: Any, stream: Any, stop_at: int = 3) -> Any:
@@ -131,12 +134,14 @@ def test_bands_follow_the_train_counts_and_weigh_classes_equally() -> None:
     assert [found[band] for band in ("many", "medium", "few")] == [0.75, 0.5, 0.5]
 
 
-def test_empty_bands_and_classes_without_test_rows_are_undefined_not_zero() -> None:
+def test_empty_bands_are_undefined_not_zero() -> None:
+    """Promise: empty bands and classes without test rows are undefined not zero."""
     found = by_size([0, 0], [1, 0], [500, 500, 3])
     assert [found[band] for band in ("many", "medium", "few")] == [0.5, None, None]
 
 
-def test_thirds_go_by_train_rows_whatever_the_order_of_the_labels() -> None:
+def test_thirds_follow_train_rows_not_label_order() -> None:
+    """Promise: thirds go by train rows whatever the order of the labels."""
     counts = [5, 50, 500, 10, 100, 1000]  # head: 5, 2; middle: 4, 1; tail: 3, 0
     correct_by_class = {5: 1, 2: 1, 4: 1, 1: 0, 3: 0, 0: 0}
     found = by_size([*correct_by_class], [*correct_by_class.values()], counts)

@@ -149,7 +149,8 @@ def test_helm_takes_the_values_and_kuberay_knows_every_field(chart: Chart) -> No
 
 
 @pytest.mark.skipif(CRDS is None, reason="KCM_TEST_CRDS names no folder with KubeRay's definitions")
-def test_whole_resources_are_valid_where_there_are_the_operators_definitions(chart: Chart) -> None:
+def test_whole_resources_match_the_operator_definitions(chart: Chart) -> None:
+    """Promise: whole resources are valid where there are the operators definitions."""
     for resource in chart.resources():
         if resource["apiVersion"] != "ray.io/v1":
             continue
@@ -264,7 +265,8 @@ def test_jobs_run_commands_that_exist_on_the_configuration(chart: Chart) -> None
     assert yaml.safe_load(config)["name"] == "reviews"
 
 
-def test_another_configuration_is_another_job_and_the_same_one_is_not(bucket: Chart) -> None:
+def test_another_configuration_makes_another_job(bucket: Chart) -> None:
+    """Promise: another configuration is another job and the same one is not."""
     names = [
         next(of_kind(bucket.resources(*more), "RayJob"))["metadata"]["name"]
         for more in ([], ["--set=serve.enabled=false"], ["--set=image=kcm:0.2.0"])
@@ -272,7 +274,8 @@ def test_another_configuration_is_another_job_and_the_same_one_is_not(bucket: Ch
     assert names[0] == names[1] != names[2]
 
 
-def test_alerts_ask_for_metrics_that_exist_and_the_page_says_what_to_do(bucket: Chart) -> None:
+def test_alerts_use_existing_metrics_and_say_what_to_do(bucket: Chart) -> None:
+    """Promise: alerts ask for metrics that exist and the page says what to do."""
     resources = bucket.resources("--set=monitoring.maxCallRate=0.4")
     (rule,) = of_kind(resources, "PrometheusRule")
     alerts = {each["alert"]: each for each in rule["spec"]["groups"][0]["rules"]}
@@ -347,9 +350,8 @@ def test_values_that_cannot_work_are_refused_in_one_line(bucket: Chart, given: s
         (re.sub("postgresql.*/kcm,", "sqlite:////log.db,", BUCKET), "SQLite cannot be written by several replicas"),
     ],
 )
-def test_a_configuration_that_no_cluster_can_serve_is_refused_in_one_line(
-    bucket: Chart, config: str, said: str
-) -> None:
+def test_unservable_configuration_is_refused_in_one_line(bucket: Chart, config: str, said: str) -> None:
+    """Promise: a configuration that no cluster can serve is refused in one line."""
     done = bucket.helm("template kcm", config=config)
     assert done.returncode != 0
     assert len([line for line in done.stderr.splitlines() if said in line]) == 1, done.stderr
@@ -386,7 +388,8 @@ class FakeApi(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_secret_that_the_namespace_lacks_is_named_before_anything_is_installed(bucket: Chart) -> None:
+def test_missing_secret_is_named_before_installation(bucket: Chart) -> None:
+    """Promise: a secret that the namespace lacks is named before anything is installed."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeApi)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     connected = [

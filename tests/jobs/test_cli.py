@@ -59,7 +59,8 @@ def test_the_list_of_commands_has_their_help_and_loads_none() -> None:
         assert re.search(rf"^  {name} +{re.escape(help_text)}", shown, re.M), name
 
 
-def test_a_person_at_a_terminal_is_told_at_once_which_command_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_which_command_is_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a person at a terminal is told at once which command is loaded."""
     monkeypatch.setattr("jobs.cli.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
     told, error = kcm("run", "absent.yaml").stderr.splitlines()
     assert told == "loading kcm run"
@@ -133,9 +134,10 @@ def test_predict_asks_the_registry_of_its_run(
     assert (asked[0] / "bundle.json").read_text() == "first"
 
 
-def test_assets_are_where_the_environment_says_unless_the_configuration_does(
+def test_environment_sets_assets_unless_configured(
     fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Promise: assets are where the environment says unless the configuration does."""
     monkeypatch.setenv("KCM_ASSETS", str(tmp_path / "known"))
     kcm("run", REVIEWS, "--until", "train")
     assert fake_run.config.assets_path == tmp_path / "known"

@@ -47,7 +47,8 @@ def test_ray_accepts_the_cluster(cluster: dict[str, Any]) -> None:
     validate_autoscaler(cluster)
 
 
-def test_the_cluster_of_google_is_that_of_aws_but_for_its_machines(aws: dict[str, Any], gcp: dict[str, Any]) -> None:
+def test_google_cluster_equals_aws_except_machines(aws: dict[str, Any], gcp: dict[str, Any]) -> None:
+    """Promise: the cluster of google is that of aws but for its machines."""
     clouds_own = {"provider", "available_node_types", "head_setup_commands"}
     assert {key for key in aws.keys() | gcp.keys() if aws.get(key) != gcp.get(key)} == clouds_own
     for name, kind in gcp["available_node_types"].items():
@@ -72,7 +73,7 @@ def ec2(aws: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield boto3.client("ec2", region_name=aws["provider"]["region"])
 
 
-def test_ray_starts_every_kind_of_node_with_a_role_for_the_bucket(aws: dict[str, Any], ec2: Any) -> None:
+def test_ray_starts_every_node_with_a_bucket_role(aws: dict[str, Any], ec2: Any) -> None:
     """Promise: head and workers enter the bucket by their role, and only spot workers can be taken away."""
     launch_on_ec2(copy.deepcopy(aws))
     found = [each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]]
@@ -91,7 +92,8 @@ def test_no_work_lands_on_the_head_and_workers_start_from_none(cluster: dict[str
     assert sorted(worker["resources"].get("GPU", 0) for worker in workers) == [0, 0, 1, 1]
 
 
-def test_what_computes_starts_spot_nodes_first_and_what_serves_nodes_that_stay(cluster: dict[str, Any]) -> None:
+def test_compute_prefers_spot_nodes_and_serving_avoids_them(cluster: dict[str, Any]) -> None:
+    """Promise: what computes starts spot nodes first and what serves nodes that stay."""
     _, config = deployed_application(read(ROOT / "jobs" / "configs" / "serve.yaml"))
     for kind, resources in {"cpu": {"CPU": 0.5}, "gpu": {"CPU": 0.5, "GPU": 1.0}}.items():
         assert started_nodes(cluster, resources) == {f"{kind}-spot": 1}
@@ -109,7 +111,8 @@ def test_the_images_carry_the_ray_that_was_tested(cluster: dict[str, Any]) -> No
 CALLBACK, MIDDLEWARE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "pipelines.serve.deploy.environment:middleware"
 
 
-def test_every_cluster_that_serves_drops_the_headers_that_clients_must_not_send(aws: dict[str, Any]) -> None:
+def test_serving_clusters_drop_forbidden_client_headers(aws: dict[str, Any]) -> None:
+    """Promise: every cluster that serves drops the headers that clients must not send."""
     for commands in (aws["head_start_ray_commands"], aws["worker_start_ray_commands"]):
         (start,) = [command for command in commands if "ray start" in command]
         assert f"RAY_AUTH_MODE=token {CALLBACK}={MIDDLEWARE} RAY_SERVE_ENABLE_HA_PROXY=1 " in start

@@ -42,7 +42,8 @@ def test_what_a_person_can_mend_is_one_line_and_exit_2(tmp_path: Path, capsys: p
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": line}
 
 
-def test_an_unexpected_error_names_itself_and_the_way_to_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unexpected_error_names_itself_and_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: an unexpected error names itself and the way to its traceback."""
     assert end(ZeroDivisionError("division by zero")) == 1
     assert capsys.readouterr().err == (
         "error: unexpected ZeroDivisionError: division by zero (--debug for the traceback)\n"
@@ -62,9 +63,8 @@ def test_an_interruption_says_how_to_go_on(interruption: BaseException, capsys: 
     assert capsys.readouterr().err == "interrupted; start again\n"
 
 
-def test_a_termination_ends_as_ctrl_c_does_with_an_exit_code_of_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_termination_exits_like_ctrl_c_with_its_own_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: a termination ends as ctrl c does with an exit code of its own."""
     cleaned_up = []
     handler = signal.getsignal(signal.SIGTERM)
 
@@ -118,9 +118,8 @@ def test_a_termination_while_ray_works_ends_in_one_line(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": "interrupted; start again"}
 
 
-def test_a_json_file_that_cannot_be_written_is_found_before_the_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_json_file_is_found_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: a json file that cannot be written is found before the work."""
     (tmp_path / "file").touch()
     with pytest.raises(typer.Exit) as ended, reported(tmp_path / "file" / "out.json", debug=False):
         pytest.fail("the body ran")

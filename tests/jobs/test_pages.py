@@ -32,7 +32,8 @@ def test_words_and_measures_match_the_report() -> None:
     assert "| `call_rate` | Call rate | Share of inputs" in measures_page()
 
 
-def test_every_name_of_import_kcm_has_its_place_on_the_page_on_python() -> None:
+def test_python_page_lists_every_name_of_kcm() -> None:
+    """Promise: every name of import kcm has its place on the page on python."""
     page = (DOCS / "python_reference.md").read_text(encoding="utf-8")
     for name in kcm.__all__:
         assert f"::: kcm.{name}\n" in page or name == "KcmError"
@@ -54,7 +55,8 @@ def test_every_key_of_a_run_is_explained(reference: str) -> None:
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
-def test_the_schema_takes_every_shipped_configuration_and_no_misspelled_key() -> None:
+def test_schema_accepts_shipped_files_and_no_misspelled_key() -> None:
+    """Promise: the schema takes every shipped configuration and no misspelled key."""
     schema = json.loads(CliRunner().invoke(app, ["config", "--schema"]).stdout)
     validator = Draft202012Validator(schema)
     validator.check_schema(schema)

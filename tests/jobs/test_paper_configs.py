@@ -55,9 +55,10 @@ def cifar(tmp_path: Path) -> RunConfig:
     )
 
 
-def test_cifar_100_becomes_tasks_with_a_long_tail_and_clip_answers(
+def test_cifar_100_becomes_long_tailed_tasks_with_clip(
     cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: cifar 100 becomes tasks with a long tail and clip answers."""
     monkeypatch.setattr(hub, "export", lambda *_: cifar_files(tmp_path))
     reads = cifar.encoder.reads | cifar.large.reads
     sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
@@ -88,9 +89,10 @@ def amazon(upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return load_config(RunConfig, CONFIGS / "amazon_openai.yaml", changes)
 
 
-def test_amazon_reviews_become_a_task_per_category_and_a_chat_model_answers(
+def test_amazon_reviews_become_tasks_with_a_chat_model(
     amazon: RunConfig, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
+    """Promise: amazon reviews become a task per category and a chat model answers."""
     sequence = build_sequence(amazon.tasks, tmp_path, amazon.seed)
     assert [task.name for task in sequence.tasks] == ["Books", "Electronics"]
     assert sequence.label_names == ("negative", "positive")

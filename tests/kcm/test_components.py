@@ -41,7 +41,8 @@ def test_every_name_of_ours_is_a_component_of_its_family(family) -> None:
 
 
 @pytest.mark.parametrize("tag", ["anchor:AnchorConfig", "anchor"])
-def test_a_learner_from_outside_is_found_and_written_as_it_was_named(outside_package: Path, tag: str) -> None:
+def test_outside_learner_is_found_and_written_as_named(outside_package: Path, tag: str) -> None:
+    """Promise: a learner from outside is found and written as it was named."""
     run = parse_config(Run, {"learner": {"name": tag, "strength": 0.5}})
     assert (type(run.learner).__module__, run.learner.strength) == ("anchor", 0.5)  # type: ignore[attr-defined]
     assert run.model_dump(mode="json")["learner"] == {"name": tag, "strength": 0.5}
@@ -153,9 +154,10 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
     ],
     ids=["fitted model", "recorded model", "learner"],
 )
-def test_what_a_component_says_of_itself_is_held_against_it_when_it_is_found(
+def test_component_claims_are_checked_when_it_is_found(
     outside_package: Path, written: str, section: Any, message: str
 ) -> None:
+    """Promise: what a component says of itself is held against it when it is found."""
     (outside_package / "mine.py").write_text(textwrap.dedent(written))
     with pytest.raises(ConfigError, match=message):
         parse_config(Run, section)

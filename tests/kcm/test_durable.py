@@ -13,7 +13,8 @@ def _synced(monkeypatch, target):
     return synced
 
 
-def test_a_folder_is_on_disk_with_all_that_it_holds_before_it_appears_and_its_name_afterwards(tmp_path, monkeypatch):
+def test_folder_is_on_disk_before_it_appears(tmp_path, monkeypatch):
+    """Promise: a folder is on disk with all that it holds before it appears and its name afterwards."""
     draft, target = tmp_path / "draft", tmp_path / "place" / "bundle"
     (draft / "inner").mkdir(parents=True)
     (draft / "inner" / "weights").write_text("w")

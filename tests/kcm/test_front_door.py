@@ -17,7 +17,8 @@ from kcm.errors import ArtefactError, ConfigError
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def test_import_brings_nothing_heavy_and_a_name_only_what_it_needs() -> None:
+def test_import_is_light_and_names_load_only_their_needs() -> None:
+    """Promise: import brings nothing heavy and a name only what it needs."""
     source = """
 import sys
 import kcm

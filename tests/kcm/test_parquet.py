@@ -41,7 +41,8 @@ def test_what_was_written_is_read(file: Path) -> None:
     assert read_table(file, columns=["features"], where=TEST).equals(ROWS.slice(GROUP).select(["features"]))
 
 
-def test_a_flipped_bit_is_an_error_that_names_the_file_and_other_rows_are_read(file: Path) -> None:
+def test_flipped_bit_names_the_file_and_spares_other_rows(file: Path) -> None:
+    """Promise: a flipped bit is an error that names the file and other rows are read."""
     flip(file, 0)
     assert len(pq.read_table(file)) == len(ROWS)  # without a check nobody notices
     with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:

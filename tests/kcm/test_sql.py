@@ -40,7 +40,8 @@ def test_what_is_there_already_is_passed_over(url):
     assert database.all() == [1, 2, 3]
 
 
-def test_a_transaction_that_fails_has_done_nothing_and_raises_what_the_database_says(url):
+def test_failed_transaction_changes_nothing_and_raises(url):
+    """Promise: a transaction that fails has done nothing and raises what the database says."""
     database = Numbers(url, 2.0)
 
     def add_and_fail():

@@ -6,7 +6,8 @@ from rich.progress import Progress
 from pipelines.progress import Bar, Reporter
 
 
-def test_a_bar_shows_what_is_done_and_takes_a_late_update_of_a_polling_thread() -> None:
+def test_bar_shows_progress_and_accepts_a_late_update() -> None:
+    """Promise: a bar shows what is done and takes a late update of a polling thread."""
     output = io.StringIO()
     with Reporter(Console(file=output, force_terminal=True, width=100)).bar("train", "steps") as bar:
         bar.update(3, 10)
@@ -17,7 +18,8 @@ def test_a_bar_shows_what_is_done_and_takes_a_late_update_of_a_polling_thread() 
     assert output.getvalue() == shown
 
 
-def test_a_rate_counts_neither_the_start_nor_what_was_there_nor_what_was_counted_before() -> None:
+def test_rate_ignores_start_up_and_earlier_work() -> None:
+    """Promise: a rate counts neither the start nor what was there nor what was counted before."""
     now, output = [0.0], io.StringIO()
     console = Console(file=output, force_terminal=False, width=100)
     clock = lambda: now[0]  # noqa: E731

@@ -43,16 +43,16 @@ def stages(folder: Path, memory: int) -> Iterator[tuple[str, Artefact]]:
     return run_stages([stage.of(config) for stage in STAGES], context)
 
 
-def test_a_memory_without_room_for_every_label_is_refused_before_anything_is_encoded(tmp_path) -> None:
+def test_memory_too_small_for_labels_fails_before_encoding(tmp_path) -> None:
+    """Promise: a memory without room for every label is refused before anything is encoded."""
     with pytest.raises(ConfigError, match=r"memory = 2 is smaller than the number of labels, 3 \(learner\.memory\)"):
         next(stages(tmp_path, memory=2))
     stage, _ = next(stages(tmp_path, memory=3))
     assert stage == "tasks"
 
 
-def test_a_column_that_is_not_there_is_reported_before_a_cluster_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_column_is_reported_before_a_cluster_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a column that is not there is reported before a cluster is started."""
     monkeypatch.setattr("pipelines.run.connected", lambda *_: pytest.fail("a cluster is started"))
     monkeypatch.setattr("pipelines.run.starts_local", lambda _: True)  # whatever else this session has started
     with pytest.raises(DataError, match=r"no column 'txet'.*Did you mean 'text'"):
@@ -100,9 +100,9 @@ def test_a_run_that_fails_keeps_its_bad_rows_and_no_token(config: RunConfig) -> 
     assert names == ["runs/reviews/bad_rows.csv"]
 
 
-def test_what_stopped_a_run_is_raised_where_its_results_cannot_be_kept(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_error_is_raised_if_results_cannot_be_kept(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what stopped a run is raised where its results cannot be kept."""
+
     def refused(storage: Storage, path: Path) -> None:
         raise StorageError("the credentials are refused: ExpiredToken")
 
@@ -113,7 +113,8 @@ def test_what_stopped_a_run_is_raised_where_its_results_cannot_be_kept(
         pass
 
 
-def test_answers_that_are_paid_for_are_kept_in_the_log_of_a_run_whose_storage_is_a_bucket(config: RunConfig) -> None:
+def test_paid_answers_of_a_bucket_run_are_kept_in_the_log(config: RunConfig) -> None:
+    """Promise: answers that are paid for are kept in the log of a run whose storage is a bucket."""
     with run_context(config, []) as context:
         assert context.responses is not None
         assert (context.responses.url, context.responses.prefix) == (config.serve.feedback.url, "paid_")

@@ -72,13 +72,16 @@ def test_kcm_learns_four_coefficients_an_edge(name: str) -> None:
 
 @pytest.mark.parametrize("network", ["{hidden: [], basis: quadratic, mixing: 64}", "{hidden: [], grid_size: 1}"])
 def test_fixed_units_are_not_called_kcm(network: str) -> None:
-    with pytest.raises(ConfigError, match=r"an edge of KCM has [02] free coefficients.*`quadratic` is a collaborator"):
+    with pytest.raises(
+        ConfigError,
+        match=r"an edge of KCM has [02] free coefficients.*choose the collaborator "
+        r"`quadratic`",
+    ):
         load_config(RunConfig, CONFIG, [f"network={network}"])
 
 
-def test_assets_in_a_bucket_have_a_folder_on_each_node_and_travel_as_their_uri(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bucket_assets_have_a_local_folder_and_travel_as_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: assets in a bucket have a folder on each node and travel as their uri."""
     given = ["assets_path=s3://bucket/kcm"]
     here = load_config(RunConfig, CONFIG, given)
     monkeypatch.setenv("KCM_CACHE", str(tmp_path))
@@ -122,7 +125,7 @@ UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text"]
 
 @pytest.mark.parametrize("kept", ["none", "escalated"])
 def test_an_update_needs_the_inputs_of_its_traffic(kept: str) -> None:
-    with pytest.raises(ConfigError, match=r"choose serve\.feedback\.store_payloads: text or all"):
+    with pytest.raises(ConfigError, match=r"set serve\.feedback\.store_payloads to text or all"):
         load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}", f"serve.feedback.store_payloads={kept}"])
 
 
@@ -133,7 +136,9 @@ def test_an_update_cannot_promise_that_nothing_is_lost() -> None:
 
 
 def test_an_update_promises_nothing_within_every_task() -> None:
-    with pytest.raises(ConfigError, match=r"too few requests of some tasks.*set certificate\.every_task: false"):
+    with pytest.raises(
+        ConfigError, match=r"too few requests of some tasks for certificate\.every_task: set it to false"
+    ):
         load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.every_task=true"])
 
 
@@ -184,7 +189,8 @@ def test_a_section_of_another_form_is_refused_in_one_line(override: str, place: 
 @pytest.mark.parametrize(
     "needs", ["learner.equal_classes=0.5", "tasks.long_tail={imbalance_factor: 10}", "learner.name=replay"]
 )
-def test_what_train_rows_left_out_cannot_choose_for_has_validate_rows(needs: str) -> None:
+def test_left_out_train_rows_or_validate_rows_choose(needs: str) -> None:
+    """Promise: what train rows left out cannot choose for has validate rows."""
     assert load_config(RunConfig, OWN_DATA).tasks.fractions["validate"] == 0
     with pytest.raises(ConfigError, match=r"needs learner.name: analytic, learner\.equal_classes: 0"):
         load_config(
@@ -241,7 +247,8 @@ FIELDS = sorted(
 )
 
 
-def test_the_trainer_finds_the_fields_that_are_known_to_hold_addresses() -> None:
+def test_trainer_finds_the_fields_that_hold_addresses() -> None:
+    """Promise: the trainer finds the fields that are known to hold addresses."""
     found = {f"{model.__qualname__}.{name}" for model, name in FIELDS if ADDRESS.search(name)}
     assert found >= {"TrackingConfig.uri", "FeedbackConfig.url", "OpenAiConfig.base_url", "ClusterConfig.address"}
 
@@ -282,7 +289,7 @@ def test_first_threshold_goes_without_certify_rows() -> None:
     config = load_config(RunConfig, CONFIG, [*UPDATED, *UNCERTIFIED, confident])
     assert config.first_threshold == 1.5
     for words in (UNCERTIFIED[:1], UNCERTIFIED[1:]):
-        with pytest.raises(ConfigError, match=r"set it together with tasks\.fractions\.certify: 0"):
+        with pytest.raises(ConfigError, match=r"set tasks\.fractions\.certify: 0"):
             load_config(RunConfig, CONFIG, [*UPDATED, "update.every_s=9", *words, confident])
     with pytest.raises(ConfigError, match=r"set tune\.gates: \[confidence\]"):
         load_config(RunConfig, CONFIG, [*UPDATED, *UNCERTIFIED, "tune.gates=[confidence, signals]"])

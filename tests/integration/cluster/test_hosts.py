@@ -27,7 +27,8 @@ def cluster() -> Iterator[HostCluster]:
         yield prepared(hosts)
 
 
-def test_a_folder_that_nodes_do_not_share_is_refused_before_the_first_stage(cluster: HostCluster) -> None:
+def test_unshared_folder_is_refused_before_the_first_stage(cluster: HostCluster) -> None:
+    """Promise: a folder that nodes do not share is refused before the first stage."""
     local = ["--set", f"storage_path={HOME}/storage", "--set", "tracking.uri=null"]
     started = submit(cluster, "local.log", *local)
     assert started.wait(timeout=600) != 0
@@ -39,7 +40,7 @@ def test_a_folder_that_nodes_do_not_share_is_refused_before_the_first_stage(clus
     assert "tasks " not in printed
 
 
-def test_the_run_is_that_of_one_machine_and_its_service_outlives_a_silent_database_and_a_dead_worker(
+def test_run_equals_one_machine_and_service_survives_faults(
     cluster: HostCluster,
 ) -> None:
     """Promise: same accuracies and policy; 99.5% are answered with one retry, none of them wrong; no label is lost."""

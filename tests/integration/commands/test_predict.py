@@ -93,7 +93,7 @@ def test_a_file_is_answered_as_the_cascade_answers_in_process(
     assert result["routes"] == {"error": len(bad), **good["route"].value_counts().to_dict()}
 
 
-def test_a_folder_in_a_bucket_is_answered_in_order_and_a_killed_command_goes_on(
+def test_bucket_folder_keeps_order_and_resumes_after_kill(
     quick_bundle: Callable[..., Path],
     run: Callable[..., dict[str, Any]],
     assets_dir: Path,

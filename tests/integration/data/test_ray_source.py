@@ -88,7 +88,8 @@ class TestOnACluster:
             source("parquet", columns={"text_column": "txt"}, paths=str(folder))
 
 
-def test_an_unknown_reader_names_the_nearest_when_the_configuration_is_read() -> None:
+def test_unknown_reader_names_the_nearest_at_configuration() -> None:
+    """Promise: an unknown reader names the nearest when the configuration is read."""
     with pytest.raises(ConfigError, match=r"no reader 'icebreg', did you mean 'iceberg'\?.*delta_sharing_tables"):
         parse_config(Run, {"source": {"kind": "ray", "read": "icebreg"}})
 

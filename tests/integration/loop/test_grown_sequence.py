@@ -177,9 +177,8 @@ def assert_same(ours: Any, theirs: Any) -> None:
         assert ours == theirs
 
 
-def test_a_domain_is_learned_as_if_it_had_been_there_from_the_start(
-    champion: Champion, traffic: Callable[..., MadeLog]
-) -> None:
+def test_added_domain_equals_training_from_the_start(champion: Champion, traffic: Callable[..., MadeLog]) -> None:
+    """Promise: a domain is learned as if it had been there from the start."""
     log = traffic()
     update = champion.update(log)
     window, tuned = update["window"].as_a(WindowArtefact), update["choose"].as_a(TunedArtefact)
@@ -283,9 +282,8 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
     assert held in {each for n in range(2) for each in sequence.task(n)["id"].to_pylist()}
 
 
-def test_a_champion_lists_what_trained_and_one_that_does_not_is_no_parent(
-    champion: Champion, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_champion_without_its_training_units_is_no_parent(champion: Champion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a champion lists what trained and one that does not is no parent."""
     bundle = Bundle.read(champion.bundle.bundle)
     sequence = champion.artefacts["tasks"].as_a(SequenceArtefact)
     for row in (row for number in range(2) for row in sequence.task(number).to_pylist()):

@@ -63,7 +63,8 @@ def played(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return json.loads((folder / "result.json").read_text())
 
 
-def test_new_items_are_noticed_and_escalate_and_once_they_are_named_the_loop_learns_them(played: Any) -> None:
+def test_new_items_escalate_and_are_learned_once_named(played: Any) -> None:
+    """Promise: new items are noticed and escalate and once they are named the loop learns them."""
     first, second = played["periods"]
     assert first["noticed_after"] is not None
     assert first["late_kept"] < 0.7 * first["late"]

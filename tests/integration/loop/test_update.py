@@ -92,9 +92,8 @@ def artefacts(config: RunConfig) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_during_a_turn_leaves_the_champion_and_the_turn_goes_on_once_there_is_room(
-    config: RunConfig, disk: Disk
-) -> None:
+def test_full_disk_keeps_the_champion_and_the_turn_resumes(config: RunConfig, disk: Disk) -> None:
+    """Promise: a disk that fills during a turn leaves the champion and the turn goes on once there is room."""
     storage = disk.folder / "storage"
     shutil.copytree(untouched(config), storage)
     moved = parse_config(RunConfig, config.model_dump(mode="json") | {"storage_path": str(storage)})
@@ -133,7 +132,8 @@ def result(config: RunConfig) -> dict[str, Any]:
     return update(config)
 
 
-def test_a_turn_ends_with_a_registered_challenger_and_its_promotion_gates(config: RunConfig, result) -> None:
+def test_turn_registers_a_challenger_with_its_gates(config: RunConfig, result) -> None:
+    """Promise: a turn ends with a registered challenger and its promotion gates."""
     turn = json.loads(Path(result["result_path"]).read_text())["turns"][-1]
     assert turn["version"] == "loop/2"
     gates = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate", "cost", "latency"]
@@ -148,7 +148,8 @@ def test_a_turn_ends_with_a_registered_challenger_and_its_promotion_gates(config
     assert [each["version"] for each in versions(config)["versions"]] == ["loop/2", "loop/1"]
 
 
-def test_the_challenger_knows_one_task_more_and_whom_it_continues(config: RunConfig, result) -> None:
+def test_challenger_has_one_more_task_and_names_its_parent(config: RunConfig, result) -> None:
+    """Promise: the challenger knows one task more and whom it continues."""
     bundle = Bundle.read(served_model(config, "loop/2").bundle)
     assert bundle.task_names[:2] == ("films", "books")
     assert len(bundle.task_names) == 3

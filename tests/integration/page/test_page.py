@@ -161,9 +161,7 @@ def test_a_kept_input_is_answered_with_gauge_route_and_reasons(visit: Any, url: 
     expect(why.locator(".words span")).to_have_count(len(texts["small"].split()))
 
 
-def test_an_escalated_input_shows_the_prompt_as_it_was_sent_and_what_was_saved(
-    visit: Any, url: str, texts: dict[str, str]
-) -> None:
+def test_escalated_input_shows_its_prompt_and_savings(visit: Any, url: str, texts: dict[str, str]) -> None:
     """Promise: the prompt on the page is word for word what the large model was sent, the text within its marks."""
     page = (opened := visit(url)).page
     opened.ask(texts["large"])
@@ -205,7 +203,7 @@ def test_a_wrong_answer_can_be_put_right(visit: Any, url: str, feedback_url: str
     assert stored[texts["small"]]["request_id"] in page.locator("#verdict").inner_text()
 
 
-def test_the_version_shows_its_promise_frontier_and_accuracy_matrix(visit: Any, url: str) -> None:
+def test_version_shows_promise_frontier_and_matrix(visit: Any, url: str) -> None:
     """Promise: what the served version was measured and certified to do stands on the page."""
     version = visit(url).page.get_by_role("region", name="The version that answers")
     expect(version).to_contain_text("With at least 90% probability, at most 2 points of accuracy are lost")
@@ -385,7 +383,7 @@ def test_quadratic_units_show_their_lines_and_parabolas(
 
 
 @pytest.mark.parametrize(("num_labels", "width"), [(3, 1200), (40, 1200), (40, 360)])
-def test_a_gate_of_signals_shows_its_curves_and_the_rates_of_all_labels(
+def test_signal_gate_shows_curves_and_rates_of_all_labels(
     visit: Any, quick_bundle: Callable[..., Path], encoder: Encoder, sentences: list[str], num_labels: int, width: int
 ) -> None:
     """Promise: whoever signs for a router reads all of it: every curve, and both rates of every label."""

@@ -131,7 +131,7 @@ def asked_at(server: LanguageModel, **more: Any) -> OpenAiConfig:
 
 
 @pytest.mark.slow
-def test_a_language_model_is_asked_by_many_killed_and_asked_on_and_nothing_is_asked_twice(
+def test_killed_asking_resumes_and_asks_nothing_twice(
     language_model: LanguageModel, tweets: Path, tmp_path: Path
 ) -> None:
     """llama.cpp's own server: labels with probabilities, more questions than slots, a restart under way."""
@@ -155,7 +155,7 @@ def test_a_language_model_is_asked_by_many_killed_and_asked_on_and_nothing_is_as
 
 
 @pytest.mark.slow
-def test_a_served_cascade_outlives_its_language_model_and_pays_for_no_answer_twice(
+def test_served_cascade_survives_its_llm_and_pays_once(
     language_model: LanguageModel, tweets: Path, quick_bundle: Callable[..., Path], assets_dir: Path, tmp_path: Path
 ) -> None:
     """The deployed service, by OpenAI's own client and its streams: a restart under way, then a server that is gone."""
@@ -255,7 +255,7 @@ def oracle(upstream: FakeUpstream, tweets: Path, monkeypatch: pytest.MonkeyPatch
     return upstream.otherwise
 
 
-def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
+def test_prompts_travel_through_stages_into_the_bundle(
     oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path
 ) -> None:
     """A hint that helps is found on validate, certified, measured and served; and nothing is paid for twice."""
@@ -307,7 +307,7 @@ def test_prompts_go_through_the_stages_into_a_bundle_that_writes_them(
     assert all("A smaller model suggests" in body["messages"][0]["content"] for body in hinted)
 
 
-def test_a_spent_budget_ends_in_a_result_and_more_budget_goes_on_from_there(
+def test_spent_budget_gives_a_result_and_more_budget_resumes(
     oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path
 ) -> None:
     """The rows that the budget did not reach are failures with this reason, and only they are asked later."""

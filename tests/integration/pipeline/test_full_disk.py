@@ -22,9 +22,8 @@ def kcm_run(storage: Path, assets_dir: Path) -> Result:
 
 
 @pytest.mark.slow
-def test_a_run_on_a_disk_that_fills_ends_in_one_line_and_goes_on_once_there_is_room(
-    disk: Disk, assets_dir: Path
-) -> None:
+def test_full_disk_ends_in_one_line_and_the_run_resumes(disk: Disk, assets_dir: Path) -> None:
+    """Promise: a run on a disk that fills ends in one line and goes on once there is room."""
     for name in ASSETS:
         fetch(name, assets_dir)
     storage = disk.folder / "storage"

@@ -126,16 +126,16 @@ def bundle(result: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path_factory.mktemp("bundle"))
 
 
-def test_a_run_learns_from_pictures_and_lists_those_it_cannot_use(result: dict[str, Any], config: RunConfig) -> None:
+def test_run_learns_from_pictures_and_lists_unusable_ones(result: dict[str, Any], config: RunConfig) -> None:
+    """Promise: a run learns from pictures and lists those it cannot use."""
     assert list(result["kcm"]["tasks"]) == list(STYLES)
     assert result["kcm"]["overall"]["large_accuracy"] > 0.8
     listed = (config.storage_path / "runs" / "drawings" / "bad_rows.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in listed[1:]] == ["empty.png", "text.png", "bomb.png"]
 
 
-def test_a_file_of_pictures_is_answered_and_what_cannot_be_used_says_why(
-    bundle: Path, table: Path, tmp_path: Path
-) -> None:
+def test_picture_file_is_answered_and_faults_say_why(bundle: Path, table: Path, tmp_path: Path) -> None:
+    """Promise: a file of pictures is answered and what cannot be used says why."""
     result = predict(
         bundle,
         table,

@@ -58,7 +58,7 @@ def values_of(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("ray_cluster")
-def test_few_labels_and_no_test_rows_make_a_champion_that_only_a_person_replaces(tmp_path: Path) -> None:
+def test_champion_without_test_rows_is_replaced_only_by_hand(tmp_path: Path) -> None:
     """The large model teaches by the rows without a label; figures are of train rows that were left out.
 
     KCM and both its controls have as many coefficients, and stand under their own names.

@@ -178,7 +178,7 @@ def test_a_cascade_gives_the_answers_that_were_measured(result: dict[str, Any], 
     assert set(routes) == {"small", "large"}
 
 
-def test_components_from_outside_are_run_on_a_bucket_predicted_with_and_served(
+def test_outside_components_run_on_a_bucket_and_are_served(
     served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The example package, installed by pip, brings one component of each family; nothing of ours knows of them.

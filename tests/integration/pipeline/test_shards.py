@@ -64,7 +64,8 @@ def made(storage: Storage, name: str, num_encoders: int, build: Any) -> dict[str
     )
 
 
-def test_no_actor_needs_a_file_of_another_node_and_a_death_costs_no_row(storage: Storage, tmp_path: Path) -> None:
+def test_no_actor_needs_foreign_files_and_death_costs_no_row(storage: Storage, tmp_path: Path) -> None:
+    """Promise: no actor needs a file of another node and a death costs no row."""
     alone = made(storage, "one", 1, partial(doubled, None))
     assert alone == {"rows": sum(SIZES)}
     assert made(storage, "three", 3, partial(doubled, tmp_path / "death")) == alone

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.integration
 NUM_DECISIONS = 160  # of a turn
 
 
-def test_no_increment_is_lost_where_requests_are_dropped_delayed_and_duplicated(
+def test_no_increment_is_lost_on_a_bad_network(
     served_bucket: str, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: a put whose answer was lost, or that came twice, counts once; of many writers one wins each version."""
@@ -126,7 +126,7 @@ def killed_at(name: str, files: Files, server: ObjectServer) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
+def test_another_node_takes_over_a_run_on_a_bucket(
     served_bucket: str,
     object_server: ObjectServer,
     cluster_path: Path,
@@ -183,7 +183,7 @@ def test_a_run_on_a_bucket_is_taken_over_by_another_node_behind_a_bad_network(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_loop_on_a_bucket_is_gone_on_with_by_nodes_that_have_nothing(
+def test_empty_nodes_continue_the_loop_on_a_bucket(
     served_bucket: str, cluster_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: champions, attempts, the ledger and loop.json are in the bucket, with all that the next turn reads.

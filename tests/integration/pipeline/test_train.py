@@ -159,7 +159,7 @@ def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_an_added_task_whose_worker_is_killed_ends_like_a_run_of_all_tasks(plan, tmp_path) -> None:
+def test_added_task_after_worker_kill_equals_a_full_run(plan, tmp_path) -> None:
     """Promise: a task that is added to finished ones may be interrupted, and still ends where one run would have."""
     masked = replace(
         plan,

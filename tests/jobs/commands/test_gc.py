@@ -17,7 +17,8 @@ def kcm(*arguments: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str) -> None:
+def test_garbage_is_listed_and_removed_only_on_request(place: str) -> None:
+    """Promise: what nothing refers to is listed and removed only when asked."""
     store = ArtefactStore(place)
     refer(store, "reviews", kept := build(store, "features", 0))
     forgotten = build(store, "features", 1)
@@ -28,14 +29,16 @@ def test_what_nothing_refers_to_is_listed_and_removed_only_when_asked(place: str
     assert store.homes() == [kept.home]
 
 
-def test_a_folder_without_artefacts_is_refused_and_not_made_a_storage(tmp_path: Path) -> None:
+def test_folder_without_artefacts_is_refused(tmp_path: Path) -> None:
+    """Promise: a folder without artefacts is refused and not made a storage."""
     code, _, stderr = kcm("gc", str(tmp_path / "typo"))
     assert code == 2
     assert "no artefacts here" in stderr
     assert not (tmp_path / "typo").exists()
 
 
-def test_the_storage_is_that_of_the_configuration_or_the_one_that_is_named(tmp_path: Path) -> None:
+def test_storage_comes_from_configuration_or_argument(tmp_path: Path) -> None:
+    """Promise: the storage is that of the configuration or the one that is named."""
     file = tmp_path / "run.yaml"
     file.write_text(
         "{name: a, storage_path: s3://rows/a, tasks: {}, encoder: {model: e}, large: {adapter: recorded, path: l.csv},"

@@ -74,7 +74,8 @@ def test_stats_count_what_is_there_and_what_is_missing(tmp_path: Path, log: Deci
     assert "1 decisions never came into the log" in shown
 
 
-def test_stats_show_the_evidence_of_drift_that_replicas_have_written(tmp_path: Path, log: DecisionLog) -> None:
+def test_stats_show_the_evidence_of_drift(tmp_path: Path, log: DecisionLog) -> None:
+    """Promise: stats show the evidence of drift that replicas have written."""
     assert "drift" not in call(tmp_path, "stats").output
     log.put_drift("films/2", {"novelty": 31.25, "combined": 8.5})
     assert result_of(tmp_path, "stats")["drift"] == {"films/1": {}, "films/2": {"novelty": 31.25, "combined": 8.5}}

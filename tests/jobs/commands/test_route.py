@@ -54,9 +54,8 @@ def logged(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("column", ["--confidence", "--score"])
-def test_certify_gives_decision_threshold_call_rate_bound_and_validity(
-    logged: Path, tmp_path: Path, column: str
-) -> None:
+def test_certify_returns_all_fields_of_the_decision(logged: Path, tmp_path: Path, column: str) -> None:
+    """Promise: certify gives decision threshold call rate bound and validity."""
     words = (column, "confidence", *ANSWERS, "--epsilon", 0.1, "--delta", 0.1)
     result = succeeded(tmp_path, "certify", logged, *words)
     assert result["decision"] == "threshold"

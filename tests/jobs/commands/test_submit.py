@@ -22,7 +22,8 @@ def config(tmp_path: Path) -> RunConfig:
     return load_config(RunConfig, REVIEWS, [f"storage_path={tmp_path}", "train.num_epochs=7", "seed=3"])
 
 
-def test_the_packages_and_the_whole_configuration_travel_and_nothing_else(config: RunConfig, tmp_path: Path) -> None:
+def test_only_packages_and_whole_configuration_travel(config: RunConfig, tmp_path: Path) -> None:
+    """Promise: the packages and the whole configuration travel and nothing else."""
     pack(tmp_path, config)
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, "jobs", "kcm", "pipelines"]
     assert load_config(RunConfig, tmp_path / CONFIG) == config
@@ -51,9 +52,8 @@ def test_the_printed_lines_submit_and_look_after_a_job(tmp_path: Path, monkeypat
     ]
 
 
-def test_paths_of_this_folder_are_found_by_a_job_that_works_in_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_are_found_by_a_job_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: paths of this folder are found by a job that works in another."""
     here, job = tmp_path / "here", tmp_path / "job"
     job.mkdir()
     for name in ("own.csv", "more/part.csv", "answers.csv", "tasks.json", "pictures/a.png", "models/mini/config.json"):

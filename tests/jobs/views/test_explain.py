@@ -40,7 +40,8 @@ def rates(count: int) -> list[LabelRates]:
     return [LabelRates(f"[label] {number}", 0.5, 0.25, number / 10) for number in range(count)]
 
 
-def test_the_rates_of_few_labels_are_all_told_and_the_answer_is_marked() -> None:
+def test_rates_of_few_labels_are_all_shown() -> None:
+    """Promise: the rates of few labels are all told and the answer is marked."""
     labels = rates(12)
     text = printed(*rates_view(labels, labels[3]))
     assert [each.label in text for each in labels] == [True] * 12
@@ -48,7 +49,8 @@ def test_the_rates_of_few_labels_are_all_told_and_the_answer_is_marked() -> None
     assert "--json" not in text
 
 
-def test_of_many_labels_the_ends_are_told_and_the_answer_and_where_the_rest_is() -> None:
+def test_rates_of_many_labels_show_the_ends_and_the_answer() -> None:
+    """Promise: of many labels the ends are told and the answer and where the rest is."""
     labels = rates(150)
     text = printed(*rates_view(labels, labels[70]))
     told = [number for number in range(150) if f"[label] {number} " in text]

@@ -21,7 +21,8 @@ def shown(**result: object) -> str:
     return capture.get()
 
 
-def test_a_group_is_shown_with_its_answers_examples_and_proposed_name() -> None:
+def test_group_shows_answers_examples_and_proposed_name() -> None:
+    """Promise: a group is shown with its answers examples and proposed name."""
     text = shown(groups=[GROUP], named=["travel alert"])
     for part in ("30", "balance 20, card_lost 9", "where is my [refund]", "refund_money", "travel alert"):
         assert part in text

@@ -29,7 +29,8 @@ def cascade() -> Cascade:
     return Cascade(SmallSide(bundle(Policy(decision=middle())), StubEncoder()), ScriptedModel())
 
 
-def test_a_list_a_frame_and_rows_of_a_data_set_get_the_same_answers(cascade: Cascade) -> None:
+def test_list_frame_and_dataset_rows_get_equal_answers(cascade: Cascade) -> None:
+    """Promise: a list a frame and rows of a data set get the same answers."""
     datasets = pytest.importorskip("datasets")
     answers = cascade.predict(TEXTS)
     assert {answer.route for answer in answers} == {"small", "large"}
@@ -42,7 +43,8 @@ def test_a_list_a_frame_and_rows_of_a_data_set_get_the_same_answers(cascade: Cas
     assert list(frame["route"]) == [answer.route for answer in answers]
 
 
-def test_a_frame_keeps_its_index_and_its_columns_and_is_not_changed(cascade: Cascade) -> None:
+def test_frame_keeps_index_and_columns_unchanged(cascade: Cascade) -> None:
+    """Promise: a frame keeps its index and its columns and is not changed."""
     frame = pd.DataFrame({"review": ["a", None, "b"], "label": [1, 2, 3]}, index=[7, 8, 9])
     before = frame.copy()
     found = cascade.predict(frame, text="review")
@@ -70,7 +72,8 @@ def test_an_input_that_cannot_be_answered_fails_alone(cascade: Cascade) -> None:
     assert found[1:] == [Unreadable("no such task: flims"), Unreadable("no text")]
 
 
-def test_the_task_of_a_row_chooses_its_threshold_and_its_id_reaches_the_large_model() -> None:
+def test_task_chooses_threshold_and_id_reaches_large_model() -> None:
+    """Promise: the task of a row chooses its threshold and its id reaches the large model."""
     large = ScriptedModel()
     policy = Policy(decision=middle(), task_decisions={"movies": ESCALATE_ALL})
     cascade = Cascade(SmallSide(bundle(policy), StubEncoder()), large)
@@ -137,7 +140,8 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     assert large.most == 1  # a local model is no safer than the encoder
 
 
-def test_a_large_model_that_is_a_server_is_asked_by_all_threads_at_once() -> None:
+def test_server_model_is_asked_by_all_threads_concurrently() -> None:
+    """Promise: a large model that is a server is asked by all threads at once."""
     both_are_in = threading.Barrier(2, timeout=60)  # one thread alone would wait here for ever
 
     class Remote(ScriptedModel):

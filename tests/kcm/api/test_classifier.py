@@ -34,14 +34,16 @@ def test_what_is_learned_in_calls_is_what_one_call_learns() -> None:
     np.testing.assert_allclose(parts.predict_proba(X), whole.predict_proba(X), atol=1e-9)
 
 
-def test_classes_that_are_announced_are_never_the_answer_before_they_have_rows() -> None:
+def test_announced_classes_without_rows_are_never_answered() -> None:
+    """Promise: classes that are announced are never the answer before they have rows."""
     X, y = load_iris(return_X_y=True)
     announced = KANClassifier().partial_fit(X, y, classes=[0, 1, 2, 7])
     assert announced.predict_proba(X).shape == (len(X), 4)
     assert set(announced.predict(X)) == {0, 1, 2}
 
 
-def test_classes_that_come_later_are_learned_and_the_old_ones_kept() -> None:
+def test_later_classes_are_learned_and_old_ones_kept() -> None:
+    """Promise: classes that come later are learned and the old ones kept."""
     X, y = load_digits(return_X_y=True)
     train = np.arange(len(X)) % 3 > 0
     classifier = KANClassifier(grid_size=2, spline_order=1)
@@ -70,7 +72,8 @@ def test_a_call_that_is_refused_changes_nothing() -> None:
     np.testing.assert_array_equal(classifier.predict_proba(X), before)
 
 
-def test_it_is_no_worse_than_logistic_regression_where_curves_are_needed() -> None:
+def test_matches_logistic_regression_where_curves_matter() -> None:
+    """Promise: it is no worse than logistic regression where curves are needed."""
     X = np.random.default_rng(0).normal(size=(600, 3))
     y = (X[:, 0] ** 2 + np.sin(2 * X[:, 1]) > 1).astype(int)
     linear = make_pipeline(StandardScaler(), LogisticRegression())

@@ -37,7 +37,8 @@ def router() -> Router:
     return router
 
 
-def test_easy_inputs_go_to_the_small_model_and_hard_ones_to_the_large(router: Router) -> None:
+def test_easy_inputs_go_small_and_hard_ones_large(router: Router) -> None:
+    """Promise: easy inputs go to the small model and hard ones to the large."""
     new = logged(200, seed=1)[["prompt"]]  # nobody has answered them
     routes = router.predict(new)
     easy = new["prompt"].str.startswith("easy").to_numpy()

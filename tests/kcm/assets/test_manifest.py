@@ -53,7 +53,8 @@ def test_a_changed_or_missing_file_is_noticed(folder, content):
         json.dumps({"sha256": {"weights\0": "0"}}),
     ],
 )
-def test_a_folder_without_a_manifest_that_states_hashes_is_not_intact(folder, manifest):
+def test_folder_without_stated_hashes_is_not_intact(folder, manifest):
+    """Promise: a folder without a manifest that states hashes is not intact."""
     if manifest is None:
         (folder / MANIFEST).unlink()
     else:

@@ -23,7 +23,8 @@ def test_a_folder_is_taken_as_it_is(tmp_path):
     assert resolve(str(tmp_path), tmp_path / "assets") == tmp_path
 
 
-def test_an_asset_comes_from_the_assets_folder_while_it_is_what_was_fetched(asset, hub, tmp_path):
+def test_intact_asset_comes_from_the_assets_folder(asset, hub, tmp_path):
+    """Promise: an asset comes from the assets folder while it is what was fetched."""
     assert resolve(MODEL, tmp_path) == asset
     (asset / "config.json").write_bytes(b"y")
     with pytest.raises(AssetError, match=r"is damaged: .*kcm assets owner/tiny`"):
@@ -31,7 +32,8 @@ def test_an_asset_comes_from_the_assets_folder_while_it_is_what_was_fetched(asse
     assert hub.requests == []
 
 
-def test_an_asset_folder_without_its_manifest_is_not_replaced_by_the_hub(asset, hub, tmp_path):
+def test_hub_does_not_replace_an_asset_without_manifest(asset, hub, tmp_path):
+    """Promise: an asset folder without its manifest is not replaced by the hub."""
     (asset / MANIFEST).unlink()
     with pytest.raises(AssetError, match=r"is damaged: .*kcm assets owner/tiny`"):
         resolve(MODEL, tmp_path)
@@ -39,7 +41,8 @@ def test_an_asset_folder_without_its_manifest_is_not_replaced_by_the_hub(asset, 
 
 
 @pytest.mark.parametrize("model", ["owner/tiny", "SmolLM2-135M-Instruct-GGUF"])
-def test_what_is_neither_a_folder_nor_on_the_hub_names_the_command(model, hub, tmp_path):
+def test_unknown_model_error_names_the_command(model, hub, tmp_path):
+    """Promise: what is neither a folder nor on the hub names the command."""
     hub.mood = "fail"
     expected = rf"asset '{model}' has not been fetched, and .* the hub failed: .*Run `kcm assets {model}`"
     with pytest.raises(AssetError, match=expected):

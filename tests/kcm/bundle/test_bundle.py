@@ -241,7 +241,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         round_trip(original, tmp_path)
 
 
-def test_a_bundle_answers_elsewhere_once_the_run_that_fitted_its_heads_is_gone(tmp_path: Path) -> None:
+def test_bundle_answers_elsewhere_without_its_run(tmp_path: Path) -> None:
+    """Promise: a bundle answers elsewhere once the run that fitted its heads is gone."""
     bert = save_bert(tmp_path / "bert", ("a", "cat"))
     run = tmp_path / "run"
     run.mkdir()

@@ -195,14 +195,16 @@ def test_no_module_is_imported_that_the_operator_has_not_named(
     sys.modules.pop("crafted_module")
 
 
-def test_a_file_that_the_manifest_does_not_list_is_no_part_of_the_bundle(crafted: Path) -> None:
+def test_unlisted_file_is_no_part_of_the_bundle(crafted: Path) -> None:
+    """Promise: a file that the manifest does not list is no part of the bundle."""
     edited(crafted, "encoder.json", lambda encoder: encoder["config"].update(model="bundle:encoder"))
     (crafted / "encoder").mkdir()
     os.mkfifo(crafted / "encoder" / "alignment.json")
     assert "does not list this file" in refusal(crafted)
 
 
-def test_whatever_a_value_is_changed_to_reading_it_ends_in_one_line_or_works(crafted: Path) -> None:
+def test_changed_value_gives_one_line_error_or_works(crafted: Path) -> None:
+    """Promise: whatever a value is changed to reading it ends in one line or works."""
     draw, files = random.Random(0), sorted(path for path in crafted.rglob("*.json") if path.name != "bundle.json")
     lines = []
     for _ in range(120):

@@ -74,7 +74,8 @@ TORCH = ComputedBy(encoder="torch on cpu", large="torch on cpu")
 GPU = ComputedBy(encoder="torch on cuda", large="torch on cuda")
 
 
-def test_a_certificate_holds_where_it_was_certified_and_is_void_elsewhere() -> None:
+def test_certificate_is_void_in_another_environment() -> None:
+    """Promise: a certificate holds where it was certified and is void elsewhere."""
     assert void_reason(ONNX, ONNX) is None
     reason = void_reason(ONNX, GPU)
     assert reason is not None

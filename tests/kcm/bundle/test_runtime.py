@@ -112,7 +112,8 @@ def middle(temperature: float = 1.0) -> Decision:
     return Decision(decision="threshold", threshold=float(np.median(scores)))
 
 
-def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() -> None:
+def test_route_and_label_equal_evaluation() -> None:
+    """Promise: inputs take the route and get the label that evaluation gives them."""
     table, policy = outcome_table(TEXTS), Policy(temperature=2.0, decision=middle(2.0))
     kept = policy.keep(bundle(policy).gate.score(None, table.judge_logits))
     found = answers(policy, [Input(Content(text)) for text in TEXTS])
@@ -122,7 +123,8 @@ def test_inputs_take_the_route_and_get_the_label_that_evaluation_gives_them() ->
     assert 0 < kept.sum() < len(kept)
 
 
-def test_confidence_is_the_judge_s_largest_probability_at_the_policy_s_temperature() -> None:
+def test_confidence_uses_the_temperature_of_the_policy() -> None:
+    """Promise: confidence is the judge's largest probability at the policy's temperature."""
     logits = torch.from_numpy(outcome_table(TEXTS).judge_logits)
     found = answers(Policy(temperature=2.0, decision=KEEP_ALL), [Input(Content(text)) for text in TEXTS])
     torch.testing.assert_close(
@@ -163,7 +165,8 @@ def prompted(policy: Policy, texts: Sequence[str], task: str | None = None) -> l
     return large.asked
 
 
-def test_a_soft_prompt_suggests_what_the_small_model_says_at_the_policy_s_temperature() -> None:
+def test_soft_prompt_uses_the_temperature_of_the_policy() -> None:
+    """Promise: a soft prompt suggests what the small model says at the policy's temperature."""
     policy = Policy(prompt="soft", temperature=2.0, decision=middle(2.0))
     table = outcome_table(TEXTS)
     small_NC = softmax(table.small_logits / 2.0, axis=1)
@@ -176,12 +179,14 @@ def test_a_soft_prompt_suggests_what_the_small_model_says_at_the_policy_s_temper
         np.testing.assert_allclose([p for _, p in item.prompt.suggestions], small_C[[first, second]], rtol=1e-5)
 
 
-def test_a_hard_prompt_has_the_bundle_s_candidates_for_every_input() -> None:
+def test_hard_prompt_has_candidates_for_every_input() -> None:
+    """Promise: a hard prompt has the bundle's candidates for every input."""
     asked = prompted(Policy(prompt="hard", decision=middle()), TEXTS)
     assert {item.prompt for item in asked} == {Prompt("hard", candidates=(0, 1))}
 
 
-def test_where_everything_is_escalated_the_task_prompt_stands_alone() -> None:
+def test_escalate_all_uses_only_the_task_prompt() -> None:
+    """Promise: where everything is escalated the task prompt stands alone."""
     assert {item.prompt.mode for item in prompted(Policy(prompt="soft"), TEXTS)} == {"none"}
     own = Policy(prompt="soft", decision=middle(), task_decisions={"movies": ESCALATE_ALL})
     assert {item.prompt.mode for item in prompted(own, TEXTS, "movies")} == {"none"}
@@ -204,13 +209,15 @@ def test_no_text_writes_its_own_prompt(mode: PromptMode) -> None:
         assert asked.instructions.count("A smaller model suggests") == (2 if mode == "soft" else 0)
 
 
-def test_a_task_has_its_own_threshold_only_where_the_request_carries_it() -> None:
+def test_task_threshold_needs_a_task_in_the_request() -> None:
+    """Promise: a task has its own threshold only where the request carries it."""
     policy = Policy(decision=ESCALATE_ALL, task_decisions={"movies": KEEP_ALL})
     found = answers(policy, [Input(Content("a"), "movies"), Input(Content("a"), "tweets"), Input(Content("a"))])
     assert [answer.route for answer in found] == ["small", "large", "large"]
 
 
-def test_inputs_far_from_all_known_classes_escalate_where_the_side_is_told_from_where_on() -> None:
+def test_far_inputs_escalate_beyond_the_given_distance() -> None:
+    """Promise: inputs far from all known classes escalate where the side is told from where on."""
     residuals = {"metric_CC": torch.eye(3).double(), "target_C": torch.full((3,), 10.0).double()}
     state = {"residuals": residuals | {"offset_C": torch.zeros(3).double()}}
     side = SmallSide(bundle(Policy(decision=KEEP_ALL), learner_state=state), StubEncoder())
@@ -231,7 +238,8 @@ def test_an_answer_costs_the_seconds_of_both_sides() -> None:
     assert 0 < kept.cost_s < 3.0 < escalated.cost_s
 
 
-def test_a_failed_large_answer_is_replaced_and_flagged_or_reported_as_the_policy_says() -> None:
+def test_failed_large_answer_follows_the_policy() -> None:
+    """Promise: a failed large answer is replaced and flagged or reported as the policy says."""
     failed = ScriptedModel(LargeAnswer(None, None, error="no tokens left"))
     (replaced,) = answers(Policy(on_large_failure="answer_small"), [Input(Content("a"))], failed)
     (small,) = answers(Policy(decision=KEEP_ALL), [Input(Content("a"))])
@@ -302,7 +310,7 @@ def asking(base_url: str, variable: str) -> Bundle:
     return bundle(large=large, large_identity=openai_identity(large, LABELS))
 
 
-def test_a_bundle_decides_neither_where_texts_go_nor_which_variable_goes_along(upstream, monkeypatch, tmp_path) -> None:
+def test_bundle_decides_neither_server_nor_key_variable(upstream, monkeypatch, tmp_path) -> None:
     """Promise: a server that the operator has not named gets nothing; a named one the operator's key and budget."""
     monkeypatch.setenv("SECRET_OF_ANOTHER_SERVICE", "secret")
     monkeypatch.setenv("OPERATORS_KEY", "key")

@@ -33,7 +33,8 @@ def test_the_distance_is_that_to_the_nearest_class() -> None:
     np.testing.assert_allclose(known.distances(logits_NC), expected)
 
 
-def test_labels_without_rows_and_classes_that_are_left_out_are_no_class_to_be_near_to() -> None:
+def test_empty_and_excluded_classes_have_no_distance() -> None:
+    """Promise: labels without rows and classes that are left out are no class to be near to."""
     known, logits_NC = novelty((True, True, True, False)), np.random.default_rng(2).normal(0, 5, (20, NUM_LABELS))
     np.testing.assert_allclose(known.distances(logits_NC), [by_hand(known, each, [0, 1, 2]) for each in logits_NC])
     without = logits_NC.copy()
@@ -42,7 +43,8 @@ def test_labels_without_rows_and_classes_that_are_left_out_are_no_class_to_be_ne
     np.testing.assert_allclose(known.distances(without), [by_hand(known, each, [1, 2]) for each in part])
 
 
-def test_from_the_farthest_distance_on_so_many_escalate_that_what_may_be_kept_is_left() -> None:
+def test_farthest_distance_leaves_the_allowed_kept_share() -> None:
+    """Promise: from the farthest distance on so many escalate that what may be kept is left."""
     random = np.random.default_rng(0)
     rows = NovelRows(random.normal(size=1000), random.random(1000))
     farthest = rows.farthest(0.0)
@@ -53,6 +55,7 @@ def test_from_the_farthest_distance_on_so_many_escalate_that_what_may_be_kept_is
 
 
 @pytest.mark.parametrize("rows", [NovelRows(np.full(100, -1.0), np.ones(100)), NovelRows(np.ones(100), None)])
-def test_where_little_is_kept_anyhow_or_no_distance_is_known_none_has_to(rows: NovelRows) -> None:
+def test_no_distance_is_set_if_little_is_kept_or_unknown(rows: NovelRows) -> None:
+    """Promise: where little is kept anyhow or no distance is known none has to."""
     assert rows.farthest(0.0) is None
     assert rows.kept(0.0, rows.farthest(0.0)) == rows.kept(0.0)

@@ -26,7 +26,8 @@ def _true_loss(rows, decision):
     return Frontier.of(rows).at(decision.cut).loss
 
 
-def test_a_searched_threshold_that_passes_is_deployed_with_its_own_bound(draw):
+def test_passing_threshold_is_deployed_with_its_bound(draw):
+    """Promise: a searched threshold that passes is deployed with its own bound."""
     validate, rows = draw(3000, 0, skill=4, ease=3), draw(3000, 1, skill=4, ease=3)
     certificate = certify(validate, rows, Decision.of(0.8), CertificateConfig(method="regret"))
     assert certificate.route == Decision.of(0.8)
@@ -37,7 +38,8 @@ def test_a_searched_threshold_that_passes_is_deployed_with_its_own_bound(draw):
     assert certificate.reason == "the searched decision is certified"
 
 
-def test_a_searched_threshold_that_fails_gives_way_to_the_certified_one(draw):
+def test_failing_threshold_is_replaced_by_certified_one(draw):
+    """Promise: a searched threshold that fails gives way to the certified one."""
     validate, rows = draw(3000, 0), draw(3000, 1)
     certificate = certify(validate, rows, Decision.of(-2.0), CertificateConfig(method="regret"))
     assert certificate.route == certificate.certified
@@ -78,7 +80,8 @@ def test_too_few_rows_escalate_all_and_say_how_many_are_needed(draw, method, few
     assert certificate.reason == f"nothing is certified: {fewest - 1} units, at least {fewest} are needed"
 
 
-def test_a_small_model_that_loses_at_every_threshold_escalates_all(draw):
+def test_always_losing_small_model_escalates_all(draw):
+    """Promise: a small model that loses at every threshold escalates all."""
     validate, rows = draw(2000, 0, skill=0, ease=-3), draw(2000, 1, skill=0, ease=-3)
     certificate = certify(validate, rows, Decision.of(0.0), CertificateConfig(method="net", epsilon=0.01))
     assert certificate.route == ESCALATE_ALL
@@ -103,7 +106,7 @@ def test_auto_takes_net_where_the_small_model_is_better():
     assert certify(draw(0), draw(1), KEEP_ALL, CertificateConfig(method="regret")).route != KEEP_ALL
 
 
-def test_auto_tests_strict_thresholds_by_the_regret_and_lenient_ones_by_their_wins():
+def test_auto_tests_strict_by_regret_and_lenient_by_wins():
     """A hundredth of all rows is lost, and a fifth of the lower ones is won: neither test gets far alone."""
 
     def draw(seed: int, num_rows: int) -> ScoredOutcomes:
@@ -265,7 +268,8 @@ def test_a_policy_that_keeps_anything_may_be_promoted(policy: Policy) -> None:
     assert why_not_promotable(policy, {}) is None
 
 
-def test_a_policy_that_escalates_everything_is_not_and_its_certificate_says_why() -> None:
+def test_escalate_all_policy_is_uncertified_with_a_reason() -> None:
+    """Promise: a policy that escalates everything is not and its certificate says why."""
     right = np.ones(20, dtype=bool)
     rows = ScoredOutcomes(score=np.arange(20.0), small_correct=right, large_correct=right, large_none_error=~right)
     deployed, certificates = certify_policy(rows, rows, Policy(decision=_CUT), CertificateConfig(epsilon=0.01))

@@ -66,7 +66,8 @@ def test_labels_certify_where_disagreement_alone_cannot() -> None:
     assert 0.002 < test.bound < 0.02
 
 
-def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hurt() -> None:
+def test_only_fully_answered_units_count() -> None:
+    """Promise: only units whose items are all answered count and more answers never hurt."""
     unit = np.array([f"u{i // 4}" for i in range(2000)], dtype=object)
     place = np.random.default_rng(3).permutation(500)  # of every unit
     window = labelled(2000, disputed=0.2, losing=0.01, unit=unit, order=np.repeat(place, 4).astype(float))
@@ -86,7 +87,8 @@ def test_only_units_whose_items_are_all_answered_count_and_more_answers_never_hu
 
 
 @pytest.mark.parametrize("rho", [1.0, 0.5])
-def test_a_loss_of_epsilon_is_certified_no_more_often_than_promised(rho: float) -> None:
+def test_epsilon_loss_is_certified_at_most_as_promised(rho: float) -> None:
+    """Promise: a loss of epsilon is certified no more often than promised."""
     passed = sum(
         LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed).units, 0.05, 0.1).certified
         for seed in range(300)
@@ -101,7 +103,8 @@ def certified_at_the_limit(hidden: float, noise: float) -> int:
     return sum(LabelledTest(window.units, 0.05, 0.1).certified for window in windows)
 
 
-def test_labels_that_may_be_wrong_certify_no_more_often_than_promised_once_it_is_said_how_often() -> None:
+def test_label_errors_keep_the_promise_once_declared() -> None:
+    """Promise: labels that may be wrong certify no more often than promised once it is said how often."""
     most = binom.ppf(0.99, 300, 0.1)
     assert certified_at_the_limit(hidden=0.3, noise=0.3) <= most < certified_at_the_limit(hidden=0.3, noise=0.0)
 
@@ -156,7 +159,8 @@ def test_a_longer_window_asks_for_no_more_labels() -> None:
     assert labels_needed(40_000) <= labels_needed(3000) + 10
 
 
-def test_what_holds_where_the_labels_were_drawn_holds_above_and_below_nothing_is_known() -> None:
+def test_labels_bound_losses_above_and_below_the_draw() -> None:
+    """Promise: what holds where the labels were drawn holds above and below nothing is known."""
     window = labelled(4000, disputed=0.1, losing=0.02)
     path = window.path(0.02, 0.1)
     assert path.certified() == 0.0
@@ -174,7 +178,8 @@ def by_score(num: int, seed: int, losing_below: float, losing_above: float, spli
     return replace(window, traffic=replace(window.traffic, score=score), lost=lost)
 
 
-def test_labels_that_refute_the_searched_threshold_certify_the_closest_stricter_one() -> None:
+def test_refuted_threshold_gives_the_closest_stricter_one() -> None:
+    """Promise: labels that refute the searched threshold certify the closest stricter one."""
     window = by_score(6000, 1, losing_below=0.6, losing_above=0.02, split=0.4)
     path = window.path(0.02, 0.1)
     lowest = path.certified()
@@ -188,7 +193,7 @@ def test_labels_that_refute_the_searched_threshold_certify_the_closest_stricter_
     assert 0.4 < unanswered.path(0.02, 0.1).certified() <= 0.5  # the others are not needed
 
 
-def test_the_path_certifies_a_threshold_that_loses_too_much_no_more_often_than_promised() -> None:
+def test_path_certifies_bad_thresholds_at_most_as_promised() -> None:
     """Everything above a threshold of 0.5 loses exactly epsilon: what is certified below is false."""
     false = sum(
         by_score(800, seed, losing_below=0.5, losing_above=0.5, split=0).path(0.025, 0.1).certified() < 0.5

@@ -39,7 +39,8 @@ def _lost(rows, threshold):
 
 @settings(max_examples=200)
 @given(rows_of, st.floats(0.05, 0.6))
-def test_the_regret_path_ends_before_the_first_threshold_that_fails(rows, epsilon):
+def test_regret_path_ends_before_the_first_failure(rows, epsilon):
+    """Promise: the regret path ends before the first threshold that fails."""
     scored = _scored(rows)
     frontier, certified = Frontier.of(scored), math.inf
     for threshold in frontier.thresholds:
@@ -55,7 +56,8 @@ def test_the_regret_path_ends_before_the_first_threshold_that_fails(rows, epsilo
 
 @settings(max_examples=100)
 @given(rows_of, st.integers(1, 4), st.floats(0.1, 0.6))
-def test_the_regret_of_groups_is_the_mean_over_groups_of_their_mean(rows, size, epsilon):
+def test_group_regret_is_the_mean_over_group_means(rows, size, epsilon):
+    """Promise: the regret of groups is the mean over groups of their mean."""
     group = np.array([f"g{i // size}" for i in range(len(rows))], dtype=object)
     scored = _scored(rows, group=group)
     path = RegretPath(scored, epsilon, 0.1)
@@ -101,7 +103,8 @@ def test_the_net_path_tests_the_difference_to_the_baseline(draw, prompted):
         assert path.upper_bound(threshold) == pytest.approx(2 * test.upper_bound() - 1)
 
 
-def test_an_escalated_row_that_fails_under_the_task_prompt_loses_nothing_to_the_baseline():
+def test_escalated_failure_of_task_prompt_loses_nothing():
+    """Promise: an escalated row that fails under the task prompt loses nothing to the baseline."""
     rows = {"score": np.zeros(300), "small_correct": np.ones(300), "large_correct": np.zeros(300)}
     failed = ScoredOutcomes(**rows, large_none_error=np.ones(300, dtype=bool))
     path = NetPath(failed, np.array([1.0]), 0.02, 0.1)
@@ -122,7 +125,8 @@ def test_the_net_loss_of_a_group_is_the_mean_over_its_rows(draw):
     assert path.p_value(0.2) == pytest.approx(test.p_value(0.525))
 
 
-def test_the_net_path_stops_at_the_first_threshold_of_its_grid_that_fails(draw):
+def test_net_path_stops_at_the_first_failing_threshold(draw):
+    """Promise: the net path stops at the first threshold of its grid that fails."""
     rows = draw(4000, 1)
     grid = np.array([2.0, 1.0, 0.0, -0.5, -3.0, -np.inf])
     path = NetPath(rows, grid, 0.02, 0.1)
@@ -132,7 +136,8 @@ def test_the_net_path_stops_at_the_first_threshold_of_its_grid_that_fails(draw):
     assert path.certified() == grid[first - 1]
 
 
-def test_a_failure_in_the_middle_of_the_grid_hides_what_would_pass_below_it():
+def test_failure_in_the_grid_hides_thresholds_below():
+    """Promise: a failure in the middle of the grid hides what would pass below it."""
     # Above 0 the small model always loses to the large one, below it always wins: keeping all is no loss on the whole.
     score = np.concatenate([np.full(500, 1.0), np.full(500, -1.0)])
     rows = ScoredOutcomes(score=score, small_correct=score < 0, large_correct=score > 0)
@@ -158,7 +163,7 @@ def test_each_threshold_is_tested_by_whichever_more_samples_pass(draw):
     assert path.fewest_units == alone["regret"].fewest_units < alone["net"].fewest_units
 
 
-def test_between_two_thresholds_of_the_grid_regret_keeps_what_it_keeps_alone(draw):
+def test_regret_decides_between_grid_thresholds_alone(draw):
     """Where `net` is the test of the threshold that fails, nothing between is tested."""
     rows, samples = draw(400, 1, skill=4, ease=3), [draw(400, seed, skill=4, ease=3) for seed in range(2, 9)]
     alone = RegretPath(rows, 0.05, 0.1).certified()
@@ -175,7 +180,8 @@ def test_between_two_thresholds_of_the_grid_regret_keeps_what_it_keeps_alone(dra
     )  # as tasks have it
 
 
-def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
+def test_grid_is_frozen_and_holds_the_searched_threshold(draw):
+    """Promise: the grid is frozen on validate and holds the searched threshold."""
     validate = draw(5000)
     grid = frozen_grid(Frontier.of(validate), 0.123, beyond=False)
     assert grid[-1] == 0.123
@@ -189,7 +195,8 @@ def test_the_grid_is_frozen_on_validate_and_holds_the_searched_threshold(draw):
 
 @settings(max_examples=200)
 @given(rows_of, st.floats(0.1, 0.9))
-def test_the_call_path_ends_before_the_first_threshold_that_calls_too_often(rows, rate):
+def test_call_path_ends_before_too_many_calls(rows, rate):
+    """Promise: the call path ends before the first threshold that calls too often."""
     scored = _scored(rows)
     certified = -math.inf
     for threshold in Frontier.of(scored).thresholds[::-1]:  # from keep all upwards
@@ -212,7 +219,8 @@ def test_one_threshold_for_all_tasks_is_the_strictest_of_theirs(draw):
 
 
 @pytest.mark.parametrize("num_rows", [7, 28, 55, 110])
-def test_a_frozen_grid_reaches_the_last_row_where_a_fiftieth_is_no_exact_number(draw, num_rows) -> None:
+def test_frozen_grid_reaches_the_last_row_despite_rounding(draw, num_rows) -> None:
+    """Promise: a frozen grid reaches the last row where a fiftieth is no exact number."""
     frontier = Frontier.of(draw(num_rows, 0))
     assert frozen_grid(frontier, math.inf, beyond=True)[-1] == -math.inf
 

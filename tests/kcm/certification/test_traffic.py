@@ -55,7 +55,8 @@ def test_the_p_value_is_that_of_the_product_over_units(grouped: bool, threshold:
     assert found == pytest.approx(min(1.0, 1 / expected), rel=1e-9)
 
 
-def test_the_lowest_certified_threshold_passes_and_the_next_lost_item_does_not() -> None:
+def test_lowest_threshold_passes_and_one_more_loss_fails() -> None:
+    """Promise: the lowest certified threshold passes and the next lost item does not."""
     traffic = window(4000, 0.03, seed=3)
     path = TrafficPath(traffic, epsilon=0.02, delta=0.1, bet=0.5)
     lowest = path.certified()
@@ -65,7 +66,8 @@ def test_the_lowest_certified_threshold_passes_and_the_next_lost_item_does_not()
     assert path.p_value(np.nextafter(lost.max(), -math.inf)) > 0.1
 
 
-def test_agreement_everywhere_certifies_keeping_all_from_the_fewest_units_on() -> None:
+def test_full_agreement_certifies_all_from_the_fewest_units() -> None:
+    """Promise: agreement everywhere certifies keeping all from the fewest units on."""
     fewest = TrafficPath(window(10, 0.0), epsilon=0.05, delta=0.1, bet=0.99).fewest_units
     assert TrafficPath(window(fewest, 0.0), epsilon=0.05, delta=0.1, bet=0.99).certified() == -math.inf
     assert TrafficPath(window(fewest - 1, 0.0), epsilon=0.05, delta=0.1, bet=0.99).certified() == math.inf
@@ -81,7 +83,8 @@ def test_lost_audits_count_against_the_challenger() -> None:
     assert TrafficPath(traffic, epsilon=0.02, delta=0.1, bet=0.9).certified() > -math.inf
 
 
-def test_the_upper_bound_holds_the_rate_and_is_where_the_test_turns() -> None:
+def test_upper_bound_lies_where_the_test_turns() -> None:
+    """Promise: the upper bound holds the rate and is where the test turns."""
     path = TrafficPath(window(6000, 0.01, seed=2), epsilon=0.02, delta=0.1, bet=0.5)
     bound = path.upper_bound(-math.inf)
     assert 0.01 < bound < 0.05
@@ -90,7 +93,7 @@ def test_the_upper_bound_holds_the_rate_and_is_where_the_test_turns() -> None:
 
 
 @pytest.mark.parametrize("drift", ["none", "late", "early", "waves"])
-def test_a_window_that_disagrees_by_epsilon_passes_no_more_often_than_delta(drift: str) -> None:
+def test_epsilon_disagreement_passes_at_most_delta(drift: str) -> None:
     """Only the audits are drawn at random: which items disagree, and when, is up to an adversary."""
     num, epsilon, share, draws, delta = 1500, 0.05, 0.3, 200, 0.1
     disagrees = np.zeros(num, dtype=bool)
@@ -113,7 +116,9 @@ def test_a_window_that_disagrees_by_epsilon_passes_no_more_often_than_delta(drif
     assert passed <= delta * draws
 
 
-def test_the_bet_for_a_number_of_units_leaves_room_for_the_most_losses() -> None:
+def test_bet_for_n_units_allows_the_most_losses() -> None:
+    """Promise: the bet for a number of units leaves room for the most losses."""
+
     def affordable(bet: float | None, num_units: int) -> float:
         """The lost units of as many that the path certifies, by its own test."""
         score, lost = -np.arange(num_units, dtype=np.float64), np.ones(num_units, dtype=bool)

@@ -38,7 +38,8 @@ def _traffic(num_decisions, rate, seed=0):
     )
 
 
-def test_a_window_without_disagreement_certifies_the_searched_threshold_for_a_while():
+def test_full_agreement_certifies_the_searched_threshold():
+    """Promise: a window without disagreement certifies the searched threshold for a while."""
     config = CertificateConfig()
     found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.06)
     assert found.route == Decision.of(-1.0)
@@ -51,7 +52,8 @@ def test_a_window_without_disagreement_certifies_the_searched_threshold_for_a_wh
     assert "exchangeable" in found.statement
 
 
-def test_a_window_that_disagrees_too_much_gives_way_to_a_stricter_threshold():
+def test_disagreement_leads_to_a_stricter_threshold():
+    """Promise: a window that disagrees too much gives way to a stricter threshold."""
     traffic = _traffic(6000, 0.06)
     found = certify_traffic(traffic, KEEP_ALL, CertificateConfig(), _window(6000), delta=0.1)
     assert found.route == found.certified
@@ -59,7 +61,8 @@ def test_a_window_that_disagrees_too_much_gives_way_to_a_stricter_threshold():
     assert (traffic.disagrees & (traffic.score > found.threshold)).mean() < 0.02
 
 
-def test_a_promised_call_rate_takes_half_of_what_the_attempt_may_spend():
+def test_promised_call_rate_takes_half_of_delta():
+    """Promise: a promised call rate takes half of what the attempt may spend."""
     config = CertificateConfig(max_call_rate=0.3)
     found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.1)
     assert found.valid
@@ -68,12 +71,14 @@ def test_a_promised_call_rate_takes_half_of_what_the_attempt_may_spend():
     assert found.bound == plain.bound
 
 
-def test_a_promise_within_every_task_is_not_one_that_traffic_gives():
+def test_traffic_gives_no_promise_within_every_task():
+    """Promise: a promise within every task is not one that traffic gives."""
     with pytest.raises(ConfigError, match="every task"):
         certify_traffic(_traffic(100, 0.0), KEEP_ALL, CertificateConfig(every_task=True), _window(100), delta=0.06)
 
 
-def test_a_window_of_which_everything_was_asked_is_tested_exactly():
+def test_fully_asked_window_is_tested_exactly():
+    """Promise: a window of which everything was asked is tested exactly."""
     rng, count = np.random.default_rng(0), 1000
     traffic = Traffic(
         score=rng.normal(size=count),
@@ -89,7 +94,9 @@ def test_a_window_of_which_everything_was_asked_is_tested_exactly():
 
 
 @pytest.mark.parametrize("floor", [0.2, 1.0])
-def test_whether_a_window_can_certify_is_known_by_its_units_alone(floor):
+def test_number_of_units_decides_if_a_window_can_certify(floor):
+    """Promise: whether a window can certify is known by its units alone."""
+
     def traffic(count, disagrees):
         ones = np.ones(count)
         return Traffic(score=ones, asked=ones > 0, probability=ones, disagrees=np.full(count, disagrees), floor=floor)

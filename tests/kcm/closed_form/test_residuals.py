@@ -26,7 +26,8 @@ def fitted(rows: NDArray[np.bool_], num_labels: int = 4) -> tuple[NDArray[np.flo
     return weight, residual_metric(sums, torch.from_numpy(weight.T.copy()), TARGET).numpy()
 
 
-def test_it_is_the_relative_mahalanobis_distance_among_the_inputs() -> None:
+def test_equals_relative_mahalanobis_distance() -> None:
+    """Promise: it is the relative mahalanobis distance among the inputs."""
     weight, metric = fitted(LABELS >= 0)
     count, means = np.bincount(LABELS), np.stack([INPUTS[c == LABELS].mean(0) for c in range(4)])
     total = (INPUTS.T @ INPUTS + RIDGE) / len(INPUTS)
@@ -39,7 +40,8 @@ def test_it_is_the_relative_mahalanobis_distance_among_the_inputs() -> None:
         np.testing.assert_allclose(len(INPUTS) / count[label] - found, to_all - to_class, rtol=1e-4)
 
 
-def test_without_a_class_whose_rows_are_alike_its_row_and_column_go() -> None:
+def test_class_of_identical_rows_loses_its_row_and_column() -> None:
+    """Promise: without a class whose rows are alike its row and column go."""
     _, metric = fitted(LABELS >= 0)
     _, never_saw = fitted(LABELS > 0)
     num_rows = (LABELS > 0).sum()

@@ -18,7 +18,8 @@ def kl(teacher, student_logits) -> float:
     return float(rel_entr(teacher, softmax(student_logits)).sum())
 
 
-def test_the_large_model_teaches_where_the_judge_escalates_and_the_judge_where_it_keeps() -> None:
+def test_large_teaches_escalated_rows_and_judge_kept_ones() -> None:
+    """Promise: the large model teaches where the judge escalates and the judge where it keeps."""
     loss = distillation_loss(JUDGE, SMALL, LARGE, CONFIG)
     expected = [
         0.5 * kl(softmax(JUDGE[0].numpy()), SMALL[0].numpy()),
@@ -35,7 +36,8 @@ def test_only_the_small_model_learns_from_distillation() -> None:
     assert small.grad.abs().sum() > 0
 
 
-def test_a_row_without_an_answer_teaches_nothing_and_spoils_nothing() -> None:
+def test_row_without_answer_teaches_nothing() -> None:
+    """Promise: a row without an answer teaches nothing and spoils nothing."""
     large = LARGE.clone()
     large[1] = torch.nan
     small = SMALL.clone().requires_grad_()
@@ -45,7 +47,8 @@ def test_a_row_without_an_answer_teaches_nothing_and_spoils_nothing() -> None:
     assert torch.isfinite(small.grad).all()
 
 
-def test_the_large_model_is_restricted_to_the_classes_seen_so_far() -> None:
+def test_large_model_is_restricted_to_seen_classes() -> None:
+    """Promise: the large model is restricted to the classes seen so far."""
     seen = torch.tensor([True, True, False])
     loss = distillation_loss(JUDGE[1:2], SMALL[1:2], LARGE[1:2], CONFIG, seen)
     assert loss.item() == pytest.approx(2.0 * kl([0.9 / 0.95, 0.05 / 0.95, 0.0], SMALL[1].numpy()), rel=1e-5)
@@ -57,7 +60,8 @@ def test_temperature_softens_teacher_and_student_alike() -> None:
     assert loss.item() == pytest.approx(4 * 0.5 * kl(softmax(JUDGE[0].numpy() / 2), SMALL[0].numpy() / 2), rel=1e-5)
 
 
-def test_a_label_without_probabilities_teaches_a_smoothed_distribution() -> None:
+def test_label_without_probabilities_is_smoothed() -> None:
+    """Promise: a label without probabilities teaches a smoothed distribution."""
     config = DistillConfig(large_weight=2.0, judge_weight=0)
     loss = distillation_loss(JUDGE[1:2], SMALL[1:2], torch.tensor([[0.0, 1.0, 0.0]]), config)
     assert loss.item() == pytest.approx(2.0 * kl([0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3], SMALL[1].numpy()), rel=1e-5)

@@ -13,14 +13,16 @@ def test_rows_get_unit_variance_whatever_their_length() -> None:
     torch.testing.assert_close(scaled.square().mean(1), torch.ones(50))
 
 
-def test_frozen_statistics_are_those_of_scikit_learn_over_any_batches() -> None:
+def test_frozen_statistics_equal_scikit_learn() -> None:
+    """Promise: frozen statistics are those of scikit learn over any batches."""
     rows = torch.randn(1000, 6) * torch.tensor([1, 10, 0.1, 5, 1, 1]) + 3
     normalizer = FrozenNormalizer(6)
     normalizer.fit(rows.split(77))
     np.testing.assert_allclose(normalizer(rows), StandardScaler().fit_transform(rows.double()), atol=1e-4)
 
 
-def test_a_feature_that_never_varies_is_centred_and_not_divided_by_zero() -> None:
+def test_constant_feature_is_centred_without_division() -> None:
+    """Promise: a feature that never varies is centred and not divided by zero."""
     rows = torch.randn(100, 3)
     rows[:, 1] = 0.7
     normalizer = FrozenNormalizer(3)

@@ -133,7 +133,8 @@ def test_pictures_have_the_same_vectors_in_either_runtime(folder, request, tmp_p
     np.testing.assert_allclose(by_onnx, by_torch, atol=1e-5)
 
 
-def test_int8_of_a_network_without_products_of_matrices_is_refused(efficientnet, tmp_path):
+def test_int8_without_matrix_products_is_refused(efficientnet, tmp_path):
+    """Promise: int8 of a network without products of matrices is refused."""
     with pytest.raises(AssetError, match="int8 changes nothing in this network"):
         ImageEncoderConfig(model=str(efficientnet), precision="int8").load(tmp_path)
 

@@ -30,7 +30,8 @@ def test_vectors_are_given_back_as_they_are() -> None:
     assert encoder.encode([]).shape == (0, 2)
 
 
-def test_a_vector_that_cannot_be_used_is_named_and_the_others_are_read() -> None:
+def test_unusable_vector_is_named_and_others_are_read() -> None:
+    """Promise: a vector that cannot be used is named and the others are read."""
     encoder = PrecomputedConfig(column="embedding", dim=2).build(HERE)
     inputs = [given(1, 2), given(1, 2, 3), Content("a text"), given(1, np.nan), given(5, 6)]
     features_ND, faults = encode_readable(encoder, inputs)
@@ -44,7 +45,8 @@ def test_a_vector_that_cannot_be_used_is_named_and_the_others_are_read() -> None
         encoder.encode(inputs)
 
 
-def test_the_identity_says_where_the_vectors_come_from_and_not_how_long_they_are() -> None:
+def test_identity_names_the_source_not_the_length() -> None:
+    """Promise: the identity says where the vectors come from and not how long they are."""
     one = PrecomputedConfig(column="embedding")
     assert one.identity(HERE) == one.of_dim(3).identity(HERE) == one.of_dim(3).build(HERE).identity
     others = [PrecomputedConfig(column="other"), PrecomputedConfig(column="embedding", made_by="model 2")]

@@ -44,7 +44,8 @@ def test_texts_have_the_same_vectors_in_either_runtime(pooling, batch_size, mode
     assert by_onnx.dim == by_torch.dim
 
 
-def test_an_export_is_made_once_and_then_needs_neither_torch_nor_transformers(model_folder, tmp_path, monkeypatch):
+def test_export_is_made_once_and_needs_no_torch(model_folder, tmp_path, monkeypatch):
+    """Promise: an export is made once and then needs neither torch nor transformers."""
     config = text(model_folder, runtime="onnx")
     expected = config.load(tmp_path).encode(TEXTS)
     for module in ("transformers", "torch", "kcm.encoders.text_model"):
@@ -70,7 +71,8 @@ def test_an_export_that_is_not_what_torch_computes_is_refused(model_folder, tmp_
     assert exports(tmp_path) == []
 
 
-def test_vectors_in_int8_do_not_depend_on_the_batch_they_travel_in(model_folder, tmp_path):
+def test_int8_vectors_do_not_depend_on_the_batch(model_folder, tmp_path):
+    """Promise: vectors in int8 do not depend on the batch they travel in."""
     low, full = (text(model_folder, precision=precision).build(tmp_path) for precision in ("int8", "float32"))
     together = low.encode(TEXTS)
     alone = np.concatenate([low.encode([each]) for each in TEXTS])
@@ -100,7 +102,8 @@ def test_a_precision_that_the_runtime_does_not_have_is_refused(precision, runtim
         parse_config(TextEncoderConfig, {"model": "m", "precision": precision, "runtime": runtime})
 
 
-def test_auto_becomes_a_runtime_that_gives_the_same_and_stays_that(model_folder, tmp_path):
+def test_auto_becomes_an_equal_runtime_and_stays_fixed(model_folder, tmp_path):
+    """Promise: auto becomes a runtime that gives the same and stays that."""
     config = text(model_folder)
     assert config.in_use == "auto"
     found = config.resolved(tmp_path)

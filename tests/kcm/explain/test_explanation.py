@@ -64,7 +64,8 @@ def test_what_class_means_add_is_named_and_counted(kind: str, network: dict[str,
         assert reasons.logit == pytest.approx(reasons.baseline + reasons.base + added, abs=1e-5)
 
 
-def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> None:
+def test_variants_leave_out_one_word_each() -> None:
+    """Promise: the variants are the text and the text without each word in turn."""
     example = Input(Content("not  a\tgood film"), "films")
     texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
     assert variants(example) == [Input(Content(text), "films") for text in texts]
@@ -74,7 +75,8 @@ def test_the_variants_are_the_text_and_the_text_without_each_word_in_turn() -> N
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_a_word_s_effect_is_what_the_judge_s_logit_loses_without_it(kind: str) -> None:
+def test_word_effect_is_the_loss_of_the_judge_logit(kind: str) -> None:
+    """Promise: a word's effect is what the judge's logit loses without it."""
     side, example = side_of(kind), Input(Content("a very good film"))
     explanation = explain(side.bundle, example, side.judge(variants(example)))
     assert [word for word, _ in explanation.words] == ["a", "very", "good", "film"]

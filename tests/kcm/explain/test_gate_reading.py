@@ -45,7 +45,8 @@ def bundle() -> Bundle:
     return any_bundle(collaborator=collaborator, policy=policy, gate_head=fitted.head)
 
 
-def test_the_constant_and_the_curves_add_up_to_the_score_that_decides(bundle: Bundle) -> None:
+def test_constant_and_curves_add_up_to_the_score(bundle: Bundle) -> None:
+    """Promise: the constant and the curves add up to the score that decides."""
     features = np.random.default_rng(1).random((1, DIM)).astype(np.float32)
     given = Input(Content(image=b"-"))
     (judgement,) = SmallSide(bundle, None).judge_features(features, [given], 0.0)  # type: ignore[arg-type]
@@ -56,7 +57,7 @@ def test_the_constant_and_the_curves_add_up_to_the_score_that_decides(bundle: Bu
         assert added == pytest.approx(np.interp(value, curve.points, curve.added), abs=0.05)
 
 
-def test_the_rates_of_every_label_are_there_and_are_what_the_curves_read(bundle: Bundle) -> None:
+def test_rates_of_every_label_match_the_curves(bundle: Bundle) -> None:
     """Counted by hand from the rows of the fixture; what they add is what the score moves by between labels."""
     features, right = fitted_rows()
     _, small = logits(bundle.collaborator, features)

@@ -57,7 +57,8 @@ def test_curves_of_mixtures_are_explained_exactly_from_the_mean() -> None:
 
 @pytest.mark.parametrize("num_outputs", [2, 5])
 @pytest.mark.parametrize("top", [1, 15])
-def test_quadratic_units_are_explained_exactly_by_lines_and_clipped_parabolas(num_outputs: int, top: int) -> None:
+def test_quadratic_units_are_explained_exactly(num_outputs: int, top: int) -> None:
+    """Promise: quadratic units are explained exactly by lines and clipped parabolas."""
     network, x = quadratic(num_outputs), 3 * rows(50, 6)[7]
     v = network.projection @ x
     assert v.abs().max() > 4  # a parabola is clipped
@@ -79,7 +80,8 @@ def test_quadratic_units_are_explained_exactly_by_lines_and_clipped_parabolas(nu
             assert each.through == label
 
 
-def test_the_only_live_feature_is_named_first_and_through_the_node_that_it_feeds() -> None:
+def test_only_live_feature_comes_first_with_its_node() -> None:
+    """Promise: the only live feature is named first and through the node that it feeds."""
     network, probe = KAN([6, 4, 2], seed=0), rows(50, 6)
     with torch.no_grad():
         alive = network.kan_layers[0].weight.unflatten(1, (-1, 6))
@@ -111,7 +113,8 @@ def test_a_parabola_is_flat_beyond_its_clip_and_a_line_is_not() -> None:
 
 
 @pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3), (6, 5, 4, 3)])
-def test_a_curve_passes_through_what_its_edge_carries_and_zero_at_the_reference(widths: tuple[int, ...]) -> None:
+def test_curve_passes_through_its_edge_and_zero_at_reference(widths: tuple[int, ...]) -> None:
+    """Promise: a curve passes through what its edge carries and zero at the reference."""
     network, x = KAN(widths, seed=0), rows(1, 6)[0]
     for each in reasons_for(network, x, label=2, top=6).contributions:
         points, values = contribution_curve(network, each, num_points=2001)
@@ -124,7 +127,8 @@ def test_a_curve_passes_through_what_its_edge_carries_and_zero_at_the_reference(
             assert reference == pytest.approx(0, abs=1e-3)
 
 
-def test_what_an_edge_carries_is_its_change_from_the_reference_times_the_slope_behind_it() -> None:
+def test_edge_carries_its_change_times_the_later_slope() -> None:
+    """Promise: what an edge carries is its change from the reference times the slope behind it."""
     network, x = KAN([6, 5, 3], seed=0), rows(1, 6)[0]
     for each in reasons_for(network, x, label=2, top=6).contributions:
         assert each.carried == pytest.approx(each.slope * edge_change(network, x, each.feature, each.through), abs=1e-5)

@@ -37,7 +37,8 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
 @given(
     st.lists(st.lists(CELLS.map(lambda cell: cell.strip() or "x"), min_size=1, max_size=4), max_size=40), st.booleans()
 )
-def test_rows_of_any_number_of_fields_keep_their_places_and_their_cells(tmp_path_factory, table, small_blocks) -> None:
+def test_ragged_rows_keep_their_places_and_cells(tmp_path_factory, table, small_blocks) -> None:
+    """Promise: rows of any number of fields keep their places and their cells."""
     written = io.StringIO(newline="")
     csv.writer(written, lineterminator="\n").writerows([["a", "b", "c"], *table])
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
@@ -73,7 +74,8 @@ def test_a_file_that_ends_well_is_not(tmp_path: Path, before: bytes, end: bytes)
     assert read(tmp_path / "rows.csv", before + end)
 
 
-def test_a_long_text_is_one_cell_and_one_without_end_a_quote_left_open(tmp_path: Path) -> None:
+def test_long_text_is_one_cell_and_endless_is_an_open_quote(tmp_path: Path) -> None:
+    """Promise: a long text is one cell and one without end a quote left open."""
     assert rows(read(tmp_path / "rows.csv", b"a,b\n" + b"x" * 3_000_000 + b",y\n"))[0]["b"] == "y"
     with pytest.raises(DataError, match=r"a row is longer than 4 MiB\. Is a quote left open"):
         read(tmp_path / "rows.csv", b'a,b\n"open,x\n' + b"a,b\n" * 12_000_000)
@@ -107,7 +109,8 @@ def test_a_compressed_file_is_read_and_a_cut_one_is_refused(tmp_path: Path, name
         read(tmp_path / name, gzip.compress(content * 1000)[:-30])
 
 
-def test_values_of_json_lines_are_what_they_are_or_text_where_types_differ(tmp_path: Path) -> None:
+def test_json_values_keep_types_or_become_text(tmp_path: Path) -> None:
+    """Promise: values of json lines are what they are or text where types differ."""
     lines = [
         {"n": 1, "rate": 1, "mixed": 1, "list": [1, 2], "object": {"k": 1}, "picture": {"path": "a.png"}, "big": 2**70},
         {"n": 2, "rate": 0.5, "mixed": "a", "list": None, "object": {"j": 2}, "late": True},
@@ -147,9 +150,8 @@ def test_values_of_json_lines_are_what_they_are_or_text_where_types_differ(tmp_p
         ('{"x": ' + "1" * 5000 + "}", "not a JSON object: an integer has thousands of digits"),
     ],
 )
-def test_a_line_that_holds_no_object_is_at_fault_by_its_number_and_no_other(
-    tmp_path: Path, line: str, fault: str
-) -> None:
+def test_line_without_an_object_is_the_only_fault(tmp_path: Path, line: str, fault: str) -> None:
+    """Promise: a line that holds no object is at fault by its number and no other."""
     found = read(tmp_path / "rows.jsonl", f'{{"a": "x"}}\n\n{line}\n{{"a": "y"}}\n'.encode())
     assert [row["a"] for row in rows(found)] == ["x", None, "y"]
     assert faults(found) == {2: f"line 3: {fault}"}
@@ -189,7 +191,8 @@ def test_a_parquet_file_that_is_cut_is_refused(tmp_path: Path) -> None:
         ("rows.jsonl", b'{"a": "\xc3\xb6\xc3\x9f"}\n{"a": "\xff"}\n{"a": "c"}\n'),
     ],
 )
-def test_bytes_that_cannot_be_decoded_are_a_fault_of_their_row_alone(tmp_path: Path, name: str, content: bytes) -> None:
+def test_undecodable_bytes_are_a_fault_of_their_row_only(tmp_path: Path, name: str, content: bytes) -> None:
+    """Promise: bytes that cannot be decoded are a fault of their row alone."""
     found = read(tmp_path / name, content)
     number = content.count(b"\n", 0, content.index(b"\xff")) + (name.endswith("jsonl") and 1)
     bad = faults(found)

@@ -77,7 +77,8 @@ FORMS = [("none", False), ("silu", True), ("none", True)]
 
 @pytest.mark.parametrize(("base_activation", "centred"), FORMS)
 @pytest.mark.parametrize("hidden", [False, True])
-def test_a_layer_without_base_or_centred_is_its_formula_in_every_form(base_activation, centred, hidden) -> None:
+def test_layer_variants_equal_their_formula_in_every_form(base_activation, centred, hidden) -> None:
+    """Promise: a layer without base or centred is its formula in every form."""
     generator = torch.Generator().manual_seed(0)
     options = {"hidden": hidden, "base_activation": base_activation, "centred": centred}
     layer = KANLinear(30, 3, 4, 1, **options, generator=generator)
@@ -101,7 +102,8 @@ def test_a_layer_without_base_or_centred_is_its_formula_in_every_form(base_activ
 
 
 @pytest.mark.parametrize(("base_activation", "centred"), FORMS)
-def test_gradients_of_the_other_forms_are_those_of_finite_differences(base_activation, centred) -> None:
+def test_other_forms_have_finite_difference_gradients(base_activation, centred) -> None:
+    """Promise: gradients of the other forms are those of finite differences."""
     options = {"base_activation": base_activation, "centred": centred}
     layer = KANLinear(4, 2, 3, 1, **options, generator=torch.Generator().manual_seed(1)).double()
     x = torch.rand(5, 4, dtype=torch.float64) * 5 - 2.5
@@ -130,7 +132,8 @@ def test_gradients_are_those_of_finite_differences(order) -> None:
     order=st.integers(1, 3),
     size=st.integers(1, 6),
 )
-def test_any_shape_comes_out_right_whether_or_not_the_inputs_need_a_gradient(lead, widths, order, size) -> None:
+def test_any_shape_works_with_or_without_input_gradient(lead, widths, order, size) -> None:
+    """Promise: any shape comes out right whether or not the inputs need a gradient."""
     network = KAN(widths, size, order, seed=3)
     x = torch.randn(*lead, widths[0]) * 2
     out = network(x)
@@ -138,7 +141,8 @@ def test_any_shape_comes_out_right_whether_or_not_the_inputs_need_a_gradient(lea
     torch.testing.assert_close(network(x.requires_grad_()), out, atol=1e-5, rtol=1e-5)
 
 
-def test_a_spline_that_no_row_touches_has_a_gradient_of_exactly_zero() -> None:
+def test_untouched_spline_has_exactly_zero_gradient() -> None:
+    """Promise: a spline that no row touches has a gradient of exactly zero."""
     layer = KANLinear(6, 3, 5, generator=torch.Generator().manual_seed(0))
     x = torch.rand(300, 6, generator=torch.Generator().manual_seed(1)) * 0.5  # one of the five intervals
     x[:, 5] = torch.where(x[:, 5] > 0.25, 9.0, -9.0)  # beyond both ends: nothing in between

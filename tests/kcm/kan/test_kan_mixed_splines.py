@@ -85,7 +85,8 @@ def test_controls_have_as_many_coefficients() -> None:
         assert num_parameters(control.matching(kan)) == num_parameters(kan)
 
 
-def test_it_is_read_as_one_layer_of_lines_and_curves_that_gives_the_same() -> None:
+def test_reads_as_one_layer_of_lines_and_curves() -> None:
+    """Promise: it is read as one layer of lines and curves that gives the same."""
     kan, x = network(), rows(50)
     (layer,), z = kan.kan_layers, kan.curve_inputs(x)
     assert (layer.in_features, layer.out_features, z.shape) == (30, 3, (50, 30))

@@ -23,7 +23,8 @@ def test_it_has_as_many_coefficients_as_the_kan() -> None:
     assert network(torch.randn(2, 6)).shape == (2, 3)
 
 
-def test_squares_are_those_of_clamped_projections_beside_the_inputs_and_a_constant() -> None:
+def test_squares_are_clamped_projections_plus_inputs() -> None:
+    """Promise: squares are those of clamped projections beside the inputs and a constant."""
     network = RandomQuadratic(6, 24, 3)
     x = 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     parts = [2.0 * 0.5 * x, 0.5 * (x @ network.projection.T).clamp(-4, 4) ** 2, 0.5 * torch.full((50, 1), 24**0.5)]
@@ -31,7 +32,8 @@ def test_squares_are_those_of_clamped_projections_beside_the_inputs_and_a_consta
     torch.testing.assert_close(network(x), torch.cat(parts, 1) @ network.weight.T)
 
 
-def test_squares_are_a_one_interval_kan_of_degree_two_with_its_linear_parts_folded() -> None:
+def test_squares_equal_a_one_interval_quadratic_kan() -> None:
+    """Promise: squares are a one interval kan of degree two with its linear parts folded."""
     network = RandomQuadratic(6, 24, 3)
     kan = KAN([24, 3], grid_size=1, spline_order=2, grid_range=(-4, 4), base_activation="none").double()
     x = torch.randn(200, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -43,7 +45,8 @@ def test_squares_are_a_one_interval_kan_of_degree_two_with_its_linear_parts_fold
     assert num_parameters(network) == 3 * (24 + 6 + 1) < num_parameters(kan)
 
 
-def test_squares_are_read_as_one_layer_of_lines_and_parabolas_that_gives_the_same() -> None:
+def test_squares_read_as_one_layer_of_lines_and_parabolas() -> None:
+    """Promise: squares are read as one layer of lines and parabolas that gives the same."""
     network, x = RandomQuadratic(6, 24, 3), 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     network.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
     (layer,), z = network.kan_layers, network.curve_inputs(x)
@@ -52,7 +55,8 @@ def test_squares_are_read_as_one_layer_of_lines_and_parabolas_that_gives_the_sam
     torch.testing.assert_close(layer(z), network(x))
 
 
-def test_what_a_parabola_adds_is_split_by_what_each_input_adds_to_its_projection() -> None:
+def test_parabola_share_follows_each_input_in_its_projection() -> None:
+    """Promise: what a parabola adds is split by what each input adds to its projection."""
     network, x = RandomQuadratic(6, 24, 3), torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     x[0] = 0  # no projection moves
     shares = edge_values(network.kan_layers[0], network.curve_inputs(x)).detach()[:, 1]
@@ -79,14 +83,16 @@ def directions(count: int, dim: int, seed: int = 0) -> torch.Tensor:
     return random_directions(count, dim, torch.Generator().manual_seed(seed))
 
 
-def test_directions_of_a_block_are_orthonormal_and_the_last_block_may_be_short() -> None:
+def test_block_directions_are_orthonormal() -> None:
+    """Promise: directions of a block are orthonormal and the last block may be short."""
     found = directions(20, 8)
     assert found.shape == (20, 8)
     for block in found.split(8):
         torch.testing.assert_close(block @ block.T, torch.eye(len(block)), atol=1e-5, rtol=0)
 
 
-def test_directions_drawn_again_are_the_same_and_their_own_and_leave_the_generator_alike() -> None:
+def test_directions_are_reproducible_and_spare_the_generator() -> None:
+    """Promise: directions drawn again are the same and their own and leave the generator alike."""
     first, second = (torch.Generator().manual_seed(3) for _ in range(2))
     found = random_directions(16, 8, first)
     expected = found.clone()

@@ -74,7 +74,8 @@ class Purse:
         return min(len(units), self.calls - int(self.oracle.asked.sum()))
 
 
-def test_every_unit_is_asked_at_most_once_and_bought_ones_are_exact() -> None:
+def test_every_unit_is_asked_once_and_bought_ones_are_exact() -> None:
+    """Promise: every unit is asked at most once and bought ones are exact."""
     table = Table.drawn(1)
     oracle = Counting(table.label)
     found = table.rounds(Promise(0.95, 0.05), ask=oracle).run()

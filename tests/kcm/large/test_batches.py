@@ -68,9 +68,10 @@ def test_a_run_that_is_killed_goes_on_with_the_same_batch(
     assert again.spent() == (4, pytest.approx(QUESTION + 3 * QUESTION / 2))
 
 
-def test_a_run_that_is_killed_while_it_reads_the_answers_pays_none_twice(
+def test_kill_while_reading_answers_pays_nothing_twice(
     model, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: a run that is killed while it reads the answers pays none twice."""
     killed = model()
     keep, kept = killed._cache.keep, []
     with monkeypatch.context() as kill:
@@ -83,9 +84,10 @@ def test_a_run_that_is_killed_while_it_reads_the_answers_pays_none_twice(
     assert (singly(upstream), len(upstream.batches)) == (1, 1)
 
 
-def test_a_batch_of_a_run_that_was_killed_before_it_was_created_stays_booked_and_is_not_looked_for_again(
+def test_batch_killed_before_creation_stays_booked(
     model, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: a batch of a run that was killed before it was created stays booked and is not looked for again."""
     killed = model()
     with monkeypatch.context() as kill:
         kill.setattr(batches.OpenAI, "files", property(lambda _: 1 / 0))
@@ -98,7 +100,8 @@ def test_a_batch_of_a_run_that_was_killed_before_it_was_created_stays_booked_and
     assert again._cache.open_batches() == []
 
 
-def test_questions_that_a_batch_leaves_are_asked_singly_and_prose_is_an_answer(model, upstream: FakeUpstream) -> None:
+def test_questions_left_by_a_batch_are_asked_singly(model, upstream: FakeUpstream) -> None:
+    """Promise: questions that a batch leaves are asked singly and prose is an answer."""
     upstream.plan(label("positive"), completion("I would say positive"), Turn(500, "down"), label("negative"))
     asked = model()
     asked.ask_ahead([ITEMS])

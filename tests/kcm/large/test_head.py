@@ -41,7 +41,8 @@ def test_the_strength_that_predicts_unseen_rows_best_is_chosen(digits):
     assert fit_head(*digits, own_groups(400), 10, grid=[1e-3, 1e2]).c == 1e2
 
 
-def test_out_of_fold_outputs_never_come_from_a_head_that_saw_the_group():
+def test_out_of_fold_outputs_never_saw_the_group():
+    """Promise: out of fold outputs never come from a head that saw the group."""
     # Labels are a coin per group and features give the group away: in-sample a head is right, out of fold it cannot be.
     rng = np.random.default_rng(1)
     coin = rng.integers(0, 2, 80)

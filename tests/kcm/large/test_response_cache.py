@@ -47,7 +47,7 @@ def test_accounts_share_answers_and_no_budget(store):
     assert second.spent() == (0, 0.0)
 
 
-def test_processes_that_share_a_database_share_one_budget_over_restarts(store):
+def test_processes_share_one_budget_across_restarts(store):
     """Promise: five calls are five calls, by however many replicas and after however many restarts."""
     made = 0
     for _restart in range(3):

@@ -131,7 +131,8 @@ CASES = (
 
 
 @pytest.mark.parametrize(("learner", "network", "kind", "train"), CASES, ids=repr)
-def test_a_grown_sequence_ends_like_one_that_was_known_from_the_start(digits, learner, network, kind, train) -> None:
+def test_grown_sequence_equals_one_known_from_the_start(digits, learner, network, kind, train) -> None:
+    """Promise: a grown sequence ends like one that was known from the start."""
     parent = finished(trainer_of(sequence(digits, 3, SHUFFLED), learner, network, kind, **train))
     grown = trainer_of(sequence(digits, 4, SHUFFLED), learner, network, kind, **train)
     grown.load_state_dict(saved(parent))

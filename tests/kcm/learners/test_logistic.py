@@ -28,7 +28,8 @@ def trained(tasks: list[TensorRows]) -> Trainer:
 
 
 @pytest.mark.parametrize("num_tasks", [1, 5], ids=["two classes", "ten classes"])
-def test_after_the_last_task_it_is_the_regression_of_scikit_learn_on_the_rows_of_all_tasks(digits, num_tasks) -> None:
+def test_final_state_equals_scikit_learn_on_all_tasks(digits, num_tasks) -> None:
+    """Promise: after the last task it is the regression of scikit learn on the rows of all tasks."""
     digits = digits[:num_tasks]
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
     x, later = (rows.features.double().numpy() for rows in (train, test))
@@ -40,7 +41,8 @@ def test_after_the_last_task_it_is_the_regression_of_scikit_learn_on_the_rows_of
     np.testing.assert_allclose(judge.softmax(-1)[:, oracle.classes_], oracle.predict_proba(later), atol=0.02)
 
 
-def test_a_training_that_is_stopped_within_a_task_ends_as_one_that_is_not(digits, monkeypatch) -> None:
+def test_stop_within_a_task_ends_equally(digits, monkeypatch) -> None:
+    """Promise: a training that is stopped within a task ends as one that is not."""
     monkeypatch.setattr(Logistic, "schedule", lambda self, *_: (1, 100))
     stopped, resumed = untrained(digits), untrained(digits)
     while (stopped.position.task, stopped.position.step) != (len(digits) - 1, 3):
@@ -51,7 +53,8 @@ def test_a_training_that_is_stopped_within_a_task_ends_as_one_that_is_not(digits
     assert all(torch.equal(value, theirs[name]) for name, value in resumed.collaborator.state_dict().items())
 
 
-def test_rows_left_out_are_answered_by_regressions_that_never_saw_their_unit(digits) -> None:
+def test_left_out_answers_never_saw_their_unit(digits) -> None:
+    """Promise: rows left out are answered by regressions that never saw their unit."""
     trainer, rows = trained(digits), rows_of(digits, "train")
     twice = joined([rows, rows])  # a copy gives a row's answer away unless both leave together
     labels = twice.labels.clone()

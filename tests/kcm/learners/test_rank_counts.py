@@ -75,9 +75,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ran
 
 
 @pytest.mark.parametrize("batch_size", [600, 3])
-def test_ranks_that_read_lanes_of_their_own_sum_to_the_gradients_of_one(
-    make_trainer, large_tasks, on_ranks, batch_size
-) -> None:
+def test_ranks_with_own_lanes_sum_to_one_gradient(make_trainer, large_tasks, on_ranks, batch_size) -> None:
     """Promise: of a task larger than a window, too, the number of workers changes no gradient by more than 1e-5.
 
     Three ranks have two, one and one of a window's four lanes; six share them; steps of three rows leave ranks without.
@@ -119,7 +117,8 @@ def test_large_tasks_are_learned_alike_by_one_rank_and_by_three(make_trainer, la
         assert ours == pytest.approx(theirs, abs=0.01)
 
 
-def test_a_large_task_resumed_within_a_window_ends_like_an_undisturbed_one(make_trainer, large_tasks) -> None:
+def test_large_task_resumed_in_a_window_ends_equally(make_trainer, large_tasks) -> None:
+    """Promise: a large task resumed within a window ends like an undisturbed one."""
     make = functools.partial(make_trainer, large_tasks[:1], REPLAY, epochs=1, window=4)
     undisturbed, states = make(), {}
     while not undisturbed.done:

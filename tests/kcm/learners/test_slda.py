@@ -75,7 +75,7 @@ def test_task_after_task_ends_with_the_lda_of_all_rows(digits, name) -> None:
     assert float((deployed == test.labels).float().mean()) > 0.93
 
 
-def test_without_its_own_class_a_row_gets_the_other_logits_as_they_are(digits) -> None:
+def test_row_without_its_class_keeps_the_other_logits(digits) -> None:
     """And nothing is searched: the strength of a ridge has no say in LDA."""
     trainer = make(digits)
     trainer.run()

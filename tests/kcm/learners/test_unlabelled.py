@@ -91,7 +91,7 @@ def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None
     assert (scored.label_loss_N[::2] > taught_N[::2]).all()
 
 
-def test_the_large_model_teaches_by_them_and_without_teachers_they_teach_nothing(digits) -> None:
+def test_large_model_teaches_unlabelled_rows(digits) -> None:
     """The judge learns from labels alone; the small model learns what the large model knows of the pool."""
     joint = hidden([merged(digits)], keep=40)
     silent, taught = DistillConfig(large_weight=0, judge_weight=0), DistillConfig(large_weight=1, judge_weight=0)
@@ -124,14 +124,16 @@ def test_right_answers_are_to_a_closed_form_what_labels_are(digits, monkeypatch)
 
 
 @pytest.mark.parametrize("learner", [AnalyticConfig(), SldaConfig()], ids=repr)
-def test_wrong_answers_are_left_out_of_a_closed_form_and_slda_learns_from_labels_alone(digits, learner) -> None:
+def test_wrong_answers_are_excluded_and_slda_uses_labels(digits, learner) -> None:
+    """Promise: wrong answers are left out of a closed form and slda learns from labels alone."""
     tasks = hidden(digits[:2], keep=3)
     ours, theirs = (trained(rows, learner, DistillConfig()) for rows in (answered(tasks, 1), labelled_alone(tasks)))
     for mine, other in zip(ours.collaborator.parameters(), theirs.collaborator.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
 
 
-def test_answers_weigh_the_same_on_any_number_of_ranks_and_after_a_break(digits, on_ranks, tmp_path) -> None:
+def test_answers_weigh_the_same_on_any_ranks_and_after_resume(digits, on_ranks, tmp_path) -> None:
+    """Promise: answers weigh the same on any number of ranks and after a break."""
     tasks = hidden(digits[:2], keep=20)
 
     def begun(ranks: Ranks) -> Trainer:
@@ -158,7 +160,8 @@ def test_answers_weigh_the_same_on_any_number_of_ranks_and_after_a_break(digits,
         assert other["accuracy"] == one["accuracy"]
 
 
-def test_rows_left_out_get_what_labels_and_answers_of_all_other_rows_say(digits) -> None:
+def test_left_out_rows_use_labels_and_answers_of_the_rest(digits) -> None:
+    """Promise: rows left out get what labels and answers of all other rows say."""
     tasks = hidden([merged(digits)], keep=20)
     trainer = trained(tasks, AnalyticConfig(strength=0.1), DistillConfig())
     rows = labelled_alone(tasks)[0].take("train", torch.arange(3))
@@ -172,7 +175,8 @@ def test_rows_left_out_get_what_labels_and_answers_of_all_other_rows_say(digits)
 
 
 @pytest.mark.parametrize("learner", [*LEARNERS, EwcConfig(online=True), FinetuneConfig()], ids=repr)
-def test_a_later_task_may_have_no_label_at_all_but_what_a_large_model_says(digits, learner) -> None:
+def test_later_task_may_have_only_large_model_answers(digits, learner) -> None:
+    """Promise: a later task may have no label at all but what a large model says."""
     first, second = hidden(digits[:2], keep=1)
     both = merged([first, second])  # so that all labels are known, and the second task is more of them
     trainer = trained([both, changed(second, blank)], learner, DistillConfig(keep_confidence=0.999))
@@ -183,7 +187,8 @@ def test_a_later_task_may_have_no_label_at_all_but_what_a_large_model_says(digit
 
 
 @pytest.mark.parametrize(("learner", "later"), [(FinetuneConfig(), False), (AnalyticConfig(), True)], ids=repr)
-def test_the_first_task_and_of_a_closed_form_every_task_needs_some_label(digits, learner, later) -> None:
+def test_first_and_closed_form_tasks_need_some_label(digits, learner, later) -> None:
+    """Promise: the first task and of a closed form every task needs some label."""
     first, second = hidden(digits[:2], keep=1)
     with pytest.raises(DataError, match="'digits-1' has no labelled train rows"):
         trained([*([first] if later else []), changed(second, blank)], learner, DistillConfig())

@@ -30,14 +30,16 @@ def test_the_summary_of_three_tasks_is_the_hand_worked_one():
     )
 
 
-def test_a_single_task_can_neither_be_forgotten_nor_transferred_to():
+def test_single_task_has_no_forgetting_or_transfer():
+    """Promise: a single task can neither be forgotten nor transferred to."""
     summary = continual.summarise([[0.75]], [0.5])
     undefined = {"forgetting_first", "forgetting_max", "bwt", "fwt"}
     assert {name for name, value in summary.items() if value is None} == undefined
     assert all(value == 0.75 for name, value in summary.items() if name not in undefined)
 
 
-def test_improvement_after_learning_counts_as_negative_forgetting():
+def test_improvement_is_negative_forgetting():
+    """Promise: improvement after learning counts as negative forgetting."""
     assert continual.forgetting_first([[0.5, NAN], [0.7, 0.9]]) == pytest.approx(-0.2)
     assert continual.bwt([[0.5, NAN], [0.7, 0.9]]) == pytest.approx(0.2)
 
@@ -52,7 +54,8 @@ def test_the_last_row_is_no_part_of_the_best_that_was_ever_known():
     [(R, None), ([[0.8, NAN], [0.5, 1.0]], [0.1, 0.2]), ([[0.8, 0.3], [0.5, 1.0]], [0.1, NAN])],
     ids=["no initial accuracy", "tasks not evaluated before they are learned", "initial accuracy unknown"],
 )
-def test_forward_transfer_is_undefined_where_nothing_was_measured_before_learning(matrix, initial):
+def test_forward_transfer_needs_a_measurement_before_learning(matrix, initial):
+    """Promise: forward transfer is undefined where nothing was measured before learning."""
     assert continual.fwt(matrix, initial) is None
 
 
@@ -63,6 +66,7 @@ def test_tasks_not_learned_yet_do_not_enter_any_other_metric():
 
 
 @pytest.mark.parametrize("bad", [[[0.5, 0.5]], [], [0.5], [[0.5, NAN], [NAN, 0.5]]])
-def test_a_matrix_that_is_not_square_or_lacks_learned_tasks_is_refused(bad):
+def test_incomplete_or_non_square_matrix_is_refused(bad):
+    """Promise: a matrix that is not square or lacks learned tasks is refused."""
     with pytest.raises(DataError, match="R"):
         continual.summarise(bad)

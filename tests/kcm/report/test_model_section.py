@@ -26,9 +26,10 @@ def parsed(markup: str) -> ElementTree.Element:
     return ElementTree.fromstring(f"<div>{markup}</div>")
 
 
-def test_it_shows_promise_frontier_with_the_deployed_point_and_matrix(
+def test_shows_promise_frontier_deployed_point_and_matrix(
     metrics: Any, result: Any, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
+    """Promise: it shows promise frontier with the deployed point and matrix."""
     markup = model_section("kcm", metrics, result["certificate"], POLICY)
     section = parsed(markup)
     assert lines(markup) == snapshot
@@ -37,9 +38,10 @@ def test_it_shows_promise_frontier_with_the_deployed_point_and_matrix(
     assert not any("style" in element.attrib for element in section.iter())  # pages may forbid inline styles
 
 
-def test_the_control_goes_by_its_own_name_and_without_a_frontier_there_is_still_a_matrix(
+def test_control_has_its_own_name_and_a_matrix_alone(
     metrics: Any, result: Any, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
+    """Promise: the control goes by its own name and without a frontier there is still a matrix."""
     del metrics["frontier"]
     markup = model_section("mcm", metrics, result["certificate"], POLICY)
     assert lines(markup) == snapshot
@@ -47,9 +49,10 @@ def test_the_control_goes_by_its_own_name_and_without_a_frontier_there_is_still_
 
 
 @pytest.mark.parametrize("certified", [False, True])
-def test_a_bundle_that_was_never_evaluated_says_so_and_still_shows_its_promise(
+def test_unevaluated_bundle_says_so_and_shows_its_promise(
     result: Any, certified: bool, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
+    """Promise: a bundle that was never evaluated says so and still shows its promise."""
     assert lines(model_section("kcm", {}, result["certificate"] if certified else {}, POLICY)) == snapshot
 
 

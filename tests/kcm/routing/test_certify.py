@@ -65,7 +65,8 @@ def test_epsilon_zero_draws_rows_and_credits_wins() -> None:
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 40])
-def test_too_few_rows_escalate_all_with_a_warning_that_states_the_fewest(num_rows: int) -> None:
+def test_too_few_rows_escalate_all_and_state_the_fewest(num_rows: int) -> None:
+    """Promise: too few rows escalate all with a warning that states the fewest."""
     result = certify(table(num_rows))
     assert (result["decision"], result["valid"], result["bound"], result["call_rate"]) == (
         "escalate_all",
@@ -83,7 +84,8 @@ def test_a_call_rate_that_cannot_be_kept_is_not_valid() -> None:
     assert "call rate 0.05" in result["reason"]
 
 
-def test_an_answer_that_the_large_model_failed_to_give_counts_against_the_cascade() -> None:
+def test_failed_large_answer_counts_against_the_cascade() -> None:
+    """Promise: an answer that the large model failed to give counts against the cascade."""
     rows = table(3000, large=0.9)
     failed = RoutingTable(**{**vars(rows), "large_error": ~rows.large_correct})
     assert certify(failed)["call_rate"] > certify(rows)["call_rate"]

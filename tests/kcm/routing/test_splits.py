@@ -23,7 +23,8 @@ def table(items: list[str], **columns: Any) -> RoutingTable:
     )
 
 
-def test_drawn_splits_hold_about_their_shares_and_keep_copies_together() -> None:
+def test_drawn_splits_have_their_shares_and_keep_copies() -> None:
+    """Promise: drawn splits hold about their shares and keep copies together."""
     items = [str(n // 2) for n in range(4000)]
     splits = with_splits(table(items), seed=0)
     assert (splits[::2] == splits[1::2]).all()

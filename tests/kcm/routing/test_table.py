@@ -42,7 +42,8 @@ def test_text_with_commas_newlines_and_other_scripts_survives(table_file: Any) -
     assert table.text.tolist() == texts
 
 
-def test_predictions_are_compared_as_written_but_for_the_decimals_of_whole_numbers(tmp_path: Path) -> None:
+def test_predictions_compare_as_written_except_whole_numbers(tmp_path: Path) -> None:
+    """Promise: predictions are compared as written but for the decimals of whole numbers."""
     path = tmp_path / "t.csv"
     path.write_text("s,l,y\n1.0,2,1\n2.0,,2\n,3,3\n", encoding="utf-8")
     table = read(path, **PREDICTED)
@@ -116,7 +117,7 @@ def test_rows_equal_in_every_column_are_one_unit(table_file: Any) -> None:
     assert len(read(named, **CORRECT, id="i")) == 3
 
 
-def test_copies_in_other_splits_are_seen_where_rows_tell_items_apart(table_file: Any) -> None:
+def test_copies_in_other_splits_are_detected(table_file: Any) -> None:
     """Rows that only their split tells apart are copies, unless a split holds such a row twice."""
     columns = {**CORRECT, "split": "p"}
     copied = table_file(s=[1, 0, 1], l=[1, 1, 1], n=["a", "b", "a"], p=["validate", "validate", "certify"])

@@ -20,7 +20,8 @@ def planned(cells=CELLS, labels=LABELS, **options):
     return plan_tasks(cells, labels, **{**defaults, **options})
 
 
-def test_labels_are_shared_out_equally_and_the_first_tasks_get_the_rest():
+def test_labels_are_shared_equally_and_first_tasks_get_more():
+    """Promise: labels are shared out equally and the first tasks get the rest."""
     plan = planned(num_tasks=3)
     assert plan.labels == (("a", "b", "c"), ("d", "e"), ("f", "g"))
     assert plan.names == ("task-1", "task-2", "task-3")
@@ -49,13 +50,15 @@ def test_a_mapping_names_the_tasks_and_their_order():
     assert (plan.names, plan.labels) == (("second half", "first half"), (("e", "f", "g"), ("a", "b", "c", "d")))
 
 
-def test_domains_come_from_the_task_column_in_the_order_of_the_rows():
+def test_domains_follow_the_task_column_in_row_order():
+    """Promise: domains come from the task column in the order of the rows."""
     plan = planned(scenario="domain_incremental")
     assert (plan.names, plan.labels) == (("news", "mail"), (LABELS, LABELS))
     assert not plan.by_label
 
 
-def test_a_class_in_two_tasks_is_refused_when_class_incremental_but_not_when_task_incremental():
+def test_class_in_two_tasks_is_refused_if_class_incremental():
+    """Promise: a class in two tasks is refused when class incremental but not when task incremental."""
     with pytest.raises(DataError, match="class 'a' appears in two tasks, 'news' and 'mail'"):
         planned()
     assert len(planned(scenario="task_incremental").names) == 2

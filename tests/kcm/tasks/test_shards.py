@@ -69,7 +69,8 @@ def two_shards(tmp_path):
     return paths
 
 
-def test_a_split_goes_on_in_the_next_shard_and_out_of_scope_rows_are_apart(two_shards) -> None:
+def test_split_continues_in_the_next_shard(two_shards) -> None:
+    """Promise: a split goes on in the next shard and out of scope rows are apart."""
     index = RowIndex.of_shards(two_shards)
     assert index.ranges == {"train": range(4), "test": range(4, 5), "test, out of scope": range(5, 6)}
     assert index.labels["train"] == {0: 1, 1: 2, -100: 1}

@@ -57,7 +57,8 @@ def test_no_text_and_no_group_lies_in_two_splits(split, table, salt):
 
 @given(table=tables, salt=st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
-def test_only_rows_whose_text_trains_or_chooses_elsewhere_are_left_out(split, table, salt):
+def test_only_rows_with_text_used_elsewhere_are_left_out(split, table, salt):
+    """Promise: only rows whose text trains or chooses elsewhere are left out."""
     found = split(as_records(table), fractions=PLAIN, salt=salt)
     drawn = [purpose(str(salt), unit_digest(Content(text), group)[:16].hex(), PLAIN) for text, _, group, _ in table]
     first = {}
@@ -74,7 +75,8 @@ def test_only_rows_whose_text_trains_or_chooses_elsewhere_are_left_out(split, ta
 
 @given(table=tables, given_splits=st.lists(st.sampled_from(["train", "validate", "test"]), min_size=40, max_size=40))
 @settings(max_examples=25, deadline=None)
-def test_given_splits_that_overlap_lose_the_rows_of_the_less_pure_one(split, table, given_splits):
+def test_overlapping_splits_lose_rows_of_the_less_pure_one(split, table, given_splits):
+    """Promise: given splits that overlap lose the rows of the less pure one."""
     found = split(as_records(table, lambda i: given_splits[i]), fractions=PLAIN)
     assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
     assert all(found.of[str(i)] == "test" for i in range(len(table)) if given_splits[i] == "test")
@@ -98,7 +100,8 @@ def test_rows_added_later_move_no_row(split, rows_of):
     assert few.of.items() <= split(rows_of(texts, group=groups)).of.items()
 
 
-def test_labels_and_tasks_and_the_order_of_rows_do_not_matter_and_the_salt_does(split, rows_of):
+def test_only_the_salt_changes_the_split(split, rows_of):
+    """Promise: labels and tasks and the order of rows do not matter and the salt does."""
     rows = rows_of([f"text {i}" for i in range(200)])
     others = rows_of([f"text {i}" for i in range(200)], ["a", "b"] * 100, task=["x", "y"] * 100)
     drawn = split(rows).of
@@ -113,7 +116,8 @@ def test_a_split_is_the_same_on_every_machine(split, rows_of):
     assert "".join(initials[found[str(i)]] for i in range(12)) == "--ttc---c--c"
 
 
-def test_a_text_common_to_many_documents_does_not_tie_them_together(split, rows_of):
+def test_common_text_does_not_tie_documents_together(split, rows_of):
+    """Promise: a text common to many documents does not tie them together."""
     # A hundred documents of three sentences, all with one sentence in common: it stays where it trains.
     texts = [f"own sentence {i}" if i % 3 else "thank you" for i in range(300)]
     groups = [f"document {i // 3}" for i in range(300)]
@@ -144,7 +148,8 @@ def test_only_what_is_missing_is_carved_from_given_splits(given_splits, expected
     assert found == expected
 
 
-def test_duplicate_ids_are_found_across_shards_and_the_first_row_is_kept(split, rows_of):
+def test_duplicate_ids_across_shards_keep_the_first_row(split, rows_of):
+    """Promise: duplicate ids are found across shards and the first row is kept."""
     first, second = rows_of(["a", "b"]), rows_of(["c", "d", "e"])
     found = split(first, second)
     assert sorted(found.of) == ["0", "1", "2"]
@@ -166,7 +171,8 @@ def test_fractions_that_do_not_make_a_whole_are_refused(fractions, message):
         TypeAdapter(Fractions).validate_python(fractions)
 
 
-def test_the_purpose_of_a_unit_is_drawn_by_its_name_and_nothing_else() -> None:
+def test_purpose_of_a_unit_depends_only_on_its_name() -> None:
+    """Promise: the purpose of a unit is drawn by its name and nothing else."""
     names = [f"unit {number}" for number in range(20_000)]
     drawn = [purpose("films", name, DEFAULT_FRACTIONS) for name in names]
     for split, fraction in DEFAULT_FRACTIONS.items():

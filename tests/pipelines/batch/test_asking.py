@@ -92,7 +92,8 @@ def test_calls_and_price_are_said_before_and_after(context, upstream, tmp_path) 
     assert after == "the large model was paid for 3 calls, 6"
 
 
-def test_a_changed_question_or_label_says_what_it_costs_to_ask_all_rows_again(context, upstream, tmp_path) -> None:
+def test_changed_question_states_the_cost_of_asking_again(context, upstream, tmp_path) -> None:
+    """Promise: a changed question or label says what it costs to ask all rows again."""
     prices = {"input_price": 1e4, "output_price": 1e5}
     asked(context, upstream, tmp_path, **prices)
     asked(context, upstream, tmp_path / "again", **prices)
@@ -116,7 +117,7 @@ def test_rows_are_asked_in_a_batch_where_that_is_wanted(context, upstream, tmp_p
     assert context.lines[2] == "the large model was paid for 4 calls, 5"
 
 
-def test_the_next_questions_are_asked_while_a_slow_one_is_waited_for(context, upstream, tmp_path) -> None:
+def test_next_questions_are_asked_while_one_is_slow(context, upstream, tmp_path) -> None:
     """One question is answered when all others are; a batch that waits for its slowest would never ask those."""
     num_rows = 40
     rows = pa.table({name: ROWS[name].take([0] * num_rows) for name in ROWS.column_names})
@@ -136,7 +137,8 @@ def test_the_next_questions_are_asked_while_a_slow_one_is_waited_for(context, up
     assert answers["large_label"].to_pylist() == [1] * num_rows
 
 
-def test_a_server_that_goes_away_is_said_while_it_is_away_and_when_it_is_back(context, upstream, tmp_path) -> None:
+def test_server_outage_and_return_are_reported(context, upstream, tmp_path) -> None:
+    """Promise: a server that goes away is said while it is away and when it is back."""
     upstream.plan(*[Turn(500, "down")] * 4)
     asked(context, upstream, tmp_path, max_retries=5, max_wait_s=0.01)
     _, gone, back, _ = context.lines
@@ -147,7 +149,8 @@ def test_a_server_that_goes_away_is_said_while_it_is_away_and_when_it_is_back(co
     assert back == f"[yellow]the large model at {upstream.base_url} answers again[/yellow]"
 
 
-def test_more_failures_than_allowed_stop_the_pass_and_keep_the_answers(context, upstream, tmp_path) -> None:
+def test_too_many_failures_stop_and_keep_the_answers(context, upstream, tmp_path) -> None:
+    """Promise: more failures than allowed stop the pass and keep the answers."""
     upstream.plan(label("positive"), Turn(500, "down"), label("negative"))
     with pytest.raises(DataError, match=r"failed on 1 of 3 rows; large.max_failed allows 2.0%, most often: status 500"):
         asked(context, upstream, tmp_path, max_failed=0.02)
@@ -177,7 +180,7 @@ def test_failures_are_reported_with_their_commonest_reason(context, upstream, tm
         (0, [0.5, 0.3, 0.2], "probabilities that are none"),
     ],
 )
-def test_what_an_adapter_of_ones_own_cannot_mean_ends_the_run_by_its_row(label, probabilities, fault) -> None:
+def test_invalid_custom_adapter_answer_ends_the_run_by_row(label, probabilities, fault) -> None:
     """Promise: no certificate is computed of answers that are none."""
     answer = LargeAnswer(label, probabilities and np.array(probabilities, np.float32))
     model: Any = SimpleNamespace(answer=lambda items: [LargeAnswer(0), answer, LargeAnswer(1)])

@@ -41,7 +41,8 @@ def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     assert not np.array_equal(answered[:80], fitted.head.probabilities(np.zeros((80, 3), np.float32)))
 
 
-def test_of_more_rows_whole_units_are_fitted_whatever_their_shards(tmp_path) -> None:
+def test_whole_units_are_fitted_whatever_their_shards(tmp_path) -> None:
+    """Promise: of more rows whole units are fitted whatever their shards."""
     (path,) = paths = shards(tmp_path, [100], rows_per_group=4)
     one = fit_rows(LARGE, 2, 0, paths, limit=30)
     three = fit_rows(LARGE, 2, 0, shards(tmp_path, [40, 25, 35], rows_per_group=4), limit=30)

@@ -25,7 +25,7 @@ def rows(values_ND: np.ndarray) -> pa.Table:
     return pa.table(columns | {"group": ["g", *[""] * (count - 1)], "split": splits, "vector": list_column(values_ND)})
 
 
-def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> None:
+def test_row_vectors_become_features_whatever_the_shards(tmp_path) -> None:
     """Read in parts that are no multiple of a row group, and joined, they are the rows that were given."""
     values_ND = np.random.default_rng(0).normal(size=(2500, 3)).astype(np.float32)
     write_shards(tmp_path, 0, [rows(values_ND)])
@@ -40,7 +40,8 @@ def test_vectors_of_rows_become_their_features_whatever_the_shards(tmp_path) -> 
     assert table.column_names == ["id", "label", "split", "group", "features", "seconds"]
 
 
-def test_a_vector_that_cannot_be_trained_on_is_named_by_row_and_file(tmp_path) -> None:
+def test_untrainable_vector_is_named_by_row_and_file(tmp_path) -> None:
+    """Promise: a vector that cannot be trained on is named by row and file."""
     values_ND = np.ones((4, 3), dtype=np.float32)
     values_ND[2, 1] = np.nan
     write_shards(tmp_path, 0, [rows(values_ND)])

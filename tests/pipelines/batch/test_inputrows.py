@@ -22,7 +22,8 @@ def rows_of(file: InputRows) -> list[dict[str, Any]]:
     return rows.to_pylist()
 
 
-def test_rows_keep_their_own_ids_where_they_have_them_and_are_numbered_else(tmp_path: Path) -> None:
+def test_rows_keep_their_ids_or_are_numbered(tmp_path: Path) -> None:
+    """Promise: rows keep their own ids where they have them and are numbered else."""
     (tmp_path / "rows.csv").write_text("id,text\n007,a\n,b\n", encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text('{"id": 7, "text": "a"}\n{"text": "b"}\n', encoding="utf-8")
     pq.write_table(pa.table({"id": [7, None], "text": ["a", "b"]}), tmp_path / "rows.parquet")
@@ -40,7 +41,8 @@ def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
         assert rows["text"].to_pylist() == rows["id"].to_pylist() == list(map(str, range(start, stop)))
 
 
-def test_a_file_in_a_store_and_one_that_is_compressed_are_read_as_others_are(put: Callable[[str, bytes], str]) -> None:
+def test_stored_and_compressed_files_are_read_like_others(put: Callable[[str, bytes], str]) -> None:
+    """Promise: a file in a store and one that is compressed are read as others are."""
     uri = put("a/rows.csv.gz", gzip.compress(b"text,image\nplain,../b.png\nbad,c.png\n"))
     put("a/c.png", b"file")
     first, second = rows_of(InputRows.opened(Location.of(uri), "text", "image"))
@@ -48,7 +50,8 @@ def test_a_file_in_a_store_and_one_that_is_compressed_are_read_as_others_are(put
     assert (second["text"], second["image"], second["fault"]) == ("bad", b"file", "")
 
 
-def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_path: Path) -> None:
+def test_pictures_are_below_the_file_folder_or_a_named_root(tmp_path: Path) -> None:
+    """Promise: pictures lie below the file's folder unless another root is named."""
     (tmp_path / "table").mkdir()
     (tmp_path / "a.png").write_bytes(b"file")
     for suffix, content in ((".csv", "image\n../a.png\n"), (".jsonl", '{"image": "../a.png"}\n')):
@@ -60,7 +63,8 @@ def test_pictures_lie_below_the_file_s_folder_unless_another_root_is_named(tmp_p
         assert (allowed["image"], allowed["fault"]) == (b"file", "")
 
 
-def test_vectors_are_read_by_the_encoders_columns_else_from_features(tmp_path: Path) -> None:
+def test_vectors_come_from_encoder_columns_or_features(tmp_path: Path) -> None:
+    """Promise: vectors are read by the encoders columns else from features."""
     records = [{"features": [1.0, 2.0]}, {"features": [1.0]}, {"features": None}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     rows = rows_of(opened(tmp_path / "rows.jsonl", None, vectors=("x*",)))

@@ -71,9 +71,8 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     [(slice(0, 4),), (slice(0, 2), slice(2, 4)), (slice(0, 1), slice(1, 3), slice(3, 3), slice(3, 4))],
     ids=["one", "a split each", "across and empty"],
 )
-def test_answers_under_prompts_stand_beside_the_same_rows_with_their_baseline(
-    tmp_path: Path, shards: tuple[slice, ...]
-) -> None:
+def test_prompt_answers_match_their_rows_and_baseline(tmp_path: Path, shards: tuple[slice, ...]) -> None:
+    """Promise: answers under prompts stand beside the same rows with their baseline."""
     written(tmp_path / "soft", Answers.of(ANSWERS, 2).table(ROWS, "soft"), *shards)
     table = joined(tmp_path, tmp_path / "soft", *shards)
     soft = rows_where(table, prompt="soft")

@@ -77,7 +77,8 @@ def test_a_bucket_is_written_as_a_folder_is(node_bucket: str, folder: Path) -> N
         first.finished("two", overwrite=False)
 
 
-def test_a_part_is_finished_for_the_same_rows_model_and_settings_alone(folder: Path, tmp_path: Path) -> None:
+def test_part_is_reused_only_for_equal_rows_model_settings(folder: Path, tmp_path: Path) -> None:
+    """Promise: a part is finished for the same rows model and settings alone."""
     (part,) = predicted_files(folder / "a.csv", tmp_path / "out.csv")
     assert part.finished("one", overwrite=False) is None
     record = finish(part)
@@ -89,7 +90,8 @@ def test_a_part_is_finished_for_the_same_rows_model_and_settings_alone(folder: P
     assert part.finished("one", overwrite=False) is None, "the same command on new rows"
 
 
-def test_what_something_else_has_written_is_refused_unless_it_is_to_be_replaced(folder: Path, tmp_path: Path) -> None:
+def test_foreign_output_is_refused_unless_replaced(folder: Path, tmp_path: Path) -> None:
+    """Promise: what something else has written is refused unless it is to be replaced."""
     (part,) = predicted_files(folder / "a.csv", out := tmp_path / "out.csv")
     out.write_text("mine")
     (folder / "c.csv").write_text("text\nother\n")
@@ -177,9 +179,8 @@ WRITE = {".csv": as_csv, ".jsonl": as_jsonl, ".parquet": as_parquet}
 
 @pytest.mark.parametrize("source", WRITE)
 @pytest.mark.parametrize("target", READ)
-def test_every_format_becomes_every_other_with_rows_in_order_and_columns_kept(
-    tmp_path: Path, source: str, target: str
-) -> None:
+def test_every_format_converts_with_rows_and_columns_kept(tmp_path: Path, source: str, target: str) -> None:
+    """Promise: every format becomes every other with rows in order and columns kept."""
     WRITE[source](tmp_path / f"in{source}")
     copy(tmp_path / f"in{source}", tmp_path / f"out{target}")
     rows = READ[target](tmp_path / f"out{target}")

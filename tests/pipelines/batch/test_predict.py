@@ -57,9 +57,8 @@ def answered(path: Path, content: str, *columns: str | None) -> tuple[list[dict[
     return table.to_pylist(), counts
 
 
-def test_a_row_that_cannot_be_answered_says_why_and_the_others_are_answered(
-    tmp_path: Path, cascade: StubCascade
-) -> None:
+def test_unanswerable_row_says_why_and_others_are_answered(tmp_path: Path, cascade: StubCascade) -> None:
+    """Promise: a row that cannot be answered says why and the others are answered."""
     rows, counts = answered(tmp_path / "in.csv", 'text,n\na,1\n" ",2\nfail,3\nshort\nlonger,4\nlong,5,6\n', "text")
     assert [row["error"] for row in rows] == [
         None,

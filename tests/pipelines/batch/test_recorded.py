@@ -60,7 +60,8 @@ def test_answers_in_any_order_come_in_the_order_of_the_rows(rows, tmp_path) -> N
     assert took == {"rows": 40, "tokens": 80, "currency": 0.0}
 
 
-def test_rows_without_an_answer_are_counted_and_the_first_is_named(rows, tmp_path) -> None:
+def test_missing_recorded_answers_are_counted_and_named(rows, tmp_path) -> None:
+    """Promise: rows without an answer are counted and the first is named."""
     large = answers(tmp_path, [*reversed(rows[:18]), *rows[20:39], "row 99"])
     message = r"3 of 40 rows have no recorded answer, the first is 'row 18' .*answers\.parquet"
     with pytest.raises(DataError, match=message):

@@ -40,7 +40,8 @@ def test_parts_are_those_of_one_process_in_their_order(place: str) -> None:
         assert part.modes is part.table, "a second copy of all logits"
 
 
-def test_features_come_with_the_rows_that_a_hash_of_the_id_draws_whatever_part_they_lie_in(tmp_path: Path) -> None:
+def test_features_are_drawn_by_id_hash_in_any_part(tmp_path: Path) -> None:
+    """Promise: features come with the rows that a hash of the id draws whatever part they lie in."""
     given: Any = (*written(ArtefactStore(tmp_path)), SPLITS)
     collaborator: Any = None
     whole = list(parts_here(collaborator, *given))

@@ -107,9 +107,10 @@ def test_rows_come_in_their_order_whatever_is_made_together(store: ArtefactStore
     assert marks[-1] == (NUM_ROWS, NUM_ROWS)
 
 
-def test_an_interrupted_pass_goes_on_with_what_is_missing_on_another_node(
+def test_interrupted_pass_resumes_on_another_node(
     store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: an interrupted pass goes on with what is missing on another node."""
     Doubler.left = 5
     with pytest.raises(KeyboardInterrupt):
         built(store)
@@ -133,9 +134,10 @@ def test_units_with_failed_rows_are_made_again_and_counted_anew(store: ArtefactS
     assert Doubler.calls == calls + 1
 
 
-def test_on_a_bucket_no_shard_is_fetched_as_a_whole_and_nothing_is_left_on_this_node(
+def test_bucket_shards_are_read_in_parts_and_not_kept(
     node_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Promise: on a bucket no shard is fetched as a whole and nothing is left on this node."""
     store = ArtefactStore(node_bucket)
 
     def write(folder: Path, scratch: Path) -> None:

@@ -26,7 +26,8 @@ def test_workers_are_a_count_or_a_pair(given, taken, fewest) -> None:
 
 
 @pytest.mark.parametrize("given", [0, [4, 1], [0, 2], [1, 2, 3], [1.5, 2], "two", True, None])
-def test_other_numbers_of_workers_are_refused_with_what_is_allowed(given) -> None:
+def test_invalid_worker_numbers_are_refused_with_the_rule(given) -> None:
+    """Promise: other numbers of workers are refused with what is allowed."""
     with pytest.raises(ConfigError, match=r"num_workers = .* a count from 1, or a pair such as \[1, 4\]"):
         parse_config(ClusterConfig, {"num_workers": given})
 
@@ -69,7 +70,8 @@ def listening() -> Iterator[str]:
     server.stop(None)
 
 
-def test_a_cluster_of_somebody_else_on_this_machine_is_not_joined(started: dict[str, object], listening: str) -> None:
+def test_foreign_local_cluster_is_not_joined(started: dict[str, object], listening: str) -> None:
+    """Promise: a cluster of somebody else on this machine is not joined."""
     with connected(ClusterConfig()):
         assert started["address"] == "local"
     with connected(ClusterConfig(address=f"ray://{listening}")):
@@ -98,7 +100,8 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_token_is_in_a_folder_of_its_own_and_goes_with_the_block() -> None:
+def test_token_has_its_own_folder_and_is_deleted() -> None:
+    """Promise: a token is in a folder of its own and goes with the block."""
     seen = []
     for _ in range(2):
         with local_token():

@@ -35,9 +35,10 @@ def begin(attempts: Attempts, champion: Champion, after: int, watermark: int, co
         (NEXT.model_copy(update={"by": "promote"}), "c"),
     ],
 )
-def test_an_interrupted_attempt_is_given_up_where_champion_or_configuration_changed(
+def test_interrupted_attempt_is_dropped_after_a_change(
     attempts: Attempts, champion: Champion, configuration: str
 ) -> None:
+    """Promise: an interrupted attempt is given up where champion or configuration changed."""
     begin(attempts, CHAMPION, CHAMPION.after, 300, "c")
     assert begin(attempts, champion, champion.after, 900, configuration).upto == 900
 

@@ -79,7 +79,8 @@ class World:
         return Rollout("one", "two", settings, self, self, disagreement, clock=lambda: self.now, sleep=self.sleep).run()
 
 
-def test_a_good_challenger_goes_through_all_stages_and_is_left_to_the_promotion() -> None:
+def test_good_challenger_passes_all_stages_and_stays() -> None:
+    """Promise: a good challenger goes through all stages and is left to the promotion."""
     world = World()
     outcome = world.roll_out()
     assert outcome.passed
@@ -114,7 +115,8 @@ def test_what_is_undecided_at_the_end_of_a_stage_is_rolled_back() -> None:
     assert "stage 1, with 1% of the callers, is undecided: disagreement" in outcome.reason
 
 
-def test_who_may_disagree_often_is_not_stopped_for_it_unless_it_disagrees_more() -> None:
+def test_allowed_disagreement_does_not_stop_a_challenger() -> None:
+    """Promise: who may disagree often is not stopped for it unless it disagrees more."""
     often = {stage: {"lost": 0.2} for stage in range(1, 5)}
     assert not World(often).roll_out(disagreement=0.03).passed
     assert World(often).roll_out(disagreement=0.27).passed
@@ -138,9 +140,10 @@ def test_a_challenger_that_the_service_drops_is_rolled_back(stage: int) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), LogUnavailableError("the log fails")], ids=["killed", "log"])
-def test_a_trial_that_cannot_go_on_leaves_the_champion_alone_and_is_no_verdict(
+def test_impossible_trial_keeps_the_champion_without_verdict(
     monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
+    """Promise: a trial that cannot go on leaves the champion alone and is no verdict."""
     world = World()
 
     def fail(*_: Any, **__: Any) -> None:

@@ -77,7 +77,8 @@ def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float],
     return lambda rate: Turned(tmp_path, rate)
 
 
-def test_items_are_drawn_for_the_searched_policy_and_open_one_look(turned: Callable[[float], Turned]) -> None:
+def test_searched_policy_draws_items_and_opens_one_look(turned: Callable[[float], Turned]) -> None:
+    """Promise: items are drawn for the searched policy and open one look."""
     found = turned(0.05)
     with drawn_for(found.config) as drawn:
         first, plan = drawn.items(), drawn.plan
@@ -97,7 +98,8 @@ def test_no_label_is_asked_for_what_is_certified_as_searched(turned: Callable[[f
         pass
 
 
-def test_nothing_is_drawn_before_a_challenger_or_under_another_champion(turned: Callable[[float], Turned]) -> None:
+def test_no_draw_without_challenger_or_with_another_champion(turned: Callable[[float], Turned]) -> None:
+    """Promise: nothing is drawn before a challenger or under another champion."""
     found = turned(0.05)
     found.state.champions.pointer.swap(1, champion("another"))
     with pytest.raises(DataError, match="became the champion after"), drawn_for(found.config):

@@ -24,7 +24,7 @@ def test_what_starts_an_attempt(seen: NewTraffic, idle_s: float, reason: str | N
     assert due(seen, idle_s, CONFIG) == reason
 
 
-def test_a_cause_starts_one_attempt_and_another_one_after_it_has_ended() -> None:
+def test_cause_starts_one_attempt_until_it_ends() -> None:
     """Promise: an alarm that no attempt can answer does not start one after the other."""
     looks = iter(
         [
@@ -49,7 +49,8 @@ def test_a_cause_starts_one_attempt_and_another_one_after_it_has_ended() -> None
     assert started == [refuted, drift, refuted, drift]
 
 
-def test_a_watch_attempts_when_something_is_due_and_waits_for_the_schedule_anew_after_it() -> None:
+def test_watch_attempts_when_due_and_restarts_its_schedule() -> None:
+    """Promise: a watch attempts when something is due and waits for the schedule anew after it."""
     now, started = [0.0], list[tuple[float, str]]()
 
     def sleep(seconds: float) -> None:

@@ -90,7 +90,8 @@ def with_update(loop: Loop, **changes: object) -> RunConfig:
     return loop.config.model_copy(update={"update": loop.config.update.model_copy(update=changes)})
 
 
-def test_a_challenger_that_passes_becomes_the_champion_and_loop_json_tells_of_it(loop: Loop) -> None:
+def test_passing_challenger_becomes_champion_in_loop_json(loop: Loop) -> None:
+    """Promise: a challenger that passes becomes the champion and loop json tells of it."""
     result = update(loop.config)
     assert (result["changed"], result["promoted"], result["version"]) == (True, True, "reviews/2")
     assert (loop.champion, loop.alias) == ("reviews/2", "2")
@@ -104,7 +105,8 @@ def test_a_challenger_that_passes_becomes_the_champion_and_loop_json_tells_of_it
     assert state["champion"]["parent"] == loop.state.champions.pointer.history()[0].digest
 
 
-def test_a_challenger_that_fails_leaves_the_champion_and_its_reasons(loop: Loop) -> None:
+def test_failing_challenger_leaves_champion_and_reasons(loop: Loop) -> None:
+    """Promise: a challenger that fails leaves the champion and its reasons."""
     loop.verdicts = ["fail"]
     result = update(loop.config)
     assert not result["promoted"]
@@ -127,7 +129,8 @@ def test_where_nothing_is_new_a_turn_says_so_and_starts_nothing(loop: Loop, monk
 
 
 @pytest.mark.parametrize("changes", [{"min_large_answers": 7}, {"every_s": 5.0}])
-def test_another_configuration_makes_another_attempt_where_it_changes_what_is_learned(loop: Loop, changes) -> None:
+def test_learning_configuration_change_makes_a_new_attempt(loop: Loop, changes) -> None:
+    """Promise: another configuration makes another attempt where it changes what is learned."""
     loop.verdicts = ["fail"]
     update(loop.config)
     assert update(with_update(loop, **changes))["changed"] == ("min_large_answers" in changes)
@@ -142,9 +145,8 @@ def test_a_killed_turn_goes_on_with_its_own_window(loop: Loop) -> None:
     assert len(set(loop.built)) == 1
 
 
-def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_goes_on(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_turn_killed_after_the_swap_reports_the_promotion(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a turn that was killed after the swap tells of the promotion when it goes on."""
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.registry.promote.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -157,7 +159,8 @@ def test_a_turn_that_was_killed_after_the_swap_tells_of_the_promotion_when_it_go
     assert [each.by for each in loop.state.champions.pointer.history()] == ["run", "update"]
 
 
-def test_of_two_turns_at_once_one_works_and_the_other_says_who_does(loop: Loop) -> None:
+def test_second_concurrent_turn_names_the_first(loop: Loop) -> None:
+    """Promise: of two turns at once one works and the other says who does."""
     what = leased(loop.state.store.control, "leases/loop/reviews", "the update of 'reviews'")
     with what, pytest.raises(LockedError, match=r"the update of 'reviews' is being written by process \d+ of"):
         update(loop.config)
@@ -183,7 +186,8 @@ def stopped(candidate: Champion, disagreement: float) -> Delivery:
     return Delivery(served=True, stopped="2% of its requests failed", stages=[{"share": 0.01}])
 
 
-def test_a_challenger_that_is_stopped_on_traffic_is_never_promoted_by_itself(loop: Loop) -> None:
+def test_stopped_challenger_is_not_promoted_automatically(loop: Loop) -> None:
+    """Promise: a challenger that is stopped on traffic is never promoted by itself."""
     result = update(loop.config, stopped)
     assert (result["promoted"], loop.champion) == (False, "reviews/1")
     rolled_back = json.loads(loop.state.path.read_text())["rolled_back"]
@@ -209,7 +213,7 @@ def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "build_challenger", slow)
-        with pytest.raises(KcmError, match="reviews/2 became the champion while reviews/3 was trained"):
+        with pytest.raises(KcmError, match="reviews/2 became the champion while reviews/3 was being trained"):
             update(loop.config, deliver)
     assert loop.champion == "reviews/2"
 
@@ -234,7 +238,8 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     assert not update(loop.config)["changed"]
 
 
-def test_a_full_disk_is_reported_in_a_line_and_the_turn_goes_on_once_there_is_room(loop: Loop) -> None:
+def test_full_disk_is_one_line_and_the_turn_resumes(loop: Loop) -> None:
+    """Promise: a full disk is reported in a line and the turn goes on once there is room."""
     loop.fault = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ArtefactError, match=r"the disk is full.*Free some space and start again"):
         update(loop.config)
@@ -244,7 +249,8 @@ def test_a_full_disk_is_reported_in_a_line_and_the_turn_goes_on_once_there_is_ro
 
 
 @pytest.mark.parametrize("fault", ["missing", "another"])
-def test_a_parent_bundle_that_is_not_there_stops_the_turn_before_it_reads_the_log(loop: Loop, fault: str) -> None:
+def test_missing_parent_bundle_stops_before_the_log_is_read(loop: Loop, fault: str) -> None:
+    """Promise: a parent bundle that is not there stops the turn before it reads the log."""
     home = loop.config.storage_path / "artefacts" / "register" / "first"
     if fault == "another":
         (home / "attempt-1" / "bundle").mkdir(parents=True)

@@ -27,7 +27,8 @@ def test_who_did_not_see_the_newest_champion_changes_nothing(pointer: Pointer) -
     assert [each.digest for each in pointer.history()] == ["a", "bb"]
 
 
-def test_a_version_that_was_rolled_back_is_rejected_and_so_is_another_from_its_watermark(pointer: Pointer) -> None:
+def test_rolled_back_version_and_its_watermark_are_rejected(pointer: Pointer) -> None:
+    """Promise: a version that was rolled back is rejected and so is another from its watermark."""
     pointer.reject("a", "rolled back: two complaints", upto=700)
     assert pointer.rejected("a") == "rolled back: two complaints"
     assert pointer.rejected("b", upto=700) == "rolled back: two complaints"
@@ -35,7 +36,8 @@ def test_a_version_that_was_rolled_back_is_rejected_and_so_is_another_from_its_w
     assert pointer.rejected("b") is None
 
 
-def test_a_trial_changes_the_challenger_and_leaves_the_champion_and_its_history(pointer: Pointer) -> None:
+def test_trial_changes_only_the_challenger(pointer: Pointer) -> None:
+    """Promise: a trial changes the challenger and leaves the champion and its history."""
     pointer.swap(0, champion("a"))
     trial = Challenger(digest="bb", version="demo/2", bundle="f" * 16, stage=1, share=0.1)
     for share in (0.1, 0.5):
@@ -50,7 +52,8 @@ def test_a_trial_changes_the_challenger_and_leaves_the_champion_and_its_history(
     assert [each.digest for each in pointer.history()] == ["a", "bb"]
 
 
-def test_a_promotion_that_is_taken_back_leaves_no_trace_in_the_history(pointer: Pointer) -> None:
+def test_undone_promotion_leaves_no_trace_in_the_history(pointer: Pointer) -> None:
+    """Promise: a promotion that is taken back leaves no trace in the history."""
     before = pointer.swap(0, champion("a"))
     pointer.mark_mirrored(1)
     promotion = pointer.swap(1, champion("bb"))

@@ -45,7 +45,8 @@ def test_the_loss_of_an_old_task_has_the_published_interval() -> None:
         (paired(0, 0, 0, 0), "undecided"),
     ],
 )
-def test_an_old_task_passes_only_where_the_rows_show_that_it_loses_little(rows: Paired, verdict: str) -> None:
+def test_old_task_passes_only_if_rows_show_small_loss(rows: Paired, verdict: str) -> None:
+    """Promise: an old task passes only where the rows show that it loses little."""
     assert old_tasks({"films": rows}, 0.01).verdict == verdict
 
 
@@ -65,14 +66,15 @@ def test_one_old_task_that_fails_is_enough() -> None:
     assert "films" not in gate.reason
 
 
-def test_sentences_of_one_document_count_less_than_as_many_documents() -> None:
+def test_sentences_of_a_document_count_less_than_documents() -> None:
+    """Promise: sentences of one document count less than as many documents."""
     rows = paired(950, 0, 0, 50)
     assert old_tasks({"t": rows}, 0.01).verdict == "pass"
     grouped = Paired(rows.champion, rows.challenger, np.repeat(np.arange(100), 10).astype(object))
     assert old_tasks({"t": grouped}, 0.01).verdict == "undecided"
 
 
-def test_a_challenger_that_loses_the_limit_passes_no_more_often_than_the_interval_allows() -> None:
+def test_losing_challenger_passes_at_most_as_promised() -> None:
     """With a true loss of exactly one point, the upper end lies below one point in a fortieth of all draws at most."""
     rng, rows, passed = np.random.default_rng(0), 2000, 0
     for _ in range(400):
@@ -109,7 +111,8 @@ def test_a_challenger_calls_no_more_often(champion: float, challenger: float, ve
     assert call_rate(calls(champion), calls(challenger)).verdict == verdict
 
 
-def test_few_rows_cannot_tell_whether_a_challenger_calls_more_often() -> None:
+def test_few_rows_cannot_decide_the_call_rate() -> None:
+    """Promise: few rows cannot tell whether a challenger calls more often."""
     assert call_rate(calls(0.4, 20), calls(0.45, 20)).verdict == "undecided"
 
 
@@ -130,7 +133,8 @@ def test_an_answer_that_costs_or_takes_too_much_fails() -> None:
     ("loss", "signs", "feasible"),
     [((0.0, 0.3), (), True), ((0.021, 0.1), (), False), ((0.0, 0.01), ("its certificate is refuted",), False)],
 )
-def test_a_champion_is_infeasible_where_the_window_or_the_log_refutes_it(loss, signs, feasible) -> None:
+def test_refuted_champion_is_infeasible(loss, signs, feasible) -> None:
+    """Promise: a champion is infeasible where the window or the log refutes it."""
     gate = promise_kept(loss, 0.02, signs)
     assert (gate.verdict, gate.figures["feasible"]) == ("pass", feasible)
 
@@ -143,7 +147,7 @@ COMPARED = [
 ]
 
 
-def test_calls_cost_and_time_hold_against_a_feasible_champion_only() -> None:
+def test_costs_count_only_against_a_feasible_champion() -> None:
     """Promise: what may not answer is no measure for its successor; what was measured is told all the same."""
     holds = promise_kept((0.0, 0.01), 0.02)
     assert [gate.verdict for gate in against(holds, COMPARED)] == ["undecided", "fail", "fail", "fail"]
@@ -152,7 +156,8 @@ def test_calls_cost_and_time_hold_against_a_feasible_champion_only() -> None:
     assert [gate.figures["measured_verdict"] for gate in broken] == ["undecided", "fail", "fail", "fail"]
 
 
-def test_old_tasks_that_cannot_be_told_hold_up_nothing_beside_a_champion_that_keeps_nothing() -> None:
+def test_undecided_old_tasks_pass_if_champion_keeps_nothing() -> None:
+    """Promise: old tasks that cannot be told hold up nothing beside a champion that keeps nothing."""
     idle = against(promise_kept((0.0, 0.01), 0.02), COMPARED[:1], keeps=False)
     assert overall(idle) == "pass"
     assert "keeps nothing" in idle[0].reason
@@ -165,7 +170,8 @@ def test_champion_without_certificate_decides_nothing() -> None:
     assert {gate.verdict for gate in against(bare, COMPARED)} == {"pass"}
 
 
-def test_a_shown_loss_and_a_call_rate_that_cannot_be_promised_fail_beside_any_champion() -> None:
+def test_proven_loss_and_unmet_call_rate_always_fail() -> None:
+    """Promise: a shown loss and a call rate that cannot be promised fail beside any champion."""
     broken = promise_kept((0.05, 0.1), 0.02)
     one_of_two = {"films": paired(950, 0, 0, 50), "tweets": paired(800, 100, 0, 100)}
     shown = [
@@ -179,7 +185,7 @@ def test_a_shown_loss_and_a_call_rate_that_cannot_be_promised_fail_beside_any_ch
 @pytest.mark.parametrize(
     ("num_units", "repairs", "verdict"), [(500, False, "fail"), (50, False, "undecided"), (50, True, "pass")]
 )
-def test_a_challenger_that_escalates_all_passes_as_a_repair_alone(num_units: int, repairs: bool, verdict: str) -> None:
+def test_escalate_all_challenger_passes_only_as_a_repair(num_units: int, repairs: bool, verdict: str) -> None:
     """Promise: beside a stopped champion, a large model that knows the new labels is worth a promotion."""
     certificate = Certificate.model_construct(
         valid=True, decision="escalate_all", num_units=num_units, fewest_units=114, reason="nothing was certified"
@@ -195,7 +201,8 @@ def test_the_worst_verdict_counts() -> None:
     assert overall([undecided, failed, passed]) == "fail"
 
 
-def test_a_window_with_too_little_to_learn_from_and_a_panel_without_earlier_answers_do_not_pass() -> None:
+def test_too_little_data_or_no_panel_does_not_pass() -> None:
+    """Promise: a window with too little to learn from and a panel without earlier answers do not pass."""
     assert (enough_rows(200, 200).verdict, enough_rows(199, 200).verdict) == ("pass", "fail")
     nothing = np.array([], dtype=np.int64)
     assert replay_panel(nothing, nothing, nothing).verdict == "undecided"

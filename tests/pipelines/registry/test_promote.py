@@ -28,7 +28,8 @@ def versions(tmp_path: Path) -> tuple[Champions, list[Champion]]:
     return Champions(Pointer(Control(tmp_path / "control"), "demo"), tracking.uri, "demo"), found
 
 
-def test_a_version_of_a_run_becomes_the_champion_and_the_alias_follows(versions) -> None:
+def test_promoted_version_is_champion_and_alias_follows(versions) -> None:
+    """Promise: a version of a run becomes the champion and the alias follows."""
     champions, (a, *_) = versions
     with pytest.raises(KcmError, match="'demo' has no champion"):
         champions.agreed()
@@ -47,7 +48,8 @@ def test_a_run_that_is_repeated_does_not_bring_back_its_version(versions) -> Non
     assert champion_of(champions.uri, "demo") == b.number
 
 
-def test_an_alias_that_a_crash_left_behind_follows_at_the_next_look(versions) -> None:
+def test_alias_left_by_a_crash_is_repaired(versions) -> None:
+    """Promise: an alias that a crash left behind follows at the next look."""
     champions, (a, b, _) = versions
     champions.introduce(a)
     assert champions.pointer.swap(1, b)  # and the process dies
@@ -56,7 +58,8 @@ def test_an_alias_that_a_crash_left_behind_follows_at_the_next_look(versions) ->
     assert champion_of(champions.uri, "demo") == b.number
 
 
-def test_an_alias_that_was_moved_by_hand_is_refused_until_somebody_promotes(versions) -> None:
+def test_alias_moved_by_hand_is_refused_until_a_promotion(versions) -> None:
+    """Promise: an alias that was moved by hand is refused until somebody promotes."""
     champions, (a, b, c) = versions
     champions.introduce(a)
     champions.promote(b, expected=1)
@@ -84,7 +87,8 @@ def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: boo
     assert champions.pointer.history() == [a]
 
 
-def test_a_trial_whose_process_was_killed_ends_when_the_next_one_promotes(versions, tmp_path: Path) -> None:
+def test_trial_of_a_killed_process_ends_at_next_promotion(versions, tmp_path: Path) -> None:
+    """Promise: a trial whose process was killed ends when the next one promotes."""
     champions, (a, b, _) = versions
     champions.introduce(a)
     champions.pointer.try_out(Challenger(digest=b.digest, version=b.version, bundle=b.bundle, stage=1, share=0.5))
@@ -93,7 +97,8 @@ def test_a_trial_whose_process_was_killed_ends_when_the_next_one_promotes(versio
     assert (current.champion, current.challenger) == (a, None)
 
 
-def test_of_two_promotions_from_one_champion_the_second_changes_nothing(versions) -> None:
+def test_second_of_two_concurrent_promotions_changes_nothing(versions) -> None:
+    """Promise: of two promotions from one champion the second changes nothing."""
     champions, (a, b, c) = versions
     champions.introduce(a)
     champions.promote(b, expected=1)

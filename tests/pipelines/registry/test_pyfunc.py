@@ -44,7 +44,8 @@ def in_use(registered: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Mon
     return folder
 
 
-def test_mlflow_loads_the_champion_and_it_answers_as_the_cascade_does(in_use: Path, tmp_path: Path) -> None:
+def test_mlflow_loads_the_champion_with_equal_answers(in_use: Path, tmp_path: Path) -> None:
+    """Promise: mlflow loads the champion and it answers as the cascade does."""
     model = mlflow.pyfunc.load_model("models:/reviews@champion")
     frame = pd.DataFrame({"text": ["a b", "c", " "], "label": ["x", "y", "z"]})
     found = model.predict(frame)

@@ -30,7 +30,8 @@ def service(tmp_path: Path) -> Service:
     return Service(tmp_path)
 
 
-def test_every_living_replica_is_waited_for_and_a_dead_one_is_removed(service: Service) -> None:
+def test_living_replicas_are_awaited_and_dead_ones_removed(service: Service) -> None:
+    """Promise: every living replica is waited for and a dead one is removed."""
     for replica in ("quick", "slow", "dead"):
         service.report(replica, 1)
 

@@ -80,7 +80,8 @@ def test_calls_from_before_it_opened_change_nothing(breaker: Breaker, clock: Clo
     assert breaker.state == "closed"
 
 
-def test_a_caller_may_use_its_minute_at_once_and_then_waits_for_its_share() -> None:
+def test_caller_may_burst_its_minute_and_then_waits() -> None:
+    """Promise: a caller may use its minute at once and then waits for its share."""
     clock = Clock()
     limit = RateLimit(per_minute=6, clock=clock)
     assert [limit.wait_s("ann") for _ in range(7)] == [0] * 6 + [10]
@@ -90,7 +91,8 @@ def test_a_caller_may_use_its_minute_at_once_and_then_waits_for_its_share() -> N
     assert [limit.wait_s("ann"), limit.wait_s("ann")] == [0, 10]
 
 
-def test_replicas_together_let_no_more_through_at_once_than_the_limit() -> None:
+def test_replicas_together_respect_the_limit() -> None:
+    """Promise: replicas together let no more through at once than the limit."""
     for num_replicas in range(1, 12):
         for per_minute in (num_replicas, num_replicas + 0.5, 1.9 * num_replicas, 60):
             shares = [RateLimit(per_minute / num_replicas, clock=Clock()) for _ in range(num_replicas)]

@@ -58,7 +58,8 @@ async def test_the_old_version_answers_until_the_new_one_is_loaded() -> None:
     assert (releases.current, releases.release.version, releases.loading) == ("model 2", "2", None)
 
 
-async def test_a_version_that_does_not_work_is_refused_and_the_old_one_goes_on() -> None:
+async def test_broken_version_is_refused_and_the_old_one_stays() -> None:
+    """Promise: a version that does not work is refused and the old one goes on."""
     releases, load = await serving_first()
     load.go.set()
     await releases.stage(release("bad"))
@@ -84,7 +85,8 @@ async def test_the_newest_release_counts() -> None:
     assert load.loaded == ["1", "3"]
 
 
-async def test_a_challenger_is_loaded_beside_the_champion_and_promoted_and_rolled_back_without_loading() -> None:
+async def test_challenger_is_promoted_and_rolled_back_in_memory() -> None:
+    """Promise: a challenger is loaded beside the champion and promoted and rolled back without loading."""
     releases, load = await serving_first()
     load.go.set()
     await releases.stage(release("1", "2"))
@@ -100,7 +102,8 @@ async def test_a_challenger_is_loaded_beside_the_champion_and_promoted_and_rolle
 
 
 @pytest.mark.parametrize(("version", "reason"), [("bad", "bad does not work"), ("another encoder", "another encoder")])
-async def test_a_challenger_that_does_not_work_is_dropped_and_its_champion_goes_on(version: str, reason: str) -> None:
+async def test_broken_challenger_is_dropped_and_champion_stays(version: str, reason: str) -> None:
+    """Promise: a challenger that does not work is dropped and its champion goes on."""
     releases, load = await serving_first()
     load.go.set()
     await releases.stage(release("1", version))
@@ -114,7 +117,8 @@ async def test_a_challenger_that_does_not_work_is_dropped_and_its_champion_goes_
     assert releases.dropped is None
 
 
-async def test_a_challenger_that_is_dropped_while_it_serves_stays_away_until_it_is_offered_anew() -> None:
+async def test_dropped_challenger_stays_away_until_offered_again() -> None:
+    """Promise: a challenger that is dropped while it serves stays away until it is offered anew."""
     releases, load = await serving_first()
     load.go.set()
     await releases.stage(release("1", "2"))

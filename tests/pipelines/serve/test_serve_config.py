@@ -13,7 +13,8 @@ def test_it_answers_by_the_address_that_it_listens_on() -> None:
     assert ServeConfig(host="0.0.0.0").hosts == ServeConfig().hosts[:3] == ServeConfig(host="::").hosts
 
 
-def test_no_queue_is_endless_and_a_refused_client_gets_retry_after() -> None:
+def test_queues_are_bounded_and_refusals_have_retry_after() -> None:
+    """Promise: no queue is endless and a refused client gets retry after."""
     config = ServeConfig()
     for replicas in (config, config.large):
         options = deployment_options(replicas, config)
@@ -23,7 +24,8 @@ def test_no_queue_is_endless_and_a_refused_client_gets_retry_after() -> None:
         assert options["backpressure_config"].retry_after_s == 1
 
 
-def test_every_replica_is_on_a_node_with_the_labels_that_are_asked_for() -> None:
+def test_replicas_are_on_nodes_with_the_selected_labels() -> None:
+    """Promise: every replica is on a node with the labels that are asked for."""
     stay = {"ray.io/market-type": "!spot"}
     config = parse_config(ServeConfig, {"label_selector": stay, "large": {"min_replicas": 0}})
     found = [door_options(config), large_options(config), deployment_options(ReplicaConfig(), config)]
@@ -31,7 +33,8 @@ def test_every_replica_is_on_a_node_with_the_labels_that_are_asked_for() -> None
     assert "label_selector" not in door_options(ServeConfig())["ray_actor_options"]
 
 
-def test_replicas_of_the_large_model_come_and_go_where_the_config_names_the_fewest() -> None:
+def test_large_replicas_autoscale_if_the_fewest_is_set() -> None:
+    """Promise: replicas of the large model come and go where the config names the fewest."""
     assert large_options(ServeConfig())["num_replicas"] == 1
     assert large_options(ServeConfig())["max_ongoing_requests"] == 64 + 256  # none waits where no time is kept
     options = large_options(parse_config(ServeConfig, {"large": {"min_replicas": 0, "num_replicas": 3, "idle_s": 60}}))

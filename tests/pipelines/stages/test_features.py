@@ -58,7 +58,8 @@ def check(encoder: object, large: object) -> None:
 
 
 @pytest.mark.parametrize("backbone", [VECTORS, TEXT])
-def test_vectors_go_with_a_large_model_over_the_same_ones_or_over_texts(backbone) -> None:
+def test_vectors_work_with_large_models_on_vectors_or_texts(backbone) -> None:
+    """Promise: vectors go with a large model over the same ones or over texts."""
     check(VECTORS, {"adapter": "classifier", "encoder": backbone})
     check(VECTORS, {"adapter": "recorded", "path": "answers.parquet"})
 

@@ -136,7 +136,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def test_what_the_large_model_teaches_is_restricted_to_the_label_list() -> None:
+def test_large_teaching_is_restricted_to_the_label_list() -> None:
+    """Promise: what the large model teaches is restricted to the label list."""
+
     def taught(label: int, *probabilities: float) -> list[float]:
         answer = LargeAnswer(label, np.array(probabilities, dtype=np.float32))
         return Answers.of([answer], num_labels=2).probabilities_NC[0].tolist()
@@ -154,7 +156,8 @@ def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
         assert OUT_OF_SCOPE not in rows.label_counts("train")
 
 
-def test_in_the_table_the_small_model_is_wrong_and_the_large_one_right_iff_it_says_none(run) -> None:
+def test_out_of_scope_is_small_wrong_and_large_right_if_none(run) -> None:
+    """Promise: in the table the small model is wrong and the large one right iff it says none."""
     table = rows_where(run["table"], split="test")
     outside = np.array([row_id.startswith("oos_") for row_id in table.id])
     assert outside.sum() == 30
@@ -164,7 +167,7 @@ def test_in_the_table_the_small_model_is_wrong_and_the_large_one_right_iff_it_sa
     assert table.small_correct[~outside].mean() > 0.95
 
 
-def test_the_result_says_how_many_of_them_are_escalated_and_answered_so(run) -> None:
+def test_result_counts_escalated_and_none_answers(run) -> None:
     """Promise: a certified cascade keeps what it knows, sends on what nobody taught it, and says both."""
     assert run["result"]["certificate"]["decision"] == "threshold"
     assert run["result"]["overall"]["calls_saved"] > 0.6

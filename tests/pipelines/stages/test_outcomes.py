@@ -97,7 +97,8 @@ def run(tmp_path: Path, upstream: FakeUpstream) -> Run:
     return Run(tmp_path, upstream)
 
 
-def test_rows_without_a_recorded_answer_are_told_before_anything_is_encoded(run: Run, tmp_path: Path) -> None:
+def test_missing_recorded_answers_show_before_encoding(run: Run, tmp_path: Path) -> None:
+    """Promise: rows without a recorded answer are told before anything is encoded."""
     answers = tmp_path / "answers.csv"
     run.large = {"adapter": "recorded", "path": str(answers)}
     rows = [f"rows-{row},good" for row in range(1, NUM_ROWS + 1)]
@@ -111,7 +112,8 @@ def test_rows_without_a_recorded_answer_are_told_before_anything_is_encoded(run:
         run.encode()
 
 
-def test_rows_that_the_server_failed_on_are_asked_again_by_the_next_run(run: Run, upstream: FakeUpstream) -> None:
+def test_failed_rows_are_asked_again_by_the_next_run(run: Run, upstream: FakeUpstream) -> None:
+    """Promise: rows that the server failed on are asked again by the next run."""
     upstream.plan(label("good"), *[Turn(503, "gone")] * 3)
     first = run.outcomes()
     assert first.asked["failed"] == 3
@@ -124,9 +126,8 @@ def test_rows_that_the_server_failed_on_are_asked_again_by_the_next_run(run: Run
     assert len(upstream.requests) == 1 + NUM_ROWS + 1 + 3
 
 
-def test_a_server_that_is_gone_is_tried_once_and_said_once_and_the_run_goes_on(
-    run: Run, upstream: FakeUpstream
-) -> None:
+def test_lost_server_is_tried_and_reported_once(run: Run, upstream: FakeUpstream) -> None:
+    """Promise: a server that is gone is tried once and said once and the run goes on."""
     upstream.plan(label("good"), *[Turn(503, "gone")] * 3)
     first = run.outcomes()
     upstream.otherwise = lambda _: Turn(503, "gone")
@@ -143,9 +144,10 @@ def test_a_server_that_is_gone_is_tried_once_and_said_once_and_the_run_goes_on(
         (Turn(503, "gone"), DataError, "does not answer a first question: status 503: gone"),
     ],
 )
-def test_a_server_that_refuses_is_found_before_anything_is_encoded(
+def test_refusing_server_is_found_before_encoding(
     run: Run, upstream: FakeUpstream, fault: Turn, error: type[KcmError], message: str
 ) -> None:
+    """Promise: a server that refuses is found before anything is encoded."""
     upstream.otherwise = lambda _: fault
     with pytest.raises(error, match=message):
         run.encode()
@@ -179,7 +181,9 @@ def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: st
     return made.as_a(SequenceArtefact)
 
 
-def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Path) -> None:
+def test_renamed_and_copied_runs_keep_counting_looks(tmp_path: Path) -> None:
+    """Promise: renamed runs and files and a copied storage go on counting."""
+
     def spend(place: str, file: str, run: str, num_rows: int = 400) -> float:
         store = ArtefactStore(tmp_path / place)
         units = sequence_of(store, tmp_path / file, num_rows).ledger_units
@@ -193,7 +197,8 @@ def test_renamed_runs_and_files_and_a_copied_storage_go_on_counting(tmp_path: Pa
     assert spend("copy", "more.csv", "of more rows", 800) == question_delta(0.1, 5)
 
 
-def test_groups_and_their_names_make_no_other_rows_of_the_same_contents(tmp_path: Path) -> None:
+def test_groups_do_not_change_the_identity_of_rows(tmp_path: Path) -> None:
+    """Promise: groups and their names make no other rows of the same contents."""
     store = ArtefactStore(tmp_path / "store")
     tables = [sequence_of(store, tmp_path / "rows.csv", group=group).ledger_units for group in ("", "a", "b")]
     looks = [take_look(store, units, CONFIG, f"run {number}") for number, units in enumerate(tables)]

@@ -74,7 +74,8 @@ def test_files_that_are_the_same_are_not_read_again(build, reads, tmp_path: Path
     assert (tmp_path / "storage/runs/run/bad_rows.csv").read_text() == (first.folder / "bad_rows.csv").read_text()
 
 
-def test_a_touched_file_is_read_and_has_the_same_name_and_a_changed_row_has_another(build, reads, rows: Path) -> None:
+def test_touched_file_keeps_its_name_and_changed_row_does_not(build, reads, rows: Path) -> None:
+    """Promise: a touched file is read and has the same name and a changed row has another."""
     first = build()
     times = (rows / "b.parquet").stat()
     os.utime(rows / "b.parquet")
@@ -87,7 +88,8 @@ def test_a_touched_file_is_read_and_has_the_same_name_and_a_changed_row_has_anot
     assert build().fingerprint != first.fingerprint
 
 
-def test_a_new_file_another_option_and_a_lost_artefact_make_it_read(build, reads, rows: Path) -> None:
+def test_new_file_option_or_lost_artefact_is_read_again(build, reads, rows: Path) -> None:
+    """Promise: a new file another option and a lost artefact make it read."""
     first = build()
     assert build(salt=7).fingerprint != first.fingerprint
     assert len(reads) == 4

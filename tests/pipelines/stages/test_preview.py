@@ -45,7 +45,8 @@ def shards(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_it_counts_what_scikit_learns_ridge_answers_right_of_rows_left_out(shards) -> None:
+def test_counts_left_out_answers_like_scikit_learn_ridge(shards) -> None:
+    """Promise: it counts what scikit learns ridge answers right of rows left out."""
     found = preview({"books": shards[:1], "films": shards[1:]}, 0)
     num_rows, num_right = map(sum, zip(*found.values(), strict=True))
     assert [rows for rows, _ in found.values()] == [500, 500]
@@ -56,7 +57,8 @@ def test_it_counts_what_scikit_learns_ridge_answers_right_of_rows_left_out(shard
     assert 0.5 < theirs < 0.95
 
 
-def test_only_labelled_train_rows_are_drawn_the_same_ones_however_they_lie(shards, tmp_path) -> None:
+def test_only_labelled_train_rows_are_drawn_in_any_order(shards, tmp_path) -> None:
+    """Promise: only labelled train rows are drawn the same ones however they lie."""
     drawn = sampled(shards, COLUMNS, 300, 0, Path)
     assert len(drawn) == 300
     assert set(drawn["split"].to_pylist()) == {"train"}

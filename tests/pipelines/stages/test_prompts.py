@@ -192,9 +192,8 @@ class Beside:
         return table
 
 
-def test_the_driver_reads_no_rows_and_nobody_reads_train_rows_or_two_shards_at_once(
-    asked: Built, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_driver_reads_no_rows_and_workers_one_shard(asked: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: the driver reads no rows and nobody reads train rows or two shards at once."""
     names = set(asked.done["sequence"].all_shards)
     assert len(names) > 10
     seen = Beside(monkeypatch)

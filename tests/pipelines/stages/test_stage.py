@@ -109,7 +109,7 @@ def artefacts(tmp_path: Path) -> Any:
     return partial(run, tmp_path)
 
 
-def test_a_stage_is_given_the_newest_artefact_of_the_kind_that_it_reads(artefacts) -> None:
+def test_stage_gets_the_newest_artefact_of_its_kind(artefacts) -> None:
     """A stage that this run has not is passed over: what reads its kind gets what stood there before."""
     assert artefacts()["repeat"].text == "oneone"
     louder = artefacts(louder=True)
@@ -132,7 +132,8 @@ def test_a_stage_is_prepared_with_the_artefact_that_it_will_read(tmp_path: Path)
     assert prepared(Run(), Shout, Aside) == ["one"]  # which this run has not
 
 
-def test_every_field_that_decides_is_in_the_fingerprint_at_any_depth(artefacts) -> None:
+def test_deciding_fields_are_in_the_fingerprint_at_any_depth(artefacts) -> None:
+    """Promise: every field that decides is in the fingerprint at any depth."""
     before = artefacts()["say"]
     speech = {"encoder": {"model": "m"}, "others": [{"model": "m"}], "rate": 0.1}
     assert before.manifest["section"] == {"word": "one", "speech": speech}
@@ -211,7 +212,8 @@ def test_where_and_how_fast_the_work_runs_changes_no_fingerprint(changes, finger
     assert again.of(*(stage.of(second) for stage in stages)) == before
 
 
-def test_every_stage_reads_what_an_earlier_one_writes_and_takes_its_part_by_name() -> None:
+def test_every_stage_reads_an_earlier_output_by_name() -> None:
+    """Promise: every stage reads what an earlier one writes and takes its part by name."""
     written, run = set[str](), parse_config(RunConfig, BASE | {"large": SERVER})
     for stage in STAGES:
         assert set(stage.reads) <= written

@@ -127,7 +127,6 @@ def test_epsilon_zero_says_that_rows_must_be_won() -> None:
         ({"bank": 0}, ("global",), "no rows to certify on; a loss of at most 2 points needs at least 126"),
     ],
 )
-def test_rows_that_are_too_few_come_with_the_choices_that_would_work(
-    units: dict[str, int], scopes: tuple[Scope, ...], advice: str
-) -> None:
+def test_too_few_rows_list_the_choices_that_work(units: dict[str, int], scopes: tuple[Scope, ...], advice: str) -> None:
+    """Promise: rows that are too few come with the choices that would work."""
     assert lines(units, scopes)[-1].startswith(f"warning: {advice}")

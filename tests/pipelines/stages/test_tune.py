@@ -20,7 +20,8 @@ from pipelines.stages.tune import search_space
     ],
     ids=["adamw", "sgd", "slda", "analytic"],
 )
-def test_the_rates_that_are_searched_are_those_of_the_chosen_optimiser(more, rates) -> None:
+def test_searched_rates_belong_to_the_chosen_optimiser(more, rates) -> None:
+    """Promise: the rates that are searched are those of the chosen optimiser."""
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
     tune = {"learning_rates": [0.5, 0.6], "sgd_rates": [7.0, 8.0]}
     network = {"hidden": []}  # the closed forms are of a single layer

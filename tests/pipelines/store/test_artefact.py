@@ -78,9 +78,10 @@ def another_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KCM_CACHE", str(tmp_path / "another node"))
 
 
-def test_another_node_fetches_what_it_reads_and_holds_it_against_the_manifest(
+def test_another_node_fetches_and_verifies_what_it_reads(
     node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: another node fetches what it reads and holds it against the manifest."""
     made = ArtefactStore(node_bucket).build(RECIPE, write_data)[0]
     another_node(monkeypatch, tmp_path)
     store = ArtefactStore(node_bucket)
@@ -135,7 +136,8 @@ def test_two_processes_may_fetch_one_file_at_once(node_bucket: str) -> None:
     assert [path.name for path in artefact.path.iterdir()] == ["data.txt"]
 
 
-def test_an_interrupted_build_finds_its_scratch_again_and_nothing_else(place: str) -> None:
+def test_interrupted_build_finds_only_its_scratch(place: str) -> None:
+    """Promise: an interrupted build finds its scratch again and nothing else."""
     store = ArtefactStore(place)
 
     def interrupted(folder: Path, scratch: Path) -> None:
@@ -158,7 +160,7 @@ def test_an_interrupted_build_finds_its_scratch_again_and_nothing_else(place: st
     assert sorted(store.storage.names(artefact.home)) == [f"{artefact.folder.name}/data.txt", MANIFEST]
 
 
-def test_of_two_writers_the_first_to_finish_wins_and_the_other_takes_its_artefact(tmp_path) -> None:
+def test_first_of_two_writers_wins_and_other_takes_it(tmp_path) -> None:
     """A lease may be lost, for one that slept: what is published does not rest on it."""
     store = ArtefactStore(tmp_path)
 
@@ -193,7 +195,8 @@ def test_a_torn_manifest_hides_no_other_artefact(tmp_path) -> None:
         Recipe("features", 1, {"encoder": "tiny"}, (Artefact("tasks", "abc", Path("x")),)),
     ],
 )
-def test_the_fingerprint_tells_stage_version_section_and_inputs_apart(other) -> None:
+def test_fingerprint_covers_stage_version_section_and_inputs(other) -> None:
+    """Promise: the fingerprint tells stage version section and inputs apart."""
     assert other.fingerprint != RECIPE.fingerprint
 
 

@@ -34,7 +34,8 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_checkpoint_with_the_most_steps_wins_and_without_any_a_run_starts_anew(tmp_path: Path) -> None:
+def test_checkpoint_with_most_steps_wins_or_run_starts_anew(tmp_path: Path) -> None:
+    """Promise: the checkpoint with the most steps wins and without any a run starts anew."""
     assert newest(tmp_path) == (None, [])
     for steps in (90, 1000, 200):
         write(tmp_path, steps)
@@ -65,9 +66,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         newest(tmp_path)
 
 
-def test_a_checkpoint_that_is_removed_after_it_was_listed_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoint_removed_after_listing_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two drivers may prune the same folder."""
     write(tmp_path, 100)
     gone = write(tmp_path, 200)

@@ -76,9 +76,8 @@ def test_of_sixteen_creators_one_succeeds_every_time(place: str) -> None:
         assert [str(writer).encode() for writer in won] == [files.read(f"key/{number}")]
 
 
-def test_a_creation_whose_answer_was_lost_is_known_for_ours_when_it_is_sent_again(
-    node_bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_create_recognises_its_own_object(node_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a creation whose answer was lost is known for ours when it is sent again."""
     files, put = Files(node_bucket), module.obstore.put
     lost = iter([True])
 
@@ -144,9 +143,11 @@ def test_a_conflict_of_two_puts_is_tried_again(node_bucket: str, monkeypatch: py
         ("non-2xx status code: 503 Service Unavailable: AKIAABCDEFGHIJKLMNOP", "503 Service Unavailable"),
     ],
 )
-def test_a_refusal_or_an_outage_is_named_without_what_the_server_said_of_keys(
+def test_refusal_or_outage_hides_what_the_server_said(
     node_bucket: str, monkeypatch: pytest.MonkeyPatch, answer: str, said: str
 ) -> None:
+    """Promise: a refusal or an outage is named without what the server said of keys."""
+
     def refused(*args: object, **options: object) -> object:
         raise exceptions.GenericError(answer)
 

@@ -55,7 +55,8 @@ def test_what_a_run_refers_to_and_what_that_was_made_of_is_kept(store: ArtefactS
     assert (features.folder / "data.txt").read_text() == "features 0"
 
 
-def test_champions_challengers_and_the_bundles_they_continue_are_kept(store: ArtefactStore) -> None:
+def test_champions_challengers_and_their_parents_are_kept(store: ArtefactStore) -> None:
+    """Promise: champions challengers and the bundles they continue are kept."""
     rows = build(store, "tasks", 0)
     parent = build(store, "register", 0, rows)
     champion = build(store, "register", 1, parent=bundle_digest(parent))
@@ -65,7 +66,9 @@ def test_champions_challengers_and_the_bundles_they_continue_are_kept(store: Art
     assert set(find_garbage(store).homes) == homes([forgotten])
 
 
-def test_interrupted_work_is_kept_and_an_overtaken_attempt_is_not(store: ArtefactStore) -> None:
+def test_interrupted_work_is_kept_and_overtaken_is_not(store: ArtefactStore) -> None:
+    """Promise: interrupted work is kept and an overtaken attempt is not."""
+
     def interrupted(folder: Path, scratch: Path) -> None:
         (scratch / "paid.txt").write_text("answer 1")
         store.storage.keep(scratch)
@@ -82,7 +85,8 @@ def test_interrupted_work_is_kept_and_an_overtaken_attempt_is_not(store: Artefac
     assert store.storage.names(store.root / "artefacts" / "outcomes")
 
 
-def test_nothing_is_removed_beside_a_run_and_no_run_begins_beside_the_removal(store: ArtefactStore) -> None:
+def test_removal_and_runs_exclude_each_other(store: ArtefactStore) -> None:
+    """Promise: nothing is removed beside a run and no run begins beside the removal."""
     artefact = build(store, "features", 0)
     with leased(store.control, "leases/runs/reviews", "the run"), pytest.raises(LockedError, match="in use by process"):
         collect_garbage(store)
@@ -92,7 +96,8 @@ def test_nothing_is_removed_beside_a_run_and_no_run_begins_beside_the_removal(st
     refuse_while_held(store.control, CLEANING, "the storage is being cleaned")
 
 
-def test_the_nodes_folder_for_a_bucket_holds_nothing_that_the_bucket_lacks(node_bucket: str) -> None:
+def test_node_folder_holds_nothing_missing_from_the_bucket(node_bucket: str) -> None:
+    """Promise: the nodes folder for a bucket holds nothing that the bucket lacks."""
     store = ArtefactStore(node_bucket)
     artefact = build(store, "features", 0)
     refer(store, "reviews", artefact)

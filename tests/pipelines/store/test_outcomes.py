@@ -18,7 +18,8 @@ ANSWERS = [
 ROWS = pa.table({"id": ["a", "b", "c", "d"], "split": ["validate", "validate", "test", "test"]})
 
 
-def test_an_answer_off_the_list_is_no_failure_and_one_that_never_came_is() -> None:
+def test_off_list_answer_is_no_failure_and_missing_one_is() -> None:
+    """Promise: an answer off the list is no failure and one that never came is."""
     answers = Answers.of(ANSWERS, 2)
     assert answers.label_N.tolist() == [1, 0, -1, -1]
     assert answers.failed_N.tolist() == [False, False, False, True]

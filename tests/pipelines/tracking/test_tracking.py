@@ -138,7 +138,8 @@ def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) 
     assert json.loads(given.dataset.profile) == {"one": {"train": 5}}
 
 
-def test_a_new_file_is_there_with_all_its_tables_and_a_found_one_stays(tmp_path: Path) -> None:
+def test_new_file_has_all_tables_and_an_existing_one_stays(tmp_path: Path) -> None:
+    """Promise: a new file is there with all its tables and a found one stays."""
     uri = f"{SQLITE}{tmp_path}/new/mlflow.db"
     ensure_database(uri)
     client = MlflowClient(uri)

@@ -79,7 +79,8 @@ def test_rows_that_fit_have_the_scores_of_the_whole_table(gate: str) -> None:
     assert found.temperature == expected.gate.temperature
 
 
-def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() -> None:
+def test_whole_units_are_fitted_and_the_rest_scored_as_new() -> None:
+    """Promise: of more rows whole units are fitted on and the rest is scored as new."""
     gate, rows = fitted("signals", NUM_ROWS // 3)
     as_new = np.concatenate([part.scores(gate) for part in parts()])
     is_sampled = rows.score != as_new  # those are out of fold
@@ -89,7 +90,8 @@ def test_of_more_rows_whole_units_are_fitted_on_and_the_rest_is_scored_as_new() 
     assert len(rows) == NUM_ROWS
 
 
-def test_rows_are_scored_without_their_own_class_where_there_are_ten() -> None:
+def test_rows_are_scored_without_their_class_from_ten_on() -> None:
+    """Promise: rows are scored without their own class where there are ten."""
     count, num_labels = 60, FEWEST_CLASSES
     rng, label = np.random.default_rng(0), np.arange(60) % FEWEST_CLASSES
     logits = rng.normal(size=(count, num_labels)) + 3 * np.eye(num_labels)[label]

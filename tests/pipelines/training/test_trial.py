@@ -48,9 +48,10 @@ def same(one: Tuned, other: Tuned) -> None:
     assert one.policy == other.policy
 
 
-def test_a_trial_finds_the_same_on_a_bucket_and_fetches_only_validate_rows_once(
+def test_bucket_trial_is_equal_and_fetches_validate_rows_once(
     node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: a trial finds the same on a bucket and fetches only validate rows once."""
     on_disk = trials(tmp_path / "storage").evaluate("kcm", CHOICE)
     in_bucket = trials(node_bucket)
     sizes = [stat.size for stat in ArtefactStore(node_bucket).storage.files.list("artefacts")]
@@ -77,9 +78,8 @@ def test_goal_accuracy_ranks_by_certified_accuracy(tmp_path: Path) -> None:
     assert found.reached["calls_saved"] <= kept.reached["calls_saved"]
 
 
-def test_more_validate_rows_than_a_gate_is_fitted_on_are_not_held(
-    node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_excess_validate_rows_are_not_held(node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: more validate rows than a gate is fitted on are not held."""
     monkeypatch.setattr(trial, "MAX_FITTED_ROWS", SIZES["validate"] - 1)
     on_disk, in_bucket = trials(tmp_path / "storage"), trials(node_bucket)
     fetched = Fetched(monkeypatch)

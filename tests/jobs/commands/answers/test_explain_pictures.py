@@ -63,9 +63,8 @@ def explainer(folder: Path) -> Explainer:
 
 
 @pytest.mark.parametrize("network", [{}, {"basis": "quadratic", "mixing": 9}], ids=["splines", "quadratic"])
-def test_edges_are_ranked_on_the_rows_that_traffic_is_compared_with(
-    folder: Path, tmp_path: Path, network: dict[str, Any]
-) -> None:
+def test_edges_are_ranked_on_the_reference_rows(folder: Path, tmp_path: Path, network: dict[str, Any]) -> None:
+    """Promise: edges are ranked on the rows that traffic is compared with."""
     collaborator = Collaborator(SIDE**2, 3, NetworkConfig(hidden=(), **network), "kan", seed=0).requires_grad_(False)
     parts = {"collaborator": collaborator, "label_names": ("cat", "dog", "hen"), "drift": None}
     bundle = replace(Bundle.read(folder / "bundle"), **parts)
@@ -91,7 +90,7 @@ def test_edges_are_ranked_on_the_rows_that_traffic_is_compared_with(
         assert kinds == ({"pixel", "direction"} if network else {"pixel"})
 
 
-def test_a_gate_of_signals_is_drawn_whole_with_the_rates_of_its_labels(folder: Path, tmp_path: Path) -> None:
+def test_signal_gate_is_drawn_with_the_rates_of_its_labels(folder: Path, tmp_path: Path) -> None:
     """The small side is right on half of what it calls a cat: that is told without any input, and kept as JSON."""
     logits_NC = np.random.default_rng(1).normal(size=(200, 2))
     cat_N = logits_NC.argmax(1) == 0

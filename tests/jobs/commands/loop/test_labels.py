@@ -63,9 +63,8 @@ def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) 
     assert json.loads((tmp_path / "out.json").read_text())["stored"] == number
 
 
-def test_second_answers_say_how_often_labels_are_wrong_and_change_nothing(
-    run: Any, asked: Asked, tmp_path: Path
-) -> None:
+def test_second_answers_bound_label_errors_and_change_nothing(run: Any, asked: Asked, tmp_path: Path) -> None:
+    """Promise: second answers say how often labels are wrong and change nothing."""
     items = [item.id for item in asked.drawn.items()]
     asked.drawn.answer(dict.fromkeys(items, "yes"))
     lines = [json.dumps({"id": item, "label": "no" if item == items[0] else "yes"}) for item in items]
@@ -91,7 +90,8 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
     return named
 
 
-def test_a_label_is_named_and_withdrawn_without_a_look_at_the_log(run: Any, named: ClassNames, tmp_path: Path) -> None:
+def test_label_is_named_and_withdrawn_without_the_log(run: Any, named: ClassNames, tmp_path: Path) -> None:
+    """Promise: a label is named and withdrawn without a look at the log."""
     assert run("--name", "refund", "--name", "rebate").exit_code == 0
     assert named.labels() == ("refund", "rebate")
     shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
@@ -116,9 +116,8 @@ def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
     assert "nobody has named or ignored 'noise_words'" in run("--withdraw", "noise_words").output
 
 
-def test_a_log_that_cannot_be_grouped_stops_a_name_that_came_with_new_before_it_is_stored(
-    run: Any, named: ClassNames
-) -> None:
+def test_log_without_features_stops_naming_before_storing(run: Any, named: ClassNames) -> None:
+    """Promise: a log that cannot be grouped stops a name that came with new before it is stored."""
     shown = run("--new", "--name", "refund")
     assert shown.exit_code != 0
     assert "no features" in shown.output

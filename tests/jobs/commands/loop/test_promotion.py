@@ -40,9 +40,8 @@ def champion(config: RunConfig) -> str:
 
 @pytest.mark.parametrize("version", ["1", "reviews/1"])
 @pytest.mark.parametrize("served", [True, False])
-def test_an_older_version_becomes_the_champion_and_what_is_served_follows(
-    tmp_path: Path, version: str, served: bool
-) -> None:
+def test_older_version_becomes_champion_and_is_served(tmp_path: Path, version: str, served: bool) -> None:
+    """Promise: an older version becomes the champion and what is served follows."""
     config = registered(tmp_path)
     if served:
         pointer(config).reports.write("door-1", ReplicaReport(record=3, version="reviews/1", refused={}))
@@ -63,7 +62,8 @@ def pointer(config: RunConfig) -> Pointer:
     return LoopState.of(config).champions.pointer
 
 
-def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by_itself(tmp_path) -> None:
+def test_rollback_returns_to_the_previous_champion(tmp_path) -> None:
+    """Promise: a rollback goes to the champion before and today's is never promoted by itself."""
     config = registered(tmp_path)
     today = pointer(config).current().champion
     result = rollback(config)
@@ -79,9 +79,7 @@ def test_a_rollback_goes_to_the_champion_before_and_today_s_is_never_promoted_by
 
 
 @pytest.mark.parametrize(("by", "alarmed"), [("update", True), ("update", False), ("promote", True)])
-def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itself(
-    tmp_path: Path, by: By, alarmed: bool
-) -> None:
+def test_refuted_champion_of_an_update_is_rolled_back(tmp_path: Path, by: By, alarmed: bool) -> None:
     """Promise: what nobody asked for goes back by itself; what a person promoted stays, and escalates by itself."""
     config = registered(tmp_path)
     promote(config, "1", by=by)
@@ -99,9 +97,8 @@ def test_a_champion_of_an_update_that_its_traffic_refutes_is_rolled_back_by_itse
         assert rollback_if_refuted(config) is None
 
 
-def test_a_challenger_whose_certificate_is_void_in_the_service_is_not_tried_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_challenger_with_void_certificate_gets_no_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a challenger whose certificate is void in the service is not tried out."""
     config = registered(tmp_path)
     candidate = pointer(config).history()[0]
     assert not turns.delivered(config, candidate, 0.1).served

@@ -48,7 +48,8 @@ def config(tmp_path: Path) -> RunConfig:
     return made
 
 
-def test_versions_are_listed_with_their_state_lineage_and_reasons(config: RunConfig) -> None:
+def test_versions_list_state_lineage_and_reasons(config: RunConfig) -> None:
+    """Promise: versions are listed with their state lineage and reasons."""
     found = {each["version"]: each for each in versions(config)["versions"]}
     assert list(found) == ["reviews/3", "reviews/2", "reviews/1"]
     assert [each["state"] for each in found.values()] == ["challenger", "champion", "former champion"]

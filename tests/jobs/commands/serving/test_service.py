@@ -81,7 +81,7 @@ def test_a_bundle_that_is_not_the_registered_one_is_refused(config: RunConfig, s
     before = changed.read_text()
     changed.write_text("another one")
     try:
-        with pytest.raises(ArtefactError, match="bundle of reviews/1 is another one than was registered"):
+        with pytest.raises(ArtefactError, match="bundle of reviews/1 differs from the registered one"):
             served_model(config, "reviews/1")
     finally:
         changed.write_text(before)
@@ -89,7 +89,7 @@ def test_a_bundle_that_is_not_the_registered_one_is_refused(config: RunConfig, s
     assert served_model(config, "reviews/1").version == "reviews/1"
 
 
-def test_a_version_without_a_digest_is_refused_until_its_run_records_it(config: RunConfig) -> None:
+def test_version_without_digest_is_refused(config: RunConfig) -> None:
     """Promise: versions from before digests were registered are not taken on trust."""
     client = MlflowClient(config.tracking.uri_in(config.storage_path))
     client.delete_model_version_tag("reviews", "2", DIGEST_TAG)
@@ -107,7 +107,8 @@ def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
     assert not (config.storage_path / "served" / "reviews" / "9").exists()
 
 
-def test_feedback_is_kept_beside_the_run_unless_a_place_is_configured(config: RunConfig) -> None:
+def test_feedback_is_in_the_run_storage_by_default(config: RunConfig) -> None:
+    """Promise: feedback is kept beside the run unless a place is configured."""
     assert ServiceSettings.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
     elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
     assert ServiceSettings.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
@@ -117,7 +118,7 @@ def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_pa
     """Promise: no file is written by which replicas on several machines would damage one SQLite file."""
     several = ServiceSettings.of(load_config(RunConfig, REVIEWS, ["serve.num_replicas=2"]))
     source = FixedSource(Release(version="reviews/1", bundle=tmp_path))
-    with pytest.raises(ConfigError, match=r"SQLite .* 2 replicas .* \(serve\.feedback\.url\)\. Name a PostgreSQL"):
+    with pytest.raises(ConfigError, match=r"2 replicas .* SQLite \(serve\.feedback\.url\)\. Name a PostgreSQL"):
         write_deployment(tmp_path / "serve.yaml", source, several)
     assert not (tmp_path / "serve.yaml").exists()
 
@@ -125,7 +126,7 @@ def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_pa
 OPENAI = "large={adapter: openai, model: big, base_url: https://host/v1, api_key_env: KEY_OF_HOST, max_calls: 7}"
 
 
-def test_the_server_that_a_run_asks_may_be_asked_while_serving_and_no_other() -> None:
+def test_only_the_server_of_the_run_may_be_used_in_serving() -> None:
     """Promise: CONFIG says which key goes where; what is said for serving wins."""
     asked = UpstreamConfig(base_url="https://host/v1", api_key_env="KEY_OF_HOST", max_calls=7)
     assert ServiceSettings().serve.large.upstreams == ()

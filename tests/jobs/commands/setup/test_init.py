@@ -80,7 +80,7 @@ def test_too_few_rows_are_warned_of(at: Path) -> None:
     intents(60, 2).to_csv("tiny.csv", index=False)
     shown = init("tiny.csv")
     assert "everything would go to the large model. Use about" in shown.stderr
-    assert "too few: no epsilon up to 0.1 can be certified" in shown.stderr.splitlines()[-1]
+    assert "too few rows: they can certify no epsilon up to 0.1" in shown.stderr.splitlines()[-1]
 
 
 def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
@@ -99,7 +99,8 @@ def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     assert "#   kcm serve other.yaml\n" in (at / "other.yaml").read_text()
 
 
-def test_columns_of_numbers_are_the_vector_that_the_network_reads(at: Path) -> None:
+def test_number_columns_become_the_input_vector(at: Path) -> None:
+    """Promise: columns of numbers are the vector that the network reads."""
     digits(at)
     shown = init("digits.csv")
     assert shown.exit_code == 0
@@ -113,7 +114,8 @@ def test_columns_of_numbers_are_the_vector_that_the_network_reads(at: Path) -> N
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_pictures_without_texts_are_read_by_two_sizes_of_a_network(at: Path, as_bytes: bool) -> None:
+def test_pictures_without_texts_use_two_network_sizes(at: Path, as_bytes: bool) -> None:
+    """Promise: pictures without texts are read by two sizes of a network."""
     (at / "pictures").mkdir()
     for number in range(300):
         Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(at / "pictures" / f"{number}.png")
@@ -183,7 +185,8 @@ def rows_of(num_rows: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_format_gives_a_configuration_that_runs_on_the_same_rows(at: Path, name: str) -> None:
+def test_every_format_gives_a_working_configuration(at: Path, name: str) -> None:
+    """Promise: every format gives a configuration that runs on the same rows."""
     WRITERS[name](rows_of(200), at / name)
     shown = init(name, "--output", "first.yaml")
     assert shown.exit_code == 0, shown.stderr
@@ -204,16 +207,18 @@ def test_every_format_gives_a_configuration_that_runs_on_the_same_rows(at: Path,
         ("rows.jsonl", "rows.jsonl: encoding utf-8", None, "utf-8"),
     ],
 )
-def test_delimiter_and_encoding_are_said_and_written_into_the_configuration(
+def test_delimiter_and_encoding_are_reported_and_configured(
     at: Path, name: str, line: str, delimiter: str | None, encoding: str
 ) -> None:
+    """Promise: delimiter and encoding are said and written into the configuration."""
     WRITERS[name](rows_of(200), at / name)
     assert line in init(name, "--output", "first.yaml").stderr
     source = load_config(RunConfig, at / "first.yaml").tasks.source
     assert (source.delimiter, source.encoding) == (delimiter, encoding)
 
 
-def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path) -> None:
+def test_oddities_of_a_table_are_counted_and_explained(at: Path) -> None:
+    """Promise: what is odd in a table is named with counts and what was done."""
     rows: list[dict[str, Any]] = [{"id": n, **row} for n, row in enumerate(rows_of(200))]
     rows[1]["text"] = rows[6]["text"]
     rows[2]["label"] = 7
@@ -228,7 +233,7 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
     for line in (
         "odd.jsonl: encoding utf-8 with a byte-order mark, which is skipped",
         "column 'id' repeats 1 id: row numbers name the rows instead",
-        f"2 labels with fewer than 3 rows ('7' 1, '{rows[8]['label']}' 1): left out; label more rows",
+        f"2 labels with fewer than 3 rows ('7' 1, '{rows[8]['label']}' 1): excluded; to use them, label more rows",
         "left out: 1 row, not a JSON object: Expecting property name enclosed in double quotes (row 51)",
         "left out: 1 row, missing label (row 4)",
         "left out: 1 row, missing text (row 5)",
@@ -242,7 +247,8 @@ def test_what_is_odd_in_a_table_is_named_with_counts_and_what_was_done(at: Path)
     assert "7" not in build_sequence(config.tasks, config.assets_path, config.seed).label_names
 
 
-def test_many_rows_without_a_label_are_kept_for_the_large_model_to_teach_by(at: Path) -> None:
+def test_unlabelled_rows_are_kept_for_the_large_model(at: Path) -> None:
+    """Promise: many rows without a label are kept for the large model to teach by."""
     rows: list[dict[str, Any]] = [{"id": n, **row} for n, row in enumerate(rows_of(400))]
     for row in rows[::3]:
         row["label"] = ""
@@ -258,7 +264,8 @@ def test_many_rows_without_a_label_are_kept_for_the_large_model_to_teach_by(at: 
     )
 
 
-def test_chats_are_labelled_by_the_assistant_s_reply_or_by_a_column(at: Path) -> None:
+def test_chats_are_labelled_by_reply_or_by_a_column(at: Path) -> None:
+    """Promise: chats are labelled by the assistant's reply or by a column."""
     rows = [
         {
             "messages": [
@@ -296,7 +303,8 @@ def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, hub: FakeHub) -> No
     }
 
 
-def test_the_chosen_columns_are_named_and_a_priority_is_no_label_where_there_is_a_queue(at: Path) -> None:
+def test_queue_is_the_label_and_priority_is_not(at: Path) -> None:
+    """Promise: the chosen columns are named and a priority is no label where there is a queue."""
     rows = intents(600, 6).rename(columns={"utterance": "body", "intent": "Queue"})
     rows["Priority"] = [("low", "high")[number % 2] for number in range(len(rows))]
     rows.to_csv("tickets.csv", index=False)

@@ -16,7 +16,8 @@ def curve_of(fit, inputs):
     return fit.constant + fit.kan(torch.from_numpy(inputs)).numpy()[:, 0]
 
 
-def test_without_directions_it_is_a_penalised_logistic_regression():
+def test_without_directions_is_penalised_logistic_regression():
+    """Promise: without directions it is a penalised logistic regression."""
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-1, 1, (400, 2))
     target = rng.random(400) < expit(2 * inputs[:, 0] - 3 * inputs[:, 1] ** 2)
@@ -31,7 +32,8 @@ def test_without_directions_it_is_a_penalised_logistic_regression():
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-def test_no_curve_goes_against_its_direction_whatever_the_rows_say(direction):
+def test_no_curve_goes_against_its_direction(direction):
+    """Promise: no curve goes against its direction whatever the rows say."""
     rng = np.random.default_rng(1)
     inputs = rng.uniform(-1, 1, (300, 2))
     target = rng.random(300) < expit(

@@ -66,7 +66,8 @@ def test_out_of_fold_scores_promise_what_other_rows_keep(reference):
     assert promised == pytest.approx(kept, abs=0.04)
 
 
-def test_every_curve_goes_the_way_that_theory_says_and_can_be_read(reference):
+def test_curves_follow_their_direction_and_are_readable(reference):
+    """Promise: every curve goes the way that theory says and can be read."""
     head = fitted(world(1500), reference).head
     names = [signal.name for signal in head.signals]
     assert names[-2:] == ["small accuracy", "large accuracy"]
@@ -105,7 +106,8 @@ def test_rows_of_a_group_are_out_of_fold_together():
     assert 0.4 < roc_auc_score(small, fitted(rows, Reference.nothing(), group=group).scores) < 0.6
 
 
-def test_rows_beyond_the_limit_are_scored_by_a_head_that_never_saw_them(reference, monkeypatch):
+def test_rows_beyond_the_limit_get_out_of_fold_scores(reference, monkeypatch):
+    """Promise: rows beyond the limit are scored by a head that never saw them."""
     monkeypatch.setattr(signals, "MAX_ROWS", 150)
     inputs, *_ = rows = world(400)
     found = fitted(rows, reference)

@@ -49,7 +49,7 @@ def test_a_past_without_events_costs_nothing() -> None:
     assert alarm.e_value == pytest.approx(1.0)
 
 
-def test_its_mean_is_no_more_than_one_while_the_limit_is_just_kept() -> None:
+def test_mean_wealth_is_at_most_one_at_the_limit() -> None:
     """Ville's inequality needs no more than this of the wealth at any time."""
     rng = np.random.default_rng(5)
     values = []
@@ -61,7 +61,8 @@ def test_its_mean_is_no_more_than_one_while_the_limit_is_just_kept() -> None:
     assert np.mean(values) == pytest.approx(1.0, abs=4 * error)
 
 
-def test_false_alarms_are_no_more_than_delta_though_the_share_is_raised_on_the_way() -> None:
+def test_false_alarms_stay_below_delta_if_share_is_raised() -> None:
+    """Promise: false alarms are no more than delta though the share is raised on the way."""
     rng = np.random.default_rng(1)
     false = 0
     for _ in range(200):
@@ -74,7 +75,8 @@ def test_false_alarms_are_no_more_than_delta_though_the_share_is_raised_on_the_w
     assert false <= 0.1 * 200
 
 
-def test_a_long_good_past_delays_the_alarm_by_its_logarithm_alone() -> None:
+def test_good_past_delays_the_alarm_by_its_logarithm() -> None:
+    """Promise: a long good past delays the alarm by its logarithm alone."""
     rng = np.random.default_rng(2)
     delays = {}
     for past in (10_000, 1_000_000):

@@ -38,7 +38,8 @@ def test_a_broken_promise_is_noticed():
 
 @pytest.mark.parametrize("gain", [0.0, 0.01])
 @pytest.mark.slow
-def test_a_promise_that_just_holds_seldom_alarms_and_the_truth_stays_inside(gain):
+def test_kept_promise_seldom_alarms_and_truth_stays_inside(gain):
+    """Promise: a promise that just holds seldom alarms and the truth stays inside."""
     runs = [_run(0.02 + gain, seed=seed, gain=gain) for seed in range(150)]
     too_high = [any(low > 0.02 for low, _ in run) for run in runs]
     too_low = [any(high < 0.02 for _, high in run) for run in runs]
@@ -48,7 +49,7 @@ def test_a_promise_that_just_holds_seldom_alarms_and_the_truth_stays_inside(gain
 
 
 @pytest.mark.parametrize("end", [0, 1])
-def test_the_truth_is_left_out_no_more_often_than_promised_by_the_binomial_itself(end):
+def test_truth_is_outside_no_more_often_than_promised(end):
     """Oracle: the probability, over all paths of 200 requests, that an end ever passes the true mean, exactly."""
     true, outside = 0.1, 0.0
     inside_K = np.zeros(202)  # probability of k losses so far, and of the truth inside all the while
@@ -89,14 +90,16 @@ def test_it_is_as_narrow_as_a_mixture_over_all_bets(number, lost, theirs):
     assert high == pytest.approx(theirs[1], abs=0.2 * (theirs[1] - theirs[0]) + 0.013)
 
 
-def test_the_order_in_which_requests_are_observed_does_not_matter():
+def test_order_of_requests_does_not_matter():
+    """Promise: the order in which requests are observed does not matter."""
     seen = [Observations(500, 0.2), Observations(90, 0.2, 0.2), Observations(10, 0.2, 0.2, 1.0, 1.0)]
     apart = [Observations(1, 0.2, 0.2, 1.0, 1.0)] * 10 + [Observations(590, 0.2)]
     assert loss_interval(seen, DELTA) == pytest.approx(loss_interval(apart, DELTA), abs=1e-6)
 
 
 @pytest.mark.parametrize("credits_wins", [False, True])
-def test_what_is_not_known_leaves_room_for_whatever_it_turns_out_to_be(credits_wins):
+def test_unknown_outcomes_leave_room_for_any_value(credits_wins):
+    """Promise: what is not known leaves room for whatever it turns out to be."""
     lowest = -1.0 if credits_wins else 0.0
     known = [Observations(800, 0.5), Observations(80, 0.5, 0.5), Observations(20, 0.5, 0.5, 1.0, 1.0)]
     low, high = loss_interval([*known, Observations(100, 0.5, 0.5, lowest, 1.0)], DELTA, credits_wins=credits_wins)
@@ -124,7 +127,8 @@ def test_audits_weigh_by_their_probability():
     assert low < 0.05 < high < 0.08
 
 
-def test_requests_from_before_the_share_was_changed_count_by_the_share_of_their_time():
+def test_earlier_requests_count_by_the_share_of_their_time():
+    """Promise: requests from before the share was changed count by the share of their time."""
     low, high = loss_interval([*_kept(4000, 20, 0.05), *_kept(4000, 200, 0.5)], DELTA)
     assert 0.02 < low < 20 / 4000 / 0.05 < high < 0.2  # both halves say that a tenth is lost
 

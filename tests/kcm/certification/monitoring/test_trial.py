@@ -54,7 +54,8 @@ def promoted(requests: Requests) -> bool:
     return all(each.verdict == "pass" for each in verdicts(requests))
 
 
-def test_a_challenger_that_keeps_to_its_limits_passes_every_stage() -> None:
+def test_good_challenger_passes_every_stage() -> None:
+    """Promise: a challenger that keeps to its limits passes every stage."""
     rng = np.random.default_rng(0)
     assert sum(promoted(simulated(rng)) for _ in range(40)) >= 36
 
@@ -69,14 +70,16 @@ def test_a_challenger_at_a_limit_is_seldom_promoted(bad: dict[str, float]) -> No
 @pytest.mark.parametrize(
     ("bad", "named"), [({"errors": 0.1}, "errors"), ({"slow": 0.4}, "slow"), ({"disagreement": 0.2}, "disagreement")]
 )
-def test_a_bad_challenger_is_refuted_in_the_first_stage_with_the_reason(bad: dict[str, float], named: str) -> None:
+def test_bad_challenger_fails_the_first_stage_with_reason(bad: dict[str, float], named: str) -> None:
+    """Promise: a bad challenger is refuted in the first stage with the reason."""
     first = verdicts(simulated(np.random.default_rng(2), **bad))[0]
     assert first.verdict == "refuted"
     assert first.reason.startswith(f"{named}: ")
     assert "exceed their limit" in first.reason
 
 
-def test_a_challenger_that_turns_bad_late_is_refuted_though_it_has_passed_before() -> None:
+def test_challenger_that_turns_bad_late_is_refuted() -> None:
+    """Promise: a challenger that turns bad late is refuted though it has passed before."""
     rng = np.random.default_rng(3)
     good, bad = simulated(rng), simulated(rng, disagreement=0.3)
     late = good.stage >= 3
@@ -84,7 +87,7 @@ def test_a_challenger_that_turns_bad_late_is_refuted_though_it_has_passed_before
     assert [each.verdict for each in verdicts(requests)] == ["pass", "pass", "refuted", "refuted"]
 
 
-def test_good_challengers_are_refuted_by_at_most_delta_of_the_trials() -> None:
+def test_good_challengers_are_refuted_at_most_delta() -> None:
     """Promise: whatever their audits and however often one looks; here at the limits' halves, 60 trials."""
     rng = np.random.default_rng(4)
     halves = {"errors": 0.005, "slow": 0.025, "disagreement": 0.015}

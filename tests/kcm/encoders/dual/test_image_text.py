@@ -108,7 +108,8 @@ def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
 
 
 @pytest.mark.parametrize("output", ["pair", "image", "text"])
-def test_what_was_read_one_by_one_without_weights_is_encoded_alike(clip, tmp_path, output):
+def test_content_read_one_by_one_is_encoded_equally(clip, tmp_path, output):
+    """Promise: what was read one by one without weights is encoded alike."""
     config = ImageTextConfig(model=str(clip), max_length=8, output=output)
     rows = [Content("a red", RED), Content("a blue", BLUE), Content("a", RED)]
     encoder, read = config.build(tmp_path), config.reader(tmp_path)
@@ -178,7 +179,8 @@ def test_a_pretrained_model_gives_the_same_in_either_runtime(clip, tmp_path):
     assert len(list(tmp_path.glob(".onnx/*/network.onnx"))) == 2
 
 
-def test_a_pretrained_model_in_int8_is_another_encoder_whatever_the_batch(clip, tmp_path):
+def test_int8_model_is_another_encoder_for_any_batch(clip, tmp_path):
+    """Promise: a pretrained model in int8 is another encoder whatever the batch."""
     inputs = [Content("red", RED), Content("a blue square", BLUE)]
     low, full = (
         ImageTextConfig(model=str(clip), max_length=8, precision=p).load(tmp_path) for p in ("int8", "float32")

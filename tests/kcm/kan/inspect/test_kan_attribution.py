@@ -25,7 +25,8 @@ def test_contributions_to_a_single_layer_are_exact() -> None:
     assert moved.abs().sum((0, 1)).nonzero().flatten().tolist() == [3]
 
 
-def test_contributions_to_a_deep_network_add_up_to_the_change_from_the_reference() -> None:
+def test_contributions_add_up_to_the_change_from_reference() -> None:
+    """Promise: contributions to a deep network add up to the change from the reference."""
     network, x, reference = KAN([8, 6, 5, 3], seed=0), rows(20, 8), torch.zeros(8)
     found = attribution(network, x)
     torch.testing.assert_close(found.baseline, network(reference))
@@ -36,14 +37,16 @@ def test_contributions_to_a_deep_network_add_up_to_the_change_from_the_reference
 
 
 @pytest.mark.parametrize("network", [KAN([6, 4], seed=0), RandomQuadratic(6, 9, 4)], ids=["splines", "quadratic"])
-def test_importance_of_a_single_layer_is_the_deviation_that_an_edge_brings_to_the_logit(network: CurveNetwork) -> None:
+def test_layer_importance_is_the_deviation_in_the_logit(network: CurveNetwork) -> None:
+    """Promise: importance of a single layer is the deviation that an edge brings to the logit."""
     x = rows(200, 6)
     (scores,) = importance(network, x)
     expected = edge_values(network.kan_layers[0], network.curve_inputs(x)).std(0, correction=0)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_an_input_that_only_feeds_an_ignored_node_does_not_matter() -> None:
+def test_input_of_an_ignored_node_does_not_matter() -> None:
+    """Promise: an input that only feeds an ignored node does not matter."""
     network, x = KAN([2, 2, 1], seed=0), rows(300, 2)
     first, second = (layer.weight.data.unflatten(1, (-1, 2)) for layer in network.kan_layers)
     first[0, :, 1] = first[1, :, 0] = 0  # each input has a node of its own

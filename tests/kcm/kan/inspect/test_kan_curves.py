@@ -13,7 +13,8 @@ def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_an_edge_s_curve_is_what_the_layer_does_with_that_input_alone(hidden) -> None:
+def test_edge_curve_equals_the_layer_on_one_input(hidden) -> None:
+    """Promise: an edge's curve is what the layer does with that input alone."""
     layer = KANLinear(40, 3, hidden=hidden, generator=torch.Generator().manual_seed(0))
     points, values = edge_curve(layer, 7, 2)
     with torch.no_grad():
@@ -23,7 +24,8 @@ def test_an_edge_s_curve_is_what_the_layer_does_with_that_input_alone(hidden) ->
     torch.testing.assert_close(layer(x)[:, 2].detach(), values, atol=1e-5, rtol=1e-5)
 
 
-def test_edges_add_up_to_the_layer_and_their_moments_are_those_of_their_values() -> None:
+def test_edges_add_up_to_the_layer_and_moments_match() -> None:
+    """Promise: edges add up to the layer and their moments are those of their values."""
     layer, x = KANLinear(6, 4, hidden=True, generator=torch.Generator().manual_seed(0)), rows(50, 6)
     values = edge_values(layer, x)
     torch.testing.assert_close(values.sum(-1), layer(x), atol=1e-5, rtol=1e-5)

@@ -16,7 +16,8 @@ def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_picture_shows_the_most_important_edges_and_only_their_nodes() -> None:
+def test_picture_shows_the_most_important_edges_only() -> None:
+    """Promise: the picture shows the most important edges and only their nodes."""
     network, x = KAN([5, 4, 2], seed=0), rows(100, 5)
     figure = plot_network(network, x, top=3, inputs=list("abcde"), outputs=["no", "yes"], title="t")
     (axes,) = figure.axes
@@ -27,7 +28,8 @@ def test_the_picture_shows_the_most_important_edges_and_only_their_nodes() -> No
     matplotlib.pyplot.close(figure)
 
 
-def test_lines_and_parabolas_are_drawn_by_the_names_of_inputs_and_directions() -> None:
+def test_lines_and_parabolas_are_drawn_with_names() -> None:
+    """Promise: lines and parabolas are drawn by the names of inputs and directions."""
     network, x = RandomQuadratic(2, 3, 2), rows(100, 2)
     figure = plot_network(network, x, top=10, inputs=list("abcde"), outputs=["no", "yes"])
     (axes,) = figure.axes

@@ -78,7 +78,8 @@ def test_the_identity_follows_encoder_head_and_labels(tmp_path):
     assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d")), identity(side=5)}) == 4
 
 
-def test_candidates_that_the_head_gives_no_chance_still_make_a_distribution():
+def test_hopeless_candidates_still_make_a_distribution():
+    """Promise: candidates that the head gives no chance still make a distribution."""
     weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
     head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
     (answer,) = ClassifierModel(LengthEncoder(), head, LABELS).answer(

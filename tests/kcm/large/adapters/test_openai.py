@@ -83,9 +83,8 @@ def test_a_question_is_asked_as_promised(model, upstream):
         ),
     ],
 )
-def test_azure_is_asked_at_its_address_of_today_and_at_those_of_deployments(
-    model, upstream, below, api_version, path, header
-):
+def test_azure_works_at_current_and_deployment_addresses(model, upstream, below, api_version, path, header):
+    """Promise: azure is asked at its address of today and at those of deployments."""
     address = {"base_url": upstream.base_url.replace("v1", below), "api_version": api_version}
     (answer,) = model(**address).answer(items("a text"))
     assert answer.label == 1
@@ -133,7 +132,7 @@ def test_an_answer_is_one_of_the_labels_or_off_label(model, upstream, content, e
     assert len(upstream.requests) == 1
 
 
-def test_logprobs_are_found_within_the_code_block_that_llama_cpp_writes_and_does_not_show(model, upstream):
+def test_logprobs_are_found_in_a_hidden_code_block(model, upstream):
     """Promise: tokens around the content, as llama.cpp's ```json, cost no probability."""
     tokens = logprobs(
         ("```", 0.1), ("json\n", 0.2), ('{"label": "', 0.5), ("positive", 0.8), ('"}', 0.3), ("\n```", 0.9)
@@ -187,7 +186,7 @@ def test_a_parameter_that_the_server_does_not_know_is_left_out(model, upstream, 
     assert len(limits) == 1
 
 
-def test_what_a_refusal_repeats_of_the_text_is_neither_told_nor_obeyed(model, upstream):
+def test_text_repeated_in_a_refusal_is_not_shown_or_obeyed(model, upstream):
     """Promise: FastAPI repeats what it refuses; a text in it gets into no message, and switches no parameter off."""
     fault = {"type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary", "input": "no logprobs!"}
     upstream.plan(Turn(422, json.dumps({"detail": [fault]})))
@@ -258,7 +257,7 @@ HUGE = {"content": [{"token": "", "logprob": 10**400}]}
     ],
     ids=lambda trouble: str(trouble)[:40],
 )
-def test_a_passing_fault_of_the_server_costs_an_attempt_and_no_answer(model, upstream, trouble):
+def test_passing_server_fault_costs_an_attempt_not_an_answer(model, upstream, trouble):
     """Promise: a server in trouble is asked again; so is one whose reply is cut off or is no chat completion."""
     upstream.plan(Turn(**trouble), Turn(**trouble))
     (answer,) = model().answer(items("x"))
@@ -330,7 +329,7 @@ def test_an_unbelievable_count_of_tokens_is_none(model, upstream):
     assert answer.cost.currency > 2
 
 
-def test_an_outage_is_distinguished_from_an_answer_that_is_no_good(model, upstream):
+def test_outage_differs_from_a_useless_answer(model, upstream):
     """Promise: only a server that is not there, in trouble or silent counts as one that fails."""
     upstream.plan(label("lukewarm"), Turn(400, "content filter"))
     assert [answer.outage for answer in model(max_calls=2).answer(items("x", "y", "z", " "))] == [False] * 4
@@ -425,7 +424,7 @@ def test_a_question_that_nobody_waits_for_is_not_sent(model, upstream, gate):
     assert upstream.texts() == ["a", "c"]
 
 
-def test_a_question_that_is_left_under_way_is_read_to_its_end_and_kept(model, upstream, gate):
+def test_abandoned_question_is_read_to_its_end_and_kept(model, upstream, gate):
     """Promise: it may have been charged when its asker left, so whoever asks it again is answered by the same call."""
     started, go_on = gate
     asking = model(timeout_s=60.0)
@@ -566,7 +565,7 @@ def test_a_damaged_file_of_paid_answers_is_refused(model, tmp_path):
 # -- secrets and configuration -----------------------------------------------------------------------------------------
 
 
-def test_the_key_comes_from_the_environment_and_is_stored_nowhere(model, upstream, tmp_path, monkeypatch, caplog):
+def test_key_comes_from_environment_and_is_not_stored(model, upstream, tmp_path, monkeypatch, caplog):
     """Promise: the key is in no file, log, configuration or identity; without it nothing begins."""
     caplog.set_level("DEBUG")
     model().answer(items("x"))

@@ -41,7 +41,8 @@ def load(path, **columns) -> RecordedModel:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_answers_come_back_by_id_with_probabilities_cost_and_error(kind, write):
+def test_answers_come_by_id_with_all_their_fields(kind, write):
+    """Promise: answers come back by id with probabilities cost and error."""
     third, first, second = load(write(ROWS, kind)).answer([Item(row_id, Content()) for row_id in "312"])
     assert (first.label, first.error) == (1, None)
     np.testing.assert_allclose(first.probabilities, [0.2, 0.8])

@@ -37,7 +37,8 @@ def model(**changes) -> ZeroShotModel:
     return ZeroShotModel(ZeroShotConfig(**changes), encoder, encoder, LABELS)
 
 
-def test_probabilities_are_the_softmax_of_similarities_over_the_temperature():
+def test_probabilities_are_softmax_over_temperature():
+    """Promise: probabilities are the softmax of similarities over the temperature."""
     blue, none = model(temperature=0.5).answer([Item("1", Content("the sky above")), Item("2", Content("nothing"))])
     weight = np.exp(np.array([0.5, 1.0, 0.5]) / 0.5)  # cosines of (1, 1) with itself and with another label's
     np.testing.assert_allclose(blue.probabilities, weight / weight.sum(), rtol=1e-5)
@@ -51,7 +52,9 @@ def test_a_hard_prompt_masks_and_renormalises():
     np.testing.assert_allclose(answer.probabilities, [0.5, 0, 0.5], rtol=1e-5)
 
 
-def test_a_soft_prompt_says_the_probability_in_the_prompt_of_the_label_it_suggests():
+def test_soft_prompt_states_the_probability_of_its_label():
+    """Promise: a soft prompt says the probability in the prompt of the label it suggests."""
+
     class Swayed(WordEncoder):
         def encode(self, inputs):
             swayed = np.array([["probability 0.87" in content.text] for content in inputs])

@@ -49,7 +49,8 @@ def test_the_order_changes_with_epoch_task_and_seed_only() -> None:
     assert len({order(**change) for change in ({}, {"seed": 1}, {"task": 1}, {"epoch": 1})}) == 4
 
 
-def test_a_window_of_full_blocks_takes_a_row_of_each_in_turn_and_shuffles_them() -> None:
+def test_full_block_window_takes_rows_in_turn_and_shuffles() -> None:
+    """Promise: a window of full blocks takes a row of each in turn and shuffles them."""
     for part in windows_of(TrainOrder([24 * ROWS_PER_GROUP], seed=0, task=0, epoch=0, window=8)):
         blocks = (part.positions // ROWS_PER_GROUP).reshape(-1, 8)
         assert (blocks == blocks[0]).all()
@@ -71,7 +72,7 @@ def test_a_short_block_is_spread_over_its_window() -> None:
     assert set(counts) <= {14, 15, 16}
 
 
-def test_the_order_of_a_task_of_one_window_is_that_of_earlier_versions() -> None:
+def test_one_window_order_equals_earlier_versions() -> None:
     """Trained figures must not move where nothing has to: the order that was drawn as one list of blocks."""
     sizes, key = [2500, 1030], [3, 1, 2]
     blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
@@ -128,7 +129,8 @@ def real(share: Batch) -> torch.Tensor:
 
 @pytest.mark.parametrize("window", [1, 3, 16])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_one_rank_has_the_rows_of_the_order_at_the_places_of_a_step(sizes: list[int], window: int) -> None:
+def test_one_rank_has_the_rows_of_each_step(sizes: list[int], window: int) -> None:
+    """Promise: one rank has the rows of the order at the places of a step."""
     streams = Streams(sizes)
     windows = streams.windows(window)
     for epoch in (0, 1):
@@ -140,9 +142,7 @@ def test_one_rank_has_the_rows_of_the_order_at_the_places_of_a_step(sizes: list[
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 16, 20])
 @pytest.mark.parametrize("size", [7, 64, 700, 20_000])
 @pytest.mark.parametrize(("sizes", "window"), [([5000, 1500], 2), ([5000, 1500], 3), ([300], 16), (BIG, 16)], ids=str)
-def test_the_ranks_of_a_step_have_its_rows_once_for_any_number_of_them(
-    sizes: list[int], window: int, size: int, world_size: int
-) -> None:
+def test_ranks_split_the_rows_of_a_step_once(sizes: list[int], window: int, size: int, world_size: int) -> None:
     """Promise: the rows of step s are a function of s alone; no rank is without a row."""
     streams = Streams(sizes)
     ranks = [streams.windows(window, Ranks(rank, world_size)) for rank in range(world_size)]
@@ -175,7 +175,8 @@ def test_a_rank_reads_its_own_blocks_once_an_epoch(world_size: int) -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_a_reader_that_comes_in_the_middle_has_the_same_rows_in_the_same_order(world_size: int) -> None:
+def test_late_reader_gets_the_same_rows_in_order(world_size: int) -> None:
+    """Promise: a reader that comes in the middle has the same rows in the same order."""
     streams, ranks = Streams([5000, 1500]), Ranks(world_size - 1, world_size)
     early = streams.windows(3, ranks)
     for epoch in (0, 1):

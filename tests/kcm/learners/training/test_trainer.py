@@ -90,7 +90,9 @@ def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_trainer, di
     _assert_close(found, trainer.learner.state_dict(), atol=0, rtol=0)
 
 
-def test_one_two_and_four_ranks_train_the_same_network_and_keep_the_same_state(make_trainer, uneven, on_ranks) -> None:
+def test_ranks_train_the_same_network_and_state(make_trainer, uneven, on_ranks) -> None:
+    """Promise: one two and four ranks train the same network and keep the same state."""
+
     def trained(ranks: Ranks) -> list[dict]:
         make = functools.partial(make_trainer, uneven, epochs=2, ranks=ranks, network=ON_A_BASE)
         trainers = [make(learner) for learner in LEARNERS]
@@ -130,7 +132,8 @@ def test_a_task_without_test_rows_is_learned_and_not_measured(make_trainer, digi
     assert trainer.accuracy["judge"][1][1] > 0
 
 
-def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_trainer, digits) -> None:
+def test_first_task_freezes_the_normalizer_despite_restarts(make_trainer, digits) -> None:
+    """Promise: the first task freezes the normaliser even when networks restart."""
     network = NetworkConfig(hidden=(8,), grid_size=3, scaling="first_task")
     trainer = make_trainer(digits[:2], JointConfig(), epochs=1, network=network)
     mean = rows_of(digits[:1], "train").features.mean(0)
@@ -151,9 +154,8 @@ def test_the_first_task_freezes_the_normaliser_even_when_networks_restart(make_t
     ids=repr,
 )
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
-    make_trainer, digits, learner, shared
-) -> None:
+def test_weight_zero_is_finetuning_and_others_are_not(make_trainer, digits, learner, shared) -> None:
+    """Promise: a method with weight zero is finetuning and with any other it is not."""
     network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
 
     def weights(learner: LearnerConfig) -> torch.Tensor:
@@ -168,7 +170,8 @@ def test_a_method_with_weight_zero_is_finetuning_and_with_any_other_it_is_not(
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_without_a_teacher_judge_and_small_end_up_one_network_whatever_the_anchor(make_trainer, digits, kind) -> None:
+def test_no_teacher_makes_judge_and_small_equal(make_trainer, digits, kind) -> None:
+    """Promise: without a teacher judge and small end up one network whatever the anchor."""
     for large_weight, num_networks in ((0.0, 1), (1.0, 2)):
         trainer = make_trainer(digits[:2], FinetuneConfig(), kind=kind, epochs=2)
         trainer.distill = DistillConfig(large_weight=large_weight, judge_weight=0.5, keep_confidence=0.3)
@@ -177,7 +180,8 @@ def test_without_a_teacher_judge_and_small_end_up_one_network_whatever_the_ancho
 
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_a_memory_that_holds_everything_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
+def test_full_memory_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
+    """Promise: a memory that holds everything comes close to joint training."""
     joint = final_accuracy(make_trainer([merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
     halves = [merged(digits[:2]), merged(digits[2:])]
     learner = ReplayConfig(memory=2000, batch_size=64)
@@ -207,7 +211,8 @@ def _size(state) -> int:
 
 
 @pytest.mark.parametrize("learner", [FinetuneConfig(), JointConfig(), DerConfig(memory=40)], ids=repr)
-def test_masked_labels_are_neither_trained_nor_answered_nor_measured(make_trainer, digits, learner) -> None:
+def test_masked_labels_are_not_trained_answered_or_measured(make_trainer, digits, learner) -> None:
+    """Promise: masked labels are neither trained nor answered nor measured."""
     trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
     assert trainer.baseline["small"] == [None] * 5
     for _ in range(trainer.steps_in_task - 1):

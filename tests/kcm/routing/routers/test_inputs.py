@@ -33,7 +33,8 @@ def test_every_column_has_its_place(table_file: Callable[..., Path]) -> None:
     assert inputs.words_NV[[1]].nnz == 0
 
 
-def test_what_the_small_model_wrote_is_read_as_the_text_is_but_apart(table_file: Callable[..., Path]) -> None:
+def test_small_model_output_is_read_apart_from_the_text(table_file: Callable[..., Path]) -> None:
+    """Promise: what the small model wrote is read as the text is but apart."""
     path = table_file(s=[1, 0], l=[1, 1], t=["a b", "c"], r=["it is 3 + 4 = 7", "a b"])
     columns = RouteColumns(small_correct="s", large_correct="l", text="t")
     text = router_inputs(read_table(path, columns), FakeEncoder(), is_confidence=False)

@@ -42,7 +42,8 @@ def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path) -
     assert not list((tmp_path / "router").rglob("*.p*kl*"))
 
 
-def test_fitted_rows_keep_their_out_of_fold_scores_wherever_they_stand(table: RoutingTable) -> None:
+def test_fitted_rows_keep_out_of_fold_scores_anywhere(table: RoutingTable) -> None:
+    """Promise: fitted rows keep their out of fold scores wherever they stand."""
     router = fit(table.select(np.arange(80)))
     shuffled = table.select(np.random.default_rng(1).permutation(120))
     inputs = router_inputs(shuffled, None, is_confidence=True)

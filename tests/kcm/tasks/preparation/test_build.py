@@ -33,7 +33,8 @@ def ids(sequence: TaskSequence, split: str) -> set[str]:
     return {row for task in sequence.tasks for row in task.splits[split]["id"].to_pylist()}
 
 
-def test_every_row_lies_in_one_split_of_one_task_under_its_own_label(write_csv, build, labelled):
+def test_every_row_is_in_one_split_of_one_task(write_csv, build, labelled):
+    """Promise: every row lies in one split of one task under its own label."""
     sequence = build(write_csv(labelled(400, 8)), num_tasks=4)
     rows = [row for task in range(4) for row in sequence.tasks[task].rows.to_pylist()]
     assert sorted(row["id"] for row in rows) == sorted(f"data-{i + 1}" for i in range(400))
@@ -46,7 +47,8 @@ def test_every_row_lies_in_one_split_of_one_task_under_its_own_label(write_csv, 
         )
 
 
-def test_a_split_column_is_honoured_and_certify_is_carved_from_validation(write_csv, build):
+def test_split_column_is_used_and_certify_carved_out(write_csv, build):
+    """Promise: a split column is honoured and certify is carved from validation."""
     rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "train", "val", "test")[i // 4 % 4]) for i in range(320)]
     sequence = build(write_csv(rows, ("text", "label", "split")))
     given = {"train": "train", "validate": "val", "certify": "val", "test": "test"}
@@ -55,7 +57,8 @@ def test_a_split_column_is_honoured_and_certify_is_carved_from_validation(write_
     assert len(ids(sequence, "validate") | ids(sequence, "certify")) == 80
 
 
-def test_a_text_that_is_also_in_test_is_taken_out_of_train_and_listed_but_not_held_against_the_data(write_csv, build):
+def test_train_text_also_in_test_is_removed_and_listed(write_csv, build):
+    """Promise: a text that is also in test is taken out of train and listed but not held against the data."""
     rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "val", "test")[i % 3]) for i in range(240)]
     rows[0] = ("SENTENCE  2", "class-0", "train")
     sequence = build(write_csv(rows, ("text", "label", "split")), max_bad_rows=0)
@@ -65,7 +68,8 @@ def test_a_text_that_is_also_in_test_is_taken_out_of_train_and_listed_but_not_he
     assert "data-1" not in ids(sequence, "train")
 
 
-def test_the_long_tail_is_cut_from_train_alone_and_its_order_recorded(write_csv, build, labelled):
+def test_long_tail_is_cut_only_from_train_and_recorded(write_csv, build, labelled):
+    """Promise: the long tail is cut from train alone and its order recorded."""
     path = write_csv(labelled(800, 4))
     whole = build(path)
     sequence = build(path, long_tail={"imbalance_factor": 8})
@@ -107,7 +111,8 @@ def test_out_of_scope_rows_are_dropped_unless_wanted(clinc, build):
     assert not sequence.bad_rows
 
 
-def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
+def test_out_of_scope_rows_have_no_label_and_do_not_train(clinc, build):
+    """Promise: out of scope rows have no label and are never trained on."""
     sequence = build(clinc, out_of_scope="keep")
     assert sequence.label_names == ("a", "b", "c", "d")
     outside = {
@@ -123,7 +128,8 @@ def test_out_of_scope_rows_have_no_label_and_are_never_trained_on(clinc, build):
     assert (sequence.label_names, sequence.none_label) == (("a", "b", "c", "d"), "oos")
 
 
-def test_bad_rows_are_counted_listed_and_fail_the_run_above_the_limit(write_csv, build, labelled, tmp_path):
+def test_too_many_bad_rows_fail_the_run_and_are_listed(write_csv, build, labelled, tmp_path):
+    """Promise: bad rows are counted listed and fail the run above the limit."""
     path = write_csv([*labelled(100, 4), ("", "class-0"), ("no label", "")])
     sequence = build(path, max_bad_rows=2)
     assert [bad.id for bad in sequence.bad_rows] == ["data-101", "data-102"]
@@ -170,7 +176,8 @@ def test_a_label_outside_the_list_is_a_bad_row(write_csv, build, labelled):
     ("test_labels", "message"),
     [((), "has no test rows"), (("class-0",), "all test rows of task 'task-1' are of one class, 'class-0'")],
 )
-def test_a_task_without_test_rows_or_with_one_class_of_them_is_refused(test_labels, message, write_csv, build):
+def test_task_without_test_rows_or_classes_is_refused(test_labels, message, write_csv, build):
+    """Promise: a task without test rows or with one class of them is refused."""
     rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val") for i in range(40)]
     rows += [(f"test {label} {i}", label, "test") for label in test_labels for i in range(10)]
     rows += [(f"test other {i}", f"class-{2 + i % 2}", "test") for i in range(10)]
@@ -273,7 +280,8 @@ def picture(shade: int) -> bytes:
     return file.getvalue()
 
 
-def test_out_of_scope_rows_that_nothing_tells_apart_cannot_be_kept(write_csv, build, labelled):
+def test_indistinguishable_out_of_scope_rows_are_refused(write_csv, build, labelled):
+    """Promise: out of scope rows that nothing tells apart cannot be kept."""
     with pytest.raises(ConfigError, match=r"out_of_scope = 'keep'.*Set source\.out_of_scope_label"):
         build(write_csv(labelled(80, 4)), out_of_scope="keep")
 

@@ -19,7 +19,8 @@ def test_the_salt_that_is_named_works_and_is_the_first_that_does(write_csv, buil
             build(path, num_tasks=1, salt=lower)
 
 
-def test_the_error_names_the_split_and_the_label_and_how_many_rows_it_takes(write_csv, build, labelled):
+def test_error_names_split_label_and_needed_rows(write_csv, build, labelled):
+    """Promise: the error names the split and the label and how many rows it takes."""
     path = write_csv([*labelled(60, 2), *((f"rare {i}", f"rare {i}") for i in range(20))])
     with pytest.raises(SplitError, match=r"class 'rare \d+' of task 'task-1' has no train rows") as caught:
         build(path, num_tasks=1)

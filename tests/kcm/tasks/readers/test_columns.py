@@ -75,7 +75,8 @@ def test_a_whole_number_is_the_same_text_in_a_column_of_any_type(
     assert column(folder(a={"label": first}, b={"label": second}), "label") == text
 
 
-def test_a_column_that_a_later_file_lacks_or_adds_is_refused_by_name(folder: Any) -> None:
+def test_column_missing_from_or_added_by_a_file_is_refused(folder: Any) -> None:
+    """Promise: a column that a later file lacks or adds is refused by name."""
     path = folder(a={"doc": ["d"]}, b={"dok": ["d"]})
     with pytest.raises(DataError, match=r"no column 'doc' \(group_column\) .*b\.parquet.*mean 'dok'"):
         column(path, "group", group_column="doc")
@@ -85,7 +86,8 @@ def test_a_column_that_a_later_file_lacks_or_adds_is_refused_by_name(folder: Any
         column(path, "split")
 
 
-def test_an_optional_key_may_come_late_and_one_that_never_comes_is_refused(tmp_path: Path) -> None:
+def test_optional_key_may_come_late_but_must_come(tmp_path: Path) -> None:
+    """Promise: an optional key may come late and one that never comes is refused."""
     rows = [{"text": "t", "label": "x"}] * 3 + [{"text": "t", "label": "x", "doc": 7}]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -109,7 +111,8 @@ def test_folders_called_key_value_are_columns(folder: Any, tmp_path: Path) -> No
     assert (second["task"], second["split"]) == ("café 1", "train")
 
 
-def test_many_files_of_one_split_belong_to_it_and_others_are_left_out(folder: Any) -> None:
+def test_files_of_a_split_belong_to_it_and_others_do_not(folder: Any) -> None:
+    """Promise: many files of one split belong to it and others are left out."""
     path = folder(**{name: {"text": [name]} for name in ("train-00001-of-2", "train_0", "dev", "trained", "other")})
     source = FilesSource(path=str(path)).build(path)
     assert [(row.text, row.split, row.id) for row in source.records] == [
@@ -119,9 +122,8 @@ def test_many_files_of_one_split_belong_to_it_and_others_are_left_out(folder: An
     ]
 
 
-def test_a_list_of_paths_is_read_in_its_order_with_ids_below_what_they_have_in_common(
-    folder: Any, tmp_path: Path
-) -> None:
+def test_path_list_keeps_order_and_ids_below_common_folder(folder: Any, tmp_path: Path) -> None:
+    """Promise: a list of paths is read in its order with ids below what they have in common."""
     folder(b={"text": ["2"]})
     (tmp_path / "deep").mkdir()
     pq.write_table(pa.table({"text": ["1"], "label": ["x"]}), tmp_path / "deep" / "b.parquet")
@@ -130,9 +132,8 @@ def test_a_list_of_paths_is_read_in_its_order_with_ids_below_what_they_have_in_c
     assert [(row.text, row.id) for row in source.records] == [("1", "deep/b-1"), ("2", "b-1")]
 
 
-def test_the_row_groups_of_a_large_file_are_shards_that_give_the_same_rows(
-    folder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_groups_of_a_large_file_are_equal_shards(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: the row groups of a large file are shards that give the same rows."""
     path = folder() / "rows.parquet"
     table = pa.table({"text": [f"t{n}" for n in range(1000)], "label": ["x"] * 1000})
     pq.write_table(table, path, row_group_size=90)
@@ -156,9 +157,10 @@ def test_pictures_of_paths_come_a_few_at_a_time(tmp_path: Path) -> None:
     assert (last[0]["fault"], last[1]["image"]) == ("no image file 'gone.png': No such file or directory", None)
 
 
-def test_pictures_may_lie_in_an_object_store_and_not_outside_of_their_folder(
+def test_pictures_may_be_in_a_store_but_not_outside_its_folder(
     put: Callable[[str, bytes], str],
 ) -> None:
+    """Promise: pictures may lie in an object store and not outside of their folder."""
     put("pictures/deep/a.png", b"file")
     put("secret.png", b"secret")
     uri = put("pictures/rows.csv", b"image,label\ndeep/a.png,x\n../secret.png,x\ngone.png,x\n")
@@ -182,7 +184,8 @@ def test_rows_of_a_store_are_those_of_the_same_files_here(put: Callable[[str, by
 
 
 @pytest.mark.parametrize("number", [7, 40])
-def test_a_shard_that_is_cut_is_named_and_the_rows_before_it_are_read(folder: Any, number: int) -> None:
+def test_truncated_shard_is_named_after_its_good_rows(folder: Any, number: int) -> None:
+    """Promise: a shard that is cut is named and the rows before it are read."""
     path = folder(**{f"part-{each:02}": {"text": [str(each)]} for each in range(50)})
     broken = path / f"part-{number:02}.parquet"
     broken.write_bytes(broken.read_bytes()[:-20])

@@ -45,7 +45,8 @@ def test_contents_tell_where_names_do_not() -> None:
     assert (found.text, found.label, found.id, found.large) == ("what they wrote", "verdict", None, None)
 
 
-def test_answers_agree_with_the_label_beyond_chance_and_those_that_agree_most_are_the_large_models() -> None:
+def test_best_agreeing_answers_are_the_large_model() -> None:
+    """Promise: answers agree with the label beyond chance and those that agree most are the large models."""
     columns = {"zero": [0] * N, "one": [0, 1] * (N // 2), "weak": [0, 1, 2, 1] * (N // 4), "good": [0, 1, 2] * (N // 3)}
     frame = pd.DataFrame({"text": TEXTS, "label": [0, 1, 2] * (N // 3)} | columns)
     frame.loc[:5, "good"] = 0
@@ -66,9 +67,10 @@ def test_answers_agree_with_the_label_beyond_chance_and_those_that_agree_most_ar
         ({"name": ["two"]}, (), {"name": "all cells are no finite numbers, such as 'two'"}),
     ],
 )
-def test_columns_of_numbers_make_a_vector_but_for_those_that_are_something_else(
+def test_number_columns_make_a_vector_except_others(
     columns: dict[str, list[object]], used: tuple[str, ...], reasons: dict[str, str]
 ) -> None:
+    """Promise: columns of numbers make a vector but for those that are something else."""
     assert number_columns(pd.DataFrame({"id": [1]} | columns), ["id", None]) == (used, reasons)
 
 

@@ -26,7 +26,8 @@ def assets_dir(tmp_path):
     return tmp_path
 
 
-def test_ratings_beyond_a_half_become_labels_and_sentences_stay_with_their_document(assets_dir):
+def test_ratings_become_labels_and_sentences_keep_documents(assets_dir):
+    """Promise: ratings beyond a half become labels and sentences stay with their document."""
     assert list(read_reviews(assets_dir)) == [
         SourceRow("reviews/1_1", "no sound .", "negative", "reviews/1", "reviews"),
         SourceRow("reviews/12_3", "nice\ttab", "positive", "reviews/12", "reviews"),

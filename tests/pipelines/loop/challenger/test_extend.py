@@ -68,7 +68,8 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return of
 
 
-def test_the_deployed_collaborator_alone_goes_on_as_its_search_has_chosen(extended: Any) -> None:
+def test_only_the_deployed_collaborator_continues(extended: Any) -> None:
+    """Promise: the deployed collaborator alone goes on as its search has chosen."""
     plan, said = extended(ReplayConfig())
     assert plan.collaborators == ("kcm",)
     assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)
@@ -87,5 +88,5 @@ def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(extended: Any) ->
 
 
 def test_labels_must_have_been_masked(extended: Any) -> None:
-    with pytest.raises(ConfigError, match=r"train\.mask_unseen = false"):
+    with pytest.raises(ConfigError, match=r"train\.mask_unseen is false"):
         extended(ReplayConfig(), mask_unseen=False)

@@ -23,11 +23,12 @@ def chosen(purpose: str, split: str, **columns: Any) -> list[tuple[str, int]]:
     return list(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
 
 
-def test_an_answer_of_the_large_model_teaches_without_being_a_label() -> None:
+def test_large_answer_teaches_without_being_a_label() -> None:
+    """Promise: an answer of the large model teaches without being a label."""
     assert chosen("train", "train") == [("r1/0", UNLABELLED)]
 
 
-def test_a_closed_form_is_taught_by_answers_and_people_come_first() -> None:
+def test_closed_form_learns_answers_after_people_labels() -> None:
     """Promise: a learner that reads labels alone learns from every answer, and a person overrules it."""
 
     def taught(**columns: Any) -> list[int]:
@@ -56,7 +57,8 @@ def test_a_label_of_a_person_who_was_asked_is_the_right_one() -> None:
         assert chosen(split, split, **asked) == [("r1/0", 0)]
 
 
-def test_a_certify_decision_becomes_no_row_whatever_is_known_of_it() -> None:
+def test_certify_decision_never_becomes_a_row() -> None:
+    """Promise: a certify decision becomes no row whatever is known of it."""
     task = task_of(window("certify", label="bad", label_probability=0.5), "new", NAMES)
     assert not len(task.rows)
 

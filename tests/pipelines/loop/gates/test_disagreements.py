@@ -48,7 +48,8 @@ def test_an_item_is_lost_where_the_large_side_alone_is_right(
     assert outcome(state, label, "yes", large) == found
 
 
-def test_labels_certify_the_searched_policy_or_one_that_keeps_less() -> None:
+def test_labels_certify_the_searched_or_a_stricter_policy() -> None:
+    """Promise: labels certify the searched policy or one that keeps less."""
     test = made_test()
     good, some, none = (standing_of([test], answered(test, below)) for below in (0.05, 0.5, 1.1))
     assert (good.certified, good.stricter, good.decided, good.num_labelled) == (True, False, NUM, NUM // 10)

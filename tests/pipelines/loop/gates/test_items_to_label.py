@@ -28,7 +28,7 @@ def asked(tmp_path: Path, window: pa.Table) -> Iterator[Asked]:
     asked.drawn.log.close()
 
 
-def test_the_same_items_are_drawn_every_time_with_their_probabilities(asked: Asked) -> None:
+def test_same_items_are_drawn_with_their_probabilities(asked: Asked) -> None:
     """Promise: an item whose large answer was asked for with probability pi is drawn with 0.2 / pi."""
     items = asked.drawn.items()
     assert 20 < len(items) < 200
@@ -62,7 +62,8 @@ def test_what_is_forgotten_is_asked_for_no_more(asked: Asked) -> None:
         again.answer({first: "yes"})
 
 
-def test_labels_certify_step_by_step_and_the_certificate_says_the_same(asked: Asked) -> None:
+def test_labels_certify_step_by_step_like_the_certificate(asked: Asked) -> None:
+    """Promise: labels certify step by step and the certificate says the same."""
     rng = np.random.default_rng(0)
     start = asked.drawn.standing()
     assert not start.certified

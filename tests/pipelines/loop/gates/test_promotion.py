@@ -58,7 +58,8 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
     return gate.verdict, lengths, tasks
 
 
-def test_a_model_that_answers_as_before_passes_though_labels_have_come(outcomes, monkeypatch) -> None:
+def test_unchanged_model_passes_despite_new_labels(outcomes, monkeypatch) -> None:
+    """Promise: a model that answers as before passes though labels have come."""
     verdict, lengths, tasks = asked(outcomes, monkeypatch)
     assert (verdict, set(lengths), tasks) == ("pass", {2}, {"0", "1"})
 

@@ -35,7 +35,8 @@ def with_column(window: pa.Table, name: str, values: Any) -> pa.Table:
     return window.set_column(window.column_names.index(name), name, pa.array(values))
 
 
-def test_agreement_certifies_the_searched_threshold_and_names_the_window() -> None:
+def test_agreement_certifies_and_names_the_window() -> None:
+    """Promise: agreement certifies the searched threshold and names the window."""
     policy, certificates = certified(made_window(3000), Policy(decision=Decision.of(-1.0)))
     assert policy.decision == Decision.of(-1.0)
     certificate = certificates[None]
@@ -46,7 +47,8 @@ def test_agreement_certifies_the_searched_threshold_and_names_the_window() -> No
     assert 0.4 < certificate.window.num_asked / 3000 < 0.5
 
 
-def test_disagreement_gives_way_to_a_stricter_threshold_or_escalates_all() -> None:
+def test_disagreement_gives_a_stricter_threshold_or_none() -> None:
+    """Promise: disagreement gives way to a stricter threshold or escalates all."""
     policy, _ = certified(made_window(6000, rate=0.04))
     assert policy.decision.decision == "threshold"
     policy, certificates = certified(made_window(300, rate=0.04))
@@ -76,7 +78,8 @@ def test_volunteered_labels_change_nothing() -> None:
     assert certified(praised)[1][None] == certified(window)[1][None]
 
 
-def test_tasks_with_a_threshold_share_delta_and_those_without_rows_lose_it() -> None:
+def test_task_thresholds_share_delta_and_empty_tasks_lose_it() -> None:
+    """Promise: tasks with a threshold share delta and those without rows lose it."""
     window = with_column(made_window(6000), "task", np.where(np.arange(6000) % 2, "films", "books"))
     own = {"films": Decision.of(0.0), "music": KEEP_ALL}
     policy, certificates = certified(window, Policy(decision=KEEP_ALL, task_decisions=own))
@@ -93,7 +96,7 @@ def test_items_of_a_unit_count_as_one() -> None:
     assert policy.decision.decision == "escalate_all"
 
 
-def test_as_few_units_as_the_ledger_needs_certify_where_none_disagrees_and_all_was_asked() -> None:
+def test_fewest_units_certify_if_all_asked_and_agreeing() -> None:
     """Promise: their number, which says nothing of outcomes, tells it beforehand; ln(1 / .06) / -ln(.98) is 139.3."""
     for num_units, decision in ((139, "escalate_all"), (140, "keep_all")):
         window = made_window(num_units, share=1.0)
@@ -115,7 +118,8 @@ def labelled(window: pa.Table, plan: LabelPlan, losing: float, skipped: float = 
     return GivenLabels(plan=plan, answers=answers)
 
 
-def test_labels_on_disagreements_certify_what_disagreement_cannot() -> None:
+def test_labels_certify_what_disagreement_cannot() -> None:
+    """Promise: labels on disagreements certify what disagreement cannot."""
     window, plan = made_window(12000, rate=0.05), plan_of()
     assert certified(window)[0].decision != KEEP_ALL
     policy, certificates = certified(window, labels=labelled(window, plan, losing=0.1))
@@ -135,7 +139,8 @@ def test_skipped_and_unanswered_items_cannot_help() -> None:
     assert certified(window, labels=GivenLabels(plan=plan, answers={}))[0].decision != KEEP_ALL
 
 
-def test_whether_and_when_an_item_is_drawn_is_uniform_and_never_changes() -> None:
+def test_draw_of_an_item_is_uniform_and_never_changes() -> None:
+    """Promise: whether and when an item is drawn is uniform and never changes."""
     window, plan = made_window(5000), plan_of()
     judged, drawn = judged_of(window), plan.drawn(judged_of(window))
     assert abs(drawn[~judged.champion_kept].mean() - 0.2) < 0.03  # floor / probability
@@ -145,7 +150,8 @@ def test_whether_and_when_an_item_is_drawn_is_uniform_and_never_changes() -> Non
     assert (plan_of("other").drawn(judged) != drawn).any()
 
 
-def test_a_challenger_of_other_rows_or_prompts_and_other_decisions_are_refused() -> None:
+def test_challenger_of_other_rows_or_prompts_is_refused() -> None:
+    """Promise: a challenger of other rows or prompts and other decisions are refused."""
     window = made_window(100)
     with pytest.raises(DataError, match="no certify unit"):
         certified(window.append_column("purpose", pa.array(["train", *["certify"] * 99])))
@@ -187,7 +193,7 @@ def test_attempts_at_once_have_different_numbers(tmp_path: Path) -> None:
     assert sorted(numbers) == list(range(1, 9))
 
 
-def test_an_attempt_that_starts_again_may_spend_what_is_recorded_for_it(ledger: StoredLedger) -> None:
+def test_restarted_attempt_may_spend_its_recorded_delta(ledger: StoredLedger) -> None:
     """One that was cut off after it had been written down is not taken for the next one, which may spend less."""
     first = ledger.look(0.1, "a")
     assert ledger.next_spend(0.1, "a") == first.spend > ledger.next_spend(0.1)

@@ -29,7 +29,8 @@ def answers(table: Path, labels: list[str], wrong: float = 0.0) -> list[str]:
     return [labels[answer.label] for answer in given if answer.label is not None]
 
 
-def test_it_is_right_of_what_its_list_holds_and_says_one_other_label_of_a_class_that_it_does_not(table: Path) -> None:
+def test_listed_classes_are_right_and_others_get_one_label(table: Path) -> None:
+    """Promise: it is right of what its list holds and says one other label of a class that it does not."""
     found = answers(table, ["pay", "send"])[:297]
     assert all(said == truth for said, truth in zip(found, TRUTH, strict=False) if truth != "refund")
     assert len({said for said, truth in zip(found, TRUTH, strict=False) if truth == "refund"}) == 1
@@ -40,7 +41,8 @@ def test_what_is_recorded_is_said_as_far_as_it_is_in_the_list(table: Path) -> No
     assert answers(table, ["pay", "send", "refund"])[297:] == ["send", "pay", "refund"]
 
 
-def test_it_errs_as_often_as_it_is_told_and_again_on_the_same_rows(table: Path) -> None:
+def test_errors_have_the_given_rate_and_the_same_rows(table: Path) -> None:
+    """Promise: it errs as often as it is told and again on the same rows."""
     found = answers(table, ["pay", "send", "refund"], wrong=0.1)
     assert found == answers(table, ["pay", "send", "refund"], wrong=0.1)
     assert 10 <= sum(said != truth for said, truth in zip(found[:297], TRUTH, strict=False)) <= 55

@@ -10,7 +10,8 @@ def labels(rows: list[SourceRow]) -> set[str]:
     return {str(row.label) for row in rows}
 
 
-def test_a_wave_comes_in_its_own_period_and_in_all_later_ones_and_no_row_is_sent_twice() -> None:
+def test_wave_comes_in_its_periods_and_no_row_twice() -> None:
+    """Promise: a wave comes in its own period and in all later ones and no row is sent twice."""
     script = script_of(ROWS, [["e"], ["f"]], first=0.5, seed=0)
     assert labels(script.first) == set("abcd")
     assert [labels(period) & set("ef") for period in script.periods] == [{"e"}, {"e"}, {"e", "f"}, {"e", "f"}]

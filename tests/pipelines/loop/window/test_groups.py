@@ -14,7 +14,8 @@ from tests.pipelines.loop.logged import similar
 LABELS = ("card_lost", "balance")
 
 
-def test_items_that_lie_together_are_shown_as_a_group_with_examples_and_telling_words() -> None:
+def test_close_items_form_a_group_with_examples_and_words() -> None:
+    """Promise: items that lie together are shown as a group with examples and telling words."""
     groups = groups_of(similar(("refund", 30, 0), ("holiday", 20, 1), ("stray", 3, 2)))
     assert [group.size for group in groups] == [30, 20]
     assert [group.proposal.split("_")[0] for group in groups] == ["refund", "holiday"]
@@ -29,9 +30,10 @@ def config(folder: Path, large: dict[str, Any]) -> RunConfig:
     return parse_config(RunConfig, values)
 
 
-def test_a_large_model_that_writes_names_groups_by_a_label_or_a_new_one_and_is_paid_once(
+def test_writing_large_model_names_groups_and_is_paid_once(
     upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: a large model that writes names groups by a label or a new one and is paid once."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-key")
     server = {"adapter": "openai", "base_url": upstream.base_url, "model": "big", "num_concurrent": 1, "max_retries": 0}
     groups = groups_of(similar(("balance", 30, 0), ("refund", 20, 1), ("noise", 15, 2)))
@@ -55,9 +57,8 @@ def test_a_large_model_that_writes_names_groups_by_a_label_or_a_new_one_and_is_p
     assert len(upstream.requests) == asked
 
 
-def test_without_one_that_writes_or_without_its_key_the_telling_words_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_characteristic_words_stay_without_a_writing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: without one that writes or without its key the telling words stay."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     groups = groups_of(similar(("refund", 20, 1)))
     run = config(tmp_path, {"adapter": "openai", "model": "big"})

@@ -19,18 +19,21 @@ def labels(callers: dict[str, tuple[int, float]], seed: int = 0, wrong: str = "s
     return pa.Table.from_pylist([rows[place] for place in rng.permutation(len(rows))])
 
 
-def test_who_labels_against_all_others_is_set_aside_and_the_others_are_not() -> None:
+def test_caller_against_all_others_is_set_aside() -> None:
+    """Promise: who labels against all others is set aside and the others are not."""
     found = outliers(labels({"good": (200, 0.05), "fair": (200, 0.1), "poisoner": (60, 0.9)}), KNOWN)
     assert list(found) == ["poisoner"]
     assert "of 60 labels differ" in found["poisoner"]
 
 
-def test_callers_who_are_alike_are_set_aside_no_more_often_than_promised() -> None:
+def test_equal_callers_are_set_aside_at_most_as_promised() -> None:
+    """Promise: callers who are alike are set aside no more often than promised."""
     alike = dict.fromkeys("abcd", (100, 0.15))
     assert sum(bool(outliers(labels(alike, seed), KNOWN)) for seed in range(200)) <= 10
 
 
-def test_labels_of_new_classes_speak_against_nobody_nor_does_one_caller_alone() -> None:
+def test_new_class_labels_and_single_callers_are_no_evidence() -> None:
+    """Promise: labels of new classes speak against nobody nor does one caller alone."""
     table = labels({"good": (200, 0.05), "finder": (60, 0.9)}, wrong="new class")
     assert outliers(table, KNOWN) == {}
     assert outliers(labels({"only": (200, 0.9)}), KNOWN) == {}

@@ -29,7 +29,8 @@ def test_a_name_stands_for_every_process_until_it_is_withdrawn(named: ClassNames
     assert set(named.labels()) == {"refund", "travel alert"}
 
 
-def test_labels_of_the_configuration_are_named_and_cannot_be_withdrawn(tmp_path: Path) -> None:
+def test_configured_labels_cannot_be_withdrawn(tmp_path: Path) -> None:
+    """Promise: labels of the configuration are named and cannot be withdrawn."""
     named = ClassNames(Control(tmp_path), "bank", ("refund",))
     named.name("travel alert", KNOWN)
     assert named.labels() == ("refund", "travel alert")
@@ -46,7 +47,8 @@ def test_a_name_that_exists_in_other_spelling_is_refused(named: ClassNames, labe
         named.name(label, KNOWN)
 
 
-def test_a_group_that_is_ignored_is_shown_no_more_nor_one_like_it_until_it_is_withdrawn(named: ClassNames) -> None:
+def test_ignored_group_stays_hidden_until_withdrawn(named: ClassNames) -> None:
+    """Promise: a group that is ignored is shown no more nor one like it until it is withdrawn."""
     groups = groups_of(similar(("noise", 30, 0), ("holiday", 20, 1)))
     named.ignore(groups[0].proposal, groups)
     later = groups_of(similar(("other noise", 40, 0), ("refund", 30, 2)))
@@ -59,7 +61,8 @@ def test_a_group_that_is_ignored_is_shown_no_more_nor_one_like_it_until_it_is_wi
     assert (named.ignored(), named.without_ignored(groups)) == ({}, groups)
 
 
-def test_a_group_that_is_a_known_label_gives_its_items_that_label_until_it_is_withdrawn(named: ClassNames) -> None:
+def test_identified_group_labels_its_items_until_withdrawn(named: ClassNames) -> None:
+    """Promise: a group that is a known label gives its items that label until it is withdrawn."""
     group, _ = groups_of(similar(("holiday", 30, 0), ("noise", 20, 1)))
     named.identify(group.proposal, "balance", KNOWN, [group])
     assert named.labels() == ()
@@ -69,18 +72,20 @@ def test_a_group_that_is_a_known_label_gives_its_items_that_label_until_it_is_wi
     assert named.items() == {}
 
 
-def test_a_label_that_a_group_stands_for_is_not_withdrawn_before_the_group(named: ClassNames) -> None:
+def test_label_of_a_group_is_withdrawn_only_after_the_group(named: ClassNames) -> None:
+    """Promise: a label that a group stands for is not withdrawn before the group."""
     group, _ = groups_of(similar(("holiday", 30, 0), ("noise", 20, 1)))
     named.name("leave", KNOWN)
     named.identify(group.proposal, "leave", KNOWN, [group])
-    with pytest.raises(ConfigError, match=f"{group.proposal} stands for 'leave'"):
+    with pytest.raises(ConfigError, match=f"{group.proposal} is an alias of 'leave'"):
         named.withdraw("leave")
     named.withdraw(group.proposal)
     named.withdraw("leave")
     assert (named.labels(), named.items()) == ((), {})
 
 
-def test_names_of_one_label_are_one_in_whatever_order_it_was_said(named: ClassNames) -> None:
+def test_aliases_of_a_label_do_not_depend_on_order(named: ClassNames) -> None:
+    """Promise: names of one label are one in whatever order it was said."""
     for label in ("refund", "rebate", "money back"):
         named.name(label, KNOWN)
     named.identify("money back", "rebate", KNOWN)

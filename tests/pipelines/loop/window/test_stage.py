@@ -63,7 +63,8 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def test_units_are_shared_out_by_the_fractions_and_a_unit_is_never_split(write: Write) -> None:
+def test_units_follow_the_fractions_and_are_never_split(write: Write) -> None:
+    """Promise: units are shared out by the fractions and a unit is never split."""
     window = write(MadeLog(decisions(TEXTS + TEXTS, ["good"] * 800)))
     purposes = window.table["purpose"].to_pylist()
     assert purposes[:400] == purposes[400:]
@@ -83,7 +84,8 @@ def test_a_unit_that_the_champion_holds_keeps_its_split(write: Write) -> None:
     assert window.table["purpose"].to_pylist()[:80] == ["test"] * 40 + ["train"] * 40
 
 
-def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(write: Write) -> None:
+def test_kept_new_labels_are_counted_and_stop_nothing(write: Write) -> None:
+    """Promise: new labels of callers are counted and stop nothing where they are kept."""
     rows = decisions(TEXTS, ["good"] * 400)
     for number in range(7):
         rows[number]["label"] = "refund"
@@ -92,7 +94,8 @@ def test_new_labels_of_callers_are_counted_and_stop_nothing_where_they_are_kept(
     assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
 
 
-def test_what_a_person_said_of_names_and_groups_are_labels_and_callers_keep_their_own(write: Write) -> None:
+def test_people_names_become_labels_and_callers_keep_theirs(write: Write) -> None:
+    """Promise: what a person said of names and groups are labels and callers keep their own."""
     rows = decisions(TEXTS, ["good"] * 400)
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "great", "bad", None
     ids = [f"{row['request_id']}/{row['item']}" for row in rows[:3]]
@@ -100,7 +103,8 @@ def test_what_a_person_said_of_names_and_groups_are_labels_and_callers_keep_thei
     assert window.table["label"].to_pylist()[:3] == ["good", "bad", "good"]
 
 
-def test_a_caller_who_is_set_aside_takes_no_label_along_that_a_person_gave_of_a_group(write: Write) -> None:
+def test_excluded_caller_keeps_group_labels_of_people(write: Write) -> None:
+    """Promise: a caller who is set aside takes no label along that a person gave of a group."""
     rows = decisions(TEXTS, ["good"] * 400)
     for number, row in enumerate(rows):
         row |= {"caller": "poisoner" if number < 60 else f"fair {number % 5}", "label": "good"}
@@ -137,7 +141,7 @@ def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -
     assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
 
 
-def test_a_window_in_which_all_was_escalated_is_known_whole_and_tells_why(write: Write) -> None:
+def test_fully_escalated_window_is_known_and_explains_itself(write: Write) -> None:
     """Promise: while a stopped champion waits, every answer of the large model counts fully."""
     log = MadeLog(
         [row | {"route": "large", "probability": 1.0} for row in decisions(TEXTS, ["good"] * 400, share=0.05)]
@@ -158,7 +162,8 @@ def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
     assert not certified & trained
 
 
-def test_labels_that_are_named_are_new_without_any_feedback_and_others_are_refused(write: Write) -> None:
+def test_named_labels_are_new_and_others_are_refused(write: Write) -> None:
+    """Promise: labels that are named are new without any feedback and others are refused."""
     rows = decisions(TEXTS, ["good"] * 400)
     rows[0]["label"] = "odd"
     rows[1] |= {"label": "bad", "label_probability": 0.5}
@@ -173,7 +178,7 @@ def test_labels_that_are_named_are_new_without_any_feedback_and_others_are_refus
         ({"model_version": None}, "1 decisions have no version"),
         ({"probability": None}, "no probability"),
         ({"audit_share": 0.0}, "nothing was audited when 1 decisions"),
-        ({"large_identity": "large-2"}, "another large model, large-2"),
+        ({"large_identity": "large-2"}, "another large model gave answers: large-2"),
     ],
 )
 def test_one_such_decision_refuses_the_window(write: Write, change: dict[str, Any], says: str) -> None:
@@ -206,7 +211,7 @@ def test_decisions_from_the_future_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("rate", "refuted"), [(0.0, False), (0.01, False), (0.2, True)])
-def test_what_a_champion_keeps_against_the_large_model_refutes_its_promise(rate: float, refuted: bool) -> None:
+def test_kept_disagreement_refutes_the_champion(rate: float, refuted: bool) -> None:
     """Promise: by its audits, weighted; and by what it would have kept, where it was stopped and all was escalated."""
     for share, stopped in ((0.5, False), (1.0, True)):
         window = made_window(3000, rate=rate, share=share, small_label=["yes"] * 3000, gate_score=np.ones(3000))
@@ -221,7 +226,7 @@ def test_what_a_champion_keeps_against_the_large_model_refutes_its_promise(rate:
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
-def test_a_replay_bounds_what_a_challenger_keeps_against_the_large_model(share: float) -> None:
+def test_replay_bounds_the_disagreement_of_a_challenger(share: float) -> None:
     """Promise: over all decisions of the window, escalated ones too, and by audits that are weighted."""
     judged = judged_of(made_window(3000, rate=0.05, share=share))
     assert 0.05 < judged.disagreement(Policy(decision=KEEP_ALL), share, 0.1) < 0.08
@@ -229,7 +234,8 @@ def test_a_replay_bounds_what_a_challenger_keeps_against_the_large_model(share: 
     assert judged.select([False] * 3000).disagreement(Policy(), share, 0.1) == 1.0
 
 
-def test_what_the_large_model_was_asked_is_answered_anew_from_the_longer_list() -> None:
+def test_questions_are_answered_again_from_the_longer_list() -> None:
+    """Promise: what the large model was asked is answered anew from the longer list."""
     window = made_window(20, rate=0.5)
     window = window.append_column("large_probabilities", pa.nulls(20, pa.list_(pa.float32())))
     asked = window.filter(window["large_label"].is_valid())
@@ -246,7 +252,7 @@ def test_what_the_large_model_was_asked_is_answered_anew_from_the_longer_list() 
     assert after.filter(window["large_label"].is_null())["large_label"].null_count == 20 - len(asked)
 
 
-def test_a_fitted_head_waits_for_labels_unless_its_champion_keeps_nothing(write: Write) -> None:
+def test_fitted_head_waits_for_labels_unless_nothing_is_kept(write: Write) -> None:
     """Promise: labels gather while something is kept; the turn after a repair does not wait for a rare label."""
     rows = decisions(TEXTS, ["good"] * 400)
     for row in rows[:40]:

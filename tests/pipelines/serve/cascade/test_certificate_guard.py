@@ -23,7 +23,8 @@ def side(expires: datetime | None = None) -> Any:
 
 
 @pytest.mark.parametrize(("refuted", "standing"), [(True, "refuted"), (False, "expired")])
-def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: bool, standing: str) -> None:
+def test_refuted_or_expired_version_escalates_all_tasks(refuted: bool, standing: str) -> None:
+    """Promise: a refuted or expired version escalates all whatever the task."""
     small = side(NOW)
     guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
     guard.act(refuted)
@@ -32,7 +33,8 @@ def test_a_refuted_or_expired_version_escalates_all_whatever_the_task(refuted: b
     assert small.policy.prompt_for(None) == "none"  # the large model is asked as if it were alone
 
 
-def test_from_a_distance_on_inputs_escalate_for_good_and_the_certificate_still_holds() -> None:
+def test_far_inputs_escalate_and_the_certificate_holds() -> None:
+    """Promise: from a distance on inputs escalate for good and the certificate still holds."""
     small = side()
     guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
     for farthest in (2.0, 3.0):

@@ -70,9 +70,8 @@ def test_in_the_certified_runtime_the_certificate_holds(release: Release) -> Non
     assert (version.guard.standing, version.guard.void, version.small_side.policy) == ("holds", None, KEEPS)
 
 
-def test_in_another_runtime_it_is_void_and_everything_is_escalated(
-    release: Release, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_runtime_voids_and_escalates_everything(release: Release, caplog: pytest.LogCaptureFixture) -> None:
+    """Promise: in another runtime it is void and everything is escalated."""
     with caplog.at_level(logging.ERROR, logger="ray.serve"):
         version = loaded(release, ServeConfig(runtime="torch"))
     assert version.guard is not None
@@ -83,9 +82,8 @@ def test_in_another_runtime_it_is_void_and_everything_is_escalated(
     assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
 
 
-async def test_once_new_classes_are_noticed_inputs_far_from_all_known_ones_escalate(
-    release: Release, tmp_path: Path
-) -> None:
+async def test_new_classes_escalate_far_inputs_in_service(release: Release, tmp_path: Path) -> None:
+    """Promise: once new classes are noticed inputs far from all known ones escalate."""
     bundle, rng = Bundle.read(release.bundle), np.random.default_rng(0)
     yes = np.ones(200, dtype=bool)
     given = rng.normal(size=(200, 32)).astype(np.float32), np.arange(200) % 2, 2, yes, ~yes, 0.05
@@ -104,7 +102,8 @@ async def test_once_new_classes_are_noticed_inputs_far_from_all_known_ones_escal
     assert await answers(novelty=2.0) == 0.5
 
 
-def test_a_version_that_shares_the_encoder_of_another_is_computed_as_that_one(release: Release) -> None:
+def test_shared_encoder_is_computed_in_its_own_runtime(release: Release) -> None:
+    """Promise: a version that shares the encoder of another is computed as that one."""
     first = loaded(release, ServeConfig(runtime="torch"))
     assert loaded(release, ServeConfig(), beside=first).guard.standing == "void"  # type: ignore[union-attr]
 

@@ -97,7 +97,8 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/log.db"
 
 
-async def test_each_version_answers_its_own_callers_and_every_item_is_encoded_once(url: str) -> None:
+async def test_each_version_answers_its_callers_and_encodes_once(url: str) -> None:
+    """Promise: each version answers its own callers and every item is encoded once."""
     replica = Replica(url)
     await replica.serve("2")
     before = replica.encoder.num_encoded
@@ -107,7 +108,8 @@ async def test_each_version_answers_its_own_callers_and_every_item_is_encoded_on
     assert replica.encoder.num_encoded - before == len(INPUTS) * len(CALLERS)
 
 
-async def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url: str) -> None:
+async def test_small_canary_is_fully_audited_in_the_log(url: str) -> None:
+    """Promise: all that a small canary keeps is audited and the log says so."""
     replica = Replica(url, audit_share=0.1)
     await replica.serve("2", share=0.2)
     await replica.answer_all()
@@ -119,9 +121,10 @@ async def test_all_that_a_small_canary_keeps_is_audited_and_the_log_says_so(url:
     assert later == [0.1, 0.1]
 
 
-async def test_the_time_of_every_request_is_in_the_log_and_the_stage_of_those_that_a_challenger_answers(
+async def test_log_has_time_of_requests_and_stage_of_challengers(
     url: str,
 ) -> None:
+    """Promise: the time of every request is in the log and the stage of those that a challenger answers."""
     replica = Replica(url)
     await replica.serve("2")
     await replica.answer_all()
@@ -130,7 +133,8 @@ async def test_the_time_of_every_request_is_in_the_log_and_the_stage_of_those_th
     assert all(row["seconds"] > 0 for row in decisions)
 
 
-async def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url: str) -> None:
+async def test_unanswered_canary_request_is_in_the_log(url: str) -> None:
+    """Promise: a request that a canary took and did not answer is in the log."""
     replica = Replica(url)
     await replica.serve("2", share=1.0)
     replica.sides["2"].policy = Policy(on_large_failure="error")
@@ -144,7 +148,8 @@ async def test_a_request_that_a_canary_took_and_did_not_answer_is_in_the_log(url
     assert (row["request_id"], row["model_version"], row["status"]) == ("r", "2", 503)
 
 
-async def test_a_challenger_that_gives_no_numbers_is_dropped_while_the_champion_answers(url: str) -> None:
+async def test_challenger_without_numbers_is_dropped(url: str) -> None:
+    """Promise: a challenger that gives no numbers is dropped while the champion answers."""
     replica = Replica(url)
     await replica.serve("2", share=1.0)
     replica.sides["2"].broken = True

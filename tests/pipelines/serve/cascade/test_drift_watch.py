@@ -90,18 +90,18 @@ def test_each_quantity_tells_of_its_own_drift(reference: DriftReference, kind: d
 
 
 @pytest.mark.parametrize(("kind", "told"), [({}, set()), ({"escalates": 0.9}, set()), ({"novel": 1.0}, {2.5})])
-def test_where_more_inputs_lie_far_from_all_classes_it_is_told_from_where_on_they_escalate(
+def test_many_far_inputs_set_the_escalation_distance(
     reference: DriftReference, kind: dict[str, float], told: set[float]
 ) -> None:
+    """Promise: where more inputs lie far from all classes it is told from where on they escalate."""
     found: set[float] = set()
     drift = Drift(reference, "1", None, NoMetrics(), None, found.add)  # type: ignore[arg-type]
     watched(drift, 10, **kind)
     assert found == told
 
 
-async def test_disagreement_is_read_from_the_log_and_all_evidence_is_written_there(
-    reference: DriftReference, url: str
-) -> None:
+async def test_disagreement_comes_from_the_log_and_evidence_goes_there(reference: DriftReference, url: str) -> None:
+    """Promise: disagreement is read from the log and all evidence is written there."""
     log = DecisionLog(url, 30.0, "films")
     log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, True, "bad") for item in range(400)])
     log.finish_audits("r", dict.fromkeys(range(400), "good"))

@@ -118,9 +118,8 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/feedback.db"
 
 
-async def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_is_to_be_retried(
-    url: str, tmp_path: Path, recorder: Recorder
-) -> None:
+async def test_predictions_continue_without_the_log(url: str, tmp_path: Path, recorder: Recorder) -> None:
+    """Promise: without the log predictions go on and are counted while feedback is to be retried."""
     service = await started(recorder, url, feedback=FeedbackConfig(timeout_s=0.05))
     await service.predict([ASKED], Origin("r1"))
     with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
@@ -135,9 +134,8 @@ async def test_without_the_log_predictions_go_on_and_are_counted_while_feedback_
     assert recorder.statuses == [200, 200]
 
 
-async def test_feedback_is_stored_when_it_is_acknowledged_and_must_agree_with_the_model_and_what_is_there(
-    url: str, recorder: Recorder
-) -> None:
+async def test_feedback_is_durable_and_must_agree(url: str, recorder: Recorder) -> None:
+    """Promise: feedback is stored when it is acknowledged and must agree with the model and what is there."""
     service = await started(recorder, url)
     await service.predict([KEPT], Origin("r1"))
     assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
@@ -226,7 +224,8 @@ async def test_it_is_ready_once_the_large_model_has_answered_a_probe(
     assert service.waiting_for() is None
 
 
-async def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_card_says_so(recorder: Recorder) -> None:
+async def test_version_with_silent_large_model_is_refused(recorder: Recorder) -> None:
+    """Promise: a version whose large model does not answer is refused and the card says so."""
     service = await started(recorder)
     await service.stage(release("mute"))
     await service.settled()
@@ -236,9 +235,7 @@ async def test_a_version_whose_large_model_does_not_answer_is_refused_and_the_ca
     assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
 
 
-async def test_a_new_label_is_kept_where_the_operator_says_so_and_nothing_is_counted_by_it(
-    url: str, recorder: Recorder
-) -> None:
+async def test_new_label_is_kept_if_configured_and_not_counted(url: str, recorder: Recorder) -> None:
     """Promise: callers may name what the model does not know, a few a day; no bound and no alarm moves for it."""
     service = await started(
         recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=30.0)

@@ -99,7 +99,8 @@ def test_what_is_not_judged_is_refused_and_not_escalated(text: str, config: Serv
     assert escalation.asked == []
 
 
-def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -> None:
+def test_unknown_task_is_refused_with_the_nearest_name() -> None:
+    """Promise: a task that the model does not know is refused with the nearest one."""
     with pytest.raises(Refusal, match=r"inputs\[0\].task: there is no such task, did you mean 'movies'") as caught:
         predict(StubEscalation(LargeAnswer(1)), "keep", task="movie")
     assert (caught.value.status, caught.value.retry_after_s) == (422, None)
@@ -111,7 +112,7 @@ def test_a_task_that_the_model_does_not_know_is_refused_with_the_nearest_one() -
     [
         (IMAGE, Content("a text"), "inputs[1].image: this model reads image, but it is missing"),
         (TEXT, Content(image=INTACT), "inputs[1].text: this model reads text, but it is missing"),
-        (TEXT, Content("a text", INTACT), "inputs[1].image: this model reads text alone"),
+        (TEXT, Content("a text", INTACT), "inputs[1].image: this model reads only text"),
         (TEXT | IMAGE, Content("a text"), "inputs[1].image: this model reads image and text, but it is missing"),
         (IMAGE, Content(image=DAMAGED), "inputs[1].image: the image is damaged"),
     ],
@@ -202,12 +203,14 @@ def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
 @pytest.mark.parametrize(
     ("kind", "network"), [("mlp", {"hidden": (3,)}), ("kan", {"basis": "relu", "mixing": 9}), ("random_relu", {})]
 )
-def test_networks_without_curves_say_so_and_the_words_are_there_all_the_same(kind: str, network: Any) -> None:
+def test_curveless_networks_still_explain_the_words(kind: str, network: Any) -> None:
+    """Promise: networks without curves say so and the words are there all the same."""
     found = explained(Input(Content("a good film")), kind=kind, network=network)
     assert (found.reasons, found.no_curves, len(found.words)) == ({}, NO_CURVES, 3)
 
 
-def test_an_explanation_takes_no_more_items_than_a_request_may_have() -> None:
+def test_explanation_takes_at_most_the_items_of_a_request() -> None:
+    """Promise: an explanation takes no more items than a request may have."""
     assert len(explained(Input(Content("word " * 100)), max_items=10).words) == 9
     assert len(explained(Input(Content("word " * 100))).words) == 60
 
@@ -224,9 +227,10 @@ def test_an_explanation_is_refused_as_a_prediction_is() -> None:
 @pytest.mark.parametrize(
     ("text", "whole_s", "large_s", "most_s"), [("x", 20.0, 10.0, 10.0), ("slow", 20.0, 19.9, 19.5)]
 )
-def test_an_escalation_has_no_more_time_than_its_own_limit_or_what_judging_left(
+def test_escalation_time_is_limited_by_its_own_and_the_rest(
     text: str, whole_s: float, large_s: float, most_s: float
 ) -> None:
+    """Promise: an escalation has no more time than its own limit or what judging left."""
     escalation = StubEscalation(LargeAnswer(1))
     predict(escalation, text, config=ServeConfig(timeout_s=whole_s, large=LargeReplicaConfig(timeout_s=large_s)))
     assert 0 < escalation.asked[0][1] <= most_s

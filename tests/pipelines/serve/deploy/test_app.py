@@ -35,7 +35,7 @@ def test_the_file_says_again_what_it_was_made_of(source: Source) -> None:
     assert application.deployments == []  # no version is in a configuration of Ray Serve
 
 
-def test_a_registered_version_is_fetched_from_its_bucket_by_whoever_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registered_version_is_fetched_from_its_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: the file names no folder of the machine that wrote it."""
     release = RELEASE.model_copy(update={"artefact": "0123abcd", "bundle": Path("/home/laptop/cache/bundle")})
     written = deployment_file(FixedSource(release, "s3://bucket/kcm"), CONFIG, assets_folder("s3://bucket/assets"))
@@ -56,7 +56,8 @@ def test_it_is_reached_from_this_machine_alone_by_default() -> None:
         assert (written["http_options"]["host"], written["proxy_location"]) == (host, location)
 
 
-def test_audits_are_refused_where_there_is_no_log_to_draw_them_in() -> None:
+def test_audits_without_a_log_are_refused() -> None:
+    """Promise: audits are refused where there is no log to draw them in."""
     config = CONFIG.model_copy(update={"audit": AuditConfig(share=0.05)})
     with pytest.raises(ConfigError, match=r"audit\.share = 0\.05.*serve\.feedback\.url"):
         require_servable(RELEASE, config, Path("/mnt/assets"))

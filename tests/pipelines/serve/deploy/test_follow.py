@@ -83,7 +83,8 @@ async def test_a_replica_follows_the_pointer_and_reports_each_record(world: Worl
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "broken"])
-async def test_what_cannot_be_served_is_reported_and_what_is_served_stays(world: World, missing: bool) -> None:
+async def test_unservable_version_is_reported_and_old_one_stays(world: World, missing: bool) -> None:
+    """Promise: what cannot be served is reported and what is served stays."""
     await world.follower.look()
     bad = world.second.model_copy(update={"bundle": "nowhere"}) if missing else world.second
     world.service.broken = world.second.version
@@ -103,7 +104,8 @@ async def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) 
     assert "differs from the registered one" in world.report.refused["demo/2"]
 
 
-async def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial(world: World) -> None:
+async def test_challenger_without_a_renewed_lease_is_dropped(world: World) -> None:
+    """Promise: a challenger is dropped once nobody renews the lease of its trial."""
     world.pointer.try_out(beside(world.second))
     with promoting(world.store.control, "demo"):
         world.pointer.try_out(beside(world.second))
@@ -119,9 +121,8 @@ async def test_a_challenger_is_dropped_once_nobody_renews_the_lease_of_its_trial
         assert world.report.refused == {"demo/2": "the process that controls its trial has died"}
 
 
-def test_while_the_storage_is_away_a_replica_starts_with_the_champion_that_was_served_last(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replica_starts_with_last_champion_without_storage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: while the storage is away a replica starts with the champion that was served last."""
     expected = world.source.first()
 
     def away(_: Pointer) -> None:

@@ -37,9 +37,8 @@ def test_only_a_valid_key_gets_an_answer(client_of: Callable[..., TestClient], k
     assert len(service.seen) == 1
 
 
-def test_every_path_asks_for_a_key_but_for_those_that_tell_nothing_of_the_model(
-    client_of: Callable[..., TestClient], keys: Keys
-) -> None:
+def test_every_path_needs_a_key_except_harmless_ones(client_of: Callable[..., TestClient], keys: Keys) -> None:
+    """Promise: every path asks for a key but for those that tell nothing of the model."""
     client = client_of(keys=keys)
     for path in ("model", "model/report", "models", "feedback", "loop", "explain", "nowhere"):
         assert client.get(f"/v1/{path}").status_code == 401, path
@@ -64,9 +63,10 @@ def test_a_caller_that_asks_too_often_gets_retry_after(client_of: Callable[..., 
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_log_line_tells_who_asked_what_and_when_but_neither_key_nor_text(
+def test_log_line_has_caller_and_request_but_no_key_or_text(
     client_of: Callable[..., TestClient], keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Promise: a log line tells who asked what and when but neither key nor text."""
     with caplog.at_level(logging.DEBUG):
         client_of(keys=keys).post("/v1/predict", json=BODY, headers=bearer(SECRET) | {"X-Request-Id": "mine"})
         client_of(keys=keys).post("/v1/explain", json={"input": {"text": "a private text"}}, headers=bearer(SECRET))
@@ -122,9 +122,10 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing(client_of: Callable[...
     assert service.seen == []
 
 
-def test_it_answers_by_the_names_of_loopback_and_no_other_spelling_comes_through(
+def test_only_loopback_names_are_answered_in_any_spelling(
     client_of: Callable[..., TestClient],
 ) -> None:
+    """Promise: it answers by the names of loopback and no other spelling comes through."""
     client, evil = client_of(), "evil.example"
     for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "[::1]"):
         assert client.get("/v1/model", headers={"Host": host}).status_code == 200, host

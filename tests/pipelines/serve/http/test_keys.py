@@ -38,7 +38,8 @@ def test_keys_change_without_a_restart(file: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "ann secret-1\n", None], ids=["empty", "a key for its hash", "gone"])
-def test_a_file_that_is_broken_later_locks_nobody_out_and_lets_nobody_in(file: Path, content: str | None) -> None:
+def test_broken_key_file_keeps_the_earlier_keys(file: Path, content: str | None) -> None:
+    """Promise: a file that is broken later locks nobody out and lets nobody in."""
     keys = Keys(file)
     file.unlink() if content is None else file.write_text(content)
     assert [keys.caller(key) for key in ("secret-1", "secret-9")] == ["ann", None]
@@ -53,9 +54,8 @@ def test_a_file_that_is_broken_later_locks_nobody_out_and_lets_nobody_in(file: P
         ("ann secret-1\n", "not a name and a hash"),
     ],
 )
-def test_there_must_be_keys_to_start_with_and_an_error_shows_none(
-    tmp_path: Path, content: str | None, message: str
-) -> None:
+def test_missing_keys_fail_the_start_and_errors_hide_keys(tmp_path: Path, content: str | None, message: str) -> None:
+    """Promise: there must be keys to start with and an error shows none."""
     file = tmp_path / "keys"
     if content is not None:
         file.write_text(content)

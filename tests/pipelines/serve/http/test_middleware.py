@@ -56,7 +56,9 @@ async def asking(client: httpx.AsyncClient, number: int) -> list[asyncio.Task[ht
     return asked
 
 
-def test_what_comes_at_one_moment_is_refused_only_beyond_the_room_for_it() -> None:
+def test_burst_is_refused_only_beyond_the_room() -> None:
+    """Promise: what comes at one moment is refused only beyond the room for it."""
+
     async def scenario(held: Held, client: httpx.AsyncClient) -> None:
         asked = await asking(client, 8)
         refused = [task.result() for task in asked if task.done()]
@@ -143,7 +145,8 @@ JSON = st.recursive(
 
 @settings(max_examples=150, derandomize=True, database=None)
 @given(value=JSON)
-def test_no_json_has_more_values_than_are_counted_and_strings_hide_none(value: Any) -> None:
+def test_json_values_are_counted_and_strings_hide_none(value: Any) -> None:
+    """Promise: no json has more values than are counted and strings hide none."""
     body = json.dumps(value).encode()
     number = values_in(value)
     assert number == 1 or exceeds(body, (number - 1) // 2)  # a bound on the count, from below ...
@@ -165,7 +168,8 @@ def test_floods_are_refused_unparsed_at_every_door(client_of: Callable[..., Test
         )
 
 
-def test_the_largest_request_that_the_other_limits_allow_is_answered(client_of: Callable[..., TestClient]) -> None:
+def test_largest_allowed_request_is_answered(client_of: Callable[..., TestClient]) -> None:
+    """Promise: the largest request that the other limits allow is answered."""
     client = client_of(max_json_values=12 * 129)
     label = {"item": 0, "label": "good", "text": ",[{" * 1000, "task": "movies"}
     labels = [label | {"item": number} for number in range(128)]
@@ -192,7 +196,9 @@ async def never(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("pause_s", [60.0, 0.004], ids=["stops", "drips"])
-def test_a_client_that_does_not_send_its_body_in_time_loses_its_place(pause_s: float) -> None:
+def test_slow_body_loses_its_place(pause_s: float) -> None:
+    """Promise: a client that does not send its body in time loses its place."""
+
     async def slow() -> Any:
         await asyncio.sleep(pause_s)
         return {"type": "http.request", "body": b" ", "more_body": True}
@@ -203,7 +209,8 @@ def test_a_client_that_does_not_send_its_body_in_time_loses_its_place(pause_s: f
     assert json.loads(body["body"])["error"] == {"message": "body: not sent within 0.02 s", "code": 408}
 
 
-def test_what_a_client_sent_before_it_left_is_not_taken_for_a_body() -> None:
+def test_partial_body_of_a_left_client_is_not_a_body() -> None:
+    """Promise: what a client sent before it left is not taken for a body."""
     messages = [{"type": "http.request", "body": b"{}", "more_body": True}, {"type": "http.disconnect"}]
 
     async def leaving() -> Any:

@@ -35,9 +35,8 @@ def test_the_model_is_listed(chat: openai.OpenAI) -> None:
         chat.models.retrieve("gpt")
 
 
-def test_the_user_s_last_message_is_classified_and_the_route_stands_in_a_header(
-    chat: openai.OpenAI, service: Any
-) -> None:
+def test_last_user_message_is_classified_with_a_route_header(chat: openai.OpenAI, service: Any) -> None:
+    """Promise: the user's last message is classified and the route stands in a header."""
     messages = [("user", "first"), ("assistant", "bad"), ("user", "a film")]
     raw = ask(chat, *messages, temperature=0, max_tokens=5, extra_headers={"X-Request-Id": "mine"})
     completion = raw.parse()
@@ -61,7 +60,8 @@ def test_a_text_may_standtext_between_marks_or_come_in_parts(chat: openai.OpenAI
     assert service.seen == [Input(Content("a film"))]
 
 
-def test_the_question_that_our_own_large_models_are_asked_is_understood(chat: openai.OpenAI, service: Any) -> None:
+def test_question_of_our_own_large_models_is_understood(chat: openai.OpenAI, service: Any) -> None:
+    """Promise: the question that our own large models are asked is understood."""
     asked = question("a film", ["bad", "good"], NO_PROMPT)
     ask(chat, ("system", asked.instructions), ("user", asked.data))
     assert service.seen[0].content.text == "a film"
@@ -163,7 +163,8 @@ def test_usage_and_what_has_no_other_place_are_told(chat: openai.OpenAI, service
     assert headers["x-kcm-degraded"] == "false"
 
 
-def test_a_stream_carries_the_same_label_and_its_usage_where_asked(chat: openai.OpenAI) -> None:
+def test_stream_has_the_same_label_and_optional_usage(chat: openai.OpenAI) -> None:
+    """Promise: a stream carries the same label and its usage where asked."""
     said = {"model": "kcm", "messages": [{"role": "user", "content": "a film"}], "stream": True}
     chunks = list(chat.chat.completions.create(**said, stream_options={"include_usage": True}))  # type: ignore[call-overload]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "good"

@@ -43,7 +43,8 @@ def test_nothing_from_elsewhere_may_run_load_or_frame_it(client: TestClient, pat
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
 
 
-def test_it_holds_no_script_or_style_of_its_own_and_no_address_of_another_host() -> None:
+def test_page_has_no_inline_script_or_foreign_address() -> None:
+    """Promise: it holds no script or style of its own and no address of another host."""
     assert FILES
     for file in FILES:
         content = file.read_text().replace("http://www.w3.org/2000/svg", "")  # a name, not an address

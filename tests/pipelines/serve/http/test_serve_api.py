@@ -46,7 +46,8 @@ from pipelines.serve.schemas import Refusal
 ITEM = {"text": "a"}
 
 
-def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client: TestClient, service: Any) -> None:
+def test_items_arrive_as_sent_and_answers_return(client: TestClient, service: Any) -> None:
+    """Promise: items reach the service as they were sent and answers come back."""
     response = client.post("/v1/predict", json={"inputs": [{"text": " a "}, {"text": "b", "task": "movies"}]})
     assert service.seen == [Input(Content(" a ")), Input(Content("b"), "movies")]
     assert response.status_code == 200
@@ -67,7 +68,7 @@ def test_items_reach_the_service_as_they_were_sent_and_answers_come_back(client:
     }
 
 
-def test_every_request_gets_an_id_of_its_own_beside_the_one_it_came_with(client: TestClient, service: Any) -> None:
+def test_every_request_gets_its_own_id_next_to_the_sent_one(client: TestClient, service: Any) -> None:
     """Promise: two requests never share an id, whatever their clients call them."""
     headers = {"X-Request-ID": "mine"}
     given = [client.post("/v1/predict", json={"inputs": [ITEM]}, headers=headers).json()["request_id"] for _ in "ab"]
@@ -100,16 +101,17 @@ def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient,
     ],
     ids=str,
 )
-def test_the_error_on_an_invalid_request_names_item_and_limit_in_one_line(
-    client: TestClient, body: Any, message: str
-) -> None:
+def test_invalid_request_error_names_item_and_limit(client: TestClient, body: Any, message: str) -> None:
+    """Promise: the error on an invalid request names item and limit in one line."""
     response = client.post("/v1/predict", json=body)
     assert response.status_code == 422
     assert message in response.json()["detail"]
     assert "\n" not in response.json()["detail"]
 
 
-def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(client: TestClient, service: Any) -> None:
+def test_too_long_body_is_refused_with_or_without_length(client: TestClient, service: Any) -> None:
+    """Promise: a body that is too long is refused whether it says so or not."""
+
     def endless() -> Iterator[bytes]:
         for _ in range(10):
             yield b" " * 50
@@ -142,9 +144,10 @@ def test_a_refusal_has_its_status_reason_and_time_to_come_back(
     ],
     ids=["predict", "chat"],
 )
-def test_an_error_that_nobody_foresaw_is_counted_logged_without_the_input_and_answered_as_any_other(
+def test_unexpected_error_is_counted_and_hides_the_input(
     client: TestClient, service: Any, caplog: pytest.LogCaptureFixture, path: str, body: Any
 ) -> None:
+    """Promise: an error that nobody foresaw is counted logged without the input and answered as any other."""
     service.error = KeyError("my private text")
     with caplog.at_level("INFO", logger="ray.serve"):
         response = client.post(path, json=body, headers={"X-Request-Id": "mine"})
@@ -211,7 +214,8 @@ def test_the_documentation_and_all_that_it_loads_come_from_here(client: TestClie
     assert [client.get(path).status_code for path in loaded if path.startswith("/")] == [200] * 3
 
 
-def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: TestClient) -> None:
+def test_documentation_states_limits_and_refusals(client: TestClient) -> None:
+    """Promise: the documentation states the limits and the form of refusals."""
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert schemas["PredictRequest"]["properties"]["inputs"]["maxItems"] == 3
@@ -223,7 +227,8 @@ def test_the_documentation_states_the_limits_and_the_form_of_refusals(client: Te
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", ""])
-def test_what_a_page_of_another_origin_may_send_unasked_is_refused(client: TestClient, service: Any, kind: str) -> None:
+def test_cross_origin_simple_requests_are_refused(client: TestClient, service: Any, kind: str) -> None:
+    """Promise: what a page of another origin may send unasked is refused."""
     headers = {"content-type": kind} if kind else {}
     response = client.post("/v1/predict", content=b'{"inputs": [{"text": "a"}]}', headers=headers)
     assert (response.status_code, service.seen) == (422, [])
@@ -386,7 +391,7 @@ uvicorn.run(create_api(Service(), ServeConfig()), fd=int(sys.argv[2]), log_level
 
 
 @pytest.mark.slow
-def test_every_acknowledged_feedback_is_there_after_the_application_was_killed(tmp_path: Path) -> None:
+def test_acknowledged_feedback_survives_a_kill(tmp_path: Path) -> None:
     """Promise: what was acknowledged is stored, whenever SIGKILL comes."""
     url = f"sqlite:///{tmp_path}/feedback.db"
     with socket.socket() as listening:

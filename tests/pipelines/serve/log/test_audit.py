@@ -116,9 +116,8 @@ async def test_a_draw_is_in_the_log_before_the_large_model_is_asked(url: str) ->
     assert "a private text" not in str(row)
 
 
-async def test_audits_that_fail_or_are_too_many_are_lost_and_the_log_says_so(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_or_excess_audits_are_lost_in_the_log(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: audits that fail or are too many are lost and the log says so."""
     monkeypatch.setattr(room, "MAX_ONGOING", 2)
     recorder, waiting = Recorder(), Large()
     failing = Audits(url, Large(DOWN), recorder)

@@ -46,7 +46,8 @@ def test_processes_that_start_at_once_make_the_tables_once(any_url: str, engine:
         assert connection.execute(text("SELECT count(*) FROM log_meta")).scalar() == 1
 
 
-def test_tables_of_another_version_are_left_alone_and_it_is_said_why(any_url: str, engine: Engine) -> None:
+def test_tables_of_another_version_stay_with_a_reason(any_url: str, engine: Engine) -> None:
+    """Promise: tables of another version are left alone and it is said why."""
     Database(any_url, 30.0).open()
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE log_meta SET version = 9999")
@@ -54,7 +55,8 @@ def test_tables_of_another_version_are_left_alone_and_it_is_said_why(any_url: st
         DecisionLog(any_url, 30.0).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
 
 
-def test_it_shares_a_database_with_another_application_that_uses_alembic(any_url: str, engine: Engine) -> None:
+def test_database_is_shared_with_an_alembic_application(any_url: str, engine: Engine) -> None:
+    """Promise: it shares a database with another application that uses alembic."""
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('theirs')")
@@ -100,9 +102,7 @@ def test_a_database_that_is_gone_is_missed_and_not_made_anew(path: Path, log: De
     assert stored(log) == ["before", "r2"]
 
 
-def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_is_there(
-    log: DecisionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_refuses_writes_and_keeps_the_rest(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: what does not fit is not acknowledged, and what was is not harmed."""
     connect = sqlite3.connect
 
@@ -137,7 +137,7 @@ def test_a_url_that_cannot_work_is_refused(url: str, message: str) -> None:
         parse_config(FeedbackConfig, {"url": url})
 
 
-def test_another_database_in_the_place_of_a_deleted_one_is_written_to(path: Path, log: DecisionLog) -> None:
+def test_replaced_database_file_is_written_to(path: Path, log: DecisionLog) -> None:
     """Promise: what is acknowledged is in the file that is there, not in one that is gone with a connection to it."""
     for file in path.parent.iterdir():
         file.unlink()

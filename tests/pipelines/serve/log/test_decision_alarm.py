@@ -56,7 +56,8 @@ def test_looks_at_any_times_are_looks_at_one_sequence() -> None:
         assert often.e_value == pytest.approx(once.e_value)
 
 
-def test_a_decision_is_bet_on_once_and_what_comes_too_late_changes_nothing() -> None:
+def test_decision_is_bet_on_once_and_late_outcomes_ignored() -> None:
+    """Promise: a decision is bet on once and what comes too late changes nothing."""
     alarm = DecisionAlarm(0.05, 0.1, label_free=True, wait=WAIT)
     events = [Event(number, 1.0, False, number != 3, START) for number in range(1, 6)]
     assert not alarm.advance(events, START + WAIT - SECOND)
@@ -74,7 +75,7 @@ def test_an_answer_from_the_future_holds_up_nothing() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.2])
-def test_late_and_selected_outcomes_raise_no_more_false_alarms_than_promised(share: float) -> None:
+def test_late_selected_outcomes_keep_the_false_alarm_rate(share: float) -> None:
     """Promise: with a loss of the limit, losses known late and looks all the time, at most delta of runs are false.
 
     Re-reading what is not settled would count the best of many sequences.
@@ -86,7 +87,8 @@ def test_late_and_selected_outcomes_raise_no_more_false_alarms_than_promised(sha
     assert false <= 0.1 * 80 + 2 * np.sqrt(0.1 * 0.9 * 80)
 
 
-def test_the_alarm_comes_although_half_of_the_losses_are_known_too_late() -> None:
+def test_alarm_rises_although_half_of_losses_come_late() -> None:
+    """Promise: the alarm comes although half of the losses are known too late."""
     raised = 0
     for seed in range(20):
         raised += watched(*history(3000, 0.4, seed), list(range(60, 3700, 60)), 0.1).alarm

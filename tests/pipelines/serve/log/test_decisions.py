@@ -39,7 +39,8 @@ def test_what_is_sent_twice_is_stored_once(log: DecisionLog) -> None:
     assert len(log.read(DECISIONS)) == 2
 
 
-def test_another_label_for_the_same_item_is_refused_and_nothing_of_it_is_stored(log: DecisionLog) -> None:
+def test_conflicting_label_is_refused_and_nothing_stored(log: DecisionLog) -> None:
+    """Promise: another label for the same item is refused and nothing of it is stored."""
     answer(log, "r1", num_items=2)
     log.add_feedback("r1", None, [Feedback(1, "good")])
     with pytest.raises(RejectedError, match="item 1 has another label"):
@@ -56,7 +57,7 @@ def test_labels_of_what_was_never_answered_are_refused(log: DecisionLog) -> None
     assert labels(log) == []
 
 
-def test_a_stranger_neither_labels_nor_blocks_what_belongs_to_another(log: DecisionLog) -> None:
+def test_stranger_cannot_label_or_block_items_of_another(log: DecisionLog) -> None:
     """Promise: whoever tries first, the owner's label is stored and a stranger's never is."""
     answer(log, "of ann", caller="ann")
     answer(log, "of nobody")
@@ -132,7 +133,8 @@ def test_contradicting_labels_leave_one(any_url: str, log: DecisionLog) -> None:
     assert (statuses.count(200), statuses.count(409)) == (20, 60)
 
 
-def test_the_tallies_of_a_version_count_every_item_once_by_what_is_known_of_it(log: DecisionLog) -> None:
+def test_tallies_count_every_item_once(log: DecisionLog) -> None:
+    """Promise: the tallies of a version count every item once by what is known of it."""
     routes: list[tuple[Route, bool]] = [("small", True)] * 5 + [("small", False), ("large", False)]
     log.add_decisions(
         [LoggedDecision(Origin("r1"), i, "1", route, 0.5, drawn, "bad") for i, (route, drawn) in enumerate(routes)]

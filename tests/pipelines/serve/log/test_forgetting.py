@@ -118,9 +118,10 @@ def test_what_comes_late_of_a_forgotten_request_is_not_stored(any_url: str, log:
     assert SECRET not in dump(any_url)
 
 
-def test_many_items_are_forgotten_in_steps_and_who_is_stopped_goes_on(
+def test_forgetting_many_items_resumes_after_a_stop(
     any_url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Promise: many items are forgotten in steps and who is stopped goes on."""
     monkeypatch.setattr(room, "STEP", 2)
     for number in range(3):
         answered(log, f"r{number}", "ann")
@@ -164,7 +165,8 @@ def test_the_file_itself_holds_nothing_of_it(path: Path, url: str) -> None:
     log.close()
 
 
-def test_a_forgotten_disagreement_widens_the_bounds_and_is_not_taken_for_one(log: DecisionLog) -> None:
+def test_forgotten_disagreement_widens_the_bounds(log: DecisionLog) -> None:
+    """Promise: a forgotten disagreement widens the bounds and is not taken for one."""
     names = {"audit_share": 1.0, "drawn": True, "small_label": "bad"}
     log.add_decisions([decision("r1", item, "small", "ann", **names) for item in range(50)])
     log.finish_audits("r1", dict.fromkeys(range(50), "bad"))

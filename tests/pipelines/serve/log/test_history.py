@@ -57,9 +57,10 @@ def cards(log: LogWriter | None, **options: Any) -> Cards:
     return Cards(nothing, ServeConfig(), nothing, log, ReplicaTraffic(), **options)
 
 
-async def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_it_was_audited(
+async def test_versions_have_dates_counts_alarm_and_bounds(
     writer: LogWriter,
 ) -> None:
+    """Promise: each version has its dates counts labels alarm and bounds where it was audited."""
     first, second = (await cards(writer).loop()).versions
     assert (first.version, second.version) == ("films/1", "films/2")
     assert (first.since, first.until) == (START + timedelta(days=1), START + timedelta(days=3))
@@ -73,9 +74,10 @@ async def test_each_version_has_its_dates_counts_labels_alarm_and_bounds_where_i
     assert second.disagreement is None
 
 
-async def test_without_a_log_there_is_nothing_to_tell_and_one_that_is_gone_is_an_error(
+async def test_history_without_log_is_empty_and_a_lost_log_an_error(
     tmp_path: Path,
 ) -> None:
+    """Promise: without a log there is nothing to tell and one that is gone is an error."""
     assert (await cards(None).loop()).versions == []
     writer = LogWriter(FeedbackConfig(timeout_s=30.0), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
     assert (await cards(writer).loop()).versions == []

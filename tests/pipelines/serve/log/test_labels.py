@@ -34,9 +34,8 @@ def said(url: str, max_share: float = 1.0) -> list[tuple[str | None, float | Non
     return [(row["label"], row["label_probability"]) for row in rows]
 
 
-def test_what_is_said_last_stands_also_before_what_a_caller_volunteered(
-    any_url: str, log: DecisionLog, labels: LabelLog
-) -> None:
+def test_last_label_counts_even_before_a_volunteered_one(any_url: str, log: DecisionLog, labels: LabelLog) -> None:
+    """Promise: what is said last stands also before what a caller volunteered."""
     log.add_feedback("r0", "ann", [Feedback(0, "good", text="what she asked")])
     probabilities = {f"r{n}/0": 0.5 for n in range(4)}
     labels.store({"r0/0": "bad", "r1/0": "bad", "r2/0": None}, probabilities)

@@ -52,9 +52,8 @@ def state(server: Engine) -> list[float]:
 
 
 @pytest.mark.parametrize(("doors", "per_second"), [(1, 10), (1, 50), (20, 5), (20, 50)])
-async def test_a_door_needs_one_connection_and_at_most_one_and_a_half_transactions_for_an_answer(
-    postgres_url: str, doors: int, per_second: int
-) -> None:
+async def test_door_needs_one_connection_and_few_transactions(postgres_url: str, doors: int, per_second: int) -> None:
+    """Promise: a door needs one connection and at most one and a half transactions for an answer."""
     server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     writers = [LogWriter(FeedbackConfig(url=postgres_url, timeout_s=30), postgres_url) for _ in range(doors)]
     for writer in writers:

@@ -64,7 +64,7 @@ class Traffic:
         self._log.finish_audits(origin.request_id, labels)
 
 
-def test_audits_that_time_out_where_the_sides_differ_hide_nothing(log: DecisionLog) -> None:
+def test_audit_timeouts_on_disagreements_hide_nothing(log: DecisionLog) -> None:
     """Promise: with a true disagreement of .20 whose audits are all lost, the interval still holds it."""
     traffic = Traffic(log, share=0.5)
     highs = []
@@ -111,7 +111,7 @@ async def test_a_clock_that_is_set_back_by_an_hour_stops_no_watch(url: str, monk
     assert after is None  # the one that started watches now
 
 
-def test_items_answered_while_the_large_model_fails_do_not_dilute(log: DecisionLog) -> None:
+def test_degraded_items_do_not_dilute_the_bounds(log: DecisionLog) -> None:
     """Promise: 300 items that all differ say the same whether or not 5,000 degraded ones follow; these are counted."""
     traffic = Traffic(log, share=1.0)
     traffic.answer(300, disagree=1.0)
@@ -124,7 +124,7 @@ def test_items_answered_while_the_large_model_fails_do_not_dilute(log: DecisionL
     assert (after.num_items, before.num_degraded, after.num_degraded) == (300, 0, 5000)
 
 
-def test_whoever_gives_labels_and_to_which_answers_cannot_raise_a_false_alarm(log: DecisionLog) -> None:
+def test_selective_labels_cannot_raise_a_false_alarm(log: DecisionLog) -> None:
     """Promise: labels that come only where an answer was wrong, as complaints do, do not exaggerate."""
     traffic, rng = Traffic(log, share=0.5), np.random.default_rng(1)
     for number in range(20):
@@ -136,9 +136,8 @@ def test_whoever_gives_labels_and_to_which_answers_cannot_raise_a_false_alarm(lo
 
 
 @pytest.mark.parametrize("label_first", [False, True])
-def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_ends(
-    log: DecisionLog, label_first: bool
-) -> None:
+def test_true_label_counts_once_before_or_after_its_audit(log: DecisionLog, label_first: bool) -> None:
+    """Promise: a true label counts once whether it comes before or after the audit ends."""
     log.add_decisions([LoggedDecision(Origin("r"), 0, "1", "small", 0.5, True, "bad")])
     steps = [lambda: log.add_feedback("r", None, [Feedback(0, "good")]), lambda: log.finish_audits("r", {0: "good"})]
     for step in steps if label_first else reversed(steps):
@@ -147,7 +146,8 @@ def test_a_true_label_counts_once_whether_it_comes_before_or_after_the_audit_end
     assert log.tallies("1") == [audited(1, 0.5, agrees=False, small_right=False, large_right=True)]
 
 
-def test_the_alarm_is_raised_by_labels_that_refute_the_certificate_and_by_nothing_less() -> None:
+def test_only_labels_that_refute_raise_the_alarm() -> None:
+    """Promise: the alarm is raised by labels that refute the certificate and by nothing less."""
     right = audited(100, agrees=False, small_right=True, large_right=False)  # the small model was right to differ
     wrong = audited(100, agrees=False, small_right=False, large_right=True)
     assert not bounds([right, Tally(100, 1.0, "large")], certificate(0.05)).alarm
@@ -168,7 +168,7 @@ class Recorder:
         self.seen.append({"hidden": version})
 
 
-async def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_it(
+async def test_one_process_monitors_and_its_alarm_survives_it(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: there is one sequence for a version, and one set of figures, however many replicas look at it."""
@@ -201,7 +201,7 @@ async def test_one_process_watches_whichever_comes_first_and_an_alarm_outlives_i
     assert log.read(VERSIONS)[0]["alarms"]["promise"]["after"] == 2100
 
 
-def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str, log: DecisionLog) -> None:
+def test_overtaken_process_writes_and_shows_nothing(url: str, log: DecisionLog) -> None:
     """Promise: what is written follows on what was read; who is late finds out, and reads."""
     Traffic(log, share=1.0).answer(50)
     first, second = (DecisionLog(url, 30.0) for _ in range(2))
@@ -216,7 +216,7 @@ def test_a_process_that_was_overtaken_writes_nothing_and_shows_nothing(url: str,
 
 
 @pytest.mark.parametrize(("method", "labelled"), [("regret", True), ("traffic", False)])
-async def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_every_replica(
+async def test_late_loss_is_refuted_soon_in_every_replica(
     url: str, log: DecisionLog, method: str, labelled: bool
 ) -> None:
     """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
@@ -246,7 +246,8 @@ async def test_a_loss_after_a_long_good_time_is_refuted_soon_and_acted_upon_by_e
     assert acted == {"first": [False, False, True], "second": [True]}
 
 
-async def test_without_labels_disagreement_refutes_no_certificate_that_labels_gave(url: str, log: DecisionLog) -> None:
+async def test_unlabelled_disagreement_refutes_no_label_certificate(url: str, log: DecisionLog) -> None:
+    """Promise: without labels disagreement refutes no certificate that labels gave."""
     Traffic(log, share=1.0).answer(500, disagree=0.5)
     found = await Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder()).check()
     assert found is not None
@@ -284,7 +285,7 @@ async def test_a_long_log_is_read_in_pieces_and_only_once(
     assert whole.num_decisions == 330
 
 
-def test_a_disagreement_waits_for_its_label_and_an_audit_for_its_end(log: DecisionLog) -> None:
+def test_disagreement_waits_for_label_and_audit_for_its_end(log: DecisionLog) -> None:
     """Promise: what the log says of a decision is final, or the alarm knows that it is not."""
     log.add_decisions([LoggedDecision(Origin("r"), item, "1", "small", 0.5, True, "a") for item in range(4)])
     log.add_decisions(

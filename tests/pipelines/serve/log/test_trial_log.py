@@ -76,7 +76,8 @@ def read(url: str) -> Requests:
         log.close()
 
 
-def test_a_challenger_loses_kept_items_on_which_the_large_model_says_otherwise(url: str, traffic: Traffic) -> None:
+def test_challenger_loses_kept_items_of_other_large_labels(url: str, traffic: Traffic) -> None:
+    """Promise: a challenger loses kept items on which the large model says otherwise."""
     kept: Route = "small"
     traffic.request((kept, "good", "bad"), version="two", stage=1, share=1.0, seconds=0.3)
     traffic.request((kept, "good", "good"), ("large", "good", "bad"), version="two", stage=1, share=1.0)
@@ -102,7 +103,8 @@ def test_failed_requests_stand_in_their_stage(url: str, traffic: Traffic) -> Non
     assert np.isnan(found.seconds[1])
 
 
-def test_other_applications_versions_and_earlier_decisions_are_left_out(url: str, traffic: Traffic) -> None:
+def test_other_applications_and_earlier_decisions_are_ignored(url: str, traffic: Traffic) -> None:
+    """Promise: other applications versions and earlier decisions are left out."""
     traffic.request(("small", "good", NOT_ASKED), version="two")
     log = TrialLog(url, 10.0, "films")
     after = log.last()
@@ -113,7 +115,7 @@ def test_other_applications_versions_and_earlier_decisions_are_left_out(url: str
     log.close()
 
 
-def test_the_slowest_requests_of_a_version_are_those_of_its_own_callers(url: str, traffic: Traffic) -> None:
+def test_slowest_requests_are_those_of_own_callers(url: str, traffic: Traffic) -> None:
     """Promise: a request counts once, however many items it has, and with or without a trial."""
     kept = ("small", "good", NOT_ASKED)
     log = TrialLog(url, 10.0, "films")

@@ -49,7 +49,7 @@ def stored(url: str, table: Any = FEEDBACK) -> list[str]:
         ({"MAX_QUEUED": 2, "BATCH": 3}, 6),
     ],
 )
-async def test_decisions_wait_while_the_database_is_gone_and_what_finds_no_room_is_counted(
+async def test_decisions_wait_for_the_database_and_overflow_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], kept: int
 ) -> None:
     """Promise: a database that comes back finds what was answered meanwhile, in its order."""
@@ -74,7 +74,7 @@ async def test_decisions_wait_while_the_database_is_gone_and_what_finds_no_room_
 
 if "postgres" in BACKENDS:
 
-    def test_a_silent_database_holds_no_answer_and_gets_all_when_it_speaks_again(
+    def test_silent_database_delays_no_answer_and_gets_all_later(
         postgres: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Promise: where a link is cut without a word, answers go on, labels are refused by a deadline."""
@@ -136,9 +136,8 @@ async def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> N
     assert stored(url, DECISIONS) == ["r1"]
 
 
-async def test_a_label_finds_what_another_replica_has_answered_just_now(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_label_finds_fresh_answers_of_another_replica(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a label finds what another replica has answered just now."""
     monkeypatch.setattr(room, "BUFFER_S", 0.05)
     monkeypatch.setattr(room, "KNOWN_AFTER_S", 3.0)
     answering, other = opened(url), opened(url)
@@ -170,7 +169,7 @@ async def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyP
     await asyncio.gather(*later, return_exceptions=True)
 
 
-async def test_while_the_database_is_locked_one_write_waits_and_the_others_fail_at_once(
+async def test_locked_database_blocks_one_write_and_fails_others(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: a locked database makes one write wait, and no request after it."""

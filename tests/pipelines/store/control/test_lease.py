@@ -73,9 +73,8 @@ def test_one_who_waits_gets_the_lock_once_it_is_free(tmp_path: Path, monkeypatch
     assert next(looks) == 3
 
 
-def test_a_holder_whose_lock_was_taken_away_notices_and_does_not_take_it_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_holder_notices_a_lost_lock_and_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a holder whose lock was taken away notices and does not take it back."""
     monkeypatch.setattr(module, "TTL_S", 0.06)
     control = Control(tmp_path)
     with leased(control, "run", "the run") as first:

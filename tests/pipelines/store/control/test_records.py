@@ -15,7 +15,8 @@ from pipelines.store.control.records import KEEP, Control, Versioned
 from pipelines.store.files import Files
 
 
-def test_the_first_creation_counts_and_a_swap_of_what_was_read_before_another_changes_nothing(place: str) -> None:
+def test_first_creation_wins_and_a_stale_swap_changes_nothing(place: str) -> None:
+    """Promise: the first creation counts and a swap of what was read before another changes nothing."""
     control = Control(Files.at(place))
     assert not control.swap("champion/app", 3, b"four")
     assert control.get("champion/app") is None
@@ -46,9 +47,8 @@ def test_a_key_below_another_one_is_a_key_of_its_own(place: str) -> None:
     assert control.keys("loop") == ["loop/app", "loop/app/champion"]
 
 
-def test_a_writer_that_slept_until_its_version_was_pruned_has_not_won(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writer_that_slept_past_pruning_has_not_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a writer that slept until its version was pruned has not won."""
     control, others = Control(tmp_path), Control(tmp_path)
     control.create("lease", b"0")
 
@@ -120,7 +120,8 @@ def test_a_value_is_on_disk_before_it_counts(
 
 
 @pytest.mark.parametrize("num_purposes", [16, 4])
-def test_sixteen_writers_take_a_look_for_each_purpose_and_none_twice(place: str, num_purposes: int) -> None:
+def test_sixteen_writers_take_each_look_once(place: str, num_purposes: int) -> None:
+    """Promise: sixteen writers take a look for each purpose and none twice."""
     control = Control(Files.at(place))
     threads = [
         threading.Thread(target=StoredLedger(control, "rows").look, args=(0.1, f"purpose {number % num_purposes}"))
@@ -153,7 +154,8 @@ def test_a_damaged_look_is_refused(place: str) -> None:
         StoredLedger(control, "rows").look(0.1, "reviews")
 
 
-def test_the_same_purpose_is_the_same_look_and_other_rows_begin_anew(place: str) -> None:
+def test_same_purpose_is_one_look_and_other_rows_start_anew(place: str) -> None:
+    """Promise: the same purpose is the same look and other rows begin anew."""
     control = Control(Files.at(place))
     ledger = StoredLedger(control, "rows")
     first = ledger.look(0.1, "reviews")

@@ -71,7 +71,7 @@ def test_features_come_from_the_release_that_the_door_serves() -> None:
 
 
 @pytest.mark.parametrize("fault", [DIED, task_error(MemoryError("full")), TimeoutError()])
-def test_a_replica_that_fails_costs_no_answer_where_another_one_works(fault: Exception) -> None:
+def test_failed_replica_costs_no_answer_if_another_works(fault: Exception) -> None:
     """Promise: a call that failed is made once more; one that took too long is taken back before."""
     replicas = Replicas(fault, FEATURES)
     assert encoder_over(replicas).encode(INPUTS) is FEATURES
@@ -91,7 +91,8 @@ def test_full_replicas_are_not_asked_again() -> None:
     assert len(replicas.asked) == 1
 
 
-def test_pictures_are_read_before_they_are_sent_and_what_cannot_be_read_stays_here() -> None:
+def test_pictures_are_read_before_sending() -> None:
+    """Promise: pictures are read before they are sent and what cannot be read stays here."""
     replicas = Replicas(FEATURES[:1])
     features, faults = encode_readable(encoder_over(replicas, IMAGE), [Content(image=b"1"), Content("a text")])
     assert (len(features), faults) == (1, {1: "there is no image"})

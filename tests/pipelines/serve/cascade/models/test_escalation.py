@@ -90,7 +90,8 @@ def ask(*behaviours: Behaviour, timeout_s: float = 5.0) -> list[LargeAnswer] | L
     return asyncio.run(escalation(FakeHandle(*behaviours)).ask(ITEMS, timeout_s))
 
 
-async def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made() -> None:
+async def test_stalled_call_is_cancelled_and_retried() -> None:
+    """Promise: a stalled call is given up and cancelled and another one is made."""
     handle = FakeHandle(forever, label_of_id)
     answers = await escalation(handle, attempt_s=0.01).ask(ITEMS, 5.0)
     assert answers == [LargeAnswer(1), LargeAnswer(0)]
@@ -107,7 +108,8 @@ async def test_a_stalled_call_is_given_up_and_cancelled_and_another_one_is_made(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
-async def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details(error: Exception, reason: str) -> None:
+async def test_failures_are_retried_and_hide_their_details(error: Exception, reason: str) -> None:
+    """Promise: every failure is tried twice and has a reason without its details."""
     handle = FakeHandle(failing(error))
     unavailable = await escalation(handle).ask(ITEMS, 5.0)
     assert isinstance(unavailable, LargeUnavailable)
@@ -120,7 +122,8 @@ async def test_every_failure_is_tried_twice_and_has_a_reason_without_its_details
 @pytest.mark.parametrize(
     "error", [BackPressureError(3, 2), RayTaskError("answer", "", QueueFullError("9 items wait")).as_instanceof_cause()]
 )
-async def test_a_full_queue_is_not_asked_again_and_says_nothing_of_the_large_model(error: Exception) -> None:
+async def test_full_queue_is_not_retried_and_shows_no_fault(error: Exception) -> None:
+    """Promise: a full queue is not asked again and says nothing of the large model."""
     handle, breaker = FakeHandle(failing(error)), Breaker(BreakerConfig(failures=1))
     unavailable = await escalation(handle, breaker=breaker).ask(ITEMS, 5.0)
     assert isinstance(unavailable, LargeUnavailable)
@@ -201,7 +204,8 @@ async def test_where_all_calls_time_out_they_are_not_all_made_again() -> None:
     assert len(handle.responses) <= 50 + 5  # a token, and some more should this machine stand still for seconds
 
 
-async def test_a_client_that_leaves_cancels_its_escalation_and_tells_the_breaker_nothing() -> None:
+async def test_client_that_leaves_cancels_without_breaker_effect() -> None:
+    """Promise: a client that leaves cancels its escalation and tells the breaker nothing."""
     breaker = Breaker(BreakerConfig(failures=1))
 
     async def leave(handle: FakeHandle) -> None:
@@ -268,9 +272,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_a_fault_of_the_large_model_gives_a_flagged_answer_and_is_over_with_it(
-    upstream: FakeUpstream, tmp_path: Path, fault: Turn
-) -> None:
+def test_large_model_fault_gives_one_flagged_answer(upstream: FakeUpstream, tmp_path: Path, fault: Turn) -> None:
     """Promise: the small model's answer stands in and says so, and the next request reaches the large model again."""
     upstream.otherwise = lambda body: fault if "first" in str(body["messages"]) else label("positive")
     first, second = served(upstream.base_url, tmp_path, ["the first", "another"])

@@ -55,9 +55,7 @@ def items(*texts: str) -> list[Item]:
     return [Item("", Content(text)) for text in texts]
 
 
-async def test_replicas_share_a_budget_and_find_it_spent_after_a_restart(
-    upstream: FakeUpstream, tmp_path: Path
-) -> None:
+async def test_replicas_share_a_budget_across_restarts(upstream: FakeUpstream, tmp_path: Path) -> None:
     """Promise: max_calls: 5 is five calls, the probe among them, however often the service starts."""
     log = FeedbackConfig(url=f"sqlite:///{tmp_path}/feedback.db")
 
@@ -92,7 +90,7 @@ async def test_a_request_is_answered_while_another_s_question_stalls(upstream: F
     assert [answer.label for answer in [*answered, *await stalled]] == [1] * 61
 
 
-async def test_versions_with_the_same_large_model_have_it_in_memory_once(upstream: FakeUpstream) -> None:
+async def test_same_large_model_is_in_memory_once(upstream: FakeUpstream) -> None:
     """Promise: a challenger and the version before cost no memory here, and no second probe of a paid server."""
     others = [Release(version=name, bundle=Path("/bundle") / name) for name in ("2", "3")]
     deployment = await replica(upstream, FeedbackConfig(), max_calls=None)
@@ -144,9 +142,10 @@ class Sees:
         return [LargeAnswer(None if item.content.pixels is None else 1) for item in batch]
 
 
-async def test_pictures_are_read_before_they_are_batched_and_a_bad_one_costs_itself_alone(
+async def test_bad_picture_fails_only_its_own_item(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Promise: pictures are read before they are batched and a bad one costs itself alone."""
     model, encoder = Sees(), PixelsConfig(side=2)
     large = ClassifierConfig(encoder=encoder)
     bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")

@@ -52,7 +52,8 @@ async def test_every_picture_is_read_once_and_judged_with_its_own_text() -> None
     assert [each and each[0] for each in pixels] == [len(first), len(second), None, len(first)]
 
 
-async def test_a_request_with_too_many_pixels_is_refused_before_any_is_decoded() -> None:
+async def test_too_many_pixels_are_refused_before_decoding() -> None:
+    """Promise: a request with too many pixels is refused before any is decoded."""
     read = Reader()
     with pytest.raises(TooManyPixelsError, match="more than 1,000 pixels together"):
         await reader(read).read(inputs(picture(400), picture(401), picture(200)))
@@ -61,7 +62,8 @@ async def test_a_request_with_too_many_pixels_is_refused_before_any_is_decoded()
 
 
 @pytest.mark.parametrize("unreadable", [picture(13), b"no picture", picture(1001)], ids=["damaged", "none", "large"])
-async def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_reading(unreadable: bytes) -> None:
+async def test_unreadable_picture_costs_no_second_reading(unreadable: bytes) -> None:
+    """Promise: one unreadable picture is named and costs no other a second reading."""
     read = Reader()
 
     async def both() -> list[Any]:
@@ -80,7 +82,8 @@ async def test_one_unreadable_picture_is_named_and_costs_no_other_a_second_readi
     assert picture(6) not in read.seen
 
 
-async def test_once_nobody_waits_no_more_pictures_of_a_request_are_decoded() -> None:
+async def test_cancelled_request_decodes_no_more_pictures() -> None:
+    """Promise: once nobody waits no more pictures of a request are decoded."""
     read = Reader(hold=True)
     first = reader(read)
     leaving = asyncio.ensure_future(first.read(inputs(picture(5), picture(6), picture(7))))

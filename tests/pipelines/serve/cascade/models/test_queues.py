@@ -49,7 +49,8 @@ async def test_items_of_concurrent_requests_share_a_batch() -> None:
     assert compute.batches == [["a", "b", "c"]]
 
 
-async def test_a_batch_holds_the_oldest_item_and_those_nearest_to_it_in_length() -> None:
+async def test_batch_holds_oldest_item_and_nearest_lengths() -> None:
+    """Promise: a batch holds the oldest item and those nearest to it in length."""
     compute = Computer()
     await batcher(compute).submit(["xxxx", "x", "xxxxxxxx", "xxx", "xxxxx", "xx"])
     assert [sorted(map(len, batch)) for batch in compute.batches] == [[3, 4, 5], [1, 2, 8]]
@@ -77,7 +78,8 @@ async def test_items_of_a_client_that_has_left_are_not_computed() -> None:
     assert compute.batches == [["first"], ["stays"]]
 
 
-async def test_the_queue_is_bounded_and_what_does_not_fit_is_refused_at_once() -> None:
+async def test_bounded_queue_refuses_overflow_immediately() -> None:
+    """Promise: the queue is bounded and what does not fit is refused at once."""
     compute = Computer(hold=True)
     together = batcher(compute, waiting=2)
     first = await occupied(compute, together)
@@ -90,7 +92,8 @@ async def test_the_queue_is_bounded_and_what_does_not_fit_is_refused_at_once() -
     assert [await first, await second] == [["FIRST"], ["A", "B"]]
 
 
-async def test_a_batch_that_fails_fails_its_own_requests_and_the_next_one_goes_on() -> None:
+async def test_failed_batch_fails_only_its_own_requests() -> None:
+    """Promise: a batch that fails fails its own requests and the next one goes on."""
     compute = Computer()
     together = batcher(compute)
     with pytest.raises(ValueError, match="poison"):
@@ -112,7 +115,8 @@ class Ticking:
         return items
 
 
-async def test_an_item_that_would_wait_too_long_is_refused_when_it_comes() -> None:
+async def test_item_with_a_too_long_wait_is_refused_on_arrival() -> None:
+    """Promise: an item that would wait too long is refused when it comes."""
     clock, compute = Ticking(), Computer(hold=True)
 
     def slow(items: list[str]) -> list[str]:
@@ -202,7 +206,7 @@ def items(*ids: str) -> list[Item]:
     return [Item(each, Content(each)) for each in ids]
 
 
-async def test_an_item_that_is_late_is_an_error_and_its_neighbour_has_its_answer() -> None:
+async def test_late_item_is_an_error_and_neighbour_is_answered() -> None:
     """Promise: nor does a stalled question take the answers of its own request along."""
     model = Model()
     model.ask(items("fine")[0]).set_result(LargeAnswer(1))
@@ -229,7 +233,7 @@ async def test_no_more_wait_than_may_and_places_are_given_back() -> None:
     assert await questions.submit(items("c")) == [LargeAnswer(0)]
 
 
-async def test_items_are_refused_where_those_before_them_take_longer_than_an_answer_may() -> None:
+async def test_items_behind_a_too_long_queue_are_refused() -> None:
     """Promise: nothing waits for a model that is too slow for the queue before it, only to be asked a second time."""
     model, now = Model(), [0.0]
     questions = QuestionQueue(model.ask, max_waiting=1000, timeout_s=10.0, clock=lambda: now[0])
@@ -257,7 +261,8 @@ async def test_items_are_refused_where_those_before_them_take_longer_than_an_ans
     await asyncio.wait(waiting)
 
 
-async def test_a_request_is_not_refused_for_its_own_items_nor_for_a_pace_that_has_passed() -> None:
+async def test_own_items_and_an_old_pace_refuse_no_request() -> None:
+    """Promise: a request is not refused for its own items nor for a pace that has passed."""
     clock = Ticking()
     together = Batcher(clock.compute, len, BatchingConfig(max_batch_size=8), max_wait_s=3.0, clock=clock)
     for _ in range(5):
