@@ -47,7 +47,17 @@ def imports_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *filter(None, [node.module])])
             found += [(name, f"{module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call):
+            found += [(name, target) for target in loaded_by(node)]
     return tuple(found)
+
+
+def loaded_by(call: ast.Call) -> list[str]:
+    """What a command loads by `kcm.extras.load("jobs.module:name", ...)` once its arguments have been read."""
+    match call:
+        case ast.Call(func=ast.Name(id="load" | "load_part"), args=[ast.Constant(value=str(target)), *_]):
+            return [target.replace(":", ".")] if within(target.partition(":")[0], "jobs") else []
+    return []
 
 
 def within(name: str, *modules: str) -> bool:
