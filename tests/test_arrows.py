@@ -26,6 +26,7 @@ from kcm.extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kcm", "pipelines", "jobs")
+LOADERS = ("import_module", "load", "load_part")
 BY_STRING = re.compile(rf"({'|'.join(PACKAGES)})\.")
 SERVE_LAYERS = ("log", "cascade", "http", "deploy")  # each imports only the ones before it, and modules beside them
 
@@ -50,6 +51,8 @@ def imports_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *filter(None, [node.module])])
             found += [(name, f"{module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call):
+            found += [(name, target) for target in loaded_by(node)]
     return tuple(found)
 
 
@@ -58,9 +61,17 @@ def loads_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
     """The imports of one file by `import_module("module")` and `extras.load("module:name")`."""
     name = str(path.relative_to(root))
     calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
-    loads = (call.args for call in calls if ast.unparse(call.func).rpartition(".")[2] in ("import_module", "load"))
+    loads = (call.args for call in calls if ast.unparse(call.func).rpartition(".")[2] in LOADERS)
     strings = (arg.value for args in loads for arg in args if isinstance(arg, ast.Constant))
     return tuple((name, text.replace(":", ".")) for text in strings if isinstance(text, str) and BY_STRING.match(text))
+
+
+def loaded_by(call: ast.Call) -> list[str]:
+    """What a command loads by `kcm.extras.load("jobs.module:name", ...)` once its arguments have been read."""
+    match call:
+        case ast.Call(func=ast.Name(id="load" | "load_part"), args=[ast.Constant(value=str(target)), *_]):
+            return [target.replace(":", ".")] if within(target.partition(":")[0], "jobs") else []
+    return []
 
 
 def within(name: str, *modules: str) -> bool:
