@@ -25,7 +25,7 @@ from benchmarks.script import keep, options
 
 TARGET, DELTA = 0.9, 0.05
 NUM_BOUGHT, NUM_FOLDS = 1000, 5
-HAND_SEEDS, KCM_SEEDS = 20, 5
+HAND_SEEDS, KCM_SEEDS = 20, 20
 
 
 def main() -> None:
