@@ -31,11 +31,12 @@ HAND_SEEDS, KCM_SEEDS = 20, 20
 def main() -> None:
     parser = options(__doc__, assets=True, results="by_hand")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of vectors")
     arguments = parser.parse_args()
     table = recorded(arguments.data, "banking77")
     vectors_ND = embedded(table.frame["text"].tolist(), arguments.assets)
     answers_N = table.answers.astype(str)
-    encode_once()
+    encode_once(arguments.features)
     labelled = [run_command(table, TARGET, DELTA, seed, arguments.assets) for seed in range(KCM_SEEDS)]
     figures: dict[str, Any] = {
         "rows": len(answers_N),
