@@ -124,7 +124,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """KAN collaborators for a large model: continual learning, tuning and serving on Ray."""
+    """Answer most inputs with a small model, and bound what that costs in accuracy."""
 
 
 def main() -> None:

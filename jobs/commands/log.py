@@ -1,4 +1,4 @@
-"""`kcm log`: counts of the log of a served cascade, its export to a file, and deletion from it."""
+"""`kcm log`: show, export and delete entries of a served cascade's log."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ P = ParamSpec("P")
 class DecisionQueue:
     """Decisions that wait for the database, in order: the oldest in memory, the overflow in a file.
 
-    The file has no name and disappears with the process. `dropped` is called with the number of decisions that did not
+    The file has no name and disappears with the process. `on_drop` is called with the number of decisions that did not
     fit.
     """
 
@@ -117,7 +117,7 @@ class DecisionQueue:
 class LogWriter:
     """Raises LogUnavailableError while the database fails or is silent: predictions must not wait for it.
 
-    One thread and one connection serve a replica. `dropped` is called with the kind and the number of entries that
+    One thread and one connection serve a replica. `on_drop` is called with the kind and the number of entries that
     never reach the log.
     """
 

@@ -59,7 +59,7 @@ def test_it_is_reached_from_this_machine_alone_by_default() -> None:
 def test_audits_without_a_log_are_refused() -> None:
     """Promise: audits are refused where there is no log to draw them in."""
     config = CONFIG.model_copy(update={"audit": AuditConfig(share=0.05)})
-    with pytest.raises(ConfigError, match=r"audit\.share = 0\.05.*serve\.feedback\.url"):
+    with pytest.raises(ConfigError, match=r"audit\.share is 0\.05.*serve\.feedback\.url"):
         require_servable(RELEASE, config, Path("/mnt/assets"))
 
 

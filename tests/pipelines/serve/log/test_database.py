@@ -51,7 +51,7 @@ def test_tables_of_another_version_stay_with_a_reason(any_url: str, engine: Engi
     Database(any_url, 30.0).open()
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE log_meta SET version = 9999")
-    with pytest.raises(LogUnavailableError, match="of version 9999"):
+    with pytest.raises(LogUnavailableError, match="have version 9999"):
         DecisionLog(any_url, 30.0).add_decisions([LoggedDecision(Origin("r"), 0, "1", "small")])
 
 

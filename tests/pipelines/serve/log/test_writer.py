@@ -57,7 +57,7 @@ async def test_decisions_wait_for_the_database_and_overflow_counts(
         monkeypatch.setattr(room, name, value)
     dropped: list[tuple[str, int]] = []
     later = f"sqlite:///{tmp_path}/later/feedback.db"
-    writing = opened(later, dropped=lambda kind, number: dropped.append((kind, number)))
+    writing = opened(later, on_drop=lambda kind, number: dropped.append((kind, number)))
     for number in range(6):
         writing.add_decisions([replace(decision(f"r{number}"), payload=Payload("x" * 20))])
         with pytest.raises(LogUnavailableError):
