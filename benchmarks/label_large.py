@@ -143,6 +143,8 @@ def measured(num_rows: int) -> dict[str, Any]:
         finally:
             cluster.shutdown()
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        if starts[-1].status:
+            raise RuntimeError(f"the last start ended with {starts[-1].status}: {result}")
         frame = pd.read_csv(folder / "rows.labelled.csv", usecols=["text", "label"])
     differ = int((frame["text"].str.rsplit(" ", n=1).str[-1] != frame["label"]).sum())
     return {

@@ -24,7 +24,7 @@ from kcm.errors import ConfigError, KcmError
 from pipelines._ray_private import loopback_kept, reread_authentication
 from pipelines.cluster.config import ClusterConfig
 
-LISTENER_TIMEOUT_S = 5.0
+LISTENER_TIMEOUT_S = 10.0
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # with empty settings, RFC 9113 3.4
 _FRAME_BYTES, _TYPE, _SETTINGS = 9, 3, 4  # of an HTTP/2 frame's head: its length, the place of its type, the type
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"

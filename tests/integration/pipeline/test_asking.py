@@ -284,7 +284,7 @@ def test_prompts_travel_through_stages_into_the_bundle(
     whole = [row for row in wrong["rows"] if not row["text"].endswith("…")]
     truth = {" ".join(text.split()): right for text, right in oracle.truth.items()}
     assert all(row["label"] == truth[" ".join(sanitized(row["text"], 4000).split())] != row["small"] for row in whole)
-    assert f"Rows that are kept and wrong: {wrong['num_rows']}," in report
+    assert f"and is wrong: {len(wrong['rows'])} of {wrong['num_rows']}, the surest first" in report
 
     asked = len(upstream.requests)
     assert len({json.dumps(body) for body in upstream.requests}) == asked
