@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jobs.commands.loop.turns import update as take_turn
-from jobs.service import configured, prepared, serving
 from jobs.settings import ServiceSettings
+from jobs.work.service import configured, prepared, serving
+from jobs.work.turns import update as take_turn
 from kcm.config import load_config, parse_config, read_values
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig

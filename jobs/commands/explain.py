@@ -26,6 +26,6 @@ def explain(
 ) -> dict[str, Any]:
     """Draw the networks of a bundle, and explain single decisions."""
     folder = folder_of(bundle)
-    from jobs.explainer import explain_bundle  # torch
+    from jobs.work.explain import explain_bundle  # torch
 
     return explain_bundle(folder, texts or [], images or [], output, top, assets_path)

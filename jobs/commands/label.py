@@ -114,7 +114,7 @@ def label(
     from kcm.inputs.tables import read_frame  # pandas
 
     frame = read_frame(table, _KINDS)
-    from jobs.label_file import label_file  # torch and scikit-learn, after the table was read
+    from jobs.work.label import label_file  # torch and scikit-learn, after the table was read
 
     return label_file(
         frame,

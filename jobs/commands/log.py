@@ -17,7 +17,7 @@ app = CommandGroup("Show, export and delete entries of a served cascade's log.")
 @app.add
 def stats(config: Run) -> dict[str, Any]:
     """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
-    result: dict[str, Any] = load("jobs.log_work:stats", "kcm log")(config)
+    result: dict[str, Any] = load("jobs.work.log:stats", "kcm log")(config)
     return result
 
 
@@ -31,7 +31,7 @@ def export(
     ] = None,
 ) -> dict[str, Any]:
     """Write the decisions as Parquet, one row each, with all outcomes so far."""
-    result: dict[str, Any] = load("jobs.log_work:export", "kcm log")(config, output, after, upto)
+    result: dict[str, Any] = load("jobs.work.log:export", "kcm log")(config, output, after, upto)
     return result
 
 
@@ -49,7 +49,7 @@ def forget(
     """
     if (caller is None) == (request is None):
         raise KcmError("missing --caller or --request: the items to forget", hint="Give either --caller or --request")
-    result: dict[str, Any] = load("jobs.log_work:forget", "kcm log")(config, caller, request)
+    result: dict[str, Any] = load("jobs.work.log:forget", "kcm log")(config, caller, request)
     return result
 
 
@@ -59,5 +59,5 @@ def purge(config: Run) -> dict[str, Any]:
 
     Earlier versions can still be served, but no update can start from them.
     """
-    result: dict[str, Any] = load("jobs.log_work:purge", "kcm log")(config)
+    result: dict[str, Any] = load("jobs.work.log:purge", "kcm log")(config)
     return result

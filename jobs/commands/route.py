@@ -49,7 +49,7 @@ def fit(
     Fitted rows keep out-of-fold scores: they may choose a threshold, but may not certify.
     """
     _require_file(table)
-    from jobs.routing import fit_router  # torch
+    from jobs.work.route import fit_router  # torch
 
     return fit_router(table, columns_file, columns, encoder, assets_path, seed, output)
 
@@ -94,7 +94,7 @@ def certify(
     """
     request_config = parse_config(RequestConfig, request, where="options")
     _require_file(table)
-    from jobs.routing import certify_table  # torch
+    from jobs.work.route import certify_table  # torch
 
     return certify_table(table, columns_file, columns, router, assets_path, request_config, ledger, currency, report)
 

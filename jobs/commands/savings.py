@@ -61,7 +61,7 @@ def savings(
     folder = out or (serve.with_suffix(".bundle") if serve else None)
     _require_free(folder, serve)
     options = {"input": input, "answer": answer, "ledger": ledger, "assets": assets_path} | promise
-    result: dict[str, Any] = load("jobs.savings_log:savings_log", "kcm savings")(
+    result: dict[str, Any] = load("jobs.work.savings:savings_log", "kcm savings")(
         log, (folder, serve), options, model=llm, base_url=base_url
     )
     return result

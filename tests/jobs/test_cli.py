@@ -45,7 +45,7 @@ class FakeRun:
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun({"name": "reviews"})
-    monkeypatch.setattr("jobs.run_work.run_stages", fake)
+    monkeypatch.setattr("jobs.work.run.run_stages", fake)
     return fake
 
 
@@ -92,11 +92,11 @@ def test_every_command_takes_a_registered_model_alike(
     (tmp_path / "rows.csv").write_text("text\na\n")
     monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
-    monkeypatch.setattr("jobs.explainer.provide_models", lambda *_: None)
+    monkeypatch.setattr("jobs.work.explain.provide_models", lambda *_: None)
     monkeypatch.setattr(
-        "jobs.explainer.Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None)
+        "jobs.work.explain.Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None)
     )
-    monkeypatch.setattr("jobs.explainer.write_explanations", lambda *_: ({"pictures": []}, []))
+    monkeypatch.setattr("jobs.work.explain.write_explanations", lambda *_: ({"pictures": []}, []))
     for command in (["predict", named, "rows.csv", "--output", "answers.csv"], ["explain", named]):
         shown = kcm(*command)
         assert shown.exit_code == 0, shown.stderr
@@ -107,9 +107,9 @@ def test_a_registered_model_is_served_without_a_configuration(
     champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr("jobs.service.require_servable", lambda *_: None)
-    monkeypatch.setattr("jobs.serve_work.void_release", lambda *_: "the encoder runs elsewhere")
-    monkeypatch.setattr("jobs.service.write_deployment", lambda *given: written.append(given))
+    monkeypatch.setattr("jobs.work.service.require_servable", lambda *_: None)
+    monkeypatch.setattr("jobs.work.serve.void_release", lambda *_: "the encoder runs elsewhere")
+    monkeypatch.setattr("jobs.work.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr
@@ -185,7 +185,7 @@ def test_a_person_is_asked_before_a_run_in_vain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jobs.commands.run.is_asked", lambda: at_a_terminal)
-    monkeypatch.setattr("jobs.run_work.result_view", lambda result: "THE TABLE")
+    monkeypatch.setattr("jobs.work.run.result_view", lambda result: "THE TABLE")
     fake_run.in_vain, fake_run.result = True, {"result_path": "result.json"}
     shown = CliRunner().invoke(app, ["run", REVIEWS, *words], input=typed)
     assert shown.exit_code == code

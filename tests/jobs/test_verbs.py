@@ -59,7 +59,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append("stopped")
 
     monkeypatch.setattr(verbs, "serving", serving)
-    monkeypatch.setattr("jobs.service.require_servable", lambda *_: None)
+    monkeypatch.setattr("jobs.work.service.require_servable", lambda *_: None)
     model = lambda config, name: Release(version=str(name), bundle=Path("/m"))  # noqa: E731
     monkeypatch.setattr("jobs.models.served_model", model)
     monkeypatch.setattr("jobs.models.served_folder", lambda bundle: Release(version="folder", bundle=bundle))

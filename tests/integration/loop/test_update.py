@@ -16,8 +16,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from jobs.commands.loop.turns import update, versions
 from jobs.models import served_model
+from jobs.work.turns import update, versions
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from jobs.commands.loop.turns import update
+from jobs.work.turns import update
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig

@@ -12,7 +12,7 @@ import openai
 import pytest
 from ray import serve
 
-from jobs.service import configured, prepared
+from jobs.work.service import configured, prepared
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.serve.deploy.app import build_app, start

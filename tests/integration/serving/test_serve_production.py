@@ -18,9 +18,9 @@ import ray
 from mlflow import MlflowClient
 from ray import serve
 
-from jobs.commands.loop.turns import promote
 from jobs.models import served_source
 from jobs.settings import ServiceSettings
+from jobs.work.turns import promote
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy

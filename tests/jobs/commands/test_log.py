@@ -110,7 +110,7 @@ def test_what_was_forgotten_is_purged(tmp_path: Path, log: DecisionLog, monkeypa
         asked.append((state.name, len(key), len(units)))
         return Purged(["tasks/1", "train/2"], ["window/3"])
 
-    monkeypatch.setattr("jobs.log_work.purge_artefacts", purge)
+    monkeypatch.setattr("jobs.work.log.purge_artefacts", purge)
     result_of(tmp_path, "forget", "--caller", "ann")
     found = result_of(tmp_path, "purge")
     assert asked == [("reviews", 32, 4)]

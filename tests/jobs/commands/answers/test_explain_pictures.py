@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.explainer import Explainer, inputs
+from jobs.work.explain import Explainer, inputs
 from kcm.bundle.bundle import Bundle
 from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
@@ -117,7 +117,7 @@ def test_signal_gate_is_drawn_with_the_rates_of_its_labels(folder: Path, tmp_pat
 
 def test_reasons_need_no_matplotlib(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Promise: the base installation explains a decision, and says what to install for the pictures."""
-    monkeypatch.setattr("jobs.explainer.find_spec", lambda name: None)
+    monkeypatch.setattr("jobs.work.explain.find_spec", lambda name: None)
     words = ["--image", str(folder / "0.png"), "--output", str(tmp_path / "drawn"), "--json", str(tmp_path / "json")]
     result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), *words])
     assert result.exit_code == 0, result.output

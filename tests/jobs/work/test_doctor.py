@@ -8,10 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from jobs import checks as module
-from jobs.checks import checks, examine
 from jobs.commands.doctor import doctor
 from jobs.options import command
+from jobs.work import doctor as module
+from jobs.work.doctor import checks, examine
 from kcm.config import parse_config
 from kcm.errors import KcmError
 from pipelines.config import RunConfig

@@ -13,9 +13,9 @@ import typer
 
 from jobs.assets import provide
 from jobs.exit import OutsidePromise
-from jobs.label_run import write_run
 from jobs.servers import remember
 from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
+from jobs.work.labelled_run import write_run
 from kcm.errors import ConfigError
 from kcm.extras import load
 from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, in_process

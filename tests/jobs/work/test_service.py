@@ -10,8 +10,8 @@ import yaml
 from mlflow import MlflowClient
 
 from jobs.models import served_model
-from jobs.service import configured, prepared, write_deployment
 from jobs.settings import ServiceSettings
+from jobs.work.service import configured, prepared, write_deployment
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
@@ -24,7 +24,7 @@ from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import Tracking
 from tests.jobs.conftest import registered
 
-REVIEWS = Path(__file__).parents[4] / "jobs" / "configs" / "reviews.yaml"
+REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 
 
 @pytest.fixture

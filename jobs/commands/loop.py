@@ -21,7 +21,7 @@ def promote(
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion; a running service changes to it without a failed request."""
-    result: dict[str, Any] = load("jobs.commands.loop.work:promote", "kcm promote")(config, version, approve)
+    result: dict[str, Any] = load("jobs.work.loop:promote", "kcm promote")(config, version, approve)
     return result
 
 
@@ -32,13 +32,13 @@ def update(
     ] = False,
 ) -> dict[str, Any]:
     """Train the served cascade on its traffic, certify it again, and promote it; the last line is loop.json."""
-    result: dict[str, Any] = load("jobs.commands.loop.work:update", "kcm update")(config, watch)
+    result: dict[str, Any] = load("jobs.work.loop:update", "kcm update")(config, watch)
     return result
 
 
 def versions(config: Run) -> dict[str, Any]:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
-    result: dict[str, Any] = load("jobs.commands.loop.work:versions", "kcm versions")(config)
+    result: dict[str, Any] = load("jobs.work.loop:versions", "kcm versions")(config)
     return result
 
 
@@ -53,7 +53,7 @@ def rollback(
     ] = "rolled back by hand",
 ) -> dict[str, Any]:
     """Go back to an earlier champion without downtime; the current one is never promoted automatically again."""
-    result: dict[str, Any] = load("jobs.commands.loop.work:rollback", "kcm rollback")(config, version, reason)
+    result: dict[str, Any] = load("jobs.work.loop:rollback", "kcm rollback")(config, version, reason)
     return result
 
 
@@ -94,12 +94,12 @@ def labels(
     """
 
     if not (new or name or withdraw or ignore or same):
-        drawn: dict[str, Any] = load("jobs.commands.loop.work:labels", "kcm labels")(
+        drawn: dict[str, Any] = load("jobs.work.loop:labels", "kcm labels")(
             config, out=out, taken=taken, check=check, limit=limit
         )
         return drawn
     if out or taken or check:
         raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
     operations = [option or () for option in (name, withdraw, ignore, same)]
-    named: dict[str, Any] = load("jobs.commands.loop.work:new_labels", "kcm labels")(config, *operations, groups=new)
+    named: dict[str, Any] = load("jobs.work.loop:new_labels", "kcm labels")(config, *operations, groups=new)
     return named

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
-from jobs.commands.loop import label_items
+from jobs.work import labels as label_items
 from kcm.errors import DataError
 from pipelines.loop.gates.items_to_label import DrawnItems
 from pipelines.loop.window.groups import ItemGroup

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from jobs.commands.loop import turns
-from jobs.commands.loop.turns import promote, rollback, rollback_if_refuted
+from jobs.work import turns
+from jobs.work.turns import promote, rollback, rollback_if_refuted
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.options import values_of
-from jobs.service import configured, prepared
+from jobs.work.service import configured, prepared
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
 from pipelines.serve.http.api import create_api

@@ -6,10 +6,10 @@ from typing import Any
 
 import typer
 
-from jobs.commands.loop import turns
-from jobs.commands.loop.label_items import labels_of, new_labels_of
 from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
 from jobs.views.table import result_console
+from jobs.work import turns
+from jobs.work.labels import labels_of, new_labels_of
 from pipelines.config import RunConfig
 
 

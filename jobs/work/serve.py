@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from jobs import service
+from jobs.work import service
 from pipelines.serve.deploy.app import void_release
 
 

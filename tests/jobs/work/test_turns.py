@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.commands.loop import turns
-from jobs.commands.loop.turns import versions
 from jobs.views.loop import outcome
+from jobs.work import turns
+from jobs.work.turns import versions
 from kcm.errors import DataError, KcmError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import UpdateAttempt
@@ -17,7 +17,7 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.triggers import NewTraffic
 from tests.jobs.conftest import registered
 
-CONFIG = Path(__file__).parents[4] / "jobs/configs/reviews.yaml"
+CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
 UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={poll_s: 1}"]
 TURN: dict[str, Any] = {
     "version": "reviews/3",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jobs.label_run import bought_rows
+from jobs.work.labelled_run import bought_rows
 from kcm.errors import ConfigError
 from kcm.labelling.label import LabelledTable, label
 

@@ -1,1 +1,0 @@
-"""The loop: turns, promotion and rollback, a person's labels."""
