@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from jobs.exit import INTERRUPTED, USER_ERROR
+from jobs.exit import INTERRUPTED, USER_ERROR, write_result
 from kcm.extras import MissingExtraError, require
 from kcm.extras import load as load_part
 
@@ -49,6 +51,9 @@ RAY = frozenset(
     {"run", "serve", "promote", "update", "versions", "rollback", "labels", "loop", "submit", "doctor", "log"}
 )
 """Commands that need the extra `ray`; the base installation has all others."""
+
+
+USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]  # Typer does not export it
 
 
 def load(name: str) -> Any:
@@ -128,11 +133,23 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `kcm` command."""
+    """Entry point of the `kcm` command. A wrong option also goes into the file of --json."""
     try:
-        app()
-    except KeyboardInterrupt:  # outside a command's own work, such as during its import
+        sys.exit(app(standalone_mode=False))
+    except USAGE_ERROR as error:
+        error.show()
+        if error.message:  # none if the help was shown
+            write_result(_json_file(sys.argv), {"error": error.format_message()})
+        sys.exit(USER_ERROR)
+    except (KeyboardInterrupt, typer.Abort):  # outside a command's own work, such as during its import
         sys.exit(INTERRUPTED)
+
+
+def _json_file(words: Sequence[str]) -> Path | None:
+    """The file of --json on a command line that could not be parsed."""
+    values = [after for word, after in pairwise(words) if word == "--json"]
+    values += [word.partition("=")[2] for word in words if word.startswith("--json=")]
+    return Path(values[-1]) if values else None
 
 
 if __name__ == "__main__":

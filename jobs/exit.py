@@ -41,14 +41,14 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     result: dict[str, Any] = {}
     terminated = threading.Event()
     try:
-        _write(json_file, {"error": "the command did not finish"})
+        write_result(json_file, {"error": "the command did not finish"})
         with _terminable(terminated):
             yield result
-        _write(json_file, result)
+        write_result(json_file, result)
     except typer.Exit:
         raise
     except OutsidePromise as end:
-        _write(json_file, end.result)
+        write_result(json_file, end.result)
         typer.secho(str(end), fg=typer.colors.YELLOW, err=True)
         raise typer.Exit(end.code) from None
     except KeyboardInterrupt as interruption:
@@ -104,11 +104,12 @@ def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
     line = redacted(" ".join(text.split()))
     typer.secho(line, fg=typer.colors.RED, err=True)
     with suppress(KcmError):  # the error may concern this file
-        _write(json_file, {"error": line.removeprefix("error: ")})
+        write_result(json_file, {"error": line.removeprefix("error: ")})
     raise typer.Exit(code) from None
 
 
-def _write(json_file: Path | None, result: dict[str, Any]) -> None:
+def write_result(json_file: Path | None, result: dict[str, Any]) -> None:
+    """Write a result as JSON, without secrets; without a file nothing. Raises KcmError if it cannot be written."""
     if json_file is None:
         return
     try:

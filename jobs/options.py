@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 else:
     Run = Annotated[ConfigFile, "loaded"]  # by `command`
 
-_METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # all strings in these models are column names
+_METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # strings in these models are column names, but for:
+_METAVAR_BY_NAME = {"encoder": "MODEL"}
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -152,7 +153,9 @@ def _option(model: type[Config], name: str) -> inspect.Parameter:
     kind: Any = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation
     if field.annotation == tuple[str, ...]:
         kind = list[str]
-    option = typer.Option(f"--{name.replace('_', '-')}", metavar=_METAVARS.get(kind), help=field.description)
+    option = typer.Option(
+        f"--{name.replace('_', '-')}", metavar=_METAVAR_BY_NAME.get(name, _METAVARS.get(kind)), help=field.description
+    )
     default = None if field.default == () else field.default
     annotation: Any = Annotated[kind if default is not None else kind | None, option]
     return inspect.Parameter(name, _BY_NAME, default=default, annotation=annotation)

@@ -17,7 +17,16 @@ from kcm.errors import ConfigError
 from kcm.redact import HIDDEN
 from kcm.regular_files import require_regular
 
-_UNKNOWN_KEY = "unknown_key"
+_IS_TABLE = "If it is a table, run `kcm init` on it first"
+_UNKNOWN_KEY, _MUST_BE = "unknown_key", "Input should be "
+_PLAIN_WORDS = {  # for pydantic's words
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+    "a valid tuple": "a list",
+    "a valid ": "a ",
+    "a integer": "an integer",
+}
 
 
 class Config(BaseModel):
@@ -51,13 +60,18 @@ class Config(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def parse_config(model: type[ConfigT], values: Mapping[str, Any], *, where: str = "") -> ConfigT:
-    """Validate `values` as `model`; raises ConfigError naming each bad key, its value and the allowed values."""
+def parse_config(
+    model: type[ConfigT], values: Mapping[str, Any], *, where: str = "", name: str = "configuration"
+) -> ConfigT:
+    """Validate `values` as `model`; raises ConfigError naming each bad key, its value and the allowed values.
+
+    `name` says what the values are, for the message.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(map(_described, error.errors()))
-        raise ConfigError(f"bad configuration: {problems}", where=where) from None
+        raise ConfigError(f"bad {name}: {problems}", where=where) from None
 
 
 def load_config(model: type[ConfigT], path: Path, overrides: Iterable[str] = ()) -> ConfigT:
@@ -80,7 +94,7 @@ def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(values, dict):
-        raise ConfigError("the file must hold a mapping of keys to values", where=str(path))
+        raise ConfigError("no configuration: it has no keys with values", where=str(path), hint=_IS_TABLE)
     for override in overrides:
         _apply(values, override)
     return values
@@ -109,13 +123,17 @@ def _described(problem: Any) -> str:
     if problem["type"] == _UNKNOWN_KEY:
         hint = "".join(f", did you mean {'.'.join([*path[:-1], name])!r}?" for name in problem["ctx"]["nearest"])
         return f"unknown key {place!r}{hint}"
-    return f"{place}{_value_of(problem)}: {problem['msg']}" if place else str(problem["msg"])
-
-
-def _value_of(problem: Any) -> str:
-    """The rejected value, for the message; empty for a whole section and for possible secrets."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if not place:
+        return str(message)
     value = problem["input"]
-    return "" if problem["type"] == HIDDEN or isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+    is_shown = problem["type"] != HIDDEN and not isinstance(value, Mapping | BaseModel)  # no section, no secret
+    if message.startswith(_MUST_BE):
+        rule = message.removeprefix(_MUST_BE).partition(", unable")[0]
+        for words, plain in _PLAIN_WORDS.items():
+            rule = rule.replace(words, plain)
+        return f"{place} must be {rule}{f', not {value!r}' if is_shown else ''}"
+    return f"{place}{f' = {value!r}' if is_shown else ''}: {message}"
 
 
 class LocalPath:

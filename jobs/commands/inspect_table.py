@@ -32,7 +32,7 @@ QUESTIONS = {
     "label": "Column with the label",
     "large": "Column with the large model's answers",
 }
-_WITHOUT_LABELS = "Give --label, one of {some}; without labels, run kcm label {table} --llm MODEL --labels A,B,C"
+_WITHOUT_LABELS = "Name it by --label ({some}). If there is none: kcm label {table} --llm MODEL --labels A,B"
 NONE = "none"  # the answer if there is no such column
 _SAMPLE_ROWS, _SAMPLE_BYTES, _MAX_COLUMNS = 100_000, 256 << 20, 2_000
 

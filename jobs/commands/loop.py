@@ -31,7 +31,7 @@ def update(
         bool, typer.Option("--watch", help="Keep running, and take a turn on new traffic or an alarm.")
     ] = False,
 ) -> dict[str, Any]:
-    """Train the served cascade on its traffic, certify it again, and promote it; the last line is loop.json."""
+    """Train the served cascade on its traffic, certify it again, and promote it; print the path of loop.json last."""
     result: dict[str, Any] = load("jobs.work.loop:update", "kcm update")(config, watch)
     return result
 

@@ -49,7 +49,7 @@ def savings(
     ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Answer how much of the bill of LOG a small model could have saved, without calling any model.
+    """Estimate how much of the bill of LOG a small model could have saved, without calling any model.
 
     Calls are grouped by prompt template. For each one whose answers are a classification a small model is trained on
     earlier calls and certified on later ones: with probability 1 - --delta at least a share --target of all answers to

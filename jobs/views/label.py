@@ -31,10 +31,19 @@ class Stopped(Exception):
 
 
 class Screen(Watcher):
-    """Prints a job as it goes, on standard error."""
+    """Prints a job as it goes, on standard error. `fetch` provides the encoder once the job is known to be possible."""
 
-    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None, batch: bool) -> None:
-        self._batch = batch
+    def __init__(
+        self,
+        *,
+        dry_run: bool,
+        pilot_only: bool,
+        ask: bool,
+        target: float | None,
+        batch: bool,
+        fetch: Callable[[], object],
+    ) -> None:
+        self._batch, self._fetch = batch, fetch
         self._dry_run, self._pilot_only, self._ask, self._target = dry_run, pilot_only, ask, target
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
@@ -78,6 +87,7 @@ class Screen(Watcher):
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:
             raise Stopped
+        self._fetch()
         self._progress.start()
         self._task = self._progress.add_task("pilot", total=None, state="")
 
@@ -136,7 +146,8 @@ class Screen(Watcher):
 
     def close(self) -> None:
         """Remove the moving line."""
-        self._progress.stop()
+        if self._task is not None:  # stopping what has not begun prints an empty line
+            self._progress.stop()
 
     def _move(self, description: str | None = None) -> None:
         """Show where the job stands."""

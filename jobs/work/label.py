@@ -49,8 +49,8 @@ def label_file(
     """
     mapper = _mapper(cluster)
     encoder = options["encoder"]
-    provide(DEFAULT_ENCODER if encoder == "auto" else encoder, options["assets"], Reporter())
-    progress_screen = Screen(**screen)
+    fetch = partial(provide, DEFAULT_ENCODER if encoder == "auto" else encoder, options["assets"], Reporter())
+    progress_screen = Screen(**screen, fetch=fetch)
     servers = [
         openai_config(model, **{key: value for key, value in server.items() if value is not None}) for model in models
     ]

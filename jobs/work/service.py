@@ -50,11 +50,11 @@ def prepared(
     errors of `require_servable`.
     """
     if bundle and model:
-        raise ConfigError("bundle and model name two models", hint="Give only one")
+        raise ConfigError("--bundle and --model name two models", hint="Give only one")
     if not (config or bundle or model):
         if own:
             raise ConfigError("the file names no model: it has only sections of a service", hint="Add --bundle DIR")
-        raise ConfigError("a configuration is missing", hint="Give CONFIG, --bundle or --model")
+        raise ConfigError("nothing to serve", hint="Give CONFIG, --bundle DIR or --model NAME@ALIAS")
     source = served_source(config, bundle, model)
     log_folder = bundle.parent if bundle else Path()
     settings, release = ServiceSettings.of(config, log_folder, own), source.first()

@@ -209,14 +209,14 @@ def label(
     >>> bool(found.certificate.certified), found.certificate.bought < len(frame)
     (True, True)
     """
-    config = parse_config(LabelConfig, options, where="label")
+    config = parse_config(LabelConfig, options, where="kcm.label", name="option")
     if config.target is None and not guarantees:
         config = config.model_copy(update={"target": DEFAULT_TARGET})
     told = watcher or Watcher()
     columns, llms = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
     if len(columns or llms) not in (1, 2):
         raise ConfigError(
-            "no large model", where="llm", hint="Name one, or a cheaper one and then the one to agree with"
+            "no LLM given", where="llm", hint="Add --llm MODEL, or --answers COLUMN to replay recorded answers"
         )
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, columns, prompt)

@@ -36,7 +36,11 @@ class LabelList:
         if isinstance(labels, Path) or (isinstance(labels, str) and "," not in labels):
             path = Path(labels)
             if not path.is_file():
-                raise ConfigError(f"no such file: {path}", where=where, hint="Give names joined by commas, or a file")
+                raise ConfigError(
+                    f"neither a list nor a file: {path}",
+                    where=where,
+                    hint="Give two or more names, such as a,b, or a file",
+                )
             where, described = str(path), _read(path)
         else:
             names = labels.split(",") if isinstance(labels, str) else labels

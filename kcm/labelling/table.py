@@ -33,6 +33,8 @@ class Texts:
         if column is None and (column := guess_columns(frame).text) is None:
             shown = ", ".join(names[:20]) or "none"
             raise DataError("no column looks like texts", where="table", hint=f"Name one by --text: {shown}")
+        if frame.empty:
+            raise DataError("the table has no rows", where="table")
         cells = frame[column].astype("string").str.strip()
         empty_N = (cells.isna() | (cells == "")).to_numpy(dtype=bool)
         if empty_N.all():

@@ -103,7 +103,7 @@ class UpstreamConfig(Config):
         raise ConfigError(
             f"the environment variable {self.api_key_env} {'holds no key' if key else 'is not set'}",
             where="api_key_env",
-            hint="Export the server's key under this name, or set api_key_env to null where it needs none",
+            hint="Export the server's key under this name, or name another variable",
         )
 
     def prices_of(self, model: str) -> tuple[float, float]:

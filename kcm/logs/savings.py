@@ -215,13 +215,13 @@ def savings(
 
     No model is called and nothing is paid. Raises DataError for a log without a call.
     """
-    config = parse_config(SavingsConfig, options, where="savings")
+    config = parse_config(SavingsConfig, options, where="kcm savings", name="option")
     location = Location.of(log)
     found = counted(Log(location, input, answer), listed_prices(), config.seed, progress)
     if not found.others.calls and not found.groups:
         faults = "; ".join(f"{count:,} {reason}" for reason, count in found.reading.faults.most_common(3))
         hint = "For a table name its columns by --input and --answer"
-        raise DataError(f"no call in the log{f': {faults}' if faults else ''}", where=str(location), hint=hint)
+        raise DataError(f"no row is a call of an LLM{f' ({faults})' if faults else ''}", where=str(location), hint=hint)
     assets = assets or default_assets()
     vectors = Vectors(named_encoder(config.encoder, assets), assets, mapper)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))

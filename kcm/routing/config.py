@@ -22,7 +22,8 @@ class RouteColumns(Config):
     small_correct: str | None = Field(None, description="Column that says whether the small model was right.")
     large_correct: str | None = Field(None, description="Column that says whether the large model was right.")
     correct_at: float | None = Field(
-        None, description="A number in the correctness columns counts as right from here on; null: they hold 0 and 1."
+        None,
+        description="The number in the correctness columns that counts as right, and all above it; default: 0 and 1.",
     )
     small_prediction: str | None = Field(None, description="Column with the small model's answer; empty: wrong.")
     large_prediction: str | None = Field(None, description="Column with the large model's answer; empty: it failed.")
@@ -41,10 +42,12 @@ class RouteColumns(Config):
     )
     small_cost: str | None = Field(None, description="Column with the cost of the small model's answer.")
     large_cost: str | None = Field(None, description="Column with the cost of the large model's answer, in that unit.")
-    id: str | None = Field(None, description="Column with a unique id; null: rows are identified by their number.")
+    id: str | None = Field(None, description="Column with a unique id; by default the number of the row.")
     group: str | None = Field(None, description="Column that names rows drawn together, such as a user.")
     task: str | None = Field(None, description="Column with the task of a row, known when it is routed.")
-    split: str | None = Field(None, description="Column with train, validate, certify or test; null: drawn by a seed.")
+    split: str | None = Field(
+        None, description="Column with train, validate, certify or test; by default rows are drawn by a seed."
+    )
 
     def check(self) -> None:
         """Raise ConfigError unless the columns say who was right and which column is the gate score."""
@@ -52,9 +55,9 @@ class RouteColumns(Config):
         compared = [self.small_prediction, self.large_prediction, self.label]
         if all(correctness) == all(compared) or (any(correctness) and any(compared)):
             raise ConfigError(
-                "no columns say who was right",
+                "no columns say which model was right",
                 where="columns",
-                hint="Give small_correct and large_correct, or small_prediction, large_prediction and label",
+                hint="Give small_correct and large_correct, or label and both predictions",
             )
         if self.confidence and self.score:
             raise ConfigError("confidence and score are two gate scores", where="columns", hint="Give one of them")

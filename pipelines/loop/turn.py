@@ -61,7 +61,9 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     moved MLflow's alias. After an error the champion is unchanged.
     """
     if config.update is None:
-        raise ConfigError("there is no section `update`", where=config.name, hint="Add `update: {}` to the file")
+        raise ConfigError(
+            f"the configuration of {config.name!r} has no section `update`", hint="Add `update: {}` to it"
+        )
     reporter = reporter or Reporter()
     started = time.monotonic()
     state = LoopState.of(config)

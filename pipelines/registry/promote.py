@@ -124,7 +124,9 @@ class Champions:
         """
         if (current := self.pointer.current()) is None:
             raise KcmError(
-                f"{self.model!r} has no champion", where=self.uri, hint="Start `kcm run`, or `kcm promote` a version"
+                f"{self.model!r} has no champion",
+                where=self.uri,
+                hint="`kcm run CONFIG` makes the first one, or `kcm promote` a version",
             )
         return current
 

@@ -77,7 +77,9 @@ class ChampionSource:
                 return release
             raise
         if current is None:
-            raise KcmError(f"{self.name!r} has no champion", where=self.storage_path, hint="Start `kcm run` first")
+            raise KcmError(
+                f"{self.name!r} has no champion", where=self.storage_path, hint="`kcm run CONFIG` makes the first one"
+            )
         return self.release_of(current).champion
 
     def release_of(self, current: Current) -> Release:

@@ -198,9 +198,9 @@ def test_a_person_is_asked_before_a_run_in_vain(
     [
         (["run", "absent.yaml"], "no such configuration file (absent.yaml). `kcm init TABLE` writes one"),
         (["run", REVIEWS, "--set", "train.num_epoch=3"], "did you mean 'train.num_epochs'?"),
-        (["run", REVIEWS, "--set", "train.num_epochs=none"], "train.num_epochs = 'none'"),
+        (["run", REVIEWS, "--set", "train.num_epochs=none"], "train.num_epochs must be an integer, not 'none'"),
         (["run", REVIEWS, "--set", "train.num_epochs"], "Write it as key.path=value"),
-        (["serve"], "a configuration is missing"),
+        (["serve"], "nothing to serve"),
         (["explain", "models:/b@c"], "no registered model 'b@c'"),
         (["serve", "--bundle", "absent", "--model", "reviews@champion"], "name two models"),
         (["promote", REVIEWS, "9", "--set", "storage_path=nothing"], "no registered model 'reviews/9'"),
@@ -246,3 +246,12 @@ def test_the_reference_explains_installed_components_too(outside_package: Path) 
     page = kcm("config").stdout
     assert "## `learner` with `name: anchor`\n" in page
     assert "`analytic`, `slda`, `anchor`, or `package.module:Class`" in page
+
+
+def test_wrong_option_is_written_to_the_json_file(tmp_path: Path) -> None:
+    """Promise: whoever reads the file of --json finds the error, also of a command line that cannot be parsed."""
+    words = [sys.executable, "-m", "jobs.cli", "label", "t.csv", "--lables", "a,b", "--json", str(tmp_path / "r.json")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 2
+    assert "--lables" in done.stderr
+    assert "--lables" in json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["error"]

@@ -78,7 +78,7 @@ def test_a_service_lives_as_long_as_its_block(served: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({}, "a configuration is missing"), ({"model": "m@a", "bundle": "/b"}, "name two models")],
+    [({}, "nothing to serve"), ({"model": "m@a", "bundle": "/b"}, "name two models")],
 )
 def test_what_is_served_must_be_clear(served: list[Any], given: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message), verbs.serve(**given):

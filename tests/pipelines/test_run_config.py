@@ -29,8 +29,8 @@ CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
     [
         (["network={}"], r"network\.hidden = \[16\].*Set network\.hidden: \[\]"),
         (["network.scaling=first_task"], r"Set network\.scaling: unit"),
-        (["learner.strength=0"], r"learner\.strength = 0.*greater than or equal to 0.000001"),
-        (["network.mixing=-1"], r"network\.mixing = -1"),
+        (["learner.strength=0"], r"learner\.strength must be at least 0\.000001, not 0"),
+        (["network.mixing=-1"], r"network\.mixing must be at least 0, not -1"),
     ],
 )
 def test_what_the_analytic_learner_cannot_train_is_refused(overrides: list[str], message: str) -> None:
@@ -176,9 +176,9 @@ def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: st
         ("learner=analytic", "learner"),
         ("encoder=minilm", "encoder"),
         ("tune=5", "tune"),
-        ("tune.prompt_modes=5", r"tune\.prompt_modes = 5"),
-        ("tune.prompt_modes=hints", r"tune\.prompt_modes = 'hints'"),
-        ("learner.equal_classes=all", r"learner\.equal_classes = 'all'"),
+        ("tune.prompt_modes=5", r"tune\.prompt_modes must be a list, not 5"),
+        ("tune.prompt_modes=hints", r"tune\.prompt_modes must be a list, not 'hints'"),
+        ("learner.equal_classes=all", r"learner\.equal_classes must be a number, not 'all'"),
     ],
 )
 def test_a_section_of_another_form_is_refused_in_one_line(override: str, place: str) -> None:

@@ -102,7 +102,7 @@ def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Pa
     ("words", "expected"),
     [
         (["certify", "absent.csv", *CORRECT], "absent.csv)"),
-        (["certify", "t.csv"], "no columns say who was right"),
+        (["certify", "t.csv"], "no columns say which model was right"),
         (["certify", "t.csv", *CORRECT, "--confidence", "c"], "must lie in [0, 1]: row 2: '1.5'"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--split", "p"], "hold the same item"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--router", "absent"], "no router here (absent)"),

@@ -110,7 +110,7 @@ def test_free_text_only(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["gone.jsonl"], "no such file (gone.jsonl)"),
-        (["empty.jsonl"], "no call in the log"),
+        (["empty.jsonl"], "no row is a call of an LLM"),
         (["empty.jsonl", "--serve", "taken.yaml"], "the file is there already (taken.yaml)"),
         (["empty.jsonl", "--out", "."], "something else lies where the bundle goes"),
         (["empty.jsonl", "--delta", "2"], "delta"),

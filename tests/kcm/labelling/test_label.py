@@ -95,7 +95,7 @@ def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
         ({"labels": ["one"]}, "at least two labels"),
         ({"labels": ["one", "One"]}, "occur twice"),
         ({"labels": None}, "no labels"),
-        ({"llm": None}, "no large model"),
+        ({"llm": None}, "no LLM given"),
         ({"target": 1.5}, "target"),
         ({"text": "nothing"}, "no column 'nothing'"),
     ],

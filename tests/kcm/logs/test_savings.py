@@ -200,7 +200,7 @@ def test_one_call_and_free_text(tmp_path: Path) -> None:
 def test_file_without_a_call(content: str, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(content)
-    with pytest.raises(DataError, match="no call in the log"):
+    with pytest.raises(DataError, match="no row is a call of an LLM"):
         of(path)
 
 

@@ -87,7 +87,7 @@ def test_feature_columns_may_be_named_by_their_prefix(table_file: Any) -> None:
     [{}, {"small_correct": "s"}, {**CORRECT, "label": "y"}, {**PREDICTED, "small_correct": "s"}, {"label": "y"}],
 )
 def test_it_must_be_clear_who_was_right(columns: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="no columns say who was right"):
+    with pytest.raises(ConfigError, match="no columns say which model was right"):
         RouteColumns.model_validate(columns).check()
 
 

@@ -429,7 +429,7 @@ def test_table_without_labels_leads_to_kcm_label(at: Path) -> None:
     intents(300)[["utterance"]].to_csv("texts.csv", index=False)
     shown = init("texts.csv")
     assert shown.exit_code == 2
-    assert "without labels, run kcm label texts.csv --llm MODEL --labels A,B,C" in shown.stderr
+    assert "If there is none: kcm label texts.csv --llm MODEL --labels A,B" in shown.stderr
 
 
 @pytest.mark.parametrize("name", ["openai", "litellm", "langfuse", "otel"])
