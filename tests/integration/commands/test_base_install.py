@@ -118,7 +118,7 @@ def test_a_table_is_labelled(kcm: Callable[..., subprocess.CompletedProcess[str]
     labelled = pd.read_csv(tmp_path / "films.labelled.csv")
     assert (labelled["label"] != labelled["gpt"]).mean() <= 0.05
     assert result["bought"] < len(table)
-    assert "Rows to look at" in (tmp_path / "films.labelled.html").read_text(encoding="utf-8")
+    assert "Rows that the small model labelled" in (tmp_path / "films.labelled.html").read_text(encoding="utf-8")
 
 
 def test_a_log_is_judged(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_hostile_texts_and_labels_stay_text(visit: Any, url: str) -> None:
     page = opened.page
     expect(page.locator(".words")).to_contain_text('<img src=x onerror="window.broken=1">')
     expect(page.locator("#shown .chips").last).to_contain_text(HOSTILE)
-    expect(page.locator("#report")).to_contain_text(HOSTILE)
+    expect(page.locator("#report")).to_contain_text("<img src=x onerror=")  # a chart shortens the rest
     assert page.locator("main img:not(#preview), main script, main iframe, main [onerror]").count() == 0
 
 
