@@ -85,7 +85,7 @@ def test_matches_logistic_regression_where_curves_matter() -> None:
     [
         ({"learner": "analytical"}, "unknown learner 'analytical'.*did you mean 'analytic'"),
         ({"hidden": (4,)}, "solves for a single layer"),
-        ({"grid_size": 0}, "grid_size = 0"),
+        ({"grid_size": 0}, "grid_size must be at least 1, not 0"),
     ],
 )
 def test_parameters_that_cannot_work_are_refused_by_name(given: dict[str, Any], message: str) -> None:
