@@ -90,7 +90,7 @@ class PredictedFile:
 
     @contextmanager
     def drafted(self, folder: Path) -> Iterator[Path]:
-        """A path below `folder` to write to; at the normal end of the block it is the output, else gone."""
+        """A path below `folder` to write to; the output at the normal end of the block, removed after an error."""
         draft = folder / uuid.uuid4().hex
         with storage_errors(self.target):
             for parent in (folder, self.target.parent):
@@ -111,7 +111,7 @@ class PredictedFile:
         return f"{self.storage.name(self.hidden)}/files/{self.storage.name(self.target)}.json"
 
     def _read(self) -> FileRecord | None:
-        """The record; None where there is none, or it is of another version."""
+        """The record; None if there is none, or it has another version."""
         try:
             return FileRecord.model_validate_json(self.storage.files.read(self._record))
         except (FileNotFoundError, ValueError):
