@@ -15,7 +15,7 @@ from kcm.explain.gate import GateReading, LabelRates
 from kcm.explain.reasons import Reasons
 from kcm.report.formats import percent
 
-_MOST_LABELS = 12  # whose rates are told; of more the first and the last
+_MOST_LABELS = 12  # labels whose rates are shown; with more, the first and the last
 _SHOWN = 5e-4  # a smaller contribution would be shown as zero
 
 
@@ -61,7 +61,7 @@ def _gate(reading: GateReading) -> list[Table]:
 
 
 def rates_view(labels: Sequence[LabelRates], answer: LabelRates | None = None) -> list[Table]:
-    """How often both models are right by the small one's answer; of many labels the ends, and that of `answer`."""
+    """Accuracy of both models by the small model's answer; with many labels, the first, the last and `answer`."""
     ends = labels if len(labels) <= _MOST_LABELS else (*labels[: _MOST_LABELS // 2], *labels[-_MOST_LABELS // 2 :])
     rows = [
         {

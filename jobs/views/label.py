@@ -187,7 +187,7 @@ def progress_line(
 ) -> str:
     """Answers and money so far and in the end, and the promise that is expected: a forecast, not a certificate.
 
-    `price` is that of one answer, 0 if it is not known; `total` and `promised` are None as long as there is no plan.
+    `price` is the price of one answer, 0 if unknown; `total` and `promised` are None without a plan.
     """
     parts = [f"{bought:,} bought" if total is None else f"{bought:,} of about {max(bought, total):,} bought"]
     if spent:
@@ -227,7 +227,7 @@ def _warned(text: str) -> str:
 
 
 def not_proved(certificate: TableCertificate) -> list[str]:
-    """The promises that were asked for and are not proved, with what is."""
+    """The requested promises that are not proved, with the proved bounds."""
     missed = [promise for promise in certificate.guarantees if not promise.holds]
     lines = [f"{promise.kind} of {promise.label!r} {promise.asked:g}, proved {promise.proved:g}" for promise in missed]
     if certificate.target is not None and certificate.most_differ > certificate.allowed:

@@ -130,7 +130,7 @@ def simulation_view(result: Numbers) -> Group:
 
 
 def new_labels_view(result: Numbers) -> Group:
-    """The labels that were named and, where it was asked for them, the groups of items that may be new classes."""
+    """The named labels and, if requested, the groups of items that may be new classes."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
     if result["same"]:
         same = (f"{foreign(name)} is {label}" for name, label in result["same"].items())

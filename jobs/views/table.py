@@ -24,7 +24,7 @@ MOST_CHARACTERS = 1000  # of a text that a caller sent
 
 
 def result_console() -> Console:
-    """Standard output, wide enough for the tables also where it is a file or a pipe."""
+    """Standard output, wide enough for the tables, also if it is a file or a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal and console.width >= WIDTH else Console(highlight=False, width=WIDTH)
 
@@ -44,7 +44,7 @@ def _summary(result: Numbers) -> Iterator[Table | Text]:
 
 
 def _outcomes(result: Numbers) -> Table:
-    """The deployed model by task; of many tasks their total alone."""
+    """The deployed model by task; with many tasks, only their total."""
     rows = [(name, side) for name, sides in outcomes(result) for side in sides.values()]
     shown = rows if len(rows) <= MOST_TASKS + 1 else rows[:1]
     cells = (

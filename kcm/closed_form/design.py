@@ -57,7 +57,7 @@ class SplineDesign:
         self.layer.write(torch.cat([base_C1I, splines_CKI], 1))
 
     def written(self) -> list[Tensor]:
-        """Weight, and bias where there is one."""
+        """Weight, and bias if there is one."""
         return list(self.layer.parameters())
 
 
@@ -118,7 +118,7 @@ Design = SplineDesign | UnitDesign | LinearDesign
 
 
 def design_of(network: nn.Module) -> Design | None:
-    """The design of a network; None for one that is not linear in its weights."""
+    """The design of a network; None if it is not linear in its weights."""
     if isinstance(network, RandomReLU):
         return UnitDesign(network)
     if isinstance(network, KAN) and len(network.kan_layers) == 1:

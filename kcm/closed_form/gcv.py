@@ -42,12 +42,12 @@ class GcvRidge:
 
     weight_KP: Tensor  # float64
     strength: float
-    gcv: float  # infinite where no degrees of freedom are left
+    gcv: float  # infinite without degrees of freedom
     degrees_of_freedom: float
 
 
 def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidge]:
-    """Every model's regression, at `strength`, else at the one whose GCV is least.
+    """Every model's regression, at `strength` or at the strength with the least GCV.
 
     The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
     search goes downhill from a tenth of tr(G) / n, near which the best one lies for features of frozen encoders. Fewer
@@ -90,7 +90,7 @@ def _lowest(step: int, value: Callable[[int], float]) -> int:
 def factor_of(sums: RidgeSums, strength: float) -> NDArray[np.float64]:
     """L of G + lambda I = L L^T, lower triangular, in Fortran's order.
 
-    Raises LinAlgError where the matrix is not positive definite.
+    Raises LinAlgError if the matrix is not positive definite.
     """
     ridge = strength * sums.mean_eigenvalue
     # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.

@@ -1,4 +1,4 @@
-"""How far outputs of a ridge regression on labels lie from what it was told to give, in the metric of its residuals.
+"""Distance of a ridge regression's outputs from its targets, in the metric of its residuals.
 
 With targets Y [N, C] of one size T at a row's label, H = X (X^T X + lambda I)^-1 X^T, and y the outputs of a row,
 

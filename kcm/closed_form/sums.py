@@ -34,7 +34,7 @@ class RidgeSums:
         return float(self.gram_PP.diagonal().sum()) / len(self.gram_PP)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All sums; adding them up over parts gives those of the whole."""
+        """All sums; the sums of the whole are the totals over its parts."""
         return self.count, self.gram_PP, self.cross_PK, self.totals_K, self.squares_M
 
     def add_rows(self, inputs_NP: Tensor, targets_NK: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What is promised of one labelled table, and what it took."""
+"""The promise for one labelled table and its cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kcm.labelling.rounds import Labelled
 
 
 class TestedDraw(Config):
-    """One draw: of the first `ranked` units of the ranking `drawn` were bought, and `wrong` of them were errors.
+    """One draw: `drawn` of the first `ranked` units of the ranking were bought; `wrong` of them were errors.
 
     `afforded` errors were allowed; the first `kept` units of the ranking hold.
     """

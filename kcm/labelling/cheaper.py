@@ -1,6 +1,6 @@
 """A cheaper model between the small one and the oracle: asked about everything if the plan says that this pays.
 
-Its answers are features of the regression and a signal of the judge, so they are delivered where they are likely right.
+Its answers are features of the regression and a signal of the judge, so they are delivered if they are likely right.
 Shapes: U units, B of them bought from the oracle.
 """
 
@@ -16,7 +16,7 @@ from kcm.labelling.plan import cheapest_plan
 from kcm.labelling.rounds import Guess, Units
 from kcm.labelling.text import VectorSide
 
-_CHOICE = 0  # the number of the file with what was bought and chosen, beside the draws
+_CHOICE = 0  # number of the file with purchases and choice, in the folder of the draws
 
 
 class CheaperSide:

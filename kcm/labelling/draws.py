@@ -1,6 +1,6 @@
 """Draws on disk: a job that was killed finishes the draw that it began, from the very ranking that was drawn from.
 
-A draw that were planned anew, with some of its answers known, would certify nothing.
+A draw that is planned again, with some of its answers known, would certify nothing.
 """
 
 from __future__ import annotations

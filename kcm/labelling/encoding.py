@@ -31,7 +31,7 @@ Mapper: TypeAlias = Callable[[Callable[[], Encode], Sequence[Sequence[str]]], It
 
 
 def named_encoder(name: str, assets_dir: Path) -> EncoderConfig | None:
-    """The text encoder of a hub id or folder; None for `words`. `auto` is MiniLM if it can be loaded, else words."""
+    """The text encoder of a hub id or folder; None for `words`. `auto` is MiniLM if it loads, otherwise words."""
     if name == "words":
         return None
     config = TextEncoderConfig(model=DEFAULT_ENCODER if name == "auto" else name)
@@ -74,7 +74,7 @@ def in_process(build: Callable[[], Encode], parts: Sequence[Sequence[str]]) -> I
 def encoded(
     texts: Sequence[str], encoder: EncoderConfig | None, assets_dir: Path, mapper: Mapper = in_process
 ) -> NDArray[np.float32]:
-    """Vectors [U, D] of unit length; without an encoder, those of the words, by this process.
+    """Vectors [U, D] of unit length; without an encoder, vectors of the words, by this process.
 
     They do not depend on `mapper`, if all its machines have the same kind of CPU.
     """

@@ -6,7 +6,7 @@ c, recall the share of the oracle's rows of c that are delivered as c. Rows that
 At most m nested sets of kept units are fixed before the draw (prefixes of one ranking). Units are drawn uniformly
 within strata: one stratum for each promised label, by the small model's answer, and one for all other answers. Given
 how many of a stratum in a prefix were drawn, these are uniform there, so that `missed_errors` bounds its undrawn errors
-at a share of delta / m. All bounds hold at once, so that any of the prefixes may be delivered. Each promise is false
+at a share of delta / m. All bounds hold together, so any of the prefixes may be delivered. Each promise is false
 with probability at most delta; the promises are issued together only if every one passes.
 
 Precision: the errors of stratum c at most (1 - p) times the rows delivered as c.
@@ -43,7 +43,7 @@ Units = NDArray[np.int64]
 
 
 class ClassPromise(Config):
-    """One promise about a label: what was asked for, and what is proved."""
+    """One promise about a label: as requested, and as proved."""
 
     kind: str
     label: str

@@ -53,7 +53,7 @@ PRICE_RATIO = 1 / 15
 
 
 class Watcher:
-    """What a caller is told while a job runs; a method that raises ends the job, and what was bought is kept."""
+    """Callbacks of a running job; a method that raises ends the job, and bought answers are kept."""
 
     def compare(self, num_texts: int) -> None:
         """First, if people labelled rows with so many texts: the LLM's answers on them are bought in the end."""
@@ -85,7 +85,7 @@ class LabelledTable:
     """A labelled table.
 
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
-    `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` is that of the labels.
+    `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` names the column of labels.
     `cost` is what this job paid; `estimate` is the price of asking about every text when it began, None if that is not
     known. `models` are what a bundle is made of, None if it cannot be made.
     `accuracies` are by people's labels, if there are any.

@@ -19,7 +19,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class LabelList:
-    """Names of labels, in order, and what the large model is told of them."""
+    """Names of labels, in order, and their descriptions for the large model."""
 
     names: tuple[str, ...]
     prompt: TaskPromptConfig

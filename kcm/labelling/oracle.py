@@ -160,7 +160,7 @@ class CallableOracle:
 
 
 class Money:
-    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for one that is paid for."""
+    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for a paid unit."""
 
     def __init__(self, prices: Callable[[], NDArray[np.float64]], left: Callable[[], float]) -> None:
         self._prices, self._left = prices, left

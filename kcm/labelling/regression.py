@@ -51,7 +51,7 @@ class Regression:
     def _of(
         x_BP: Array, y_BC: Array, gram: Array, strength: float, dual: bool
     ) -> tuple[float, tuple[Array, Array, Array, float, Array]]:
-        """The left-out error of one strength, and what the regression consists of."""
+        """The left-out error of one strength, with the parts of its regression."""
         factor = cholesky(gram + strength * np.eye(len(gram)), lower=True)
         if dual:
             inverse_BB = cho_solve((factor, True), np.eye(len(gram)))

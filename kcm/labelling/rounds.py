@@ -74,7 +74,7 @@ class Purse(Protocol):
 class AnotherLook:
     """What a draw beside the first one may spend of delta: a forecast, and what `take` gives once and for all.
 
-    `paid` gives those of some units that an earlier start has paid for.
+    `paid` gives the units among some that an earlier start has paid for.
     """
 
     forecast: float
@@ -196,9 +196,9 @@ class Test:
 
 @dataclass(eq=False)
 class Labelled:
-    """The answers of all units, and what is proved.
+    """The answers of all units, and the proved bound.
 
-    `answer_U` has the oracle's labels where `bought_U`, else the small model's. `differ` bounds the rows that differ
+    `answer_U` has the oracle's labels where `bought_U`, or the small model's. `differ` bounds the rows that differ
     from the oracle's answers, of `num_rows`; the target allows `allowed`. `guess` is what the small model would answer
     to every unit; it has learned from the units `taught_U`. `failed_U` have no answer: the oracle gave none, or the
     money did not reach them. `asked_U` were put to the oracle. `is_second_look` says whether the bound is that of
@@ -356,7 +356,7 @@ class Rounds:
         return kept
 
     def _with_more_money(self, kept: _Kept) -> _Kept:
-        """A second draw after a capped one, if the money pays for a whole plan by now; else what the first one keeps.
+        """A second draw after a capped one, if the money now pays for a whole plan; otherwise the first draw's result.
 
         The first draw is not enlarged. Its errors are known, and they may be why somebody raised the cap: the test
         does not cover such optional stopping. The second draw has what another look of the ledger may spend, so that

@@ -69,7 +69,7 @@ class AnswerSource:
 
 
 def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, progress: Progress) -> AnswerSource:
-    """The answers in a column, those of the first row of every text."""
+    """The answers in a column: for every text the answer of its first row."""
     said_U = answers_in(frame, column).to_numpy(dtype=object)[texts.first_rows()]
     by_text = dict(zip(texts.texts, said_U, strict=True))
     digest = hashlib.sha256(repr(said_U.tolist()).encode(errors="surrogatepass")).hexdigest()
@@ -106,7 +106,7 @@ def server(
 ) -> AnswerSource:
     """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it.
 
-    The store may have a total as well. `say` is told of batches, and of a server that stops answering.
+    The store may have a total as well. `say` receives lines about batches and about a server that stops answering.
     """
     config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
     is_capped = max_cost is not None or store.max_cost is not None

@@ -23,7 +23,7 @@ class Texts:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, column: str | None = None) -> Texts:
-        """The texts of a column, by default of the one that looks like texts.
+        """The texts of a column, by default of the column that looks like texts.
 
         Raises DataError for a column that is missing, and if no column has texts.
         """

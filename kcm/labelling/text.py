@@ -42,7 +42,7 @@ class VectorSide:
         self.wrong_B: NDArray[np.float64] = np.empty(0)  # what the judge says of the bought units, left out
 
     def fit(self, units: Units, labels: Units) -> Guess:
-        """Fit regression and judge anew to what was bought, or to a random part of `MAX_TAUGHT` units."""
+        """Fit regression and judge again to the bought units, or to a random `MAX_TAUGHT` of them."""
         if len(units) > MAX_TAUGHT:
             chosen = np.sort(np.random.default_rng(self._seed).permutation(len(units))[:MAX_TAUGHT])
             units, labels = units[chosen], labels[chosen]
@@ -94,7 +94,7 @@ def _parts(num_units: int, num_bought: int) -> Iterator[slice]:
 
 
 class _Known:
-    """What is known of the bought units, and the signals that follow for any unit."""
+    """The bought units, and the signals that follow from them for any unit."""
 
     def __init__(self, vectors_BD: NDArray[np.float32], label_B: Units, temperature: float) -> None:
         self._vectors, self._label, self._temperature = vectors_BD, label_B, temperature

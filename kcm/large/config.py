@@ -121,7 +121,7 @@ class UpstreamConfig(Config):
 
 @dataclass(frozen=True)
 class Resources:
-    """What a large model is given where it is built; an adapter takes what it needs."""
+    """The arguments from which a large model is built; an adapter uses some of them."""
 
     device: str = "cpu"
     head: LinearHead | None = None  # what `fit` made
@@ -139,7 +139,7 @@ class LargeConfig(Component):
     family: ClassVar[Family] = FAMILIES["large model"]
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
     servable: ClassVar[bool] = True  # answers rows that it has not seen
-    remote: ClassVar[bool] = False  # a server, which the driver asks itself; else a pool of actors holds the model
+    remote: ClassVar[bool] = False  # a server, which the driver asks itself; otherwise a pool of actors holds the model
     is_recorded: ClassVar[bool] = False  # a table of answers, read by `answer_tables`
     fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
 
@@ -151,7 +151,7 @@ class LargeConfig(Component):
     @property
     @abstractmethod
     def reads(self) -> frozenset[Part]:
-        """The parts of a content that it reads; of a model that looks rows up by their id, none."""
+        """The parts of a content that it reads; none for a model that looks rows up by id."""
 
     @abstractmethod
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
@@ -216,7 +216,7 @@ class LargeConfig(Component):
 
     @property
     def in_use(self) -> Runtime | None:
-        """The runtime of the backbone; None where there is no choice."""
+        """The runtime of the backbone; None without a choice."""
         return self.backbone.in_use if self.backbone else None
 
     def computed_by(self, device: str) -> str:

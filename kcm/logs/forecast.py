@@ -35,7 +35,7 @@ _NO_LABEL = "(no label)"
 
 @dataclass(frozen=True)
 class SavingsPromise:
-    """At most a share `max_loss` of the answers differs, with probability 1 - `delta`; `seed` is that of all draws."""
+    """At most a share `max_loss` of the answers differs, with probability 1 - `delta`; all draws use `seed`."""
 
     max_loss: float
     delta: float
@@ -122,7 +122,7 @@ class TemplateForecast:
 def forecast(
     rows: Sequence[LabelledText], promise: SavingsPromise, ledger: Ledger, vectors: Vectors
 ) -> TemplateForecast:
-    """Train on earlier rows, certify on later ones. A reply without a label counts as one that differs."""
+    """Train on earlier rows, certify on later ones. A reply without a label counts as different."""
     split = Split.of(rows, promise.seed)
     look = _look(ledger, rows, promise)
     trained, score_N, right_N = _trained(split, promise.seed, vectors)

@@ -19,7 +19,7 @@ from kcm.logs.template import Message, Template
 
 MIN_CALLS = 30  # sampled calls of a template; fewer are left with all other calls
 _SHARE = 0.01  # of the calls with the same first messages that a template has at least
-_HEADS = (200, 64, 32)  # characters by which the beginnings of messages are compared, beside their first line
+_HEADS = (200, 64, 32)  # characters, in addition to the first line, by which the beginnings of messages are compared
 _ALIKE = 0.5  # share of the labels that two groups have in common, from which on they are one template
 
 Start: TypeAlias = tuple[tuple[str, str], ...]

@@ -22,7 +22,7 @@ from kcm.logs.call import (
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
-    """The calls of a row; None if it is of another format."""
+    """The calls of a row; None if the row has another format."""
     observations = unpacked(row.get("observations"))
     if isinstance(observations, list) and "id" in row:
         inner = [calls(each) or [] for each in observations if isinstance(each, dict)]

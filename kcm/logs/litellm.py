@@ -11,7 +11,7 @@ from kcm.logs.call import LoggedCall, Row, assistant_text, chat, count, first, n
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
-    """The calls of a row; None if it is of another format."""
+    """The calls of a row; None if the row has another format."""
     if "call_type" not in row or not {"spend", "response_cost"} & row.keys():
         return None
     if "completion" not in str(row["call_type"]):  # embeddings and images write no text

@@ -25,7 +25,7 @@ from kcm.logs.call import (
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
-    """The calls of a row; None if it is of another format."""
+    """The calls of a row; None if the row has another format."""
     request, response = (_body(section(row, name, f"{name}_body")) for name in ("request", "response"))
     request = request or _body(row) if "response" in row or "choices" in row else request
     if not request and isinstance(row.get("messages"), list) and not response:
@@ -69,7 +69,7 @@ def _messages(request: Row) -> tuple[ChatMessage, ...]:
 
 
 def _reply(response: Row) -> str | None:
-    """Of a chat completion, or of a response, whose items of type message hold the text."""
+    """The text of a chat completion, or of a response, whose items of type message hold it."""
     if "output" in response:
         items = [item for item in response["output"] or [] if isinstance(item, dict) and item.get("type") == "message"]
         return plain(items[-1].get("content")) if items else None

@@ -30,7 +30,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
-    """The calls of a row; None if it is of another format."""
+    """The calls of a row; None if the row has another format."""
     if not {"resourceSpans", "scopeSpans", "spans"} & row.keys() and "attributes" not in row:
         return None
     return [call for span in _spans(row) if (call := _call(span))]

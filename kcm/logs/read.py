@@ -23,7 +23,7 @@ FORMATS = {  # tried in this order
 TABLE = "table"
 UNKNOWN = "no known format"
 _OBJECTS = (".json", ".jsonl", ".ndjson")
-_LOGGED = ("call_type", "response", "choices")  # beside the messages of a request, if it was logged
+_LOGGED = ("call_type", "response", "choices")  # in addition to the messages of a request, if it was logged
 _LOOKED_AT = 50  # rows that tell the format of a log
 _LINE = re.compile(r"^line \d+: ")
 
@@ -52,7 +52,7 @@ class Log:
     def calls(self, reading: Reading) -> Iterator[LoggedCall]:
         """The calls in the order of the log; `reading` counts along.
 
-        Raises DataError for a file that cannot be read at all. A file that is cut ends where it is cut.
+        Raises DataError for a file that cannot be read at all. A truncated file ends at the cut.
         """
         is_begun = False
         try:

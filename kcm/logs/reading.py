@@ -68,7 +68,7 @@ def bare(reply: str) -> str:
 
 
 def leaves(reply: str) -> dict[str, object]:
-    """Texts, numbers and truths of a reply that is an object of JSON, by the path of their keys; else none."""
+    """Texts, numbers and booleans of a JSON object, by the path of their keys; empty for another reply."""
     text = reply.strip()
     fenced = _FENCE.match(text)
     text = fenced[1].strip() if fenced else text

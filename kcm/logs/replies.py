@@ -17,7 +17,7 @@ from kcm.logs.shared import shared_prefix, shared_suffix
 
 COVERED = 0.95  # share of the replies that must be one of the labels
 SEEDED = 0.5  # share that must be, if the others name one label in a sentence
-MIN_REPLIES = 30  # with fewer nothing is said of a template
+MIN_REPLIES = 30  # with fewer calls, a template gets no verdict
 MOST_NAMED = 200  # labels that are sought in sentences
 FEWEST, REPEATED = 3, 5  # replies of every label, and of a label on average
 MAX_LENGTH = 100  # characters of a label
@@ -84,7 +84,7 @@ def one_answer(replies: Sequence[str]) -> bool:
 
 
 def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tuple[str, ...]:
-    """The labels that cover enough of the replies, sorted; () if these are too many, too seldom or too long."""
+    """The labels that cover enough of the replies, sorted; () if they are too many, too rare or too long."""
     spellings = Counter(value for value in values if value)
     by_key: dict[str, Counter[str]] = {}
     for spelling, votes in spellings.items():
@@ -123,7 +123,7 @@ def _explain(replies: Sequence[str], reading: ReplyReading) -> bool:
 
 
 def _fields(replies: Sequence[str]) -> list[str]:
-    """Fields of the objects that replies are, those of texts before numbers; nested ones are joined by dots."""
+    """Fields of replies that are objects, texts before numbers; nested names are joined by dots."""
     counts: Counter[str] = Counter()
     texts: Counter[str] = Counter()
     for reply in replies:

@@ -48,7 +48,7 @@ class TemplateSavings:
 
     @property
     def is_told_apart(self) -> bool:
-        """Whether the template has fixed text, by which its requests can be told from all others."""
+        """Whether the template has fixed text that distinguishes its requests from all others."""
         return bool(self.group.template.messages or self.group.template.before or self.group.template.after)
 
     @property
@@ -104,7 +104,7 @@ class TemplateSavings:
 
 @dataclass(frozen=True, eq=False)
 class Savings:
-    """The answer: one entry per template, the dearest first, and the calls that are of no template."""
+    """The answer: one entry per template, the dearest first, and the calls without a template."""
 
     templates: tuple[TemplateSavings, ...]
     others: CallTally
@@ -135,7 +135,7 @@ class Savings:
 
     @cached_property
     def best(self) -> TemplateSavings | None:
-        """The template of which most could be saved, in dollars, else in calls; None if nothing can."""
+        """The template with the largest saving, in dollars or else in calls; None if nothing can be saved."""
 
         def worth(each: TemplateSavings) -> tuple[float, float]:
             share = (each.forecast.could_save if each.forecast else None) or 0.0

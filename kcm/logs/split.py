@@ -15,7 +15,7 @@ _TIMED = 0.99  # share of the rows that must have a time for a split by time
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """`ordered` are all rows, by time if `by_time`, else as they lie in the log.
+    """`ordered` are all rows, by time if `by_time`, otherwise in the order of the log.
 
     With times all of `train` is earlier than `certify`. Without, a draw decides that depends on the seed and on the
     contents alone, so that another order of the log makes no difference.

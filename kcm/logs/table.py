@@ -23,7 +23,7 @@ class Columns:
 
     @classmethod
     def of(cls, names: Collection[str], input: str | None = None, answer: str | None = None) -> Columns | None:
-        """The columns that are named, else those with a usual name; None if one is missing."""
+        """The named columns, or the columns with usual names; None if one is missing."""
         by_name = {name.lower(): name for name in names}
         texts = [input] if input else [by_name[name] for name in INPUTS if name in by_name]
         replies = [answer] if answer else [by_name[name] for name in ANSWERS if name in by_name]

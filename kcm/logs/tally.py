@@ -87,7 +87,7 @@ class CallTally:
 
 
 def cost_of(call: LoggedCall, prices: Prices) -> float | None:
-    """Dollars that a call cost: by the log, else by its tokens and the list of prices; None if neither says so."""
+    """Dollars that a call cost: by the log, or by its tokens and the price list; None if both are missing."""
     if call.cost is not None:
         return call.cost
     price = price_of(call.model, prices)
@@ -121,7 +121,7 @@ def counted(log: Log, prices: Prices, seed: int, progress: Callable[[str, int], 
 
 
 class _Matcher:
-    """Tells whose template a call is of: the one with the longest fixed text that fits."""
+    """Finds the template of a call: the matching template with the longest fixed text."""
 
     def __init__(self, found: Sequence[Group], seed: int) -> None:
         self.others = CallTally(Sample(0, seed))

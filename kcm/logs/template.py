@@ -30,7 +30,7 @@ class Template(Config):
     reading: ReplyReading = Field(ReplyReading(), description="where in a reply of the large model the label is")
 
     def text(self, messages: Sequence[Mapping[str, object]]) -> str | None:
-        """The text to classify in a request's `messages`; None if the request is of another template.
+        """The text to classify in a request's `messages`; None if the request has another template.
 
         Each message maps `role` and `content`; a content that is no string (parts, images) matches no template.
         """

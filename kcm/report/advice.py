@@ -13,7 +13,7 @@ _UNDECIDED = 0.4  # a p-value beyond which a sample does not say which side is b
 
 
 def recommendation(result: Numbers, path: Columns | None = None) -> str:
-    """What to do with this run, and why; `path` is the certificate's, where it is known."""
+    """What to do with this run, and why; `path` is the certificate's path, if known."""
     overall, certificate = deployed(result)[1]["overall"], certificate_of(result)
     if not certificate:
         return "Certify it before you deploy it: nothing limits the loss yet."

@@ -87,7 +87,7 @@ def certificate_path(path: Columns, certificate: Numbers) -> Chart:
 
 
 def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart:
-    """Accuracy against confidence per bin, beside the diagonal; the area of a mark is its share of the rows."""
+    """Accuracy against confidence per bin, with the diagonal; the area of a mark is its share of the rows."""
     title, names = "Confidence against accuracy", names_of(result)
     rows: list[dict[str, Any]] = []
     for who in collaborators(result):

@@ -50,7 +50,7 @@ def metric(key: str) -> Metric:
 
 
 def meaning_of(term: str) -> str:
-    """What a term means; empty for one that needs no words."""
+    """The meaning of a term; empty if it needs none."""
     return str(_written()["terms"].get(term, ""))
 
 

@@ -25,7 +25,7 @@ FLAT = 0.005  # a curve that changes the log-odds by less has no effect
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Rows of a label, by who gave it; the large model bought none of the `failed` ones."""
+    """Rows of a label, by the model that gave it; `failed` rows got no answer."""
 
     label: str
     small: int
@@ -130,7 +130,7 @@ def curves(table: LabelledTable) -> tuple[list[Chart], list[str]]:
 
 
 def _rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
-    """Rows of these texts, with the large model's answer where it was bought."""
+    """Rows of these texts, with the large model's answer if it was bought."""
     result, names = table.result, table.labels.names
     first_U = table.texts.first_rows() + 1
     rows = []

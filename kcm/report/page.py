@@ -84,7 +84,7 @@ def render_loop(state: Numbers) -> str:
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:
-    """Write the page to `path`, whole or not at all; raises ArtefactError where that is not possible."""
+    """Write the page to `path` atomically; raises ArtefactError if that fails."""
     write_page(render_report(inputs), path)
 
 

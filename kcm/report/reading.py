@@ -26,7 +26,7 @@ SLIDER_POINTS = 101
 
 
 def names_of(result: Numbers) -> Mapping[Who, str]:
-    """What the collaborators are called; `kcm route` has one that it did not train."""
+    """Names of the collaborators; `kcm route` has one that kcm did not train."""
     return result.get("names") or NAMES
 
 
@@ -48,12 +48,12 @@ def alone(result: Numbers) -> dict[str, Any]:
 
 
 def certificate_of(result: Numbers) -> Numbers:
-    """The certificate of the deployed collaborator; empty where there is none."""
+    """The certificate of the deployed collaborator; empty if there is none."""
     return result.get("certificate") or {}
 
 
 def certificates(certificate: Numbers) -> dict[str | None, Numbers]:
-    """The certificate of the common decision (None), and those of tasks with a decision of their own."""
+    """The certificate of the common decision (None), and of each task with its own decision."""
     return {None: certificate, **(certificate.get("tasks") or {})}
 
 
@@ -69,7 +69,7 @@ def is_certified(certificate: Numbers) -> bool:
 
 
 def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:
-    """Name and row per collaborator of all tasks together, then of each task; of a single task once, by its name."""
+    """Name and row per collaborator for all tasks together, then for each task; a single task appears once."""
     overall = {who: side["overall"] for who, side in collaborators(result).items()}
     tasks = {who: side.get("tasks") or {} for who, side in collaborators(result).items()}
     names = dict.fromkeys(name for rows in tasks.values() for name in rows)
@@ -130,7 +130,7 @@ def tested(path: Columns) -> list[Numbers]:
 
 
 def nearest(rows: Sequence[Numbers], threshold: float | None) -> Numbers | None:
-    """The tested point nearest to `threshold`; None where there is none."""
+    """The tested point nearest to `threshold`; None if there is none."""
     return min(rows, key=lambda row: abs(row["threshold"] - threshold), default=None) if known(threshold) else None
 
 

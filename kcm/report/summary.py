@@ -126,7 +126,7 @@ def bound_words(certificate: Numbers) -> str:
 
 
 def confidence_words(certificate: Numbers) -> str:
-    """1 - delta as `90%`, rounded down; delta of all decisions together, which must hold at once."""
+    """1 - delta as `90%`, rounded down; delta of all decisions together, which must all hold."""
     deltas = [row.get("delta") for row in certificates(certificate).values()]
     stated = [delta for delta in deltas if known(delta)]
     return confidence(stated) if len(stated) == len(deltas) else "an unstated"

@@ -29,7 +29,7 @@ from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import contents_of
 
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
-UNITS_AT_ONCE = 4  # of a server: while the slowest question of one is waited for, those of the next are asked
+UNITS_AT_ONCE = 4  # groups under way at a server: while one waits for its slowest question, the next is asked
 _OFF_LABEL = "off the label list: "  # begins the counts of replies
 _SHOWN = 3  # replies off the label list that each call counts by their words; as many are reported
 
@@ -39,7 +39,7 @@ class LargeSpec:
     """A large model and its possible answers."""
 
     large: LargeConfig
-    answer_names: tuple[str, ...]  # the label list, then none-of-these where it is an answer
+    answer_names: tuple[str, ...]  # the label list, then none-of-these if it is an answer
     num_labels: int  # names of the label list
 
 
@@ -68,7 +68,7 @@ class FailureLimit:
 def row_answerer(
     model: LargeModel, spec: LargeSpec, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
 ) -> RowFunction:
-    """A function that answers rows by the large model, under their column `prompt` where they have one.
+    """A function that answers rows by the large model, under their column `prompt` if there is one.
 
     It counts rows, tokens and currency, answers off the label list with some of their words, and the reasons of answers
     that failed, which `count` is told; `waiting` are those that the server is to blame for. It raises DataError for an
@@ -180,7 +180,7 @@ def _say_estimate(
 
 
 def _usage(counts: Counts, remote: bool) -> dict[str, Any]:
-    """What the answers took together, and what is wrong with them."""
+    """The total cost of the answers, and their faults."""
     usage: dict[str, Any] = {name: counts.get(name, 0) for name in ("rows", "tokens", "waiting", "off_label")}
     usage["failed"] = sum(int(count) for name, count in counts.items() if name.startswith(FAILED))
     replies = Counter({name: count for name, count in counts.items() if name.startswith(_OFF_LABEL)})

@@ -27,7 +27,7 @@ from pipelines.store.features import SECONDS, feature_matrix
 from pipelines.store.outcomes import Answers
 from pipelines.store.storage import Storage
 
-MAX_FITTED_ROWS = 65_536  # beside a few hundred weights of a class, more rows hardly move a head
+MAX_FITTED_ROWS = 65_536  # a class has a few hundred weights: more rows hardly move a head
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RowHead:
     def fit(
         cls, large: LargeConfig, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None
     ) -> Self:
-        """Fit a head to rows with id, label, group and features: a new one, or one that is `known` to more labels."""
+        """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels."""
         labels_N, groups_N = rows["label"].to_numpy(), units_of_rows(rows)
         fit = large.fit(feature_matrix(rows), labels_N, groups_N, num_labels, seed, known)
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
@@ -96,7 +96,7 @@ def fit_rows(
 
 
 def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:
-    """The labelled train rows, with id, label, group and features; of more than `limit`, the units with least keys.
+    """The labelled train rows (id, label, group, features); beyond `limit` rows, the units with the least keys.
 
     Units are taken whole: the head has seen no row of the others, so that its probabilities for these are out of fold.
     """
@@ -121,7 +121,7 @@ def _keys(rows: pa.Table, seed: int) -> np.ndarray:
 
 
 def units_of_rows(rows: pa.Table) -> list[str]:
-    """The unit of every row: its group, or itself where it has none."""
+    """The unit of every row: its group, or the row itself without a group."""
     return pc.coalesce(rows["group"], rows["id"]).to_pylist()
 
 

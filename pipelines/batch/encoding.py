@@ -51,7 +51,7 @@ def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str) -> RowFun
 def vector_copier(encoder: EncoderConfig, assets_dir: Path) -> RowFunction:
     """A function that takes the rows' own vectors as their features, at no cost.
 
-    It raises DataError that names the rows whose vectors are not those of the encoder, or not finite.
+    It raises DataError that names the rows whose vectors do not fit the encoder or are not finite.
     """
     check = encoder.reader(assets_dir)
 
@@ -95,7 +95,7 @@ def encode_shards(
 
 
 def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> pa.Table:
-    """Features, and the seconds that each took, of rows with the columns id, text and image, by the actors.
+    """Features of rows with the columns id, text and image, and the seconds per row, by the actors.
 
     DataError naming the row ids when the encoder cannot read a row, or returns a NaN.
     """

@@ -1,4 +1,4 @@
-"""Run a function over many items: by Ray Data on a cluster, else in this process.
+"""Run a function over many items: by Ray Data on a cluster, otherwise in this process.
 
 Ray Data runs an item again where its worker or node dies. Items and results are small: references to files, hashes,
 counts. The process that works on an item reads its rows from the storage and writes what it makes to the storage.
@@ -37,7 +37,7 @@ def map_items(
 ) -> Iterator[ResultT]:
     """The results of `function` in the order of the items, by tasks on any node; fewer than `few` by this process.
 
-    A KcmError or OSError of the function, such as that of a full disk, is raised here.
+    A KcmError or OSError of the function, for example for a full disk, is raised here.
     """
     if len(items) < few or not ray.is_initialized():
         return map(function, items)
@@ -164,7 +164,7 @@ class _Actor:
 
 
 def _apply(function: Callable[[Any], Any], batch: pa.Table) -> pa.Table:
-    """The results of a block of items. An error that a person is told of is a result, since Ray would wrap it."""
+    """The results of a block of items. A user error is a result, since Ray would wrap it."""
     results = []
     for item in batch["item"].to_pylist():
         try:

@@ -1,4 +1,4 @@
-"""The large model's answers beside a collaborator's logits: the outcome table, a split of a shard at a time.
+"""The large model's answers with a collaborator's logits: the outcome table, a split of a shard at a time.
 
 No node reads all shards: a part of the table is made by whatever process is free.
 
@@ -109,7 +109,7 @@ class LeftOut:
     def replaced(
         self, ids: pa.ChunkedArray, judge_NC: np.ndarray, small_NC: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of rows, by these where they are here."""
+        """The logits of rows, from these if they are given."""
         position_N = self._positions(ids)
         here_N1 = (position_N >= 0)[:, None]
         judge, small = (
@@ -158,9 +158,9 @@ class PartFiles:
         return found
 
     def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
-        """The rows; of a file that is not here only their row groups are fetched. `readable` gives what is read from.
+        """The rows; of a remote file only their row groups are fetched. `readable` gives the file to read.
 
-        Raises ArtefactError where the answers are to other rows, and for a damaged file.
+        Raises ArtefactError if the answers belong to other rows, and for a damaged file.
         """
         mine = pc.field("split") == self.source
         rows = read_table(readable(self.features), where=mine)
@@ -263,7 +263,7 @@ def _scored(
 
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of texts as an array of objects, None where there is none; equal ones are one object."""
+    """A column of texts as an array of objects, None for a missing text; equal texts are one object."""
     coded = column.combine_chunks().dictionary_encode()
     names = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
     return np.asarray(names[pc.fill_null(coded.indices, len(names) - 1).to_numpy()])
@@ -316,7 +316,7 @@ class ScoredTable:
     def of(cls, parts: Iterable[OutcomePart], gate: Gate, validate_scores: np.ndarray, policy: Policy) -> ScoredTable:
         """Score every row as it is served, by the gate, but validate rows as the search of the policy saw them.
 
-        The validate rows of all parts are those of the search, in its order.
+        The validate rows of all parts are the search's rows, in its order.
         """
         measured, searched = [], 0
         for part in parts:
@@ -332,11 +332,11 @@ class ScoredTable:
 
     @property
     def measured(self) -> Split:
-        """The split that all is measured on: test, or where no row is in it the rows that chose gate and policy."""
+        """The split that is measured: test, or without test rows the rows that chose gate and policy."""
         return "test" if (self.table.split == "test").any() else "validate"
 
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
-        """Rows of a split, and of a task where one is named."""
+        """Rows of a split, and of a task if one is named."""
         rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
         return rows if task is None else rows & (self.table.task == task)
 
@@ -346,7 +346,7 @@ class ScoredTable:
         return self.table.select((self.table.split == self.measured) & (self.table.prompt == "none"))
 
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
-        """The scored rows of a split, and of a task where one is named."""
+        """The scored rows of a split, and of a task if one is named."""
         return self.scored(self.mask(split, task))
 
     def scored(self, mask: np.ndarray) -> ScoredOutcomes:

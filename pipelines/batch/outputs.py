@@ -7,7 +7,7 @@ made of, and until it is finished the units of rows that are answered:
     answers/.kcm/files/2024/a.csv.json     its record
     answers/.kcm/units/                    units
 
-Of a single file answers.csv the hidden folder is .answers.csv.kcm beside it.
+For a single file answers.csv the hidden folder is .answers.csv.kcm next to it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HIDDEN = ".kcm"
 
 
 class FileRecord(Config):
-    """What an output was made of, and what it holds; `size` are its bytes.
+    """The inputs and the content of an output; `size` are its bytes.
 
     `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
     `unfinished` counts the rows that the large model failed on, which the next attempt asks about again; `fault` is the
@@ -66,7 +66,7 @@ class PredictedFile:
     hidden: Path
 
     def finished(self, command: str, *, overwrite: bool) -> FileRecord | None:
-        """The record of an output that a command need not make again; None for one that it has to make.
+        """The record of an output that is up to date; None if it has to be written.
 
         Raises ArtefactError for a file that something else has written, unless `overwrite`.
         """
@@ -90,7 +90,7 @@ class PredictedFile:
 
     @contextmanager
     def drafted(self, folder: Path) -> Iterator[Path]:
-        """A path below `folder` to write to; at the normal end of the block it is the output, else gone."""
+        """A path below `folder` to write to; the output at the normal end of the block, removed after an error."""
         draft = folder / uuid.uuid4().hex
         with storage_errors(self.target):
             for parent in (folder, self.target.parent):
@@ -111,7 +111,7 @@ class PredictedFile:
         return f"{self.storage.name(self.hidden)}/files/{self.storage.name(self.target)}.json"
 
     def _read(self) -> FileRecord | None:
-        """The record; None where there is none, or it is of another version."""
+        """The record; None if there is none, or it has another version."""
         try:
             return FileRecord.model_validate_json(self.storage.files.read(self._record))
         except (FileNotFoundError, ValueError):

@@ -1,7 +1,7 @@
 """Batch prediction: files of any size through a cascade; finished files and units of rows survive a kill.
 
 Each file is cut into units of rows, see `pipelines.batch.units`. When all units of a file are there, its output is
-written: the rows as they came, beside the answers of the units, in order.
+written: the original rows with the answers of the units, in order.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from pipelines.store.artefact import storage_errors
 from pipelines.store.sequence import contents_of
 
 PREDICTED = pa.schema([("id", pa.string()), *ANSWERS])
-FILES_AT_ONCE = 8  # that are looked at before anything is encoded
+FILES_AT_ONCE = 8  # rows that are checked before anything is encoded
 FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a unit
 
-_FORMAT = 5  # of what is written; another number makes finished files anew
+_FORMAT = 5  # of the output's format; another number invalidates finished files
 
 
 def predict(
@@ -72,7 +72,7 @@ def predict(
     on_large_failure: OnLargeFailure | None = None,
     on_cluster: Callable[..., Generator[Counts]] | None = None,
 ) -> dict[str, Any]:
-    """Write the rows of `input_path`, in order and with all their columns, beside the cascade's answers.
+    """Write the rows of `input_path`, in order, with all their columns and the cascade's answers.
 
     The input is a file, a folder or a pattern, here or in an object store. The suffix of a file gives its format: .csv,
     .jsonl or .parquet. The answers to one file are the file `output_path`; those to several are a folder of files under
@@ -212,7 +212,7 @@ def _paying(
     files: Iterable[InputRows],
     reporter: Reporter,
 ) -> Iterator[None]:
-    """A block in which a server is asked: its price is said before, and what was paid after."""
+    """A block in which a server is asked: prints the price before, and the amount paid after."""
     if not bundle.large.remote:
         yield
         return
@@ -262,14 +262,14 @@ def row_predictor(
 
 
 def added_columns(source: pa.Schema) -> dict[str, str]:
-    """The columns of `PREDICTED` and their names in the output beside the columns of the input."""
+    """The columns of `PREDICTED` and their names in the output, next to the columns of the input."""
     return free_names((name for name in PREDICTED.names if name != "id" or ID not in source.names), source.names)
 
 
 def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit], faults: Counter[str]) -> int:
     """Write the output of a file from its units, and count why rows are outside the promise; its size.
 
-    DataError where the file has lost or gained rows since.
+    DataError if the file has lost or gained rows since.
     """
     names, storage = added_columns(rows.schema), file.storage
     schema = pa.schema([(new_name, PREDICTED.field(name).type) for name, new_name in names.items()])
@@ -311,7 +311,7 @@ def _digest(*settings: object) -> str:
 
 
 def _require_ids(opened: Mapping[PredictedFile, InputRows], num_files: int) -> None:
-    """Raise DataError where rows of several files have no ids, by which recorded answers are found."""
+    """Raise DataError if rows of several files have no ids, which recorded answers need."""
     for file, rows in opened.items():
         if num_files > 1 and ID not in rows.schema.names:
             raise DataError(

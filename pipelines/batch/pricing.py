@@ -14,7 +14,7 @@ from pipelines.batch.inputrows import InputReader, InputRows
 from pipelines.progress import Reporter
 from pipelines.store.sequence import contents_of
 
-MOST_PRICED = 20_000  # rows that are looked at; the price of more is in proportion
+MOST_PRICED = 20_000  # rows that are read; the price of more rows is extrapolated
 
 
 def say_price(model: PaidModel, bundle: Bundle, files: Iterable[InputRows], reporter: Reporter) -> tuple[int, float]:
@@ -51,7 +51,7 @@ def money(currency: float, how: str = "") -> str:
 
 
 def _call_rate(bundle: Bundle) -> float:
-    """Share of rows that escalate, by the certify rows; 1 where that is not known."""
+    """Share of rows that escalate, by the certify rows; 1 if unknown."""
     certificate, decision = bundle.certificates.get(None), bundle.policy.decision.decision
     if decision == "keep_all" and not bundle.policy.task_decisions:
         return 0.0

@@ -64,7 +64,7 @@ def _in_memory(num_labels: int, where: str) -> Iterator[None]:
 def _joined(
     large: LargeConfig, answer_names: tuple[str, ...], rows: Iterable[pa.Table]
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database with the table `joined`: every row with its answer, whose columns are null where it has none.
+    """A database with the table `joined`: every row with its answer, or with nulls.
 
     `shard` counts the tables of `rows`, `place` the rows of one. Raises DataError for two answers to one item.
     """

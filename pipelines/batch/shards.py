@@ -62,7 +62,7 @@ def map_shards(
 
 
 def shard_reader(storage: Storage) -> RowReader:
-    """What gives the rows `start` to `stop` of a shard, those of each row group together; an empty table for none.
+    """A function for the rows `start` to `stop` of a shard, a row group at a time; an empty table for none.
 
     Of a shard that is not here the ranges that are needed are fetched. The last row group is held, so that it is read
     once for the units within it.
@@ -91,7 +91,7 @@ def shard_reader(storage: Storage) -> RowReader:
 
 
 def num_rows_of(shard: Path, storage: Storage) -> int:
-    """The rows of a shard, from its footer alone. ArtefactError for one that cannot be read."""
+    """The rows of a shard, from its footer alone. ArtefactError if the shard cannot be read."""
     with sound(shard):
         return int(pq.read_metadata(storage.readable(shard)).num_rows)
 
@@ -109,7 +109,7 @@ def write_shard(storage: Storage, tables: Iterable[pa.Table], target: Path) -> N
 
 
 def _join(storage: Storage, shard: tuple[Sequence[Path], Path]) -> None:
-    """Write a shard from its units. One unit is a shard already, which the storage copies by itself."""
+    """Write a shard from its units. A single unit is a shard already: the storage copies it."""
     units, target = shard
     if len(units) == 1:
         storage.files.copy(storage.name(units[0]), storage.name(target))

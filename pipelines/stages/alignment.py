@@ -117,12 +117,12 @@ def _fitted_on(sequence: SequenceArtefact, share: float, seed: int) -> pa.Table:
 
 
 def _without(rows: pa.Table, share: float, seed: int) -> pa.Table:
-    """The rows of a task without the train rows that any head was fitted on, and those of the same groups."""
+    """The rows of a task, without the train rows that any head was fitted on and without rows of their groups."""
     is_train = pc.equal(rows["split"], "train")
     return rows.filter(pc.invert(pc.and_(is_train, pa.array(_drawn(rows, share, seed)))))
 
 
 def _drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:
-    """Rows whose group is drawn to fit heads, bool [N]; a larger share includes those of a smaller one."""
+    """Rows whose group is drawn to fit heads, bool [N]; a larger share includes the rows of a smaller one."""
     names = zip(rows["group"].to_pylist(), rows["id"].to_pylist(), strict=True)
     return np.array([draw(seed, "alignment", group or row) < share for group, row in names], dtype=bool)

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the certificate on the certify split, then all metrics on the test split, where it has rows."""
+"""Stage `evaluate`: the certificate on the certify split, then all metrics on the test split, if it has rows."""
 
 from __future__ import annotations
 

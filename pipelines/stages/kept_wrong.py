@@ -19,7 +19,7 @@ MAX_ROWS, MAX_CHARS = 50, 200  # rows, and characters of a text
 
 
 def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: FeaturesArtefact) -> dict[str, Any]:
-    """How many measured rows are kept and wrong, and those of them that the gate is surest of.
+    """How many measured rows are kept and wrong, and the rows among them that the gate is surest of.
 
     `outcomes` is the file that `scored` was made of. Of each row there are id, beginning of the text, label, and the
     answers of both models; None stands for no answer, and for one that is no label. Rows that came from the log are

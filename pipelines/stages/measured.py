@@ -120,7 +120,7 @@ def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> 
 
 
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
-    """Metrics of the measured rows whose right answer is none-of-these; None where there are none."""
+    """Metrics of the measured rows whose right answer is none-of-these; None if there are none."""
     mask = scored.mask(scored.measured) & (scored.table.label >= num_labels)
     rows = scored.scored(mask)
     quality = out_of_scope_quality(rows, policy.keep(rows.score, rows.task))
@@ -164,7 +164,7 @@ def curves_of(scored: ScoredTable, certificate: Certificate, config: Certificate
 
 
 def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:
-    """How often the base alone is right on these rows, and how often the small side is, whose network adds to it."""
+    """Accuracy on these rows of the base alone, and of the small side, whose network adds to the base."""
     right_2, num_rows = np.zeros(2), 0
     for part in parts:
         features_ND, label_N = matrix(part.rows["features"]), part.rows["label"].to_numpy()

@@ -29,7 +29,7 @@ from pipelines.store.sequence import Names, SequenceArtefact
 
 
 class AskingPlan(Plan):
-    """A plan whose artefact may lack answers; `attempt` tells the one that the next run makes from the first."""
+    """A plan whose artefact may lack answers; `attempt` distinguishes the next run's artefact from the first."""
 
     large: LargeConfig
     attempt: int = 0
@@ -63,7 +63,7 @@ def next_attempt(
 
 
 def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> Artefact | None:
-    """The stage's artefact where it was made already."""
+    """The stage's artefact if it exists already."""
     found = context.store.find(stage.recipe(plan, **reads))
     return found and found.as_a(stage.writes)
 
@@ -80,7 +80,7 @@ def server_fault(context: Context, large: LargeConfig, names: Names) -> str | No
 class ClassifierOutcomes(Plan):
     """A linear head on the large encoder's features, fitted on the labelled train rows of all tasks.
 
-    Train rows carry out-of-fold probabilities, which are as confident as those of new rows.
+    Train rows carry out-of-fold probabilities, which are as confident as probabilities of new rows.
     """
 
     large: LargeConfig

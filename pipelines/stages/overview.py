@@ -1,4 +1,4 @@
-"""What a run says of its rows before anything is paid: what they are, and what could be certified with them."""
+"""The lines about a run's rows before anything is paid: counts, and what these rows could certify."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the features are worth on a sample of the train rows, printed before anything is trained.
 
 The measure is ridge regression on some train rows, each left out. Labels that were mixed up, or an encoder that does
-not see what they mean, show here. No row that tests or certifies is looked at.
+not see what they mean, show here. No test or certify row is read.
 
 Shapes: N rows of the sample, D features.
 """
@@ -26,14 +26,14 @@ from pipelines.store.features import feature_matrix
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right
 
-SAMPLE = 1000  # rows that are looked at, of all tasks: an accuracy of 90% is known to a point
+SAMPLE = 1000  # rows that are used, over all tasks: an accuracy of 90% is known to a point
 _READ = 16_384  # rows that are read for them, by the driver; of more, row groups at equal distances
 
 
 def preview(
     shards: Mapping[str, Sequence[Path]], seed: int, readable: Callable[[Path], Path | BinaryIO] = Path
 ) -> Preview:
-    """How many train rows of each task were left out, and how many of them answered right.
+    """For each task, the number of left-out train rows and of right answers among them.
 
     `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
     from.
@@ -88,7 +88,7 @@ def sampled(
 def right_left_out(features_ND: NDArray[np.float32], rows: pa.Table) -> NDArray[np.bool_] | None:
     """Which rows ridge regression answers right when their unit is left out, [N].
 
-    None where there are not two labels and two units.
+    None with fewer than two labels or two units.
     """
     labels, label_N = np.unique(rows["label"].to_numpy(), return_inverse=True)
     groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)

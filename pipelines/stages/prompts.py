@@ -47,7 +47,7 @@ from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts, sta
 
 
 class Prompting(AskingPlan):
-    """The large model, the prompt modes, and how the best mode is chosen."""
+    """The large model, the prompt modes, and the choice of the best mode."""
 
     identity: str
     device: str
@@ -122,7 +122,7 @@ def _best(
     outcomes: OutcomesArtefact,
     folders: Mapping[PromptMode, Path],
 ) -> tuple[Policy, dict[str, dict[str, Any]]]:
-    """The policy of the mode of which a certificate should leave most, and what each mode reaches on validate."""
+    """The policy of the mode with the best forecast, and each mode's objectives on validate."""
     tuned_one = tuned.load(name)
     table = _validate_rows(tuned_one, features, outcomes, folders)
     policies: dict[str, Policy] = {}
@@ -175,7 +175,7 @@ class ChoosePrompts(Stage):
             )
 
     def applies(self) -> bool:
-        """Whether modes beside `none` are searched."""
+        """Whether modes other than `none` are searched."""
         return bool(self._modes)
 
     def plan(
@@ -245,7 +245,7 @@ class Prompter:
 def write_questions(prompter: Prompter, mode: PromptMode, storage: Storage, folder: Path, shard: PromptedShard) -> Path:
     """Write the rows of a shard with their prompts to a shard of the same name in `folder`; where that is.
 
-    Raises ArtefactError when the features are those of other rows.
+    Raises ArtefactError if the features belong to other rows.
     """
 
     def questions() -> Iterator[pa.Table]:

@@ -218,7 +218,7 @@ def _write_bundle(
 def _drift(
     found: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
 ) -> DriftReference | None:
-    """What traffic will be compared with: the certify rows under the deployed policy; None where they are too few."""
+    """The reference for traffic: the certify rows under the deployed policy; None if they are too few."""
     num_rows, num_labels = features.num_rows("certify"), found.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
         return None

@@ -21,7 +21,7 @@ from pipelines.store.sequence import ShardedArtefact
 
 
 class Plan(Config):
-    """All that decides an artefact besides the artefacts it depends on, and how it is written.
+    """Everything that decides an artefact, except the artefacts it depends on; and how it is written.
 
     The fingerprint leaves out two kinds of field, which do not change the artefact: those declared with
     `Field(exclude=True)`, and those in the `operational` of a component.

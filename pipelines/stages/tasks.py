@@ -50,7 +50,7 @@ MANY_ROWS = 200_000  # from which on a cluster, which takes seconds to start, is
 class SequencePlan(Plan):
     """A task sequence; its identity is the content of the rows, not the name of their file.
 
-    `written` is the folder with the rows; None where the artefact is there already, and nothing was read.
+    `written` is the folder with the rows; None if the artefact exists already and nothing was read.
     """
 
     content: str
@@ -99,7 +99,7 @@ class Tasks(Stage):
             context.store.storage.drop([_written(context)])
 
     def plan(self, context: Context) -> SequencePlan:
-        """The rows by their digest; written first where no run has read these files.
+        """The rows by their digest; written first if no run has read these files.
 
         So faults of the data and its labels stop the run before hours of encoding.
         """
@@ -121,7 +121,7 @@ class Tasks(Stage):
         return rows
 
     def _decides(self) -> dict[str, Any]:
-        """All that decides the rows of a sequence besides the source's own."""
+        """Everything that decides the rows of a sequence, except the source's settings."""
         mapping = Path(self.tasks.mapping).expanduser() if self.tasks.mapping else None
         return {
             "version": self.version,
@@ -188,7 +188,7 @@ class StoredFolder(SequenceFolder):
             self.storage.hand_over(self.path / name)
 
     def open(self, name: str) -> pa.NativeFile:
-        """A file that some node wrote; of a bucket, only what is read is fetched."""
+        """A file that some node wrote; from a bucket, only the ranges that are read are fetched."""
         if not self.storage.is_remote:
             return super().open(name)
         return pa.PythonFile(self.storage.files.open(self.storage.name(self.path / name)), mode="r")
@@ -199,7 +199,7 @@ class StoredFolder(SequenceFolder):
 
 
 def workers_of(context: Context) -> Workers:
-    """Who reads and writes the rows of a run: all nodes, or this process where rows are few."""
+    """Who reads and writes the rows of a run: all nodes, or this process for few rows."""
 
     def by_rows(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
         if num_rows < MANY_ROWS or len(items) < 2:
@@ -223,7 +223,7 @@ def source_key(source: Source, decides: Mapping[str, Any]) -> str | None:
 
 
 def _stamps(shards: Sequence[Shard]) -> list[str | None]:
-    """The stamp of every shard, in order; of none where the first has none."""
+    """The stamp of every shard, in order; empty if the first has none."""
     if not shards or shards[0].stamp() is None:
         return [None]
     with ThreadPoolExecutor(AT_ONCE) as threads:

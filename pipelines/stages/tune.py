@@ -110,7 +110,7 @@ class Tune(Stage, Plan):
 
 
 def duration_line(num_trials: int, at_once: int, trained_s: float | None) -> str:
-    """What a search will take at most, in a line; `trained_s` are the seconds of one training, where they are known."""
+    """A line with the most time that a search can take; `trained_s` are the seconds of one training, if known."""
     line = f"search: {num_trials} trials, {at_once} at a time; most retrain a collaborator"
     if trained_s is None:
         return line
@@ -147,7 +147,7 @@ def _search(
 ) -> list[dict[str, Any]]:
     """Run a collaborator's trials, of which each calls `ended`.
 
-    A search that was interrupted begins anew, by the same points: what was trained for them is found in the scratch.
+    An interrupted search begins again with the same points; their trained networks are still in the scratch.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=name)

@@ -53,7 +53,7 @@ def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, S
 
 
 def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tuple[str, str | bytes, Split]]:
-    """Row, unit and split, of these splits; the unit by its name where the row came from the log, else by its digest.
+    """Row, unit and split, of these splits; the unit by name if the row came from the log, otherwise by digest.
 
     A row that did not come from the log has two units: a decision carries its group or its content.
     """

@@ -71,11 +71,11 @@ class Tuned:
     gate: Gate
     policy: Policy
     state: dict[str, Any]
-    validate_scores: np.ndarray  # out-of-fold where the gate was fitted on the same rows
+    validate_scores: np.ndarray  # out-of-fold if the gate was fitted on the same rows
     choice: dict[str, Any]  # its point of the search space, by dimension
     reached: dict[str, Any]  # the objectives of the search, and the draws of the forecast
     left_out: LeftOut | None = None  # of train rows that choose in place of validate rows
-    novel: NovelRows | None = None  # rows as if their class had never been learned, where the learner can tell
+    novel: NovelRows | None = None  # rows as if their class had never been learned, if the learner can compute this
     prompts: Prompts | None = None
     objectives: dict[PromptMode, dict[str, Any]] = field(default_factory=dict)  # by mode, where modes were searched
 
@@ -129,7 +129,7 @@ def _novel(path: Path) -> NovelRows:
 def save_prompts(
     folder: Path, policy: Policy, prompts: Prompts, objectives: Mapping[str, Any], took: Mapping[str, Any]
 ) -> None:
-    """Replace the policy of a folder by that of the best prompt mode, and write the modes' objectives."""
+    """Replace the policy of a folder by the best prompt mode's policy, and write the modes' objectives."""
     policy.save(folder)
     found = {"prompts": prompts.model_dump(mode="json"), "objectives": objectives, "took": took}
     write_json(folder / PROMPTS, found)
@@ -191,7 +191,7 @@ def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, .
 
 
 def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal = "calls") -> bool:
-    """Whether the goal's forecast of `one` exceeds that of `other` by more than one standard error of the difference.
+    """Whether the goal's forecast for `one` exceeds the forecast for `other` by over one standard error.
 
     Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.
     """

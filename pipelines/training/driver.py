@@ -127,7 +127,7 @@ def run_workers(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The worker's KcmError, else the failure as it is."""
+    """The worker's KcmError, otherwise the failure itself."""
     causes = getattr(error, "worker_failures", {})
     for cause in causes.values():
         while cause is not None:
@@ -159,7 +159,7 @@ class StorageMonitor:
     def progress(self) -> tuple[float, float] | None:
         """Steps taken and steps in all; also reports new notes and records new metrics.
 
-        Metrics of an earlier attempt are recorded once more. The storage is not asked more often than is good for it.
+        Metrics of an earlier attempt are recorded again. The storage is polled at a bounded rate.
         What cannot be recorded does not stop the workers: `look` raises it once they are done.
         """
         if time.monotonic() - self._looked >= self._files.poll_s:

@@ -1,4 +1,4 @@
-"""A gate fitted on validate rows, and the score of every one: memory is that of a bounded sample, and of scalars.
+"""A gate fitted on validate rows, and every row's score. Memory holds a bounded sample, and scalars.
 
 Of more rows than the limit, temperature and head are fitted on units drawn by a hash. The other rows are new to the
 head, so that what it says of them is as honest as out-of-fold scores are of the sample. Shapes: N rows of all, S of the
@@ -109,5 +109,5 @@ def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> n
 
 
 def _sampled(table: OutcomeTable, share: float) -> np.ndarray:
-    """Which rows are in the sample, [N]: all of a unit, which is its group, else its row, or none."""
+    """Which rows are in the sample, [N]: whole units (a group, or a row without a group)."""
     return drawn(np.where(pd.isna(table.group), table.id, table.group), share)

@@ -1,4 +1,4 @@
-"""What collaborators say of train rows when they have not seen them: the rows that choose where there is no validate.
+"""Collaborators' answers to left-out train rows, which choose if there are no validate rows.
 
 Shapes: N rows, D features, C labels.
 """

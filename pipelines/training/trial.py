@@ -35,7 +35,7 @@ from pipelines.training.worker import TrainerPlan, load_state
 
 @dataclass(frozen=True)
 class Choice:
-    """A point of the search space: how the collaborator is trained, and how its answers are gated.
+    """A point of the search space: training settings of the collaborator, and its gate.
 
     `learning_rate` is the peak rate of the optimiser that the run has chosen.
     """
@@ -60,7 +60,7 @@ def training_values(learning_rate: float, large_weight: float, judge_weight: flo
 
 @dataclass(frozen=True, eq=False)
 class _Trained:
-    """A trained collaborator with its learner, and what it says of train rows left out: the same for all gates."""
+    """A trained collaborator with its learner and its answers to left-out train rows; the same for all gates."""
 
     collaborator: Collaborator
     learner: Learner
@@ -77,7 +77,7 @@ class _Trained:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials share, whichever collaborator they are of."""
+    """What all trials of all collaborators share."""
 
     plan: TrainerPlan
     trained: TrainedArtefact  # for the configured hyper-parameters
@@ -88,7 +88,7 @@ class TrialPlan:
     goal: Goal = "calls"
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
-        """The collaborator's finished trainer, trained once; that of the train stage for the stage's own values."""
+        """The collaborator's finished trainer, trained once; the train stage's trainer for the stage's values."""
         if choice.training == self._configured():
             return self.trained.state(name)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
@@ -105,7 +105,7 @@ class TrialPlan:
         return load_state(path)
 
     def evaluate(self, name: str, choice: Choice) -> Tuned:
-        """The collaborator's best policy on validate rows, or where there are none on train rows left out."""
+        """The collaborator's best policy on validate rows, or without them on left-out train rows."""
         trained = self._trained(name, choice)
         state, left_out, features = trained.state, trained.left_out, self.plan.features
         gate, rows, novel = fitted_on(

@@ -140,7 +140,7 @@ def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
 
 
 def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
-    """Train from the newest checkpoint, else from the parents, else from the beginning."""
+    """Train from the newest checkpoint, or from the parents, or from the beginning."""
     files = worker.storage.files
     note = partial(write_note, files, NOTES) if ranks.rank == 0 else lambda line: None
     state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=note)
@@ -191,13 +191,13 @@ def _keep(trainers: dict[str, Trainer], worker: WorkerPlan, attempt: str, lease:
 
 
 def _forget(files: Files, written: list[str]) -> None:
-    """Remove the oldest checkpoints, those of earlier attempts first; the newest ones stay."""
+    """Remove the oldest checkpoints, first those from earlier attempts; the newest stay."""
     while len(written) > KEEP:
         files.below(CHECKPOINTS).delete([written.pop(0)])
 
 
 def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
-    """The latest row of each accuracy matrix, under MLflow-friendly names, which are not those of what is deployed."""
+    """The latest row of each accuracy matrix, under names for MLflow that differ from the deployed model's metrics."""
     return {
         f"train/{name}/accuracy/{task.name}": accuracy
         for name, trainer in trainers.items()

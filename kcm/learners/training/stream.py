@@ -70,7 +70,7 @@ class TensorRows:
 
 
 class ParquetRows:
-    """Rows of a task's shards of features and of the outcomes beside them, in the same order, a split contiguous.
+    """Rows of a task's shards of features and outcomes, in the same order; each split is contiguous.
 
     Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
     What is read is not kept: memory does not depend on the number of rows. Threads may read at the same time.
@@ -218,7 +218,7 @@ class SequenceLabels:
     def __init__(self, tasks: Sequence[TaskRows], num_labels: int) -> None:
         self.num_labels = num_labels
         self._of_task = [labels_of(task) for task in tasks]
-        # The first task whose train rows have a label; len(tasks) where none has.
+        # The first task whose train rows have a label; len(tasks) if none has.
         self._first_task_C = torch.full((num_labels,), len(tasks))
         for number, labels in reversed(list(enumerate(self._of_task))):
             self._first_task_C[labels] = number
@@ -233,7 +233,7 @@ class SequenceLabels:
         return Classes(current_C, seen_C)
 
     def append_outputs(self, collaborator: Collaborator, task: int) -> None:
-        """Give the networks an output for every label up to the last one seen; those of new labels are at their start.
+        """Give the networks an output for every label up to the last seen label; new outputs are at their start.
 
         A label that waited between others may have an output already, which weight decay has moved.
         """

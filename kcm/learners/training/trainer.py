@@ -144,7 +144,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken, or with the tasks after those of a finished trainer.
+        """Continue from a `state_dict`, or with the tasks that follow a finished trainer's.
 
         ArtefactError for the state of another task sequence, ConfigError where a sequence cannot grow.
         """
@@ -218,7 +218,7 @@ class Trainer:
         return Scored(batch, self.collaborator, torch.stack([judge_NC, small_NC]), loss_N)
 
     def _logits(self, features_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge and small logits, those of unseen labels out of the way where they are masked."""
+        """Judge and small logits; if unseen labels are masked, theirs are out of the way."""
         judge_NC, small_NC = self.collaborator(features_ND)
         if not self.train.mask_unseen:
             return judge_NC, small_NC
@@ -250,7 +250,7 @@ class Trainer:
             self.collaborator.start_outputs(range(self.collaborator.num_labels))
 
     def _initial_tensors(self) -> dict[str, Tensor]:
-        """What a restart restores: all but the base, and outputs that start by themselves."""
+        """What a restart restores: everything but the base and outputs that are at their start."""
         own = self.collaborator.output_names if self.train.mask_unseen else set()
         state = self.collaborator.state_dict()
         return {
@@ -364,7 +364,7 @@ def _check_tasks(tasks: Sequence[TaskRows], learner: Learner) -> None:
 
 
 def _has_grown(state: Mapping[str, Any], names: Sequence[str], *, mask_unseen: bool) -> bool:
-    """Whether a trainer's state is of a finished one whose sequence has grown to tasks of these names.
+    """Whether the state belongs to a finished trainer whose sequence has grown to tasks of these names.
 
     ArtefactError for the state of another sequence, ConfigError where a sequence cannot grow.
     """

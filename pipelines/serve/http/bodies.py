@@ -1,4 +1,4 @@
-"""The bodies of requests, within the limits of the configuration, and those of refusals, ours and the framework's."""
+"""The bodies of requests, within the configured limits, and of refusals, ours and the framework's."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from pipelines.serve.http.relay import RelayedReply
 from pipelines.serve.http.spending import parsed
 from pipelines.serve.schemas import Refusal
 
-PASSED = ("/completions", "/embeddings", "/responses")  # beside chat completions and the list of models
+PASSED = ("/completions", "/embeddings", "/responses")  # in addition to chat completions and the list of models
 
 # Fields of a request that a label answers whatever they say.
 _WITHOUT_EFFECT = frozenset(

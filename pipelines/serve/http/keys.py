@@ -23,7 +23,7 @@ class Keys:
 
     The file is read again when it changes: a new key is valid, and one that was taken out invalid, at the next request.
     While the file is missing or has a bad line, the keys that were read last stay valid. Several keys may share a
-    name. Raises ConfigError where there is nothing to start with.
+    name. Raises ConfigError if the first reading fails.
 
     A key's hash is made by `printf %s "$KEY" | sha256sum`. Keys are to be random (`openssl rand -hex 32`): a plain
     hash protects nothing that can be guessed.
@@ -31,7 +31,7 @@ class Keys:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._last_error = ""  # the one that was logged last
+        self._last_error = ""  # the fault that was logged last
         try:
             self._stamp: _Stamp | None = self._current_stamp()
             self._names = _read(file)

@@ -25,10 +25,10 @@ from pipelines.serve.log.entries import Origin
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.schemas import Refusal
 
-REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it where there is none, and sends it back
+REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it if there is none, and returns it
 LEAVE = "leave"  # in the state of a request: gives its place back before the response begins
 CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
-ANYONE = "anyone"  # the caller where no keys are asked for
+ANYONE = "anyone"  # the caller if there are no keys
 DOCS = "/docs"  # the interface's own page; its files lie below
 INDEX, PREFIX = "/", "/page/"  # the page and its files, which hold nothing of the model
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, every few seconds, and not logged
@@ -120,7 +120,7 @@ class AllowedHosts:
 
 
 class Access:
-    """Asks for `Authorization: Bearer KEY` where there are keys, and limits each caller's rate."""
+    """Requires `Authorization: Bearer KEY` if there are keys, and limits each caller's rate."""
 
     def __init__(self, app: ASGIApp, keys: Keys | None = None, rate_limit: RateLimit | None = None) -> None:
         self._app, self._keys, self._rate_limit = app, keys, rate_limit

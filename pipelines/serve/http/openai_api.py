@@ -68,7 +68,7 @@ class ResponseFormat(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What a stream carries beside the label."""
+    """What a stream carries in addition to the label."""
 
     include_usage: bool | None = None
 
@@ -151,7 +151,7 @@ async def completion(
 
 @dataclass(frozen=True)
 class ReplyFormat:
-    """`field` holds the label where it is to be JSON, None for plain text; `allowed` are the labels of a schema."""
+    """`field` holds the label in a JSON reply, None for plain text; `allowed` are the labels of a schema."""
 
     field: str | None = None
     allowed: tuple[str, ...] | None = None
@@ -209,7 +209,7 @@ def _require_model(model: str) -> None:
 
 
 def _question(messages: Sequence[ChatMessage], max_length: int) -> str:
-    """The text to be classified; Refusal where there is none, or too much."""
+    """The text to classify; Refusal if there is none, or too much."""
     index, content = next(
         ((i, messages[i].text) for i in reversed(range(len(messages))) if messages[i].role == "user"), (0, None)
     )
@@ -228,7 +228,7 @@ def _question(messages: Sequence[ChatMessage], max_length: int) -> str:
 
 
 def text_between_marks(content: str) -> str:
-    """The text between the first line <<< and the last line >>> after it; all of it where there are none."""
+    """The text between the first line <<< and the last line >>> after it; the whole text without such lines."""
     start = content.find(BEGIN) + len(BEGIN)
     end = content.rfind(END, start) if start >= len(BEGIN) else -1
     return content if end < 0 else content[start:end].strip()

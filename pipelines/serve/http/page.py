@@ -21,7 +21,7 @@ HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # a page and the interface that it speaks to are of one version
+    "Cache-Control": "no-cache",  # a page and its interface have the same version
 }
 
 
@@ -46,7 +46,7 @@ def add_pages(api: FastAPI, service: CascadeService) -> None:
 def _pages() -> dict[str, bytes]:
     """The files by name, whatever their folder: a browser finds them all below `PREFIX`, and imports `./NAME`.
 
-    The style of the report is the page's, too.
+    The page uses the style of the report.
     """
     folders = files("pipelines.serve").joinpath("page").iterdir()
     found = {file.name: file.read_bytes() for folder in folders for file in folder.iterdir()}

@@ -223,7 +223,7 @@ class Proxy:
 
 
 class PassedThrough(Response):
-    """The reply to a call, which is sent to the upstream once the response is asked for, while the client waits."""
+    """The reply to a call, which goes to the upstream when the response is awaited, while the client waits."""
 
     def __init__(self, proxy: Proxy, call: UpstreamCall) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ _RETRIED = frozenset({402, 408, 409, 425, 429})  # refusals that are no fault of
 class RelayedReply(Response):
     """The reply to a request of the template, from `answer`, which gets what asks the upstream.
 
-    It begins once it is asked for, since a stream of the upstream is sent as it comes.
+    It begins when it is awaited, since a stream of the upstream is sent as it comes.
     """
 
     def __init__(

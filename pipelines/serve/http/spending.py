@@ -1,6 +1,6 @@
 """What a call that passes through may cost: booked at its maximum before it is sent, then replaced by its usage.
 
-The budget and its database are those of the served large model, if both ask the same server.
+Budget and database are shared with the served large model, if both ask the same server.
 """
 
 from __future__ import annotations
