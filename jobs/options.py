@@ -124,6 +124,7 @@ def options_of(model: type[ModelT], parameter: str) -> Callable[[Body], Body]:
         def wrapped(**arguments: Any) -> dict[str, Any]:
             option_values = {name: arguments.pop(name) for name in names}
             arguments[parameter] = {name: value for name, value in option_values.items() if value is not None}
+            parse_config(model, arguments[parameter], name="option")  # raises before the body's imports
             return body(**arguments)
 
         options = [_option(model, name) for name in names]

@@ -1,1 +1,1 @@
-"""The commands of `kcm`; the `cli.py` of a folder holds its options and output."""
+"""The options of the commands of `kcm`; `jobs.work` has what each command does."""

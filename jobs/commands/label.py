@@ -114,20 +114,25 @@ def label(
     from kcm.inputs.tables import read_frame  # pandas
 
     frame = read_frame(table, _KINDS)
+    from kcm.large.adapters.openai import openai_config
+
+    server_options = {
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "input_price": input_price,
+        "output_price": output_price,
+    }
+    server: dict[str, Any] = {name: value for name, value in server_options.items() if value is not None}
+    servers = [openai_config(model, **server, batch=batch) for model in llm or ()]
+    for config in servers:
+        config.key()  # raises before the slow imports
     from jobs.work.label import label_file  # torch and scikit-learn, after the table was read
 
     return label_file(
         frame,
         location.name,
         target,
-        models=llm or (),
-        server={
-            "base_url": base_url,
-            "api_key_env": api_key_env,
-            "input_price": input_price,
-            "output_price": output_price,
-            "batch": batch,
-        },
+        servers=servers,
         screen={
             "dry_run": dry_run,
             "pilot_only": pilot_only,

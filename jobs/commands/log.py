@@ -17,8 +17,7 @@ app = CommandGroup("Show, export and delete entries of a served cascade's log.")
 @app.add
 def stats(config: Run) -> dict[str, Any]:
     """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
-    result: dict[str, Any] = load("jobs.work.log:stats", "kcm log")(config)
-    return result
+    return load("jobs.work.log:stats", "kcm log")(config)
 
 
 @app.add
@@ -31,8 +30,7 @@ def export(
     ] = None,
 ) -> dict[str, Any]:
     """Write the decisions as Parquet, one row each, with all outcomes so far."""
-    result: dict[str, Any] = load("jobs.work.log:export", "kcm log")(config, output, after, upto)
-    return result
+    return load("jobs.work.log:export", "kcm log")(config, output, after, upto)
 
 
 @app.add
@@ -49,8 +47,7 @@ def forget(
     """
     if (caller is None) == (request is None):
         raise KcmError("missing --caller or --request: the items to forget", hint="Give either --caller or --request")
-    result: dict[str, Any] = load("jobs.work.log:forget", "kcm log")(config, caller, request)
-    return result
+    return load("jobs.work.log:forget", "kcm log")(config, caller, request)
 
 
 @app.add
@@ -59,5 +56,4 @@ def purge(config: Run) -> dict[str, Any]:
 
     Earlier versions can still be served, but no update can start from them.
     """
-    result: dict[str, Any] = load("jobs.work.log:purge", "kcm log")(config)
-    return result
+    return load("jobs.work.log:purge", "kcm log")(config)

@@ -21,8 +21,7 @@ def promote(
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion; a running service changes to it without a failed request."""
-    result: dict[str, Any] = load("jobs.work.loop:promote", "kcm promote")(config, version, approve)
-    return result
+    return load("jobs.work.loop:promote", "kcm promote")(config, version, approve)
 
 
 def update(
@@ -32,14 +31,12 @@ def update(
     ] = False,
 ) -> dict[str, Any]:
     """Train the served cascade on its traffic, certify it again, and promote it; print the path of loop.json last."""
-    result: dict[str, Any] = load("jobs.work.loop:update", "kcm update")(config, watch)
-    return result
+    return load("jobs.work.loop:update", "kcm update")(config, watch)
 
 
 def versions(config: Run) -> dict[str, Any]:
     """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
-    result: dict[str, Any] = load("jobs.work.loop:versions", "kcm versions")(config)
-    return result
+    return load("jobs.work.loop:versions", "kcm versions")(config)
 
 
 def rollback(
@@ -53,8 +50,7 @@ def rollback(
     ] = "rolled back by hand",
 ) -> dict[str, Any]:
     """Go back to an earlier champion without downtime; the current one is never promoted automatically again."""
-    result: dict[str, Any] = load("jobs.work.loop:rollback", "kcm rollback")(config, version, reason)
-    return result
+    return load("jobs.work.loop:rollback", "kcm rollback")(config, version, reason)
 
 
 def labels(
@@ -92,14 +88,9 @@ def labels(
     adds a label for such a class without a change of the configuration; --is maps a group to an existing label, or
     merges two names; --ignore hides a group that is no class.
     """
-
     if not (new or name or withdraw or ignore or same):
-        drawn: dict[str, Any] = load("jobs.work.loop:labels", "kcm labels")(
-            config, out=out, taken=taken, check=check, limit=limit
-        )
-        return drawn
+        return load("jobs.work.loop:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
     if out or taken or check:
         raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
     operations = [option or () for option in (name, withdraw, ignore, same)]
-    named: dict[str, Any] = load("jobs.work.loop:new_labels", "kcm labels")(config, *operations, groups=new)
-    return named
+    return load("jobs.work.loop:new_labels", "kcm labels")(config, *operations, groups=new)

@@ -45,5 +45,4 @@ def run(
     """
     check_stage(until)
     in_vain = is_asked() and not yes
-    result: dict[str, Any] = load("jobs.work.run:run", "kcm run")(config, until, promote, asks=in_vain)
-    return result
+    return load("jobs.work.run:run", "kcm run")(config, until, promote, asks=in_vain)

@@ -61,10 +61,9 @@ def savings(
     folder = out or (serve.with_suffix(".bundle") if serve else None)
     _require_free(folder, serve)
     options = {"input": input, "answer": answer, "ledger": ledger, "assets": assets_path} | promise
-    result: dict[str, Any] = load("jobs.work.savings:savings_log", "kcm savings")(
+    return load("jobs.work.savings:savings_log", "kcm savings")(
         log, (folder, serve), options, model=llm, base_url=base_url
     )
-    return result
 
 
 def _require_free(folder: Path | None, serve: Path | None) -> None:

@@ -37,5 +37,4 @@ def serve(
     if overrides and config is None:
         raise KcmError("--set needs CONFIG")
     values = values_of(config, overrides) if config else None
-    result: dict[str, Any] = load("jobs.work.serve:serve", "kcm serve")(values, str(config), bundle, model, build)
-    return result
+    return load("jobs.work.serve:serve", "kcm serve")(values, str(config), bundle, model, build)

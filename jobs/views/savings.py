@@ -19,7 +19,6 @@ from kcm.redact import redacted
 from kcm.report.formats import money, plural, whole_percent
 
 _SHOWN, _PROMPT, _STEP = 5, 70, 5_000
-_DOLLARS = "USD"  # logs and price list are in dollars
 _REPEATED = 0.2  # share of calls with an earlier text from which on a cache is worth a line
 
 

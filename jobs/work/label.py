@@ -22,7 +22,7 @@ from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, in_process
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.output import write_frame
 from kcm.labelling.rounds import NoAnswers
-from kcm.labelling.sources import openai_config
+from kcm.large.adapters.openai import OpenAiConfig
 from kcm.report.labelled import LabelPage, render_labelled
 from kcm.report.page import write_page
 from pipelines.progress import Reporter
@@ -35,25 +35,21 @@ def label_file(
     name: str,
     target: Path,
     *,
-    models: Sequence[str],
-    server: Mapping[str, Any],
+    servers: Sequence[OpenAiConfig],
     screen: Mapping[str, Any],
     cluster: str | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Label the table `name`, write `target`, certificate, page and bundle, and return the JSON result.
 
-    `models` run at a `server`, see `openai_config`; `screen` configures output and questions, see `Screen`; `cluster`
-    is the address of the Ray cluster that encodes the texts; `options` go to `kcm.label`. Raises OutsidePromise if the
-    target is not proved, or nothing could be bought.
+    `servers` are the large models; `screen` configures output and questions, see `Screen`; `cluster` is the address of
+    the Ray cluster that encodes the texts; `options` go to `kcm.label`. Raises OutsidePromise if the target is not
+    proved, or nothing could be bought.
     """
     mapper = _mapper(cluster)
     encoder = options["encoder"]
     fetch = partial(provide, DEFAULT_ENCODER if encoder == "auto" else encoder, options["assets"], Reporter())
     progress_screen = Screen(**screen, fetch=fetch)
-    servers = [
-        openai_config(model, **{key: value for key, value in server.items() if value is not None}) for model in models
-    ]
     try:
         labelled = label(frame, llm=servers, watcher=progress_screen, mapper=mapper, **options)
     except Stopped:

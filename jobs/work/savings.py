@@ -14,8 +14,7 @@ from jobs.servers import remember
 from jobs.views.savings import StatusLine, next_steps, overview, template_lines, warnings
 from kcm.bundle.bundle import Bundle
 from kcm.errors import ConfigError
-from kcm.labelling.sources import openai_config
-from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.prices import listed_prices, price_of
 from kcm.logs.savings import Savings
 from kcm.logs.savings import savings as savings_of

@@ -39,11 +39,11 @@ from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import Failures
 from kcm.labelling.rounds import AnotherLook, Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
-from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, openai_config, opened_store, recorded, server
+from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
 from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
-from kcm.large.adapters.openai import OpenAiConfig
+from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.base import Estimate
 from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key

@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kcm.config import parse_config
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.tables import missing_column
@@ -25,11 +23,9 @@ from kcm.labelling.rounds import Units
 from kcm.labelling.table import Texts
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item
-from kcm.large.prices import listed_prices, price_of
 from kcm.large.response_cache import ResponseStore
 
 Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
-_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _AT_ONCE = 2048  # texts whose prices are looked up together
 
 
@@ -142,19 +138,3 @@ def opened_store(store: ResponseStore | str | Path | None, max_cost: float | Non
     if not isinstance(store, ResponseStore):
         store = ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
     return store if max_cost is None else replace(store, max_cost=max_cost)
-
-
-def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:
-    """The server of a model: OpenAI's own at its listed price, or the one at `base_url`.
-
-    A server on this machine gets no key unless `api_key_env` names one. `more` are fields of `OpenAiConfig`.
-    """
-    values: dict[str, Any] = {"adapter": "openai", "model": model}
-    if base_url is None:
-        price = price_of(model, listed_prices()) or ()
-        values |= dict(zip(("input_price", "output_price"), price, strict=False))
-    else:
-        values["base_url"] = base_url
-        if urlsplit(base_url).hostname in _THIS_MACHINE:
-            values["api_key_env"] = None
-    return parse_config(OpenAiConfig, values | more, where="llm")

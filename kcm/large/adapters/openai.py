@@ -17,6 +17,7 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -26,6 +27,7 @@ from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
 from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
+from kcm.large.prices import listed_prices, price_of
 from kcm.large.prompts import (
     NAMING,
     PromptMessage,
@@ -41,6 +43,7 @@ from kcm.large.upstream import Reply, Upstream, UpstreamError, parsed
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # added to a question by chat templates
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _BYTES_PER_TOKEN = 4  # in English text; an estimate
 _RESERVED = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
@@ -431,3 +434,19 @@ def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
     if config.extra:
         parts.append(json.dumps(config.extra, sort_keys=True))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenAiConfig:
+    """The server of a model: OpenAI's own at its listed price, or the one at `base_url`.
+
+    A server on this machine gets no key unless `api_key_env` names one. `more` are fields of `OpenAiConfig`.
+    """
+    values: dict[str, Any] = {"adapter": "openai", "model": model}
+    if base_url is None:
+        price = price_of(model, listed_prices()) or ()
+        values |= dict(zip(("input_price", "output_price"), price, strict=False))
+    else:
+        values["base_url"] = base_url
+        if urlsplit(base_url).hostname in _THIS_MACHINE:
+            values["api_key_env"] = None
+    return parse_config(OpenAiConfig, values | more, where="llm")

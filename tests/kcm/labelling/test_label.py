@@ -12,8 +12,8 @@ from kcm.errors import ConfigError, DataError
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import NoAnswers
-from kcm.labelling.sources import openai_config
 from kcm.large import batches
+from kcm.large.adapters.openai import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.fake_upstream import label as labelled
 
