@@ -37,7 +37,6 @@ COMMANDS = {
     "versions": "jobs.commands.loop:versions",
     "rollback": "jobs.commands.loop:rollback",
     "labels": "jobs.commands.loop:labels",
-    "loop": "jobs.commands.simulate:app",
     "predict": "jobs.commands.predict:predict",
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",
@@ -47,9 +46,7 @@ COMMANDS = {
     "log": "jobs.commands.log:app",
 }
 
-RAY = frozenset(
-    {"run", "serve", "promote", "update", "versions", "rollback", "labels", "loop", "submit", "doctor", "log"}
-)
+RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit", "doctor", "log"})
 """Commands that need the extra `ray`; the base installation has all others."""
 
 

@@ -109,26 +109,6 @@ def _standing(version: str, standing: Numbers) -> str:
     return f"no: {version} may lose {bound}, {epsilon} are allowed; another challenger may do better"
 
 
-def simulation_view(result: Numbers) -> Group:
-    """The traffic before each turn of a simulated loop, and what the turn came to; `simulation.json` has more."""
-    rows = (
-        {
-            "wave": str(period["wave"] + 1),
-            "answered by": period["version"],
-            "items": f"{period['items']:,}",
-            "calls saved": percent(period["kept"] / period["items"]),
-            "right": percent(period["right"] / period["items"]),
-            "new items": f"{period['late']:,}",
-            "saved after": percent(period["saved_after"]),
-            "the turn": f"{'promoted' if period['promoted'] else 'not promoted'}: {period['reason']}",
-        }
-        for period in result["periods"]
-    )
-    replayed = "replayed from the table; without a recorded answer, the true label with some errors"
-    large = line("large model", replayed if result["played"] else "the run's own")
-    return Group(table("The simulated loop", rows), large)
-
-
 def new_labels_view(result: Numbers) -> Group:
     """The named labels and, if requested, the groups of items that may be new classes."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]

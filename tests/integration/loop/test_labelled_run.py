@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.simulation.local_service import local_service
 from jobs.cli import app
 from jobs.options import load
 from kcm.bundle.answers import Input
@@ -17,7 +18,6 @@ from kcm.inputs.content import Content
 from kcm.large.base import PROBE
 from pipelines.config import RunConfig
 from pipelines.loop.parent import Parent
-from pipelines.loop.simulation.local_service import local_service
 from pipelines.loop.state import LoopState
 from tests.fake_upstream import FakeUpstream, label
 

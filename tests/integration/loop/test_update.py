@@ -16,6 +16,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from benchmarks.simulation.local_service import local_service
 from jobs.models import served_model
 from jobs.work.turns import update, versions
 from kcm.bundle.answers import Input
@@ -24,7 +25,6 @@ from kcm.config import parse_config
 from kcm.errors import KcmError
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.loop.simulation.local_service import local_service
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.entries import Feedback

@@ -19,12 +19,12 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.simulation.local_service import local_service
 from jobs.work.turns import update
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.loop.purging import purge
-from pipelines.loop.simulation.local_service import local_service
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.registry.champion import Champion
 from pipelines.run import run

@@ -22,6 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.simulation.local_service import LocalService, local_service
+from benchmarks.simulation.played import PlayedConfig
+from benchmarks.simulation.scenario import TURNS, Scenario, Waves, script_of
 from kcm.bundle.answers import Input
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import PARTS, Content
@@ -31,9 +34,6 @@ from kcm.tasks.units import content_key
 from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
-from pipelines.loop.simulation.local_service import LocalService, local_service
-from pipelines.loop.simulation.played import PlayedConfig
-from pipelines.loop.simulation.scenario import TURNS, Scenario, Waves, script_of
 from pipelines.loop.turn import update
 from pipelines.loop.window.groups import ItemGroup, new_groups
 from pipelines.loop.window.naming import ClassNames

@@ -1,4 +1,4 @@
-"""`kcm loop simulate`: a label that nobody has named comes with the traffic, is noticed, named, learned and kept."""
+"""The simulated loop: a label that nobody has named comes with the traffic, is noticed, named, learned and kept."""
 
 import json
 import random
@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs.commands.simulate import app
+from benchmarks.simulation.__main__ import app
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -58,7 +58,7 @@ def played(assets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     }
     (folder / "c.yaml").write_text(yaml.safe_dump(config))
     words = [str(folder / "c.yaml"), "--table", str(folder / "rows.csv"), "--late", "sport", "--json"]
-    done = CliRunner().invoke(app, ["simulate", *words, str(folder / "result.json")])
+    done = CliRunner().invoke(app, [*words, str(folder / "result.json")])
     assert done.exit_code == 0, done.output
     return json.loads((folder / "result.json").read_text())
 

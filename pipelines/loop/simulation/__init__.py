@@ -1,1 +1,0 @@
-"""A simulation of the loop on a table before anything is live."""
