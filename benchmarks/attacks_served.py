@@ -32,7 +32,6 @@ from kcm.config import parse_config
 from kcm.encoders import Encoder
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
-from kcm.inputs.content import Content
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.learners.bounds import FinetuneConfig
 from pipelines.cluster.config import ClusterConfig
@@ -92,7 +91,7 @@ class Sorting(SmallSide):
 class AttackedLoader(VersionLoader):
     """Loads versions around a small side that sorts by the text."""
 
-    def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
+    def _encoder_of(self, bundle: Bundle) -> Encoder:
         if "image" in bundle.reads:
             return load_encoder(bundle, self._assets_dir)
         return StubEncoder(bundle.collaborator.in_features)

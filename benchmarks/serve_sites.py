@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class EscalatesAll(SmallSide):
 class LoaderToLarge(VersionLoader):
     """Loads versions that hand every item on to the large model, and have no encoder."""
 
-    def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
+    def _encoder_of(self, bundle: Bundle) -> Encoder:
         return StubEncoder(bundle.collaborator.in_features)
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:

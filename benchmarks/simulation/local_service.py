@@ -55,7 +55,7 @@ class LocalService:
         self.log = LogWriter(serve.feedback, log_url(serve, config.storage_folder), application=config.application)
         breaker, metrics = Breaker(serve.large.breaker), ServeMetrics()
         large: Any = LocalLarge(config.assets_path, config.upstreams)
-        self._loader = VersionLoader(serve, config.assets_path, large, None, breaker, metrics, self.log)
+        self._loader = VersionLoader(serve, config.assets_path, large, breaker, metrics, self.log)
         self._service = CascadeService(self._load, serve, breaker, metrics, self.log)
         self.version: CascadeVersion
         self.feedback = self._service.labelling.feedback

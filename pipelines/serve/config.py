@@ -50,24 +50,6 @@ class ReplicaConfig(Config):
         return "cuda" if self.gpus else "cpu"
 
 
-class ScaledReplicaConfig(ReplicaConfig):
-    """Replicas that may come and go with the load."""
-
-    min_replicas: int | None = Field(
-        default=None,
-        ge=0,
-        description="Fewest replicas; the load decides up to num_replicas. With 0, the first requests after a "
-        "pause wait until a replica has started, within timeout_s. null: always num_replicas.",
-    )
-    idle_s: float = Field(default=300.0, gt=0, description="Time after which an idle replica above min_replicas stops.")
-
-    @model_validator(mode="after")
-    def _fewest_below_most(self) -> ScaledReplicaConfig:
-        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
-            raise ValueError(f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas})")
-        return self
-
-
 class BatchingConfig(ReplicaConfig):
     """Replicas that compute items of several requests together."""
 
@@ -86,9 +68,16 @@ class BatchingConfig(ReplicaConfig):
         return self
 
 
-class LargeReplicaConfig(BatchingConfig, ScaledReplicaConfig):
-    """Replicas of the large model."""
+class LargeReplicaConfig(BatchingConfig):
+    """Replicas of the large model, which may come and go with the load."""
 
+    min_replicas: int | None = Field(
+        default=None,
+        ge=0,
+        description="Fewest replicas; the load decides up to num_replicas. With 0, the first requests after a "
+        "pause wait until a replica has started, within timeout_s. null: always num_replicas.",
+    )
+    idle_s: float = Field(default=300.0, gt=0, description="Time after which an idle replica above min_replicas stops.")
     cpus: float = Field(
         default=2.0,
         ge=0,
@@ -109,6 +98,12 @@ class LargeReplicaConfig(BatchingConfig, ScaledReplicaConfig):
         default=(),
         description="Allowed servers of a bundle's `openai` model; the server of CONFIG's `large` is always allowed.",
     )
+
+    @model_validator(mode="after")
+    def _fewest_below_most(self) -> LargeReplicaConfig:
+        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas})")
+        return self
 
 
 class LimitsConfig(Config):
@@ -303,9 +298,6 @@ class ServeConfig(BatchingConfig):
         description="Reaction to a refuted, void or expired certificate. escalate_all: keep nothing. report: "
         "continue, and report it.",
     )
-    encoder: ScaledReplicaConfig | None = Field(
-        default=None, description="Replicas of only the encoder, for GPUs; null: the door encodes."
-    )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
     proxy: ProxyConfig | None = Field(
         default=None, description="The LLM whose clients call this service instead; null: no pass-through."
@@ -322,17 +314,17 @@ class ServeConfig(BatchingConfig):
     @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that all replicas together reserve."""
-        return sum(part.num_replicas * part.cpus for part in (self, self.encoder, self.large) if part)
+        return sum(part.num_replicas * part.cpus for part in (self, self.large))
 
     @property
     def runtimes(self) -> tuple[Literal["torch", "onnx"] | None, Literal["torch", "onnx"] | None]:
         """The configured runtimes of the encoder and of the large model."""
-        return (self.encoder or self).runtime, self.large.runtime
+        return self.runtime, self.large.runtime
 
     @property
     def devices(self) -> tuple[str, str]:
         """The torch devices of the encoder and of the large model."""
-        return (self.encoder or self).device, self.large.device
+        return self.device, self.large.device
 
     @property
     def hosts(self) -> tuple[str, ...]:

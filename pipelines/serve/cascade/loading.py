@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,8 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import large_names, load_encoder, require_models
 from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
-from kcm.inputs.content import Content
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.models.encoder import RemoteEncoder
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
@@ -32,19 +29,18 @@ from pipelines.serve.release import Release
 
 
 class VersionLoader:
-    """Loads versions; `encoder` is None if the encoder is in this process, `log` if nothing is logged."""
+    """Loads versions; `log` is None if nothing is logged."""
 
     def __init__(
         self,
         config: ServeConfig,
         assets_dir: Path,
         large: DeploymentHandle[Any],
-        encoder: DeploymentHandle[Any] | None,
         breaker: Breaker,
         metrics: ServeMetrics,
         log: LogWriter | None,
     ) -> None:
-        self._config, self._assets_dir, self._large, self._encoder = config, assets_dir, large, encoder
+        self._config, self._assets_dir, self._large = config, assets_dir, large
         self._breaker, self._metrics, self._log = breaker, metrics, log
 
     async def load(self, release: Release, champion: CascadeVersion | None) -> CascadeVersion:
@@ -59,7 +55,7 @@ class VersionLoader:
                 champion.small_side.bundle.encoder.in_use, None
             )  # the champion's encoder encodes
         else:
-            judging = await asyncio.to_thread(self._judging, bundle, release)
+            judging = await asyncio.to_thread(self._judging, bundle)
         small_side = self._small_side(bundle, judging.encoder)
         escalation = Escalation(self._large, release, len(large_names(bundle)), config.large, self._breaker)
         guard = CertificateGuard(
@@ -76,15 +72,13 @@ class VersionLoader:
         drift = Drift(reference, release.version, *watching) if reference else None
         return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
 
-    def _judging(self, bundle: Bundle, release: Release) -> Judging:
-        config, reader = self._config, bundle.encoder.reader(self._assets_dir)
-        pictures = PictureReader(reader, config, config.limits.max_pixels)
-        return Judging(self._encoder_of(bundle, release, reader), pictures, config, max_wait_s=config.judge_timeout_s)
+    def _judging(self, bundle: Bundle) -> Judging:
+        config = self._config
+        pictures = PictureReader(bundle.encoder.reader(self._assets_dir), config, config.limits.max_pixels)
+        return Judging(self._encoder_of(bundle), pictures, config, max_wait_s=config.judge_timeout_s)
 
-    def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
-        if self._encoder is None:
-            return load_encoder(bundle, self._assets_dir, self._config.device)
-        return RemoteEncoder(self._encoder, release, bundle, self._config.judge_timeout_s, reader)
+    def _encoder_of(self, bundle: Bundle) -> Encoder:
+        return load_encoder(bundle, self._assets_dir, self._config.device)
 
     async def _auditor(
         self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: CertificateGuard

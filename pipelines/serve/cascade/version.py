@@ -21,7 +21,6 @@ from kcm.explain.networks import heat_map
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.drift import Drift
-from pipelines.serve.cascade.models.encoder import EncoderFailedError
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged, Verdict
 from pipelines.serve.cascade.models.queues import QueueFullError
@@ -227,7 +226,7 @@ class CascadeVersion:
             raise Refusal(422, f"{place.format(position)}.image: {reason}") from None
         except TooManyPixelsError as error:
             raise Refusal(422, f"{place.partition('[')[0]}: {error}") from None
-        except (DataError, EncoderFailedError):
+        except DataError:
             logger.exception("the encoder gave no features")
             raise self._later(503, "the small side failed") from None
         for position, verdict in enumerate(verdicts):

@@ -21,9 +21,8 @@ from kcm.assets import AssetsFolder, assets_place
 from kcm.bundle.models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
-from pipelines.serve.cascade.models.encoder import EncoderReplica
 from pipelines.serve.cascade.models.large import Large, budget_store
-from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ScaledReplicaConfig, ServeConfig
+from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.door import DOOR, Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
@@ -32,7 +31,6 @@ from pipelines.serve.sources import ChampionSource, FixedSource, Source, registe
 from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
-ENCODER_BATCHES = 2.0  # requests of a door at a replica of the encoder: one is computed, one waits
 UNREAD = 2048  # requests of a door whose bodies have not arrived, slow ones included
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service itself writes a line per request
@@ -98,11 +96,7 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
     """The cascade as a Ray Serve application; its release has passed `require_servable`."""
     arguments = source, config.large, assets_dir.absolute(), config.feedback, config.limits
     large = _bound(Large, large_options(config), *arguments)
-    encoder = None
-    if config.encoder is not None:
-        options = _scaled(deployment_options(config.encoder, config), config.encoder, ENCODER_BATCHES)
-        encoder = _bound(EncoderReplica, options, source, config.encoder, assets_dir.absolute())
-    return build_door(source, config, assets_dir, large, encoder=encoder)
+    return build_door(source, config, assets_dir, large)
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
@@ -152,10 +146,9 @@ def build_door(
     large: Application,
     *,
     door: Any = Door,
-    encoder: Application | None = None,
 ) -> Application:
     """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    return _bound(door, door_options(config), source, config, assets_dir.absolute(), large, encoder)
+    return _bound(door, door_options(config), source, config, assets_dir.absolute(), large)
 
 
 def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Application:
@@ -189,25 +182,20 @@ def door_options(config: ServeConfig) -> dict[str, Any]:
 
 
 def large_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the large model's deployment.
+    """Ray Serve's options of the large model's deployment; autoscaling replicas need `min_replicas`.
 
     All waiting requests are handed to a replica immediately: its queue is bounded by time, and Ray's queue is not.
     """
     options, large = deployment_options(config.large, config), config.large
     options["max_ongoing_requests"] = large.max_ongoing_requests + large.max_queued_requests
-    return _scaled(options, large, large.max_ongoing_requests / 2)
-
-
-def _scaled(options: dict[str, Any], replicas: ScaledReplicaConfig, ongoing: float) -> dict[str, Any]:
-    """The options of autoscaling replicas, each with about `ongoing` requests; none without `min_replicas`."""
-    if replicas.min_replicas is None:
+    if large.min_replicas is None:
         return options
     scaling = AutoscalingConfig(
-        min_replicas=replicas.min_replicas,
+        min_replicas=large.min_replicas,
         max_replicas=options.pop("num_replicas"),
-        target_ongoing_requests=ongoing,
+        target_ongoing_requests=large.max_ongoing_requests / 2,
         upscale_delay_s=0.0,  # requests wait
-        downscale_delay_s=replicas.idle_s,
+        downscale_delay_s=large.idle_s,
         policy=AutoscalingPolicy(policy_function=f"{by_offered_load.__module__}:{by_offered_load.__name__}"),
     )
     return options | {"autoscaling_config": scaling}

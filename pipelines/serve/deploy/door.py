@@ -30,8 +30,7 @@ DOOR = "door"  # its name among the deployments
 class Door:
     """Holds the small side; items of several requests are judged together.
 
-    It serves the release of `source`, and follows the pointer if the release is a champion. `encoder` is None if the
-    encoder is in this process.
+    It serves the release of `source`, and follows the pointer if the release is a champion.
     """
 
     loader_class = VersionLoader
@@ -42,7 +41,6 @@ class Door:
         config: ServeConfig,
         assets_dir: Path,
         large: DeploymentHandle[Any],
-        encoder: DeploymentHandle[Any] | None = None,
     ) -> None:
         self._config = config
         redact_logger("ray.serve")
@@ -50,7 +48,7 @@ class Door:
         metrics = ServeMetrics()
         url = config.feedback.url
         self._writer = LogWriter(config.feedback, url, metrics.unstored, config.application) if url else None
-        loader = self.loader_class(config, assets_dir, large, encoder, breaker, metrics, self._writer)
+        loader = self.loader_class(config, assets_dir, large, breaker, metrics, self._writer)
         self._service = CascadeService(loader.load, config, breaker, metrics, self._writer)
         if self._writer:
             await self._writer.open()

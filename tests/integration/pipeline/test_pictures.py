@@ -25,7 +25,6 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.serve.config import ScaledReplicaConfig
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
@@ -162,10 +161,9 @@ def test_picture_file_is_answered_and_faults_say_why(bundle: Path, table: Path, 
 @pytest.fixture(scope="module")
 def url(bundle: Path, config: RunConfig) -> Iterator[str]:
     port = free_port()
-    apart = ScaledReplicaConfig(cpus=0.5)  # where encoders have GPUs; what the door makes of it must be the same
     large = config.serve.large.model_copy(update={"timeout_s": 50.0, "attempt_timeout_s": 50.0})
     patient = {"timeout_s": 100.0, "judge_timeout_s": 50.0, "large": large}  # a busy machine answers alike
-    settings = config.serve.model_copy(update={"port": port, "encoder": apart, **patient})
+    settings = config.serve.model_copy(update={"port": port, **patient})
     yield start(build_app(FixedSource(Release(version="1", bundle=bundle)), settings, config.assets_path), settings)
     serve.shutdown()
 

@@ -45,9 +45,9 @@ def test_large_replicas_autoscale_if_the_fewest_is_set() -> None:
 
 def test_a_local_cluster_grows_to_what_all_replicas_reserve() -> None:
     large = {"num_replicas": 2, "cpus": 1.5}
-    config = ServeConfig.model_validate({"num_replicas": 2, "encoder": {"cpus": 0.5}, "large": large})
-    assert config.reserved_cpus == 2 * 1 + 0.5 + 2 * 1.5
-    assert ClusterConfig(num_cpus=4).with_room_for(config.reserved_cpus).num_cpus == 6
+    config = ServeConfig.model_validate({"num_replicas": 2, "large": large})
+    assert config.reserved_cpus == 2 * 1 + 2 * 1.5
+    assert ClusterConfig(num_cpus=4).with_room_for(config.reserved_cpus).num_cpus == 5
     assert ClusterConfig().with_room_for(ServeConfig().reserved_cpus) == ClusterConfig()
 
 

@@ -22,8 +22,7 @@ from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import LargeReplicaConfig, ScaledReplicaConfig, ServeConfig
-from pipelines.serve.deploy.app import void_release
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import NoMetrics
@@ -57,7 +56,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 async def load(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
     assets, breaker, large = release.bundle.parent, Breaker(BreakerConfig()), cast(Any, None)
-    return await VersionLoader(config, assets, large, None, breaker, cast(Any, NoMetrics()), None).load(release, beside)
+    return await VersionLoader(config, assets, large, breaker, cast(Any, NoMetrics()), None).load(release, beside)
 
 
 def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
@@ -106,14 +105,3 @@ def test_shared_encoder_is_computed_in_its_own_runtime(release: Release) -> None
     """Promise: a version that shares the encoder of another is computed as that one."""
     first = loaded(release, ServeConfig(runtime="torch"))
     assert loaded(release, ServeConfig(), beside=first).guard.standing == "void"  # type: ignore[union-attr]
-
-
-def test_the_encoder_s_own_replicas_decide_where_there_are_any(release: Release) -> None:
-    bundle = Bundle.read(release.bundle)
-    config = ServeConfig(
-        runtime="torch", encoder=ScaledReplicaConfig(gpus=0.5), large=LargeReplicaConfig(runtime="onnx")
-    )
-    assert config.devices == ("cuda", "cpu")
-    served = bundle.in_runtimes(*config.runtimes)
-    assert served.computed_by(*config.devices) == ComputedBy(encoder="torch on cuda", large="onnx on cpu")
-    assert "torch on cuda" in (void_release(release, config) or "")
