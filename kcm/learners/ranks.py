@@ -66,9 +66,3 @@ class Ranks:
         index = torch.arange(self.rank * length, (self.rank + 1) * length)
         weights = (index < len(positions)).to(torch.float32)
         return positions[index.clamp_max(len(positions) - 1)], weights
-
-    def lanes(self, count: int) -> tuple[range, slice]:
-        """This rank's lanes of `count`, and its rows of them: all rows, unless there are more ranks than lanes."""
-        first = self.rank % count
-        sharing = range(first, self.world_size, count)
-        return range(first, count, self.world_size), slice(self.rank // count, None, len(sharing))

@@ -17,7 +17,7 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan
 class Train(Stage, Plan, TrainerConfig):
     """The state of a finished trainer for each collaborator."""
 
-    stage, version, reads, writes, unit = "train", 4, ("features", "outcomes"), TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "train", 5, ("features", "outcomes"), TrainedArtefact, "steps"
 
     @classmethod
     def of(cls, run: Config, **more: Any) -> Self:

@@ -1,7 +1,14 @@
 """Checkpoints with a verified content: one file each, whose name holds steps, configuration and hash.
 
-kcm writes them itself, not through Ray Train: Ray Train does not retry a failed upload, may not have registered an
-existing checkpoint, and a crash can tear its own snapshot. A resumed run takes the newest checkpoint with a valid hash.
+kcm writes them itself, and Ray Train never sees them:
+
+- `ray.train.report` is not durable when it returns: a checkpoint counts once Train's controller has polled it. After a
+  kill the last one or two may be missing, so the storage has to be searched anyway.
+- Train does not retry a failed upload, and a crash can tear the snapshot in which its controller names checkpoints.
+- Train could only name the files (`report(..., checkpoint=Checkpoint(uri), checkpoint_upload_mode=NO_UPLOAD)`). It
+  would hand a new worker one of them, but check neither its hash nor the configuration that it was trained with.
+
+So workers report metrics alone, and a resumed run takes the newest checkpoint with a valid hash.
 
     checkpoints/000000080-1f2e3d4c-FINGERPRINT-SHA256.pt
 """

@@ -96,7 +96,7 @@ def run_workers(
     files, folder = worker.storage.files, worker.storage.root
     monitor = StorageMonitor(files, say, record)
     newest_checkpoint(files, fingerprint=worker.fingerprint, say=monitor.say)
-    # Our checkpoints say all; Ray's own record, which its controller on this node keeps, refuses a second start.
+    # Why not Ray's own checkpoints: `pipelines.store.checkpoint`. Its record of an attempt refuses a second start.
     attempt = 1 + max((int(path.name.split("-")[1]) for path in folder.glob("attempt-*")), default=0)
     trainer = TorchTrainer(
         train_worker,

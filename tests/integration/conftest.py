@@ -22,7 +22,7 @@ from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners.bounds import FinetuneConfig
 
 # Where a browser is not required, the tests that need one do not exist: what is not run is not counted.
-IN_A_BROWSER = ["page/test_page.py", "page/test_report_in_browser.py", "registry/test_mlflow_page.py"]
+IN_A_BROWSER = ["page/test_page.py", "page/test_report_in_browser.py"]
 collect_ignore = [] if os.environ.get("KCM_TEST_BROWSER") == "1" else IN_A_BROWSER
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -30,8 +30,7 @@ class TrainConfig(Config):
     window: int = Field(
         16,
         ge=1,
-        description="Row groups of 1,024 rows among which rows are shuffled. Of a task with more, every worker reads"
-        " its share of them: best a multiple of the number of workers.",
+        description="Row groups of 1,024 rows among which rows are shuffled; a worker holds two windows in memory.",
     )
 
     @property

@@ -1,9 +1,9 @@
 """Trains one collaborator on a task sequence: a step at a time, resumable at any step, by any number of ranks.
 
 Step s of an epoch takes rows s*B to (s+1)*B of a seeded order; a closed form takes those of the files, one epoch long.
-Each rank computes its share of them, and reads no other rows of a large task; gradients are sums over the real rows
-divided by their weight over all ranks, added up over ranks, so they do not depend on the rank count. What a learner
-does beyond that, it does with sums over all ranks.
+Each rank computes its share of them. Gradients are sums over the real rows divided by their weight over all ranks,
+added up over ranks, so they do not depend on the rank count. What a learner does beyond that, it does with sums over
+all ranks.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan
 class Extend(Stage, Plan, TrainerConfig):
     """The champion's collaborator, trained on one more task as it was trained before."""
 
-    stage, version, reads, writes, unit = "extend", 2, ("window", "features", "outcomes"), TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "extend", 3, ("window", "features", "outcomes"), TrainedArtefact, "steps"
 
     tuned: Any = Field(exclude=True)  # the champion's TunedArtefact
 

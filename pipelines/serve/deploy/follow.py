@@ -1,4 +1,15 @@
-"""Keeps a replica on the release that the champion pointer names, and reports success or failure in the storage."""
+"""Keeps a replica on the release that the champion pointer names, and reports success or failure in the storage.
+
+Every replica reads the pointer once a second. Ray Serve has two other ways to change a model:
+
+- `user_config` in the deployment's file. The file would then name the version, and whoever applies it again (`serve
+  deploy`, KubeRay) would undo a promotion. Promoting would need the right to change the cluster's applications, where
+  it now needs a compare-and-swap in the storage. A replica could not say that it refuses a version.
+- Multiplexing (`serve.multiplexed`). The caller of a request names the model, which loads while the request waits. Here
+  the caller must not choose, and a version answers only after it has loaded and answered a probe.
+
+A read lists the versions of one record: one small request per replica and second.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,13 +21,11 @@ from jobs.work.turns import update, versions
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
-from kcm.errors import KcmError
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
 from pipelines.run import run
 from pipelines.serve.log.entries import Feedback
-from tests.full_disk import Disk
 from tests.integration.loop.test_grown_sequence import SETTINGS, rows, texts_of
 from tests.outside import write_modules
 
@@ -59,7 +56,6 @@ def config(cluster_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         config = parse_config(RunConfig, SETTINGS | more | where)
         run(config)
         asyncio.run(send_songs(config))
-        shutil.copytree(config.storage_path, untouched(config))
         yield config
 
 
@@ -74,11 +70,6 @@ async def send_songs(config: RunConfig) -> None:
             await service.feedback(request_id, None, [Feedback(0, labels[start])])
 
 
-def untouched(config: RunConfig) -> Path:
-    """A copy of the storage as it was before any turn."""
-    return config.storage_path.with_name("untouched")
-
-
 def start(config: RunConfig, folder: Path) -> subprocess.Popen[str]:
     """`kcm update` in a process of its own."""
     (folder / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -89,23 +80,6 @@ def start(config: RunConfig, folder: Path) -> subprocess.Popen[str]:
 def artefacts(config: RunConfig) -> set[str]:
     """Names of all that is finished."""
     return {str(path.parent) for path in config.storage_path.glob("artefacts/*/*/manifest.json")}
-
-
-@pytest.mark.slow
-def test_full_disk_keeps_the_champion_and_the_turn_resumes(config: RunConfig, disk: Disk) -> None:
-    """Promise: a disk that fills during a turn leaves the champion and the turn goes on once there is room."""
-    storage = disk.folder / "storage"
-    shutil.copytree(untouched(config), storage)
-    moved = parse_config(RunConfig, config.model_dump(mode="json") | {"storage_path": str(storage)})
-    for free in (0, 1 << 13, 1 << 16):
-        disk.fill(free)
-        with pytest.raises(KcmError, match=rf"the disk is full \({storage}"):
-            update(moved)
-        disk.clear()
-        current = LoopState.of(moved).champions.pointer.current()
-        assert current is not None
-        assert current.champion.version == "loop/1"
-    assert update(moved)["upto"] == NUM_ROWS
 
 
 @pytest.mark.slow
@@ -158,10 +132,3 @@ def test_challenger_has_one_more_task_and_names_its_parent(config: RunConfig, re
     assert certificate.method == "traffic"
     assert certificate.window is not None
     assert (certificate.window.after, certificate.window.upto) == (0, NUM_ROWS)
-
-
-def test_nothing_new_is_nothing_to_do(config: RunConfig, result) -> None:
-    before = artefacts(config)
-    again = update(config)
-    assert not again["changed"] or result["promoted"]
-    assert artefacts(config) == before

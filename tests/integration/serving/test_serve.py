@@ -149,15 +149,6 @@ def test_http_gives_the_answers_of_the_cascade_in_process(
     assert Counter(answer["route"] for answer in served).keys() == {"small", "large"}
 
 
-def test_request_gets_one_version_and_its_own_id(url: str) -> None:
-    """Promise: a request is answered by one version under an id of its own."""
-    body = {"inputs": [{"text": "Fine.", "task": "films"}]}
-    response = httpx.post(f"{url}/v1/predict", json=body, headers={"x-request-id": "mine"}, timeout=120)
-    assert response.json()["model_version"] == "7"
-    assert response.json()["request_id"] not in ("", "mine")
-    assert response.headers["x-request-id"] == "mine"
-
-
 @pytest.mark.parametrize("line", ["GET /", "POST /v1/predict", "POST /v1/feedback"])
 def test_stalled_bodies_fail_no_request(url: str, line: str) -> None:
     """Promise: 300 clients that send one byte of their bodies fail no request and leave the replica in rotation."""

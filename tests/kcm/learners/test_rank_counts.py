@@ -75,10 +75,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ran
 
 
 @pytest.mark.parametrize("batch_size", [600, 3])
-def test_ranks_with_own_lanes_sum_to_one_gradient(make_trainer, large_tasks, on_ranks, batch_size) -> None:
+def test_ranks_of_large_tasks_sum_to_one_gradient(make_trainer, large_tasks, on_ranks, batch_size) -> None:
     """Promise: of a task larger than a window, too, the number of workers changes no gradient by more than 1e-5.
 
-    Three ranks have two, one and one of a window's four lanes; six share them; steps of three rows leave ranks without.
+    Steps of three rows leave ranks without a row of their own.
     """
     tasks = large_tasks[:1]
 

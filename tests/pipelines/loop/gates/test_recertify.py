@@ -1,7 +1,5 @@
 """A window of the log certifies a challenger, or is refused with the reason."""
 
-import math
-import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -168,29 +166,6 @@ def test_challenger_of_other_rows_or_prompts_is_refused() -> None:
 @pytest.fixture
 def ledger(tmp_path: Path) -> StoredLedger:
     return StoredLedger.of_lineage(Control(tmp_path), "demo")
-
-
-def test_sixty_attempts_spend_no_more_than_delta(tmp_path: Path) -> None:
-    ledger = StoredLedger.of_lineage(Control(tmp_path), "demo")
-    for number in range(60):
-        ledger.look(0.1, str(number))
-    spent = [each.spend for each in ledger.looks()]
-    tail = 6 * 0.1 / math.pi**2 / 60  # sum over v > n of 1 / v^2 < 1 / n
-    assert 0.1 - tail < sum(spent) < 0.1
-
-
-def test_attempts_at_once_have_different_numbers(tmp_path: Path) -> None:
-    numbers: list[int] = []
-
-    def spend(name: str) -> None:
-        numbers.append(StoredLedger.of_lineage(Control(tmp_path), "demo").look(0.1, name).number)
-
-    threads = [threading.Thread(target=spend, args=(str(name),)) for name in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(numbers) == list(range(1, 9))
 
 
 def test_restarted_attempt_may_spend_its_recorded_delta(ledger: StoredLedger) -> None:
