@@ -18,6 +18,7 @@ from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import log_url
+from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
@@ -56,7 +57,7 @@ class LocalService:
         breaker, metrics = Breaker(serve.large.breaker), ServeMetrics()
         large: Any = LocalLarge(config.assets_path, config.upstreams)
         self._loader = VersionLoader(serve, config.assets_path, large, breaker, metrics, self.log)
-        self._service = CascadeService(self._load, serve, breaker, metrics, self.log)
+        self._service = CascadeService(self._load, serve, breaker, metrics, self.log, status_of)
         self.version: CascadeVersion
         self.feedback = self._service.labelling.feedback
 

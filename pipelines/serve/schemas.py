@@ -183,19 +183,6 @@ class Problem(BaseModel):
     error: Reason
 
 
-class Refusal(Exception):
-    """A request that is not answered; `retry_after_s` is None if a retry would be refused again."""
-
-    def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.retry_after_s = status, detail, retry_after_s
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """When a client may try again."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-
-
 class VersionRecord(BaseModel):
     """A version's answers, savings and losses, from the log."""
 

@@ -15,7 +15,8 @@ from kcm.costs import CostsConfig, prices
 from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.errors import LogAwayError
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
@@ -27,7 +28,6 @@ from pipelines.serve.schemas import (
     DriftCard,
     LoopRecord,
     ModelCard,
-    Refusal,
     ReplicaTraffic,
     VersionRecord,
 )
@@ -113,14 +113,14 @@ class Cards:
         return section
 
     async def loop(self) -> LoopRecord:
-        """The counts of all versions from the log, read again now and then; Refusal while the log cannot be read."""
+        """The counts of all versions from the log, read again now and then. Raises LogAwayError."""
         async with self._reading:
             started = self._clock()
             if self._log and started >= self._read_after:
                 try:
                     self._loop = await self._read_loop(self._log)
                 except LogUnavailableError:
-                    raise Refusal(503, "the log cannot be read", RETRY_AFTER_S) from None
+                    raise LogAwayError("the log cannot be read") from None
                 end = self._clock()
                 self._read_after = end + max(LOOP_CACHE_S, REST * (end - started))
             return self._loop

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.errors import InvalidInputError, LogAwayError, NotStoredError
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.entries import Feedback, RejectedError
+from pipelines.serve.log.entries import Feedback
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Releases
-from pipelines.serve.schemas import FeedbackResponse, Refusal
+from pipelines.serve.schemas import FeedbackResponse
 
 
 class Labelling:
     """Labels of the door's application; `log` is None if nothing is stored.
 
-    Every call may raise Refusal: 404 if nothing is stored, 503 while the log is unavailable.
+    Every call may raise NotStoredError if nothing is stored, and LogAwayError while the log is unavailable.
     """
 
     def __init__(
@@ -30,32 +30,25 @@ class Labelling:
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels.
 
-        404 for an item that was not answered for this caller, 409 for an item with another label, 422 for a label that
-        the model does not know (unless the configuration keeps new labels), 429 for too many new labels.
+        Raises RejectedError for labels that the log refuses, InvalidInputError for a label that the model does not
+        know, unless the configuration keeps new labels.
         """
         log, version = self._stored(), self._releases.current
         label_names = version.small_side.bundle.label_names
         unknown = [index for index, label in enumerate(labels) if label.label not in label_names]
         if unknown and self._config.feedback.new_labels == "refuse":
-            raise Refusal(422, f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
+            raise InvalidInputError(f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
         labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
-        with self._refusing():
+        try:
             await log.add_feedback(request_id, caller, labels)
+        except LogUnavailableError:
+            self._metrics.unstored("feedback")
+            raise LogAwayError("the log is unavailable: the labels may not be stored") from None
         if version.auditor:
             version.auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def _stored(self) -> LogWriter:
         if self._log is None:
-            raise Refusal(404, "labels are not kept here: serve.feedback.url is not set")
+            raise NotStoredError("labels are not kept here: serve.feedback.url is not set")
         return self._log
-
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        try:
-            yield
-        except RejectedError as error:
-            raise Refusal(error.status, str(error), RETRY_AFTER_S if error.status == 429 else None) from None
-        except LogUnavailableError:
-            self._metrics.unstored("feedback")
-            raise Refusal(503, "the log is unavailable: the labels may not be stored", RETRY_AFTER_S) from None

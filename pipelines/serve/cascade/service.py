@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.large import LargeAnswer
@@ -18,30 +17,19 @@ from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
-from pipelines.serve.cascade.models.judging import Unjudged
-from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
+from pipelines.serve.cascade.version import CascadeVersion, Relay, Unlabelled
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.errors import BusyError, NoNumbersError
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
-from pipelines.serve.schemas import ExplainResponse, PredictResponse, Refusal, ReplicaTraffic, Timings
+from pipelines.serve.schemas import ExplainResponse, PredictResponse, ReplicaTraffic, Timings
 
 PROBE_INTERVAL_S = 0.5
 AUDITED_BELOW = 0.25  # share of callers: while a canary answers fewer, all items that it keeps are audited
 
 logger = logging.getLogger("ray.serve")
-
-
-class Unlabelled(Exception):
-    """The large model's reply to a relayed request has no label: its caller gets it, and there is no decision."""
-
-
-class Relay(Protocol):
-    """Asks the large model by the caller's own request, in place of kcm's question."""
-
-    async def ask(self, labels: Sequence[str]) -> list[LargeAnswer] | LargeUnavailable:
-        """The answer to the one input, a position among `labels`; or why there is none. Raises Unlabelled, Refusal."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Judged:
 class CascadeService:
     """`load` makes a version ready to judge; it shares models with a loaded version if it can.
 
-    `log` is None if nothing is stored.
+    `log` is None if nothing is stored. `status_of` gives the status under which an error is counted and logged.
     """
 
     def __init__(
@@ -79,8 +67,9 @@ class CascadeService:
         breaker: Breaker,
         metrics: ServeMetrics,
         log: LogWriter | None,
+        status_of: Callable[[Exception], int],
     ) -> None:
-        self._load, self._config, self._breaker = load, config, breaker
+        self._load, self._config, self._breaker, self._status_of = load, config, breaker, status_of
         self.metrics, self._log = metrics, log
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self.labelling = Labelling(self._releases, config, log, metrics)
@@ -123,10 +112,10 @@ class CascadeService:
             await auditor.settled()
 
     async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Relay | None = None) -> PredictResponse:
-        """Answer a request with one version, or raise Refusal. `relay` asks the large model about the one input."""
+        """Answer a request with one version, or raise RequestError. `relay` asks the large model about one input."""
         served = self._releases.served
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
-        with _counting_errors(self.metrics.refused):
+        with self._counting_errors(self.metrics.refused):
             started = clock()
             with span("judge", items=len(inputs), request_id=origin.request_id):
                 verdict = await self._judged(served, inputs, origin)
@@ -134,30 +123,25 @@ class CascadeService:
             try:
                 left_s = started + self._config.timeout_s - judged_at
                 with span("escalate", model_version=verdict.version.name):
-                    if relay and not verdict.judgements[0].keeps:
-                        large = await relay.ask(verdict.version.small_side.bundle.answer_names)
-                    else:
-                        large = await verdict.version.escalate(inputs, verdict.judgements, left_s)
-                ended_at = clock()
-                if isinstance(large, LargeUnavailable):
-                    logger.warning("request %s: %s", origin.request_id, large.reason)
-                response = PredictResponse(
-                    model_version=verdict.version.name,
-                    request_id=origin.request_id,
-                    answers=verdict.version.answers(verdict.judgements, large),
-                    timings=Timings(
-                        judge_s=judged_at - started,
-                        large_s=0.0
-                        if all(judgement.keeps for judgement in verdict.judgements)
-                        else ended_at - judged_at,
-                        total_s=ended_at - started,
-                    ),
-                )
+                    answers, large = await verdict.version.answer(
+                        inputs, verdict.judgements, origin.request_id, left_s, relay
+                    )
             except Unlabelled:
                 raise
             except Exception as error:
                 self._record_failure(verdict, origin, error)
                 raise
+        ended_at = clock()
+        response = PredictResponse(
+            model_version=verdict.version.name,
+            request_id=origin.request_id,
+            answers=answers,
+            timings=Timings(
+                judge_s=judged_at - started,
+                large_s=0.0 if all(judgement.keeps for judgement in verdict.judgements) else ended_at - judged_at,
+                total_s=ended_at - started,
+            ),
+        )
         self._traffic.count(response.answers)
         self._record(verdict, inputs, origin, response, large)
         if verdict.version.drift and (verdict.version.guard is None or verdict.version.guard.standing == "holds"):
@@ -167,10 +151,10 @@ class CascadeService:
         return response
 
     async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
-        """Explain one decision, or raise Refusal; one at a time, because it costs as much as dozens of predictions."""
-        with _counting_errors(self.metrics.explained):
+        """Explain one decision, one at a time: it costs as much as dozens of predictions. May raise RequestError."""
+        with self._counting_errors(self.metrics.explained):
             if self._explaining:
-                raise Refusal(429, "another decision is being explained", RETRY_AFTER_S)
+                raise BusyError("another decision is being explained")
             self._explaining = True
             try:
                 explanation = await self._releases.current.explain(item, top, request_id)
@@ -203,8 +187,7 @@ class CascadeService:
         if trial := judged.trial:
             self.metrics.challenger_failed(trial.version)
             if self._log:
-                status = error.status if isinstance(error, Refusal) else 500
-                self._log.add_failure(origin.request_id, trial.version, trial.stage, status)
+                self._log.add_failure(origin.request_id, trial.version, trial.stage, self._status_of(error))
 
     def _record(
         self,
@@ -259,23 +242,20 @@ class CascadeService:
         """The version that answers, with its judgements; a challenger that returns no numbers is dropped."""
         share, trial, challenger = self._config.audit.share, served.release.challenger, served.challenger
         if challenger and trial and trial.answers(origin.caller, origin.request_id):
-            judgements = await challenger.judge_or_fail(inputs)
-            if not isinstance(judgements, Unjudged):
+            try:
+                judgements = await challenger.judge(inputs)
                 return Judged(challenger, judgements, 1.0 if trial.share < AUDITED_BELOW else share, trial)
-            self._releases.drop(challenger.name, f"it returned no numbers: {judgements.reason}")
+            except NoNumbersError as error:
+                self._releases.drop(challenger.name, f"it returned no numbers: {error.reason}")
         return Judged(served.champion, await served.champion.judge(inputs), share)
 
-
-@contextmanager
-def _counting_errors(count: Callable[[int], None]) -> Iterator[None]:
-    """Call `count` with the HTTP status of an error that the block raises; the error propagates."""
-    try:
-        yield
-    except Unlabelled:
-        raise
-    except Refusal as refusal:
-        count(refusal.status)
-        raise
-    except Exception:
-        count(500)
-        raise
+    @contextmanager
+    def _counting_errors(self, count: Callable[[int], None]) -> Iterator[None]:
+        """Call `count` with the status of an error that the block raises; the error propagates."""
+        try:
+            yield
+        except Unlabelled:
+            raise
+        except Exception as error:
+            count(self._status_of(error))
+            raise

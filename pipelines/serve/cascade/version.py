@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.bundle.models import large_names
@@ -22,12 +22,13 @@ from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
-from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged, Verdict
+from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged
 from pipelines.serve.cascade.models.queues import QueueFullError
-from pipelines.serve.config import RETRY_AFTER_S, ServeConfig
+from pipelines.serve.config import ServeConfig
+from pipelines.serve.errors import BusyError, InvalidInputError, LargeFailedError, NoNumbersError, SmallSideError
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.entries import utc_now
-from pipelines.serve.schemas import ExplainResponse, Refusal
+from pipelines.serve.schemas import ExplainResponse
 
 OnRefuted = Literal["escalate_all", "report"]
 Standing = Literal["holds", "refuted", "expired", "void"]
@@ -85,9 +86,23 @@ NO_CURVES = "The networks of this model are MLPs without edge functions to show.
 logger = logging.getLogger("ray.serve")
 
 
+class Unlabelled(Exception):
+    """The large model's reply to a relayed request has no label: its caller gets it, and there is no decision."""
+
+
+class Relay(Protocol):
+    """Asks the large model by the caller's own request, in place of kcm's question."""
+
+    async def ask(self, labels: Sequence[str]) -> list[LargeAnswer] | LargeUnavailable:
+        """The answer to the one input, a position among `labels`, or why there is none.
+
+        Raises Unlabelled, RequestError.
+        """
+
+
 @dataclass(frozen=True)
 class CascadeVersion:
-    """The steps of a prediction by one version; each raises Refusal.
+    """The steps of a prediction by one version; each may raise RequestError.
 
     `judging` encodes inputs and has the small side judge them; versions with the same encoder share it. `auditor` is
     None if nothing is logged. `guard` has acted if the certificate no longer holds. `drift` is None if the bundle
@@ -105,39 +120,43 @@ class CascadeVersion:
 
     async def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
         """One judgement per input."""
-        return self._judged(await self.judge_or_fail(inputs))
-
-    async def judge_or_fail(self, inputs: Sequence[Input]) -> list[Judgement] | Unjudged:
-        """One judgement per input, or the reason why the networks gave none."""
         self.require_known(inputs)
-        return await self._verdicts(inputs, "inputs[{}]")
+        return await self._judged(inputs, "inputs[{}]")
 
-    def _judged(self, judgements: list[Judgement] | Unjudged) -> list[Judgement]:
-        if isinstance(judgements, Unjudged):
-            logger.error("the small side of version %s returned no numbers: %s", self.name, judgements.reason)
-            raise self._later(503, "the small side failed")
-        return judgements
+    async def answer(
+        self,
+        inputs: Sequence[Input],
+        judgements: Sequence[Judgement],
+        request_id: str,
+        timeout_s: float,
+        relay: Relay | None = None,
+    ) -> tuple[list[Answer], list[LargeAnswer] | LargeUnavailable]:
+        """The answers of a request, and what the large model said to the inputs that are not kept, in their order.
 
-    async def escalate(
-        self, inputs: Sequence[Input], judgements: Sequence[Judgement], timeout_s: float
-    ) -> list[LargeAnswer] | LargeUnavailable:
-        """The large model's answers to inputs that are not kept, in their order."""
-        questions = self.small_side.questions(inputs, judgements)
-        return await self.escalation.ask(questions, min(self.config.large.timeout_s, timeout_s))
+        `relay` asks the large model about the one input. Raises RequestError if the large model failed and the policy
+        has no replacement.
+        """
+        if relay and not judgements[0].keeps:
+            large = await relay.ask(self.small_side.bundle.answer_names)
+        else:
+            questions = self.small_side.questions(inputs, judgements)
+            large = await self.escalation.ask(questions, min(self.config.large.timeout_s, timeout_s))
+        if isinstance(large, LargeUnavailable):
+            logger.warning("request %s: %s", request_id, large.reason)
+        return self._answers(judgements, large), large
 
-    def answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
-        """The answers of a request; Refusal if the large model failed and the policy has no replacement."""
+    def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
         outcomes: Sequence[LargeAnswer | Failure]
         if isinstance(large, LargeUnavailable):
             if self.small_side.policy.on_large_failure == "error":
-                raise self._later(large.status, large.reason)
+                raise large.error(large.reason)
             outcomes = [large] * sum(not judgement.keeps for judgement in judgements)
         else:
             outcomes = large
         answers: list[Answer] = []
         for answer in self.small_side.answers(judgements, outcomes):
             if isinstance(answer, Failure):
-                raise self._later(503, f"the large model failed: {answer.reason}")
+                raise LargeFailedError(f"the large model failed: {answer.reason}")
             answers.append(answer)
         return answers
 
@@ -145,7 +164,7 @@ class CascadeVersion:
         """Explain the decision on this input. The judgements of its variants queue with other items."""
         self.require_known([item], "input")
         varied = variants(item, self.config.limits.max_items - 1)
-        judgements = self._judged(await self._verdicts(varied, "input"))
+        judgements = await self._judged(varied, "input")
         return await asyncio.to_thread(self._explanation, item, judgements, top, request_id)
 
     def _explanation(self, item: Input, judgements: Sequence[Judgement], top: int, request_id: str) -> ExplainResponse:
@@ -185,7 +204,7 @@ class CascadeVersion:
             raise ValueError(f"it lacks tasks of version {self.name}: {', '.join(sorted(missing))}")
 
     def require_known(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
-        """Raise Refusal for an input of a task, or with parts, that the model does not know."""
+        """Raise InvalidInputError for an input of a task, or with parts, that the model does not know."""
         self._require_known_tasks(inputs, place)
         self._require_readable_parts(inputs, place)
 
@@ -195,7 +214,7 @@ class CascadeVersion:
             if item.task is not None and item.task not in known_tasks:
                 nearest = difflib.get_close_matches(item.task, known_tasks, n=1, cutoff=0.0)
                 hint = f", did you mean '{nearest[0]}'?" if nearest else ""
-                raise Refusal(422, f"{place.format(index)}.task: there is no such task{hint}")
+                raise InvalidInputError(f"{place.format(index)}.task: there is no such task{hint}")
 
     def _require_readable_parts(self, inputs: Sequence[Input], place: str) -> None:
         bundle = self.small_side.bundle
@@ -203,46 +222,36 @@ class CascadeVersion:
         parts = " and ".join(sorted(_FIELDS[part] for part in reads))
         for index, item in enumerate(inputs):
             if missing := item.content.lacks(reads):
-                raise Refusal(
-                    422, f"{place.format(index)}.{_FIELDS[missing]}: this model reads {parts}, but it is missing"
+                raise InvalidInputError(
+                    f"{place.format(index)}.{_FIELDS[missing]}: this model reads {parts}, but it is missing"
                 )
             if needless := next(iter(item.content.parts - reads), None):
-                raise Refusal(422, f"{place.format(index)}.{_FIELDS[needless]}: this model reads only {parts}")
+                raise InvalidInputError(f"{place.format(index)}.{_FIELDS[needless]}: this model reads only {parts}")
             if "vector" in reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
-                raise Refusal(422, f"{place.format(index)}.features: {fault}")
+                raise InvalidInputError(f"{place.format(index)}.features: {fault}")
 
-    async def _verdicts(self, inputs: Sequence[Input], place: str) -> list[Judgement] | Unjudged:
-        """The judgements, or the reason for none; a refusal names an input by `place`, formatted with its position."""
+    async def _judged(self, inputs: Sequence[Input], place: str) -> list[Judgement]:
+        """The judgements; an error names an input by `place`, formatted with its position."""
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
                 verdicts = await self.judging.judge(inputs, self.small_side)
         except TimeoutError:
-            raise self._later(503, f"not judged within {limit_s:g} s: the service is overloaded") from None
+            raise SmallSideError(f"not judged within {limit_s:g} s: the service is overloaded") from None
         except QueueFullError:
-            raise self._later(429, "too many items wait already") from None
+            raise BusyError("too many items wait already") from None
         except UnreadableError as error:
             position, reason = next(iter(error.faults.items()))
-            raise Refusal(422, f"{place.format(position)}.image: {reason}") from None
+            raise InvalidInputError(f"{place.format(position)}.image: {reason}") from None
         except TooManyPixelsError as error:
-            raise Refusal(422, f"{place.partition('[')[0]}: {error}") from None
+            raise InvalidInputError(f"{place.partition('[')[0]}: {error}") from None
         except DataError:
             logger.exception("the encoder gave no features")
-            raise self._later(503, "the small side failed") from None
+            raise SmallSideError("the small side failed") from None
         for position, verdict in enumerate(verdicts):
             if isinstance(verdict, Unreadable):
-                raise Refusal(422, f"{place.format(position)}.image: {verdict.reason}")
-        return _of_readable(verdicts)
-
-    def _later(self, status: int, reason: str) -> Refusal:
-        return Refusal(status, reason, RETRY_AFTER_S)
-
-
-def _of_readable(verdicts: Sequence[Verdict]) -> list[Judgement] | Unjudged:
-    """The verdicts on a request whose inputs are all readable."""
-    judgements: list[Judgement] = []
-    for verdict in verdicts:
-        if not isinstance(verdict, Judgement):
-            return Unjudged(verdict.reason)
-        judgements.append(verdict)
-    return judgements
+                raise InvalidInputError(f"{place.format(position)}.image: {verdict.reason}")
+        if unjudged := next((verdict for verdict in verdicts if isinstance(verdict, Unjudged)), None):
+            logger.error("the small side of version %s returned no numbers: %s", self.name, unjudged.reason)
+            raise NoNumbersError(unjudged.reason)
+        return [verdict for verdict in verdicts if isinstance(verdict, Judgement)]

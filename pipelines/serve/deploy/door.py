@@ -18,6 +18,7 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.follow import ReleaseFollower
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.sources import ChampionSource, Source
@@ -49,7 +50,7 @@ class Door:
         url = config.feedback.url
         self._writer = LogWriter(config.feedback, url, metrics.unstored, config.application) if url else None
         loader = self.loader_class(config, assets_dir, large, breaker, metrics, self._writer)
-        self._service = CascadeService(loader.load, config, breaker, metrics, self._writer)
+        self._service = CascadeService(loader.load, config, breaker, metrics, self._writer, status_of)
         if self._writer:
             await self._writer.open()
         await self._service.stage(await asyncio.to_thread(source.first))

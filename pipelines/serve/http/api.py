@@ -24,6 +24,7 @@ from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimi
 from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
 from pipelines.serve.http.proxy import Proxy
+from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.http.spending import Spending
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.schemas import (
@@ -34,7 +35,6 @@ from pipelines.serve.schemas import (
     ModelCard,
     PredictResponse,
     Problem,
-    Refusal,
 )
 
 
@@ -101,8 +101,8 @@ def _add_predictions(api: FastAPI, service: CascadeService, config: ServeConfig)
 
         It costs as much as one item per word. The answer repeats the text, within the prompt.
         """
-        given = Input(content_of(body.input), body.input.task)  # type: ignore[attr-defined]
-        response = await service.explain(given, body.top, request.state.origin.request_id)  # type: ignore[attr-defined]
+        example = Input(content_of(body.input), body.input.task)  # type: ignore[attr-defined]
+        response = await service.explain(example, body.top, request.state.origin.request_id)  # type: ignore[attr-defined]
         request.state.log["model_version"] = response.model_version
         return response
 

@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.vectors import vector_of
 from pipelines.serve.config import MAX_FEATURES, LimitsConfig
-from pipelines.serve.schemas import Refusal
+from pipelines.serve.errors import RequestError
+from pipelines.serve.http.refusals import Refusal, refusal_of
 
 MAX_EDGES = 50
 MAX_PROBLEMS = 5  # that one refusal lists
@@ -152,15 +153,15 @@ def add_handlers(api: FastAPI) -> None:
 
     async def answered(_: Request, error: Exception) -> JSONResponse:
         match error:
-            case Refusal():
-                return refused(error)
+            case RequestError():
+                return refused(refusal_of(error))
             case RequestValidationError():
                 return problem(422, explain(error.errors()))
             case HTTPException():
                 return problem(error.status_code, error.detail, error.headers)
         raise error
 
-    for kind in (Refusal, RequestValidationError, HTTPException):
+    for kind in (RequestError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answered)
 
 

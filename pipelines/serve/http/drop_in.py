@@ -29,9 +29,9 @@ from pipelines.serve.http.openai_api import (
     completion,
 )
 from pipelines.serve.http.proxy import Proxy
+from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.http.relay import RelayedReply
 from pipelines.serve.http.spending import parsed
-from pipelines.serve.schemas import Refusal
 
 PASSED = ("/completions", "/embeddings", "/responses")  # in addition to chat completions and the list of models
 

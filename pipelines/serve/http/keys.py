@@ -47,8 +47,8 @@ class Keys:
             return None
         shown = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         # Every hash is compared, each in constant time: the time taken reveals nothing.
-        found = [name for digest, name in self._names.items() if hmac.compare_digest(digest, shown)]
-        return found[0] if found else None
+        names = [name for digest, name in self._names.items() if hmac.compare_digest(digest, shown)]
+        return names[0] if names else None
 
     def _refresh(self) -> None:
         try:

@@ -21,9 +21,9 @@ from pipelines.serve.breaker import RateLimit
 from pipelines.serve.config import RETRY_AFTER_S, LimitsConfig, ServeConfig
 from pipelines.serve.http.bodies import REQUEST_ID_PATTERN, problem, refused
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.schemas import Refusal
 
 REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it if there is none, and returns it
 LEAVE = "leave"  # in the state of a request: gives its place back before the response begins
@@ -55,11 +55,11 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
+        client_id = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
         fields: dict[str, Any] = {}
-        origin = Origin(uuid.uuid4().hex, client_request_id=given or None)
+        origin = Origin(uuid.uuid4().hex, client_request_id=client_id or None)
         scope.setdefault("state", {}).update(origin=origin, log=fields)
-        if given and not re.fullmatch(REQUEST_ID_PATTERN, given):
+        if client_id and not re.fullmatch(REQUEST_ID_PATTERN, client_id):
             detail = f"{REQUEST_ID}: 1 to 128 printable ASCII characters without spaces are allowed"
             await problem(422, detail)(scope, receive, send)
             return
@@ -112,10 +112,10 @@ class AllowedHosts:
         await problem(421, detail)(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"host"]
-        if len(given) != 1:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:
             return False
-        host = _PORT.sub("", given[0].decode("latin-1")).lower()
+        host = _PORT.sub("", hosts[0].decode("latin-1")).lower()
         return host in self._names or (bool(self._endings) and host.endswith(self._endings))
 
 

@@ -21,9 +21,11 @@ from pydantic import BaseModel, Field
 
 from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
-from pipelines.serve.cascade.service import CascadeService, Relay
+from pipelines.serve.cascade.service import CascadeService
+from pipelines.serve.cascade.version import Relay
 from pipelines.serve.config import LimitsConfig
-from pipelines.serve.schemas import PredictResponse, Problem, Refusal
+from pipelines.serve.http.refusals import Refusal
+from pipelines.serve.schemas import PredictResponse, Problem
 
 MODEL = "kcm"
 ROUTE_HEADER, VERSION_HEADER, REQUEST_HEADER = "x-kcm-route", "x-kcm-version", "x-kcm-request-id"
@@ -126,7 +128,7 @@ async def completion(
 ) -> Response:
     """The completion whose content is the label of `text`, in the words of `replies` if they name it.
 
-    `relay` asks the large model, see `CascadeService.predict`.
+    `relay` asks the large model, see `CascadeVersion.answer`.
     """
     reply = ReplyFormat.of(body.response_format)
     response = await service.predict([Input(Content(text))], request.state.origin, relay)

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.http.middleware import INDEX, PREFIX
-from pipelines.serve.schemas import Refusal
+from pipelines.serve.http.refusals import Refusal
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = (
@@ -49,8 +49,8 @@ def _pages() -> dict[str, bytes]:
     The page uses the style of the report.
     """
     folders = files("pipelines.serve").joinpath("page").iterdir()
-    found = {file.name: file.read_bytes() for folder in folders for file in folder.iterdir()}
-    return found | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
+    files_by_name = {file.name: file.read_bytes() for folder in folders for file in folder.iterdir()}
+    return files_by_name | {"report.css": files("kcm.report").joinpath("style.css").read_bytes()}
 
 
 def _response(pages: Mapping[str, bytes], name: str) -> Response:

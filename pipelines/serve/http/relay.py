@@ -17,11 +17,13 @@ from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.logs.reading import ReplyReading
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
-from pipelines.serve.cascade.service import Relay, Unlabelled
+from pipelines.serve.cascade.version import Relay, Unlabelled
+from pipelines.serve.config import RETRY_AFTER_S
+from pipelines.serve.errors import RequestError
 from pipelines.serve.http.middleware import CLIENT_GONE, LEAVE
 from pipelines.serve.http.openai_api import REQUEST_HEADER, ROUTE_HEADER
 from pipelines.serve.http.proxy import Proxy, UpstreamReply, while_connected
-from pipelines.serve.schemas import Refusal
+from pipelines.serve.http.refusals import Refusal
 
 PATH = "/chat/completions"
 _RETRIED = frozenset({402, 408, 409, 425, 429})  # refusals that are no fault of the request
@@ -40,12 +42,12 @@ class RelayedReply(Response):
         self._proxy, self._request, self._reading, self._answer = proxy, request, reading, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Raises Refusal if nobody answers."""
+        """Serve one request. Raises RequestError if nobody answers."""
         relay = UpstreamRelay(self._proxy, self._request, self._reading, receive, send)
         response: Response | None
         try:
             response = await self._answer(relay)
-        except (Unlabelled, Refusal):
+        except (Unlabelled, RequestError):
             if relay.reply is None:
                 raise
             response = relay.reply.response
@@ -80,10 +82,10 @@ class UpstreamRelay:
         except Refusal as refusal:
             if not _is_trouble(refusal.status):
                 raise
-            return LargeUnavailable(refusal.detail, refusal.status)
+            return _unavailable(refusal.detail, refusal.status)
         self.reply = reply
         if reply.response is not None and _is_trouble(reply.status):
-            return LargeUnavailable(f"the upstream answers {reply.status}", reply.status)
+            return _unavailable(f"the upstream answers {reply.status}", reply.status)
         label = None if reply.content is None else self._reading.label(reply.content, tuple(labels))
         if label is None:
             raise Unlabelled
@@ -99,6 +101,11 @@ class UpstreamRelay:
         if reply is None:
             raise Refusal(CLIENT_GONE, "the client has gone")
         return reply
+
+
+def _unavailable(reason: str, status: int) -> LargeUnavailable:
+    """The upstream as a large model that gave no answer; without another answer its caller gets this status."""
+    return LargeUnavailable(reason, lambda detail: Refusal(status, detail, RETRY_AFTER_S))
 
 
 def _is_trouble(status: int) -> bool:

@@ -35,7 +35,17 @@ from pipelines.serve.log.database import (
     share_numbers,
     take_turns,
 )
-from pipelines.serve.log.entries import Feedback, LoggedDecision, RejectedError, as_bytes, hashed, storable, utc_now
+from pipelines.serve.log.entries import (
+    Feedback,
+    LabelConflictError,
+    LoggedDecision,
+    TooManyLabelsError,
+    UnknownAnswerError,
+    as_bytes,
+    hashed,
+    storable,
+    utc_now,
+)
 from pipelines.serve.log.tables import (
     DECISIONS,
     DRIFT,
@@ -148,8 +158,8 @@ class DecisionLog(ApplicationLog):
     ) -> None:
         """Commit all labels and return, or store none.
 
-        Raises RejectedError: 404 unless every item was answered for this caller, 409 if an item has another label
-        already, 429 if the caller would exceed `max_new` different new labels within a day.
+        Raises UnknownAnswerError unless every item was answered for this caller, LabelConflictError if an item has
+        another label already, TooManyLabelsError beyond `max_new` different new labels of the caller within a day.
         """
         d, f = DECISIONS.c, FEEDBACK.c
         label_of = {label.item: label.label for label in labels}
@@ -158,19 +168,19 @@ class DecisionLog(ApplicationLog):
             owner = hashed(caller, self._key_by(connection))
             issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(label_of)))
             if missing := label_of.keys() - set(connection.scalars(issued)):
-                raise RejectedError(404, f"item {min(missing)} was not answered for this caller")
+                raise UnknownAnswerError(f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None:
                 take_turns(connection, owner)  # or two replicas would each count without the other's labels
                 since = utc_now() - datetime.timedelta(days=1)
                 names = select(f.label).where(f.caller == owner, f.received_at > since, f.new.is_(True)).distinct()
                 if len(new | set(connection.scalars(names))) > max_new:
-                    raise RejectedError(429, f"a caller may give {max_new} new labels within 24 hours")
+                    raise TooManyLabelsError(f"a caller may give {max_new} new labels within 24 hours")
             common = {"request_id": request_id, "caller": owner, "received_at": utc_now()}
             connection.execute(insert(connection, FEEDBACK), [storable(common | asdict(label)) for label in labels])
             rows = select(f.item, f.label).where(f.request_id == request_id, f.item.in_(list(label_of)))
             differing = [item for item, label in connection.execute(rows).all() if label_of[item] != label]
             if differing:
-                raise RejectedError(409, f"item {min(differing)} has another label already")
+                raise LabelConflictError(f"item {min(differing)} has another label already")
 
     def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
         """Commit that a challenger did not answer a request that it accepted, and the HTTP status."""

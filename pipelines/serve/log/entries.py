@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_of
+from pipelines.serve.errors import RequestError
 
 PayloadParts = Literal["none", "text", "all"]
 
@@ -133,12 +134,20 @@ class Feedback:
     new: bool | None = None
 
 
-class RejectedError(Exception):
-    """The log refuses the request and stores nothing of it. `status` is the HTTP status."""
+class RejectedError(RequestError):
+    """The log refuses labels and stores none of them."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+
+class UnknownAnswerError(RejectedError):
+    """A label for an item that was not answered for this caller."""
+
+
+class LabelConflictError(RejectedError):
+    """An item has another label already."""
+
+
+class TooManyLabelsError(RejectedError):
+    """The caller has given too many new labels."""
 
 
 def hashed(caller: str | None, key: bytes) -> str:

@@ -24,7 +24,7 @@ from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import APPLICATION, LogUnavailableError, LogVersionError
 from pipelines.serve.log.decisions import STEP, DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, RejectedError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, UnknownAnswerError
 
 MAX_WAITING = 256  # calls that wait for the database
 MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
@@ -212,8 +212,8 @@ class LogWriter:
         max_new = self._config.max_new_labels
         try:
             await self.call(DecisionLog.add_feedback, request_id, caller, labels, max_new)
-        except RejectedError as error:
-            if error.status != 404 or self._num_patient >= MAX_PATIENT:
+        except UnknownAnswerError:
+            if self._num_patient >= MAX_PATIENT:
                 raise
             self._num_patient += 1
             try:

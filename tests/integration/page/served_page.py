@@ -31,6 +31,7 @@ from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
+from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
@@ -132,7 +133,7 @@ class LastLabel:
     async def ask(self, items: Sequence[Item], timeout_s: float) -> list[LargeAnswer] | LargeUnavailable:
         """An answer to each item."""
         if any("trouble" in item.content.text for item in items):
-            return LargeUnavailable("the large model failed: RayActorError", 503)
+            return LargeUnavailable("the large model failed: RayActorError")
         return [LargeAnswer(self._num_labels - 1, cost=Cost(seconds=0.5)) for _ in items]
 
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
@@ -160,7 +161,7 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
     log = LogWriter(config.feedback, feedback_url) if feedback_url else None
     if log:
         await log.open()
-    service = CascadeService(load, config, Breaker(BreakerConfig()), Deaf(), log)
+    service = CascadeService(load, config, Breaker(BreakerConfig()), Deaf(), log, status_of)
     await service.stage(Release(version="films/7", bundle=folder))
     await service.become_ready()
     return service

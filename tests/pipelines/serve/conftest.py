@@ -13,6 +13,7 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompts import PromptMessage, PromptView
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LimitsConfig, ServeConfig
+from pipelines.serve.errors import RequestError
 from pipelines.serve.http.api import create_api
 from pipelines.serve.log.entries import Feedback, Origin
 from pipelines.serve.schemas import (
@@ -20,7 +21,6 @@ from pipelines.serve.schemas import (
     FeedbackResponse,
     ModelCard,
     PredictResponse,
-    Refusal,
     ReplicaTraffic,
     Timings,
 )
@@ -59,7 +59,7 @@ class StubCards:
 class StubService:
     """Answers everything with the same answer, or with a refusal, and remembers what it was given."""
 
-    refusal: Refusal | None = None
+    refusal: RequestError | None = None
     waiting: str | None = None
     seen: list[Any] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)

@@ -22,6 +22,7 @@ from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import BatchingConfig, ServeConfig
+from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 
@@ -33,7 +34,7 @@ def picture(width: int, height: int = 1) -> bytes:
     return stream.getvalue()
 
 
-DOWN = LargeUnavailable("the large model failed: RayActorError", 503)
+DOWN = LargeUnavailable("the large model failed: RayActorError")
 
 
 class StubSide(SmallSide):
@@ -127,7 +128,7 @@ async def service_of(version: CascadeVersion, metrics: Any = None, log: LogWrite
     async def load(_: Release, beside: CascadeVersion | None) -> CascadeVersion:
         return version
 
-    service = CascadeService(load, version.config, Breaker(BreakerConfig()), metrics or NoMetrics(), log)
+    service = CascadeService(load, version.config, Breaker(BreakerConfig()), metrics or NoMetrics(), log, status_of)
     await service.stage(Release(version=version.name, bundle=Path("/bundles") / version.name))
     return service
 

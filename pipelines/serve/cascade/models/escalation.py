@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from kcm.large import PROBE, Item, LargeAnswer
 from pipelines.serve.breaker import Breaker, Call, TokenBucket
 from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
+from pipelines.serve.errors import BusyError, LargeFailedError, LargeTimeoutError, RequestError
 from pipelines.serve.release import Release
 
 RETRIES_PER_S = 1.0  # retries per second of a replica of the door: more would double an overload
@@ -26,12 +27,12 @@ logger = logging.getLogger("ray.serve")
 
 @dataclass(frozen=True)
 class LargeUnavailable(Failure):
-    """Why the large model gave no answers, and the HTTP status if the policy cannot answer without it.
+    """Why the large model gave no answers, and the error of a request that the policy cannot answer without it.
 
     `worth_a_retry` is False if another call would make the problem worse.
     """
 
-    status: int
+    error: Callable[[str], RequestError] = LargeFailedError
     worth_a_retry: bool = True
 
 
@@ -60,7 +61,7 @@ class Escalation:
             return []
         call = self._breaker.admit()
         if call is None:
-            return LargeUnavailable("the large model has failed repeatedly; calls to it are paused", 503)
+            return LargeUnavailable("the large model has failed repeatedly; calls to it are paused")
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
         try:
@@ -96,10 +97,10 @@ class Escalation:
         except (RayError, RayServeException) as error:
             if isinstance(_cause(error), QueueFullError):
                 return _FULL
-            return LargeUnavailable(f"the large model failed: {type(_cause(error)).__name__}", 503)
+            return LargeUnavailable(f"the large model failed: {type(_cause(error)).__name__}")
         except TimeoutError:
             response.cancel()  # giving up waiting does not stop the remote call
-            return LargeUnavailable(f"the large model took longer than {timeout_s:.1f} s", 504)
+            return LargeUnavailable(f"the large model took longer than {timeout_s:.1f} s", LargeTimeoutError)
         except asyncio.CancelledError:  # the client has gone
             response.cancel()
             raise
@@ -107,9 +108,9 @@ class Escalation:
 
     def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | LargeUnavailable:
         if not isinstance(answers, list) or not all(isinstance(answer, LargeAnswer) for answer in answers):
-            return LargeUnavailable("the large model did not return a list of answers", 503)
+            return LargeUnavailable("the large model did not return a list of answers")
         if len(answers) != num_items:
-            return LargeUnavailable(f"the large model returned {len(answers)} answers to {num_items} items", 503)
+            return LargeUnavailable(f"the large model returned {len(answers)} answers to {num_items} items")
         return [self._sensible(answer) for answer in cast(list[LargeAnswer], answers)]
 
     def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
@@ -135,7 +136,7 @@ def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
         call.abandoned()
 
 
-_FULL = LargeUnavailable("the large model has no room for more requests", 429, worth_a_retry=False)
+_FULL = LargeUnavailable("the large model has no room for more requests", BusyError, worth_a_retry=False)
 
 
 def _cause(error: Exception) -> BaseException:

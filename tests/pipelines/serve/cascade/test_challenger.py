@@ -17,6 +17,8 @@ from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
+from pipelines.serve.errors import LargeFailedError
+from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Origin
@@ -24,7 +26,7 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import ChallengerRelease, Release
-from pipelines.serve.schemas import PredictResponse, Refusal
+from pipelines.serve.schemas import PredictResponse
 from tests.pipelines.serve.stubs import NoMetrics, StubEncoder, StubEscalation, StubSide, version_of
 
 INPUTS = [Input(Content("keep")), Input(Content("escalate"))]
@@ -74,7 +76,7 @@ class Replica:
             )
 
         breaker = Breaker(BreakerConfig())
-        self.service = CascadeService(load, config, breaker, metrics, self.log)  # type: ignore[arg-type]
+        self.service = CascadeService(load, config, breaker, metrics, self.log, status_of)  # type: ignore[arg-type]
 
     async def serve(self, challenger: str | None = None, share: float = 0.5) -> None:
         trial = challenger and ChallengerRelease(version=challenger, bundle=Path("/2"), share=share, stage=1)
@@ -138,8 +140,8 @@ async def test_unanswered_canary_request_is_in_the_log(url: str) -> None:
     replica = Replica(url)
     await replica.serve("2", share=1.0)
     replica.sides["2"].policy = Policy(on_large_failure="error")
-    replica.large.outcome = LargeUnavailable("the large model is away", 503)
-    with pytest.raises(Refusal):
+    replica.large.outcome = LargeUnavailable("the large model is away")
+    with pytest.raises(LargeFailedError):
         await replica.service.predict(INPUTS, Origin("r"))
     log = DecisionLog(url, 30.0)
     while not (rows := log.read(FAILURES)):

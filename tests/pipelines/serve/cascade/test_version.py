@@ -20,15 +20,16 @@ from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LargeReplicaConfig, LimitsConfig, ServeConfig
+from pipelines.serve.errors import BusyError, InvalidInputError, LargeTimeoutError, SmallSideError
 from pipelines.serve.log.entries import Origin
-from pipelines.serve.schemas import ExplainResponse, PredictResponse, Refusal
+from pipelines.serve.schemas import ExplainResponse, PredictResponse
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import StubEncoder, StubEscalation, StubSide, picture, service_of, version_of
 
 CONFIG = ServeConfig()
 HASTY = ServeConfig(timeout_s=0.2, large=LargeReplicaConfig(timeout_s=0.1))
 INTACT, DAMAGED = picture(1), picture(13)
-FULL = LargeUnavailable("the large model has no room for more requests", 429)
+FULL = LargeUnavailable("the large model has no room for more requests", BusyError)
 
 
 class TroubledSide(StubSide):
@@ -76,15 +77,11 @@ def test_small_answers_stand_in_for_escalated_items_alone() -> None:
     assert [(answer.route, answer.degraded) for answer in answers] == [("small", False), ("small_degraded", True)]
 
 
-def test_without_a_stand_in_trouble_keeps_its_status() -> None:
-    for unavailable in (FULL, LargeUnavailable("the large model took longer than 0.1 s", 504)):
-        with pytest.raises(Refusal) as caught:
+def test_without_a_stand_in_trouble_keeps_its_kind() -> None:
+    late = LargeUnavailable("the large model took longer than 0.1 s", LargeTimeoutError)
+    for unavailable, error in ((FULL, BusyError), (late, LargeTimeoutError)):
+        with pytest.raises(error, match=unavailable.reason):
             predict(StubEscalation(unavailable), "x", on_large_failure="error")
-        assert (caught.value.status, caught.value.detail, caught.value.retry_after_s) == (
-            unavailable.status,
-            unavailable.reason,
-            1,
-        )
 
 
 @pytest.mark.parametrize(
@@ -93,17 +90,15 @@ def test_without_a_stand_in_trouble_keeps_its_status() -> None:
 )
 def test_what_is_not_judged_is_refused_and_not_escalated(text: str, config: ServeConfig, reason: str) -> None:
     escalation = StubEscalation(LargeAnswer(1))
-    with pytest.raises(Refusal, match=reason) as caught:
+    with pytest.raises(SmallSideError, match=reason):
         predict(escalation, "keep", text, config=config)
-    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
     assert escalation.asked == []
 
 
 def test_unknown_task_is_refused_with_the_nearest_name() -> None:
     """Promise: a task that the model does not know is refused with the nearest one."""
-    with pytest.raises(Refusal, match=r"inputs\[0\].task: there is no such task, did you mean 'movies'") as caught:
+    with pytest.raises(InvalidInputError, match=r"inputs\[0\].task: there is no such task, did you mean 'movies'"):
         predict(StubEscalation(LargeAnswer(1)), "keep", task="movie")
-    assert (caught.value.status, caught.value.retry_after_s) == (422, None)
     assert predict(StubEscalation(LargeAnswer(1)), "keep", task="movies").answers
 
 
@@ -130,9 +125,9 @@ async def test_an_item_that_cannot_be_read_is_refused_by_its_place(reads: Any, g
         version = version_of(small_side, StubEscalation(LargeAnswer(1)), CONFIG, encoder=StubEncoder(read))
         return await (await service_of(version)).predict([Input(whole), Input(given)], Origin("id"))
 
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(InvalidInputError) as refused:
         await answered()
-    assert (refused.value.status, refused.value.detail, refused.value.retry_after_s) == (422, detail, None)
+    assert refused.value.detail == detail
 
 
 class LengthEncoder:
@@ -216,12 +211,10 @@ def test_explanation_takes_at_most_the_items_of_a_request() -> None:
 
 
 def test_an_explanation_is_refused_as_a_prediction_is() -> None:
-    with pytest.raises(Refusal, match=r"^input\.task: there is no such task, did you mean 'films'\?") as unknown:
+    with pytest.raises(InvalidInputError, match=r"^input\.task: there is no such task, did you mean 'films'\?"):
         explained(Input(Content("a film"), "filmz"))
-    assert unknown.value.status == 422
-    with pytest.raises(Refusal, match="too many items wait") as full:
+    with pytest.raises(BusyError, match="too many items wait"):
         explained(Input(Content("word " * 30)), max_waiting=16)
-    assert (full.value.status, full.value.retry_after_s) == (429, 1)
 
 
 @pytest.mark.parametrize(

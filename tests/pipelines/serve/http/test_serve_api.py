@@ -38,10 +38,10 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api
+from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.log.tables import FEEDBACK
-from pipelines.serve.schemas import Refusal
 
 ITEM = {"text": "a"}
 

@@ -9,11 +9,12 @@ import pytest
 
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.config import FeedbackConfig, ServeConfig
+from pipelines.serve.errors import LogAwayError
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.labels import LabelLog
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.schemas import Refusal, ReplicaTraffic
+from pipelines.serve.schemas import ReplicaTraffic
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -82,6 +83,6 @@ async def test_history_without_log_is_empty_and_a_lost_log_an_error(
     writer = LogWriter(FeedbackConfig(timeout_s=30.0), f"sqlite:///{tmp_path / 'gone.db'}", application="films")
     assert (await cards(writer).loop()).versions == []
     (tmp_path / "gone.db").unlink()
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(LogAwayError, match="cannot be read"):
         await cards(writer).loop()
     writer.close()

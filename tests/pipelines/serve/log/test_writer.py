@@ -17,7 +17,7 @@ from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log import writer as room
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError, UnknownAnswerError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 from tests.flaky_proxy import SilentProxy
@@ -157,7 +157,7 @@ async def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyP
     sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
     while sum(each.done() for each in sent) < 12:
         await asyncio.sleep(0.01)
-    assert {type(each.exception()) for each in sent if each.done()} == {RejectedError}
+    assert {type(each.exception()) for each in sent if each.done()} == {UnknownAnswerError}
     for each in sent:
         each.cancel()
     await asyncio.gather(*sent, return_exceptions=True)

@@ -21,6 +21,7 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.models.queues import QuestionQueue, QueueFullError
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.errors import BusyError, LargeFailedError, LargeTimeoutError
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
@@ -114,7 +115,7 @@ async def test_failures_are_retried_and_hide_their_details(error: Exception, rea
     unavailable = await escalation(handle).ask(ITEMS, 5.0)
     assert isinstance(unavailable, LargeUnavailable)
     assert len(handle.responses) == 2
-    assert unavailable.status == 503
+    assert unavailable.error is LargeFailedError
     assert reason in unavailable.reason
     assert "secret" not in unavailable.reason
 
@@ -127,7 +128,7 @@ async def test_full_queue_is_not_retried_and_shows_no_fault(error: Exception) ->
     handle, breaker = FakeHandle(failing(error)), Breaker(BreakerConfig(failures=1))
     unavailable = await escalation(handle, breaker=breaker).ask(ITEMS, 5.0)
     assert isinstance(unavailable, LargeUnavailable)
-    assert (unavailable.status, len(handle.responses), breaker.state) == (429, 1, "closed")
+    assert (unavailable.error, len(handle.responses), breaker.state) == (BusyError, 1, "closed")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ async def test_no_second_call_is_made_once_the_time_is_up() -> None:
     handle = FakeHandle(forever)
     unavailable = await escalation(handle).ask(ITEMS, 0.01)
     assert isinstance(unavailable, LargeUnavailable)
-    assert unavailable.status == 504
+    assert unavailable.error is LargeTimeoutError
     assert [response.cancelled for response in handle.responses] == [True]
 
 
