@@ -187,7 +187,13 @@ def test_a_section_of_another_form_is_refused_in_one_line(override: str, place: 
 
 
 @pytest.mark.parametrize(
-    "needs", ["learner.equal_classes=0.5", "tasks.long_tail={imbalance_factor: 10}", "learner.name=replay"]
+    "needs",
+    [
+        "learner.equal_classes=0.5",
+        "tasks.long_tail={imbalance_factor: 10}",
+        "learner.name=replay",
+        "tune.prompt_modes=[none, soft]",
+    ],
 )
 def test_left_out_train_rows_or_validate_rows_choose(needs: str) -> None:
     """Promise: what train rows left out cannot choose for has validate rows."""

@@ -12,7 +12,6 @@ import torch
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
-from kcm.tasks.splits import DEFAULT_FRACTIONS
 from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
 from pipelines.stages.deployed import chosen
@@ -96,20 +95,6 @@ def test_auto_trains_all_and_is_the_default() -> None:
     named = parse_config(RunConfig, RUN | {"collaborators": ["mcm", "kcm"]})
     assert Train.of(named).collaborators == ("mcm", "kcm", "linear")  # the control is in every run
     assert not Evaluate.of(named).choose
-
-
-@pytest.mark.parametrize(
-    ("more", "validate"),
-    [
-        ({}, 0.0),
-        ({"learner": {"name": "replay"}}, 0.15),
-        ({"tune": {"prompt_modes": ["none", "soft"]}}, 0.15),
-        ({"tasks": RUN["tasks"] | {"long_tail": {}}}, 0.15),
-        ({"tasks": RUN["tasks"] | {"fractions": DEFAULT_FRACTIONS}}, 0.15),
-    ],
-)
-def test_validate_rows_are_drawn_where_train_rows_cannot_choose(more, validate) -> None:
-    assert parse_config(RunConfig, RUN | more).tasks.fractions["validate"] == validate
 
 
 def test_a_network_is_measured_beside_its_base() -> None:

@@ -45,15 +45,6 @@ def test_agreement_certifies_and_names_the_window() -> None:
     assert 0.4 < certificate.window.num_asked / 3000 < 0.5
 
 
-def test_disagreement_gives_a_stricter_threshold_or_none() -> None:
-    """Promise: disagreement gives way to a stricter threshold or escalates all."""
-    policy, _ = certified(made_window(6000, rate=0.04))
-    assert policy.decision.decision == "threshold"
-    policy, certificates = certified(made_window(300, rate=0.04))
-    assert policy.decision.decision == "escalate_all"
-    assert "at least" in certificates[None].reason
-
-
 @pytest.mark.parametrize("how", ["lost", "pending", "degraded"])
 def test_answers_that_never_came_count_as_disagreements(how: str) -> None:
     window = made_window(3000)
