@@ -59,7 +59,7 @@ class LocalService:
         self._loader = VersionLoader(serve, config.assets_path, large, breaker, metrics, self.log)
         self._service = CascadeService(self._load, serve, breaker, metrics, self.log, status_of)
         self.version: CascadeVersion
-        self.feedback = self._service.labelling.feedback
+        self.feedback = self._service.feedback
 
     async def follow(self) -> None:
         """Serve what the champion pointer names now."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kcm.bundle.answers import Input, Judgement
 from kcm.large import LargeAnswer
@@ -15,16 +15,16 @@ from kcm.tasks.units import unit_digest
 from kcm.tracing import span
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
-from pipelines.serve.cascade.labelling import Labelling
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import CascadeVersion, Relay, Unlabelled
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.errors import BusyError, NoNumbersError
-from pipelines.serve.log.entries import LoggedDecision, Origin
+from pipelines.serve.errors import BusyError, InvalidInputError, LogAwayError, NoNumbersError, NotStoredError
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
-from pipelines.serve.schemas import ExplainResponse, PredictResponse, ReplicaTraffic, Timings
+from pipelines.serve.schemas import ExplainResponse, FeedbackResponse, PredictResponse, ReplicaTraffic, Timings
 
 PROBE_INTERVAL_S = 0.5
 AUDITED_BELOW = 0.25  # share of callers: while a canary answers fewer, all items that it keeps are audited
@@ -72,7 +72,6 @@ class CascadeService:
         self._load, self._config, self._breaker, self._status_of = load, config, breaker, status_of
         self.metrics, self._log = metrics, log
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
-        self.labelling = Labelling(self._releases, config, log, metrics)
         self._traffic = ReplicaTraffic()
         self.cards = Cards(self._releases, config, breaker, log, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
@@ -162,6 +161,29 @@ class CascadeService:
                 self._explaining = False
         self.metrics.explained(200)
         return explanation
+
+    async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
+        """Store true labels in the log before they are acknowledged.
+
+        Raises NotStoredError without a log, LogAwayError while it is unavailable, RejectedError for labels that it
+        refuses, InvalidInputError for a label that the model does not know, unless new labels are kept.
+        """
+        if self._log is None:
+            raise NotStoredError("labels are not kept here: serve.feedback.url is not set")
+        version = self._releases.current
+        label_names = version.small_side.bundle.label_names
+        unknown = [index for index, label in enumerate(labels) if label.label not in label_names]
+        if unknown and self._config.feedback.new_labels == "refuse":
+            raise InvalidInputError(f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
+        labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
+        try:
+            await self._log.add_feedback(request_id, caller, labels)
+        except LogUnavailableError:
+            self.metrics.unstored("feedback")
+            raise LogAwayError("the log is unavailable: the labels may not be stored") from None
+        if version.auditor:
+            version.auditor.monitor.schedule()
+        return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def _trial(self) -> ChallengerRelease | None:
         return self._releases.release.challenger if self._started else None

@@ -116,7 +116,7 @@ def _add_feedback(api: FastAPI, service: CascadeService, config: ServeConfig) ->
         labels = [Feedback(**dict(item)) for item in body.labels]  # type: ignore[attr-defined]
         request.state.log["feedback_for"] = body.request_id  # type: ignore[attr-defined]
         caller = request.state.origin.caller
-        return await service.labelling.feedback(body.request_id, caller, labels)  # type: ignore[attr-defined]
+        return await service.feedback(body.request_id, caller, labels)  # type: ignore[attr-defined]
 
 
 def _add_states(api: FastAPI, service: CascadeService) -> None:

@@ -68,9 +68,6 @@ class StubService:
     cards: StubCards = field(default_factory=StubCards)
     metrics: StubMetrics = field(default_factory=StubMetrics)
 
-    def __post_init__(self) -> None:
-        self.labelling: Any = self
-
     async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Any = None) -> PredictResponse:
         if problem := self.refusal or self.error:
             raise problem

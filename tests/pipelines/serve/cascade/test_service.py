@@ -128,7 +128,7 @@ async def test_predictions_continue_without_the_log(url: str, tmp_path: Path, re
         other.execute("BEGIN IMMEDIATE")
         response = await service.predict([ASKED], Origin("r2"))
         with pytest.raises(LogAwayError, match="the labels may not be stored"):
-            await service.labelling.feedback("r1", None, [Feedback(0, "good")])
+            await service.feedback("r1", None, [Feedback(0, "good")])
         assert service.degraded() == "log"
     assert response.answers[0].label == "good"
     assert recorder.lost == ["feedback"]
@@ -139,14 +139,14 @@ async def test_feedback_is_durable_and_must_agree(url: str, recorder: Recorder) 
     """Promise: feedback is stored when it is acknowledged and must agree with the model and what is there."""
     service = await started(recorder, url)
     await service.predict([KEPT], Origin("r1"))
-    assert (await service.labelling.feedback("r1", None, [Feedback(0, "good")])).stored == 1
+    assert (await service.feedback("r1", None, [Feedback(0, "good")])).stored == 1
     assert [row["label"] for row in DecisionLog(url, 30.0).read(FEEDBACK)] == ["good"]
     for label, reason, error in (
         ("bad", "another label", LabelConflictError),
         ("goood", r"labels\[0\].label", InvalidInputError),
     ):
         with pytest.raises(error, match=reason):
-            await service.labelling.feedback("r1", None, [Feedback(0, label)])
+            await service.feedback("r1", None, [Feedback(0, label)])
 
 
 async def test_a_decision_has_all_that_an_update_needs_of_it(url: str, recorder: Recorder) -> None:
@@ -247,11 +247,11 @@ async def test_new_label_is_kept_if_configured_and_not_counted(url: str, recorde
         await service.predict([KEPT], Origin(f"s{number}", "bob"))
     await service.settled()
     for number, label in enumerate(("refund", "rebate", "refund")):
-        await service.labelling.feedback(f"r{number}", "ann", [Feedback(0, label)])
+        await service.feedback(f"r{number}", "ann", [Feedback(0, label)])
     with pytest.raises(TooManyLabelsError, match="2 new labels within 24 hours"):
-        await service.labelling.feedback("r3", "ann", [Feedback(0, "recall")])
-    await service.labelling.feedback("s0", "bob", [Feedback(0, "recall")])
-    await service.labelling.feedback("r3", "ann", [Feedback(0, "good")])
+        await service.feedback("r3", "ann", [Feedback(0, "recall")])
+    await service.feedback("s0", "bob", [Feedback(0, "recall")])
+    await service.feedback("r3", "ann", [Feedback(0, "good")])
     log = DecisionLog(url, 30.0, "films")
     assert [row["new"] for row in log.read(FEEDBACK)] == [True, True, True, None, True]
     assert sum(tally.number for tally in log.tallies("1") if tally.small_right is not None) == 1

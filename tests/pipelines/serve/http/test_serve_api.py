@@ -372,7 +372,6 @@ log = LogWriter(FeedbackConfig(timeout_s=60.0), sys.argv[1])
 
 class Service:
     def __init__(self):
-        self.labelling = self
         self.metrics = SimpleNamespace(
             failed=self.failed, turned_away=lambda status: None, set_unread=lambda number: None
         )
