@@ -76,18 +76,20 @@ def row_answerer(
     """
 
     def answer(rows: pa.Table) -> tuple[pa.Table, Counts]:
-        given = model.answer(_items(rows))
-        for row, one in zip(rows["id"], given, strict=True):
+        large_answers = model.answer(_items(rows))
+        for row, one in zip(rows["id"], large_answers, strict=True):
             if fault := one.fault(len(spec.answer_names)):
                 raise DataError(f"the large model gave {fault}, to row {row.as_py()!r}", where="large")
-        answers = Answers.of(given, spec.num_labels)
-        failed = [given[row] for row in np.flatnonzero(answers.failed_N).tolist()]
+        answers = Answers.of(large_answers, spec.num_labels)
+        failed = [large_answers[row] for row in np.flatnonzero(answers.failed_N).tolist()]
         reasons = Counter(FAILED + (one.error or "") for one in failed)
         count(reasons)
-        counts: Counts = {name: sum(getattr(one.cost, name) for one in given) for name in ("tokens", "currency")}
-        replies = [one.reply for one in given if one.off_label]
-        counts |= {"rows": len(given), "waiting": sum(one.outage for one in failed), "off_label": len(replies)}
-        return answers.table(rows, mode), counts | reasons | Counter(_OFF_LABEL + each for each in replies[:_SHOWN])
+        counts: Counts = {
+            name: sum(getattr(one.cost, name) for one in large_answers) for name in ("tokens", "currency")
+        }
+        replies = [one.reply for one in large_answers if one.off_label]
+        counts |= {"rows": len(large_answers), "waiting": sum(one.outage for one in failed), "off_label": len(replies)}
+        return answers.table(rows, mode), counts | reasons | Counter(_OFF_LABEL + reply for reply in replies[:_SHOWN])
 
     return answer
 

@@ -50,9 +50,9 @@ class RowHead:
     def probabilities(self, rows: pa.Table) -> np.ndarray:
         """Class probabilities, by a head that has not seen the row."""
         probabilities_NC = self.head.probabilities(feature_matrix(rows))
-        found = pc.index_in(rows["id"], value_set=self.ids)
-        is_fitted = found.is_valid().to_numpy()
-        probabilities_NC[is_fitted] = self.out_of_fold_NC[found.drop_null().to_numpy()]
+        positions = pc.index_in(rows["id"], value_set=self.ids)
+        is_fitted = positions.is_valid().to_numpy()
+        probabilities_NC[is_fitted] = self.out_of_fold_NC[positions.drop_null().to_numpy()]
         return probabilities_NC
 
 

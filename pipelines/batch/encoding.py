@@ -99,14 +99,15 @@ def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch
 
     DataError naming the row ids when the encoder cannot read a row, or returns a NaN.
     """
-    storage, given, made = context.store.storage, scratch / "rows", scratch / "features"
+    storage, rows_folder, features_folder = context.store.storage, scratch / "rows", scratch / "features"
     sources = {
-        f"{number:05}": given / f"{number:05}" for number, start in enumerate(range(0, max(len(rows), 1), SHARD_ROWS))
+        f"{number:05}": rows_folder / f"{number:05}"
+        for number, start in enumerate(range(0, max(len(rows), 1), SHARD_ROWS))
     }
     for number, source in enumerate(sources.values()):  # actors of other nodes read them
         write_shard(storage, [rows.slice(number * SHARD_ROWS, SHARD_ROWS)], source)
-    encode_shards(context, encoder, sources, made, scratch=scratch / "units", bar=bar)
-    return pa.concat_tables([read_table(storage.readable(made / name)) for name in sources])
+    encode_shards(context, encoder, sources, features_folder, scratch=scratch / "units", bar=bar)
+    return pa.concat_tables([read_table(storage.readable(features_folder / name)) for name in sources])
 
 
 def _refuse(faults: Mapping[int, str], ids: pa.ChunkedArray) -> None:

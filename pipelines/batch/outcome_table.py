@@ -59,7 +59,9 @@ class OutcomePart:
         """The gate's score of every row, [N]."""
         if self.score_N is not None:
             return self.score_N
-        judge_NC, small_NC = (each[:, : self.num_labels] for each in (self.table.judge_logits, self.table.small_logits))
+        judge_NC, small_NC = (
+            logits_NC[:, : self.num_labels] for logits_NC in (self.table.judge_logits, self.table.small_logits)
+        )
         return gate.score(self.features_ND, judge_NC, small_NC)
 
     def scored(self, gate: Gate, shown: float = 0.0) -> OutcomePart:
@@ -103,8 +105,8 @@ class LeftOut:
     def known(self, part: PartRows) -> PartRows:
         """The rows whose logits are here, and those that are out of scope, which no network learns from."""
         label_N = part.rows["label"].to_numpy()
-        kept = pa.array((self._positions(part.rows["id"]) >= 0) | (label_N == OUT_OF_SCOPE))
-        return replace(part, rows=part.rows.filter(kept), answers=part.answers.filter(kept))
+        is_known = pa.array((self._positions(part.rows["id"]) >= 0) | (label_N == OUT_OF_SCOPE))
+        return replace(part, rows=part.rows.filter(is_known), answers=part.answers.filter(is_known))
 
     def replaced(
         self, ids: pa.ChunkedArray, judge_NC: np.ndarray, small_NC: np.ndarray
@@ -113,8 +115,8 @@ class LeftOut:
         position_N = self._positions(ids)
         here_N1 = (position_N >= 0)[:, None]
         judge, small = (
-            np.where(here_N1, own[position_N], given)
-            for own, given in ((self.judge_RC, judge_NC), (self.small_RC, small_NC))
+            np.where(here_N1, own[position_N], logits_NC)
+            for own, logits_NC in ((self.judge_RC, judge_NC), (self.small_RC, small_NC))
         )
         return judge, small
 
@@ -148,29 +150,29 @@ class PartFiles:
 
         The rows of validate are those that choose gate and policy, see `FeaturesArtefact.stored_split`.
         """
-        found = []
+        files = []
         for number in range(len(features.names.tasks)):
             shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
             for split in splits:
                 source = features.stored_split(number, split)
                 holding = features.holding(number, source)
-                found += [cls(number, split, source, *shards[shard], prompted or {}) for shard in holding]
-        return found
+                files += [cls(number, split, source, *shards[shard], prompted or {}) for shard in holding]
+        return files
 
     def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
         """The rows; of a remote file only their row groups are fetched. `readable` gives the file to read.
 
         Raises ArtefactError if the answers belong to other rows, and for a damaged file.
         """
-        mine = pc.field("split") == self.source
-        rows = read_table(readable(self.features), where=mine)
+        in_split = pc.field("split") == self.source
+        rows = read_table(readable(self.features), where=in_split)
 
         def answers(file: Path) -> pa.Table:
-            found = in_label_list(read_table(readable(file), where=mine), len(names.labels))
-            if not rows["id"].equals(found["id"]):
+            table = in_label_list(read_table(readable(file), where=in_split), len(names.labels))
+            if not rows["id"].equals(table["id"]):
                 where = f"{self.features} and {file}"
                 raise ArtefactError("features and outcomes hold different rows", where=where)
-            return found
+            return table
 
         prompted = {mode: answers(folder / self.features.name) for mode, folder in self.prompted.items()}
         return PartRows(self.task, self.split, self.source, rows, answers(self.answers), prompted)
@@ -320,10 +322,10 @@ class ScoredTable:
         """
         measured, searched = [], 0
         for part in parts:
-            mine = part.table.split == "validate"
+            is_validate = part.table.split == "validate"
             scores = part.scores(gate).copy()  # what came from another process cannot be written to
-            scores[mine] = validate_scores[searched : searched + int(mine.sum())]
-            searched += int(mine.sum())
+            scores[is_validate] = validate_scores[searched : searched + int(is_validate.sum())]
+            searched += int(is_validate.sum())
             modes = len(part.modes) // max(1, len(part.table))
             measured.append(
                 MeasuredRows.of(part.modes, np.tile(scores, modes), np.tile(part.seconds_N, modes), policy.temperature)

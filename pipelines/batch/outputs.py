@@ -129,21 +129,21 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
     if "?" in out.store:
         hint = "Set AWS_ENDPOINT_URL and AWS_REGION in the environment"
         raise DataError("the URI of an output has no options", where=str(output), hint=hint)
-    found = _files(origin)
-    if found is None:
+    inputs = _files(origin)
+    if inputs is None:
         written = written_suffix(out)
         if suffix not in (None, written):
             raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
         known_suffix(origin, origin.suffix)
     kind = out.kind()
-    if found is not None and (kind == fs.FileType.File or posixpath.splitext(out.name)[1] in SUFFIXES):
+    if inputs is not None and (kind == fs.FileType.File or posixpath.splitext(out.name)[1] in SUFFIXES):
         raise ArtefactError("the answers to several files go to a folder", where=str(out), hint="Name a folder")
     if out.is_local and not Path(out.folder.path).is_dir():
         raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
-    if found is None and kind == fs.FileType.Directory:
+    if inputs is None and kind == fs.FileType.Directory:
         raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
     names: dict[str, Location] = {}
-    for file in found or ():
+    for file in inputs or ():
         read = known_suffix(file.location, file.location.suffix)
         name = stem_of(file.relative) + (suffix or (read if read in WRITTEN else ".csv"))
         if (other := names.setdefault(name, file.location)) is not file.location:
@@ -152,29 +152,29 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
     targets = {_real(folder / name) for name in names}
     if any(_real(source) in targets for source in names.values()):
         raise DataError("the output would replace the input", where=str(out), hint="Name another output")
-    if found is not None and f"{_real(out)}/".startswith(f"{_real(origin)}/"):
+    if inputs is not None and f"{_real(out)}/".startswith(f"{_real(origin)}/"):
         raise DataError("the output lies in the input", where=str(out), hint="Name another output")
     try:
         storage = Storage.at(str(folder))
     except ValueError as error:
         raise ConfigError(str(error), where=str(output)) from None
-    hidden = storage.root / (HIDDEN if found is not None else f".{out.name}{HIDDEN}")
+    hidden = storage.root / (HIDDEN if inputs is not None else f".{out.name}{HIDDEN}")
     return [PredictedFile(source, storage.root / name, storage, hidden) for name, source in names.items()]
 
 
 def _files(origin: Location) -> list[FoundFile] | None:
     """The files that a folder or a pattern stands for; None for a file."""
     if origin.is_pattern:
-        if found := origin.glob():
-            return found
+        if files := origin.glob():
+            return files
         raise DataError("no file matches the pattern", where=str(origin))
     kind = origin.kind()
     if kind == fs.FileType.NotFound:
         raise DataError("no such file", where=str(origin))
     if kind != fs.FileType.Directory:
         return None
-    if found := [file for file in origin.files(recursive=True) if file.location.suffix in SUFFIXES]:
-        return found
+    if files := [file for file in origin.files(recursive=True) if file.location.suffix in SUFFIXES]:
+        return files
     raise DataError("the folder holds no file of rows", where=str(origin), hint=f"Use {', '.join(SUFFIXES)}")
 
 

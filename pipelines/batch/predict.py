@@ -118,8 +118,8 @@ def predict(
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         looked = dict(zip(files, pool.map(look, files), strict=True))
-    opened = {file: found for file, found in looked.items() if isinstance(found, InputRows)}
-    records = [found for found in looked.values() if not isinstance(found, InputRows)]
+    opened = {file: state for file, state in looked.items() if isinstance(state, InputRows)}
+    records = [state for state in looked.values() if not isinstance(state, InputRows)]
     require_models(bundle, assets_dir, upstreams)
     if not bundle.certificates:
         reporter.say(escape(NOT_CERTIFIED))
@@ -155,7 +155,7 @@ def predict(
         )
         paying = _paying(bundle, assets_dir, upstreams, responses, opened.values(), reporter)
         with paying, reporter.bar("predict", "rows") as bar:
-            made = map_units(
+            counts_by_file = map_units(
                 units,
                 build,
                 InputReader,
@@ -164,7 +164,7 @@ def predict(
                 storage=storage,
                 bar=bar,
             )
-            for file, counts in made:
+            for file, counts in counts_by_file:
                 num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()
                 record = FileRecord(
                     command=command,
@@ -252,11 +252,11 @@ def row_predictor(
         faults = [fault or fault_of(bundle, example) for fault, example in known]
         usable = [example for example, fault in zip(inputs, faults, strict=True) if not fault]
         answers = iter(cascade.answer(usable))
-        given = [Unreadable(fault) if fault else next(answers) for fault in faults]
-        counts = Counter("error" if isinstance(answer, Failure) else answer.route for answer in given)
+        outcomes = [Unreadable(fault) if fault else next(answers) for fault in faults]
+        counts = Counter("error" if isinstance(answer, Failure) else answer.route for answer in outcomes)
         if bundle.large.servable:
-            counts.update(FAILED for answer in given if _large_failed(answer))
-        return answer_table(given).add_column(0, PREDICTED.field("id"), rows["id"]), dict(counts)
+            counts.update(FAILED for answer in outcomes if _large_failed(answer))
+        return answer_table(outcomes).add_column(0, PREDICTED.field("id"), rows["id"]), dict(counts)
 
     return predict_rows
 
@@ -297,12 +297,12 @@ def _units(
 ) -> dict[PredictedFile, list[Unit]]:
     """The units of every file, in a folder for the content of the file and the command."""
     size = unit_rows(sum(rows.num_rows for rows in opened.values()), FEWEST_ROWS)
-    found = {}
+    units = {}
     for file, rows in opened.items():
         folder = scratch / _digest(command, file.source, stamps[file] or uuid.uuid4().hex)[:16]
         most = MOST_PICTURES if rows.normaliser.layout.columns["image"] else MOST_ROWS
-        found[file] = units_of(rows, rows.num_rows, min(size, most), folder / "rows")
-    return found
+        units[file] = units_of(rows, rows.num_rows, min(size, most), folder / "rows")
+    return units
 
 
 def _digest(*settings: object) -> str:

@@ -54,8 +54,8 @@ def map_shards(
     units = {name: units_of(source, sizes[name], size, scratch / name) for name, source in sources.items()}
     read = partial(shard_reader, storage)
     mapper = partial(map_with_actors, cluster=cluster, threads=units_at_once)
-    made = map_units(units, build, read, mapper=mapper, scratch=scratch, storage=storage, bar=bar)
-    counts = total(counts for _, counts in made)
+    counts_by_shard = map_units(units, build, read, mapper=mapper, scratch=scratch, storage=storage, bar=bar)
+    counts = total(counts for _, counts in counts_by_shard)
     joins = [([unit.target for unit in units[name]], folder / name) for name in sources]
     list(map_items(partial(_join, storage), joins))
     return counts

@@ -84,14 +84,14 @@ def map_units(
     num_rows = sum(unit.stop - unit.start for unit in everything)
     num_done = num_rows - sum(unit.stop - unit.start for unit in left)
     bar.update(num_done, num_rows)
-    with closing(mapper(partial(UnitWriter, build, read, storage), left)) as made:
-        for key, mine in units.items():
-            for unit in mine:
+    with closing(mapper(partial(UnitWriter, build, read, storage), left)) as results:
+        for key, source_units in units.items():
+            for unit in source_units:
                 if unit.target not in known:
-                    known[unit.target] = next(made)
+                    known[unit.target] = next(results)
                     num_done += unit.stop - unit.start
                     bar.update(num_done, num_rows)
-            yield key, total(known[unit.target] for unit in mine)
+            yield key, total(known[unit.target] for unit in source_units)
 
 
 class UnitWriter:

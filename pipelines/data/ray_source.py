@@ -75,7 +75,7 @@ class RaySource(SourceConfig, ColumnsConfig):
             sizes = ray.get([_num_rows.remote(block) for block in blocks])
         normaliser = Normaliser(layout, place)
         starts = accumulate(sizes, initial=1)
-        reads = (partial(_read_block, *each) for each in zip(blocks, starts, strict=False))
+        reads = (partial(_read_block, *block_and_start) for block_and_start in zip(blocks, starts, strict=False))
         shards = (ChunkShard(place.where, read, normaliser) for read in reads)
         return Source(self.read, tuple(shards), self.labels, self.out_of_scope_label)
 
@@ -133,8 +133,8 @@ def _from_environment(value: Any) -> Any:
                 return os.environ[value["env"]]
             except KeyError:
                 raise ConfigError(f"the variable {value['env']!r} is not set", where="source.args") from None
-        return {name: _from_environment(each) for name, each in value.items()}
-    return [_from_environment(each) for each in value] if isinstance(value, list) else value
+        return {name: _from_environment(child) for name, child in value.items()}
+    return [_from_environment(child) for child in value] if isinstance(value, list) else value
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class Alignment(Stage):
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Heads:
         """The towers to be aligned, by the section of the configuration that has them."""
-        towers = {side: Towers.of(each, context.assets_path) for side, each in self._towers().items()}
+        towers = {side: Towers.of(config, context.assets_path) for side, config in self._towers().items()}
         return Heads(towers=towers, device=context.cluster.device, seed=self.seed)
 
     def _towers(self) -> dict[str, TowersConfig]:

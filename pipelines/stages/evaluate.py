@@ -76,7 +76,7 @@ class EvaluatedArtefact(Artefact):
     def certificates(self, name: str) -> dict[str | None, Certificate]:
         """A collaborator's certificates by task; None is the key of the common one."""
         common = dict(self.result[name]["certificate"])
-        own = {task: Certificate.model_validate(each) for task, each in common.pop("tasks").items()}
+        own = {task: Certificate.model_validate(certificate) for task, certificate in common.pop("tasks").items()}
         return {None: Certificate.model_validate(common)} | own
 
     @staticmethod
@@ -119,8 +119,8 @@ class Evaluate(Stage, Plan):
         certifier = self.certifier(attempt, features)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            given = (name, tuned, features, outcomes, self.certificate, certifier, attempt.folder / name)
-            result[name], report[name] = run_remotely(measure, *given)
+            arguments = (name, tuned, features, outcomes, self.certificate, certifier, attempt.folder / name)
+            result[name], report[name] = run_remotely(measure, *arguments)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
     def certifier(self, attempt: Attempt, features: FeaturesArtefact) -> Certifier:
@@ -160,21 +160,21 @@ def measure(
     folder: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
-    found, names = tuned.load(name), features.names
-    answers = tuned.answers(name, list(found.objectives))
+    candidate, names = tuned.load(name), features.names
+    answers = tuned.answers(name, list(candidate.objectives))
     folder.mkdir()
-    scored = scored_table(found, features, outcomes, prompted=answers, file=folder / OUTCOMES)
-    policy, certificates = certifier(scored.rows("validate"), scored.rows("certify"), found.policy, config)
+    scored = scored_table(candidate, features, outcomes, prompted=answers, file=folder / OUTCOMES)
+    policy, certificates = certifier(scored.rows("validate"), scored.rows("certify"), candidate.policy, config)
     policy.save(folder)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
-    result = result_of(scored, policy, certificates, found, names)
-    if found.collaborator.base is not None:
-        result["base"] = beside_base(found.collaborator, part_rows(features, outcomes, ["validate"]))
+    result = result_of(scored, policy, certificates, candidate, names)
+    if candidate.collaborator.base is not None:
+        result["base"] = beside_base(candidate.collaborator, part_rows(features, outcomes, ["validate"]))
     return result, curves_of(scored, certificates[None], config)
 
 
 def scored_table(
-    found: Tuned,
+    candidate: Tuned,
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     splits: Sequence[Split] = SPLITS,
@@ -185,9 +185,11 @@ def scored_table(
 
     `file` receives the outcome table.
     """
-    parts = scored_parts(found.collaborator, found.gate, features, outcomes, splits, prompted, left_out=found.left_out)
-    kept = kept_parts(parts, file) if file else parts
-    return ScoredTable.of(kept, found.gate, found.validate_scores, found.policy)
+    parts = scored_parts(
+        candidate.collaborator, candidate.gate, features, outcomes, splits, prompted, left_out=candidate.left_out
+    )
+    saved_parts = kept_parts(parts, file) if file else parts
+    return ScoredTable.of(saved_parts, candidate.gate, candidate.validate_scores, candidate.policy)
 
 
 def take_look(store: ArtefactStore, units: Units, config: CertificateConfig, fingerprint: str) -> Look:

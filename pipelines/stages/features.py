@@ -48,16 +48,16 @@ class Encoding(Plan):
         num_cut = encode_shards(context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
         tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
         seed = self.preview_seed
-        found = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
-        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": found, CUT: num_cut})
+        counts = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
+        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": counts, CUT: num_cut})
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
         recipe = Recipe(Features.stage, Features.version, self.section(), (sequence,))
         write, starts = partial(self.write, sequence=sequence), partial(self.starts_cluster, context, sequence=sequence)
-        made = context.build(recipe, write, label=label, starts_cluster=starts).as_a(FeaturesArtefact)
-        _say_cut(made, context, "large.encoder")
-        return made
+        features = context.build(recipe, write, label=label, starts_cluster=starts).as_a(FeaturesArtefact)
+        _say_cut(features, context, "large.encoder")
+        return features
 
 
 class Features(Stage):

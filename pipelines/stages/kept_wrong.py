@@ -49,7 +49,7 @@ def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: Fe
 
 def _texts(features: FeaturesArtefact, split: Split, ids: list[str], tasks: set[str]) -> dict[str, str]:
     """The beginnings of the texts of rows of a split, by id, read shard by shard."""
-    sequence, found = features.sequence, dict[str, str]()
+    sequence, texts_by_id = features.sequence, dict[str, str]()
     where = pc.field("id").isin(ids)
     for number, task in enumerate(features.names.tasks):
         if task not in tasks or task in sequence.grown_tasks:
@@ -58,8 +58,8 @@ def _texts(features: FeaturesArtefact, split: Split, ids: list[str], tasks: set[
         for shard in features.holding(number, features.stored_split(number, split)):
             rows = read_table(sequence.readable(shards[shard].name), columns=["id", "text"], where=where)
             texts = (" ".join(text[: 4 * MAX_CHARS].split()) for text in rows["text"].to_pylist())
-            found |= zip(rows["id"].to_pylist(), (_beginning(text) for text in texts), strict=True)
-    return found
+            texts_by_id |= zip(rows["id"].to_pylist(), (_beginning(text) for text in texts), strict=True)
+    return texts_by_id
 
 
 def _beginning(text: str) -> str:

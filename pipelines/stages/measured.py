@@ -42,11 +42,11 @@ def result_of(
     scored: ScoredTable,
     policy: Policy,
     certificates: Mapping[str | None, Certificate],
-    found: Tuned,
+    candidate: Tuned,
     names: Names,
 ) -> dict[str, Any]:
     """One collaborator's part of the result."""
-    accuracy, baseline = found.state["accuracy"]["small"], found.state["baseline"]["small"]
+    accuracy, baseline = candidate.state["accuracy"]["small"], candidate.state["baseline"]["small"]
     continual = summarise(accuracy, baseline) if None not in accuracy[-1] else {}
     validate, measured = scored.rows("validate"), scored.rows(scored.measured)
     saved_half, saved_one = calls_saved_at(validate, measured, 0.005), calls_saved_at(validate, measured, 0.01)
@@ -57,8 +57,8 @@ def result_of(
         "overall": overall | {"forgetting_first": continual.get("forgetting_first")},
         "tasks": {task: _quality(scored, policy, task) for task in tasks},
         "labels": _labels(scored, policy, names.labels),
-        "out_of_scope": _out_of_scope(scored, policy, found.collaborator.num_labels),
-        "unknown_classes": _unknown_classes(found.novel, policy),
+        "out_of_scope": _out_of_scope(scored, policy, candidate.collaborator.num_labels),
+        "unknown_classes": _unknown_classes(candidate.novel, policy),
         "continual": continual,
         "accuracy_matrix": accuracy if continual else [],
         "routing": asdict(router_quality(measured))
@@ -69,19 +69,19 @@ def result_of(
         },
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
-        "forecast": found.forecast.summary,
-        "answer_weight": found.state["learner"].get("answered", {}).get("weight"),
-        "num_parameters": num_parameters(found.collaborator.judge),
-        "num_networks": len(found.collaborator.merged().networks),
-    } | _prompted(scored, found)
+        "forecast": candidate.forecast.summary,
+        "answer_weight": candidate.state["learner"].get("answered", {}).get("weight"),
+        "num_parameters": num_parameters(candidate.collaborator.judge),
+        "num_networks": len(candidate.collaborator.merged().networks),
+    } | _prompted(scored, candidate)
 
 
-def _prompted(scored: ScoredTable, found: Tuned) -> dict[str, Any]:
+def _prompted(scored: ScoredTable, candidate: Tuned) -> dict[str, Any]:
     """Each prompt mode's objectives on validate, and its effect on the large model's answers to measured rows."""
-    if not found.objectives:
+    if not candidate.objectives:
         return {}
     table, modes = scored.table, dict[str, Any]()
-    for mode, reached in found.objectives.items():
+    for mode, reached in candidate.objectives.items():
         rows = table.select((table.split == scored.measured) & (table.prompt == mode))
         effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
         assert effect is not None  # without test rows those that choose are measured
@@ -103,20 +103,23 @@ def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[Me
     A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
     """
     table, rows = scored.table.select(mask), scored.scored(mask)
-    shown_N = np.array([policy.prompt_for(each) != "none" for each in table.task])
+    shown_N = np.array([policy.prompt_for(task) != "none" for task in table.task])
     return table, replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
 
 
 def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> list[dict[str, Any]]:
     """Metrics of the measured rows of each label, of many labels those whose wrong answers are kept most."""
     table, rows = _as_asked(scored, policy, scored.mask(scored.measured) & (scored.table.label < len(label_names)))
-    found = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
+    qualities = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
 
-    def named(each: LabelQuality) -> dict[str, Any]:
-        other = each.mistaken_for and {"label": label_names[each.mistaken_for[0]], "num_rows": each.mistaken_for[1]}
-        return asdict(each) | {"label": label_names[each.label], "mistaken_for": other}
+    def named(quality: LabelQuality) -> dict[str, Any]:
+        other = quality.mistaken_for and {
+            "label": label_names[quality.mistaken_for[0]],
+            "num_rows": quality.mistaken_for[1],
+        }
+        return asdict(quality) | {"label": label_names[quality.label], "mistaken_for": other}
 
-    return [named(each) for each in found[:MAX_LABELS]]
+    return [named(quality) for quality in qualities[:MAX_LABELS]]
 
 
 def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[str, Any] | None:
@@ -135,8 +138,13 @@ def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float
     if novel is None:
         return None
     cut = policy.lowest_cut
-    kept, later = float(novel.kept(cut)), float(novel.kept(cut, novel.farthest(cut)))
-    return {"num_rows": len(novel.scores), "kept": kept, "kept_once_noticed": later, "assumed_share": novel.share}
+    first_share, later_share = float(novel.kept(cut)), float(novel.kept(cut, novel.farthest(cut)))
+    return {
+        "num_rows": len(novel.scores),
+        "kept": first_share,
+        "kept_once_noticed": later_share,
+        "assumed_share": novel.share,
+    }
 
 
 def _flat(quality: RouteQuality) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def next_attempt(
 
     `num_waiting` counts the rows of a finished artefact that wait.
     """
-    while (found := finished(stage, plan, context, **reads)) and (waiting := num_waiting(found)):
+    while (artefact := finished(stage, plan, context, **reads)) and (waiting := num_waiting(artefact)):
         again = plan.model_copy(update={"attempt": plan.attempt + 1})
         if not finished(stage, again, context, **reads) and (reason := server_fault(context, plan.large, names)):
             context.reporter.say(
@@ -64,8 +64,8 @@ def next_attempt(
 
 def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> Artefact | None:
     """The stage's artefact if it exists already."""
-    found = context.store.find(stage.recipe(plan, **reads))
-    return found and found.as_a(stage.writes)
+    artefact = context.store.find(stage.recipe(plan, **reads))
+    return artefact and artefact.as_a(stage.writes)
 
 
 def server_fault(context: Context, large: LargeConfig, names: Names) -> str | None:
@@ -109,8 +109,8 @@ class RecordedOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
         names, storage = sequence.names, attempt.context.store.storage
-        given = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
-        usage = run_remotely(look_up_shards, *given)
+        arguments = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
+        usage = run_remotely(look_up_shards, *arguments)
         write_identity(attempt.folder, self.identity, **usage)
 
 
@@ -129,9 +129,9 @@ class AskedOutcomes(AskingPlan):
         write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **usage)
 
 
-def _num_waiting(found: OutcomesArtefact) -> int:
+def _num_waiting(outcomes: OutcomesArtefact) -> int:
     """The answers that did not come for a fault of the server."""
-    return int(found.asked.get("waiting", 0))
+    return int(outcomes.asked.get("waiting", 0))
 
 
 class Outcomes(Stage):

@@ -28,7 +28,7 @@ def overview(
     `config` is None if nothing is to be certified on these rows. `servable` says whether the large model answers rows
     that it has not seen.
     """
-    labels = [f"{label} {count:,}" for label, count in sorted(summary.labels.items(), key=lambda each: -each[1])]
+    labels = [f"{label} {count:,}" for label, count in sorted(summary.labels.items(), key=lambda pair: -pair[1])]
     yield f"{summary.num_rows:,} rows, {len(labels):,} labels: {_shortened(labels)}"
     for task, splits in list(summary.rows.items())[:_SHOWN]:
         yield f"  task {task}: " + ", ".join(f"{split} {count:,}" for split, count in splits.items())
@@ -57,27 +57,27 @@ def overview(
     yield _certifiable(outlook(summary.certify_units, config, scopes), summary, config, fractions)
 
 
-def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:
-    of_each = " in the smallest task" if found.scope == "per_task" or config.every_task else ""
-    have = f"{found.num_units:,} units to certify on{of_each}"
+def _certifiable(reach: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:
+    of_each = " in the smallest task" if reach.scope == "per_task" or config.every_task else ""
+    have = f"{reach.num_units:,} units to certify on{of_each}"
     if config.epsilon == 0:
-        need = f"to be no worse needs at least {found.needed:,} that only the small model answers right"
+        need = f"to be no worse needs at least {reach.needed:,} that only the small model answers right"
     else:
-        need = f"a loss of at most {exact_points(config.epsilon)} needs at least {found.needed:,}"
-    if found.possible:
-        only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
-        comfortable = 2 * found.needed
-        tight = "" if found.num_units >= comfortable else f". That is tight: {comfortable:,} would be comfortable"
+        need = f"a loss of at most {exact_points(config.epsilon)} needs at least {reach.needed:,}"
+    if reach.possible:
+        only = "" if config.every_task or "per_task" in reach.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
+        comfortable = 2 * reach.needed
+        tight = "" if reach.num_units >= comfortable else f". That is tight: {comfortable:,} would be comfortable"
         return f"{have}; {need}{only}{tight}"
-    if math.isinf(found.times_the_rows):
+    if math.isinf(reach.times_the_rows):
         return f"warning: no rows to certify on; {need}, so everything would go to the large model"
-    rows = math.ceil(summary.num_rows * found.times_the_rows / 50) * 50
+    rows = math.ceil(summary.num_rows * reach.times_the_rows / 50) * 50
     choices = [f"about {rows:,} rows"]
-    if found.epsilon is not None:
-        choices.append(f"epsilon >= {found.epsilon:g}")
-    if found.scope == "per_task":
+    if reach.epsilon is not None:
+        choices.append(f"epsilon >= {reach.epsilon:g}")
+    if reach.scope == "per_task":
         choices.append("tune.scopes [global]")
-    share = fractions["certify"] * found.times_the_rows
+    share = fractions["certify"] * reach.times_the_rows
     if share <= 0.4:
         choices.append(f"a certify share of {share:.2f} in place of {fractions['certify']:g}")
     return f"warning: {have}; {need}, so everything would go to the large model. Use " + ", or ".join(choices)

@@ -45,21 +45,21 @@ def preview(
     if right_N is None:
         return {}
     by_task = np.split(right_N, np.cumsum([len(part) for part in parts])[:-1])
-    return {task: (len(mine), int(mine.sum())) for task, mine in zip(shards, by_task, strict=True) if len(mine)}
+    return {task: (len(right), int(right.sum())) for task, right in zip(shards, by_task, strict=True) if len(right)}
 
 
-def preview_lines(found: Preview, shown: int = 8) -> Iterator[str]:
+def preview_lines(by_task: Preview, shown: int = 8) -> Iterator[str]:
     """The same in lines for a person."""
-    if not found:
+    if not by_task:
         return
-    num_rows, num_right = (sum(counts) for counts in zip(*found.values(), strict=True))
+    num_rows, num_right = (sum(counts) for counts in zip(*by_task.values(), strict=True))
     yield (
         f"before training: ridge regression on the features is right on {num_right / num_rows:.1%} of"
         f" {num_rows:,} left-out train rows"
     )
-    if len(found) > 1:
-        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(found.items())[:shown]]
-        more = f" and {len(found) - shown} more tasks" if len(found) > shown else ""
+    if len(by_task) > 1:
+        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(by_task.items())[:shown]]
+        more = f" and {len(by_task) - shown} more tasks" if len(by_task) > shown else ""
         yield f"  {', '.join(parts)}{more}"
 
 
@@ -96,5 +96,5 @@ def right_left_out(features_ND: NDArray[np.float32], rows: pa.Table) -> NDArray[
     units = Units(np.array([group or row for group, row in names], dtype=object), len(rows))
     if len(labels) < 2 or units.count < 2:
         return None
-    found = ridge_left_out(features_ND.astype(np.float64).__getitem__, np.eye(len(labels))[label_N], units)
-    return np.asarray(found.left_out.argmax(1) == label_N)
+    ridge = ridge_left_out(features_ND.astype(np.float64).__getitem__, np.eye(len(labels))[label_N], units)
+    return np.asarray(ridge.left_out.argmax(1) == label_N)

@@ -63,16 +63,16 @@ class Prompting(AskingPlan):
         """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
         shards = PromptedShard.all_of(features, outcomes)
         for name in tuned.plan.config.collaborators:
-            folder, given = attempt.folder / name, (self, name, tuned, features, outcomes)
+            folder, arguments = attempt.folder / name, (self, name, tuned, features, outcomes)
             shutil.copytree(tuned.below(name), folder)
-            prompter = run_remotely(_prompter, *given)
+            prompter = run_remotely(_prompter, *arguments)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
-            took: dict[str, Any] = {
+            usage: dict[str, Any] = {
                 mode: self._answer(prompter, mode, shards, below, attempt.scratch / name / mode, attempt)
                 for mode, below in folders.items()
             }
-            policy, objectives = run_remotely(_best, *given, folders)
-            save_prompts(folder, policy, prompter.prompts, objectives, took)
+            policy, objectives = run_remotely(_best, *arguments, folders)
+            save_prompts(folder, policy, prompter.prompts, objectives, usage)
 
     def _answer(
         self,
@@ -98,20 +98,20 @@ def _prompter(
     plan: Prompting, name: str, tuned: TunedArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
 ) -> Prompter:
     """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
-    found, names = tuned.load(name), features.names
-    rows = _validate_rows(found, features, outcomes)
-    is_kept_N = found.policy.keep(rows.score, rows.task)
+    candidate, names = tuned.load(name), features.names
+    rows = _validate_rows(candidate, features, outcomes)
+    is_kept_N = candidate.policy.keep(rows.score, rows.task)
     candidates = hard_candidates(
         rows.label, is_kept_N & rows.small_correct, len(names.answers), plan.prompts.reliability
     )
     prompts = Prompts(top_k=plan.prompts.top_k, candidates=candidates)
-    return Prompter(found.collaborator, found.policy.temperature, prompts, names)
+    return Prompter(candidate.collaborator, candidate.policy.temperature, prompts, names)
 
 
-def _num_waiting(found: TunedArtefact) -> int:
+def _num_waiting(tuned: TunedArtefact) -> int:
     """The answers under prompts that did not come for a fault of the server."""
-    took = (mode for name in found.plan.config.collaborators for mode in found.asked(name).values())
-    return sum(int(mode.get("waiting", 0)) for mode in took)
+    modes = (mode for name in tuned.plan.config.collaborators for mode in tuned.asked(name).values())
+    return sum(int(mode.get("waiting", 0)) for mode in modes)
 
 
 def _best(
@@ -129,27 +129,27 @@ def _best(
     objectives: dict[str, dict[str, Any]] = {}
     first_look = question_delta(plan.certificate.delta, 1)
     for mode in plan.modes:
-        mine = table.select(table.prompt == mode)
-        rows = ScoredOutcomes.of(mine, mine.score)
+        mode_rows = table.select(table.prompt == mode)
+        rows = ScoredOutcomes.of(mode_rows, mode_rows.score)
         search = partial(
             find_policy, gate=tuned_one.gate, scope=tuned_one.policy.scope, max_loss=plan.max_loss, goal=plan.goal
         )
-        found = search(rows)  # modes are compared without unknown classes, as trials are
+        searched = search(rows)  # modes are compared without unknown classes, as trials are
         forecast = forecast_certificate(search, rows, features.num_rows("certify"), plan.certificate, first_look)
         policies[mode] = search(rows, novel=tuned_one.novel).policy.model_copy(update={"prompt": mode})
-        objectives[mode] = {"calls_saved": found.calls_saved, "area": found.area} | forecast.figures
+        objectives[mode] = {"calls_saved": searched.calls_saved, "area": searched.area} | forecast.figures
     best = max(policies, key=lambda mode: standing(objectives[mode], plan.goal))
     return policies[best], objectives
 
 
 def _validate_rows(
-    found: Tuned,
+    candidate: Tuned,
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     prompted: Mapping[PromptMode, Path] | None = None,
 ) -> MeasuredRows:
     """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
-    return scored_table(found, features, outcomes, ("validate",), prompted).table
+    return scored_table(candidate, features, outcomes, ("validate",), prompted).table
 
 
 class ChoosePrompts(Stage):
@@ -264,13 +264,13 @@ def write_questions(prompter: Prompter, mode: PromptMode, storage: Storage, fold
 
 def write_masked(prompter: Prompter, mode: PromptMode, storage: Storage, folder: Path, shard: PromptedShard) -> int:
     """Write a classifier's answers under hard prompts, which are its own, masked, to a shard; its number of rows."""
-    num_labels, made = len(prompter.names.labels), []
+    num_labels, tables = len(prompter.names.labels), []
     for table, prompts in prompter.tables(shard, mode, storage):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
         label_N = np.where(np.isfinite(probabilities_NC).all(axis=1), probabilities_NC.argmax(axis=1), -1)
         distributions_NC = over_labels(probabilities_NC, label_N, num_labels)
         answered = Answers(label_N, distributions_NC, table.large_cost, label_N < 0)
         rows = pa.table({name: pa.array(getattr(table, name), pa.string()) for name in ("id", "split")})
-        made.append(answered.table(rows, mode))
-    write_shard(storage, made, folder / shard.rows.name)
-    return sum(map(len, made))
+        tables.append(answered.table(rows, mode))
+    write_shard(storage, tables, folder / shard.rows.name)
+    return sum(map(len, tables))

@@ -103,18 +103,18 @@ class Register(Stage, Plan):
             by="run",
             after=log_watermark(log_url(self.serve, context.store.root), self.serve.application or self.name),
         )
-        found: list[PromotionGate] = []
+        verdicts: list[PromotionGate] = []
         current, reason = champions.pointer.current(), None
         if champions.followed(candidate):
             reason = "it was the champion before"
         elif current is None or current.champion.digest != candidate.digest:
-            reason, found = self._held_back(artefact, current.champion if current else None, context)
+            reason, verdicts = self._held_back(artefact, current.champion if current else None, context)
         if reason is None:
             try:
                 champions.introduce(candidate, timeout_s=self.serve.load_timeout_s)
             except RefusedByServiceError as error:
                 reason = str(error)
-        self._tell(number, current, reason, found, context)
+        self._tell(number, current, reason, verdicts, context)
 
     def _held_back(
         self, artefact: BundleArtefact, champion: Champion | None, context: Context
@@ -128,33 +128,35 @@ class Register(Stage, Plan):
         if champion is None:
             return None, []
         before = context.store.named(self.stage, champion.bundle).as_a(BundleArtefact)
-        found = without_traffic(
+        verdicts = without_traffic(
             Version.of(before, before.bundle),
             Version.of(artefact, artefact.bundle),
             self.gate_limits,
             self.certificate,
             context.assets_path,
         )
-        verdict = gates.overall(found)
-        return "; ".join(gate.reason for gate in found if gate.verdict == verdict) if verdict != "pass" else None, found
+        verdict = gates.overall(verdicts)
+        return "; ".join(
+            gate.reason for gate in verdicts if gate.verdict == verdict
+        ) if verdict != "pass" else None, verdicts
 
     def _tell(
         self,
         number: str,
         before: Current | None,
         reason: str | None,
-        found: Sequence[PromotionGate],
+        verdicts: Sequence[PromotionGate],
         context: Context,
     ) -> None:
         """Say what became of the version, and leave it for the run's result."""
-        for gate in found:
+        for gate in verdicts:
             context.reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
         champion = number if reason is None else before and before.champion.number
         context.promotion = {
             "version": number,
             "champion": champion,
             "reason": reason,
-            "gates": [gate.model_dump(mode="json") for gate in found] if reason else [],
+            "gates": [gate.model_dump(mode="json") for gate in verdicts] if reason else [],
         }
         if reason is not None:
             stays = f"; version {champion} stays it" if champion else ""
@@ -174,15 +176,15 @@ def _write_bundle(
     """Write the bundle to a new folder."""
     plan, sequence = tuned.plan, features.sequence
     name = evaluated.deployed
-    found, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
+    candidate, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
     encoder = encoder.of_dim(features.dim)
     large = sequence.large_with_head(stage.large).with_backbone(
         lambda backbone: backbone.in_runtime(outcomes.runtime).of_dim(features.dim)
     )
     computed_by = ComputedBy(encoder=encoder.computed_by(features.device), large=large.computed_by(outcomes.device))
-    is_certified = all(each.issued for each in certificates.values())
+    is_certified = all(certificate.issued for certificate in certificates.values())
     bundle = Bundle(
-        collaborator=found.collaborator.merged(),
+        collaborator=candidate.collaborator.merged(),
         seed=plan.config.seed,
         label_names=sequence.names.labels,
         none_label=sequence.names.none_label,
@@ -194,8 +196,8 @@ def _write_bundle(
         policy=policy,
         learner=plan.config.learner,
         large_head=outcomes.head,
-        gate_head=found.gate.head,
-        prompts=found.prompts if policy.prompt != "none" else None,
+        gate_head=candidate.gate.head,
+        prompts=candidate.prompts if policy.prompt != "none" else None,
         certificates=certificates if is_certified else {},
         certified_by=computed_by if is_certified else None,
         metrics=evaluated.result[name]
@@ -204,11 +206,11 @@ def _write_bundle(
             "usage": outcomes.usage,
             "asked_delta": stage.certificate.delta,
         },
-        learner_state=found.state["learner"],
+        learner_state=candidate.state["learner"],
         trained_units=trained_units(sequence),
-        drift=_drift(found, policy, features, outcomes),
+        drift=_drift(candidate, policy, features, outcomes),
         lineage=Lineage(
-            artefacts={each.stage: each.fingerprint for each in (features, outcomes, tuned, evaluated)},
+            artefacts={source.stage: source.fingerprint for source in (features, outcomes, tuned, evaluated)},
             parent=stage.continues,
         ),
     )
@@ -216,18 +218,18 @@ def _write_bundle(
 
 
 def _drift(
-    found: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
+    candidate: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
 ) -> DriftReference | None:
     """The reference for traffic: the certify rows under the deployed policy; None if they are too few."""
-    num_rows, num_labels = features.num_rows("certify"), found.collaborator.num_labels
+    num_rows, num_labels = features.num_rows("certify"), candidate.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
         return None
-    novelty = Novelty.of(found.state["learner"])
+    novelty = Novelty.of(candidate.state["learner"])
     small, keeps, differs, shown, distances = [], [], [], [], []
     share = _MOST_DRIFT_ROWS / num_rows
-    for part in scored_parts(found.collaborator, found.gate, features, outcomes, ["certify"], shown=share):
+    for part in scored_parts(candidate.collaborator, candidate.gate, features, outcomes, ["certify"], shown=share):
         small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
-        keeps.append(policy.keep(part.scores(found.gate), part.table.task))
+        keeps.append(policy.keep(part.scores(candidate.gate), part.table.task))
         differs.append(small[-1] != part.table.large_label)
         shown.append(part.features_ND)
         if novelty:
@@ -240,5 +242,5 @@ def _drift(
         np.concatenate(differs),
         DRIFT_DELTA,
         novelty_N=np.concatenate(distances) if distances else None,
-        farthest=found.novel.farthest(policy.lowest_cut) if found.novel else None,
+        farthest=candidate.novel.farthest(policy.lowest_cut) if candidate.novel else None,
     )

@@ -41,7 +41,8 @@ class Plan(Config):
 
     def starts_cluster(self, context: Context, **reads: Artefact) -> bool:
         """Whether a cluster has to be connected: for workers or many rows, or since the user names one or a GPU."""
-        cluster, sharded = context.cluster, (each for each in reads.values() if isinstance(each, ShardedArtefact))
+        cluster = context.cluster
+        sharded = (artefact for artefact in reads.values() if isinstance(artefact, ShardedArtefact))
         if cluster.use_gpu or not starts_local(cluster) or self.needs_workers(**reads):
             return True
         return not all(artefact.has_at_most(cluster.in_process_rows) for artefact in sharded)
@@ -103,15 +104,15 @@ class Stage(Config):
 
 
 def run_stages(
-    stages: Sequence[Stage], context: Context, found: Mapping[str, Artefact] | None = None
+    stages: Sequence[Stage], context: Context, known: Mapping[str, Artefact] | None = None
 ) -> Iterator[tuple[str, Artefact]]:
-    """Name and artefact of each stage that applies, built lazily; `found` are artefacts by kind from elsewhere."""
-    done = dict(found or {})
+    """Name and artefact of each stage that applies, built lazily; `known` are artefacts by kind from elsewhere."""
+    done = dict(known or {})
     present = [stage for stage in stages if stage.applies()]
     unprepared = dict(enumerate(present))
     for number, stage in enumerate(present):
         for place, later in list(unprepared.items()):
-            written_anew = {each.writes.kind for each in present[number:place]}
+            written_anew = {later_stage.writes.kind for later_stage in present[number:place]}
             if not done.keys() - written_anew >= set(later.reads):
                 continue
             del unprepared[place]

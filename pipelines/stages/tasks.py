@@ -108,9 +108,9 @@ class Tasks(Stage):
         source = self.tasks.source.build(context.assets_path, self.encoder.vector_columns)
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None
-        if known and (found := self._finished(known.value.decode(), context)):
-            shutil.copyfile(found.file(BAD_ROWS), context.run_folder / BAD_ROWS)
-            rows, names = SequencePlan(content=known.value.decode()), found.as_a(SequenceArtefact).names
+        if known and (artefact := self._finished(known.value.decode(), context)):
+            shutil.copyfile(artefact.file(BAD_ROWS), context.run_folder / BAD_ROWS)
+            rows, names = SequencePlan(content=known.value.decode()), artefact.as_a(SequenceArtefact).names
         else:
             rows = self._write(source, context)
             if key and key == source_key(source, self._decides()):  # it has not changed meanwhile

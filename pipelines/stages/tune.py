@@ -93,7 +93,7 @@ class Tune(Stage, Plan):
                     trial_plan, self, name, context, lambda: attempt.bar.update(next(num_ended), num_trials)
                 )
                 _mark_pareto(trials[name])
-            best = {name: Choice(**max(mine, key=standing)["params"]) for name, mine in trials.items()}
+            best = {name: Choice(**max(own_trials, key=standing)["params"]) for name, own_trials in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
@@ -133,12 +133,12 @@ def _try_all(
         points = (Choice(**dict(zip(space, values, strict=True))) for values in product(*space.values()))
         evaluated = [plan.evaluate(name, point) for point in points]  # of one state, since all are trained alike
         trials[name] = [
-            {"number": number, "collaborator": name, "params": each.choice}
-            | {objective: each.reached[objective] for objective in REACHED}
-            for number, each in enumerate(evaluated)
+            {"number": number, "collaborator": name, "params": trial.choice}
+            | {objective: trial.reached[objective] for objective in REACHED}
+            for number, trial in enumerate(evaluated)
         ]
         _mark_pareto(trials[name])
-        max(evaluated, key=lambda each: standing(each.reached, plan.goal)).save(folder / name)
+        max(evaluated, key=lambda trial: standing(trial.reached, plan.goal)).save(folder / name)
     return trials
 
 
@@ -172,11 +172,11 @@ def _search(
         ).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    found = [results[number] for number in range(len(results))]
+    trial_results = [results[number] for number in range(len(results))]
     return [
         {"number": number, "collaborator": name, "params": result.config}
         | {objective: (result.metrics or {})[objective] for objective in REACHED}
-        for number, result in enumerate(found)
+        for number, result in enumerate(trial_results)
     ]
 
 

@@ -22,11 +22,11 @@ def units_of(sequence: SequenceArtefact, key: bytes) -> dict[str, Split]:
 
     Where a unit has had several splits, train wins.
     """
-    found: dict[str, Split] = {}
+    split_by_unit: dict[str, Split] = {}
     for _, unit, split in _units(sequence, key):
-        if found.get(unit) != "train":
-            found[unit] = split
-    return found
+        if split_by_unit.get(unit) != "train":
+            split_by_unit[unit] = split
+    return split_by_unit
 
 
 def rows_of(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> list[str]:
@@ -63,8 +63,8 @@ def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tu
         for number, task in enumerate(sequence.names.tasks)
         for path in sequence.shards(number)
     ]
-    for found in map_items(partial(_digests_of, sequence, splits), shards):
-        yield from found
+    for digests in map_items(partial(_digests_of, sequence, splits), shards):
+        yield from digests
 
 
 def _digests_of(
@@ -72,14 +72,14 @@ def _digests_of(
 ) -> list[tuple[str, str | bytes, Split]]:
     """The same of one shard; its rows are read some at a time: they hold pictures."""
     name, is_grown = shard
-    found: list[tuple[str, str | bytes, Split]] = []
+    digests: list[tuple[str, str | bytes, Split]] = []
     for batch in read_shard(sequence.file(name)).to_batches(max_chunksize=1024):
         rows = pa.table(batch.filter(pc.field("split").isin(splits)))
         for row, content in zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True):
             if is_grown:
-                found.append((row["id"], row["group"], row["split"]))
+                digests.append((row["id"], row["group"], row["split"]))
                 continue
-            found.append((row["id"], unit_digest(content), row["split"]))
+            digests.append((row["id"], unit_digest(content), row["split"]))
             if row["group"]:
-                found.append((row["id"], unit_digest(Content(), row["group"]), row["split"]))
-    return found
+                digests.append((row["id"], unit_digest(Content(), row["group"]), row["split"]))
+    return digests

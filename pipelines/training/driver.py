@@ -56,9 +56,11 @@ def _solved(worker: WorkerPlan, bar: Bar) -> dict[str, dict[str, Any]]:
 def _trained(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[str, Any]]:
     """The states of trainers that workers have run."""
     context = attempt.context
-    given, num_workers = context.cluster.num_workers, useful_workers(worker.plan.config, context.cluster)
-    if num_workers != given:
-        context.reporter.say(f"train: steps of so few rows are not faster with {given} workers, using {num_workers}")
+    configured, num_workers = context.cluster.num_workers, useful_workers(worker.plan.config, context.cluster)
+    if num_workers != configured:
+        context.reporter.say(
+            f"train: steps of so few rows are not faster with {configured} workers, using {num_workers}"
+        )
     cluster = context.cluster.model_copy(update={"num_workers": num_workers})
     record = context.tracking.log_metrics if context.tracking else None
     return run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
@@ -70,13 +72,13 @@ def useful_workers(config: TrainerConfig, cluster: ClusterConfig) -> int | tuple
     Measured with gloo between two hosts 0.25 ms apart: an all-reduce takes 0.8 ms and 12 ns a byte; a row takes 1.6 us
     in 900 parameters and 61 to 75 us in a million. Two workers then break even at 800 to 960 rows a step.
     """
-    given, learner = cluster.num_workers, config.learner.build(config.seed)
+    configured, learner = cluster.num_workers, config.learner.build(config.seed)
     if config.is_solved or cluster.use_gpu:
-        return given
-    fewest, most = (1, given) if isinstance(given, int) else given
+        return configured
+    fewest, most = (1, configured) if isinstance(configured, int) else configured
     _, num_rows = learner.schedule(config.train.num_epochs, config.train.batch_size)
     useful = max(fewest, min(most, num_rows // ROWS_PER_WORKER))
-    return useful if isinstance(given, int) or useful == fewest else (fewest, useful)
+    return useful if isinstance(configured, int) or useful == fewest else (fewest, useful)
 
 
 def run_workers(

@@ -52,11 +52,11 @@ def fitted_on(
     tables: list[OutcomeTable] = []
     features: list[np.ndarray] = []
     for part in parts():
-        mine = _sampled(part.table, share)
-        tables.append(part.table if mine.all() else part.table.select(mine))
+        is_sampled_N = _sampled(part.table, share)
+        tables.append(part.table if is_sampled_N.all() else part.table.select(is_sampled_N))
         scored.append(ScoredOutcomes.of(part.table, np.zeros(len(part.table))))
         if reads_features:
-            features.append(part.features_ND[mine])
+            features.append(part.features_ND[is_sampled_N])
     sample = OutcomeTable.joined(tables)
     fitted = fit_gate(
         gate,
@@ -83,29 +83,29 @@ def _novel_rows(
 ) -> NovelRows | None:
     """The sample's rows without their own classes; out of scope ones have none."""
     known_N = sample.label < num_labels
-    judge_MC, small_MC = (each[known_N, :num_labels] for each in (sample.judge_logits, sample.small_logits))
+    judge_MC, small_MC = (logits[known_N, :num_labels] for logits in (sample.judge_logits, sample.small_logits))
     label_M = sample.label[known_N]
     if len(np.unique(label_M)) < FEWEST_CLASSES:
         return None
-    found = without_own_class(*(torch.from_numpy(each) for each in (judge_MC, small_MC, label_M)))
-    if found is None:
+    without_class = without_own_class(*(torch.from_numpy(logits) for logits in (judge_MC, small_MC, label_M)))
+    if without_class is None:
         return None
     features_MD = np.concatenate(features)[known_N] if features else None
-    judge_MC, small_MC = (logits.numpy() for logits in found)
+    judge_MC, small_MC = (logits.numpy() for logits in without_class)
     scores_M = gate.score(features_MD, judge_MC, small_MC)
     return NovelRows(scores_M, novelty.distances(judge_MC) if novelty else None)
 
 
 def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> np.ndarray:
     """The gate's score of every row, out-of-fold those of the sample, [N]."""
-    found, used = [], 0
+    score_parts, used = [], 0
     for part in parts:
-        mine = _sampled(part.table, share)
+        is_sampled_N = _sampled(part.table, share)
         scores = part.scores(fitted.gate)
-        scores[mine] = fitted.scores[used : used + int(mine.sum())]
-        used += int(mine.sum())
-        found.append(scores)
-    return np.concatenate(found)
+        scores[is_sampled_N] = fitted.scores[used : used + int(is_sampled_N.sum())]
+        used += int(is_sampled_N.sum())
+        score_parts.append(scores)
+    return np.concatenate(score_parts)
 
 
 def _sampled(table: OutcomeTable, share: float) -> np.ndarray:

@@ -38,8 +38,8 @@ def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Ite
         if part.source == "train":
             label_N = part.rows["label"].to_numpy()
             drawn_N = (label_N >= 0) & drawn(_units(part.rows), MAX_ROWS / num_rows)
-            kept = pa.array(drawn_N | (label_N == OUT_OF_SCOPE))
-            part = replace(part, rows=part.rows.filter(kept), answers=part.answers.filter(kept))
+            is_selected = pa.array(drawn_N | (label_N == OUT_OF_SCOPE))
+            part = replace(part, rows=part.rows.filter(is_selected), answers=part.answers.filter(is_selected))
         yield part
 
 
@@ -72,4 +72,4 @@ def _units(rows: pa.Table) -> np.ndarray:
     """The name of every row's unit, [N]."""
     own = [row.tobytes().hex() for row in feature_matrix(rows)]
     groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)
-    return np.array([group or mine for group, mine in zip(groups, own, strict=True)], dtype=object)
+    return np.array([group or row for group, row in zip(groups, own, strict=True)], dtype=object)

@@ -165,7 +165,7 @@ def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease
     since_checkpoint = 0
     while pending := [trainer for trainer in trainers.values() if not trainer.done]:
         trainer = min(
-            pending, key=lambda each: each.position.task
+            pending, key=lambda candidate: candidate.position.task
         )  # all collaborators learn a task before the next one
         finished = trainer.step()
         since_checkpoint += 1
