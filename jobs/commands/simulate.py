@@ -32,11 +32,11 @@ def simulate(
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Simulate runs, traffic, turns and promotions on a labelled table; the last line is the file with the result.
+    """Simulate runs, traffic and turns on a labelled table.
 
-    The first champion learns half of the known labels' rows. The other rows are its traffic; two turns of the loop
-    follow each wave of late labels. Nothing is served. Answers of a large model that is not fitted on the table come
-    from the table, so nothing is paid.
+    The last line is the file with the result. The first champion learns half of the known labels' rows. The other rows
+    are its traffic; two turns of the loop follow each wave of late labels. Nothing is served. Answers of a large model
+    that is not fitted on the table come from the table, so nothing is paid.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it logs every version
     values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
