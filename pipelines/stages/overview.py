@@ -58,14 +58,14 @@ def overview(
 
 
 def _certifiable(found: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:
-    of_each = " in the smallest task" if found.scope == "per_task" or config.every_task else ""
+    of_each = " in the smallest task" if found.scope == "per_task" else ""
     have = f"{found.num_units:,} units to certify on{of_each}"
     if config.epsilon == 0:
         need = f"to be no worse needs at least {found.needed:,} that only the small model answers right"
     else:
         need = f"a loss of at most {exact_points(config.epsilon)} needs at least {found.needed:,}"
     if found.possible:
-        only = "" if config.every_task or "per_task" in found.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
+        only = "" if "per_task" in found.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
         comfortable = 2 * found.needed
         tight = "" if found.num_units >= comfortable else f". That is tight: {comfortable:,} would be comfortable"
         return f"{have}; {need}{only}{tight}"

@@ -22,7 +22,7 @@ from pipelines.serve.cascade.models.encoder import RemoteEncoder
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import MAX_PIXELS, ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
@@ -78,7 +78,7 @@ class VersionLoader:
 
     def _judging(self, bundle: Bundle, release: Release) -> Judging:
         config, reader = self._config, bundle.encoder.reader(self._assets_dir)
-        pictures = PictureReader(reader, config, config.limits.max_pixels)
+        pictures = PictureReader(reader, config, MAX_PIXELS)
         return Judging(self._encoder_of(bundle, release, reader), pictures, config, max_wait_s=config.judge_timeout_s)
 
     def _encoder_of(self, bundle: Bundle, release: Release, reader: Callable[[Content], Content]) -> Encoder:
@@ -96,7 +96,6 @@ class VersionLoader:
             bundle.certificates.get(None),
             self._metrics,
             guard.act,
-            label_wait_s=config.audit.label_wait_s,
             disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
         )
         with suppress(LogUnavailableError):  # the version may have answered before, and been refuted

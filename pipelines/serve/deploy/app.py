@@ -33,6 +33,7 @@ from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
 ENCODER_BATCHES = 2.0  # requests of a door at a replica of the encoder: one is computed, one waits
+IDLE_S = 300.0  # an idle replica above min_replicas stops after this time
 UNREAD = 2048  # requests of a door whose bodies have not arrived, slow ones included
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service itself writes a line per request
@@ -96,7 +97,7 @@ def application(arguments: dict[str, Any]) -> Application:
 
 def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Application:
     """The cascade as a Ray Serve application; its release has passed `require_servable`."""
-    arguments = source, config.large, assets_dir.absolute(), config.feedback, config.limits
+    arguments = source, config.large, assets_dir.absolute(), config.feedback
     large = _bound(Large, large_options(config), *arguments)
     encoder = None
     if config.encoder is not None:
@@ -124,7 +125,7 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
             hint="Train with a large model that answers new inputs, such as `classifier`",
         )
     require_models(bundle, assets_dir, config.large.upstreams)
-    budget_store(bundle.large.at(config.large.upstreams), config.feedback)
+    budget_store(bundle.large.at(config.large.upstreams).upstream, config.feedback)
     if config.proxy:
         budget_store(config.proxy.server, config.feedback)
 
@@ -207,7 +208,7 @@ def _scaled(options: dict[str, Any], replicas: ScaledReplicaConfig, ongoing: flo
         max_replicas=options.pop("num_replicas"),
         target_ongoing_requests=ongoing,
         upscale_delay_s=0.0,  # requests wait
-        downscale_delay_s=replicas.idle_s,
+        downscale_delay_s=IDLE_S,
         policy=AutoscalingPolicy(policy_function=f"{by_offered_load.__module__}:{by_offered_load.__name__}"),
     )
     return options | {"autoscaling_config": scaling}
