@@ -5,11 +5,12 @@
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
 #   make check      lint and all unit tests, which need no assets
+#   make promises   print what each test promises, a line each; runs none
 #   make size       lines of code per room, files, commands, keys, against their budgets
 #   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
-.PHONY: docs demo label serve test test-slow test-assets check lint size constraints python clean
+.PHONY: docs demo label serve test promises test-slow test-assets check lint size constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -43,6 +44,9 @@ AGAIN := $(if $(RETRY),|| OMP_NUM_THREADS=1 $(BIN)/pytest --last-failed --last-f
 test: lint test-assets
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m "not slow" $(UNIT_TESTS) $(AGAIN)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(IN_TWO_SESSIONS) -m "not slow" tests/integration/ $(AGAIN)
+
+promises: $(INSTALLED)
+	$(BIN)/pytest --promises --quiet tests
 
 test-slow: test-assets
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m slow $(UNIT_TESTS) $(AGAIN)

@@ -35,12 +35,12 @@ from benchmarks.label_tables import MINILM, recorded
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.data import cached_features
+from benchmarks.study.seeds import resampled_mean
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Goal
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import parse_config
 from kcm.inputs.content import Content
-from kcm.metrics.intervals import resampled_mean
 from pipelines.config import RunConfig
 from pipelines.run import run
 

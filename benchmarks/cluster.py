@@ -85,7 +85,7 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
         "storage_path": cluster.storage,
         "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 2},
         "encoder": VECTORS,
-        "large": {"adapter": "classifier", "encoder": VECTORS, "num_folds": 2},
+        "large": {"adapter": "classifier", "encoder": VECTORS},
         "collaborators": ["kcm"],
         "network": {"hidden": [4]},
         "learner": {"name": "replay", "memory": 100},

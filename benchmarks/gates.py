@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from study.seeds import interval_of
+from study.seeds import interval_of, resampled_mean
 
 from kcm.cascade.evaluation import calls_saved_at
 from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
@@ -40,7 +40,6 @@ from kcm.cascade.gate_kinds import GateRows as FitRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
-from kcm.metrics.intervals import resampled_mean
 
 MAX_LOSS = 0.005
 OURS = ("confidence", "signals")

@@ -31,8 +31,7 @@ from hints_tables import HintTable, encoded_labels, hint_table
 from machine import machine
 from rich.pretty import pprint
 from script import keep, options, read
-
-from kcm.metrics.intervals import resampled_mean
+from study.seeds import resampled_mean
 
 NUM_ASKED = {"sentiment": 400, "topic": 360, "product": 300}
 CHUNK = 20  # rows of a table that are asked before the next table's

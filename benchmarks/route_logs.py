@@ -21,10 +21,10 @@ from script import options
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
+from study.seeds import resampled_mean
 
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.metrics.intervals import resampled_mean
 from kcm.routing.routers.head import fit_head
 from kcm.routing.routers.inputs import RouterInputs, hashed_words, text_statistics
 

@@ -130,13 +130,18 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `kcm` command. A wrong option also goes into the file of --json."""
+    """Entry point of the `kcm` command. A wrong option is one line, and also goes into the file of --json."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, prog_name="kcm"))
     except USAGE_ERROR as error:
-        error.show()
-        if error.message:  # none if the help was shown
-            write_result(_json_file(sys.argv), {"error": error.format_message()})
+        text = error.format_message().replace("Value error, ", "").rstrip(".")
+        if "\n" in text:  # a group without a command: its help
+            error.show()
+            sys.exit(USER_ERROR)
+        command = error.ctx.command_path if error.ctx else "kcm"
+        line = f"{text[:1].lower()}{text[1:]}. `{command} -h` lists the options"
+        typer.secho(f"error: {line}", fg=typer.colors.RED, err=True)
+        write_result(_json_file(sys.argv), {"error": line})
         sys.exit(USER_ERROR)
     except (KeyboardInterrupt, typer.Abort):  # outside a command's own work, such as during its import
         sys.exit(INTERRUPTED)

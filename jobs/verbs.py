@@ -56,17 +56,17 @@ def serve(
         yield url
 
 
-def _config(given: Given, overrides: Iterable[str]) -> RunConfig:
-    if isinstance(given, str | Path):
-        return load_config(RunConfig, Path(given), overrides)
+def _config(config: Given, overrides: Iterable[str]) -> RunConfig:
+    if isinstance(config, str | Path):
+        return load_config(RunConfig, Path(config), overrides)
     if list(overrides):
         raise ConfigError("overrides need a file, but none is given", hint="Change the mapping")
-    return parse_config(RunConfig, given, where="config") if isinstance(given, Mapping) else given
+    return parse_config(RunConfig, config, where="config") if isinstance(config, Mapping) else config
 
 
-def _service(given: Given, overrides: Iterable[str]) -> tuple[RunConfig | None, ServiceSettings | None]:
-    if isinstance(given, str | Path):
-        return configured(read_values(Path(given), overrides), str(given))
-    if isinstance(given, Mapping) and not list(overrides):
-        return configured(given, "config")
-    return _config(given, overrides), None
+def _service(config: Given, overrides: Iterable[str]) -> tuple[RunConfig | None, ServiceSettings | None]:
+    if isinstance(config, str | Path):
+        return configured(read_values(Path(config), overrides), str(config))
+    if isinstance(config, Mapping) and not list(overrides):
+        return configured(config, "config")
+    return _config(config, overrides), None

@@ -47,7 +47,7 @@ class Config(BaseModel):
 
     @classmethod
     def _unknown_key(cls, key: object) -> InitErrorDetails:
-        nearest = difflib.get_close_matches(str(key), sorted(cls.model_fields), n=1, cutoff=0.0)
+        nearest = difflib.get_close_matches(str(key), sorted(cls.model_fields), n=1)
         reason = PydanticCustomError(_UNKNOWN_KEY, "unknown key", {"nearest": nearest})
         return InitErrorDetails(type=reason, loc=(str(key),), input=None)
 

@@ -181,11 +181,8 @@ class RunConfig(Config):
                 "update.first_threshold deploys the first champion without a certificate: set "
                 "tasks.fractions.certify: 0 as well, or remove it"
             )
-        if is_uncertified and (self.tune.gates != ("confidence",) or self.certificate.max_call_rate is not None):
-            raise ValueError(
-                "update.first_threshold applies to the gate confidence and promises no call rate: set tune.gates: "
-                "[confidence] and certificate.max_call_rate: null"
-            )
+        if is_uncertified and self.tune.gates != ("confidence",):
+            raise ValueError("update.first_threshold applies to the gate confidence: set tune.gates: [confidence]")
         return self
 
     @model_validator(mode="after")
@@ -202,11 +199,6 @@ class RunConfig(Config):
             raise ValueError(
                 "update: a certificate on traffic does not credit wins, so it cannot reach epsilon 0: set "
                 "certificate.epsilon above 0, such as 0.02"
-            )
-        if self.certificate.every_task:
-            raise ValueError(
-                "update: traffic holds too few requests of some tasks for certificate.every_task: set it to false, "
-                "or set tune.scopes: [per_task] for a promise per task"
             )
         return self
 

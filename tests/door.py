@@ -19,7 +19,7 @@ async def opened_door(release: Release, config: ServeConfig, assets_dir: Path) -
     """A client of a service that serves this release for good."""
     source, large_class = FixedSource(release), Large.func_or_class  # type: ignore[attr-defined]
     large = large_class.__new__(large_class)
-    await large.__init__(source, config.large, assets_dir, config.feedback, config.limits)
+    await large.__init__(source, config.large, assets_dir, config.feedback)
     door_class = Door.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # as it is written, unwrapped
     door = door_class.__new__(door_class)
     await door.__init__(source, config, assets_dir, Handle(large.answer))

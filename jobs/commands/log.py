@@ -16,7 +16,10 @@ app = CommandGroup("Show, export and delete entries of a served cascade's log.")
 
 @app.add
 def stats(config: Run) -> dict[str, Any]:
-    """Count decisions by version and route, audits, labels and bytes of inputs; show the evidence of drift."""
+    """Count decisions, audits and labels; show signs of drift.
+
+    Decisions are counted by version and route, stored inputs in bytes.
+    """
     return load("jobs.work.log:stats", "kcm log")(config)
 
 
@@ -29,7 +32,7 @@ def export(
         int | None, typer.Option(min=0, metavar="NUMBER", help="End with this one; default: the last.")
     ] = None,
 ) -> dict[str, Any]:
-    """Write the decisions as Parquet, one row each, with all outcomes so far."""
+    """Write the decisions as Parquet, with all outcomes so far."""
     return load("jobs.work.log:export", "kcm log")(config, output, after, upto)
 
 
@@ -41,9 +44,9 @@ def forget(
         str | None, typer.Option(metavar="ID[/ITEM]", help="Forget the items of a request, or one of them.")
     ] = None,
 ) -> dict[str, Any]:
-    """Delete inputs, answers and labels permanently; only a decision's route and probability stay.
+    """Delete inputs, answers and labels permanently.
 
-    The next `kcm update` removes their units from the model's memory.
+    Only a decision's route and probability stay. The next `kcm update` removes their units from the model's memory.
     """
     if (caller is None) == (request is None):
         raise KcmError("missing --caller or --request: the items to forget", hint="Give either --caller or --request")
@@ -52,8 +55,9 @@ def forget(
 
 @app.add
 def purge(config: Run) -> dict[str, Any]:
-    """Remove forgotten items from the artefacts of earlier versions, once the champion was trained without them.
+    """Remove forgotten items from artefacts of earlier versions.
 
-    Earlier versions can still be served, but no update can start from them.
+    The champion must have been trained without them. Earlier versions can still be served, but no update can start from
+    them.
     """
     return load("jobs.work.log:purge", "kcm log")(config)

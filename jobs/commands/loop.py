@@ -20,7 +20,10 @@ def promote(
         typer.Option("--approve", help="Only if it waits for approval; through a canary if a service runs."),
     ] = False,
 ) -> dict[str, Any]:
-    """Make VERSION the champion; a running service changes to it without a failed request."""
+    """Make VERSION the champion, also of a running service.
+
+    No request fails.
+    """
     return load("jobs.work.loop:promote", "kcm promote")(config, version, approve)
 
 
@@ -30,12 +33,18 @@ def update(
         bool, typer.Option("--watch", help="Keep running, and take a turn on new traffic or an alarm.")
     ] = False,
 ) -> dict[str, Any]:
-    """Train the served cascade on its traffic, certify it again, and promote it; print the path of loop.json last."""
+    """Train the served cascade on its traffic, and promote it.
+
+    It is certified again first. The last line is the path of loop.json.
+    """
     return load("jobs.work.loop:update", "kcm update")(config, watch)
 
 
 def versions(config: Run) -> dict[str, Any]:
-    """List the champion, earlier champions and challengers: lineage, promotion gates, windows of certificates."""
+    """List the champion, earlier champions and challengers.
+
+    With lineage, promotion gates and windows of certificates.
+    """
     return load("jobs.work.loop:versions", "kcm versions")(config)
 
 
@@ -49,7 +58,10 @@ def rollback(
         str, typer.Option(metavar="TEXT", help="Reason, for the record of the version.")
     ] = "rolled back by hand",
 ) -> dict[str, Any]:
-    """Go back to an earlier champion without downtime; the current one is never promoted automatically again."""
+    """Go back to an earlier champion without downtime.
+
+    The current champion is never promoted automatically again.
+    """
     return load("jobs.work.loop:rollback", "kcm rollback")(config, version, reason)
 
 
@@ -71,26 +83,24 @@ def labels(
     ] = None,
     withdraw: Annotated[
         list[str] | None,
-        typer.Option("--withdraw", metavar="NAME", help="Withdraw such a label, or show an ignored group again."),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="NAME", help="Hide groups like the one proposed as NAME.")
+        typer.Option("--withdraw", metavar="NAME", help="Withdraw such a label."),
     ] = None,
     same: Annotated[
         list[str] | None,
         typer.Option("--is", metavar="NAME=LABEL", help="The proposed or given NAME means LABEL."),
     ] = None,
 ) -> dict[str, Any]:
-    """List the few items worth a person's label, export and import them, and show what the labels so far certify.
+    """List, export and import the items worth a person's label.
 
+    Shows what the labels so far certify.
     The items are random disagreements of the last turn's challenger with the large model. With enough labels, `kcm
     update` may let the challenger keep more. --new shows groups of items escalated since the last promotion. --name
     adds a label for such a class without a change of the configuration; --is maps a group to an existing label, or
-    merges two names; --ignore hides a group that is no class.
+    merges two names.
     """
-    if not (new or name or withdraw or ignore or same):
+    if not (new or name or withdraw or same):
         return load("jobs.work.loop:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
     if out or taken or check:
         raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
-    operations = [option or () for option in (name, withdraw, ignore, same)]
+    operations = [option or () for option in (name, withdraw, same)]
     return load("jobs.work.loop:new_labels", "kcm labels")(config, *operations, groups=new)

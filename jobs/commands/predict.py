@@ -87,9 +87,10 @@ def predict(
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Answer every row of files of any size as the served cascade would; started again, it resumes.
+    """Answer every row of files of any size; a rerun resumes.
 
-    This process answers the rows, or the Ray cluster at `cluster.address` of CONFIG or at RAY_ADDRESS.
+    The answers are those of the served cascade. This process answers the rows, or the Ray cluster at `cluster.address`
+    of CONFIG or at RAY_ADDRESS.
     """
     if overrides and config is None:
         raise KcmError("--set needs --config")

@@ -22,7 +22,10 @@ def config(
         bool, typer.Option("--schema", help="Print a JSON Schema instead, with which editors complete and check YAML.")
     ] = False,
 ) -> dict[str, Any]:
-    """Print the reference of every configuration key as Markdown, with all installed components."""
+    """Print the reference of every configuration key.
+
+    As Markdown, with all installed components.
+    """
     from pipelines.config import RunConfig  # torch
 
     result = configuration_schema(RunConfig) if schema else {"markdown": configuration_reference(RunConfig)}

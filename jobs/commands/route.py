@@ -1,4 +1,4 @@
-"""`kcm route`: route between two models from a table of their logged answers, without training either."""
+"""`kcm route`: route between two models from their logged answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kcm.config import parse_config
 from kcm.errors import DataError
 from kcm.routing.config import RequestConfig, RouteColumns
 
-app = CommandGroup("Route between two models from a table of their logged answers, without training either.")
+app = CommandGroup("Route between two models from their logged answers.")
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers: .csv, .tsv or .parquet.")]
 ColumnsFile = Annotated[
@@ -44,9 +44,10 @@ def fit(
     assets_path: AssetsPath = Path("assets"),
     seed: Seed = 0,
 ) -> dict[str, Any]:
-    """Fit a router on the train rows of TABLE, or on its validate rows, and write it as safetensors and JSON.
+    """Fit a router on the train or validate rows of TABLE.
 
-    Fitted rows keep out-of-fold scores: they may choose a threshold, but may not certify.
+    It is written as safetensors and JSON. Fitted rows keep out-of-fold scores: they may choose a threshold, but may not
+    certify.
     """
     _require_file(table)
     from jobs.work.route import fit_router  # torch
@@ -84,13 +85,12 @@ def certify(
     ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Certify the lowest threshold that loses at most --epsilon, with probability 1 - --delta.
+    """Certify the lowest threshold that loses at most --epsilon.
 
-    The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (keep scores above it; null for other
-    decisions), `call_rate` on the certify rows, `bound` on the accuracy lost, and `valid`: whether every requested
-    promise holds for the decision. Escalating all loses nothing, so valid is false only if --max-call-rate cannot be
-    met. Without a split column all rows certify. --router, --max-loss, --mode net and --epsilon 0 need rows to choose
-    on: then rows are drawn, 40% validate, 40% certify, 20% test.
+    The probability is 1 - --delta. The JSON holds `decision` (threshold, keep_all or escalate_all), `threshold` (keep
+    scores above it; null for other decisions), `call_rate` on the certify rows, and `bound` on the accuracy lost.
+    Without a split column all rows certify. --router, --max-loss, --mode net and --epsilon 0 need rows to choose on:
+    then rows are drawn, 40% validate, 40% certify, 20% test.
     """
     request_config = parse_config(RequestConfig, request, where="options")
     _require_file(table)

@@ -39,9 +39,10 @@ def run(
         bool, typer.Option("--yes", "-y", help="Continue even if everything would be escalated; a terminal asks.")
     ] = False,
 ) -> dict[str, Any]:
-    """Run every stage of CONFIG, print the result table, and the path of result.json as the last line.
+    """Train, certify, measure and register a cascade.
 
-    Finished stages come from the storage. With --until, only stages up to that one run, and nothing is printed.
+    Every stage of CONFIG runs; the last line is the path of result.json. Finished stages come from the storage. With
+    --until, only stages up to that one run, and nothing is printed.
     """
     check_stage(until)
     in_vain = is_asked() and not yes

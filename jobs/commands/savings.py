@@ -49,11 +49,11 @@ def savings(
     ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
-    """Estimate how much of the bill of LOG a small model could have saved, without calling any model.
+    """Estimate how much of an LLM bill a small model saves.
 
-    Calls are grouped by prompt template. For each one whose answers are a classification a small model is trained on
-    earlier calls and certified on later ones: with probability 1 - --delta at least a share --target of all answers to
-    it would agree with the LLM's, if future calls are like these.
+    No model is called. Calls are grouped by prompt template. For each one whose answers are a classification a small
+    model is trained on earlier calls and certified on later ones: with probability 1 - --delta at least a share
+    --target of all answers to it would agree with the LLM's, if future calls are like these.
     """
     location = Location.of(log)
     if location.is_local and not Path(location.path).is_file():

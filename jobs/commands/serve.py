@@ -33,7 +33,10 @@ def serve(
     ] = None,
     overrides: Overrides = None,
 ) -> dict[str, Any]:
-    """Serve a model over HTTP until Ctrl-C: the current champion of CONFIG, or --bundle or --model."""
+    """Serve a model over HTTP until Ctrl-C.
+
+    The model is the current champion of CONFIG, or --bundle or --model.
+    """
     if overrides and config is None:
         raise KcmError("--set needs CONFIG")
     values = values_of(config, overrides) if config else None

@@ -30,9 +30,9 @@ def submit(
     until: Until = None,
     address: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard.")] = DASHBOARD,
 ) -> dict[str, Any]:
-    """Pack CONFIG and the packages, and print `ray job` commands that run it on a cluster: `kcm submit CONFIG | sh`.
+    """Print `ray job` commands that run CONFIG on a cluster.
 
-    The job runs `kcm doctor` first.
+    CONFIG and the packages are packed first: `kcm submit CONFIG | sh`. The job runs `kcm doctor` first.
     """
     check_stage(until)
     folder = Path(tempfile.mkdtemp(prefix=f"kcm-{config.name}-"))

@@ -115,8 +115,6 @@ def new_labels_view(result: Numbers) -> Group:
     if result["same"]:
         same = (f"{foreign(name)} is {label}" for name, label in result["same"].items())
         lines.append(line("the same", ", ".join(same)))
-    if result["ignored"]:
-        lines.append(line("ignored", ", ".join(str(foreign(name)) for name in result["ignored"])))
     if "groups" not in result:
         return Group(*lines)
     if not result["groups"]:

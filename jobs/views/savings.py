@@ -42,57 +42,57 @@ class StatusLine:
             self._status.stop()
 
 
-def warnings(found: Savings) -> list[str]:
+def warnings(savings: Savings) -> list[str]:
     """Lines on rows that cannot be read, and on calls without a price."""
     lines = []
-    faults, rows = found.reading.faults, found.reading.num_rows
+    faults, rows = savings.reading.faults, savings.reading.num_rows
     if faults:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in faults.most_common(_SHOWN))
         lines.append(f"{faults.total():,} of {rows:,} rows cannot be read: {redacted(reasons)}")
-    if found.reading.formats and faults.get(UNKNOWN):
+    if savings.reading.formats and faults.get(UNKNOWN):
         lines.append("for a table name its columns by --input and --answer")
-    if found.num_unpriced > 0:
-        models = sorted({name for each in found.templates for name in each.tally.models} - {""})
+    if savings.num_unpriced > 0:
+        models = sorted({name for template in savings.templates for name in template.tally.models} - {""})
         named = f" ({', '.join(models[:_SHOWN])})" if models else ""
-        lines.append(f"{found.num_unpriced:,} calls have neither a cost nor a listed price{named}")
+        lines.append(f"{savings.num_unpriced:,} calls have neither a cost nor a listed price{named}")
     return lines
 
 
-def overview(found: Savings) -> Iterator[str]:
+def overview(savings: Savings) -> Iterator[str]:
     """The log in one line, then the calls that are no classification."""
-    read = ", ".join(f"{count:,} {name}" for name, count in found.reading.formats.most_common())
-    failed = found.others.failed + sum(each.tally.failed for each in found.templates)
+    read = ", ".join(f"{count:,} {name}" for name, count in savings.reading.formats.most_common())
+    failed = savings.others.failed + sum(template.tally.failed for template in savings.templates)
     more = f", {failed:,} failed" if failed else ""
-    templates = plural(len(found.templates), "prompt template")
-    yield f"{plural(found.calls, 'call')}{_money(found.spend)}{more}, {templates} ({read})"
-    classified = [each for each in found.templates if each.group.kind == CLASSIFICATION]
-    rest = found.calls - sum(each.tally.calls for each in classified)
+    templates = plural(len(savings.templates), "prompt template")
+    yield f"{plural(savings.calls, 'call')}{_money(savings.spend)}{more}, {templates} ({read})"
+    classified = [template for template in savings.templates if template.group.kind == CLASSIFICATION]
+    rest = savings.calls - sum(template.tally.calls for template in classified)
     if rest:
-        spend = None if found.spend is None else found.spend - sum(each.spend or 0.0 for each in classified)
-        share = "" if not found.spend or spend is None else f", {whole_percent(spend / found.spend)} of the spend"
-        yield f"No classification: {plural(rest, 'call')}, {whole_percent(rest / found.calls)} of all{share}"
+        spend = None if savings.spend is None else savings.spend - sum(template.spend or 0.0 for template in classified)
+        share = "" if not savings.spend or spend is None else f", {whole_percent(spend / savings.spend)} of the spend"
+        yield f"No classification: {plural(rest, 'call')}, {whole_percent(rest / savings.calls)} of all{share}"
 
 
-def template_lines(number: int, each: TemplateSavings, found: Savings) -> Iterator[str]:
+def template_lines(number: int, template: TemplateSavings, savings: Savings) -> Iterator[str]:
     """The answer for one template."""
-    names = each.group.reader.names if each.group.reader else ()
+    names = template.group.reader.names if template.group.reader else ()
     labels = f", {len(names):,} labels" if names else ""
-    kind = each.group.kind
-    share = whole_percent(each.tally.calls / found.calls)
-    yield f"{number}. {kind}: {plural(each.tally.calls, 'call')} ({share}){labels}{_money(each.spend)}"
-    yield f"   prompt: {_prompt(each.group.template)}"
+    kind = template.group.kind
+    share = whole_percent(template.tally.calls / savings.calls)
+    yield f"{number}. {kind}: {plural(template.tally.calls, 'call')} ({share}){labels}{_money(template.spend)}"
+    yield f"   prompt: {_prompt(template.group.template)}"
     if kind == ONE_ANSWER:
         yield "   Nearly all answers are the same: is this call needed?"
-    if each.group.reader is None:
+    if template.group.reader is None:
         return
-    if each.forecast is None:
-        yield f"   Too few calls with an answer to say anything: {len(each.tally.rows.items()):,}"
+    if template.forecast is None:
+        yield f"   Too few calls with an answer to say anything: {len(template.tally.rows.items()):,}"
         return
-    yield from (f"   {line}" for line in _forecast_lines(each, found.max_loss))
+    yield from (f"   {line}" for line in _forecast_lines(template, savings.max_loss))
 
 
-def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
-    forecast = each.forecast
+def _forecast_lines(template: TemplateSavings, max_loss: float) -> Iterator[str]:
+    forecast = template.forecast
     assert forecast is not None
     drift, split = forecast.drift, forecast.split
     early, late, share = map(whole_percent, (drift.early, drift.late, forecast.share))
@@ -108,7 +108,8 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
     sure, differ = confidence([forecast.delta]), per_hundred(forecast.bound)
     yield (
         f"{share} of these calls could have been answered by a small model; with {sure} probability"
-        f" at most {differ} of all answers to this template would differ, if future calls are like these{_saves(each)}"
+        f" at most {differ} of all answers to this template would differ, if future calls are like these"
+        f"{_saves(template)}"
     )
     yield f"Expect {whole_percent(low)} to {whole_percent(high)} of later calls (95% interval, if nothing changes)"
     how = "by time, earlier calls train" if split.by_time else "by a draw, since the log has no times"
@@ -118,28 +119,28 @@ def _forecast_lines(each: TemplateSavings, max_loss: float) -> Iterator[str]:
     if forecast.stay:
         shown = ", ".join(forecast.stay[:_SHOWN]) + (", …" if len(forecast.stay) > _SHOWN else "")
         yield f"Must stay with the LLM: {len(forecast.stay):,} of {len(forecast.kept):,} labels: {shown}"
-    if each.group.reader and each.group.reader.explains:
+    if template.group.reader and template.group.reader.explains:
         yield "The LLM's replies explain their label; the small model gives the label alone"
     repeated = 1 - len({row.text for row in split.ordered}) / len(split.ordered)
     if repeated >= _REPEATED:
         yield f"{whole_percent(repeated)} of these calls repeat an earlier text: a cache saves them too"
 
 
-def next_steps(found: Savings, log: str, bundle: Path | None, config: Path | None) -> Iterator[str]:
+def next_steps(savings: Savings, log: str, bundle: Path | None, config: Path | None) -> Iterator[str]:
     """What to do with the answer."""
-    if found.best is None:
-        drifts = any(each.forecast and each.forecast.could_save is None for each in found.templates)
+    if savings.best is None:
+        drifts = any(template.forecast and template.forecast.could_save is None for template in savings.templates)
         newer = "run this again on the part of the log since the mix is steady"
-        if not found.templates:
+        if not savings.templates:
             yield f"next: run this on a longer log; a prompt template needs at least {MIN_CALLS:,} calls"
             return
         yield f"next: {newer if drifts else 'nothing to set up; kcm has no small model that helps here'}"
         return
-    if found.no_bundle:
-        yield f"No bundle: {found.no_bundle}"
+    if savings.no_bundle:
+        yield f"No bundle: {savings.no_bundle}"
         return
     if bundle is None:
-        wanted = "--serve serve.yaml" if found.best.is_told_apart else "--out DIR"
+        wanted = "--serve serve.yaml" if savings.best.is_told_apart else "--out DIR"
         yield f"next: kcm savings {shlex.quote(log)} {wanted} writes what answers these calls"
         return
     folder = shlex.quote(str(bundle))
@@ -155,13 +156,13 @@ def per_hundred(share: float) -> str:
     return f"{count // 10:,} in 100" if count % 10 == 0 else f"{count:,} in 1,000"
 
 
-def _saves(each: TemplateSavings) -> str:
+def _saves(template: TemplateSavings) -> str:
     """What that is in money."""
-    if each.saves is None or each.spend is None:
+    if template.saves is None or template.spend is None:
         return ""
-    if each.months:
-        return f"; saves {money(each.saves / each.months, 'USD')} a month"
-    return f"; saves {money(each.saves, 'USD')} of {money(each.spend, 'USD')}"
+    if template.months:
+        return f"; saves {money(template.saves / template.months, 'USD')} a month"
+    return f"; saves {money(template.saves, 'USD')} of {money(template.spend, 'USD')}"
 
 
 def _money(spend: float | None) -> str:

@@ -19,12 +19,11 @@ def new_labels_of(
     config: RunConfig,
     name: Sequence[str] = (),
     withdraw: Sequence[str] = (),
-    ignore: Sequence[str] = (),
     same: Sequence[str] = (),
     *,
     groups: bool = True,
 ) -> dict[str, Any]:
-    """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), ignore groups, or withdraw any.
+    """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), or withdraw any.
 
     Returns the resulting names, with groups that may be new classes if requested. Raises DataError, before anything is
     stored, if the log holds no features for grouping; ConfigError for an existing or unknown label, or a missing group.
@@ -32,22 +31,18 @@ def new_labels_of(
     names = ClassNames.of(config)
     pairs = [(group_name.strip(), label.strip()) for group_name, _, label in (pair.partition("=") for pair in same)]
     known_names = known_labels(config) if name or same else ()
-    proposed = [*ignore, *(group_name for group_name, _ in pairs if group_name not in (*names.labels(), *known_names))]
+    proposed = [group_name for group_name, _ in pairs if group_name not in (*names.labels(), *known_names)]
     item_groups = new_groups(config) if groups or proposed else []
-    for group in ignore:
-        names.ignore(group, item_groups)
     for taken_back in withdraw:
         names.withdraw(taken_back)
     for label in name:
         names.name(label, known_names)
     for group_name, label in pairs:
         names.identify(group_name, label, known_names, item_groups)
-    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same(), "ignored": list(names.ignored())}
+    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same()}
     if groups:
-        shown_groups = names.without_ignored(item_groups)
         result["groups"] = [
-            {key: value for key, value in asdict(group).items() if key not in ("centre", "items")}
-            for group in shown_groups
+            {key: value for key, value in asdict(group).items() if key != "items"} for group in item_groups
         ]
     return result
 

@@ -37,46 +37,46 @@ def savings_log(
     """
     line = StatusLine()
     try:
-        found = savings_of(log, progress=line.show, **options)
+        savings = savings_of(log, progress=line.show, **options)
     finally:
         line.close()
-    for warning in warnings(found):
+    for warning in warnings(savings):
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
-    for text in overview(found):
+    for text in overview(savings):
         typer.echo(text)
-    for number, each in enumerate(found.templates, 1):
-        for text in template_lines(number, each, found):
+    for number, template in enumerate(savings.templates, 1):
+        for text in template_lines(number, template, savings):
             typer.echo(text)
     (folder, wanted), config = places, None
-    if folder is None or found.no_bundle:
+    if folder is None or savings.no_bundle:
         folder = None
     else:
-        server = _server(found, model, base_url)
-        _write_bundle(found.bundle(server), folder)
+        server = _server(savings, model, base_url)
+        _write_bundle(savings.bundle(server), folder)
         remember(server)
-        config = _write_config(found, server, wanted)
-    for text in next_steps(found, log, folder, config):
+        config = _write_config(savings, server, wanted)
+    for text in next_steps(savings, log, folder, config):
         typer.echo(text)
-    return found.as_json() | ({"bundle": str(folder)} if folder else {})
+    return savings.as_json() | ({"bundle": str(folder)} if folder else {})
 
 
-def _server(found: Savings, llm: str | None, base_url: str | None) -> OpenAiConfig:
+def _server(savings: Savings, llm: str | None, base_url: str | None) -> OpenAiConfig:
     """The server that the bundle asks: never an address from the log, which others write."""
-    model = llm or (found.best.tally.model if found.best else "")
+    model = llm or (savings.best.tally.model if savings.best else "")
     if not model:
         raise ConfigError("the log names no model", where="savings", hint="Name the one that a bundle asks by --llm")
     return openai_config(model, base_url)
 
 
-def _write_config(found: Savings, server: OpenAiConfig, serve: Path | None) -> Path | None:
+def _write_config(savings: Savings, server: OpenAiConfig, serve: Path | None) -> Path | None:
     """Write the configuration of a service; None if none is wanted, or if it would answer every request."""
-    if serve is None or found.best is None:
+    if serve is None or savings.best is None:
         return None
-    if not found.best.is_told_apart:
+    if not savings.best.is_told_apart:
         typer.secho(f"warning: {serve} is not written: {EVERY_REQUEST}", fg=typer.colors.YELLOW, err=True)
         return None
     serve.parent.mkdir(parents=True, exist_ok=True)
-    serve.write_text(serve_config(found, server), encoding="utf-8")
+    serve.write_text(serve_config(savings, server), encoding="utf-8")
     return serve
 
 
@@ -89,15 +89,15 @@ def _write_bundle(bundle: Bundle, folder: Path) -> None:
         draft.replace(folder)
 
 
-def serve_config(found: Savings, server: OpenAiConfig) -> str:
+def serve_config(savings: Savings, server: OpenAiConfig) -> str:
     """The configuration with which `kcm serve` answers requests of the best template; all others pass through."""
-    assert found.best is not None
+    assert savings.best is not None
     prices = listed_prices()
-    models = {name: price_of(name, prices) for each in found.templates for name in each.tally.models}
+    models = {name: price_of(name, prices) for template in savings.templates for name in template.tally.models}
     proxy = {
         "upstream": server.base_url,
         "api_key_env": server.api_key_env,
-        "template": found.best.group.template.model_dump(mode="json"),
+        "template": savings.best.group.template.model_dump(mode="json"),
         "prices": {name: list(price) for name, price in models.items() if price},
     }
     head = "# kcm serve THIS --bundle DIR: requests of the template are answered here, all others pass through.\n"

@@ -25,11 +25,8 @@ from kcm.certification.threshold_paths import (
     RegretPath,
     TableMethod,
     ThresholdPath,
-    WorstTaskPath,
-    call_rate_bound,
     from_surest,
     frozen_grid,
-    highest_call_threshold,
     not_worse_path,
 )
 from kcm.config import Config
@@ -39,8 +36,8 @@ from kcm.metrics.intervals import Units
 Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
 
 
-# The tests that `auto` chose: by the task whose threshold is certified, then by task if one threshold covers all tasks.
-Choices = dict[str | None, dict[str | None, MethodChoice]]
+# The tests that `auto` chose, by the task whose threshold is certified; None is the key of the common threshold.
+Choices = dict[str | None, MethodChoice]
 NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # samples of the rows that choose, and rows per sample
 
 
@@ -56,20 +53,12 @@ class CertificateConfig(Config):
         description="regret never credits a win of the small model; net does; auto chooses one of them per threshold:"
         " the test that passes more often on samples of the rows that choose.",
     )
-    every_task: bool = Field(False, description="Promise the loss within every task, not only on average over tasks.")
-    max_call_rate: float | None = Field(
-        None, gt=0, lt=1, description="Also promise that at most this share of rows calls the large model."
-    )
 
     @model_validator(mode="after")
     def _provable(self) -> CertificateConfig:
         if self.epsilon == 0 and self.method == "regret":
             raise ValueError("epsilon 0 needs method net or auto: regret never credits a win of the small model")
         return self
-
-    def loss_delta(self, delta: float) -> float:
-        """The part of delta for the test of the loss; a promised call rate takes the other half."""
-        return delta / 2 if self.max_call_rate is not None else delta
 
 
 class CertifiedWindow(Config):
@@ -94,10 +83,9 @@ class Certificate(Config):
     """The deployed decision and its promise.
 
     `bound` is the upper confidence bound on the accuracy that the deployed cascade loses. `call_rate` is measured on
-    the certify rows; `call_rate_bound` is its upper confidence bound, if one was requested. `certified` is the lowest
-    certified threshold, `searched` the requested one. `valid` is false if nothing was `issued`, or if a promised call
-    rate cannot be kept (escalating everything always keeps the promise of accuracy). A certificate on logged traffic
-    has a `window`, and its promise expires.
+    the certify rows. `certified` is the lowest certified threshold, `searched` the requested one. `valid` is false if
+    nothing was `issued`; escalating everything always keeps the promise. A certificate on logged traffic has a
+    `window`, and its promise expires.
     """
 
     method: Method
@@ -108,7 +96,6 @@ class Certificate(Config):
     bound: float
     valid: bool
     call_rate: float
-    call_rate_bound: float | None
     searched: Decision
     certified: Decision
     num_rows: int
@@ -140,20 +127,21 @@ def certify(
     config: CertificateConfig,
     *,
     delta: float | None = None,
-    choices: dict[str | None, MethodChoice] | None = None,
+    choices: Choices | None = None,
+    task: str | None = None,
 ) -> Certificate:
     """Deploy the searched decision if it is certified; if not, the stricter certified one; if none is, escalate all.
 
     `validate` fixes everything that must not depend on `rows`: the tests of `auto`, and the grid. `delta` is the part
     of delta that this look at the rows may spend (see `kcm.certification.ledger`); None means the config's delta.
-    `choices` carries the tests of `auto` from one call to the next, if `validate` stays the same.
+    `choices` carries the tests of `auto`, by `task`, from one call to the next, if `validate` stays the same.
 
     Raises DataError without rows, and ConfigError for `regret` under a prompt that changes the large model's answers.
     """
     if len(validate) == 0 or len(rows) == 0:
         raise DataError("a certificate needs validate and certify rows", where="outcome table")
     spend = config.delta if delta is None else delta
-    path = _path(validate, rows, searched, config, spend, {} if choices is None else choices)
+    path = _path(validate, rows, searched, config, spend, {} if choices is None else choices, task)
     fields = deployed_fields(path, rows, searched, config, spend)
     deployed = Decision(decision=fields["decision"], threshold=fields["threshold"])
     return Certificate(method=path.method(deployed.cut), **fields)
@@ -164,12 +152,7 @@ def deployed_fields(
 ) -> dict[str, Any]:
     """The fields of a certificate that follow from the tested path, for every method."""
     lowest = path.certified()
-    threshold, call_bound = max(searched.cut, lowest), None
-    valid = True
-    if config.max_call_rate is not None:
-        highest = highest_call_threshold(rows, config.max_call_rate, delta / 2)
-        threshold, valid = _within_calls(path, threshold, lowest, highest)
-        call_bound = call_rate_bound(rows, threshold, delta / 2)
+    threshold = max(searched.cut, lowest)
     route = Decision.of(threshold)
     return {
         "epsilon": config.epsilon,
@@ -177,15 +160,14 @@ def deployed_fields(
         "decision": route.decision,
         "threshold": route.threshold,
         "bound": _bound(path, threshold, searched.cut, config.epsilon),
-        "valid": valid,
+        "valid": True,
         "call_rate": float((rows.score <= threshold).mean()),
-        "call_rate_bound": call_bound,
         "searched": searched,
         "certified": Decision.of(lowest),
         "num_rows": len(rows),
         "num_units": path.num_units,
         "fewest_units": path.fewest_units,
-        "reason": _reason(path, threshold, lowest, searched.cut, config, valid),
+        "reason": _reason(path, threshold, lowest, searched.cut, config),
     }
 
 
@@ -204,18 +186,15 @@ def certify_policy(
     validate or certify rows loses its own decision and follows the common one.
     """
     share = (config.delta if delta is None else delta) / (1 + len(policy.task_decisions))
-    choices_by_scope: Choices = {} if choices is None else choices
-    common = certify(
-        validate, rows, policy.decision, config, delta=share, choices=choices_by_scope.setdefault(None, {})
-    )
+    choices = {} if choices is None else choices
+    common = certify(validate, rows, policy.decision, config, delta=share, choices=choices)
     certificates: dict[str | None, Certificate] = {None: common}
     if policy.task_decisions:
-        alone = config.model_copy(update={"every_task": False})
         validate_rows, task_rows = validate.by_task(), rows.by_task()
         for task, decision in policy.task_decisions.items():
             if task in task_rows and task in validate_rows:
-                arguments = validate_rows[task], task_rows[task], decision, alone
-                certificates[task] = certify(*arguments, delta=share, choices=choices_by_scope.setdefault(task, {}))
+                arguments = validate_rows[task], task_rows[task], decision, config
+                certificates[task] = certify(*arguments, delta=share, choices=choices, task=task)
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     return policy.model_copy(update={"decision": common.route, "task_decisions": tasks}), certificates
 
@@ -237,7 +216,6 @@ def uncertified_policy(
         bound=1.0,
         valid=False,
         call_rate=float((validate.score <= threshold).mean()) if len(validate) else 1.0,
-        call_rate_bound=None,
         searched=decision,
         certified=ESCALATE_ALL,
         num_rows=0,
@@ -307,38 +285,28 @@ def _path(
     searched: Decision,
     config: CertificateConfig,
     delta: float,
-    choices: dict[str | None, MethodChoice],
+    choices: Choices,
+    task: str | None = None,
 ) -> ThresholdPath:
     """The tested path of accuracy. Under a prompt that changes the large model's answers only `net` is valid."""
-    delta = config.loss_delta(delta)
     if config.method == "regret" and rows.prompted:
         raise ConfigError(
             "method 'regret' cannot test a policy whose prompt changes the large model's answers",
             where="certificate.method",
             hint="Use 'net' or 'auto'",
         )
-    grid = frozen_grid(Frontier.of(validate), searched.cut, beyond=config.max_call_rate is not None)
+    grid = frozen_grid(Frontier.of(validate), searched.cut)
     if config.epsilon == 0:
         grid = from_surest(grid, not_worse_path(validate, grid, delta), searched.cut)
-
-    def over(part: ScoredOutcomes, choosing: ScoredOutcomes, task: str | None = None) -> ThresholdPath:
-        if config.method == "regret":
-            return RegretPath(part, config.epsilon, delta)
-        if config.epsilon == 0:
-            return not_worse_path(part, grid, delta)
-        if config.method == "net" or rows.prompted:
-            return NetPath(part, grid, config.epsilon, delta)
-        if task not in choices:
-            choices[task] = MethodChoice(_samples(choosing, len(part)), config.epsilon, delta)
-        # All tasks share one threshold, and it must have been tested for each of them: only grid thresholds qualify.
-        return EitherPath(part, grid, config.epsilon, delta, choices[task], between=not config.every_task)
-
-    if not config.every_task:
-        return over(rows, validate)
-    choosing = validate.by_task()
-    return WorstTaskPath(
-        {task: over(part, choosing.get(task, validate), task) for task, part in rows.by_task().items()}
-    )
+    if config.method == "regret":
+        return RegretPath(rows, config.epsilon, delta)
+    if config.epsilon == 0:
+        return not_worse_path(rows, grid, delta)
+    if config.method == "net" or rows.prompted:
+        return NetPath(rows, grid, config.epsilon, delta)
+    if task not in choices:
+        choices[task] = MethodChoice(_samples(validate, len(rows)), config.epsilon, delta)
+    return EitherPath(rows, grid, config.epsilon, delta, choices[task])
 
 
 def _samples(validate: ScoredOutcomes, num_rows: int) -> list[ScoredOutcomes]:
@@ -349,14 +317,6 @@ def _samples(validate: ScoredOutcomes, num_rows: int) -> list[ScoredOutcomes]:
     return [validate.select(units.sample(len(validate), max_rows, seed)) for seed in range(NUM_SAMPLES)]
 
 
-def _within_calls(path: ThresholdPath, threshold: float, lowest: float, highest: float) -> tuple[float, bool]:
-    """The certified threshold for accuracy and calls that is closest to `threshold`, and whether there is one."""
-    if threshold <= highest:
-        return threshold, True
-    best = path.deployable(lowest, highest)
-    return (math.inf, False) if best is None else (best, True)
-
-
 def _bound(path: ThresholdPath, threshold: float, searched: float, epsilon: float) -> float:
     """The loss bound; the searched threshold has its own, fixed beforehand, and any other threshold has epsilon."""
     if threshold == math.inf:
@@ -364,11 +324,7 @@ def _bound(path: ThresholdPath, threshold: float, searched: float, epsilon: floa
     return min(path.upper_bound(threshold), epsilon) if threshold == searched else epsilon
 
 
-def _reason(
-    path: ThresholdPath, threshold: float, lowest: float, searched: float, config: CertificateConfig, valid: bool
-) -> str:
-    if not valid:
-        return f"no threshold is certified for both epsilon {config.epsilon} and call rate {config.max_call_rate}"
+def _reason(path: ThresholdPath, threshold: float, lowest: float, searched: float, config: CertificateConfig) -> str:
     if threshold == searched == math.inf:
         return "the search escalates all"
     if lowest == math.inf and path.num_units < path.fewest_units:
@@ -381,6 +337,4 @@ def _reason(
         return "the lowest certified threshold is deployed"
     if threshold == searched:
         return "the searched decision is certified"
-    if threshold < searched:
-        return "the searched threshold calls too often; a certified threshold that keeps more is deployed"
     return "the searched threshold did not pass; the closest stricter threshold that passed is deployed"

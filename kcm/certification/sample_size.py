@@ -102,9 +102,6 @@ def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | Tab
 def _standing(units: Mapping[str, int], config: CertificateConfig, scope: Scope) -> tuple[int, float]:
     """The number of units that count, and the part of delta that each decision may spend at a first look."""
     delta = question_delta(config.delta, 1)
-    if config.max_call_rate is not None:
-        delta /= 2
     if scope == "per_task":
         delta /= 1 + len(units)
-    by_task = scope == "per_task" or config.every_task
-    return (min(units.values()) if by_task else sum(units.values())), delta
+    return (min(units.values()) if scope == "per_task" else sum(units.values())), delta

@@ -1,4 +1,4 @@
-"""The tested paths of thresholds: regret and net, from `escalate all` towards keeping more, and calls from `keep all`.
+"""The tested paths of thresholds: regret and net, from `escalate all` towards keeping more.
 
 A path ends at the first threshold that its test does not pass; all before it are certified (fixed-sequence testing,
 Learn then Test, arXiv 2110.01052).
@@ -7,7 +7,7 @@ Learn then Test, arXiv 2110.01052).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.thresholds import lowest_threshold, midway
+from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.betting import BettingTest, fewest_betting, p_values
 from kcm.certification.pvalues import LossTest, fewest_binomial, fewest_signs, sign_p_value
 from kcm.metrics.intervals import Units
@@ -37,13 +37,6 @@ class ThresholdPath(Protocol):
     def certified(self) -> float:
         """The lowest threshold that is certified together with all thresholds above it; +inf if there is none."""
 
-    def deployable(self, lowest: float, highest: float) -> float | None:
-        """The highest certified threshold in `lowest .. highest`, with `lowest` certified; None if there is none.
-
-        By default every threshold at or above the lowest certified one holds.
-        """
-        return highest if highest >= lowest else None
-
     def p_value(self, threshold: float) -> float:
         """p-value of H0: the cascade at `threshold` loses at least epsilon."""
 
@@ -53,35 +46,6 @@ class ThresholdPath(Protocol):
     def method(self, threshold: float) -> TableMethod:
         """How the test at `threshold` counts losses; by default wins are not credited."""
         return "regret"
-
-
-class WorstTaskPath(ThresholdPath):
-    """One threshold that is certified within every task. Each task is tested at the full delta; all tests must pass."""
-
-    def __init__(self, tasks: Mapping[str, ThresholdPath]) -> None:
-        self._paths = list(tasks.values())
-        self.num_units = min(path.num_units for path in self._paths)
-        self.fewest_units = max(path.fewest_units for path in self._paths)
-
-    def certified(self) -> float:
-        """The lowest threshold certified for every task."""
-        return max(path.certified() for path in self._paths)
-
-    def deployable(self, lowest: float, highest: float) -> float | None:
-        """The highest threshold in `lowest .. highest` certified for every task; the paths share their grid."""
-        return self._paths[0].deployable(lowest, highest)
-
-    def p_value(self, threshold: float) -> float:
-        """The largest p-value of any task."""
-        return max(path.p_value(threshold) for path in self._paths)
-
-    def upper_bound(self, threshold: float) -> float:
-        """The largest bound of any task."""
-        return max(path.upper_bound(threshold) for path in self._paths)
-
-    def method(self, threshold: float) -> TableMethod:
-        """`net` if any task's test credits wins; the promise of `net` then holds for the other tasks as well."""
-        return "net" if any(path.method(threshold) == "net" for path in self._paths) else "regret"
 
 
 class RegretPath(ThresholdPath):
@@ -143,11 +107,6 @@ class NetPath(ThresholdPath):
                 break
             certified = threshold
         return certified
-
-    def deployable(self, lowest: float, highest: float) -> float | None:
-        """Only thresholds of the grid hold."""
-        inside = self._grid[(self._grid >= lowest) & (self._grid <= highest)]
-        return float(inside.max()) if len(inside) else None
 
     def p_value(self, threshold: float) -> float:
         return self._test(threshold).p_value(self._level)
@@ -218,8 +177,8 @@ class EitherPath(NetPath):
     the promise of `net`. On few rows, `regret` passes strict thresholds, which lose hardly any row, and `net` passes
     thresholds at which the small model wins often. With only one of them the path would often stop early.
 
-    `between`: thresholds above a grid threshold of `regret`, up to the next one, are tested by `regret` as well. Its
-    loss only grows as the threshold falls, so these tests cost nothing, as in `RegretPath`.
+    Thresholds above a grid threshold of `regret`, up to the next one, are tested by `regret` as well. Its loss only
+    grows as the threshold falls, so these tests cost nothing, as in `RegretPath`.
     """
 
     def __init__(
@@ -229,11 +188,9 @@ class EitherPath(NetPath):
         epsilon: float,
         delta: float,
         choice: MethodChoice,
-        *,
-        between: bool = False,
     ) -> None:
         super().__init__(rows, grid, epsilon, delta)
-        self._between, self._choice = between, choice
+        self._choice = choice
         self._regret, self._credits = RegretPath(rows, epsilon, delta), self.num_units >= self.fewest_units
         self.fewest_units = min(self.fewest_units, self._regret.fewest_units)
         self._lowest: float | None = None  # certified by `regret` between two thresholds of the grid
@@ -242,7 +199,7 @@ class EitherPath(NetPath):
         """As in the grid, or just above the lost row at which `regret` fails between two thresholds of the grid."""
         certified = super().certified()
         below = self._grid[self._grid < certified]
-        if self._between and len(below) and self.method(float(below[0])) == "regret":
+        if len(below) and self.method(float(below[0])) == "regret":
             lowest = self._regret.certified()
             if lowest < certified:
                 self._lowest = lowest
@@ -336,38 +293,13 @@ def from_surest(grid: NDArray[np.float64], choosing: NetPath, searched: float) -
     return grid[grid <= min(above.tolist(), key=choosing.p_value)]
 
 
-def frozen_grid(validate: Frontier, searched: float, *, beyond: bool) -> NDArray[np.float64]:
+def frozen_grid(validate: Frontier, searched: float, *, beyond: bool = False) -> NDArray[np.float64]:
     """Thresholds that keep 1%, 2%, ... of the validate rows, plus the searched threshold; descending.
 
-    The grid ends at the searched threshold, unless a bound on the call rate may need a threshold `beyond` it.
+    The grid ends at the searched threshold, unless a drawing continues `beyond` it.
     """
     shares = np.arange(1, GRID_SIZE + 1) * validate.num_rows / GRID_SIZE  # in this order the last is num_rows exactly
     positions = np.searchsorted(validate.num_kept, shares)
     grid = np.unique(np.append(validate.thresholds[positions], searched))[::-1]
     grid = grid[grid < math.inf]
     return grid if beyond else grid[grid >= searched]
-
-
-def highest_call_threshold(rows: ScoredOutcomes, max_call_rate: float, delta: float) -> float:
-    """The highest threshold whose call rate is certified, at `delta`, to stay below `max_call_rate`; -inf: keep all.
-
-    The call rate only grows with the threshold, so the path may run over the rows' own scores.
-    """
-    units = Units(rows.group, len(rows))
-    order = np.argsort(rows.score)
-    score = rows.score[order]
-    totals = np.append(0.0, np.cumsum(units.weights(order)))
-    affordable = LossTest(units).affordable(totals, max_call_rate, delta)
-    if affordable < 0:
-        return -math.inf
-    below = score[: np.searchsorted(score, score[affordable])]
-    return float(midway(score[affordable], below[-1])) if len(below) else -math.inf
-
-
-def call_rate_bound(rows: ScoredOutcomes, threshold: float, delta: float) -> float:
-    """Upper confidence bound, at `delta`, on the call rate of `threshold`."""
-    if threshold == -math.inf:
-        return 0.0
-    units = Units(rows.group, len(rows))
-    call_weight = float(units.weights(np.flatnonzero(rows.score <= threshold)).sum())
-    return LossTest(units).upper_bound(call_weight, delta)

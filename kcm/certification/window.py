@@ -13,7 +13,6 @@ from kcm.certification.certificate import Certificate, CertificateConfig, Certif
 from kcm.certification.labelled import LabelledPath, LabelledUnits
 from kcm.certification.threshold_paths import RegretPath, ThresholdPath
 from kcm.certification.traffic import Traffic, TrafficPath
-from kcm.errors import ConfigError
 
 
 class TrafficCertificate(Certificate):
@@ -36,20 +35,12 @@ def certify_traffic(
     """Deploy the searched decision if the window certifies it; if not, the stricter certified one, or escalate all.
 
     `delta` is the attempt's share of the lineage's ledger. With `labelled`, the test uses the labels on disagreements
-    above the searched threshold. A group of traffic is a unit. Raises ConfigError for `config.every_task`, which
-    traffic cannot promise.
+    above the searched threshold. A group of traffic is a unit.
     """
-    if config.every_task:
-        raise ConfigError(
-            "cannot certify a window of traffic within every task",
-            where="certificate.every_task",
-            hint="Set it to false; a policy with a threshold per task is certified task by task",
-        )
-    spend = config.loss_delta(delta)
     if labelled is None:
-        path = traffic_path(traffic, config.epsilon, spend)
+        path = traffic_path(traffic, config.epsilon, delta)
     else:
-        path = LabelledPath(labelled, searched.cut, config.epsilon, spend)
+        path = LabelledPath(labelled, searched.cut, config.epsilon, delta)
     rows = _rows(traffic, np.zeros(len(traffic), dtype=bool))  # the path covers the loss; these rows only count calls
     return TrafficCertificate(
         method="traffic" if labelled is None else "labelled",
@@ -72,7 +63,7 @@ def traffic_path(traffic: Traffic, epsilon: float, delta: float) -> ThresholdPat
 
 def can_certify(traffic: Traffic, config: CertificateConfig, delta: float) -> bool:
     """Whether the window has enough units to certify anything at all, whatever their outcomes."""
-    path = traffic_path(traffic, config.epsilon, config.loss_delta(delta))
+    path = traffic_path(traffic, config.epsilon, delta)
     return path.num_units >= path.fewest_units
 
 

@@ -32,9 +32,6 @@ class PrecomputedConfig(EncoderConfig):
         default=(),
         description="Columns with one number each, by name or by a pattern such as f_*; in table order.",
     )
-    made_by: str = Field(
-        default="", description="Origin of the vectors, such as a model and its revision; part of the identity."
-    )
     dim: int | None = Field(default=None, ge=1, description="Numbers per vector; null: as many as in the first row.")
 
     @model_validator(mode="after")
@@ -49,7 +46,7 @@ class PrecomputedConfig(EncoderConfig):
 
     @property
     def name(self) -> str:
-        return self.made_by or f"precomputed, {', '.join(self.vector_columns)}"
+        return f"precomputed, {', '.join(self.vector_columns)}"
 
     def of_dim(self, dim: int) -> PrecomputedConfig:
         return self.model_copy(update={"dim": dim})
@@ -63,7 +60,7 @@ class PrecomputedConfig(EncoderConfig):
 
     def identity(self, assets_dir: Path) -> str:
         """A digest of the vectors' origin; their values are part of the rows."""
-        return hashlib.sha256("\0".join(("precomputed", self.made_by, *self.vector_columns)).encode()).hexdigest()
+        return hashlib.sha256("\0".join(("precomputed", *self.vector_columns)).encode()).hexdigest()
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
         """Checks the vector: PartError if it is missing, of the wrong length, or not finite."""

@@ -145,9 +145,6 @@ class LargeConfig(Component):
 
     adapter: str = Field("", description="Chooses this form of the section.")
 
-    def check_access(self) -> None:
-        """Raise ConfigError where it cannot be asked from this process, such as for a key that is missing."""
-
     @property
     @abstractmethod
     def reads(self) -> frozenset[Part]:
@@ -182,11 +179,6 @@ class LargeConfig(Component):
     def failed_share(self) -> float:
         """Share of a run's rows that may stay without an answer; all of them never may."""
         return 1.0
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether spending is limited."""
-        return False
 
     def at(self, upstreams: Sequence[UpstreamConfig]) -> LargeConfig:
         """The model of a bundle, restricted to the operator's addresses and keys.
@@ -254,10 +246,6 @@ class LargeConfig(Component):
         suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
         candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
         return PromptView(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
-
-    def naming(self) -> LargeConfig | None:
-        """The model that names texts which are alike, by a label or by new words; None where it cannot write."""
-        return None
 
     def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
         """Raise ConfigError for a prompt mode that the adapter cannot follow."""

@@ -246,7 +246,6 @@ def _certificate(found: TemplateForecast, max_loss: float) -> Certificate:
         bound=found.bound,
         valid=True,
         call_rate=1 - found.share,
-        call_rate_bound=None,
         searched=found.decision,
         certified=found.decision,
         num_rows=len(found.split.certify),

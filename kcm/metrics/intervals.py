@@ -28,13 +28,6 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class SeedInterval(Interval):
-    """A paired t interval over seeds, with its degrees of freedom."""
-
-    degrees_of_freedom: int
-
-
 def accuracy_interval(correct: ArrayLike, group: ArrayLike | None = None, level: float = 0.95) -> Interval | None:
     """Wilson's score interval (JASA 22, 1927) of the mean of `correct` [N]; None without rows."""
     correct_N = np.asarray(correct, dtype=np.float64)
@@ -77,25 +70,10 @@ def paired_difference(
     return Interval(mean, _end(excess, mean, -1.0), _end(excess, mean, 1.0))
 
 
-def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> SeedInterval | None:
-    """Corrected resampled t interval of a mean over folds (Nadeau and Bengio, Machine Learning 52, 2003).
-
-    `values` [J] has one value per fold of one or more rounds of cross-validation; `held_out_share` is the number of
-    held-out rows over the number of fitted rows, 1 / (K - 1) for K folds. Folds share most of their fitted rows, so J
-    values carry less information than J independent ones: the variance of their mean is (1/J + held_out_share) times
-    their own variance. None for fewer than two folds.
-    """
-    values_J = np.asarray(values, dtype=np.float64)
-    if len(values_J) < 2:
-        return None
-    mean, num_folds = float(values_J.mean()), len(values_J)
-    half = float(stdtrit(num_folds - 1, (1 + level) / 2)) * resampled_error(values_J, held_out_share)
-    return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
-
-
 def resampled_error(values: ArrayLike, drawn_ratio: float) -> float:
-    """Standard error of the mean of two or more `values` [J] of draws that share rows, as in `resampled_mean`.
+    """Standard error of the mean of two or more `values` [J] of draws that share rows.
 
+    Draws that share rows carry less information than independent ones (Nadeau and Bengio, Machine Learning 52, 2003).
     For draws of n of N rows without replacement and `drawn_ratio` n / (N - n) this is the delete-d jackknife (Shao and
     Wu, Annals of Statistics 17, 1989), plus the error of averaging J draws instead of all. It is exact for a linear
     statistic, and an upper bound for any other (Hoeffding, Annals of Mathematical Statistics 19, 1948, theorem 5.2).

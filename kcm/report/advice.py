@@ -41,8 +41,6 @@ def _remedy(certificate: Numbers, path: Columns) -> str:
     searched = certificate.get("searched") or {}
     if certificate.get("num_rows") == 0:
         return "Serve it, then run kcm update, which certifies it on traffic: nothing limits the loss yet."
-    if not certificate.get("valid"):
-        return "Allow more calls or a larger loss: no threshold keeps both limits."
     if searched.get("decision") == "escalate_all":
         return "Keep asking the large model: on validate, every threshold loses more than tuning allows."
     if known(units) and known(fewest) and units < fewest:

@@ -39,13 +39,7 @@ class LookAt(TypedDict):
 
 def promise_of(request: RequestConfig) -> CertificateConfig:
     """The certificate that a request asks for."""
-    return CertificateConfig(
-        epsilon=request.epsilon,
-        delta=request.delta,
-        method=request.mode,
-        every_task=request.scope == "every_task",
-        max_call_rate=request.max_call_rate,
-    )
+    return CertificateConfig(epsilon=request.epsilon, delta=request.delta, method=request.mode)
 
 
 def certify_table(
@@ -136,10 +130,9 @@ def measured_split(splits: NDArray[np.object_]) -> str:
 
 def _search(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
     """The policy found by the search, the most that the certificate may deploy; without a search, keep all."""
-    scope: Literal["global", "per_task"] = "per_task" if request.scope == "per_task" else "global"
     if request.max_loss is not None:
-        return find_policy(choosing, Gate(), scope, request.max_loss).policy
-    tasks = dict.fromkeys(choosing.by_task(), KEEP_ALL) if scope == "per_task" else {}
+        return find_policy(choosing, Gate(), request.scope, request.max_loss).policy
+    tasks = dict.fromkeys(choosing.by_task(), KEEP_ALL) if request.scope == "per_task" else {}
     return Policy(decision=KEEP_ALL, task_decisions=tasks)
 
 
@@ -171,9 +164,8 @@ def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) 
         decision="escalate_all",
         threshold=None,
         bound=0.0,
-        valid=promise.max_call_rate is None,
+        valid=True,
         call_rate=1.0,
-        call_rate_bound=None if promise.max_call_rate is None else 1.0,
         searched=ESCALATE_ALL,
         certified=ESCALATE_ALL,
         num_rows=num_rows,

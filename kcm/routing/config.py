@@ -90,18 +90,14 @@ class RequestConfig(Config):
         description="regret never credits a win of the small model; net does; auto: regret, unless the small model is"
         " clearly better on the rows that choose.",
     )
-    scope: Literal["global", "every_task", "per_task"] = Field(
-        "global",
-        description="One threshold; one threshold that holds within every --task; or one per task, sharing delta.",
+    scope: Literal["global", "per_task"] = Field(
+        "global", description="One threshold, or one per --task, sharing delta."
     )
     max_loss: float | None = Field(
         None,
         ge=0,
         lt=1,
         description="Loss allowed on validate rows in a search; default: no search, the lowest certified threshold.",
-    )
-    max_call_rate: float | None = Field(
-        None, gt=0, lt=1, description="Promise this call rate as well; each promise takes delta/2."
     )
     seed: int = Field(0, ge=0, description="Draws splits if the table names none.")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
-from kcm.config import Config, LocalPath
+from kcm.config import Config
 from kcm.tasks.readers.reviews import ReviewsSource
 from kcm.tasks.scenarios import LongTailConfig, Scenario, TaskOrder
 from kcm.tasks.sources import SourceConfig
@@ -20,9 +20,6 @@ class TasksConfig(Config):
     source: SourceConfig = Field(default=ReviewsSource(), description="Where the rows come from.")
     scenario: Scenario = Field(default="domain_incremental", description="What changes from task to task.")
     num_tasks: int | None = Field(default=None, ge=1, description="Number of tasks; labels are divided equally.")
-    mapping: Annotated[str | None, LocalPath] = Field(
-        default=None, description="JSON or YAML file: task -> labels (or values of the task column)."
-    )
     order: TaskOrder = Field(
         default="given", description="Order of tasks and classes: as in the source, or drawn by the seed."
     )

@@ -7,18 +7,14 @@ return (van de Ven and Tolias, arXiv 1904.07734).
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
-from kcm.regular_files import require_regular
 from kcm.tasks.hashing import shuffled
 
 Scenario = Literal["domain_incremental", "class_incremental", "task_incremental"]
@@ -45,74 +41,28 @@ def plan_tasks(
     *,
     scenario: Scenario,
     num_tasks: int | None,
-    mapping: Mapping[str, Sequence[str]] | None,
     order: TaskOrder,
     seed: int,
 ) -> TaskPlan:
     """Plan the tasks of rows whose pairs of task value and label are `cells`, in the order of their first rows.
 
-    Tasks come from `mapping` (task -> labels, or -> values of the task column if domain-incremental), or else from
-    `num_tasks` (equal shares of labels, drawn by the seed if `order` is shuffled), or else from the task column. Raises
-    ConfigError if none of these applies, and DataError if a class is in two tasks of a class-incremental scenario or a
-    label or domain is in no task.
+    Tasks come from `num_tasks` (equal shares of labels, drawn by the seed if `order` is shuffled), unless the scenario
+    is domain-incremental, or else from the task column. Raises ConfigError if neither applies, and DataError if a class
+    is in two tasks of a class-incremental scenario.
     """
-    by_label = scenario != "domain_incremental"
     domains = list(dict.fromkeys(domain for domain, _ in cells))
-    if mapping is None and num_tasks is not None and by_label:
+    if num_tasks is not None and scenario != "domain_incremental":
         ordered_labels = shuffled(labels, seed, "classes") if order == "shuffled" else list(labels)
         assignment = _equal_shares(ordered_labels, num_tasks)
-        return _plan(cells, labels, assignment, list(dict.fromkeys(assignment.values())), by_label)
-    if mapping is None or not by_label:
-        _check_task_column(domains, scenario)
-    if mapping is not None:
-        assignment = _invert(mapping, labels if by_label else domains, "label" if by_label else "domain")
-        names = list(mapping)
-    else:
-        assignment, names, by_label = {domain: domain for domain in domains}, domains, False
-    if num_tasks is not None and num_tasks != len(names):
-        raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(names)} tasks", where="tasks.num_tasks")
-    names = shuffled(names, seed, "tasks") if order == "shuffled" else names
-    plan = _plan(cells, labels, assignment, names, by_label)
-    if scenario == "class_incremental" and not by_label:
+        return _plan(cells, labels, assignment, list(dict.fromkeys(assignment.values())), by_label=True)
+    _check_task_column(domains, scenario)
+    if num_tasks is not None and num_tasks != len(domains):
+        raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(domains)} tasks", where="tasks.num_tasks")
+    names = shuffled(domains, seed, "tasks") if order == "shuffled" else domains
+    plan = _plan(cells, labels, {domain: domain for domain in domains}, names, by_label=False)
+    if scenario == "class_incremental":
         _check_disjoint(plan)
     return plan
-
-
-def load_mapping(path: str) -> dict[str, list[str]]:
-    """Read a mapping from task to its labels (or domains) from a JSON or YAML file."""
-    file = Path(path).expanduser()
-    require_regular(file)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"no such file {path!r}", where="tasks.mapping") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"not a JSON or YAML file: {' '.join(str(error).split())}", where=path) from None
-    if not isinstance(content, dict) or not all(isinstance(values, list) and values for values in content.values()):
-        raise DataError(
-            "expected a mapping from task to a list of labels", where=path, hint='As in {"banking": ["pin_change"]}'
-        )
-    return {str(task): [str(value) for value in values] for task, values in content.items()}
-
-
-def _invert(mapping: Mapping[str, Sequence[str]], keys: Iterable[str], kind: str) -> dict[str, str]:
-    """From label (or domain) to task, for exactly the labels in `keys`."""
-    inverted: dict[str, str] = {}
-    for task, values in mapping.items():
-        for value in values:
-            if value in inverted:
-                raise DataError(
-                    f"{kind} {value!r} lies in two tasks, {inverted[value]!r} and {task!r}", where="tasks.mapping"
-                )
-            inverted[value] = task
-    expected = set(keys)
-    if unassigned := sorted(expected - inverted.keys()):
-        raise DataError(f"no task for {kind} {', '.join(map(repr, unassigned[:5]))}", where="tasks.mapping")
-    if unexpected := sorted(inverted.keys() - expected):
-        nearest = difflib.get_close_matches(unexpected[0], sorted(expected), n=1)
-        hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
-        raise DataError(f"no row has {kind} {unexpected[0]!r}", where="tasks.mapping", hint=hint)
-    return inverted
 
 
 def _equal_shares(labels: Sequence[str], num_tasks: int) -> dict[str, str]:
@@ -128,6 +78,7 @@ def _plan(
     labels: Sequence[str],
     assignment: Mapping[str, str],
     names: Sequence[str],
+    *,
     by_label: bool,
 ) -> TaskPlan:
     """The plan for tasks `names`, given the task of every label or domain."""
@@ -146,7 +97,7 @@ def _plan(
 def _check_task_column(names: Sequence[str], scenario: Scenario) -> None:
     if names != [""]:
         return
-    ways = "source.task_column" if scenario == "domain_incremental" else "num_tasks, mapping or source.task_column"
+    ways = "source.task_column" if scenario == "domain_incremental" else "num_tasks or source.task_column"
     raise ConfigError(f"nothing assigns rows to tasks in a {scenario} scenario", where="tasks", hint=f"Set {ways}")
 
 
@@ -158,7 +109,7 @@ def _check_disjoint(plan: TaskPlan) -> None:
                 raise DataError(
                     f"class {label!r} appears in two tasks, {task_of_class[label]!r} and {name!r}",
                     where="tasks.scenario = class_incremental",
-                    hint="Use domain_incremental or task_incremental, or group by num_tasks or mapping",
+                    hint="Use domain_incremental or task_incremental, or group by num_tasks",
                 )
             task_of_class[label] = name
 

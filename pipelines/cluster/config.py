@@ -26,7 +26,6 @@ class ClusterConfig(Config):
         description="Logical CPUs of a local cluster; more than cores, because workers share cores. A serving "
         "cluster gets at least what its replicas reserve.",
     )
-    object_store_mib: int = Field(256, ge=80, description="Object store of a local cluster.")
     num_workers: int | tuple[int, int] = Field(
         2,
         description="Most train workers; training by steps uses one per 512 rows of a step, as more would be slower. "

@@ -66,6 +66,7 @@ def local_token() -> Iterator[None]:
 
 
 MIB = 2**20
+OBJECT_STORE_MIB = 256  # of a local cluster; what does not fit is spilled to disk
 
 
 def prepare_environment() -> None:
@@ -176,7 +177,7 @@ def _start(config: ClusterConfig) -> None:
             # Without this, Ray would join any cluster on this machine, even another user's.
             address="local",
             num_cpus=config.num_cpus,
-            object_store_memory=config.object_store_mib * MIB,
+            object_store_memory=OBJECT_STORE_MIB * MIB,
             include_dashboard=True,  # Ray Train asks it which of its controllers are dead
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",

@@ -110,8 +110,9 @@ def build_challenger(
     planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
     reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
     with suppress(DataError):  # features are not stored
-        groups = ClassNames.of(config).without_ignored(groups_of(window.table))
-        figures["groups"] = [{name: getattr(group, name) for name in GROUP_FIGURES} for group in groups]
+        figures["groups"] = [
+            {name: getattr(group, name) for name in GROUP_FIGURES} for group in groups_of(window.table)
+        ]
     rows_gate = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)

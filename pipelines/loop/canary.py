@@ -22,6 +22,8 @@ from pipelines.serve.log.trial import TrialLog
 
 POLL_S = 1.0
 REST = 5  # after a read of the log that takes t seconds, pause for 5 t
+MAX_ERROR_RATE = 0.01  # share of failed requests that stops a challenger
+MAX_SLOW_RATE = 0.05  # share of answers slower than the champion's 99th percentile that stops it
 SETTLE_S = 60.0  # time limit for the last audits of a stage
 DELTA = 0.1  # probability that a challenger as bad as a limit passes, and that a good one is refuted
 
@@ -91,9 +93,9 @@ class Rollout:
         """
         self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last()
         limits = Limits(
-            error_rate=self.config.max_error_rate,
+            error_rate=MAX_ERROR_RATE,
             slow_s=self.log.slowest(self.champion, 0.99),
-            slow_rate=self.config.max_slow_rate,
+            slow_rate=MAX_SLOW_RATE,
             disagreement=self.disagreement,
         )
         try:

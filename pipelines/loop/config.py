@@ -21,10 +21,6 @@ class CanaryConfig(Config):
         (0.01, 0.05, 0.25, 1.0), description="Shares of the callers that it answers, one after the other, up to 1."
     )
     decisions_per_stage: int = Field(1000, ge=1, description="Decisions of its own after which a stage ends.")
-    max_error_rate: float = Field(0.01, gt=0, lt=1, description="Share of failed requests that stops it.")
-    max_slow_rate: float = Field(
-        0.05, gt=0, lt=1, description="Share of its answers slower than the champion's 99th percentile that stops it."
-    )
     timeout_s: float = Field(
         24 * 3600.0,
         gt=0,
@@ -63,7 +59,6 @@ class UpdateConfig(Config):
     every_s: float = Field(
         3600.0, gt=0, description="Time between attempts of `kcm update --watch` that nothing else has started."
     )
-    poll_s: float = Field(10.0, gt=0, description="How often `kcm update --watch` looks at the log.")
     new_large_answers: int = Field(
         1000,
         ge=1,
@@ -71,9 +66,6 @@ class UpdateConfig(Config):
     )
     new_labels: int = Field(
         50, ge=1, description="Number of new labels from people after which `--watch` starts an attempt immediately."
-    )
-    more_labels: tuple[str, ...] = Field(
-        (), description="Labels that the champion does not know and an update learns, as `kcm labels --name` adds them."
     )
     salt: str = Field("kcm", description="Salt of the hash that assigns units to purposes.")
     fractions: Fractions = Field(

@@ -15,6 +15,8 @@ from pipelines.serve.log.alarm import drifted
 
 Cause = tuple[str | None, str]  # a champion and its fault
 
+POLL_S = 10.0  # pause between two looks at the log
+
 
 @dataclass(frozen=True)
 class NewTraffic:
@@ -80,7 +82,7 @@ def watch(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> None:
-    """Check the log every `poll_s` seconds and start an attempt whenever one is due, until interrupted.
+    """Check the log every POLL_S seconds and start an attempt whenever one is due, until interrupted.
 
     `clock` is monotonic; `attempt` receives the reason. A refuted certificate and drift start one attempt each, unless
     they end and start again.
@@ -93,4 +95,4 @@ def watch(
             tried_causes = traffic.causes
             attempt(reason)
             last = clock()
-        sleep(config.poll_s)
+        sleep(POLL_S)

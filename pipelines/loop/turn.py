@@ -221,7 +221,7 @@ def _promote(
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
     assert config.update is not None
-    when = {"approval", "every_s", "poll_s", "new_large_answers", "new_labels", "canary"}
+    when = {"approval", "every_s", "new_large_answers", "new_labels", "canary"}
     names = ClassNames.of(config)
     return fingerprint_of(
         config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})

@@ -23,7 +23,6 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder
 from kcm.bundle.runtime import SmallSide, probe_of
-from kcm.certification.certificate import CertificateConfig
 from kcm.errors import KcmError
 from pipelines.batch.outcome_table import scored_parts
 from pipelines.registry import gates
@@ -102,7 +101,7 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
 
 
 def without_traffic(
-    champion: Version, challenger: Version, limits: GateConfig, certificate: CertificateConfig, assets_path: Path
+    champion: Version, challenger: Version, limits: GateConfig, assets_path: Path
 ) -> list[PromotionGate]:
     """The verdicts on a version of `kcm run`, cheap gates first.
 
@@ -116,7 +115,7 @@ def without_traffic(
     before, after = champion.answered, challenger.answered
     before_N, after_N = _common(champion, challenger, None)
     keeps = before.kept[before_N], after.kept[after_N]
-    compared = against_champion(champion, challenger, keeps, before.group[before_N], limits, certificate, assets_path)
+    compared = against_champion(champion, challenger, keeps, before.group[before_N], limits, assets_path)
     return [scores, gates.certified(challenger.bundle.certificates[None]), *compared]
 
 
@@ -126,7 +125,6 @@ def against_champion(
     keeps: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     unit_N: NDArray[np.object_],
     limits: GateConfig,
-    certificate: CertificateConfig,
     assets_path: Path,
 ) -> list[PromotionGate]:
     """The gates that compare both versions: old tasks, and calls, cost and latency on the same items [N].
@@ -139,13 +137,7 @@ def against_champion(
     ]
     return [
         gates.old_tasks(old_tasks(champion, challenger), limits.max_old_task_loss),
-        gates.call_rate(
-            ~keeps[0],
-            ~keeps[1],
-            unit_N,
-            max_call_rate=certificate.max_call_rate,
-            bound=challenger.bundle.certificates[None].call_rate_bound,
-        ),
+        gates.call_rate(~keeps[0], ~keeps[1], unit_N),
         gates.cost(costs[0], costs[1], limits.max_cost),
         gates.latency(*latencies(champion.bundle, challenger.bundle, assets_path), limits.max_latency),
     ]

@@ -42,9 +42,6 @@ class GateConfig(Config):
     )
     max_cost: float = Field(1.05, gt=0, description="Cost of an answer, times the champion's, on the window.")
     max_latency: float = Field(1.5, gt=0, description="Time of the small side for an item, times the champion's.")
-    panel_size: int = Field(
-        32, ge=0, description="Inputs that the large model is asked again, to notice another model behind its name."
-    )
 
 
 class PromotionGate(Config):
@@ -194,9 +191,9 @@ def against(champion: PromotionGate, gates: Iterable[PromotionGate], *, keeps: b
     """The gates that compare with the champion, in effect: if the champion breaks its promise, they only inform.
 
     `champion` is the result of `promise_kept`. The gates also only inform if the champion `keeps` nothing, as after a
-    repair: it answers like the large model, and the loss against that is certified. Old tasks with a proven loss, and a
-    call rate that cannot be promised, fail in any case: these verdicts are `binding`, because they are about the
-    challenger. The figures hold the measured verdicts.
+    repair: it answers like the large model, and the loss against that is certified. Old tasks with a proven loss
+    fail in any case: this verdict is `binding`, because it is about the challenger. The figures hold the measured
+    verdicts.
     """
     if champion.figures["feasible"] and keeps:
         return list(gates)
@@ -236,14 +233,10 @@ def call_rate(
     champion_N: NDArray[np.bool_],
     challenger_N: NDArray[np.bool_],
     unit_N: NDArray[np.object_] | None = None,
-    *,
-    max_call_rate: float | None = None,
-    bound: float | None = None,
 ) -> PromotionGate:
-    """Whether the challenger calls the large model no more often than the champion, and no more than promised.
+    """Whether the challenger calls the large model no more often than the champion.
 
-    Calls of both on the same items of the window, [N]. `bound` is the upper confidence bound on the challenger's call
-    rate if one was promised.
+    Calls of both on the same items of the window, [N].
     """
     rise = paired_difference(challenger_N, champion_N, unit_N, LEVEL)
     if rise is None:
@@ -253,16 +246,11 @@ def call_rate(
         "champion": float(champion_N.mean()),
         "challenger": float(challenger_N.mean()),
         "rise_interval": [rise.low, rise.high],
-        "max_call_rate": max_call_rate,
-        "bound": bound,
     }
     verdict: Verdict = "pass" if rise.estimate <= 0 else "undecided"
     reason = "it calls no more often" if rise.estimate <= 0 else "it may call more often: too few rows to tell"
     if rise.low > 0:
         verdict, reason = "fail", "it calls more often"
-    if max_call_rate is not None and (bound is None or bound > max_call_rate):
-        verdict, reason = "fail", f"a call rate of {max_call_rate:g} cannot be promised"
-        figures["binding"] = True
     return PromotionGate(name="call_rate", verdict=verdict, reason=reason, figures=figures)
 
 

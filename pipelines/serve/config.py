@@ -23,7 +23,9 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 DATABASES = ("sqlite", "postgresql")
 
-MAX_FEATURES = 4096  # most numbers in an item's vector; max_json_values counts two for each
+MAX_FEATURES = 4096  # most numbers in an item's vector; MAX_JSON_VALUES counts two for each
+MAX_JSON_VALUES = 16_384  # of a request, counted before parsing; more for more items
+MAX_PIXELS = 25_000_000  # of all pictures of a request together, from their headers; with more, none is decoded
 RETRY_AFTER_S = 1  # Retry-After of a refused client: an item takes less
 VALUES_PER_ITEM = 12  # keys and values of a label with its text and task in JSON
 
@@ -77,7 +79,6 @@ class LargeReplicaConfig(BatchingConfig):
         description="Fewest replicas; the load decides up to num_replicas. With 0, the first requests after a "
         "pause wait until a replica has started, within timeout_s. null: always num_replicas.",
     )
-    idle_s: float = Field(default=300.0, gt=0, description="Time after which an idle replica above min_replicas stops.")
     cpus: float = Field(
         default=2.0,
         ge=0,
@@ -113,44 +114,23 @@ class LimitsConfig(Config):
     body_timeout_s: float = Field(
         default=10.0, gt=0, description="Time limit for a request's body to arrive; then the answer is 408."
     )
-    slow_body_s: float = Field(
-        default=3.0, gt=0, description="Time after which a body counts as slow; only few slow bodies are awaited."
-    )
-    max_slow_bodies: int = Field(
-        default=64, ge=0, description="Most slow bodies that a replica waits for, until body_timeout_s; others get 408."
-    )
     max_slow_bodies_per_peer: int = Field(
         default=16,
         ge=0,
-        description="The same for one address. Behind a proxy all clients have the proxy's address, unless the "
-        "nodes' variable FORWARDED_ALLOW_IPS names the proxy: then its X-Forwarded-For counts.",
-    )
-    max_json_values: int = Field(
-        default=16_384,
-        ge=1,
-        description="Most keys and values in a request's JSON, brackets and commas included.",
+        description="Most bodies from one address that a replica waits for after 3 s, until body_timeout_s. Behind a "
+        "proxy all clients have the proxy's address, unless the nodes' variable FORWARDED_ALLOW_IPS names the proxy: "
+        "then its X-Forwarded-For counts.",
     )
     max_items: int = Field(default=128, ge=1, description="Items of a request.")
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
     max_image_bytes: int = Field(
         default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
     )
-    max_pixels: int = Field(
-        default=25_000_000,
-        ge=1,
-        description="Most pixels of all pictures of a request together, from their headers; with more, none is "
-        "decoded.",
-    )
 
-    @model_validator(mode="after")
-    def _values_of_a_request(self) -> LimitsConfig:
-        if self.max_json_values < (min_values := VALUES_PER_ITEM * (self.max_items + 1)):
-            raise ValueError(
-                f"max_json_values ({self.max_json_values}) must be at least {min_values}: {VALUES_PER_ITEM} for "
-                "each of "
-                f"max_items ({self.max_items}) and for the request, or the largest allowed request is refused"
-            )
-        return self
+    @property
+    def max_json_values(self) -> int:
+        """Most keys and values in a request's JSON, brackets and commas included."""
+        return max(MAX_JSON_VALUES, VALUES_PER_ITEM * (self.max_items + 1))
 
 
 class AuthConfig(Config):
@@ -185,12 +165,6 @@ class AuditConfig(Config):
         description="Probability that a kept item is also sent to the large model after it was answered; 0: no audits.",
     )
     seed: int | None = Field(default=None, description="Seed of the draws; null: a new seed at every start.")
-    label_wait_s: float = Field(
-        default=86400.0,
-        gt=0,
-        description="How long the alarm waits for the true label of a disagreement, if labels can refute the "
-        "certificate.",
-    )
 
 
 class FeedbackConfig(Config):
@@ -218,12 +192,8 @@ class FeedbackConfig(Config):
     new_labels: Literal["refuse", "keep"] = Field(
         default="refuse",
         description="Handling of labels that the model does not know. refuse: answer 422. keep: store the label; "
-        "it does not count for certificates and alarms, and is learned once `kcm labels --name` names it.",
-    )
-    max_new_labels: int = Field(
-        default=20,
-        ge=1,
-        description="Most different new labels that a caller may give within 24 hours, with new_labels: keep.",
+        "it does not count for certificates and alarms, and is learned once `kcm labels --name` names it. A caller may "
+        "give 20 different ones within 24 hours.",
     )
     max_share_per_caller: float = Field(
         default=0.2,

@@ -31,17 +31,6 @@ class ProxyConfig(Config):
     max_cost: float | None = Field(
         default=None, ge=0, description="Most money to spend, the large model's cost included; null: no limit."
     )
-    max_output_tokens: int = Field(
-        default=16_384,
-        ge=1,
-        description="Tokens booked for a call until its reply, if the call sets no limit. A stream without a usage "
-        "(stream_options.include_usage) stays booked so.",
-    )
-    max_open: int = Field(
-        default=128, ge=1, description="Most open calls of a replica at the upstream, streams included; more get 429."
-    )
-    max_reply_bytes: int = Field(default=64 * 2**20, ge=1, description="Most bytes of a reply or a stream.")
-    connect_timeout_s: float = Field(default=5.0, gt=0, description="Time limit to connect to the upstream.")
     idle_timeout_s: float = Field(default=120.0, gt=0, description="Time without a byte after which a call fails.")
     timeout_s: float = Field(default=600.0, gt=0, description="Time limit of a call, its stream included.")
 

@@ -167,7 +167,8 @@ class Outcomes(Stage):
 
     def check(self) -> None:
         """Raise ConfigError where the server's key is missing."""
-        self.large.check_access()
+        if (server := self.large.upstream) is not None:
+            server.key()
 
     def prepare(self, context: Context, sequence: SequenceArtefact) -> None:
         """Try the large model out before anything is encoded, where that costs nothing.

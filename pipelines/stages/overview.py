@@ -58,14 +58,14 @@ def overview(
 
 
 def _certifiable(reach: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:
-    of_each = " in the smallest task" if reach.scope == "per_task" or config.every_task else ""
+    of_each = " in the smallest task" if reach.scope == "per_task" else ""
     have = f"{reach.num_units:,} units to certify on{of_each}"
     if config.epsilon == 0:
         need = f"to be no worse needs at least {reach.needed:,} that only the small model answers right"
     else:
         need = f"a loss of at most {exact_points(config.epsilon)} needs at least {reach.needed:,}"
     if reach.possible:
-        only = "" if config.every_task or "per_task" in reach.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
+        only = "" if "per_task" in reach.scopes or len(summary.rows) == 1 else _ONLY_GLOBAL
         comfortable = 2 * reach.needed
         tight = "" if reach.num_units >= comfortable else f". That is tight: {comfortable:,} would be comfortable"
         return f"{have}; {need}{only}{tight}"

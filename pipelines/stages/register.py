@@ -132,7 +132,6 @@ class Register(Stage, Plan):
             Version.of(before, before.bundle),
             Version.of(artefact, artefact.bundle),
             self.gate_limits,
-            self.certificate,
             context.assets_path,
         )
         verdict = gates.overall(verdicts)

@@ -103,8 +103,6 @@ class Tasks(Stage):
 
         So faults of the data and its labels stop the run before hours of encoding.
         """
-        if self.tasks.source.needs_cluster:
-            context.connect()
         source = self.tasks.source.build(context.assets_path, self.encoder.vector_columns)
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None
@@ -122,12 +120,10 @@ class Tasks(Stage):
 
     def _decides(self) -> dict[str, Any]:
         """Everything that decides the rows of a sequence, except the source's settings."""
-        mapping = Path(self.tasks.mapping).expanduser() if self.tasks.mapping else None
         return {
             "version": self.version,
             "units": "group, else content",  # rows of equal content were units of their own before
             "tasks": self.tasks.model_dump(mode="json"),
-            "mapping": hashlib.sha256(mapping.read_bytes()).hexdigest() if mapping and mapping.is_file() else None,
             "seed": self.seed,
             "vectors": self.encoder.vector_columns,
             "reads": sorted(self.encoder.reads | self.large.reads),

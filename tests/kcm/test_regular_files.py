@@ -15,11 +15,9 @@ from kcm.inputs.location import Location
 from kcm.inputs.tables import read_frame
 from kcm.large.adapters.recorded import RecordedConfig
 from kcm.tasks.readers.files import FilesSource
-from kcm.tasks.scenarios import load_mapping
 
 READERS = {
     "config": read_values,
-    "mapping": lambda path: load_mapping(str(path)),
     "digest": sha256_of,
     "stream": lambda path: Location.of(path).open(),
     "file": lambda path: Location.of(path).open_at(),

@@ -135,13 +135,6 @@ def test_an_update_cannot_promise_that_nothing_is_lost() -> None:
         load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.epsilon=0"])
 
 
-def test_an_update_promises_nothing_within_every_task() -> None:
-    with pytest.raises(
-        ConfigError, match=r"too few requests of some tasks for certificate\.every_task: set it to false"
-    ):
-        load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.every_task=true"])
-
-
 @pytest.mark.parametrize(
     ("overrides", "share"),
     [

@@ -31,7 +31,6 @@ class ClassifierConfig(EncodedConfig):
         default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
         description="The large model's frozen encoder.",
     )
-    num_folds: int = Field(default=5, ge=2, description="Folds of the cross-validation on train rows.")
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         return ClassifierModel(
@@ -54,7 +53,7 @@ class ClassifierConfig(EncodedConfig):
         seed: int,
         known: LinearHead | None = None,
     ) -> HeadFit:
-        return fit_head(features_ND, labels_N, groups_N, num_classes, num_folds=self.num_folds, seed=seed, known=known)
+        return fit_head(features_ND, labels_N, groups_N, num_classes, seed=seed, known=known)
 
 
 class EncodedModel(ABC):

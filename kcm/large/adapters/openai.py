@@ -29,9 +29,7 @@ from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
 from kcm.large.prices import listed_prices, price_of
 from kcm.large.prompts import (
-    NAMING,
     PromptMessage,
-    TaskPromptConfig,
     answer_schema,
     label_distribution,
     matching_label,
@@ -102,19 +100,10 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
             )
         return self
 
-    def check_access(self) -> None:
-        """Raise ConfigError if the variable with the key is not set."""
-        self.key()
-
     @property
     def failed_share(self) -> float:
         """Share of a run's rows that may stay without an answer."""
         return self.max_failed
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether spending is limited."""
-        return self.upstream.has_budget
 
     @property
     def upstream(self) -> UpstreamConfig:
@@ -152,12 +141,6 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     def rows_per_batch(self) -> int:
         """Enough to keep all connections busy."""
         return 8 * self.num_concurrent
-
-    def naming(self) -> OpenAiConfig:
-        """The same server without a schema, so that it may answer outside the label list."""
-        free: dict[str, JsonValue] = {"response_format": None, "logprobs": None}
-        prompt = TaskPromptConfig(instructions=NAMING)
-        return self.model_copy(update={"prompt": prompt, "extra": self.extra | free, "batch": False})
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request for one item."""

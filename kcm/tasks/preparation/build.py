@@ -28,7 +28,7 @@ from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import SourceBlock, write_facts
 from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
-from kcm.tasks.scenarios import TaskPlan, load_mapping, long_tail_sizes, plan_tasks
+from kcm.tasks.scenarios import TaskPlan, long_tail_sizes, plan_tasks
 from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
@@ -183,7 +183,6 @@ class SequenceBuild:
             self.labels,
             scenario=config.scenario,
             num_tasks=config.num_tasks,
-            mapping=load_mapping(config.mapping) if config.mapping else None,
             order=config.order,
             seed=self.order_seed,
         )

@@ -6,7 +6,7 @@ conversations, the text is the user's last message, and the label is the assista
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -18,13 +18,12 @@ from pydantic import Field
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text, chat_texts, has_chats, without_missing
-from kcm.inputs.chunks import Chunk, Wanted, row_names
+from kcm.inputs.chunks import Chunk, row_names
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
-from kcm.tasks.sources import Shard
 
 _LABEL_COLUMNS = ("label", "category", "intent")  # the last two are from Banking77 and CLINC150
 _PICTURES_PER_TABLE = 256  # pictures read from files per piece of a chunk
@@ -229,20 +228,6 @@ class Normaliser:
             return {}
         nested = [row for row, cells in enumerate(chunk.objects) if isinstance(cells.get(column), dict | list)]
         return dict.fromkeys(nested, "the label is a list or an object, not a text or a number")
-
-
-@dataclass(frozen=True)
-class ChunkShard(Shard):
-    """The rows of one table; `chunks` reads the requested columns, and can be pickled."""
-
-    where: str
-    chunks: Callable[[Wanted], Iterator[Chunk]]
-    normaliser: Normaliser
-
-    def read(self) -> Iterator[pa.Table]:
-        """The rows in the order of the chunks."""
-        for chunk in self.chunks(self.normaliser.layout.wants):
-            yield from self.normaliser.rows(chunk)
 
 
 def _constant(value: str | bytes, size: int) -> pa.Array:

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large, with_first_labels
-from kcm.certification.certificate import CertificateConfig
 from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.inputs.content import contents
@@ -36,6 +35,7 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 
 GATES = "gates.json"
+PANEL_SIZE = 32  # inputs that the large model is asked again, to notice another model behind its name
 
 
 class Verdicts(Config):
@@ -68,7 +68,6 @@ class Examine(Stage, Plan):
     reads, writes = ("window", "features", "outcomes", "evaluated", "bundle"), GatesArtefact
 
     champion: str = Field(description="Fingerprint of the champion's bundle.")
-    certificate: CertificateConfig
     limits: GateConfig
     seed: int
     parent: Any = Field(exclude=True)  # a Parent
@@ -94,16 +93,13 @@ class Examine(Stage, Plan):
         savings = [float(kept_N.mean()) if len(judged_window) else 0.0 for kept_N in (kept_before, kept_after)]
         examined = [probed(challenger, context.assets_path)]
         if examined[0].verdict != "fail":
-            if limits.panel_size:
-                examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
+            examined.append(self.panel(challenger, features, outcomes, champion.task_names, context))
             loss = judged_window.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
             holds = gates.promise_kept(loss, certificate.epsilon, facts.signs, certified=bool(champion.certificates))
             keeps = champion.policy.lowest_cut < np.inf
             repairs = not holds.figures["feasible"] and bool(facts.new_labels)
             kept_by_side = kept_before, kept_after
-            compared = against_champion(
-                old, new, kept_by_side, judged_window.unit, limits, self.certificate, context.assets_path
-            )
+            compared = against_champion(old, new, kept_by_side, judged_window.unit, limits, context.assets_path)
             examined += [
                 holds,
                 gates.certified(certificate, repairs=repairs),
@@ -128,7 +124,7 @@ class Examine(Stage, Plan):
         old = [number for number, name in enumerate(features.names.tasks) if name in tasks]
         num_labels = min(_num_labels(outcomes, number) for number in old)
         old = [number for number in old if _num_labels(outcomes, number) == num_labels]
-        questions = panel_questions(features, outcomes, old, self.limits.panel_size, self.seed)
+        questions = panel_questions(features, outcomes, old, PANEL_SIZE, self.seed)
 
         def load() -> LargeModel:
             models = with_first_labels(challenger, num_labels, context.assets_path, self.upstreams)

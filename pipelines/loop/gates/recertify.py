@@ -97,7 +97,7 @@ def outlook(window: WindowArtefact, config: CertificateConfig, delta: float) -> 
         floor=floor,
         unit=rows["unit"].to_numpy(),
     )
-    path = traffic_path(nothing_lost, config.epsilon, config.loss_delta(delta))
+    path = traffic_path(nothing_lost, config.epsilon, delta)
     summary = f"{path.num_units:,} certify units; {path.fewest_units:,} could certify something if none is lost"
     lacking = path.fewest_units - path.num_units
     if lacking <= 0:

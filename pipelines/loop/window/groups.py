@@ -6,8 +6,7 @@ Groups help people and promise nothing. Shapes: N items, D features.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,14 @@ import pyarrow.compute as pc
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kcm.errors import ConfigError, DataError
-from kcm.inputs.content import Content
-from kcm.large import Item, LargeConfig
-from pipelines.batch.asking import LargeSpec, server_model
+from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader, window_start
 from pipelines.loop.window.judged_window import row_ids
-from pipelines.run import context_of
 
 FEWEST, MOST = 10, 2000  # items shown per group; number of items grouped, the latest ones
-FARTHEST = 0.5  # mean cosine distance below which two groups are the same
+FARTHEST = 0.5  # mean cosine distance within a group
 EXAMPLES, WORDS = 5, 2
 
 
@@ -37,8 +32,7 @@ class ItemGroup:
 
     `agreement` is the share of them on which the small model agreed with the large model: low for a class that neither
     knows. `callers` counts their senders: nobody should make a class from one caller's items. `answers` are the large
-    model's most frequent answers; `proposal` is a name that it suggests, or one made of characteristic words. `centre`
-    [D] is the mean of the items' features at unit length; `items` are their ids.
+    model's most frequent answers; `proposal` is a name made of characteristic words; `items` are their ids.
     """
 
     size: int
@@ -47,12 +41,7 @@ class ItemGroup:
     answers: dict[str, int]
     proposal: str
     examples: list[str]
-    centre: list[float]
     items: list[str]
-
-    def is_one_with(self, centre: list[float]) -> bool:
-        """Whether this group equals the group with another centre: their dot product is the mean cosine of items."""
-        return len(centre) == len(self.centre) and 1 - float(np.dot(self.centre, centre)) <= FARTHEST
 
 
 def known_labels(config: RunConfig) -> tuple[str, ...]:
@@ -66,27 +55,7 @@ def new_groups(config: RunConfig) -> list[ItemGroup]:
     champion = LoopState.of(config).champions.agreed().champion
     with log_reader(config) as log:
         window = log.window(window_start(config, champion), log.watermark())
-    groups, large = groups_of(window), config.large.naming()
-    return with_names(config, large, groups, known_labels(config)) if large and groups else groups
-
-
-def with_names(
-    config: RunConfig, large: LargeConfig, groups: Sequence[ItemGroup], labels: Sequence[str]
-) -> list[ItemGroup]:
-    """The groups with names that a large model writes from their examples, if it can write.
-
-    Its answers are paid for once, within its budget. Without an answer the characteristic words stay.
-    """
-    try:
-        model = server_model(
-            context_of(config, LoopState.of(config).store), LargeSpec(large, tuple(labels), len(labels))
-        )
-        answers = model.answer([Item("", Content("\n".join(group.examples))) for group in groups])
-    except ConfigError:  # such as without the key
-        return list(groups)
-    replies = [answer.reply if answer.label is None else labels[answer.label] for answer in answers]
-    names = [" ".join(name.split()) for name in replies]
-    return [replace(group, proposal=name or group.proposal) for group, name in zip(groups, names, strict=True)]
+    return groups_of(window)
 
 
 def groups_of(window: pa.Table) -> list[ItemGroup]:
@@ -122,7 +91,6 @@ def _group(rows: pa.Table, features_ND: np.ndarray, places: np.ndarray, proposal
         answers=dict(Counter(label for label in large if label is not None).most_common(3)),
         proposal=proposal,
         examples=_texts(rows, typical[:EXAMPLES]),
-        centre=features_ND[places].mean(0).tolist(),
         items=row_ids(member_rows).to_pylist(),
     )
 

@@ -6,7 +6,7 @@ longer list, and the challenger learns the class.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from kcm.errors import ConfigError
@@ -19,29 +19,22 @@ from pipelines.store.control.records import Control
 
 
 class ClassNames:
-    """Decisions about new classes in the traffic: new labels, names of known labels, and groups that are no class.
+    """Decisions about new classes in the traffic: new labels, and names of known labels.
 
-    They are in the store's control records. The latest decision about a name counts, until it is withdrawn. The labels
-    in the configuration (`update.more_labels`) are `configured`.
+    They are in the store's control records. The latest decision about a name counts, until it is withdrawn.
     """
 
-    def __init__(self, control: Control, application: str, configured: Sequence[str] = ()) -> None:
+    def __init__(self, control: Control, application: str) -> None:
         self._journal = Journal(control, f"loop/{application}/classes")
-        self._configured = configured
 
     @classmethod
     def of(cls, config: RunConfig) -> ClassNames:
         """The decisions for a run's application."""
-        configured = config.update.more_labels if config.update else ()
-        return cls(LoopState.of(config).store.control, config.name, configured)
+        return cls(LoopState.of(config).store.control, config.name)
 
     def labels(self) -> tuple[str, ...]:
-        """The labels of the configuration, then named labels, in the order in which they were first named."""
-        return tuple(dict.fromkeys((*self._configured, *(entry["name"] for entry in self._standing("label")))))
-
-    def ignored(self) -> dict[str, list[float]]:
-        """The centre of each group that is no class, by its proposed name."""
-        return {entry["name"]: entry["centre"] for entry in self._standing("ignored")}
+        """The named labels, in the order in which they were first named."""
+        return tuple(entry["name"] for entry in self._standing("label"))
 
     def same(self) -> dict[str, str]:
         """The label for each name that is an alias of another label."""
@@ -81,31 +74,19 @@ class ClassNames:
         items = next((group.items for group in groups if group.proposal == name), [])
         self._say(name, "same", label=label, items=items)
 
-    def ignore(self, name: str, groups: Collection[ItemGroup]) -> None:
-        """Hide the group with this proposed name, and any group that is the same. ConfigError without such a group."""
-        centre = next((group.centre for group in groups if group.proposal == name), None)
-        if centre is None:
-            raise ConfigError(f"no group has the proposed name {name!r}", where="--ignore", hint="`--new` shows them")
-        self._say(name, "ignored", centre=centre)
-
     def withdraw(self, name: str) -> None:
         """Withdraw the decision about a name, as long as no version has learned it and no alias points to it.
 
         ConfigError for any other name.
         """
-        standing = [entry["name"] for kind in ("label", "same", "ignored") for entry in self._standing(kind)]
+        standing = [entry["name"] for kind in ("label", "same") for entry in self._standing(kind)]
         if name not in standing:
             hint = f"Known names: {', '.join(standing) or 'none'}"
-            raise ConfigError(f"nobody has named or ignored {name!r}", where="--withdraw", hint=hint)
+            raise ConfigError(f"nobody has named {name!r}", where="--withdraw", hint=hint)
         if merged_names := [entry["name"] for entry in self._standing("same") if entry["label"] == name]:
             hint = "Withdraw the alias first"
             raise ConfigError(f"{', '.join(merged_names)} is an alias of {name!r}", where="--withdraw", hint=hint)
         self._say(name, "withdrawn")
-
-    def without_ignored(self, groups: Collection[ItemGroup]) -> list[ItemGroup]:
-        """The groups that match no ignored group of the same number of features."""
-        ignored = self.ignored().values()
-        return [group for group in groups if not any(group.is_one_with(centre) for centre in ignored)]
 
     def _standing(self, kind: str) -> list[dict[str, Any]]:
         last = {entry["name"]: entry for entry in self._journal.entries()}

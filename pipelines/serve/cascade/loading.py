@@ -19,7 +19,7 @@ from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import MAX_PIXELS, ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
@@ -74,7 +74,7 @@ class VersionLoader:
 
     def _judging(self, bundle: Bundle) -> Judging:
         config = self._config
-        pictures = PictureReader(bundle.encoder.reader(self._assets_dir), config, config.limits.max_pixels)
+        pictures = PictureReader(bundle.encoder.reader(self._assets_dir), config, MAX_PIXELS)
         return Judging(self._encoder_of(bundle), pictures, config, max_wait_s=config.judge_timeout_s)
 
     def _encoder_of(self, bundle: Bundle) -> Encoder:
@@ -90,7 +90,6 @@ class VersionLoader:
             bundle.certificates.get(None),
             self._metrics,
             guard.act,
-            label_wait_s=config.audit.label_wait_s,
             disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
         )
         with suppress(LogUnavailableError):  # the version may have answered before, and been refuted

@@ -31,6 +31,7 @@ from pipelines.serve.sources import ChampionSource, FixedSource, Source, registe
 from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
+IDLE_S = 300.0  # an idle replica above min_replicas stops after this time
 UNREAD = 2048  # requests of a door whose bodies have not arrived, slow ones included
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service itself writes a line per request
@@ -94,7 +95,7 @@ def application(arguments: dict[str, Any]) -> Application:
 
 def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Application:
     """The cascade as a Ray Serve application; its release has passed `require_servable`."""
-    arguments = source, config.large, assets_dir.absolute(), config.feedback, config.limits
+    arguments = source, config.large, assets_dir.absolute(), config.feedback
     large = _bound(Large, large_options(config), *arguments)
     return build_door(source, config, assets_dir, large)
 
@@ -118,7 +119,7 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
             hint="Train with a large model that answers new inputs, such as `classifier`",
         )
     require_models(bundle, assets_dir, config.large.upstreams)
-    budget_store(bundle.large.at(config.large.upstreams), config.feedback)
+    budget_store(bundle.large.at(config.large.upstreams).upstream, config.feedback)
     if config.proxy:
         budget_store(config.proxy.server, config.feedback)
 
@@ -195,7 +196,7 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
         max_replicas=options.pop("num_replicas"),
         target_ongoing_requests=large.max_ongoing_requests / 2,
         upscale_delay_s=0.0,  # requests wait
-        downscale_delay_s=large.idle_s,
+        downscale_delay_s=IDLE_S,
         policy=AutoscalingPolicy(policy_function=f"{by_offered_load.__module__}:{by_offered_load.__name__}"),
     )
     return options | {"autoscaling_config": scaling}

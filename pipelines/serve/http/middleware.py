@@ -29,6 +29,8 @@ REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it if there is none,
 LEAVE = "leave"  # in the state of a request: gives its place back before the response begins
 CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
 ANYONE = "anyone"  # the caller if there are no keys
+SLOW_BODY_S = 3.0  # a body that takes longer is slow: a client on a bad line, or one that stops on purpose
+MAX_SLOW_BODIES = 64  # slow bodies that a replica waits for
 DOCS = "/docs"  # the interface's own page; its files lie below
 INDEX, PREFIX = "/", "/page/"  # the page and its files, which hold nothing of the model
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, every few seconds, and not logged
@@ -159,7 +161,7 @@ def _is_open(path: str) -> bool:
 class BodyLimit:
     """Reads a body before anything parses it, and before the request takes a place; hands it on whole.
 
-    A body that is incomplete after `slow_body_s` is slow. Of slow bodies `max_slow_bodies` are waited for, and
+    A body that is incomplete after SLOW_BODY_S is slow. Of slow bodies MAX_SLOW_BODIES are waited for, and
     `max_slow_bodies_per_peer` from one address, until `body_timeout_s`; others are refused by 408. So clients that
     stop sending hold up nobody whose body arrives at once, whatever their number and addresses. A body over the size
     limit is refused unread if it announces its size. Pages and probes have no body and are handed on as they are.
@@ -220,7 +222,7 @@ class BodyLimit:
 
     async def _comes_soon(self, reading: asyncio.Future[bytes | None]) -> bool:
         """Whether the body is there before it counts as slow; time in which this replica was busy does not count."""
-        clock, limit_s = asyncio.get_running_loop().time, min(self._limits.slow_body_s, self._limits.body_timeout_s)
+        clock, limit_s = asyncio.get_running_loop().time, min(SLOW_BODY_S, self._limits.body_timeout_s)
         began = clock()
         while True:
             asked = clock()
@@ -231,11 +233,11 @@ class BodyLimit:
 
     async def _wait_for_slow(self, reading: asyncio.Future[bytes | None], peer: str) -> None:
         limits = self._limits
-        if self._slow.total() >= limits.max_slow_bodies or self._slow[peer] >= limits.max_slow_bodies_per_peer:
-            raise Refusal(408, f"body: not sent within {limits.slow_body_s:g} s, and too many others are slow as well")
+        if self._slow.total() >= MAX_SLOW_BODIES or self._slow[peer] >= limits.max_slow_bodies_per_peer:
+            raise Refusal(408, f"body: not sent within {SLOW_BODY_S:g} s, and too many others are slow as well")
         self._slow[peer] += 1
         try:
-            done, _ = await asyncio.wait({reading}, timeout=limits.body_timeout_s - limits.slow_body_s)
+            done, _ = await asyncio.wait({reading}, timeout=limits.body_timeout_s - SLOW_BODY_S)
         finally:
             self._slow[peer] -= 1
             if not self._slow[peer]:

@@ -40,6 +40,9 @@ RETURNED = re.compile(
 UPSTREAM = ((ROUTE_HEADER.encode(), b"upstream"),)  # what says that a reply is the upstream's
 _QUERY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")
 UPSTREAM_ID = b"x-kcm-upstream-request-id"  # the upstream's `x-request-id`; Ray Serve sets our own
+MAX_OPEN = 128  # open calls of a replica at the upstream, streams included
+MAX_REPLY_BYTES = 64 * 2**20  # of a reply or a stream: no reply fills the memory
+CONNECT_TIMEOUT_S = 5.0
 FAREWELL_S = 5.0  # time in which a client has to take the end of a stream that is cut
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -85,9 +88,9 @@ class Proxy:
     def __init__(self, config: ProxyConfig, metrics: ServeMetrics, spending: Spending) -> None:
         self._config, self._metrics, self._spending = config, metrics, spending
         self._key, self._num_open = config.server.key(), 0
-        timeout = httpx.Timeout(config.idle_timeout_s, connect=config.connect_timeout_s)
+        timeout = httpx.Timeout(config.idle_timeout_s, connect=CONNECT_TIMEOUT_S)
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=config.max_open)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_OPEN)
         self._client = httpx.AsyncClient(timeout=timeout, cookies=no_cookies, limits=limits, follow_redirects=False)
 
     async def response(self, request: Request, path: str) -> Response:
@@ -109,7 +112,7 @@ class Proxy:
 
     async def pass_through(self, call: UpstreamCall, send: Send) -> UpstreamReply:
         """The reply to a call; the bytes of a stream go to `send` as they come. Raises Refusal."""
-        if self._num_open >= self._config.max_open:
+        if self._num_open >= MAX_OPEN:
             self._metrics.passed_on(429)
             raise Refusal(429, "too many calls are open at the upstream", RETRY_AFTER_S)
         status, begun = CLIENT_GONE, False
@@ -210,8 +213,8 @@ class Proxy:
         return streamed
 
     def _require_length(self, num_bytes: int) -> None:
-        if num_bytes > (most := self._config.max_reply_bytes):
-            raise Refusal(502, f"the upstream's reply is longer than {most} bytes")
+        if num_bytes > MAX_REPLY_BYTES:
+            raise Refusal(502, f"the upstream's reply is longer than {MAX_REPLY_BYTES} bytes")
 
     def _refusal(self, error: Exception) -> Refusal:
         if isinstance(error, Refusal):

@@ -21,6 +21,7 @@ from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.proxy_config import ProxyConfig
 
 SETTLE_S = 0.1  # a call that has ended is still booked at its maximum this long, unless another one is booked
+MAX_OUTPUT_TOKENS = 16_384  # booked for a call without a limit of its own: as many as current models write at most
 MAX_LINE = 2**20  # bytes of a line of a stream that is read for its usage
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
@@ -169,7 +170,7 @@ class Spending:
 
     def _most_written(self, request: Mapping[str, Any]) -> int:
         limits = [n for name in _LIMITS if (n := _count(request, name))]
-        limit = max(limits, default=self._config.max_output_tokens)
+        limit = max(limits, default=MAX_OUTPUT_TOKENS)
         copies = max(_count(request, name) or 1 for name in _COPIES)
         prompts = request.get("prompt")
         return limit * copies * max(1, len(prompts) if isinstance(prompts, list) else 1)

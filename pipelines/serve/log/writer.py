@@ -29,6 +29,7 @@ from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, Unkno
 MAX_WAITING = 256  # calls that wait for the database
 MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
 MAX_SPILLED_BYTES = 2**30  # on disk, beyond what is in memory; new decisions are dropped after that
+MAX_NEW_LABELS = 20  # different new labels of a caller within 24 hours: people name a few classes a day
 BATCH = 2000  # decisions committed together
 BUFFER_S = 0.25  # a decision may wait this long for others to be committed with it
 CLOSE_S = 10.0  # a stopping replica may take this long to commit its queue
@@ -209,9 +210,8 @@ class LogWriter:
         """`DecisionLog.add_feedback`, which may wait for what another replica has just answered."""
         if len(self._queue) <= BATCH:  # else the database is catching up, and most labels come later than that
             await self.flush()
-        max_new = self._config.max_new_labels
         try:
-            await self.call(DecisionLog.add_feedback, request_id, caller, labels, max_new)
+            await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
         except UnknownAnswerError:
             if self._num_patient >= MAX_PATIENT:
                 raise
@@ -220,7 +220,7 @@ class LogWriter:
                 await asyncio.sleep(KNOWN_AFTER_S)
             finally:
                 self._num_patient -= 1
-            await self.call(DecisionLog.add_feedback, request_id, caller, labels, max_new)
+            await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
 
     def close(self) -> None:
         """Commit the queue, from any thread; decisions that fail are lost and logged as an error."""

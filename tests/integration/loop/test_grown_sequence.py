@@ -243,7 +243,7 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
 ) -> None:
     """Promise: it answers the new label, and of two that it had it says what it said; silence teaches it nothing."""
     monkeypatch.syspath_prepend(cluster_path)
-    classifier = {"adapter": "classifier", "encoder": SETTINGS["encoder"], "num_folds": 2}
+    classifier = {"adapter": "classifier", "encoder": SETTINGS["encoder"]}
     solved = {"learner": {"name": "analytic"}, "network": {"hidden": []}, "train": {"mask_unseen": True}}
     learned = Champion.of(rows(), tmp_path, large=classifier, **solved)
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]

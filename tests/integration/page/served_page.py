@@ -28,7 +28,7 @@ from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import FeedbackConfig, ServeConfig
+from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.refusals import status_of
@@ -49,7 +49,6 @@ CERTIFICATE = Certificate(
     bound=0.018,
     valid=True,
     call_rate=0.5,
-    call_rate_bound=None,
     searched=KEEP_ALL,
     certified=KEEP_ALL,
     num_rows=1400,
@@ -155,7 +154,7 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
         bundle = Bundle.read(release.bundle)
         side = SmallSide(bundle, encoder, top_k=config.top_k)
         large: Any = LastLabel(len(bundle.label_names))
-        pictures = PictureReader(encoder.read, config, config.limits.max_pixels)
+        pictures = PictureReader(encoder.read, config, MAX_PIXELS)
         return CascadeVersion(side, Judging(encoder, pictures, config), large, config, release.version)
 
     log = LogWriter(config.feedback, feedback_url) if feedback_url else None

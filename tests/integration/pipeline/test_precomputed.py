@@ -49,7 +49,7 @@ def values_of(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
         "assets_path": str(folder),
         "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1},
         "encoder": VECTORS,
-        "large": {"adapter": "classifier", "encoder": VECTORS, "num_folds": 2},
+        "large": {"adapter": "classifier", "encoder": VECTORS},
         "collaborators": ["kcm"],
         "tune": {"num_trials": 2},
         "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},

@@ -315,7 +315,7 @@ def test_large_replicas_scale_up_for_refused_work_and_down(
     asked = OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env=None, num_concurrent=1)
     identity, policy = openai_identity(asked, ("negative", "positive")), Policy(decision=ESCALATE_ALL)
     folder = quick_bundle(large=asked, large_identity=identity, large_head=None, policy=policy)
-    replicas = {"cpus": 0.1, "min_replicas": 1, "num_replicas": 3, "idle_s": 10.0, "attempt_timeout_s": 6.0}
+    replicas = {"cpus": 0.1, "min_replicas": 1, "num_replicas": 3, "attempt_timeout_s": 6.0}
     large = parse_config(
         LargeReplicaConfig, replicas | {"upstreams": [asked.upstream.model_dump()], "breaker": {"failures": 1000}}
     )

@@ -25,6 +25,7 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
+from pipelines.loop import canary
 from pipelines.loop.canary import PointerTrial, Rollout
 from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import Champion, Pointer
@@ -311,17 +312,18 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
 
 @pytest.mark.usefixtures("trial")
 def test_rollout_promotes_good_and_rolls_back_bad_versions(
-    url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
+    url: str,
+    config: RunConfig,
+    served: Versions,
+    sentences: list[str],
+    expected: list[Answer],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Promise: the trial decides by what is in the log, and no request pays for it."""
     first, second = served.first, served.second
-    settings = CanaryConfig(
-        stages=(0.4, 1.0),
-        decisions_per_stage=300,
-        max_error_rate=0.1,
-        max_slow_rate=0.8,  # a busy machine says nothing about time
-        timeout_s=800.0,
-    )
+    monkeypatch.setattr(canary, "MAX_ERROR_RATE", 0.1)
+    monkeypatch.setattr(canary, "MAX_SLOW_RATE", 0.8)  # a busy machine says nothing about time
+    settings = CanaryConfig(stages=(0.4, 1.0), decisions_per_stage=300, timeout_s=800.0)
     log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
     trial = PointerTrial(served.pointer, second, 300.0)
     with load_on(url, sentences) as load:

@@ -53,18 +53,6 @@ def logged(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("column", ["--confidence", "--score"])
-def test_certify_returns_all_fields_of_the_decision(logged: Path, tmp_path: Path, column: str) -> None:
-    """Promise: certify gives decision threshold call rate bound and validity."""
-    words = (column, "confidence", *ANSWERS, "--epsilon", 0.1, "--delta", 0.1)
-    result = succeeded(tmp_path, "certify", logged, *words)
-    assert result["decision"] == "threshold"
-    assert 0 < result["threshold"] < 1
-    assert 0 < result["call_rate"] < 1
-    assert result["bound"] <= 0.1
-    assert result["valid"] is True
-
-
 @pytest.mark.parametrize(
     ("table", "decision"),
     [

@@ -56,7 +56,7 @@ def test_relative_paths_are_found_by_a_job_elsewhere(tmp_path: Path, monkeypatch
     """Promise: paths of this folder are found by a job that works in another."""
     here, job = tmp_path / "here", tmp_path / "job"
     job.mkdir()
-    for name in ("own.csv", "more/part.csv", "answers.csv", "tasks.json", "pictures/a.png", "models/mini/config.json"):
+    for name in ("own.csv", "more/part.csv", "answers.csv", "pictures/a.png", "models/mini/config.json"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).touch()
     monkeypatch.chdir(here)
@@ -65,7 +65,7 @@ def test_relative_paths_are_found_by_a_job_elsewhere(tmp_path: Path, monkeypatch
         RunConfig,
         {
             "name": "own",
-            "tasks": {"source": source | {"text_column": "more"}, "mapping": "tasks.json"},
+            "tasks": {"source": source | {"text_column": "more"}},
             "encoder": {"model": "models/mini"},
             "large": {"adapter": "recorded", "path": "answers.csv"},
             "tracking": {"uri": "sqlite:///mlflow.db"},
@@ -78,7 +78,6 @@ def test_relative_paths_are_found_by_a_job_elsewhere(tmp_path: Path, monkeypatch
     assert files["path"] == [f"{here}/own.csv", f"{here}/more/*.csv", "s3://bucket/rows.csv"]
     assert files["image_root"] == f"{here}/pictures"
     assert files["text_column"] == "more", "a column is no path, whatever lies here"
-    assert sent["tasks"]["mapping"] == f"{here}/tasks.json"
     assert sent["encoder"]["model"] == f"{here}/models/mini"
     assert sent["large"]["path"] == f"{here}/answers.csv"
     assert sent["tracking"]["uri"] == f"sqlite:///{here}/mlflow.db"

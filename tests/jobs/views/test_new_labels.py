@@ -17,7 +17,7 @@ GROUP = {
 def shown(**result: object) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(new_labels_view({"named": [], "same": {}, "ignored": []} | result))
+        console.print(new_labels_view({"named": [], "same": {}} | result))
     return capture.get()
 
 
@@ -40,7 +40,6 @@ def test_what_callers_sent_moves_no_cursor_and_is_cut() -> None:
             {
                 "named": [],
                 "same": {hostile: "refund"},
-                "ignored": [hostile],
                 "groups": [GROUP | {"examples": [hostile]}],
             }
         ),

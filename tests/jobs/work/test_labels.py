@@ -13,7 +13,6 @@ from jobs.cli import app
 from jobs.work import labels as label_items
 from kcm.errors import DataError
 from pipelines.loop.gates.items_to_label import DrawnItems
-from pipelines.loop.window.groups import ItemGroup
 from pipelines.loop.window.naming import ClassNames
 from pipelines.store.control.records import Control
 from tests.pipelines.loop.windows import Asked, made_drawn, made_window
@@ -100,22 +99,6 @@ def test_label_is_named_and_withdrawn_without_the_log(run: Any, named: ClassName
     assert "groups" not in shown.output
 
 
-def test_a_group_is_ignored_by_its_proposed_name_and_shown_again(
-    run: Any, named: ClassNames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    noise = ItemGroup(12, 3, 0.1, {"balance": 12}, "noise_words", ["noise"], [1.0, 0.0], ["r1/0"])
-    monkeypatch.setattr(label_items, "new_groups", lambda _: [noise])
-    result = tmp_path / "out.json"
-    assert run("--new", "--json", str(result)).exit_code == 0
-    assert [group["proposal"] for group in json.loads(result.read_text())["groups"]] == ["noise_words"]
-    assert run("--ignore", "noise_words", "--new", "--json", str(result)).exit_code == 0
-    found = json.loads(result.read_text())
-    assert (found["ignored"], found["groups"]) == (["noise_words"], [])
-    assert run("--withdraw", "noise_words", "--json", str(result)).exit_code == 0
-    assert json.loads(result.read_text())["ignored"] == []
-    assert "nobody has named or ignored 'noise_words'" in run("--withdraw", "noise_words").output
-
-
 def test_log_without_features_stops_naming_before_storing(run: Any, named: ClassNames) -> None:
     """Promise: a log that cannot be grouped stops a name that came with new before it is stored."""
     shown = run("--new", "--name", "refund")
@@ -126,7 +109,7 @@ def test_log_without_features_stops_naming_before_storing(run: Any, named: Class
 
 @pytest.mark.parametrize(
     "words",
-    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--ignore", "noise"), ("--is", "noise=refund")],
+    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--is", "noise=refund")],
     ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("option", ["--out", "--in"])

@@ -18,7 +18,7 @@ from pipelines.loop.triggers import NewTraffic
 from tests.jobs.conftest import registered
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
-UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={poll_s: 1}"]
+UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={}"]
 TURN: dict[str, Any] = {
     "version": "reviews/3",
     "digest": "three",

@@ -66,7 +66,6 @@ def certificate(decision: Decision = THRESHOLD) -> Certificate:
         bound=0.019,
         valid=True,
         call_rate=0.4,
-        call_rate_bound=None,
         searched=decision,
         certified=decision,
         num_rows=300,

@@ -152,51 +152,6 @@ def test_a_smaller_share_of_delta_never_keeps_more(draw, method):
     assert cuts == sorted(cuts)
 
 
-@pytest.mark.parametrize("method", ["regret", "net"])
-def test_a_promised_call_rate_is_certified_beside_the_loss(draw, method):
-    validate, rows = draw(6000, 0, skill=4, ease=3), draw(6000, 1, skill=4, ease=3)
-    config = CertificateConfig(method=method, epsilon=0.05, max_call_rate=0.5)
-    certificate = certify(validate, rows, Decision.of(1.0), config)  # alone, this would call for 84% of the rows
-    assert certificate.valid
-    assert certificate.call_rate_bound <= 0.5
-    assert certificate.certified.cut <= certificate.threshold < 1.0
-    assert "keeps more" in certificate.reason
-
-
-def test_promises_that_exclude_each_other_are_not_valid(draw):
-    validate, rows = draw(2000, 0), draw(2000, 1)
-    certificate = certify(validate, rows, Decision.of(0.0), CertificateConfig(epsilon=0.01, max_call_rate=0.05))
-    assert not certificate.valid
-    assert certificate.route == ESCALATE_ALL
-    assert "no threshold is certified for both" in certificate.reason
-
-
-def test_each_of_two_promises_is_tested_at_half_of_delta(draw):
-    validate, rows = draw(3000, 0), draw(3000, 1)
-    alone = certify(validate, rows, Decision.of(-3.0), CertificateConfig(method="regret"), delta=0.05)
-    beside = certify(validate, rows, Decision.of(-3.0), CertificateConfig(method="regret", max_call_rate=0.99))
-    assert beside.certified == alone.certified
-
-
-def test_a_promise_for_every_task_holds_in_the_hardest(draw):
-    def both(seed):
-        parts = [draw(3000, seed, skill=3, ease=4), draw(3000, seed + 50, skill=3, ease=1)]
-        return ScoredOutcomes(
-            task=np.repeat(np.array(["easy", "hard"], dtype=object), 3000),
-            **{
-                name: np.concatenate([getattr(part, name) for part in parts])
-                for name in ("score", "small_correct", "large_correct")
-            },
-        )
-
-    validate, rows, searched = both(0), both(1), Decision.of(-1.0)
-    pooled = certify(validate, rows, searched, CertificateConfig(method="regret"))
-    every = certify(validate, rows, searched, CertificateConfig(method="regret", every_task=True))
-    hard = certify(validate, rows.by_task()["hard"], searched, CertificateConfig(method="regret"))
-    assert every.threshold == hard.threshold > pooled.threshold
-    assert every.num_units == 3000
-
-
 def test_a_policy_per_task_shares_delta_among_all_its_decisions(draw):
     tasks = np.array(["a", "b"] * 1500, dtype=object)
     validate, rows = draw(3000, 0, skill=4, ease=3, task=tasks), draw(3000, 1, skill=4, ease=3, task=tasks)

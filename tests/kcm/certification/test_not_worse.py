@@ -85,32 +85,6 @@ def test_what_is_not_certified_gives_way_to_a_stricter_threshold() -> None:
     assert certificate.bound == 0.0
 
 
-def test_every_task_shares_one_certified_threshold() -> None:
-    """A task in which the small side is no better leaves nothing to be promised for every task."""
-    better, level = rows_of(1500, 1, won=0.12, lost=0.05), rows_of(1500, 2, won=0.08, lost=0.08)
-    config = CertificateConfig(epsilon=0.0, every_task=True)
-
-    def joined(second: ScoredOutcomes) -> ScoredOutcomes:
-        rows = ScoredOutcomes.joined([better, second])
-        task = np.repeat(np.array(["a", "b"], dtype=object), 1500)
-        return ScoredOutcomes(
-            score=rows.score, small_correct=rows.small_correct, large_correct=rows.large_correct, task=task
-        )
-
-    assert certify(joined(better), joined(better), Decision.of(0.0), config).route == Decision.of(0.0)
-    assert certify(joined(level), joined(level), Decision.of(0.0), config).decision == "escalate_all"
-
-
-def test_a_call_rate_is_promised_beside_it() -> None:
-    """Both promises hold at a threshold of the path, which may lie beyond the searched one."""
-    validate, rows = (rows_of(3000, seed, won=0.12, lost=0.05) for seed in (1, 2))
-    config = CertificateConfig(epsilon=0.0, max_call_rate=0.7)
-    certificate = certify(validate, rows, Decision.of(0.6), config)
-    assert certificate.valid
-    assert certificate.call_rate_bound is not None
-    assert certificate.call_rate_bound <= 0.7
-
-
 def test_regret_is_refused_at_epsilon_zero() -> None:
     """It credits no wins, so no rows whatever could show it."""
     with pytest.raises(ValidationError, match="needs method net or auto"):

@@ -28,15 +28,14 @@ def keeps(tasks: dict[str, int], config: CertificateConfig, scope: str) -> bool:
 
 
 @pytest.mark.parametrize("scope", ["global", "per_task"])
-@pytest.mark.parametrize("more", [{}, {"every_task": True}, {"method": "net"}, {"method": "regret"}])
+@pytest.mark.parametrize("more", [{}, {"method": "net"}, {"method": "regret"}])
 @pytest.mark.parametrize("epsilon", [0.02, 0.05])
 def test_needed_units_certify_and_one_less_does_not(scope: str, more: dict, epsilon: float) -> None:  # type: ignore[type-arg]
     """Promise: as many units as are needed certify and one less does not."""
     config = CertificateConfig(epsilon=epsilon, **more)
     tasks = {"one": 50, "two": 50, "three": 50}
     found = outlook(tasks, config, [scope])  # type: ignore[list-item]
-    by_task = scope == "per_task" or config.every_task
-    enough = dict.fromkeys(tasks, found.needed) if by_task else {"one": found.needed, "two": 0, "three": 0}
+    enough = dict.fromkeys(tasks, found.needed) if scope == "per_task" else {"one": found.needed, "two": 0, "three": 0}
     enough = {task: count for task, count in enough.items() if count}
     fewer = enough | {"one": found.needed - 1}
     assert keeps(enough, config, scope)

@@ -10,7 +10,6 @@ from kcm.certification.certificate import CertificateConfig, CertifiedWindow
 from kcm.certification.pvalues import binomial_p_value
 from kcm.certification.traffic import Traffic
 from kcm.certification.window import can_certify, certify_traffic, traffic_path
-from kcm.errors import ConfigError
 
 
 def _window(num_decisions):
@@ -59,22 +58,6 @@ def test_disagreement_leads_to_a_stricter_threshold():
     assert found.route == found.certified
     assert found.decision == "threshold"
     assert (traffic.disagrees & (traffic.score > found.threshold)).mean() < 0.02
-
-
-def test_promised_call_rate_takes_half_of_delta():
-    """Promise: a promised call rate takes half of what the attempt may spend."""
-    config = CertificateConfig(max_call_rate=0.3)
-    found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.1)
-    assert found.valid
-    assert found.call_rate < found.call_rate_bound < 0.3
-    plain = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), CertificateConfig(), _window(4000), delta=0.05)
-    assert found.bound == plain.bound
-
-
-def test_traffic_gives_no_promise_within_every_task():
-    """Promise: a promise within every task is not one that traffic gives."""
-    with pytest.raises(ConfigError, match="every task"):
-        certify_traffic(_traffic(100, 0.0), KEEP_ALL, CertificateConfig(every_task=True), _window(100), delta=0.06)
 
 
 def test_fully_asked_window_is_tested_exactly():

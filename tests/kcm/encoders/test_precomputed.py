@@ -49,7 +49,7 @@ def test_identity_names_the_source_not_the_length() -> None:
     """Promise: the identity says where the vectors come from and not how long they are."""
     one = PrecomputedConfig(column="embedding")
     assert one.identity(HERE) == one.of_dim(3).identity(HERE) == one.of_dim(3).build(HERE).identity
-    others = [PrecomputedConfig(column="other"), PrecomputedConfig(column="embedding", made_by="model 2")]
+    others = [PrecomputedConfig(column="other"), PrecomputedConfig(columns=("embedding", "other"))]
     assert len({each.identity(HERE) for each in (one, *others)}) == 3
 
 

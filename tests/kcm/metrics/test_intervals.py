@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, chi2, norm, t
 
-from benchmarks.study.seeds import paired_over_seeds
+from benchmarks.study.seeds import paired_over_seeds, resampled_mean
 from kcm.metrics.intervals import (
     Interval,
     Units,
@@ -15,7 +15,6 @@ from kcm.metrics.intervals import (
     design_effect,
     effective_rows,
     paired_difference,
-    resampled_mean,
 )
 
 

@@ -42,9 +42,6 @@ CASES: dict[str, dict[str, Any]] = {
     "one task keeps": {
         "certificate": ESCALATES | {"tasks": {"movies": {"decision": "keep_all", "delta": 0.1, "valid": True}}}
     },
-    "a promised call rate": {
-        "certificate": ESCALATES | {"valid": False, "reason": "no threshold is certified for both"}
-    },
     "a bound that is a gain": {"certificate": {"bound": -0.004, "method": "net"}},
     "logged traffic": {
         "certificate": {

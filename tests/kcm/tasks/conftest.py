@@ -43,7 +43,7 @@ def build(tmp_path: Path) -> Callable[..., TaskSequence]:
     """`build(path, source={…}, scenario=…)` builds a sequence from a file: two class-incremental tasks by default."""
 
     def build_from(path: Path, *, source: dict | None = None, seed: int = 0, **values: object) -> TaskSequence:
-        defaults = {} if {"mapping", "num_tasks", "scenario"} & values.keys() else {"num_tasks": 2}
+        defaults = {} if {"num_tasks", "scenario"} & values.keys() else {"num_tasks": 2}
         config = parse_config(
             TasksConfig,
             {

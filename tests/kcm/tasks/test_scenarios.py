@@ -1,13 +1,12 @@
 """Which rows make which task, and in which order tasks come."""
 
-import json
 from collections import Counter
 
 import pytest
 
 from kcm.errors import ConfigError, DataError
 from kcm.tasks import SPLITS
-from kcm.tasks.scenarios import load_mapping, long_tail_sizes, plan_tasks
+from kcm.tasks.scenarios import long_tail_sizes, plan_tasks
 
 LABELS = tuple("abcdefg")
 
@@ -16,7 +15,7 @@ CELLS = [("news", label) for label in LABELS] + [("mail", label) for label in LA
 
 
 def planned(cells=CELLS, labels=LABELS, **options):
-    defaults = {"scenario": "class_incremental", "num_tasks": None, "mapping": None, "order": "given", "seed": 0}
+    defaults = {"scenario": "class_incremental", "num_tasks": None, "order": "given", "seed": 0}
     return plan_tasks(cells, labels, **{**defaults, **options})
 
 
@@ -45,11 +44,6 @@ def test_every_label_comes_first_equally_often_over_seeds():
     assert statistic < 22.5  # chi-square with 6 degrees of freedom, p = 0.001
 
 
-def test_a_mapping_names_the_tasks_and_their_order():
-    plan = planned(mapping={"second half": ["e", "f", "g"], "first half": ["a", "b", "c", "d"]})
-    assert (plan.names, plan.labels) == (("second half", "first half"), (("e", "f", "g"), ("a", "b", "c", "d")))
-
-
 def test_domains_follow_the_task_column_in_row_order():
     """Promise: domains come from the task column in the order of the rows."""
     plan = planned(scenario="domain_incremental")
@@ -64,26 +58,11 @@ def test_class_in_two_tasks_is_refused_if_class_incremental():
     assert len(planned(scenario="task_incremental").names) == 2
 
 
-@pytest.mark.parametrize(
-    ("mapping", "message"),
-    [
-        ({"x": ["a", "b", "c"], "y": ["c", "d", "e", "f", "g"]}, "label 'c' lies in two tasks, 'x' and 'y'"),
-        ({"x": ["a", "b", "c"]}, "no task for label 'd', 'e', 'f', 'g'"),
-        ({"x": [*LABELS, "gg"]}, "no row has label 'gg'.*'g'"),
-    ],
-)
-def test_a_mapping_that_does_not_fit_the_labels_is_refused(mapping, message):
-    with pytest.raises(DataError, match=message):
-        planned(mapping=mapping)
-
-
 def test_tasks_that_nothing_tells_apart_are_refused():
     cells = [("", "a"), ("", "b")]
     with pytest.raises(ConfigError, match=r"Set source\.task_column"):
         planned(cells, "ab", scenario="domain_incremental")
-    with pytest.raises(ConfigError, match=r"Set source\.task_column"):
-        planned(cells, "ab", scenario="domain_incremental", mapping={"first": ["news"]})
-    with pytest.raises(ConfigError, match="Set num_tasks, mapping"):
+    with pytest.raises(ConfigError, match="Set num_tasks or source"):
         planned(cells, "ab")
 
 
@@ -92,12 +71,6 @@ def test_a_number_of_tasks_that_cannot_be_is_refused():
         planned(num_tasks=8)
     with pytest.raises(ConfigError, match="num_tasks = 3, but there are 2 tasks"):
         planned(num_tasks=3, scenario="domain_incremental")
-
-
-def test_a_mapping_is_read_from_json_and_yaml(tmp_path):
-    (tmp_path / "m.json").write_text(json.dumps({"x": ["a", 1]}))
-    (tmp_path / "m.yaml").write_text("x:\n- a\n- 1\n")
-    assert load_mapping(str(tmp_path / "m.json")) == load_mapping(str(tmp_path / "m.yaml")) == {"x": ["a", "1"]}
 
 
 def test_a_cap_keeps_whole_groups_in_their_old_order_and_nests(write_csv, build):
@@ -122,7 +95,6 @@ def test_cifar_100_lt_has_its_published_number_of_rows():
     assert sum(long_tail_sizes(500, 100, 100)) == pytest.approx(10_847, abs=100)
 
 
-######## tests/kcm/tasks/plan/test_scenarios.py (remaining: False)
 def test_names_of_tasks_sort_as_they_come():
     labels = [f"l{i:02d}" for i in range(12)]
     names = planned([("", label) for label in labels], labels, num_tasks=12).names
@@ -133,15 +105,6 @@ def test_a_shuffled_order_of_domains_keeps_their_rows():
     plans = [planned(scenario="domain_incremental", order="shuffled", seed=seed) for seed in range(8)]
     assert {plan.names for plan in plans} == {("news", "mail"), ("mail", "news")}
     assert all(plan.names[plan.numbers[name]] == name for plan in plans for name in ("news", "mail"))
-
-
-@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "expected a mapping"), ("{x: [", "not a JSON or YAML")])
-def test_a_mapping_file_that_is_none_is_refused(content, message, tmp_path):
-    (tmp_path / "m.yaml").write_text(content)
-    with pytest.raises(DataError, match=message):
-        load_mapping(str(tmp_path / "m.yaml"))
-    with pytest.raises(DataError, match="no such file"):
-        load_mapping(str(tmp_path / "gone.yaml"))
 
 
 def test_a_cap_smaller_than_a_group_is_refused(write_csv, build):

@@ -8,7 +8,7 @@ from kcm.inputs.vectors import list_column
 from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.batch.classifying import fit_rows, row_classifier
 
-LARGE = ClassifierConfig(num_folds=2)
+LARGE = ClassifierConfig()
 
 
 def shards(tmp_path, sizes, rows_per_group=None):

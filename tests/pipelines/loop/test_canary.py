@@ -12,7 +12,14 @@ from pipelines.loop.canary import Rollout, RolloutOutcome
 from pipelines.loop.config import CanaryConfig
 from pipelines.serve.log.database import LogUnavailableError
 
-CONFIG = CanaryConfig(decisions_per_stage=400, max_error_rate=0.03, max_slow_rate=0.08)
+CONFIG = CanaryConfig(decisions_per_stage=400)
+
+
+@pytest.fixture(autouse=True)
+def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that few decisions can prove."""
+    monkeypatch.setattr(canary, "MAX_ERROR_RATE", 0.03)
+    monkeypatch.setattr(canary, "MAX_SLOW_RATE", 0.08)
 
 
 def requests(stages: list[int], **rates: float) -> Requests:

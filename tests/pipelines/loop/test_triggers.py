@@ -5,7 +5,7 @@ import pytest
 from pipelines.loop.config import UpdateConfig
 from pipelines.loop.triggers import NewTraffic, due, watch
 
-CONFIG = UpdateConfig(every_s=600, new_large_answers=100, new_labels=10, poll_s=5)
+CONFIG = UpdateConfig(every_s=600, new_large_answers=100, new_labels=10)
 
 
 @pytest.mark.parametrize(

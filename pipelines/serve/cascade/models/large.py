@@ -14,11 +14,11 @@ from ray import serve
 
 from kcm.bundle.models import FrozenModels, load_large
 from kcm.errors import ConfigError
-from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeConfig, LargeModel, UpstreamConfig
+from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeModel, UpstreamConfig
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.models.judging import PictureReader
 from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
-from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
+from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, LargeReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
 from pipelines.serve.scaling import LOAD
 from pipelines.serve.sources import Source
@@ -53,10 +53,9 @@ class Large:
         config: LargeReplicaConfig,
         assets_dir: Path,
         log: FeedbackConfig,
-        limits: LimitsConfig,
     ) -> None:
         self._source, self._config, self._assets_dir = source, config, assets_dir
-        self._log, self._limits = log, limits
+        self._log = log
         self._models = ReleaseCache(self._load)
         self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
         self._reported = time.monotonic(), 0.0  # time of the last report, and the seconds of work offered until then
@@ -112,7 +111,7 @@ class Large:
         backbone = bundle.large.backbone
         if backbone is None or "image" not in backbone.reads:
             return None
-        return PictureReader(backbone.reader(self._assets_dir), self._config, self._limits.max_pixels)
+        return PictureReader(backbone.reader(self._assets_dir), self._config, MAX_PIXELS)
 
     def _large_model(self, bundle: FrozenModels) -> LargeModel:
         config = self._config
@@ -121,17 +120,17 @@ class Large:
             self._assets_dir,
             config.device,
             upstreams=config.upstreams,
-            responses=budget_store(bundle.large.at(config.upstreams), self._log),
+            responses=budget_store(bundle.large.at(config.upstreams).upstream, self._log),
             limit_s=config.attempt_timeout_s,
         )
 
 
-def budget_store(large: LargeConfig | UpstreamConfig, log: FeedbackConfig) -> ResponseStore | None:
-    """The place where replicas share the budget of a model or server, also after a restart; None without a budget.
+def budget_store(server: UpstreamConfig | None, log: FeedbackConfig) -> ResponseStore | None:
+    """The place where replicas share the budget of a server, also after a restart; None without a budget.
 
     Raises ConfigError if there is no database for a budget.
     """
-    if not large.has_budget:
+    if server is None or not server.has_budget:
         return None
     from kcm.large.response_cache import ResponseStore  # a database: only paid models need it
 

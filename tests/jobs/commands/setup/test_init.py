@@ -99,20 +99,6 @@ def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     assert "#   kcm serve other.yaml\n" in (at / "other.yaml").read_text()
 
 
-def test_number_columns_become_the_input_vector(at: Path) -> None:
-    """Promise: columns of numbers are the vector that the network reads."""
-    digits(at)
-    shown = init("digits.csv")
-    assert shown.exit_code == 0
-    for line in ("label     'target'", "large     'gpt'", "numbers   'pixel_0_0', 'pixel_0_1', 'pixel_0_2'"):
-        assert f"\n  {line}" in shown.stderr
-    assert ", … (64 columns)\n" in shown.stderr
-    config = load_config(RunConfig, at / "digits.yaml")
-    assert config.encoder.vector_columns == tuple(load_digits().feature_names)
-    assert config.large.label_column == "gpt"
-    assert "kcm assets" not in (at / "digits.yaml").read_text()
-
-
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_pictures_without_texts_use_two_network_sizes(at: Path, as_bytes: bool) -> None:
     """Promise: pictures without texts are read by two sizes of a network."""
@@ -182,19 +168,6 @@ def rows_of(num_rows: int) -> list[dict[str, object]]:
         {"nr": n, "text": f"Größe; Café, Fall {n} über {kind}", "label": kind}
         for n, kind in ((n, ("rot", "grün", "blau", "weiß")[n % 4]) for n in range(num_rows))
     ]
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_format_gives_a_working_configuration(at: Path, name: str) -> None:
-    """Promise: every format gives a configuration that runs on the same rows."""
-    WRITERS[name](rows_of(200), at / name)
-    shown = init(name, "--output", "first.yaml")
-    assert shown.exit_code == 0, shown.stderr
-    assert "200 rows, 4 labels: " in shown.stderr
-    config = load_config(RunConfig, at / "first.yaml")
-    records = list(config.tasks.source.build(at).records)
-    assert [(row.text, row.label) for row in records] == [(row["text"], row["label"]) for row in rows_of(200)]
-    build_sequence(config.tasks, config.assets_path, config.seed)
 
 
 @pytest.mark.parametrize(
@@ -399,19 +372,6 @@ def test_nested_labels_are_refused(at: Path) -> None:
     assert shown.exit_code == 2
     assert "300 of 300 rows are bad" in shown.stderr
     assert "the label is a list or an object, not a text or a number" in shown.stderr
-
-
-def test_line_breaks_in_cells_are_named(at: Path) -> None:
-    """Two stray quotes that join few rows are named by the row; a cell that swallowed many is refused."""
-    lines = [f"thing {n} of kind {n % 3},{n % 3}" for n in range(300)]
-    lines[20], lines[23] = f'"{lines[20]}', f'{lines[23].split(",")[0]}",2'
-    (at / "few.csv").write_text("\n".join(["text,label", *lines]))
-    assert "warning: cells of 1 rows hold line breaks (row 21)" in init("few.csv").stderr
-    lines[100], lines[140] = f'"{lines[100]}', f'{lines[140].split(",")[0]}",2'
-    (at / "many.csv").write_text("\n".join(["text,label", *lines]))
-    shown = init("many.csv")
-    assert shown.exit_code == 2
-    assert "holds 39 lines that read as rows: a quote is left open" in shown.stderr
 
 
 def test_ignored_files_of_a_folder_are_named(at: Path) -> None:

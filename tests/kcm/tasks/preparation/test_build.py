@@ -165,13 +165,6 @@ def test_a_limit_of_bad_rows_is_a_count_or_a_share(limit):
         parse_config(TasksConfig, {"max_bad_rows": limit})
 
 
-def test_a_label_outside_the_list_is_a_bad_row(write_csv, build, labelled):
-    path = write_csv([*labelled(100, 2), ("another", "class_0")])
-    with pytest.raises(DataError, match="'class_0' is not in the label list, did you mean 'class-0'"):
-        build(path, source={"labels": ["class-1", "class-0"]}, max_bad_rows=0)
-    assert build(path, source={"labels": ["class-1", "class-0"]}).label_names == ("class-1", "class-0")
-
-
 @pytest.mark.parametrize(
     ("test_labels", "message"),
     [((), "has no test rows"), (("class-0",), "all test rows of task 'task-1' are of one class, 'class-0'")],

@@ -1,6 +1,5 @@
 """A person names a class once; groups of escalated items help to find it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,36 +28,11 @@ def test_a_name_stands_for_every_process_until_it_is_withdrawn(named: ClassNames
     assert set(named.labels()) == {"refund", "travel alert"}
 
 
-def test_configured_labels_cannot_be_withdrawn(tmp_path: Path) -> None:
-    """Promise: labels of the configuration are named and cannot be withdrawn."""
-    named = ClassNames(Control(tmp_path), "bank", ("refund",))
-    named.name("travel alert", KNOWN)
-    assert named.labels() == ("refund", "travel alert")
-    with pytest.raises(ConfigError, match="there is a label 'refund' already"):
-        named.name("Refund", KNOWN)
-    with pytest.raises(ConfigError, match="nobody has named or ignored 'refund'"):
-        named.withdraw("refund")
-
-
 @pytest.mark.parametrize(("label", "why"), [("Card-Lost", "'card_lost'"), ("RE FUND", "'refund'"), ("?!", "letter")])
 def test_a_name_that_exists_in_other_spelling_is_refused(named: ClassNames, label: str, why: str) -> None:
     named.name("refund", KNOWN)
     with pytest.raises(ConfigError, match=why):
         named.name(label, KNOWN)
-
-
-def test_ignored_group_stays_hidden_until_withdrawn(named: ClassNames) -> None:
-    """Promise: a group that is ignored is shown no more nor one like it until it is withdrawn."""
-    groups = groups_of(similar(("noise", 30, 0), ("holiday", 20, 1)))
-    named.ignore(groups[0].proposal, groups)
-    later = groups_of(similar(("other noise", 40, 0), ("refund", 30, 2)))
-    assert list(named.ignored()) == [groups[0].proposal]
-    assert [group.size for group in named.without_ignored(groups)] == [20]
-    assert [group.size for group in named.without_ignored(later)] == [30]
-    of_another_encoder = [replace(group, centre=[1.0, 0.0]) for group in groups]
-    assert named.without_ignored(of_another_encoder) == of_another_encoder
-    named.withdraw(groups[0].proposal)
-    assert (named.ignored(), named.without_ignored(groups)) == ({}, groups)
 
 
 def test_identified_group_labels_its_items_until_withdrawn(named: ClassNames) -> None:

@@ -24,6 +24,7 @@ from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import AuditConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.errors import BusyError, InvalidInputError, LogAwayError
 from pipelines.serve.http.refusals import status_of
+from pipelines.serve.log import writer
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LabelConflictError, Origin, TooManyLabelsError
@@ -237,11 +238,12 @@ async def test_version_with_silent_large_model_is_refused(recorder: Recorder) ->
     assert (card.refused.version, card.refused.reason) == ("mute", DOWN.reason)
 
 
-async def test_new_label_is_kept_if_configured_and_not_counted(url: str, recorder: Recorder) -> None:
+async def test_new_label_is_kept_if_configured_and_not_counted(
+    url: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise: callers may name what the model does not know, a few a day; no bound and no alarm moves for it."""
-    service = await started(
-        recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", max_new_labels=2, timeout_s=30.0)
-    )
+    monkeypatch.setattr(writer, "MAX_NEW_LABELS", 2)
+    service = await started(recorder, url, share=1.0, feedback=FeedbackConfig(new_labels="keep", timeout_s=30.0))
     for number in range(4):
         await service.predict([KEPT], Origin(f"r{number}", "ann"))
         await service.predict([KEPT], Origin(f"s{number}", "bob"))

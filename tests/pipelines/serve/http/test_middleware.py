@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
+from pipelines.serve import config
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.deploy.app import door_options
+from pipelines.serve.http import middleware
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.middleware import BodyLimit, RequestLimit, exceeds
 from tests.pipelines.serve.stubs import StubMetrics
@@ -158,8 +160,11 @@ def test_json_values_are_counted_and_strings_hide_none(value: Any) -> None:
     [b"[" * 3000, b"{}," * 3000, b'"' * 4000, b'"",' * 3000, b'{"a":' * 3000, b"1," * 3000, b'"\\"",' * 3000],
     ids=lambda body: body[:6].decode(),
 )
-def test_floods_are_refused_unparsed_at_every_door(client_of: Callable[..., TestClient], body: bytes) -> None:
-    client = client_of(max_json_values=1600)
+def test_floods_are_refused_unparsed_at_every_door(
+    client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(config, "MAX_JSON_VALUES", 1600)
+    client = client_of()
     for path in ("/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"):
         answer = client.post(path, content=body, headers={"content-type": "application/json"})
         assert (answer.status_code, answer.json()["detail"]) == (
@@ -168,9 +173,12 @@ def test_floods_are_refused_unparsed_at_every_door(client_of: Callable[..., Test
         )
 
 
-def test_largest_allowed_request_is_answered(client_of: Callable[..., TestClient]) -> None:
+def test_largest_allowed_request_is_answered(
+    client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise: the largest request that the other limits allow is answered."""
-    client = client_of(max_json_values=12 * 129)
+    monkeypatch.setattr(config, "MAX_JSON_VALUES", 1)
+    client = client_of()
     label = {"item": 0, "label": "good", "text": ",[{" * 1000, "task": "movies"}
     labels = [label | {"item": number} for number in range(128)]
     assert client.post("/v1/feedback", json={"request_id": "mine", "labels": labels}).status_code == 200
@@ -296,15 +304,24 @@ async def innocent(app: Any, client: tuple[str, int] = ("10.0.0.0", 1)) -> int:
     return (await statuses_of(app, request_to("/v1/predict", "POST", headers, client), receive))[0]
 
 
+def few_slow(monkeypatch: pytest.MonkeyPatch, slow_s: float, most: int, **limits: int) -> LimitsConfig:
+    """Limits of a replica that waits for so many slow bodies."""
+    monkeypatch.setattr(middleware, "SLOW_BODY_S", slow_s)
+    monkeypatch.setattr(middleware, "MAX_SLOW_BODIES", most)
+    return LimitsConfig(body_timeout_s=3600, **limits)
+
+
 PATHS = ("/", "/v1/predict", "/v1/feedback", "/v1/chat/completions", "/v1/explain", "/nowhere")
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["length", "chunked"])
 @pytest.mark.parametrize("peers", [1, 50])
 @pytest.mark.parametrize("path", PATHS)
-def test_stalled_bodies_hold_up_nobody(service: Any, path: str, peers: int, announced: bool) -> None:
+def test_stalled_bodies_hold_up_nobody(
+    service: Any, monkeypatch: pytest.MonkeyPatch, path: str, peers: int, announced: bool
+) -> None:
     """Promise: 1,000 clients that stop within their bodies fail no request, and take no replica out of rotation."""
-    limits = LimitsConfig(slow_body_s=0.1, body_timeout_s=3600, max_slow_bodies=20, max_slow_bodies_per_peer=5)
+    limits = few_slow(monkeypatch, 0.1, 20, max_slow_bodies_per_peer=5)
     app = create_api(service, ServeConfig(limits=limits, allowed_hosts=("testserver",)))
 
     async def scenario() -> None:
@@ -325,9 +342,9 @@ def test_stalled_bodies_hold_up_nobody(service: Any, path: str, peers: int, anno
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
-def test_slow_bodies_are_awaited_while_few() -> None:
+def test_slow_bodies_are_awaited_while_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a slow body is read to its end, unless too many are slow at its address or in all."""
-    limits = LimitsConfig(slow_body_s=0.01, body_timeout_s=3600, max_slow_bodies=3, max_slow_bodies_per_peer=2)
+    limits = few_slow(monkeypatch, 0.01, 3, max_slow_bodies_per_peer=2)
     metrics = StubMetrics()
 
     async def scenario() -> None:
@@ -355,9 +372,9 @@ def test_slow_bodies_are_awaited_while_few() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
-def test_busy_replica_blames_no_client_for_it() -> None:
+def test_busy_replica_blames_no_client_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a body that could not be read because the replica was busy is not slow."""
-    limits = LimitsConfig(slow_body_s=0.1, body_timeout_s=3600, max_slow_bodies=0)
+    limits = few_slow(monkeypatch, 0.1, 0)
 
     async def scenario() -> None:
         go = asyncio.Event()

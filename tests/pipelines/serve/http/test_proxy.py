@@ -218,16 +218,17 @@ async def test_upstream_that_never_answers(service: StubService, options: dict[s
     [
         (streaming, {"idle_timeout_s": 0.2}, openai.APIError),
         (streaming, {"timeout_s": 0.2}, openai.APIError),
-        (flooding(STREAM), {"max_reply_bytes": 2**20}, openai.APIError),
+        (flooding(STREAM), {}, openai.APIError),
         (cut(chunked(EVENT)), {}, openai.APIError),
         (cut(chunked(EVENT)[:-7]), {}, json.JSONDecodeError),
     ],
     ids=["idle", "too long", "10 GB", "cut", "cut within an event"],
 )
 async def test_stream_that_is_cut_ends_with_an_error(
-    service: StubService, act: Any, options: dict[str, Any], error: type[Exception]
+    service: StubService, monkeypatch: pytest.MonkeyPatch, act: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
     """OpenAI's client raises it, and the service counts no error of its own."""
+    monkeypatch.setattr(module, "MAX_REPLY_BYTES", 2**20)
     async with raw_upstream(act) as upstream:
         transport = httpx.ASGITransport(api_of(service, upstream.address, **options))
         http = httpx.AsyncClient(transport=transport)
@@ -240,9 +241,10 @@ async def test_stream_that_is_cut_ends_with_an_error(
     assert service.metrics.passed[0] in (502, 504)
 
 
-async def test_reply_of_10_gb_is_given_up(service: StubService) -> None:
+async def test_reply_of_10_gb_is_given_up(service: StubService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REPLY_BYTES", 2**20)
     async with raw_upstream(flooding(WHOLE)) as upstream:
-        caller = await asked(api_of(service, upstream.address, max_reply_bytes=2**20))
+        caller = await asked(api_of(service, upstream.address))
         assert (caller.status, len(caller.content) < 1000) == (502, True)
         await upstream.until_closed()
 
@@ -261,10 +263,11 @@ async def test_unreachable_upstream(service: StubService) -> None:
     assert (caller.status, b"does not answer: ConnectError" in caller.content) == (502, True)
 
 
-async def test_1000_streams_stop_at_the_limit(service: StubService) -> None:
+async def test_1000_streams_stop_at_the_limit(service: StubService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest gets 429, ordinary requests are answered meanwhile, and every place is free again afterwards."""
+    monkeypatch.setattr(module, "MAX_OPEN", 100)
     async with raw_upstream(streaming) as upstream:
-        api = api_of(service, upstream.address, serve={"max_ongoing_requests": 8, "max_batch_size": 8}, max_open=100)
+        api = api_of(service, upstream.address, serve={"max_ongoing_requests": 8, "max_batch_size": 8})
         callers = [Caller(api) for _ in range(1000)]
         tasks = [asyncio.create_task(caller.ask()) for caller in callers]
         async with asyncio.timeout(60):

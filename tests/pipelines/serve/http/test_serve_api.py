@@ -244,10 +244,11 @@ VALID: dict[str, Any] = {
 
 
 @pytest.fixture
-def api(service: Any, caplog: pytest.LogCaptureFixture) -> FastAPI:
+def api(service: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    monkeypatch.setattr("pipelines.serve.config.MAX_JSON_VALUES", 1000)
     caplog.set_level(logging.ERROR, logger="ray.serve")
     service.seen, service.origins = Forgetful(), Forgetful()
-    limits = LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=8000, max_json_values=1000)
+    limits = LimitsConfig(max_items=3, max_text_length=100, max_body_bytes=8000)
     return create_api(service, ServeConfig(limits=limits, allowed_hosts=("*",)))
 
 

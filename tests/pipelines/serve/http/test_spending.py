@@ -19,6 +19,7 @@ from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.logs.template import Template
 from pipelines.serve.cascade.models.large import budget_store
 from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.http import spending
 from pipelines.serve.http.spending import SETTLE_S, StreamedReply, Usage
 from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
@@ -136,9 +137,12 @@ def test_spent_budget_lets_no_call_through(paying: Any, upstream: FakeUpstream) 
     assert ask(client, messages=label).headers["x-kcm-route"] == "small"
 
 
-def test_call_that_could_exceed_the_budget_is_not_made(paying: Any, upstream: FakeUpstream) -> None:
-    """By what a call asks for; without a limit of its own, by `max_output_tokens`."""
-    client = paying(max_cost=0.001, max_output_tokens=200)
+def test_call_that_could_exceed_the_budget_is_not_made(
+    paying: Any, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what a call asks for; without a limit of its own, by MAX_OUTPUT_TOKENS."""
+    monkeypatch.setattr(spending, "MAX_OUTPUT_TOKENS", 200)
+    client = paying(max_cost=0.001)
     for more in ({"max_tokens": 100}, {"n": 50}, {"max_tokens": None}, {"max_tokens": 1, "max_completion_tokens": 100}):
         assert ask(client, **more).status_code == 402
     assert ask(client, "completions", prompt=["a", "b"] * 10).status_code == 402
@@ -175,7 +179,7 @@ def test_large_model_and_other_calls_share_the_budget(paying: Any, upstream: Fak
     """The bundle's large model takes the operator's key, prices and account, and finds the budget spent by others."""
     proxy = ProxyConfig(upstream=upstream.base_url, api_key_env=None, template=Template(), prices=PRICES, max_calls=2)
     large = OpenAiConfig(model="m", base_url=upstream.base_url).at((proxy.server,))
-    model = OpenAiModel(large, ["positive", "negative"], budget_store(large, log))
+    model = OpenAiModel(large, ["positive", "negative"], budget_store(large.upstream, log))
     client = paying(max_calls=2)
     assert ask(client).status_code == 200
     (first,) = model.answer([Item("1", Content("a film"))])

@@ -17,7 +17,7 @@ from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from pipelines.serve.cascade.models import large as module
 from pipelines.serve.cascade.models.large import Large, budget_store
-from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, LimitsConfig
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, Turn, completion, label
@@ -48,7 +48,7 @@ async def deployed(*arguments: Any) -> Any:
 async def replica(upstream: FakeUpstream, log: FeedbackConfig, max_calls: int | None) -> Any:
     allowed = UpstreamConfig(base_url=upstream.base_url, api_key_env=None, max_calls=max_calls)
     config = LargeReplicaConfig(upstreams=(allowed,), attempt_timeout_s=60.0, timeout_s=70.0)
-    return await deployed(config, Path("/assets"), log, LimitsConfig())
+    return await deployed(config, Path("/assets"), log)
 
 
 def items(*texts: str) -> list[Item]:
@@ -123,12 +123,12 @@ async def test_a_model_that_does_not_answer_the_probe_is_told_of(
 def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
     limited, unlimited = OpenAiConfig(model="big", max_calls=5), OpenAiConfig(model="big")
     with pytest.raises(ConfigError, match=r"no database.*serve\.feedback\.url"):
-        budget_store(limited, FeedbackConfig())
-    store = budget_store(limited, FeedbackConfig(url="sqlite:////log.db", timeout_s=3.0))
+        budget_store(limited.upstream, FeedbackConfig())
+    store = budget_store(limited.upstream, FeedbackConfig(url="sqlite:////log.db", timeout_s=3.0))
     assert store is not None
     assert (store.url, store.prefix, store.timeout_s) == ("sqlite:////log.db", "paid_", 3.0)
-    assert budget_store(unlimited, FeedbackConfig()) is None
-    assert budget_store(ClassifierConfig(), FeedbackConfig()) is None
+    assert budget_store(unlimited.upstream, FeedbackConfig()) is None
+    assert budget_store(None, FeedbackConfig()) is None
 
 
 class Sees:
@@ -151,7 +151,7 @@ async def test_bad_picture_fails_only_its_own_item(
     bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
     monkeypatch.setattr(module, "load_large", lambda *_, **__: model)
-    deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig(), LimitsConfig())
+    deployment = await deployed(LargeReplicaConfig(), Path("/assets"), FeedbackConfig())
     images = [picture(7), b"no picture", picture(5000, 4001), picture(9)]
     answers = await deployment.answer([Item("", Content("", image)) for image in images], RELEASE)
     assert [answer.label for answer in answers] == [1, None, None, 1]
