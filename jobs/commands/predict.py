@@ -147,4 +147,4 @@ def _registered(model: str, config: RunConfig | None) -> Path:
 def _on_cluster(cluster: ClusterConfig) -> Callable[..., Any] | None:
     """The mapper of rows on a cluster; None without an address: this process answers them."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    return extras.load("pipelines.batch.mapping:map_connected", f"the cluster at {address}") if address else None
+    return extras.load("pipelines.batch.on_cluster:map_connected", f"the cluster at {address}") if address else None

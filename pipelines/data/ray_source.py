@@ -23,7 +23,7 @@ from kcm.inputs.chunks import Chunk, Wanted
 from kcm.redact import redacted_values
 from kcm.tasks.readers.columns import ChunkShard, ColumnsConfig, Normaliser, TableLayout, TablePlace
 from kcm.tasks.sources import Source, SourceConfig
-from pipelines.batch.mapping import silence_ray_data
+from pipelines.batch.on_cluster import silence_ray_data
 
 _READ = "read_"
 _FIRST_ROWS, _ROWS_AT_ONCE = 1000, 16_384
