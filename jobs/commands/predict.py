@@ -139,9 +139,10 @@ def predict(
 
 
 def _registered(model: str, config: RunConfig | None) -> Path:
-    """The folder of a version in the registry of a run."""
+    """The folder of a run's champion, or of a version in its registry."""
+    champion = extras.load("jobs.models:champion_bundle", model)(config, model) if config else None
     served_model: Callable[..., Any] = extras.load("jobs.models:served_model", model)
-    return served_model(config, model).bundle
+    return champion or served_model(config, model).bundle
 
 
 def _on_cluster(cluster: ClusterConfig) -> Callable[..., Any] | None:
