@@ -22,12 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, commanded, deployed, scored
-from first_table_rows import READERS, Places
+from first_table_rows import READERS, Places, reduced_words
 from machine import machine
 from numpy.typing import NDArray
 from script import options, write
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.certification.certificate import Choices, certify_policy
 from kcm.tasks.readers.reviews import read_reviews
@@ -74,10 +72,8 @@ def table_of(name: str, places: Places) -> tuple[NDArray[np.float32], NDArray[np
         table = READERS[name](places)
         return table.features, table.labels
     rows = [row for row in read_reviews(places.assets) if row.task == "movies"]
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform([row.text for row in rows])
-    reduced = TruncatedSVD(256, random_state=0).fit_transform(words).astype(np.float32)
-    length = np.linalg.norm(reduced, axis=1, keepdims=True)
-    return reduced / np.maximum(length, 1e-12), np.unique([row.label for row in rows], return_inverse=True)[1]
+    labels = np.unique([row.label for row in rows], return_inverse=True)[1]
+    return reduced_words([str(row.text) for row in rows]), labels
 
 
 def drawn(features: NDArray[np.float32], labels: NDArray[np.intp], num_labels: int, num_rows: int, seed: int) -> Draw:

@@ -7,6 +7,7 @@ A command's module is imported when the command is called, because torch, Ray an
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -50,6 +51,7 @@ RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "l
 """Commands that need the extra `ray`; the base installation has all others."""
 
 
+_OBJECTS = 100_000  # new objects between collections: imports make a million, and none of them is garbage
 USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]  # Typer does not export it
 
 
@@ -131,6 +133,7 @@ def options(
 
 def main() -> None:
     """Entry point of the `kcm` command. A wrong option is one line, and also goes into the file of --json."""
+    gc.set_threshold(_OBJECTS)
     try:
         sys.exit(app(standalone_mode=False, prog_name="kcm"))
     except USAGE_ERROR as error:

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kcm import extras
 from kcm.bundle.models import FrozenModels
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
-from pipelines.registry.champion import REGISTER
-from pipelines.registry.models import artefact_of, fetch_registered, fetch_verified
+from pipelines.registry.champion import REGISTER, Pointer
 from pipelines.serve.release import Release
-from pipelines.serve.sources import ChampionSource, FixedSource, Source
+from pipelines.serve.sources import ChampionSource, FixedSource, Source, registered_bundle
 from pipelines.store.artefact import ArtefactStore
-from pipelines.tracking.config import CHAMPION
+from pipelines.tracking.config import CHAMPION, SCHEME
 
 
 def served_folder(bundle: Path) -> Release:
     """A bundle in a folder; its version is the start of its digest. ArtefactError if there is none."""
     return Release(version=FrozenModels.read_models(bundle).digest[:12], bundle=bundle.absolute())
+
+
+def champion_bundle(config: RunConfig, model: str) -> Path | None:
+    """The champion's bundle, if models:/NAME or models:/NAME@champion names the run's own champion; else None.
+
+    The pointer in the storage names it, and MLflow is not imported. Raises ArtefactError for a bundle that changed.
+    """
+    if model.removeprefix(SCHEME) not in (config.name, f"{config.name}@{CHAMPION}"):
+        return None
+    store = ArtefactStore(config.storage_path)
+    current = Pointer(store.control, config.name).current()
+    if current is None:
+        return None
+    return registered_bundle(store, current.champion.bundle, current.champion.digest)
 
 
 def served_model(config: RunConfig | None, model: str | None) -> Release:
@@ -30,10 +44,11 @@ def served_model(config: RunConfig | None, model: str | None) -> Release:
     if config is None:
         if model is None:
             raise KcmError("no model is named", hint="Name a run, a bundle or a registered model")
-        version, folder = fetch_registered(model)
+        version, folder = extras.load("pipelines.registry.models:fetch_registered", model)(model)
         return Release(version=version, bundle=folder)
     uri = config.tracking.uri_in(config.storage_folder)
     name_or_uri = model or f"{config.name}@{CHAMPION}"
+    fetch_verified = extras.load("pipelines.registry.models:fetch_verified", name_or_uri)
     version, folder = fetch_verified(uri, name_or_uri, config.storage_folder / "served")
     return Release(version=version, bundle=folder)
 
@@ -50,7 +65,8 @@ def served_source(config: RunConfig | None, bundle: Path | None, model: str | No
 
 def _from_bucket(config: RunConfig, release: Release) -> FixedSource:
     """A registered version as its original artefact, which any node can fetch; unchanged if it has none."""
-    artefact = artefact_of(config.tracking.uri_in(config.storage_folder), release.version)
+    uri = config.tracking.uri_in(config.storage_folder)
+    artefact = extras.load("pipelines.registry.models:artefact_of", uri)(uri, release.version)
     if artefact and ArtefactStore(config.storage_path).holds(REGISTER, artefact):
         return FixedSource(release.model_copy(update={"artefact": artefact}), str(config.storage_path))
     return FixedSource(release)

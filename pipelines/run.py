@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kcm import extras
 from kcm.redact import redacted_values
-from pipelines.cluster.connection import connected, require_room, starts_local
+from pipelines.cluster.config import require_room, starts_local
 from pipelines.config import OPERATIONAL, RunConfig
 from pipelines.context import Context
-from pipelines.nodes import require_nodes
 from pipelines.paid_answers import paid_answers
 from pipelines.progress import Reporter
 from pipelines.result import collect
@@ -97,8 +97,8 @@ def run_context(config: RunConfig, stages: list[Stage], reporter: Reporter | Non
 
         @cache
         def connect() -> None:
-            stack.enter_context(connected(config.cluster))
-            require_nodes(store.storage.files)
+            stack.enter_context(extras.load("pipelines.cluster.connection:connected", "a cluster")(config.cluster))
+            extras.load("pipelines.nodes:require_nodes", "a cluster")(store.storage.files)
 
         context.connect = connect
         refuse_while_held(store.control, CLEANING, "the storage is being cleaned")

@@ -23,7 +23,7 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
 from kcm.learners.training.trainer import Trainer
-from pipelines.batch.local import one_thread
+from pipelines.batch.mapping import one_thread
 
 from .data import Stream
 from .settings import Setting, StudyNetwork, kind_of

@@ -140,12 +140,13 @@ def predict(
 
 
 def _registered(model: str, config: RunConfig | None) -> Path:
-    """The folder of a version in the registry of a run."""
+    """The folder of a run's champion, or of a version in its registry."""
+    champion = extras.load("jobs.models:champion_bundle", model)(config, model) if config else None
     served_model: Callable[..., Any] = extras.load("jobs.models:served_model", model)
-    return served_model(config, model).bundle
+    return champion or served_model(config, model).bundle
 
 
 def _on_cluster(cluster: ClusterConfig) -> Callable[..., Any] | None:
     """The mapper of rows on a cluster; None without an address: this process answers them."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    return extras.load("pipelines.batch.mapping:map_connected", f"the cluster at {address}") if address else None
+    return extras.load("pipelines.batch.on_cluster:map_connected", f"the cluster at {address}") if address else None

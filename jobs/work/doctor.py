@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from kcm.errors import KcmError
-from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.connection import connected, require_room, starts_local
+from pipelines.cluster.config import ClusterConfig, require_room, starts_local
+from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.nodes import NodeReport, node_reports, on_every_node, require_alike, require_service, require_shared
 from pipelines.run import STAGES

@@ -98,7 +98,7 @@ def _mapper(address: str | None) -> Mapper:
     if address is None:
         return in_process
     load("pipelines.cluster.connection:require_listener", "--cluster")(address)
-    return partial(load("pipelines.batch.mapping:map_on_cluster", "--cluster"), address)
+    return partial(load("pipelines.batch.on_cluster:map_on_cluster", "--cluster"), address)
 
 
 def _result(labelled: LabelledTable, answers: str | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from jobs.settings import ServiceSettings
 from kcm.bundle.models import NOT_CERTIFIED, FrozenModels
 from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
-from pipelines.cluster.connection import connected, starts_local
+from pipelines.cluster.config import starts_local
+from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (

@@ -1,32 +1,21 @@
-"""Run a function over many items: by Ray Data on a cluster, otherwise in this process.
+"""Run a function over many items: in this process, or on a Ray cluster if this process is connected to one.
 
-Ray Data runs an item again where its worker or node dies. Items and results are small: references to files, hashes,
-counts. The process that works on an item reads its rows from the storage and writes what it makes to the storage.
+Only a connected process imports `pipelines.batch.on_cluster`, since Ray Data takes a second to import.
 """
 
 from __future__ import annotations
 
-import logging
-import pickle
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import ray
-import ray.data
-from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from threadpoolctl import threadpool_limits
 
-from kcm.errors import KcmError
-from pipelines.batch.local import in_process, one_thread
-from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.connection import connected
+from kcm import extras
+from pipelines.cluster.config import ClusterConfig, is_connected
 
 FEW_ITEMS = 32  # this process is done with so many before Ray Data has started, which takes about 4 s
-RETRIES = 3
-_TOLD = (KcmError, OSError)
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -39,13 +28,10 @@ def map_items(
 
     A KcmError or OSError of the function, for example for a full disk, is raised here.
     """
-    if len(items) < few or not ray.is_initialized():
+    if len(items) < few or not is_connected():
         return map(function, items)
-
-    def apply(batch: pa.Table) -> pa.Table:
-        return _apply(function, batch)
-
-    return _on_ray_data(items, apply, num_cpus=1)
+    results: Iterator[ResultT] = extras.load("pipelines.batch.on_cluster:map_with_tasks", "a cluster")(function, items)
+    return results
 
 
 def map_with_actors(
@@ -61,114 +47,49 @@ def map_with_actors(
     Without a cluster `threads` threads of this process call one each. With `only_here` the actors are on the node of
     this process, whose files they need; they reserve no CPUs, of which the head of a cluster may have none.
     """
-    if cluster is None or not ray.is_initialized():
+    if cluster is None or not is_connected():
         return in_process(build, items, threads)
-    return _on_ray_data(
-        items,
-        _Actor,
-        fn_constructor_args=(build,),
-        compute=ActorPoolStrategy(size=min(cluster.num_encoders, max(1, len(items)))),
-        num_cpus=0 if cluster.use_gpu or only_here else 1,
-        num_gpus=1 if cluster.use_gpu else 0,
-        max_task_retries=RETRIES,  # else a row that kills its process is tried for ever
-        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
-    )
-
-
-def map_connected(
-    build: Callable[[], Callable[[ItemT], ResultT]],
-    items: Sequence[ItemT],
-    *,
-    cluster: ClusterConfig,
-    only_here: bool = False,
-) -> Generator[ResultT]:
-    """The same on a cluster, connected until the generator ends or is closed; not at all if there are no items."""
-    if items:
-        with connected(cluster):
-            yield from map_with_actors(build, items, cluster, only_here=only_here)
-
-
-def map_on_cluster(
-    address: str, build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT]
-) -> Iterator[ResultT]:
-    """The same by one actor for each CPU that is free on the cluster at `address`, connected as long as it takes.
-
-    Raises KcmError if no cluster answers there.
-    """
-    config = ClusterConfig(address=address)
-    with connected(config):
-        num_free = int(ray.available_resources().get("CPU", 0))
-        yield from map_with_actors(build, items, config.model_copy(update={"num_encoders": max(1, num_free)}))
+    with_actors = extras.load("pipelines.batch.on_cluster:map_with_actors", "a cluster")
+    results: Generator[ResultT] = with_actors(build, items, cluster, only_here=only_here)
+    return results
 
 
 def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
     """The result of a function, by another process of this node, which sees its files; without a cluster by this."""
-    if not ray.is_initialized():
+    if not is_connected():
         with one_thread():
             return function(*arguments)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote = ray.remote(function).options(num_cpus=0, max_retries=RETRIES, scheduling_strategy=here)
-    try:
-        result: ResultT = ray.get(remote.remote(*arguments))
-    except RayTaskError as error:
-        if isinstance(error.cause, _TOLD):
-            raise error.cause from None
-        raise
+    result: ResultT = extras.load("pipelines.batch.on_cluster:run_on_this_node", "a cluster")(function, *arguments)
     return result
 
 
-def silence_ray_data() -> None:
-    """Turn off Ray Data's progress output; the stage has its own bar."""
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+def one_thread() -> AbstractContextManager[Any]:
+    """Arithmetic on one core within the block, as in a process of Ray that reserves one.
+
+    The threads of a matrix product wait for each other by spinning: on small matrices they cost several times the CPU
+    and save nothing. One thread also adds in the order in which a worker does.
+    """
+    return threadpool_limits(1)
 
 
-def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Generator[Any]:
-    """Each item is a block of its own, so that it is one task. Results that come early wait for those before them."""
-    if not items:
-        return
-    silence_ray_data()
-    pickled = [ray.cloudpickle.dumps(item) for item in items]
-    blocks = [pa.table({"index": [index], "item": [item]}) for index, item in enumerate(pickled)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 has no other way yet to limit retries
-        dataset = ray.data.from_arrow(blocks).map_batches(worker, batch_size=None, batch_format="pyarrow", **options)
-    early: dict[int, Any] = {}
-    following = 0
-    batches: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in batches:
-        early |= zip(batch["index"].to_pylist(), map(pickle.loads, batch["result"].to_pylist()), strict=True)
-        while following in early:
-            result = early.pop(following)
-            if isinstance(result, _TOLD):
-                raise result
-            yield result
-            following += 1
+def in_process(
+    build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT], threads: int = 1
+) -> Generator[ResultT]:
+    """The results in the order of the items, by the functions that `build` returns, one for each of `threads`."""
+    if items and threads == 1:
+        yield from map(build(), items)
+    elif items:
+        free = [build() for _ in range(threads)]  # the functions that no thread is calling
 
+        def call(item: ItemT) -> ResultT:
+            function = free.pop()
+            try:
+                return function(item)
+            finally:
+                free.append(function)
 
-class _Actor:
-    """Builds its function with the first item, not when it starts, so that an error of `build` is a result too."""
-
-    def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
-        self._build = build
-        self._function: Callable[[Any], Any] | None = None
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return _apply(self._call, batch)
-
-    def _call(self, item: Any) -> Any:
-        self._function = self._function or self._build()
-        return self._function(item)
-
-
-def _apply(function: Callable[[Any], Any], batch: pa.Table) -> pa.Table:
-    """The results of a block of items. A user error is a result, since Ray would wrap it."""
-    results = []
-    for item in batch["item"].to_pylist():
+        pool = ThreadPoolExecutor(threads)
         try:
-            results.append(function(pickle.loads(item)))
-        except _TOLD as error:
-            results.append(error)
-    return pa.table({"index": batch["index"], "result": pa.array(map(pickle.dumps, results), pa.large_binary())})
+            yield from pool.map(call, items)
+        finally:  # whoever catches an error ends what the threads wait for
+            pool.shutdown(wait=False, cancel_futures=True)

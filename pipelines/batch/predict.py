@@ -37,7 +37,7 @@ from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.inputrows import ID, InputReader, InputRows
-from pipelines.batch.local import in_process
+from pipelines.batch.mapping import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
 from pipelines.batch.pricing import say_paid, say_price
 from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of

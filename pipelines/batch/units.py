@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
-from pipelines.batch.local import in_process
+from pipelines.batch.mapping import in_process
 from pipelines.progress import Bar
 from pipelines.store.artefact import storage_errors
 from pipelines.store.storage import AT_ONCE, Storage

@@ -1,13 +1,16 @@
-"""The section `cluster` of a configuration, in its own module because importing Ray is slow."""
+"""The section `cluster` of a configuration, and whether there is a cluster: without an import of Ray, which is slow."""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from typing import Any, Self
 
 from pydantic import Field, field_validator
 
 from kcm.config import Config
+from kcm.errors import ConfigError
 from kcm.redact import PlainUrl
 
 
@@ -58,3 +61,33 @@ class ClusterConfig(Config):
     def with_room_for(self, cpus: float) -> Self:
         """A copy whose local cluster has at least this many logical CPUs; a larger reservation would wait forever."""
         return self.model_copy(update={"num_cpus": max(self.num_cpus, math.ceil(cpus))})
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to a cluster, which a process without Ray is not."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def address_of(config: ClusterConfig) -> str | None:
+    """The address of an existing cluster; None to start a local one."""
+    return config.address or os.environ.get("RAY_ADDRESS")
+
+
+def starts_local(config: ClusterConfig) -> bool:
+    """Whether `pipelines.cluster.connection.connected` starts a cluster of its own, which ends with its block."""
+    return not is_connected() and address_of(config) is None
+
+
+def require_room(config: ClusterConfig) -> None:
+    """Refuse train workers without room in a local cluster: it never grows, so Ray would wait forever."""
+    if not starts_local(config):
+        return
+    fewest = config.fewest_workers
+    if fewest * config.cpus_per_worker > config.num_cpus:
+        raise ConfigError(
+            f"no room for {fewest} train workers with {config.cpus_per_worker:g} CPUs each in a local cluster with "
+            f"{config.num_cpus} CPUs",
+            where="cluster.num_workers",
+            hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
+        )

@@ -20,9 +20,9 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
-from kcm.errors import ConfigError, KcmError
+from kcm.errors import KcmError
 from pipelines._ray_private import loopback_kept, reread_authentication
-from pipelines.cluster.config import ClusterConfig
+from pipelines.cluster.config import ClusterConfig, address_of, is_connected, require_room
 
 LISTENER_TIMEOUT_S = 10.0
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # with empty settings, RFC 9113 3.4
@@ -90,12 +90,12 @@ def connected(config: ClusterConfig) -> Iterator[None]:
 
     A local cluster requires its own token and listens only on loopback.
     """
-    if ray.is_initialized():
+    if is_connected():
         yield
         return
     prepare_environment()
     require_room(config)
-    address = _address(config)
+    address = address_of(config)
     with ExitStack() as stack:
         if not address:
             stack.enter_context(local_token())
@@ -182,30 +182,6 @@ def _start(config: ClusterConfig) -> None:
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",
             **_QUIET,
-        )
-
-
-def _address(config: ClusterConfig) -> str | None:
-    """The address of an existing cluster; None to start a local one."""
-    return config.address or os.environ.get("RAY_ADDRESS")
-
-
-def starts_local(config: ClusterConfig) -> bool:
-    """Whether `connected` starts a cluster of its own, which ends with its block."""
-    return not ray.is_initialized() and _address(config) is None
-
-
-def require_room(config: ClusterConfig) -> None:
-    """Refuse train workers without room in a local cluster: it never grows, so Ray would wait forever."""
-    if not starts_local(config):
-        return
-    fewest = config.fewest_workers
-    if fewest * config.cpus_per_worker > config.num_cpus:
-        raise ConfigError(
-            f"no room for {fewest} train workers with {config.cpus_per_worker:g} CPUs each in a local cluster with "
-            f"{config.num_cpus} CPUs",
-            where="cluster.num_workers",
-            hint="Lower it or cluster.cpus_per_worker, or raise cluster.num_cpus",
         )
 
 

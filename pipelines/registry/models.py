@@ -16,10 +16,9 @@ from kcm.bundle.models import bundle_digest
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError, KcmError
 from kcm.inputs.location import cache_folder
-from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SQLITE
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SCHEME, SQLITE
 from pipelines.tracking.tracking import FINGERPRINT_TAG, fetch_model
 
-SCHEME = "models:/"
 _IN_STORAGE = Path("storage") / "mlflow.db"  # the default storage of runs
 
 

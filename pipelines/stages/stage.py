@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 from kcm.config import Config
-from pipelines.cluster.connection import starts_local
+from pipelines.cluster.config import starts_local
 from pipelines.context import Attempt, Context
 from pipelines.store.artefact import Artefact, Recipe
 from pipelines.store.sequence import ShardedArtefact

@@ -10,7 +10,7 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TrainedArtefact
-from pipelines.training.driver import train
+from pipelines.training.train import train
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 

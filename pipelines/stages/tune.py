@@ -1,21 +1,15 @@
-"""Stage `tune`: Ray Tune searches gate, scope and training hyper-parameters for the best policy on validate."""
+"""Stage `tune`: searches gate, scope and training hyper-parameters for the best policy on validate."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count, product
 from pathlib import Path
 from typing import Any
 
-import optuna
-import torch
-from ray import tune as ray_tune
-from ray.tune.search.optuna import OptunaSearch
-
+from kcm import extras
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
-from kcm.errors import KcmError
 from kcm.report.formats import duration
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt, Context
@@ -23,32 +17,9 @@ from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact, standing
+from pipelines.training.artefacts import OBJECTIVES, REACHED, TRIALS, TrainedArtefact, TunedArtefact, standing
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
-
-OBJECTIVES = ("area", "calls_saved")
-REACHED = (*OBJECTIVES, "forecast", "forecast_low", "forecast_high", "forecast_accuracy")
-
-
-class Trial(ray_tune.Trainable):
-    """A trial; Tune reuses the actor for the next one, since a start costs more than most trials."""
-
-    def setup(self, config: dict[str, Any], plan: TrialPlan | None = None, collaborator: str = "") -> None:
-        """Store what all trials share."""
-        assert plan is not None
-        torch.set_num_threads(1)  # trials run side by side
-        self._plan, self._collaborator, self._choice = plan, collaborator, config
-
-    def step(self) -> dict[str, Any]:
-        """Evaluate the choice; one step is the whole trial."""
-        reached = self._plan.evaluate(self._collaborator, Choice(**self._choice)).reached
-        return {objective: reached[objective] for objective in REACHED} | {"done": True}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next choice."""
-        self._choice = new_config
-        return True
 
 
 class Tune(Stage, Plan):
@@ -88,9 +59,16 @@ class Tune(Stage, Plan):
             trained_s = None if context.cached.get("train", True) else context.seconds["train"] / len(names)
             context.reporter.say(duration_line(num_trials, context.cluster.num_trials, trained_s))
             num_ended = count(1)
+            search = extras.load("pipelines.training.search:search", "a search of trials")
             for name in stepped:
-                trials[name] = _search(
-                    trial_plan, self, name, context, lambda: attempt.bar.update(next(num_ended), num_trials)
+                trials[name] = search(
+                    trial_plan,
+                    name,
+                    search_space(self.tune, plan, name),
+                    num_trials=self.tune.num_trials,
+                    at_once=context.cluster.num_trials,
+                    seed=self.seed,
+                    ended=lambda: attempt.bar.update(next(num_ended), num_trials),
                 )
                 _mark_pareto(trials[name])
             best = {name: Choice(**max(own_trials, key=standing)["params"]) for name, own_trials in trials.items()}
@@ -140,58 +118,6 @@ def _try_all(
         _mark_pareto(trials[name])
         max(evaluated, key=lambda trial: standing(trial.reached, plan.goal)).save(folder / name)
     return trials
-
-
-def _search(
-    plan: TrialPlan, search: Tune, name: str, context: Context, ended: Callable[[], None]
-) -> list[dict[str, Any]]:
-    """Run a collaborator's trials, of which each calls `ended`.
-
-    An interrupted search begins again with the same points; their trained networks are still in the scratch.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=name)
-    space = {key: ray_tune.choice(values) for key, values in search_space(search.tune, plan.plan, name).items()}
-    with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
-        results = ray_tune.Tuner(
-            ray_tune.with_resources(with_plan, {"cpu": 1}),
-            param_space=space,
-            tune_config=ray_tune.TuneConfig(
-                search_alg=OptunaSearch(metric=list(OBJECTIVES), mode=["max"] * len(OBJECTIVES), seed=search.seed),
-                num_samples=search.tune.num_trials,
-                max_concurrent_trials=context.cluster.num_trials,
-                reuse_actors=True,
-            ),
-            run_config=ray_tune.RunConfig(
-                storage_path=folder,
-                # Tune would save every trial at its end, into this folder, which other nodes do not see.
-                checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_Counting(ended)],
-                verbose=0,
-            ),
-        ).fit()
-    if results.errors:
-        raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    trial_results = [results[number] for number in range(len(results))]
-    return [
-        {"number": number, "collaborator": name, "params": result.config}
-        | {objective: (result.metrics or {})[objective] for objective in REACHED}
-        for number, result in enumerate(trial_results)
-    ]
-
-
-class _Counting(ray_tune.Callback):
-    """Tells when a trial has ended, in the process of the driver."""
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
-
-    def on_trial_complete(self, *_: Any, **info: Any) -> None:
-        self._ended()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune writes itself down, and no terminal can be pickled."""
-        return {}
 
 
 def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, tuple[Any, ...]]:

@@ -27,6 +27,8 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
 PROMPTS, TRIALS, FOUND = "prompts.json", "trials.json", "found.json"
+OBJECTIVES = ("area", "calls_saved")  # of a search
+REACHED = (*OBJECTIVES, "forecast", "forecast_low", "forecast_high", "forecast_accuracy")
 RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
     "calls": ("forecast", "calls_saved", "area"),
     "accuracy": ("forecast_accuracy", "forecast", "area"),

@@ -10,50 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, report
 from ray.train.torch import TorchTrainer
 from rich.markup import escape
 
 from kcm.errors import KcmError
-from pipelines.batch.local import one_thread
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import handlers_restored
 from pipelines.context import Attempt
 from pipelines.progress import Bar, polled
 from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files
-from pipelines.training.artefacts import TrainedArtefact
-from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerConfig, TrainerPlan, WorkerPlan, train_worker
+from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerConfig, WorkerPlan, train_here
 
 MAX_FAILURES = 3  # times that a dead train worker is replaced: what kills more of them is no accident
 ROWS_PER_WORKER = 512  # of a step: with fewer, waiting for the others' gradients costs more than their work saves
 
 
-def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
-    """Train, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`.
-
-    Closed forms of few rows are solved by this process before workers would have started.
-    """
-    context, config, features = attempt.context, plan.config, plan.features
-    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
-    is_here = config.is_solved and features.has_at_most(context.cluster.in_process_rows)
-    states = _solved(worker, attempt.bar) if is_here else _trained(worker, attempt)
-    TrainedArtefact.write(attempt.folder, states, config.collaborators)
-
-
-def _solved(worker: WorkerPlan, bar: Bar) -> dict[str, dict[str, Any]]:
-    """The states of trainers that this process has run."""
-    names, states = worker.plan.config.collaborators, dict[str, dict[str, Any]]()
-    for number, name in enumerate(names):
-        bar.update(number, len(names))
-        with one_thread():
-            trainer = worker.trainer(name)
-            trainer.run()
-        states[name] = trainer.state_dict()
-    return states
-
-
-def _trained(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[str, Any]]:
+def trained_by_workers(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[str, Any]]:
     """The states of trainers that workers have run."""
     context = attempt.context
     configured, num_workers = context.cluster.num_workers, useful_workers(worker.plan.config, context.cluster)
@@ -126,6 +100,11 @@ def run_workers(
     for path in folder.glob("attempt-*"):
         shutil.rmtree(path, ignore_errors=True)
     return state
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
+    train_here(config["worker"], report)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""The Ray Train worker: trains all collaborators on the task sequence, with checkpoints."""
+"""What a train worker does: trains all collaborators on the task sequence, with checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
@@ -36,6 +35,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 
 PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver
+Report = Callable[[dict[str, Any]], None]
 KEEP = 2  # checkpoints of a training, should the newest one be damaged
 
 
@@ -123,14 +123,13 @@ class WorkerPlan:
         return trainer
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
-    worker: WorkerPlan = config["worker"]
+def train_here(worker: WorkerPlan, report: Report) -> None:
+    """Train as one of the ranks; `report` receives the metrics at every checkpoint, on all ranks."""
     ranks = Ranks.current()
     with storage_errors(worker.storage.root), ExitStack() as stack:
         lease = stack.enter_context(_writer_lease(worker)) if ranks.rank == 0 else None
         ranks.gather(None)  # nobody reads before the last writer is gone
-        _resume(worker, ranks, lease)
+        _resume(worker, ranks, lease, report)
 
 
 def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
@@ -139,7 +138,7 @@ def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
     return leased(control, "writer", "the training", wait_s=2 * TTL_S)
 
 
-def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
+def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report) -> None:
     """Train from the newest checkpoint, or from the parents, or from the beginning."""
     files = worker.storage.files
     note = partial(write_note, files, NOTES) if ranks.rank == 0 else lambda line: None
@@ -154,10 +153,10 @@ def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
         trainers = {name: worker.plan.trainer(name, ranks) for name in names}
         for name, trainer in trainers.items():
             trainer.load_state_dict(state[name])
-    _train(trainers, worker, ranks, lease)
+    _train(trainers, worker, ranks, lease, report)
 
 
-def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease: Lease | None) -> None:
+def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report) -> None:
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # part of names that no earlier attempt has used
     total = sum(trainer.steps_in_all for trainer in trainers.values())
     show_progress = progress_writer(worker.storage.files, total, ranks.world_size) if lease else lambda steps: None
@@ -174,7 +173,7 @@ def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease
             if lease:
                 written.append(_keep(trainers, worker, attempt, lease))
                 _forget(worker.storage.files, written)
-            ray.train.report({"steps": _steps(trainers.values())} | _metrics(trainers))
+            report({"steps": _steps(trainers.values())} | _metrics(trainers))
             since_checkpoint = 0
 
 

@@ -23,7 +23,7 @@ from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact
-from pipelines.training.driver import train
+from pipelines.training.train import train
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 

@@ -11,7 +11,7 @@ import ray
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from pipelines.batch.mapping import map_on_cluster
+from pipelines.batch.on_cluster import map_on_cluster
 from tests.tiny_bert import save_bert
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

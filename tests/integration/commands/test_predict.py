@@ -25,7 +25,7 @@ from kcm.inputs.location import Location, stem_of
 from kcm.large import Item
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseStore
-from pipelines.batch.mapping import map_connected
+from pipelines.batch.on_cluster import map_connected
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter

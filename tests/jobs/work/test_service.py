@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from jobs.models import served_model
+from jobs.models import champion_bundle, served_model
 from jobs.settings import ServiceSettings
 from jobs.work.service import configured, prepared, write_deployment
 from kcm.bundle.models import bundle_digest
@@ -17,11 +17,14 @@ from kcm.config import load_config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
+from pipelines.registry.champion import Pointer
 from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
+from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import Tracking
+from tests.champions import registered as registered_champion
 from tests.jobs.conftest import registered
 
 REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
@@ -36,6 +39,22 @@ def test_without_a_name_the_champion_of_the_run_is_served(config: RunConfig) -> 
     served = served_model(config, None)
     assert served.version == "reviews/2"
     assert (served.bundle / "bundle.json").read_text() == "second"
+
+
+def test_own_champion_needs_no_registry(tmp_path: Path) -> None:
+    """Promise: the pointer names a run's champion, if it exists; other models come from the registry."""
+    config = parse_config(RunConfig, yaml.safe_load(REVIEWS.read_text()) | {"storage_path": str(tmp_path / "storage")})
+    assert champion_bundle(config, "models:/reviews") is None
+    bundle, store = tmp_path / "bundle", ArtefactStore(config.storage_path)
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("first")
+    Pointer(store.control, "reviews").swap(0, registered_champion(store, bundle, "reviews/1"))
+    for name in ("models:/reviews", "models:/reviews@champion"):
+        folder = champion_bundle(config, name)
+        assert folder is not None
+        assert (folder / "bundle.json").read_text() == "first"
+    assert champion_bundle(config, "models:/reviews/1") is None
+    assert champion_bundle(config, "models:/other") is None
 
 
 def test_a_version_is_downloaded_once(config: RunConfig) -> None:

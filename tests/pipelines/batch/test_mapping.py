@@ -1,8 +1,7 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipelines.batch.local import one_thread
-from pipelines.batch.mapping import run_remotely
+from pipelines.batch.mapping import one_thread, run_remotely
 
 
 def most_threads() -> int:
