@@ -84,7 +84,7 @@ def relu(dim: int, width: int, seed: int) -> Features:
 
 
 def gaussians(dim: int, width: int, seed: int) -> Features:
-    """Layer norm, then Gaussians with centres from -2 to 2 for every feature: as many as the width allows, at most 16."""
+    """Layer norm, then Gaussians with centres from -2 to 2 for every feature: up to 16, as the width allows."""
     centre_G = torch.linspace(-2, 2, min(16, max(2, width // dim)), dtype=torch.float64)
     distance = float(centre_G[1] - centre_G[0])
 
