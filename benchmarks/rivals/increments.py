@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -95,9 +96,9 @@ def gaussians(dim: int, width: int, seed: int) -> Features:
     return features
 
 
-def ridge(sums: RidgeSums) -> Solution:
-    """Ridge regression on one-hot targets; its strength by generalised cross-validation."""
-    weight_CP = ridge_by_gcv(sums)[0].weight_KP
+def ridge(sums: RidgeSums, *, exchangeable: bool) -> Solution:
+    """Ridge regression on one-hot targets; its strength by generalised cross-validation, as ours."""
+    weight_CP = ridge_by_gcv(sums, exchangeable=exchangeable)[0].weight_KP
     return weight_CP, weight_CP.new_zeros(len(weight_CP))
 
 
@@ -115,6 +116,6 @@ HEADS: Mapping[str, tuple[Callable[[int, int, int], Features], Callable[[RidgeSu
     "ncm": (plain, means),
     "lda": (plain, discriminant),
     "klda": (fourier, discriminant),
-    "ranpac": (relu, ridge),
-    "kac": (gaussians, ridge),
+    "ranpac": (relu, partial(ridge, exchangeable=True)),
+    "kac": (gaussians, partial(ridge, exchangeable=False)),
 }
