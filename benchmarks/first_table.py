@@ -77,7 +77,6 @@ CELLS = {  # rows given; at least 300 others are fresh
     "fashion": (1000, 2000, 5000),
 }
 NUM_COMMANDED = 2  # cells of a table of vectors whose first draw goes through the command as well
-INCREMENTS = {"clinc": ((7, 11), (10, 15)), "banking": ((7, 11),)}  # tasks, and classes of each
 FEW_LABELS = ((200, 8_000), (200, 500), (1_000, 8_000), (1_000, 500))  # with a label, of 3,250; the large model's rows
 CERTIFICATE = CertificateConfig(epsilon=0.02, delta=0.1)
 FIRST_LOOK = question_delta(CERTIFICATE.delta, 1)
@@ -131,7 +130,7 @@ def main() -> None:
     os.environ["KCM_ASSETS"] = str(given.assets.resolve())
     places = Places(given.assets, given.clinc, given.banking, given.features)
     found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
-    found = {"draws": [], "increments": [], "few_labels": []} | found
+    found = {"draws": [], "few_labels": []} | found
     for name in given.only:
         table = READERS[name](places)
         for num_rows, seed in product(CELLS[name], range(given.seeds)):
@@ -142,17 +141,13 @@ def main() -> None:
                 )
                 found["draws"].append(about | sides)
                 print(json.dumps(found["draws"][-1]), flush=True)
-        for tasks, seed in product(INCREMENTS.get(name, ()), range(given.seeds)):
-            about = dict(zip(("table", "tasks", "labels", "seed"), (name, *tasks, seed), strict=True))
-            if not any(about.items() <= each.items() for each in found["increments"]):
-                found["increments"].append(about | increments(table, *tasks, seed))
         if name == "clinc" and not found["few_labels"]:
             cells = product(range(given.seeds), FEW_LABELS)
             found["few_labels"] = [few_labels(table, *cell, seed) for seed, cell in cells]
         found |= {"machine": machine(), "seeds": given.seeds, "fresh": NUM_FRESH, "cells": summary(found["draws"])}
         if given.out:
             given.out.write_text(json.dumps(found, indent=1) + "\n")
-    for line in (*found["cells"], *found["increments"], *found["few_labels"]):
+    for line in (*found["cells"], *found["few_labels"]):
         print(line)
 
 
@@ -188,37 +183,6 @@ def compared(draw: Draw, *, also: bool) -> dict[str, Any]:
     if draw.fresh.texts is not None:
         return figures | {"ours": commanded(draw)} | rivals_on_texts(draw)
     return figures | {"ours": measured(ours, draw)} | ({"command": commanded(draw)} if also else {})
-
-
-def increments(table: Table, num_tasks: int, per_task: int, seed: int) -> dict[str, Any]:
-    """Classes that come task by task, learned as a run learns by default, against one regression on all rows at once.
-
-    65% of the rows train. Both are judged by the others; the CPU seconds are those of a task's learning.
-    """
-    random = np.random.default_rng([num_tasks, per_task, seed])
-    classes = random.permutation(table.labels.max() + 1)[: num_tasks * per_task]
-    rows = random.permutation(np.flatnonzero(np.isin(table.labels, classes)))
-    order = np.full(table.labels.max() + 1, -1)  # 0, 1, ... as the classes come
-    order[classes] = np.arange(len(classes))
-    label = order[table.labels]
-    train, test = np.split(rows, [round(SHARES["train"] * len(rows))])
-    tasks = []
-    for number in range(num_tasks):
-        parts = {}
-        for split, of_split in (("train", train), ("test", test)):
-            mine = of_split[label[of_split] // per_task == number]
-            part = Rows(table.features[mine], label[mine], label[mine])
-            parts[split] = ids(part), batch_of(part)
-        tasks.append(TensorRows(f"task {number}", parts))
-    started = time.process_time()
-    answers = learned(tasks, len(classes), table.features[test])
-    seconds = time.process_time() - started
-    joint = LogisticRegression(C=10, max_iter=1000).fit(table.features[train], label[train])
-    return {
-        "right": float((answers == label[test]).mean()),
-        "joint": float((joint.predict(table.features[test]) == label[test]).mean()),
-        "cpu_s_per_task": round(seconds / num_tasks, 2),
-    }
 
 
 def few_labels(table: Table, labelled: int, num_large: int, seed: int) -> dict[str, Any]:

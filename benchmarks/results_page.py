@@ -209,8 +209,27 @@ def _first_table() -> Iterator[str]:
 
 
 def _increments() -> Iterator[str]:
-    heads = ["tasks", "by increments", "all at once", "difference ± its error", "CPU seconds a task"]
-    yield from _table(heads, list(_increments_rows(read("first_table")["increments"])))
+    """Differences to the joint regression, then the figures of every learner, by stream."""
+    found = read("increments")
+    streams = {f"{name}, {own['tasks']} tasks, {own['classes']} classes": own for name, own in found["streams"].items()}
+    learners = [name for name, own in next(iter(streams.values())).items() if "difference" in own]
+    rows = [
+        [name, f"{own['joint']['right']:.1f}", *(_ends_of(own[learner]["difference"]) for learner in learners)]
+        for name, own in streams.items()
+    ]
+    yield from _table(["stream", "joint", *(f"`{learner}`" for learner in learners)], rows)
+    yield "\nFinal accuracy; average incremental accuracy; backward transfer; CPU seconds a task:\n"
+    keys = {"right": ".1f", "incremental": ".1f", "backward": "+.1f", "cpu_s": ".2f"}
+    rows = [
+        [name, *("; ".join(f"{own[learner][key]:{form}}" for key, form in keys.items()) for learner in learners)]
+        for name, own in streams.items()
+    ]
+    yield from _table(["stream", *(f"`{learner}`" for learner in learners)], rows)
+    yield f"\n{found['seeds']} seeds. {_machine(found)}."
+
+
+def _ends_of(interval: Sequence[float]) -> str:
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*interval)
 
 
 def _few_labels() -> Iterator[str]:
@@ -230,15 +249,6 @@ def _first_table_row(cell: Mapping[str, Any]) -> list[str]:
         best = [_CONTROLS_ON_TEXTS[cell["rival"]], "{:+.1f} ± {:.1f}".format(*cell["best_difference"])]
     seconds = [f"{ours['cpu_s']:.0f}", f"{theirs['cpu_s']:.2f}"]
     return [cell["cell"], *pairs[:2], f"{gap or 0:+.1f} ± {error:.1f}", *best, *pairs[2:], *seconds]
-
-
-def _increments_rows(found: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    frame = pd.DataFrame(found).assign(gap=lambda each: each["right"] - each["joint"])
-    for (table, tasks, labels), own in frame.groupby(["table", "tasks", "labels"], sort=False):
-        mean, error = own.mean(numeric_only=True), own["gap"].sem()
-        gap = f"{100 * mean['gap']:+.1f} ± {100 * error:.1f}"
-        about = [percent(mean["right"]), percent(mean["joint"]), gap, f"{mean['cpu_s_per_task']:.1f}"]
-        yield [f"{table}, {tasks} of {labels} intents", *about]
 
 
 def _controls() -> Iterator[str]:

@@ -6,6 +6,7 @@ Shapes: N rows, I inputs of the network, K splines of an input, C labels, P inpu
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from scipy.linalg import helmert
@@ -23,6 +24,8 @@ class SplineDesign:
     So I K + 1 inputs give the very solution that (1 + K) I give, and G is no longer singular by construction. A centred
     layer is solved for as if it were plain: its bias takes the constants up.
     """
+
+    exchangeable: ClassVar[bool] = False  # whether any half of the inputs approximates the kernel of all
 
     def __init__(self, layer: KANLinear) -> None:
         self.layer = layer
@@ -64,6 +67,8 @@ class SplineDesign:
 class UnitDesign:
     """A layer of frozen random units, unchanged."""
 
+    exchangeable: ClassVar[bool] = True
+
     def __init__(self, network: RandomReLU) -> None:
         self.network = network
 
@@ -89,6 +94,8 @@ class UnitDesign:
 
 class LinearDesign:
     """A linear layer: its inputs, and a one for the bias."""
+
+    exchangeable: ClassVar[bool] = False
 
     def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer

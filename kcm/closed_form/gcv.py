@@ -46,8 +46,11 @@ class GcvRidge:
     degrees_of_freedom: float
 
 
-def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidge]:
+def ridge_by_gcv(sums: RidgeSums, strength: float | None = None, *, exchangeable: bool = False) -> list[GcvRidge]:
     """Every model's regression, at `strength` or at the strength with the least GCV.
+
+    `exchangeable` inputs, such as random units, are samples of one kernel: with at least as many rows as inputs, half
+    of them choose the strength for all. That takes an eighth of the operations for a candidate.
 
     The candidates are half decades from 1e-6 to 100, so that the last digits of the sums cannot move the choice. The
     search goes downhill from a tenth of tr(G) / n, near which the best one lies for features of frozen encoders. Fewer
@@ -58,6 +61,12 @@ def ridge_by_gcv(sums: RidgeSums, strength: float | None = None) -> list[GcvRidg
     solve = _low_rank(sums) if float(sums.count) < len(sums.gram_PP) else partial(_full_rank, sums)
     if strength is not None:
         return _at(sums, strength, solve)
+    if exchangeable and float(sums.count) >= len(sums.gram_PP):
+        half = sums.every_second()
+        ratio = len(sums.gram_PP) / len(half.gram_PP)  # the penalty grows with the kernel's sum over inputs
+        strengths = [ratio * fit.strength for fit in ridge_by_gcv(half)]
+        by_strength = {strength: _at(sums, strength, solve) for strength in strengths}
+        return [by_strength[strength][model] for model, strength in enumerate(strengths)]
 
     @cache
     def fits(step: int) -> list[GcvRidge]:

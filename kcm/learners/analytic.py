@@ -87,7 +87,8 @@ class AnalyticConfig(LearnerConfig):
 class Analytic(Learner):
     """Ridge regression: the judge fits the labels, the small model labels mixed with the large model's answers.
 
-    `strength` is lambda / (tr(G) / P); if null, generalised cross-validation chooses it after every task.
+    `strength` is lambda / (tr(G) / P); if null, generalised cross-validation chooses it after every task, by half of
+    the inputs if they are random units.
     `class_balance` b multiplies the outputs of class c by (mean n / n_c)^b, with n_c its train rows so far, because
     shrinkage hits classes with few rows hardest. `logit_adjustment` t adds t log(mean n / n_c) to them (arXiv
     2007.07314, equation 9, in logits whose target is 10). Before both, `equal_classes` e makes a class count for
@@ -102,6 +103,7 @@ class Analytic(Learner):
         self.config = config
         self.sums: RidgeSums | None = None  # of labelled rows
         self.answered = AnsweredRows()
+        self.exchangeable = False  # whether half of the inputs may choose the strength
         self.chosen: list[float] = []  # the strengths chosen for the regressions on these sums; empty before
         self.residuals: dict[str, Tensor] = {}  # the metric that measures how novel the judge's outputs are
 
@@ -127,6 +129,7 @@ class Analytic(Learner):
         if self.sums is not None:
             part.add(self.sums)
         self.sums, self.chosen, self.residuals = part, [], {}
+        self.exchangeable = designs(collaborator)[0].exchangeable
         if self.learns_answers:
             answered = answered_rows(batch, distill.large_confidence)
             if any(ranks.gather(len(answered) > 0)):
@@ -195,7 +198,7 @@ class Analytic(Learner):
     def fits(self) -> list[GcvRidge]:
         """The regression of the judge, and the regression of the small model if it has its own targets."""
         sums = self.counted_sums
-        fits = ridge_by_gcv(sums, self.config.strength)
+        fits = ridge_by_gcv(sums, self.config.strength, exchangeable=self.exchangeable)
         self.chosen = [fit.strength for fit in fits]
         balance_C, offset_C = self._adjustment()
         if len(balance_C) <= MAX_RESIDUALS:
@@ -256,11 +259,11 @@ class Analytic(Learner):
         return rarity_C**self.config.class_balance, self.config.logit_adjustment * rarity_C.log()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, the chosen strengths, and the metric of the residuals."""
+        """The sums, how strengths are chosen and which were, and the metric of the residuals."""
         if self.sums is None:
             return {}
         state = {"sums": self.sums.state_dict(), "chosen": self.chosen, "residuals": self.residuals}
-        return state | {"answered": self.answered.state_dict()}
+        return state | {"answered": self.answered.state_dict(), "exchangeable": self.exchangeable}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state from `state_dict`."""
@@ -268,6 +271,7 @@ class Analytic(Learner):
         self.chosen = list(state["chosen"]) if state else []
         self.residuals = dict(state.get("residuals", {}))
         self.answered.load_state_dict(state.get("answered", {}))
+        self.exchangeable = state.get("exchangeable", False)
 
 
 def require_linear(network: NetworkConfig) -> None:

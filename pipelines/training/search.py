@@ -73,11 +73,11 @@ def search(
         ).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    found = [results[number] for number in range(len(results))]
+    trial_results = [results[number] for number in range(len(results))]
     return [
         {"number": number, "collaborator": name, "params": result.config}
         | {objective: (result.metrics or {})[objective] for objective in REACHED}
-        for number, result in enumerate(found)
+        for number, result in enumerate(trial_results)
     ]
 
 

@@ -100,3 +100,17 @@ def test_inputs_that_are_not_finite_are_refused(bad) -> None:
     inputs[3, 4] = bad
     with pytest.raises(DataError, match="NaN or infinity"):
         sums_of(inputs, targets)
+
+
+def test_half_of_random_units_choose_the_strength() -> None:
+    """Promise: the GCV over all units is within 2% of the searched one; the weights are of a ridge on all units."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 20))
+    units = torch.from_numpy(np.maximum(rows @ rng.normal(size=(20, 200)), 0))
+    targets = torch.from_numpy(np.sin(rows[:, :3]) + rng.normal(size=(600, 3)))
+    sums = sums_of(units, targets)
+    fit, searched = ridge_by_gcv(sums, exchangeable=True)[0], ridge_by_gcv(sums)[0]
+    assert fit.gcv < 1.02 * searched.gcv
+    assert fit.strength != searched.strength
+    oracle = Ridge(alpha=penalty(units, fit.strength), fit_intercept=False).fit(units, targets)
+    np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8, atol=1e-10)
