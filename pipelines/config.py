@@ -148,6 +148,13 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _reads_words(self) -> RunConfig:
+        """Fit words only for networks that are linear in them: units that are solved in closed form."""
+        if self.network.basis == "spline" or not self.learner.closed_form:
+            self._settle(encoder=self.encoder.without_words())
+        return self
+
+    @model_validator(mode="after")
     def _learns_curves(self) -> RunConfig:
         """KCM must learn the curve of every edge."""
         if "kcm" in self.trained and self.network.num_free < MIN_FREE:

@@ -1,6 +1,6 @@
 """From the name of a model to a folder whose files are verified: a local folder, a fetched asset, or the hub."""
 
-from kcm.assets.manifest import folder_digest, is_intact
+from kcm.assets.manifest import folder_digest, is_intact, weights_sha256
 from kcm.assets.remote import AssetsFolder, assets_place
 from kcm.assets.resolve import default_assets, is_at_hand, resolve
 from kcm.assets.trusted_paths import BundleName, require_may_open
@@ -15,4 +15,5 @@ __all__ = [
     "is_intact",
     "require_may_open",
     "resolve",
+    "weights_sha256",
 ]

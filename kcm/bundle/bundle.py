@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from kcm.bundle import MANIFEST
@@ -48,7 +48,6 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKi
 from kcm.components import Component, components_of, of_a_bundle
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.dual.alignment import ALIGNED_FILES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import Prompts
 from kcm.learners import LearnerConfig
@@ -134,6 +133,7 @@ class Bundle(FrozenModels):
             kind=collaborator.kind,
             network=collaborator.network,
             in_features=collaborator.in_features,
+            num_words=collaborator.num_words,
             seed=self.seed,
             learner=self.learner,
         )
@@ -189,7 +189,7 @@ class Bundle(FrozenModels):
         config, names = files.config(_Networks, "config.json"), files.config(BundleNames, "labels.json")
         num_labels = len(names.labels)
         _require_stored(files, config, num_labels)
-        collaborator = Collaborator(config.in_features, num_labels, config.network, config.kind, config.seed).eval()
+        collaborator = config.build(num_labels)
         for name, module in _modules(collaborator).items():
             if module.state_dict():
                 _load(module, files, name)
@@ -218,8 +218,20 @@ class _Networks(Config):
     kind: NetworkKind
     network: NetworkConfig
     in_features: int = Field(ge=1)
+    num_words: int = Field(0, ge=0)
     seed: int = Field(ge=0, lt=2**63)
     learner: LearnerConfig
+
+    @model_validator(mode="after")
+    def _has_an_embedding(self) -> _Networks:
+        if self.num_words >= self.in_features:
+            raise ValueError(f"num_words {self.num_words} of {self.in_features} features leave no embedding")
+        return self
+
+    def build(self, num_labels: int) -> Collaborator:
+        """The untrained networks."""
+        sizes = self.in_features, num_labels, self.network, self.kind, self.seed
+        return Collaborator(*sizes, num_words=self.num_words).eval()
 
 
 class _Novelty(Config):
@@ -264,12 +276,10 @@ class _Certificates(Config):
 
 
 def _copied_head(encoder: EncoderConfig, name: str, draft: Path) -> EncoderConfig:
-    """The encoder as the bundle names it: a fitted alignment head is copied into the draft and referenced there."""
+    """The encoder as the bundle names it: a fitted head is copied into the draft and referenced there."""
     if encoder.fitted_head is None:
         return encoder
-    (draft / name).mkdir()
-    for file in ALIGNED_FILES:
-        shutil.copyfile(encoder.fitted_head / file, draft / name / file)
+    shutil.copytree(encoder.fitted_head, draft / name, copy_function=shutil.copyfile)
     return encoder.aligned(Path(WITHIN + name))
 
 
@@ -286,8 +296,10 @@ def _modules(collaborator: Collaborator) -> dict[str, nn.Module]:
 def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> None:
     """Raise ArtefactError for networks larger than their files, before allocating memory for them."""
     network, dim = config.network, config.in_features
+    has_units = network.basis != "spline" and config.kind not in ("linear", "mlp")
+    num_projected = dim - config.num_words if has_units else dim
     mixes = config.kind == "kan" and network.basis == "pspline"
-    inputs = (dim, network.mixing) if network.projects or mixes else (dim,)
+    inputs = (num_projected, network.mixing) if network.projects or mixes else (num_projected,)
     hidden, curve = network.hidden, network.grid_size
     if config.kind == "linear":
         hidden, curve = (), 1
@@ -297,7 +309,7 @@ def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> 
         hidden, curve = (network.mixing,), 1
     layers = sum(first * second for first, second in itertools.pairwise((inputs[-1], *hidden, num_labels)))
     base = {"none": 0, "means": dim * num_labels, "lda": dim * (dim + num_labels)}[network.base]
-    claimed = layers * curve + base + math.prod(inputs) * (len(inputs) > 1)
+    claimed = layers * curve + base + math.prod(inputs) * (len(inputs) > 1) + config.num_words * num_labels * has_units
     num_bytes = sum(files.num_bytes(f"{part}.safetensors") for part in ("mixing", "base", "judge", "small"))
     if claimed > num_bytes:  # a number usually takes four bytes
         raise ArtefactError(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 HEAD = "large_head.safetensors"
 WITHIN = "bundle:"  # prefix of the model name of an encoder inside the bundle, before the folder's name
-ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of alignment heads fitted by a run
+ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of heads fitted by a run
 COMPONENTS = "components.json"
 CERTIFICATE = "certificate.json"
 COMPUTED_BY = "computed_by.json"
@@ -199,7 +199,9 @@ def _require_same(subject: str, actual: str, expected: str, where: str) -> None:
 
 def _locate(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderConfig:
     """The encoder that a bundle names, at its current location. Raises ArtefactError for files outside the manifest."""
-    if encoder.name != WITHIN + name:
+    if WITHIN + name not in (encoder.name, str(encoder.fitted_head)):
+        if encoder.fitted_head is not None:
+            raise ArtefactError(f"its encoder names fitted files outside the bundle: {encoder.fitted_head}")
         return encoder
     folder = files.folder.absolute() / name
     for file in folder.iterdir() if folder.is_dir() else ():

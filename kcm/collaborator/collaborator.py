@@ -117,18 +117,28 @@ class Collaborator(nn.Module):
     `kind="mlp"` gives MCM, the control: everything is equal except the networks, which have as many parameters. If
     networks are fitted in closed form, MCM is `kind="random_relu"`: an MLP whose hidden layer is never trained.
     `kind="quadratic"` has squares in place of the ReLUs. `kind="linear"` is the baseline without a hidden layer. With a
-    `network.base`, both networks are added to its logits.
+    `network.base`, both networks are added to its logits. The last `num_words` features are topics of words: networks
+    of frozen units are linear in them.
     """
 
-    def __init__(self, in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_labels: int,
+        network: NetworkConfig,
+        kind: NetworkKind,
+        seed: int,
+        num_words: int = 0,
+    ) -> None:
         super().__init__()
         self.in_features, self.num_labels, self.kind, self.network = in_features, num_labels, kind, network
-        self.seed = seed
-        self.normalizer = FrozenNormalizer(in_features) if network.scaling == "first_task" else UnitNormalizer()
+        self.seed, self.num_words = seed, num_words
+        frozen = network.scaling == "first_task"
+        self.normalizer = FrozenNormalizer(in_features) if frozen else UnitNormalizer(num_words)
         self.mixing = Mixing(in_features, network.mixing, seed) if network.projects else nn.Identity()
         self.base = make_base(in_features, num_labels, network)
         num_inputs = network.mixing if network.projects else in_features
-        self.judge = build_network(num_inputs, num_labels, network, kind, seed)
+        self.judge = build_network(num_inputs, num_labels, network, kind, seed, 0 if network.projects else num_words)
         self.small = self.judge if network.shared else copy.deepcopy(self.judge)
 
     @property
@@ -214,8 +224,12 @@ def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> Clas
     return ClassBase(in_features, num_labels, network.base)
 
 
-def build_network(in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int) -> nn.Module:
+def build_network(
+    in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int, num_linear: int = 0
+) -> nn.Module:
     """A KAN of the configured widths, the control of its kind that matches it, or a linear map.
+
+    Networks of frozen units are linear in the last `num_linear` inputs.
 
     The MLP has the KAN's depth and at least one hidden layer. Its width is `network.mlp_width`; if that is null, the
     width that brings its parameter count closest to the KAN's.
@@ -224,7 +238,7 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
         return _zero_if_configured(MLP([in_features, num_labels], seed=seed), network)
     if kind == "mlp" and network.mlp_width is not None:
         return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
-    kan = _kan(in_features, num_labels, network, seed)
+    kan = _kan(in_features, num_labels, network, seed, num_linear)
     if kind == "kan":
         return kan
     if kind == "mlp":
@@ -233,16 +247,16 @@ def build_network(in_features: int, num_labels: int, network: NetworkConfig, kin
     return _zero_if_configured(units.matching(kan, seed=seed), network)
 
 
-def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int) -> KAN | RandomReLU:
+def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int, num_linear: int) -> KAN | RandomReLU:
     """The KAN, or the layer of another basis that replaces it."""
+    sizes = in_features, network.mixing, num_labels
     if network.basis == "pspline":
         grid = Grid(network.grid_size, network.spline_order, *network.grid_range)
-        return _zero_if_configured(
-            MixedSplines(in_features, network.mixing, num_labels, grid, network.roughness, seed=seed), network
-        )
+        splines = MixedSplines(*sizes, grid, network.roughness, seed=seed, num_linear=num_linear)
+        return _zero_if_configured(splines, network)
     if network.basis != "spline":
         units = RandomQuadratic if network.basis == "quadratic" else RandomReLU
-        return _zero_if_configured(units(in_features, network.mixing, num_labels, seed=seed), network)
+        return _zero_if_configured(units(*sizes, seed=seed, num_linear=num_linear), network)
     return KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,

@@ -15,13 +15,21 @@ from kcm.kan.random_relu import random_directions
 class UnitNormalizer(nn.Module):
     """Scales every row to length sqrt(D), so that a typical coordinate has unit variance.
 
-    It has no statistics: it does not depend on the order of tasks.
+    It has no statistics: it does not depend on the order of tasks. The last `num_words` features are topics of words,
+    whose length beside a unit vector was chosen: all rows have the same factor there.
     """
+
+    def __init__(self, num_words: int = 0) -> None:
+        super().__init__()
+        self.num_words = num_words
 
     def forward(self, features_ND: Tensor) -> Tensor:
         """Scale `features_ND`; a row of zeros stays zero, NaN stays NaN."""
-        length_N1: Tensor = features_ND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        return features_ND * (math.sqrt(features_ND.shape[-1]) / length_N1)
+        embedding_ND, words_NW = features_ND.tensor_split((features_ND.shape[-1] - self.num_words,), -1)
+        root = math.sqrt(embedding_ND.shape[-1])
+        length_N1: Tensor = embedding_ND.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        scaled_ND = embedding_ND * (root / length_N1)
+        return torch.cat([scaled_ND, root * words_NW], -1) if self.num_words else scaled_ND
 
 
 class FrozenNormalizer(nn.Module):

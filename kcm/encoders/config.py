@@ -81,6 +81,15 @@ class EncoderConfig(Component):
         """Names, or patterns such as f_*, of the columns of a row's vector; empty if none is read."""
         return ()
 
+    @property
+    def fits_words(self) -> bool:
+        """Whether a run fits words beside this encoder's features, see `kcm.encoders.words`."""
+        return False
+
+    def without_words(self) -> EncoderConfig:
+        """This encoder, whose features no run extends by words."""
+        return self
+
     def of_dim(self, dim: int) -> EncoderConfig:
         """This encoder with the length of its vectors, taken from the rows if nothing else defines it."""
         return self
@@ -92,7 +101,7 @@ class EncoderConfig(Component):
 
     @property
     def fitted_head(self) -> Path | None:
-        """The folder of the alignment head that a run fitted for this encoder; None if there is none."""
+        """The folder of the alignment head or the words that a run fitted for this encoder; None if there is none."""
         return None
 
     def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
@@ -100,7 +109,7 @@ class EncoderConfig(Component):
         return lambda content: content
 
     def aligned(self, folder: Path) -> EncoderConfig:
-        """This encoder with the alignment head in `folder`."""
+        """This encoder with the fitted head in `folder`."""
         return self
 
     def of_part(self, part: Part) -> EncoderConfig:

@@ -6,6 +6,7 @@ sentence-transformers. Shapes: N texts, B texts of a batch, T tokens, D features
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from kcm.assets import folder_digest, resolve
+from kcm.assets import folder_digest, resolve, weights_sha256
 from kcm.encoders.config import Encoder
 from kcm.encoders.export import NETWORK, OnnxNetwork, exported
-from kcm.encoders.text_settings import TOKENIZER, TextSettings, prompt_text, refuse_foreign_modules
+from kcm.encoders.text_settings import TOKENIZER, WORDS_FILE, TextSettings, prompt_text, refuse_foreign_modules
+from kcm.errors import AssetError
 from kcm.inputs.content import Content
 
 if TYPE_CHECKING:
     from kcm.encoders.torch_network import Exportable
+    from kcm.encoders.words import Words
 
 _CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch does not fit the caches of a core
 
@@ -37,7 +40,13 @@ class TextEncoderConfig(TextSettings):
         if self.pooling == "auto":
             refuse_foreign_modules(folder)
         settings = (self.pooling, prompt_text(self, folder), self.truncate_dim, self.max_length)
-        return folder_digest(folder, f"text {settings!r} {self.precision}\n")
+        digest = folder_digest(folder, f"text {settings!r} {self.precision}\n")
+        if self.fitted_head is None:
+            return digest
+        file = self.fitted_head / WORDS_FILE
+        if not file.is_file():
+            raise AssetError("no fitted words here", where=str(file))
+        return hashlib.sha256(f"{weights_sha256(file)} beside {digest}".encode()).hexdigest()
 
 
 class TextEncoder:
@@ -62,22 +71,39 @@ class TextEncoder:
             self._embed = TorchTexts(config, folder, device)
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
-        self.dim = self._embed(["a text"]).shape[1]
+        self._words = _fitted_words(config.fitted_head)
+        self._embedding_dim = self._embed(["a text"]).shape[1]
+        self.dim = self._embedding_dim + (self._words.num_topics if self._words else 0)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""
+        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length.
+
+        Topics of fitted words follow the unit vector.
+        """
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         texts = [content.text for content in inputs]
+        if self._words:
+            features_ND[:, self._embedding_dim :] = self._words.encode(texts)
         pending = sorted(range(len(texts)), key=lambda position: len(texts[position]))
         while pending:
             size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[pending[-1]]))))
             index, pending = pending[-size:], pending[:-size]
-            features_ND[index] = self._embed([texts[position] for position in index])
+            features_ND[index, : self._embedding_dim] = self._embed([texts[position] for position in index])
         return features_ND
 
     def num_cut(self, texts: Sequence[str]) -> int:
         """The number of texts with more tokens than are read."""
         return self._embed.num_cut(list(texts))
+
+
+def _fitted_words(folder: Path | None) -> Words | None:
+    if folder is None:
+        return None
+    from kcm.encoders.words import (
+        Words,
+    )  # scikit-learn is slow to import, and an encoder without words has no use for it
+
+    return Words.load(folder)
 
 
 class _OnnxTexts:

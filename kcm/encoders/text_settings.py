@@ -13,6 +13,7 @@ from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Part
 
 TOKENIZER = "tokenizer.json"  # the file in the folder of an export
+WORDS_FILE = "words.safetensors"  # the file in the folder of fitted words
 _MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 
 
@@ -20,6 +21,7 @@ class TextSettings(NetworkEncoderConfig):
     """A frozen text model by hub id or folder, and the pooling of its token vectors."""
 
     reads: ClassVar[frozenset[Part]] = TEXT
+    operational: ClassVar[frozenset[str]] = NetworkEncoderConfig.operational | {"words"}
 
     model: Annotated[str, LocalPath] = Field(description="Id of the model on the hub, or a local folder.")
     pooling: Literal["auto", "mean", "cls"] = Field(
@@ -40,6 +42,12 @@ class TextSettings(NetworkEncoderConfig):
         default=128, ge=3, description="Tokens beyond this number, or beyond the model's limit, are cut off."
     )
 
+    words: Literal["auto", "none"] | Path = Field(
+        default="auto",
+        description="Words and pairs of words beside the embedding. auto: `kcm run` fits them to the first task if "
+        "they help its left-out train rows. none: the embedding alone. Bundles name the folder of the fitted words.",
+    )
+
     @model_validator(mode="after")
     def _prompts_need_the_models_own_pooling(self) -> Self:
         if self.prompt is not None and self.pooling != "auto":
@@ -49,6 +57,22 @@ class TextSettings(NetworkEncoderConfig):
     @property
     def name(self) -> str:
         return self.model
+
+    @property
+    def fits_words(self) -> bool:
+        return self.words == "auto"
+
+    @property
+    def fitted_head(self) -> Path | None:
+        """The folder of the fitted words."""
+        return self.words if isinstance(self.words, Path) else None
+
+    def aligned(self, folder: Path) -> Self:
+        """This encoder with the fitted words in `folder`."""
+        return self.model_copy(update={"words": folder})
+
+    def without_words(self) -> Self:
+        return self.model_copy(update={"words": "none"})
 
 
 def prompt_text(config: TextSettings, model_path: Path) -> str:

@@ -35,19 +35,28 @@ class MixedSplines(RandomReLU):
     Marx, Statistical Science 11, 1996), times `roughness`. A parabola has no third differences, so without evidence a
     curve is a parabola, which bends as far as the rows require.
 
-    Mixtures are random directions until `fit` turns them into random mixtures of rows.
+    Mixtures are random directions until `fit` turns them into random mixtures of rows. They do not contain the last
+    `num_linear` inputs, of which the output is a linear map.
     """
 
     mean: Tensor
     turn: Tensor
 
     def __init__(
-        self, in_features: int, width: int, out_features: int, grid: Grid, roughness: float, *, seed: int = 0
+        self,
+        in_features: int,
+        width: int,
+        out_features: int,
+        grid: Grid,
+        roughness: float,
+        *,
+        seed: int = 0,
+        num_linear: int = 0,
     ) -> None:
         """Raise ConfigError for a grid whose edges have fewer than four coefficients after a line."""
-        super().__init__(in_features, width, out_features, seed=seed)
+        super().__init__(in_features, width, out_features, seed=seed, num_linear=num_linear)
         self.grid = grid
-        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("mean", torch.zeros(in_features - num_linear))
         self.register_buffer("turn", torch.from_numpy(bends(grid, roughness)).float())  # [J, K]
         num_features = in_features + width * len(self.turn) + 1
         generator = torch.Generator().manual_seed(seed)
@@ -64,7 +73,7 @@ class MixedSplines(RandomReLU):
         dim = len(self.mean)
         count, total_D, square_DD = (torch.zeros(size, dtype=torch.float64) for size in ((1,), (dim,), (dim, dim)))
         for batch in batches:
-            wide = batch.to(total_D)
+            wide = batch[:, :dim].to(total_D)
             count, total_D, square_DD = count + len(wide), total_D + wide.sum(0), square_DD + wide.T @ wide
         add_up([count, total_D, square_DD])
         mean_D = total_D / count
@@ -86,10 +95,10 @@ class MixedSplines(RandomReLU):
 
     def features(self, x: Tensor) -> Tensor:
         """The features that the output is linear in, [..., D + J P + 1], in the precision of `x` [..., D]."""
-        width, num_inputs = self.projection.shape
-        curves_JP = self.turn.to(x.dtype) @ spline_basis(self._mixtures(x), self.grid)
+        width, num_mixed = self.projection.shape
+        curves_JP = self.turn.to(x.dtype) @ spline_basis(self.projections(x), self.grid)
         constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
-        return 0.5 * torch.cat([math.sqrt(width / num_inputs) * x, curves_JP.flatten(-2), constant], -1)
+        return 0.5 * torch.cat([math.sqrt(width / num_mixed) * x, curves_JP.flatten(-2), constant], -1)
 
     @property
     def kan_layers(self) -> list[UnitCurves]:
@@ -97,7 +106,7 @@ class MixedSplines(RandomReLU):
 
         A spline shows its change from the mean of the rows, where it is zero; the constant holds the rest.
         """
-        width, num_inputs = self.projection.shape
+        (width, num_mixed), (num_inputs, _) = self.projection.shape, self.widths
         weight = 0.5 * self.weight.detach()
         lines_OD, free_OF, constant_O1 = torch.split(weight, [num_inputs, width * len(self.turn), 1], 1)
         free_OJP = free_OF.unflatten(1, (-1, width))  # type: ignore[no-untyped-call]
@@ -106,7 +115,7 @@ class MixedSplines(RandomReLU):
         at_mean_OP = torch.einsum("k,okp->op", at_mean_K, splines_OKP)
         num_splines = self.grid.num_basis
         coefficients_OFI = lines_OD.new_zeros(len(lines_OD), 1 + num_splines, num_inputs + width)
-        coefficients_OFI[:, 0, :num_inputs] = math.sqrt(width / num_inputs) * lines_OD
+        coefficients_OFI[:, 0, :num_inputs] = math.sqrt(width / num_mixed) * lines_OD
         coefficients_OFI[:, 1:, num_inputs:] = splines_OKP - at_mean_OP[:, None]  # splines sum to one
         constant_O = math.sqrt(width) * constant_O1[:, 0] + at_mean_OP.sum(1) + self.offset
         span = self.grid.low, self.grid.high
@@ -114,7 +123,7 @@ class MixedSplines(RandomReLU):
 
     def curve_inputs(self, x: Tensor) -> Tensor:
         """The inputs of the curves, [..., D + P] for `x` [..., D]: the inputs, then their mixtures."""
-        return torch.cat([x, self._mixtures(x)], -1)
+        return torch.cat([x, self.projections(x)], -1)
 
     def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
         """The shares [..., D + P] of the curves at `x` [..., D] as shares of the inputs, [..., D].
@@ -122,13 +131,14 @@ class MixedSplines(RandomReLU):
         A spline's share is split in proportion to each input's part of the mixture (DeepLIFT's rescale rule).
         """
         of_inputs, of_mixtures = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
-        v = self._mixtures(x)
+        v = self.projections(x)
         slopes = torch.where(v != 0, of_mixtures / torch.where(v != 0, v, 1), 0)
-        return of_inputs + (x - self.mean.to(x.dtype)) * (slopes @ self.projection.to(x.dtype))
+        centred = x[..., : len(self.mean)] - self.mean.to(x.dtype)
+        return of_inputs + F.pad(centred * (slopes @ self.projection.to(x.dtype)), (0, self.num_linear))
 
-    def _mixtures(self, x: Tensor) -> Tensor:
+    def projections(self, x: Tensor) -> Tensor:
         """The mixtures v, [..., P]."""
-        return F.linear(x - self.mean.to(x.dtype), self.projection.to(x.dtype))
+        return F.linear(x[..., : len(self.mean)] - self.mean.to(x.dtype), self.projection.to(x.dtype))
 
 
 @lru_cache

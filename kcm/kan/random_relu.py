@@ -44,16 +44,18 @@ class RandomReLU(nn.Module):
     """y = W relu(R x) + offset: a random layer R that is never trained, and the trainable `weight` W [out, width].
 
     The random-features baseline of RanPAC (arXiv 2307.02251, section 4). The `offset` [out] starts at zero and has no
-    gradient; a closed form stores the constants of its classes in it.
+    gradient; a closed form stores the constants of its classes in it. The last `num_linear` inputs enter no projection:
+    the output is linear in them.
     """
 
     projection: Tensor
     offset: Tensor
 
-    def __init__(self, in_features: int, width: int, out_features: int, *, seed: int = 0) -> None:
+    def __init__(self, in_features: int, width: int, out_features: int, *, seed: int = 0, num_linear: int = 0) -> None:
         super().__init__()
+        self.num_linear = num_linear
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("projection", random_directions(width, in_features, generator))
+        self.register_buffer("projection", random_directions(width, in_features - num_linear, generator))
         num_features = self.num_features(in_features, width)
         self.weight = nn.Parameter(self.drawn_weight(out_features, num_features, generator))
         self.register_buffer("offset", torch.zeros(out_features))
@@ -65,8 +67,10 @@ class RandomReLU(nn.Module):
         if len(layers) > 1:
             widths = list(network.widths)
             raise ConfigError(f"widths = {widths}", hint="A random layer is matched to a KAN of one layer")
-        num_outputs, width = layers[0].weight.shape
-        return cls(network.widths[0], width, num_outputs, seed=seed)
+        num_outputs, num_coefficients = layers[0].weight.shape
+        num_linear = network.num_linear if isinstance(network, RandomReLU) else 0
+        width = num_coefficients - num_linear
+        return cls(network.widths[0], width, num_outputs, seed=seed, num_linear=num_linear)
 
     @staticmethod
     def drawn_weight(out_features: int, num_features: int, generator: torch.Generator) -> Tensor:
@@ -74,19 +78,26 @@ class RandomReLU(nn.Module):
         deviation: float = num_features**-0.5
         return torch.randn(out_features, num_features, generator=generator) * deviation
 
-    @staticmethod
-    def num_features(in_features: int, width: int) -> int:
-        """The number of features that the output is linear in: one per random direction."""
-        return width
+    def num_features(self, in_features: int, width: int) -> int:
+        """The number of features that the output is linear in: one per random direction and linear input."""
+        return width + self.num_linear
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Inputs and outputs."""
-        return self.projection.shape[1], self.weight.shape[0]
+        return self.projection.shape[1] + self.num_linear, self.weight.shape[0]
+
+    def projections(self, x: Tensor) -> Tensor:
+        """The random projections of `x` [..., in], [..., width], in its precision."""
+        return F.linear(x[..., : self.projection.shape[1]], self.projection.to(x.dtype))
 
     def features(self, x: Tensor) -> Tensor:
         """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
-        return F.linear(x, self.projection.to(x.dtype)).relu()
+        units = self.projections(x).relu()
+        if not self.num_linear:
+            return units
+        width, num_projected = self.projection.shape
+        return torch.cat([units, math.sqrt(width / num_projected / 2) * x[..., num_projected:]], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` [..., in] to [..., out]."""
@@ -109,34 +120,34 @@ class RandomQuadratic(RandomReLU):
         """The network with as many coefficients as a one-layer `network`; ConfigError for more layers."""
         units = RandomReLU.matching(network, seed=seed)
         (num_inputs, num_outputs), num_coefficients = units.widths, units.weight.shape[1]
-        return cls(num_inputs, max(1, num_coefficients - num_inputs - 1), num_outputs, seed=seed)
+        width = max(1, num_coefficients - num_inputs - 1)
+        return cls(num_inputs, width, num_outputs, seed=seed, num_linear=units.num_linear)
 
-    @staticmethod
-    def num_features(in_features: int, width: int) -> int:
+    def num_features(self, in_features: int, width: int) -> int:
         """The inputs, a square for each random direction, and a constant."""
         return in_features + width + 1
 
     def features(self, x: Tensor) -> Tensor:
         """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
-        width, num_inputs = self.projection.shape
-        squares = F.linear(x, self.projection.to(x.dtype)).clamp(-_CLAMP, _CLAMP).square()
+        width, num_projected = self.projection.shape
+        squares = self.projections(x).clamp(-_CLAMP, _CLAMP).square()
         constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
-        return 0.5 * torch.cat([math.sqrt(width / num_inputs) * x, squares, constant], -1)
+        return 0.5 * torch.cat([math.sqrt(width / num_projected) * x, squares, constant], -1)
 
     @property
     def kan_layers(self) -> list[UnitCurves]:
         """The one layer of curves over `curve_inputs`: a line for each input, a parabola for each projection."""
-        width, num_inputs = self.projection.shape
+        (width, num_projected), (num_inputs, _) = self.projection.shape, self.widths
         lines_OD, parabolas_OP, constant_O1 = torch.split(0.5 * self.weight.detach(), [num_inputs, width, 1], 1)
         coefficients_O2I = lines_OD.new_zeros(len(lines_OD), 2, num_inputs + width)
-        coefficients_O2I[:, 0, :num_inputs] = math.sqrt(width / num_inputs) * lines_OD
+        coefficients_O2I[:, 0, :num_inputs] = math.sqrt(width / num_projected) * lines_OD
         coefficients_O2I[:, 1, num_inputs:] = parabolas_OP
         constant_O = math.sqrt(width) * constant_O1[:, 0] + self.offset
         return [UnitCurves(coefficients_O2I, constant_O, (-_CLAMP, _CLAMP), _line_and_square)]
 
     def curve_inputs(self, x: Tensor) -> Tensor:
         """The inputs of the curves, [..., in + width]: the inputs `x` [..., in], then their projections."""
-        return torch.cat([x, F.linear(x, self.projection.to(x.dtype))], -1)
+        return torch.cat([x, self.projections(x)], -1)
 
     def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
         """The shares of the curves at `x` [..., in], [..., in + width], as shares of the inputs [..., in].
@@ -144,9 +155,9 @@ class RandomQuadratic(RandomReLU):
         A parabola's share is split in proportion to each input's part of the projection (DeepLIFT's rescale rule).
         """
         of_inputs, of_projections = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
-        v = F.linear(x, self.projection.to(x.dtype))
+        v = self.projections(x)
         slopes = torch.where(v != 0, of_projections / torch.where(v != 0, v, 1), 0)
-        return of_inputs + x * (slopes @ self.projection.to(x.dtype))
+        return of_inputs + x * F.pad(slopes @ self.projection.to(x.dtype), (0, self.num_linear))
 
 
 def _line_and_square(z: Tensor) -> Tensor:

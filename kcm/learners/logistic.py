@@ -62,7 +62,7 @@ class Logistic(Learner):
         rows, self._rows = self._rows, []
 
         def fitted() -> list[tuple[Tensor, Tensor]]:
-            weight_CP = torch.from_numpy(_fit(*_thin(*_join(rows)), learned.collaborator.num_labels))
+            weight_CP = torch.from_numpy(_fit(*_thin(*_join(rows)), learned.collaborator))
             return [(weight_CP, weight_CP.new_zeros(len(weight_CP)))]
 
         write_solutions(learned.collaborator, learned.ranks, fitted)
@@ -84,30 +84,30 @@ class Logistic(Learner):
         """Ten folds of whole units; each fold is scored by a regression on the other nine."""
         with torch.no_grad():
             inputs_NI = collaborator.inputs(rows.features).float().numpy()
-        labels_N, num_labels = rows.labels.numpy(), collaborator.num_labels
+        labels_N = rows.labels.numpy()
         fold_U = np.random.default_rng(0).permutation(units.count) % _NUM_FOLDS
         fold_N = fold_U[units.code] if units.grouped else fold_U
-        logits_NC = np.full((len(labels_N), num_labels), _NEVER)
+        logits_NC = np.full((len(labels_N), collaborator.num_labels), _NEVER)
         for fold in np.unique(fold_N):
             out_N = fold_N == fold
             if out_N.all():  # a single unit
                 break
-            weight_CP = _fit(inputs_NI[~out_N], labels_N[~out_N], num_labels)
+            weight_CP = _fit(inputs_NI[~out_N], labels_N[~out_N], collaborator)
             logits_NC[out_N] = inputs_NI[out_N] @ weight_CP[:, :-1].T + weight_CP[:, -1]
         left_out_NC = torch.from_numpy(logits_NC)
         return left_out_NC, left_out_NC
 
 
-def _fit(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], num_labels: int) -> NDArray[np.float64]:
+def _fit(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], linear: Collaborator) -> NDArray[np.float64]:
     """Weights and bias of every label, [C, I + 1]."""
     num_inputs = inputs_NI.shape[1]
-    weight_CP = np.zeros((num_labels, num_inputs + 1))
+    weight_CP = np.zeros((linear.num_labels, num_inputs + 1))
     weight_CP[:, -1] = _NEVER
     present = np.unique(labels_N)
     if len(present) == 1:
         weight_CP[present, -1] = 0.0
         return weight_CP
-    length = math.sqrt(num_inputs)  # length of the rows after the normaliser
+    length = math.sqrt(num_inputs - linear.num_words)  # of the embeddings after the normaliser
     regression = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
         inputs_NI.astype(np.float64) / length, labels_N
     )

@@ -25,9 +25,11 @@ from pipelines.progress import Bar
 from pipelines.store.features import CUT, features_table
 from pipelines.store.sequence import contents_of
 
+TEXT = "text"  # column of a row's text
 
-def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str) -> RowFunction:
-    """A function that gives rows their features, and the seconds that each took.
+
+def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str, with_texts: bool = False) -> RowFunction:
+    """A function that gives rows their features, the seconds that each took, and if wanted their texts again.
 
     It raises DataError that names the rows which cannot be read, and those that the encoder returns a NaN for.
     """
@@ -43,7 +45,8 @@ def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str) -> RowFun
         _refuse({row: faults.get(row, "NaN") for row in not_finite}, rows["id"])
         seconds_N = np.full(len(rows), (time.perf_counter() - started) / max(1, len(rows)))
         cut = network.num_cut([content.text for content in contents]) if isinstance(network, TextEncoder) else 0
-        return features_table(rows, features_ND, seconds_N), {CUT: cut}
+        table = features_table(rows, features_ND, seconds_N)
+        return table.append_column(TEXT, rows[TEXT]) if with_texts else table, {CUT: cut}
 
     return encode
 
@@ -70,16 +73,23 @@ def vector_copier(encoder: EncoderConfig, assets_dir: Path) -> RowFunction:
 
 
 def encode_shards(
-    context: Context, encoder: EncoderConfig, sources: Mapping[str, Path], folder: Path, *, scratch: Path, bar: Bar
+    context: Context,
+    encoder: EncoderConfig,
+    sources: Mapping[str, Path],
+    folder: Path,
+    *,
+    with_texts: bool = False,
+    scratch: Path,
+    bar: Bar,
 ) -> int:
-    """Write a file with the features of every shard to `folder`; how many texts were cut.
+    """Write a file with the features of every shard to `folder`, if wanted with texts; how many texts were cut.
 
     DataError that names rows which cannot be read, or have no finite features.
     """
     if encoder.vector_columns:
         build, at_least = partial(vector_copier, encoder, context.assets_path), None
     else:
-        build = partial(row_encoder, encoder, context.assets_path, context.cluster.device)
+        build = partial(row_encoder, encoder, context.assets_path, context.cluster.device, with_texts)
         at_least = encoder.batch_size
     counts = map_shards(
         sources,

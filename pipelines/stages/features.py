@@ -18,8 +18,9 @@ from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt, Context
 from pipelines.stages.preview import preview, preview_lines
 from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.words import add_words
 from pipelines.store.artefact import Recipe, write_json
-from pipelines.store.features import CUT, FACTS, FeaturesArtefact
+from pipelines.store.features import CUT, FACTS, IDENTITY, WORDS, FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact
 
 
@@ -29,6 +30,7 @@ class Encoding(Plan):
     encoder: EncoderConfig
     identity: str
     device: str
+    words: bool = Field(False, description="Whether words are fitted beside the features of texts.")
     preview_seed: int | None = Field(None, exclude=True)  # of the rows that tell a person what the features are worth
 
     @classmethod
@@ -45,11 +47,17 @@ class Encoding(Plan):
         context = attempt.context
         encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
         storage, sources = context.store.storage, sequence.all_shards
-        num_cut = encode_shards(context, encoder, sources, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
+        folder = attempt.scratch / "embedded" if self.words else attempt.folder
+        encode = partial(encode_shards, context, encoder, sources, folder, with_texts=self.words)
+        num_cut = encode(scratch=attempt.scratch, bar=attempt.bar)
+        identity, num_words = self.identity, add_words(attempt, folder, list(sources)) if self.words else 0
+        if num_words:
+            identity = encoder.aligned(attempt.folder / WORDS).identity(context.assets_path)
         tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
         seed = self.preview_seed
         counts = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
-        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": counts, CUT: num_cut})
+        facts = {"runtime": encoder.in_use, "preview": counts, CUT: num_cut, IDENTITY: identity, WORDS: num_words}
+        write_json(attempt.folder / FACTS, facts)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
@@ -63,7 +71,7 @@ class Encoding(Plan):
 class Features(Stage):
     """The rows of each task through the collaborator's encoder."""
 
-    stage, version, reads, writes = "features", 3, ("sequence",), FeaturesArtefact
+    stage, version, reads, writes = "features", 4, ("sequence",), FeaturesArtefact
 
     encoder: EncoderConfig
     large: LargeConfig
@@ -82,11 +90,14 @@ class Features(Stage):
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with the head that was fitted for it."""
         encoder = sequence.with_head(self.encoder)
-        return Encoding.of(encoder, context).model_copy(update={"preview_seed": self.seed})
+        plan = Encoding.of(encoder, context)
+        return plan.model_copy(update={"preview_seed": self.seed, "words": encoder.fits_words})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
         """Say what the features are worth, before the large model is asked."""
         _say_cut(artefact, context, "encoder")
+        if artefact.num_words:
+            context.reporter.say(f"[dim]words help: {artefact.num_words} topics of words join the embedding[/dim]")
         for line in preview_lines(artefact.preview):
             context.reporter.say(f"[dim]{escape(line)}[/dim]")
 

@@ -91,10 +91,15 @@ def right_left_out(features_ND: NDArray[np.float32], rows: pa.Table) -> NDArray[
     None with fewer than two labels or two units.
     """
     labels, label_N = np.unique(rows["label"].to_numpy(), return_inverse=True)
-    groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)
-    names = zip(groups, rows["id"].to_pylist(), strict=True)
-    units = Units(np.array([group or row for group, row in names], dtype=object), len(rows))
+    units = units_among(rows)
     if len(labels) < 2 or units.count < 2:
         return None
     ridge = ridge_left_out(features_ND.astype(np.float64).__getitem__, np.eye(len(labels))[label_N], units)
     return np.asarray(ridge.left_out.argmax(1) == label_N)
+
+
+def units_among(rows: pa.Table) -> Units:
+    """The units of rows: their groups; a row without a group is a unit of its own."""
+    groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)
+    names = zip(groups, rows["id"].to_pylist(), strict=True)
+    return Units(np.array([group or row for group, row in names], dtype=object), len(rows))

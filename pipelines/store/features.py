@@ -22,6 +22,8 @@ from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 
 SECONDS = "seconds"  # seconds of encoding a row on one actor: the cost of a call
 FACTS = "features.json"  # the runtime that computed the features, and their quality by `preview`
+WORDS = "words"  # the folder of fitted words; in `FACTS`, the number of features that are topics of words
+IDENTITY = "identity"  # of the encoder with its fitted words
 CUT = "cut"  # texts with more tokens than the encoder reads
 
 
@@ -55,8 +57,8 @@ class FeaturesArtefact(ShardedArtefact):
 
     @property
     def identity(self) -> str:
-        """The identity of the encoder."""
-        return self.manifest["section"]["identity"]
+        """The identity of the encoder, with words that were fitted for it."""
+        return str(self._facts[IDENTITY])
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -68,8 +70,14 @@ class FeaturesArtefact(ShardedArtefact):
         return self._facts["runtime"]
 
     def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
-        """The configured encoder as it computed them: with its fitted head, in its runtime."""
-        return self.sequence.with_head(encoder).in_runtime(self.runtime)
+        """The configured encoder as it computed them: with what was fitted for it, in its runtime."""
+        encoder = self.sequence.with_head(encoder).in_runtime(self.runtime)
+        return encoder.aligned(self.below(WORDS)) if self.num_words and encoder.fits_words else encoder
+
+    @property
+    def num_words(self) -> int:
+        """The last features of a row, which are topics of words; 0 without words."""
+        return int(self._facts[WORDS])
 
     @property
     def num_cut(self) -> int:

@@ -72,7 +72,8 @@ class TrainerPlan:
         """The collaborator of this name: untrained, or as the state of its trainer has it."""
         config = self.config
         network = config.network.without_additions if name == "linear" else config.network
-        collaborator = Collaborator(self.features.dim, self.num_labels, network, self.kind(name), config.seed)
+        sizes = self.features.dim, self.num_labels, network, self.kind(name), config.seed
+        collaborator = Collaborator(*sizes, num_words=self.features.num_words)
         if state is None:
             return collaborator
         collaborator.load_state_dict(state["collaborator"])

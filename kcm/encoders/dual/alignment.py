@@ -128,7 +128,6 @@ def _info_nce(logits_BB: Tensor, caption_B: Tensor) -> Tensor:
 
 
 _CONFIG, _MODEL_TYPE = "config.json", "alignment-head"
-ALIGNED_FILES = (_CONFIG, WEIGHTS)
 
 
 class AlignedTower:

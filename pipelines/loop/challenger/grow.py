@@ -95,8 +95,7 @@ class GrowFeatures(Stage, Plan):
     def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
         """Itself, with the encoder as it is on this machine; ConfigError if it is not the champion's encoder."""
         champion = self.parent.features.identity
-        encoder = sequence.with_head(self.encoder)
-        encoding = Encoding.of(encoder, context)
+        encoding = Encoding.of(self.parent.features.made_by(self.encoder), context)
         identity = encoding.identity
         if identity != champion:
             raise ConfigError(

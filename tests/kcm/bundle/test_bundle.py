@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from kcm.api.cascade import load_cascade
-from kcm.bundle.answers import Answer, Input
+from kcm.bundle.answers import Answer, Input, Judgement
 from kcm.bundle.bundle import Bundle, Lineage
+from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
@@ -26,6 +27,7 @@ from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
 from kcm.encoders.dual.image_text import ImageTextConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
+from kcm.encoders.words import fit_words
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig, LinearHead, Prompts
@@ -238,6 +240,35 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     object.__setattr__(original.collaborator, "network", NetworkConfig(hidden=(5,)))
     with pytest.raises(ArtefactError, match=r"weights of another network.*judge\.safetensors"):
         round_trip(original, tmp_path)
+
+
+def test_bundle_carries_fitted_words(tmp_path: Path) -> None:
+    """Promise: a bundle whose encoder reads words answers the same once the run that fitted them is gone."""
+    run, texts = tmp_path / "run", ["a cat sat", "a cat ran", "the cat sat", "the dog ran", "a dog sat"]
+    run.mkdir()
+    words = fit_words(texts)
+    assert words is not None
+    words.save(run)
+    encoder = TextEncoderConfig(model=str(save_bert(tmp_path / "bert", ("a", "cat")))).aligned(run)
+    dim = encoder.load(tmp_path).dim
+    network = NetworkConfig(hidden=(), basis="pspline", mixing=8, grid_size=4, spline_order=2)
+    original = bundle(
+        encoder=encoder,
+        encoder_identity=encoder.identity(tmp_path),
+        collaborator=Collaborator(dim, len(LABELS), network, "kan", seed=3, num_words=words.num_topics).eval(),
+        policy=Policy(),
+        certificates={},
+    )
+    before = SmallSide(original, encoder.build(tmp_path)).judge([Input(Content(text)) for text in texts])
+    original.write(tmp_path / "first")
+    shutil.rmtree(run)
+    again = Bundle.read(Bundle.read(tmp_path / "first").write(tmp_path / "again"))
+    after = load_small_side(again, tmp_path).judge([Input(Content(text)) for text in texts])
+    for ours, theirs in zip(after, before, strict=True):
+        assert isinstance(ours, Judgement)
+        assert isinstance(theirs, Judgement)
+        assert ours.probabilities_C == pytest.approx(theirs.probabilities_C)
+    assert again.collaborator.num_words == words.num_topics
 
 
 def test_bundle_answers_elsewhere_without_its_run(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def refusal(folder: Path) -> str:
         ({}, {"basis": "quadratic", "hidden": [], "mixing": 10**9}),
         ({}, {"basis": "pspline", "hidden": [], "mixing": 10**9}),
         ({}, {"basis": "pspline", "hidden": [], "mixing": 9, "grid_size": 10**9}),
+        ({"in_features": 10**9, "num_words": 10**9 - 1}, {"basis": "pspline", "hidden": [], "mixing": 9}),
     ],
 )
 def test_no_memory_is_taken_for_networks_that_are_not_stored(crafted: Path, config: Any, network: Any) -> None:
@@ -201,6 +202,23 @@ def test_unlisted_file_is_no_part_of_the_bundle(crafted: Path) -> None:
     (crafted / "encoder").mkdir()
     os.mkfifo(crafted / "encoder" / "alignment.json")
     assert "does not list this file" in refusal(crafted)
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "large.json"])
+def test_words_outside_the_bundle_are_refused(crafted: Path, tmp_path: Path, name: str) -> None:
+    """Promise: a bundle cannot name fitted words in another folder."""
+    words = {"words": str(tmp_path)}
+
+    def edit(content: Any) -> None:
+        (content["config"] if name == "encoder.json" else content["config"]["encoder"]).update(words)
+
+    edited(crafted, name, edit)
+    assert "fitted files outside the bundle" in refusal(crafted)
+
+
+def test_words_leave_an_embedding(crafted: Path) -> None:
+    edited(crafted, "config.json", lambda config: config.update(num_words=FEATURES))
+    assert "leave no embedding" in refusal(crafted)
 
 
 def test_changed_value_gives_one_line_error_or_works(crafted: Path) -> None:

@@ -100,3 +100,24 @@ def test_what_a_curve_adds_is_split_over_the_inputs() -> None:
     torch.testing.assert_close(kan.passed_back(shares, x).sum(1), shares.sum(1), atol=1e-4, rtol=1e-4)
     at_mean = edge_values(kan.kan_layers[0], kan.curve_inputs(kan.mean[None])).detach()
     torch.testing.assert_close(at_mean[:, :, 6:], torch.zeros(1, 3, 24), atol=1e-5, rtol=0)
+
+
+def test_curves_ignore_the_last_inputs() -> None:
+    """Promise: mixtures, and so curves, are those of the rows without the last inputs, which enter linearly."""
+    plain, beside = network(), MixedSplines(8, 24, 3, GRID, 0.01, num_linear=2)
+    wide = torch.cat([rows(), torch.randn(200, 2, generator=torch.Generator().manual_seed(1))], 1)
+    beside.fit([wide])
+    torch.testing.assert_close(beside.projection, plain.projection)
+    torch.testing.assert_close(beside.features(wide)[:, 8:], plain.features(rows())[:, 6:])
+    torch.testing.assert_close(beside.features(wide)[:, 6:8], wide[:, 6:], atol=1e-6, rtol=1e-6)
+
+
+def test_shares_of_linear_inputs_are_exact() -> None:
+    """Promise: curves and lines add up to the output, and what a linear input adds is passed back to it alone."""
+    beside = MixedSplines(8, 24, 3, GRID, 0.01, num_linear=2)
+    x = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
+    (layer,) = beside.kan_layers
+    torch.testing.assert_close(layer(beside.curve_inputs(x)), beside(x), atol=1e-4, rtol=1e-4)
+    values = edge_values(layer, beside.curve_inputs(x))[:, 0]
+    shares = beside.passed_back(values, x)
+    torch.testing.assert_close(shares[:, 6:], values[:, 6:8])

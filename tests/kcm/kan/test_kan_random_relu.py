@@ -100,3 +100,19 @@ def test_directions_are_reproducible_and_spare_the_generator() -> None:
     assert torch.equal(random_directions(16, 8, second), expected)
     assert torch.equal(first.get_state(), second.get_state())
     assert not torch.equal(random_directions(16, 8, second), expected)
+
+
+@pytest.mark.parametrize("kind", [RandomReLU, RandomQuadratic])
+def test_output_is_linear_in_the_last_inputs(kind) -> None:
+    """Promise: the last inputs add a linear map to the network that reads the others, and change no projection."""
+    network, plain = kind(8, 24, 3, num_linear=2), kind(6, 24, 3)
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    without = torch.cat([x[:, :6], torch.zeros(50, 2)], 1)
+    read = network.features(without)
+    torch.testing.assert_close(read[:, read.abs().sum(0) > 0], plain.features(x[:, :6]))
+    added = network(x) - network(without)
+    solution = torch.linalg.lstsq(x[:, 6:], added).solution
+    torch.testing.assert_close(x[:, 6:] @ solution, added, atol=1e-4, rtol=1e-4)
+    assert added.abs().max() > 0.1
+    assert network.widths == (8, 3)
+    assert num_parameters(kind.matching(network)) == num_parameters(network)
