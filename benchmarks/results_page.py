@@ -195,7 +195,7 @@ def _above_summary() -> Iterator[str]:
 def _first_table() -> Iterator[str]:
     found = read("first_table")
     heads = ["table", "calls saved", "regression", "difference ± its error", "best control", "difference ± its error"]
-    heads += ["small side right", "regression", "CPU seconds", "regression"]
+    heads += ["CPU seconds", "regression"]
     yield from _table(heads, [_first_table_row(cell) for cell in found["cells"] if "," not in cell["cell"]])
     yield "\nFewer calls saved than by the regression on the same features:\n"
     for cell in found["cells"]:
@@ -242,13 +242,13 @@ def _few_labels() -> Iterator[str]:
 
 def _first_table_row(cell: Mapping[str, Any]) -> list[str]:
     ours, theirs = cell["ours"], cell["theirs"]
-    pairs = [f"{side[key]:.1f}" for key in ("saved", "right") for side in (ours, theirs)]
+    saved = [f"{side['saved']:.1f}" for side in (ours, theirs)]
     gap, error = cell["saved_difference"]
     best = ["not measured", ""]
     if "rival" in cell:
         best = [_CONTROLS_ON_TEXTS[cell["rival"]], "{:+.1f} ± {:.1f}".format(*cell["best_difference"])]
     seconds = [f"{ours['cpu_s']:.0f}", f"{theirs['cpu_s']:.2f}"]
-    return [cell["cell"], *pairs[:2], f"{gap or 0:+.1f} ± {error:.1f}", *best, *pairs[2:], *seconds]
+    return [cell["cell"], *saved, f"{gap or 0:+.1f} ± {error:.1f}", *best, *seconds]
 
 
 def _controls() -> Iterator[str]:

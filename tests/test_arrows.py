@@ -281,3 +281,11 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
     )
     found = ("set()", "set()", "{'sklearn'}")
     assert loaded.stdout.splitlines() == [" ".join(pair) for pair in zip(workers, found, strict=True)]
+
+
+def test_a_small_run_imports_no_ray() -> None:
+    """Promise: Ray and Optuna, which take a second, are imported only by a run that needs a cluster."""
+    slow = {"ray", "optuna"}
+    code = f"import sys, jobs.work.run; print({slow} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "set()\n"

@@ -8,7 +8,6 @@ import pytest
 
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError, DataError
-from pipelines import run as module
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.run import STAGES, run, run_context
@@ -53,7 +52,7 @@ def test_memory_too_small_for_labels_fails_before_encoding(tmp_path) -> None:
 
 def test_missing_column_is_reported_before_a_cluster_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a column that is not there is reported before a cluster is started."""
-    monkeypatch.setattr("pipelines.run.connected", lambda *_: pytest.fail("a cluster is started"))
+    monkeypatch.setattr("pipelines.cluster.connection.connected", lambda *_: pytest.fail("a cluster is started"))
     monkeypatch.setattr("pipelines.run.starts_local", lambda _: True)  # whatever else this session has started
     with pytest.raises(DataError, match=r"no column 'txet'.*Did you mean 'text'"):
         run(small_run(tmp_path, text_column="txet"))
@@ -62,7 +61,7 @@ def test_missing_column_is_reported_before_a_cluster_starts(tmp_path: Path, monk
 
 def test_few_texts_need_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: up to `cluster.in_process_rows`, this process encodes, solves, searches and certifies."""
-    monkeypatch.setattr("pipelines.run.connected", lambda *_: pytest.fail("a cluster is started"))
+    monkeypatch.setattr("pipelines.cluster.connection.connected", lambda *_: pytest.fail("a cluster is started"))
     for name in ("run", "stages.stage"):
         monkeypatch.setattr(f"pipelines.{name}.starts_local", lambda _: True)  # whatever else this session has started
     monkeypatch.setattr("ray.is_initialized", lambda: False)
@@ -79,7 +78,7 @@ CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
 
 @pytest.fixture
 def config(node_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    monkeypatch.setattr(module, "connected", lambda cluster: nullcontext())
+    monkeypatch.setattr("pipelines.cluster.connection.connected", lambda cluster: nullcontext())
     databases = [f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", f"serve.feedback.url=sqlite:///{tmp_path}/log.db"]
     return load_config(RunConfig, CONFIG, [f"storage_path={node_bucket}", *databases])
 
