@@ -304,9 +304,8 @@ def main() -> None:
             learner: [finished(stream, name, learner, seed, arguments.storage) for seed in range(arguments.seeds)]
             for learner in LEARNERS
         }
-        results[name] = {"tasks": stream.num_tasks, "classes": stream.num_classes} | {
-            learner: figures(own, runs["joint"]) for learner, own in runs.items()
-        }
+        learners = {learner: figures(own, runs["joint"]) for learner, own in runs.items()}
+        results[name] = {"tasks": stream.num_tasks, "classes": stream.num_classes, "learners": learners}
     print(json.dumps(results, indent=1))
     if arguments.write:
         keep("increments", {"machine": machine(), "seeds": arguments.seeds, "streams": results})

@@ -211,8 +211,11 @@ def _first_table() -> Iterator[str]:
 def _increments() -> Iterator[str]:
     """Differences to the joint regression, then the figures of every learner, by stream."""
     found = read("increments")
-    streams = {f"{name}, {own['tasks']} tasks, {own['classes']} classes": own for name, own in found["streams"].items()}
-    learners = [name for name, own in next(iter(streams.values())).items() if "difference" in own]
+    streams = {
+        f"{name}, {stream['tasks']} tasks, {stream['classes']} classes": stream["learners"]
+        for name, stream in found["streams"].items()
+    }
+    learners = [name for name in next(iter(streams.values())) if name != "joint"]
     rows = [
         [name, f"{own['joint']['right']:.1f}", *(_ends_of(own[learner]["difference"]) for learner in learners)]
         for name, own in streams.items()
