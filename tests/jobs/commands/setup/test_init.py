@@ -110,6 +110,7 @@ def test_number_columns_become_the_input_vector(at: Path) -> None:
     config = load_config(RunConfig, at / "digits.yaml")
     assert config.encoder.vector_columns == tuple(load_digits().feature_names)
     assert config.large.label_column == "gpt"
+    assert config.network.scaling == "unit"  # 64 columns are rather an embedding
     assert "kcm assets" not in (at / "digits.yaml").read_text()
 
 
@@ -342,7 +343,9 @@ def test_numbers_are_used_or_the_reason_is_said(at: Path) -> None:
     ):
         assert line in shown.stderr, shown.stderr
     assert shown.stderr.count("alone reveals every label") == 1
-    assert load_config(RunConfig, at / "numbers.yaml").encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
+    config = load_config(RunConfig, at / "numbers.yaml")
+    assert config.encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
+    assert (config.network.scaling, config.network.basis) == ("first_task", "pspline")  # columns have their own units
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet", "rows.xlsx", "rows.csv.gz"])
