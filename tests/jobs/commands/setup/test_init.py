@@ -114,6 +114,16 @@ def test_number_columns_become_the_input_vector(at: Path) -> None:
     assert "kcm assets" not in (at / "digits.yaml").read_text()
 
 
+def test_a_column_of_lists_is_an_embedding(at: Path) -> None:
+    """Promise: the numbers of an embedding have one unit, so rows are scaled and not columns."""
+    vectors = np.random.default_rng(0).normal(size=(300, 4)).tolist()
+    answers = pd.DataFrame({"vector": vectors, "kind": ["cat", "dog", "cow"] * 100, "gpt": "cat"})
+    answers.to_parquet("vectors.parquet")
+    shown = init("vectors.parquet", "--label", "kind", "--large", "gpt")
+    assert shown.exit_code == 0, shown.stderr
+    assert load_config(RunConfig, at / "vectors.yaml").network.scaling == "unit"
+
+
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_pictures_without_texts_use_two_network_sizes(at: Path, as_bytes: bool) -> None:
     """Promise: pictures without texts are read by two sizes of a network."""
