@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -47,6 +48,7 @@ _HOPELESS = (
     f"warning: too few rows: they can certify no epsilon up to {_MILDEST:g}, so a run would escalate every input. "
     "Label more rows first"
 )
+_FEW_COLUMNS = 32  # more are rather an embedding, whose columns have one unit (benchmarks/few_columns.py)
 _TEXTS = (
     {"model": "sentence-transformers/all-MiniLM-L6-v2"},
     {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32},
@@ -85,6 +87,8 @@ def first_config(
     Raises DataError for rows that no run can use, ConfigError for recorded answers that are not in a file.
     """
     values = {"name": name} | _sections(source, columns)
+    if _few_numbers(frame, columns):
+        values["network"] = {"scaling": "first_task"}
     rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # labels from the hub are indices of names
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
@@ -138,6 +142,12 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
         "tune": {"gates": ["confidence", "signals"]},
         "certificate": {"epsilon": 0.02, "delta": 0.1},
     }
+
+
+def _few_numbers(frame: pd.DataFrame, columns: GuessedColumns) -> bool:
+    """Whether the input is a few columns of numbers, which have units of their own, and no embedding."""
+    is_list = any(isinstance(cell, list | np.ndarray) for name in columns.vector for cell in frame[name])
+    return columns.text is columns.image is None and len(columns.vector) <= _FEW_COLUMNS and not is_list
 
 
 def _recorded(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:

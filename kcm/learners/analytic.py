@@ -35,7 +35,7 @@ _ROWS_AT_ONCE = 1024  # rows whose expanded inputs are in memory together
 
 
 class AnalyticConfig(LearnerConfig):
-    """Closed-form ridge regression; needs `network.hidden: []` and `network.scaling: unit`.
+    """Closed-form ridge regression; needs `network.hidden: []`.
 
     It uses `large_weight` and `large_confidence` of the section `distill`, and nothing of `train`. A row without
     a label is trained on the large model's answer, if the answer is surer than `large_confidence`. The weight of such
@@ -47,7 +47,8 @@ class AnalyticConfig(LearnerConfig):
     about 4 P^3 operations.
 
     `network: {hidden: [], basis: pspline, mixing: 512, grid_size: 4, spline_order: 2}` learns penalised curves over
-    mixtures of the first task's rows. It has P = 4 mixing + I + 1 and equals joint training given the first task.
+    mixtures of the first task's rows. It has P = 4 mixing + I + 1 and equals joint training given the first task, as
+    does `network.scaling: first_task`, for columns in units of their own.
     `basis: quadratic` has P = mixing + I + 1; `basis: relu`, RanPAC's own, has P = mixing.
     """
 
@@ -80,7 +81,7 @@ class AnalyticConfig(LearnerConfig):
         return Analytic(self)
 
     def check_network(self, network: NetworkConfig) -> None:
-        """Raise ConfigError for a network that is not linear, or a scaling that depends on order."""
+        """Raise ConfigError for a network that is not linear."""
         require_linear(network)
 
 
@@ -108,7 +109,7 @@ class Analytic(Learner):
         self.residuals: dict[str, Tensor] = {}  # the metric that measures how novel the judge's outputs are
 
     def require(self, collaborator: Collaborator) -> None:
-        """Raise ConfigError for networks, or a scaling, without a closed form."""
+        """Raise ConfigError for networks without a closed form."""
         require_linear(collaborator.network)
         num_inputs = max(design.num_inputs for design in designs(collaborator))
         if num_inputs > MAX_INPUTS:
@@ -275,10 +276,9 @@ class Analytic(Learner):
 
 
 def require_linear(network: NetworkConfig) -> None:
-    """Raise ConfigError for a network not linear in its coefficients, a base, or a scaling that depends on order."""
+    """Raise ConfigError for a network not linear in its coefficients, or a base."""
     requirements = {
         "hidden": (list(network.hidden), [], "the analytic learner solves for a single layer"),
-        "scaling": (network.scaling, "unit", "the analytic learner must not depend on which task comes first"),
         "base": (network.base, "none", "a closed form adds nothing to a base: it solves for all rows"),
     }
     for name, (setting, value, why) in requirements.items():

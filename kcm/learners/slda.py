@@ -24,7 +24,7 @@ from kcm.learners.ranks import Ranks
 
 
 class SldaConfig(LearnerConfig):
-    """Streaming linear discriminant analysis in closed form; needs `network.hidden: []` and `network.scaling: unit`.
+    """Streaming linear discriminant analysis in closed form; needs `network.hidden: []`.
 
     It learns from labels alone and ignores `distill`. All classes have equal priors.
     """
@@ -39,7 +39,7 @@ class SldaConfig(LearnerConfig):
         return Slda(AnalyticConfig(class_balance=0.0, chunk_size=self.chunk_size), self.shrinkage)
 
     def check_network(self, network: NetworkConfig) -> None:
-        """Raise ConfigError for a network that is not linear, or a scaling that depends on order."""
+        """Raise ConfigError for a network that is not linear."""
         require_linear(network)
 
 

@@ -28,7 +28,6 @@ CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
     ("overrides", "message"),
     [
         (["network={}"], r"network\.hidden = \[16\].*Set network\.hidden: \[\]"),
-        (["network.scaling=first_task"], r"Set network\.scaling: unit"),
         (["learner.strength=0"], r"learner\.strength must be at least 0\.000001, not 0"),
         (["network.mixing=-1"], r"network\.mixing must be at least 0, not -1"),
     ],

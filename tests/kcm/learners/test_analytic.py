@@ -113,17 +113,19 @@ def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
         assert_equal_logits(logits, expected)
 
 
-def test_curves_equal_joint_training_given_the_first_task(digits) -> None:
-    """The mixtures come from the first task; the order of all others, and the chunks, change nothing."""
+@pytest.mark.parametrize("scaling", ["unit", "first_task"])
+def test_curves_equal_joint_training_given_the_first_task(digits, scaling) -> None:
+    """Mixtures and scaling come from the first task; the order of all others, and the chunks, change nothing."""
+    network = LEARNED_CURVES.model_copy(update={"scaling": scaling})
     test, (first, a, b) = rows_of(digits[:3], "test").features, digits[:3]
     expected = None
     for order, chunk_size in (([first, a, b], 5000), ([first, b, a], 64)):
-        trainer = make_trainer(order, network=LEARNED_CURVES, learner=AnalyticConfig(chunk_size=chunk_size))
+        trainer = make_trainer(order, network=network, learner=AnalyticConfig(chunk_size=chunk_size))
         trainer.run()
         logits = solved(trainer, test)[0]
         expected = logits if expected is None else expected
         assert_equal_logits(logits, expected)
-    other = make_trainer([a, first, b], network=LEARNED_CURVES)
+    other = make_trainer([a, first, b], network=network)
     other.run()
     with pytest.raises(AssertionError):
         assert_equal_logits(solved(other, test)[0], expected)

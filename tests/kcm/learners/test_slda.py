@@ -91,7 +91,7 @@ def test_row_without_its_class_keeps_the_other_logits(digits) -> None:
     assert trainer.learner.chosen == []
 
 
-@pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"scaling": "first_task"}, {"base": "lda"}], ids=str)
+@pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"base": "lda"}], ids=str)
 def test_networks_that_it_cannot_solve_for_are_refused(digits, changes) -> None:
     with pytest.raises(ConfigError, match=f"network.{next(iter(changes))}"):
         make(digits, **changes)

@@ -99,6 +99,16 @@ def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     assert "#   kcm serve other.yaml\n" in (at / "other.yaml").read_text()
 
 
+def test_a_column_of_lists_is_an_embedding(at: Path) -> None:
+    """Promise: the numbers of an embedding have one unit, so rows are scaled and not columns."""
+    vectors = np.random.default_rng(0).normal(size=(300, 4)).tolist()
+    answers = pd.DataFrame({"vector": vectors, "kind": ["cat", "dog", "cow"] * 100, "gpt": "cat"})
+    answers.to_parquet("vectors.parquet")
+    shown = init("vectors.parquet", "--label", "kind", "--large", "gpt")
+    assert shown.exit_code == 0, shown.stderr
+    assert load_config(RunConfig, at / "vectors.yaml").network.scaling == "unit"
+
+
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_pictures_without_texts_use_two_network_sizes(at: Path, as_bytes: bool) -> None:
     """Promise: pictures without texts are read by two sizes of a network."""
@@ -315,7 +325,9 @@ def test_numbers_are_used_or_the_reason_is_said(at: Path) -> None:
     ):
         assert line in shown.stderr, shown.stderr
     assert shown.stderr.count("alone reveals every label") == 1
-    assert load_config(RunConfig, at / "numbers.yaml").encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
+    config = load_config(RunConfig, at / "numbers.yaml")
+    assert config.encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
+    assert (config.network.scaling, config.network.basis) == ("first_task", "pspline")  # columns have their own units
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet", "rows.xlsx", "rows.csv.gz"])

@@ -1,0 +1,202 @@
+"""What the small model learns from the large one, piece by piece: its answers, the judge's term, the mixed targets.
+
+    python benchmarks/distillation.py --data FOLDER [--only NAME] [--write]
+
+`banking77`: GPT-4's recorded answers on MiniLM's features, 500 rows with a gold label and 1,500 without; an answer is a
+label alone. `digits`: 150 and 350 rows of 64 pixels; the large model is a support vector machine fitted to 700 other
+rows, and gives probabilities. Five seeds draw the rows; the rest, up to 2,000, test. Everything is at its default,
+except what a line names. In closed form:
+
+    labels          large_weight 0, rows without a label dropped
+    agreeing, w     large_weight w: targets are mixed if the large model answers with the label, as in the product
+    everywhere, w   the same, whatever the large model answers
+    answers         the large model's answers as labels of all rows, no gold label
+    both            labels, and answers to the rows without one, as far as left-out labelled rows say that they help
+
+By steps, a KAN with 16 hidden nodes in one task, 320 steps whatever the number of rows: rows without a label have only
+their teachers' losses; `judge` is the weight of L_js. An answer off the list of labels counts as none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
+from torch import Tensor
+
+from benchmarks.label_tables import MINILM, recorded
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
+from benchmarks.study.cell import for_small_steps
+from benchmarks.study.data import cached_features
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.distill import DistillConfig
+from kcm.inputs.content import Content
+from kcm.inputs.labels import UNLABELLED
+from kcm.learners.analytic import AnalyticConfig
+from kcm.learners.base import Batch, Learner
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import Trainer
+from kcm.metrics.intervals import resampled_mean
+
+SIZES = {"banking77": (500, 1500), "digits": (150, 350)}  # rows with and without a label
+SEEDS, NUM_TEST, NUM_LARGE, STEPS = range(5), 2000, 700, 320
+CLOSED = NetworkConfig(hidden=(), basis="pspline", mixing=512, grid_size=4, spline_order=2)
+# line: rows, large_weight, judge_weight
+LINES: Mapping[str, Mapping[str, tuple[str, float, float]]] = {
+    "closed form": {
+        "labels": ("labelled", 0, 0),
+        **{f"{where}, {weight}": ("labelled", weight, 0) for where in ("agreeing", "everywhere") for weight in (1, 3)},
+        "answers": ("answers", 0, 0),
+        "both": ("all", 0, 0),
+        "both, agreeing, 1": ("all", 1, 0),
+    },
+    "steps": {
+        "labels": ("labelled", 0, 0),
+        **{f"labels, {weight}, judge {judge}": ("labelled", weight, judge) for weight in (1, 3) for judge in (0, 0.5)},
+        "answers": ("answers", 0, 0),
+        **{f"both, {weight}, judge {judge}": ("all", weight, judge) for weight in (1, 3) for judge in (0, 0.5)},
+    },
+}
+PAIRS = {  # further differences than those from `labels`
+    "closed form": (("everywhere, 1", "agreeing, 1"), ("everywhere, 3", "agreeing, 3"), ("both, agreeing, 1", "both")),
+    "steps": tuple(
+        (f"{rows}, {weight}, judge 0.5", f"{rows}, {weight}, judge 0")
+        for rows in ("labels", "both")
+        for weight in (1, 3)
+    ),
+}
+
+
+def banking77(folder: Path, assets: Path, kept: Path) -> Batch:
+    """Questions to a bank; GPT-4 gives a label alone."""
+    frame = recorded(folder, "banking77").frame.drop_duplicates("text")
+    texts = [Content(text=text) for text in frame["text"]]
+    vectors = cached_features(texts, partial(MINILM.build, assets), MINILM.identity(assets), kept)
+    names = sorted(set(frame["gold"]))
+    large_NC = np.eye(len(names))[pd.Index(names).get_indexer(frame["gpt4"])]
+    large_NC[~frame["gpt4"].isin(names).to_numpy()] = np.nan
+    return batch(np.stack([vectors[text] for text in texts]), pd.Index(names).get_indexer(frame["gold"]), large_NC)
+
+
+def digits() -> Batch:
+    """Handwritten digits; a support vector machine that was fitted to other rows gives probabilities."""
+    values_ND, label_N = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(label_N))
+    other, rows = order[:NUM_LARGE], order[NUM_LARGE:]
+    large = SVC(gamma=0.001, probability=True, random_state=0).fit(values_ND[other], label_N[other])
+    return batch(values_ND[rows], label_N[rows], large.predict_proba(values_ND[rows]))
+
+
+def batch(features_ND: NDArray[Any], label_N: NDArray[Any], large_NC: NDArray[Any]) -> Batch:
+    """Rows as the trainer reads them."""
+    features, large = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (features_ND, large_NC))
+    return Batch(features, torch.from_numpy(np.asarray(label_N, dtype=np.int64)), large, torch.ones(len(label_N)))
+
+
+def taught(rows: Batch, which: str, num_labelled: int) -> Batch:
+    """The train rows of a line."""
+    if which == "labelled":
+        return rows.take(torch.arange(num_labelled), torch.ones(num_labelled))
+    if which == "answers":
+        answered = rows.large_probabilities.isfinite().all(1).nonzero()[:, 0]
+        rows = rows.take(answered, torch.ones(len(answered)))
+        return replace(rows, labels=rows.large_probabilities.argmax(1))
+    return replace(rows, labels=torch.where(torch.arange(len(rows)) < num_labelled, rows.labels, UNLABELLED))
+
+
+def everywhere(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -> Tensor:
+    """`mixed_targets` without its conditions."""
+    share = distill.large_weight / (1 + distill.large_weight)
+    answered_N1 = large_NC.isfinite().all(-1, keepdim=True)
+    return torch.where(answered_N1, (1 - share) * labels_NC + share * large_NC, labels_NC)
+
+
+def accuracy(how: str, line: str, train: Batch, test: Batch, num_labelled: int, seed: int) -> float:
+    """Accuracy of the small model on the test rows."""
+    which, large_weight, judge_weight = LINES[how][line]
+    rows, num_labels = taught(train, which, num_labelled), train.large_probabilities.shape[1]
+    network = CLOSED if how == "closed form" else NetworkConfig()
+    collaborator = Collaborator(rows.features.shape[1], num_labels, network, "kan", seed)
+    task = TensorRows("table", {"train": ([str(row) for row in range(len(rows))], rows), "test": (["0"], first(test))})
+    learner = AnalyticConfig().build(seed) if how == "closed form" else Learner()
+    distill = DistillConfig(large_weight=large_weight, judge_weight=judge_weight)
+    settings = TrainConfig()
+    settings = settings.model_copy(update={"num_epochs": round(STEPS / (len(rows) / settings.batch_size))})
+    trainer = Trainer(collaborator, learner, [task], settings, distill, seed=seed)
+    if line.startswith("everywhere"):
+        with patch("kcm.learners.analytic.mixed_targets", everywhere):
+            trainer.run()
+    else:
+        trainer.run()
+    with torch.no_grad():
+        return float((collaborator(test.features)[1].argmax(1) == test.labels).double().mean())
+
+
+def first(rows: Batch) -> Batch:
+    """The first row, in place of test rows, which the trainer must not spend time on."""
+    return rows.take(torch.arange(1), torch.ones(1))
+
+
+def measured(rows: Batch, sizes: tuple[int, int]) -> dict[str, Any]:
+    """Accuracies by line over seeds, and paired differences with 95% intervals, wider because draws share rows."""
+    started, num_train = time.process_time(), sum(sizes)
+    right: dict[str, dict[str, list[float]]] = {how: {line: [] for line in lines} for how, lines in LINES.items()}
+    large = []
+    for seed in SEEDS:
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))[: num_train + NUM_TEST]
+        drawn = rows.take(order, torch.ones(len(order)))
+        train, test = (
+            drawn.take(part, torch.ones(len(part))) for part in torch.arange(len(order)).tensor_split([num_train])
+        )
+        large.append(float((test.large_probabilities.nan_to_num(0).argmax(1) == test.labels).double().mean()))
+        for how, lines in LINES.items():
+            for line in lines:
+                right[how][line].append(accuracy(how, line, train, test, sizes[0], seed))
+    share = len(test) / num_train
+    gaps = {
+        how: {
+            f"{line} - {other}": gap(right[how][line], right[how][other], share)
+            for line, other in [*((line, "labels") for line in lines if line != "labels"), *PAIRS[how]]
+        }
+        for how, lines in LINES.items()
+    }
+    cpu_s = time.process_time() - started
+    return {"rows": [*sizes, len(test)], "cpu_s": cpu_s, "large": large, "right": right, "gaps": gaps}
+
+
+def gap(right: list[float], other: list[float], share: float) -> dict[str, float]:
+    """The paired difference of two lines."""
+    interval = resampled_mean(np.subtract(right, other), share)
+    assert interval is not None
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+
+
+def main() -> None:
+    parser = options(__doc__, assets=True, storage="storage/distillation", results="benchmarks/results/distillation")
+    parser.add_argument("--data", type=Path, required=True, help="folder with llm/banking77.csv")
+    parser.add_argument("--only", choices=SIZES, nargs="*", default=list(SIZES))
+    arguments = parser.parse_args()
+    for name in arguments.only:
+        rows = digits() if name == "digits" else banking77(arguments.data, arguments.assets, arguments.storage)
+        with for_small_steps():
+            figures = measured(rows, SIZES[name])
+        print(name, figures, flush=True)
+        if arguments.write:
+            keep("distillation", {"machine": machine(), name: figures})
+
+
+if __name__ == "__main__":
+    main()
