@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import machine
 from rich.pretty import pprint
 from scipy.stats import binom
-from script import keep, options
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
@@ -58,8 +58,8 @@ SPLITS: dict[str, Callable[[int], float]] = {
 }
 
 
-def exact(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:
-    """The share that a sceptic keeps: the longest prefix of the ranking whose every part passes an exact binomial test.
+def exact_cut(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:
+    """The threshold of a sceptic: the longest prefix of the ranking whose every part passes an exact binomial test.
 
     Rows of equal score stand or fall together, the losses within them counted first.
     """
@@ -69,10 +69,12 @@ def exact(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:
     passes = num_lost <= binom.ppf(delta, len(order), epsilon) - (
         binom.cdf(binom.ppf(delta, len(order), epsilon), len(order), epsilon) > delta
     )
-    stops = len(order) if passes.all() else int(np.argmin(passes))
-    if 0 < stops < len(order):
-        stops = int(np.searchsorted(-rows.score[order], -rows.score[order][stops]))  # the whole tie is escalated
-    return stops / len(order)
+    return -math.inf if passes.all() else float(rows.score[order][np.argmin(passes)])  # the whole tie is escalated
+
+
+def exact(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:
+    """The share that a sceptic keeps."""
+    return float((rows.score > exact_cut(rows, epsilon, delta)).mean())
 
 
 def paired(our_savings: np.ndarray, their_savings: np.ndarray) -> dict[str, float]:

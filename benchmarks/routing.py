@@ -1,161 +1,98 @@
-"""KCM against its controls on the demo's reviews, over seeds.
+"""The demo over ten splits of its rows: KCM less its controls, and what learner, gate and certificate are each worth.
 
-    kcm run jobs/configs/reviews.yaml
-    kcm run jobs/configs/reviews.yaml --until outcomes \
-        --set "tasks.fractions={train: 0.40, validate: 0.15, certify: 0.27, test: 0.18}"
-    python benchmarks/routing.py --storage storage [--write]
+    python benchmarks/routing.py [--splits 10] [--write]
 
-`--storage` is the storage path of both runs; the second is for networks that take steps, which need validate rows.
+A split is a run of jobs/configs/reviews.yaml up to its certificate, with a seed of its own (benchmarks/over_splits.py).
+The small side reads the embedding only. To save time the large model is in bfloat16 here: its vectors have a cosine of
+at least .9998 with those of the demo.
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from itertools import product
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from rich.pretty import pprint
-from script import BY_STEPS, REVIEWS, keep, options
-from study.seeds import interval_of, paired_over_seeds
 
-from kcm.cascade.frontier import Frontier
-from kcm.cascade.table import SPLITS
-from kcm.certification.certificate import certify_policy
+from benchmarks.against_binomial import exact_cut
+from benchmarks.machine import machine
+from benchmarks.over_splits import NUM_SPLITS, Side, cost_ratio, interval, over_splits, route, summary
+from benchmarks.script import REVIEWS, keep, options
 from kcm.certification.ledger import question_delta
 from kcm.config import load_config
-from kcm.errors import KcmError
-from kcm.learners.training.stream import ParquetRows
-from kcm.learners.training.trainer import Trainer
 from pipelines.config import RunConfig
-from pipelines.stages.evaluate import scored_table
-from pipelines.store.artefact import Artefact, ArtefactStore
-from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.store.sequence import SequenceArtefact
-from pipelines.training.artefacts import Tuned, standing
+from pipelines.training.artefacts import TrainedArtefact, Tuned
 from pipelines.training.trial import Choice, TrialPlan
-from pipelines.training.worker import TrainerConfig, TrainerPlan
 
-NUM_SEEDS = 10
-_OF_SEED = ("area", "calls_saved", "points_lost")
-
-
-def artefacts(storage: Path, stage: str, holding: str = "") -> list[Artefact]:
-    """The artefacts of `stage` in the storage that hold a file of this name, the newest first; at least one."""
-    matches = [artefact for artefact in ArtefactStore(storage).finished(stage) if (artefact.folder / holding).exists()]
-    if not matches:
-        raise KcmError(f"no artefact of stage {stage!r} with {holding}", where=str(storage))
-    return matches
+PLAIN = {"gate": "confidence", "scope": "global"}
+SCEPTIC = "linear, plain, exact"
 
 
-def kcm_mcm(storage: Path) -> dict[str, Any]:
-    """The demo on test over 10 seeds of projections, initial weights and orders of tasks, KCM less each control.
+def crossed(run: Mapping[str, Any], sides: Mapping[str, Side], config: RunConfig) -> dict[str, Any]:
+    """Calls saved and accuracy lost by `learner, gate, certificate`, on the test rows of a split.
 
-    `area` is that under the deferral curve; `calls_saved` and `points_lost` are those of what is deployed after a first
-    look at the certify rows, its gate and threshold chosen as the demo chooses them. `by_steps` is the same of networks
-    that replay trains with one point of the search, MCM's an MLP, and `kcm_minus_mlp` the demo's KCM less that MLP.
+    A plain gate is the largest probability, with one threshold. The exact certificate keeps down to the lowest score
+    that an exact binomial test of certify rows passes; it takes the rows of a review for independent.
     """
-    solved = _over_seeds(storage, "solved", "collaborators=[kcm, mcm, linear]")
-    cells = _over_seeds(storage, "trained", *BY_STEPS)
-    less_mlp = {
-        figure: interval_of(paired_over_seeds(solved[figure]["kcm"], cells[figure]["mcm"])) for figure in _OF_SEED
-    }
-    return {"seeds": NUM_SEEDS, **_kcm_less(solved), "by_steps": _kcm_less(cells), "kcm_minus_mlp": less_mlp}
+    certificate, cells = config.certificate, {}
+    first_look = question_delta(certificate.delta, 1)
+    for name in ("kcm", "linear"):
+        searched = run["tune"].load(name)
+        is_plain = PLAIN.items() <= searched.choice.items()
+        plain = sides[name] if is_plain else Side.of(by_confidence(run, searched, name, config), run, certificate)
+        for gate, side in (("ours", sides[name]), ("plain", plain)):
+            cut = exact_cut(side.table.rows("certify"), certificate.epsilon, first_look)
+            cells[f"{name}, {gate}, ours"] = route(side.test, side.keeps_N)
+            cells[f"{name}, {gate}, exact"] = route(side.test, side.test.score > cut)
+    return {"crossed": cells}
 
 
-def _over_seeds(storage: Path, how: Literal["solved", "trained"], *overrides: str) -> pd.DataFrame:
-    """A row a seed, a column for every figure and collaborator."""
-    config = load_config(RunConfig, REVIEWS, list(overrides))
-    features, outcomes = _rows_for(how, storage)
-    rows: list[dict[str, Any]] = []
-    tasks = [
-        ParquetRows(task, features.fetched(number), outcomes.fetched(number))
-        for number, task in enumerate(features.names.tasks)
-    ]
-    for seed in range(NUM_SEEDS):
-        order = np.random.default_rng(seed).permutation(len(tasks))
-        configured = {name: getattr(config, name) for name in TrainerConfig.model_fields} | {"seed": seed}
-        plan = TrainerPlan(TrainerConfig(**configured), features, outcomes)
-        for name in config.collaborators:
-            collaborator, ordered_tasks = plan.collaborator(name), [tasks[i] for i in order]
-            trainer = Trainer(collaborator, plan.learner(name), ordered_tasks, config.train, config.distill, seed=seed)
-            trainer.run()
-            tuned = _tuned(plan, config, name, trainer.state_dict())
-            score_table = scored_table(tuned, features, outcomes)
-            validate, certify_rows, test = (score_table.rows(split) for split in SPLITS)
-            first_look = question_delta(config.certificate.delta, 1)
-            policy, _ = certify_policy(validate, certify_rows, tuned.policy, config.certificate, delta=first_look)
-            keeps_N = policy.keep(test.score, test.task)
-            cascade_N = np.where(keeps_N, test.small_correct, test.large_correct)
-            loss = 100 * float(test.large_correct.mean() - cascade_N.mean())
-            figures = (Frontier.of(test).area(), float(keeps_N.mean()), loss)
-            rows.append({"seed": seed, "name": name} | dict(zip(_OF_SEED, figures, strict=True)))
-    return pd.DataFrame(rows).pivot(index="seed", columns="name")
-
-
-def _rows_for(how: Literal["solved", "trained"], storage: Path) -> tuple[FeaturesArtefact, OutcomesArtefact]:
-    """The newest run whose splits fit: learners that take steps need validate rows, the others have none."""
-    feature_sets = [artefact.as_a(FeaturesArtefact) for artefact in artefacts(storage, "features")]
-    fitting = [
-        feature_set for feature_set in feature_sets if (feature_set.num_rows("validate") > 0) == (how == "trained")
-    ]
-    if not fitting:
-        raise KcmError(f"no run for collaborators that are {how}", where=str(storage))
-    features = min(
-        fitting, key=lambda feature_set: feature_set.dim
-    )  # the collaborator's; the large model's vectors are wider
-    outcome_sets = (artefact.as_a(OutcomesArtefact) for artefact in artefacts(storage, "outcomes", "large.json"))
-    sequence = features.sequence.path
-    return features, next(
-        outcome_set for outcome_set in outcome_sets if outcome_set.source(SequenceArtefact, "tasks").path == sequence
-    )
-
-
-def _tuned(plan: TrainerPlan, config: RunConfig, name: str, state: dict[str, Any]) -> Tuned:
-    """Gate and policy of a trained collaborator: the best of all gates and scopes on the rows that choose."""
-    training: Any = SimpleNamespace(state=lambda name: state)
+def by_confidence(run: Mapping[str, Any], searched: Tuned, name: str, config: RunConfig) -> Tuned:
+    """The same collaborator with one threshold on its largest probability."""
+    trained: TrainedArtefact = run["train"]
     scratch: Any = None  # nothing is trained
     max_loss = config.tune.allowed_loss(config.certificate.epsilon)
-    trials = TrialPlan(plan, training, scratch, max_loss, config.certificate)
-    weights = config.distill.large_weight, config.distill.judge_weight
-    ways = product(config.tune.gates, config.tune.scopes)
-    choices = [Choice(config.train.peak_rate, *weights, gate, scope) for gate, scope in ways]
-    return max((trials.evaluate(name, choice) for choice in choices), key=lambda tuned: standing(tuned.reached))
+    plan = TrialPlan(trained.plan, trained, scratch, max_loss, config.certificate)
+    return plan.evaluate(name, Choice(**searched.choice | PLAIN))
 
 
-def _kcm_less(frame: pd.DataFrame) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for figure in _OF_SEED:
-        by = frame[figure]
-        differences = {
-            f"kcm_minus_{control}": interval_of(paired_over_seeds(by["kcm"], by[control]))
-            for control in by
-            if control != "kcm"
-        }
-        figures[figure] = differences | by.mean().to_dict()
+def crossed_summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over splits, what a sceptic's choice saves less, and the splits in which more was lost than promised."""
+    rows, figures = cells[0]["rows"], {}
+    for name in cells[0]["crossed"]:
+        saved, lost = (np.array([cell["crossed"][name][key] for cell in cells]) for key in ("saved", "lost"))
+        theirs = np.array([cell["crossed"][SCEPTIC]["saved"] for cell in cells])
+        means = {"saved": float(saved.mean()), "lost": float(lost.mean()), "over": int((lost > 0.02).sum())}
+        figures[name] = means | {"saves_more": interval(saved - theirs, rows)}
     return figures
 
 
+def table_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Calls saved and points lost of every collaborator."""
+    for name, side in figures["sides"].items():
+        yield f"{name:10} saved {100 * side['saved']:.1f} lost {100 * side['lost']:.2f} area {100 * side['area']:.2f}"
+    for name, side in figures["crossed"].items():
+        yield f"{name:22} saved {100 * side['saved']:.1f} lost {100 * side['lost']:.2f}"
+
+
 def main() -> None:
-    """Print the figures, and write them into the results with `--write`."""
-    parser = options(__doc__, results="routing")
-    parser.add_argument("--storage", type=Path, required=True)
+    """Measure all splits, print the figures, and write them into the results with `--write`."""
+    parser = options(__doc__, assets=True, storage="storage/routing", results="routing")
+    parser.add_argument("--splits", type=int, default=NUM_SPLITS)
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    started = time.perf_counter()
-    try:
-        figures = kcm_mcm(arguments.storage)
-    except KcmError as error:
-        sys.exit(f"error: {error}")
-    pprint({"kcm_mcm": figures, "seconds": round(time.perf_counter() - started)})
+    places = [f"assets_path={arguments.assets.absolute()}"]
+    config = load_config(RunConfig, REVIEWS, [*places, "large.encoder.precision=bfloat16"])
+    cells = []
+    for cell in over_splits(config, arguments.storage, crossed, arguments.splits):
+        cells.append(cell)
+        pprint({name: side["saved"] for name, side in cell["sides"].items()})
+    figures = summary(cells) | {"crossed": crossed_summary(cells), "machine": machine()}
+    figures["cost_ratio"] = cost_ratio(load_config(RunConfig, REVIEWS, places))
+    for line in table_lines(figures):
+        print(line)
     if arguments.write:
-        keep("routing", {"kcm_mcm": figures})
+        keep("routing", {"splits": figures})
 
 
 if __name__ == "__main__":

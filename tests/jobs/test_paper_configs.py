@@ -13,9 +13,11 @@ from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
 from benchmarks.sequences import build_sequence
+from examples.paper import vision_language
 from kcm.config import load_config
 from kcm.inputs.content import contents
 from kcm.large import Item, Prompt
+from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.tasks.readers import hub
 from pipelines.config import RunConfig
 from tests.fake_upstream import FakeUpstream
@@ -70,6 +72,45 @@ def test_cifar_100_becomes_long_tailed_tasks_with_clip(
     model = cifar.large.build(sequence.label_names, tmp_path)
     answers = model.answer([Item(str(number), content) for number, content in enumerate(shown)])
     assert all(answer.error is None and abs(answer.probabilities.sum() - 1) < 1e-4 for answer in answers)
+
+
+def test_the_script_prints_the_table_of_cifar_100(
+    cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the hub's files to the table; closed form in place of steps, and two splits of classes, to be quick."""
+    monkeypatch.setattr(hub, "export", lambda *_: cifar_files(tmp_path))
+    assert isinstance(cifar.large, ZeroShotConfig)
+    head, _, *lines = vision_language.cifar100(
+        [
+            f"encoder.model={cifar.encoder.model}",  # type: ignore[attr-defined]
+            f"large.encoder.model={cifar.large.encoder.model}",  # type: ignore[attr-defined]
+            "tasks.long_tail={imbalance_factor: 10, n_max: 5}",
+            "tasks.num_tasks=2",
+            "tasks.max_bad_rows=50%",
+            "collaborators=[kcm]",
+            "learner={name: analytic}",
+            "network={hidden: [], basis: pspline, mixing: 8, grid_size: 4, spline_order: 2}",
+        ]
+    )
+    assert head == "| collaborator | classes | small | large | cascade | calls saved |"
+    assert [row.split(" | ")[:2] for row in lines] == [
+        [f"| {name}", size] for name in ("kcm", "linear") for size in ("all", "few")
+    ]
+
+
+def test_the_script_writes_a_row_for_every_caption(tmp_path: Path) -> None:
+    """The columns are those that the configuration reads."""
+    pictures = [{"image": {"bytes": b"1"}, "sentences_raw": ["a cat", "one cat"]}]
+    vision_language.write_coco(pictures, tmp_path / "coco.parquet")
+    config = load_config(
+        RunConfig, CONFIGS / "coco_clip.yaml", [f"tasks.source.tables={{coco: {tmp_path}/coco.parquet}}"]
+    )
+    source = config.tasks.source
+    rows = pq.read_table(tmp_path / "coco.parquet").to_pylist()
+    columns = (source.id_column, source.image_column, source.text_column, source.group_column)  # type: ignore[attr-defined]
+    assert set(columns) == set(rows[0])
+    assert [row["caption"] for row in rows] == ["a cat", "one cat"]
+    assert {row["imgid"] for row in rows} == {"0"}
 
 
 @pytest.fixture
