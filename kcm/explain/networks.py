@@ -73,12 +73,14 @@ _COLOURS = ("red", "green", "blue")
 
 
 def feature_name(bundle: Bundle, feature: int) -> str:
-    """The name of a curve's input: a feature, a pixel by its position, or a projection of all features."""
+    """The name of a curve's input: a feature, a topic of words, a pixel by its position, or a projection."""
     collaborator = bundle.collaborator
     if collaborator.network.projects:
         return f"mixture {feature}"
     if feature >= collaborator.in_features:
         return f"direction {feature - collaborator.in_features}"
+    if feature >= (first_topic := collaborator.in_features - collaborator.num_words):
+        return f"topic {feature - first_topic} of words"
     grid = bundle.encoder.pixel_grid
     if grid is None:
         return f"feature {feature}"

@@ -12,17 +12,15 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kcm.encoders import EncoderConfig
 from kcm.encoders.text import TextEncoderConfig
+from kcm.encoders.words import fit_words
 from kcm.errors import AssetError
 from kcm.inputs.content import Content
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-NUM_TOPICS, _MAX_FITTED = 200, 50_000
-_MAX_WORDS = 50_000
+_MAX_FITTED = 50_000
 _CHUNK = 2048  # texts that are encoded together; a constant, since a network's vectors may depend on their company
 
 Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.floating]]
@@ -45,25 +43,16 @@ def named_encoder(name: str, assets_dir: Path) -> EncoderConfig | None:
 
 
 def word_vectors(texts: Sequence[str], seed: int = 0, num_known: int | None = None) -> NDArray[np.float32]:
-    """Unit vectors [U, D] of words and pairs of words, TF-IDF reduced by latent semantic analysis.
+    """Unit vectors [U, D] of words and pairs of words, see `kcm.encoders.words`; zero for texts without a known word.
 
     All texts of the table weigh the words, since no label is needed for that, or the first `num_known` of them, if the
-    others stand for texts to come; a text without a known word is zero.
+    others stand for texts to come.
     """
     chosen = np.random.default_rng(seed).permutation(len(texts) if num_known is None else num_known)[:_MAX_FITTED]
-    vectorizer = TfidfVectorizer(
-        sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=_MAX_WORDS, token_pattern=r"(?u)\b\w+\b"
-    )
-    try:
-        fitted = vectorizer.fit_transform([texts[place] for place in chosen])
-    except ValueError:  # no word occurs in two texts
+    words = fit_words([texts[place] for place in chosen])
+    if words is None:
         return np.zeros((len(texts), 1), dtype=np.float32)
-    size = min(NUM_TOPICS, fitted.shape[1] - 1, len(chosen) - 1)
-    if size < 2 or fitted.max() == fitted.min():
-        return np.zeros((len(texts), 1), dtype=np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):  # shares of a variance that is 0
-        reduced = TruncatedSVD(size, random_state=seed).fit(fitted)
-    return _stacked((reduced.transform(vectorizer.transform(part)) for part in _parts(texts)), len(texts))
+    return _stacked(map(words.encode, _parts(texts)), len(texts))
 
 
 def in_process(build: Callable[[], Encode], parts: Sequence[Sequence[str]]) -> Iterator[NDArray[np.floating]]:

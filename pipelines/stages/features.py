@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 from rich.markup import escape
@@ -50,14 +50,14 @@ class Encoding(Plan):
         folder = attempt.scratch / "embedded" if self.words else attempt.folder
         encode = partial(encode_shards, context, encoder, sources, folder, with_texts=self.words)
         num_cut = encode(scratch=attempt.scratch, bar=attempt.bar)
-        identity, num_words = self.identity, add_words(attempt, folder, list(sources)) if self.words else 0
-        if num_words:
+        words: dict[str, Any] = {}
+        if self.words and (num_words := add_words(attempt, folder, list(sources))):
             identity = encoder.aligned(attempt.folder / WORDS).identity(context.assets_path)
+            words = {WORDS: num_words, IDENTITY: identity}
         tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
         seed = self.preview_seed
         counts = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
-        facts = {"runtime": encoder.in_use, "preview": counts, CUT: num_cut, IDENTITY: identity, WORDS: num_words}
-        write_json(attempt.folder / FACTS, facts)
+        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": counts, CUT: num_cut} | words)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""

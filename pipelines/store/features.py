@@ -58,7 +58,7 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def identity(self) -> str:
         """The identity of the encoder, with words that were fitted for it."""
-        return str(self._facts[IDENTITY])
+        return str(self._facts.get(IDENTITY, self.manifest["section"]["identity"]))
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def num_words(self) -> int:
         """The last features of a row, which are topics of words; 0 without words."""
-        return int(self._facts[WORDS])
+        return int(self._facts.get(WORDS, 0))
 
     @property
     def num_cut(self) -> int:

@@ -35,6 +35,9 @@ def test_features_are_called_by_their_place() -> None:
     assert feature_name(quadratic, 3 * (4 * 2 + 1) + 2) == "pixel 3, 2, blue"
     assert feature_name(quadratic, 48 + 5) == "direction 5"
     assert feature_name(bundle(TextEncoderConfig(model="stub"), 8), 5) == "feature 5"
+    network = NetworkConfig(hidden=(), mixing=9, basis="quadratic")
+    texts = any_bundle(collaborator=Collaborator(8, 3, network, "kan", seed=0, num_words=3))
+    assert [feature_name(texts, feature) for feature in (4, 5, 8)] == ["feature 4", "topic 0 of words", "direction 0"]
 
 
 @pytest.mark.parametrize("network", [{}, {"hidden": (4,)}, {"mixing": 40, "basis": "quadratic"}])

@@ -27,8 +27,8 @@ from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
+from pipelines.store.features import FACTS, SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, write_identity
 from pipelines.training.artefacts import TunedArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
@@ -107,6 +107,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
                 SECONDS: np.full(len(rows), 1e-3),
             }
             write_shards(target, task, [pa.table(columns)])
+        write_json(target / FACTS, {})
 
     def answer(target: Path) -> None:
         for task in range(2):

@@ -28,7 +28,7 @@ CHOICE = {
 
 
 def plan_of(config: TrainerConfig, num_labels: int = 2) -> TrainerPlan:
-    features: Any = SimpleNamespace(dim=16, names=SimpleNamespace(labels=range(num_labels)))
+    features: Any = SimpleNamespace(dim=16, num_words=0, names=SimpleNamespace(labels=range(num_labels)))
     return TrainerPlan(config, features, features)
 
 
