@@ -130,7 +130,8 @@ def main() -> None:
     os.environ["KCM_ASSETS"] = str(given.assets.resolve())
     places = Places(given.assets, given.clinc, given.banking, given.features)
     found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
-    found = {"draws": [], "few_labels": []} | found
+    if found.get("fresh") != NUM_FRESH:  # figures of other settings
+        found = {"draws": [], "few_labels": []}
     for name in given.only:
         table = READERS[name](places)
         for num_rows, seed in product(CELLS[name], range(given.seeds)):
@@ -427,14 +428,17 @@ def batch_of(rows: Rows) -> Batch:
 
 
 def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line for every cell, one for each table, and one for all of them."""
+    """A line for every cell, for each table, for all language tables, and for all of them."""
     draws = pd.json_normalize(found).assign(all="all")
     draws["cell"] = [f"{draw['table']}, {draw['rows']} rows" for draw in found]
     rivals = [side for side in RIVALS if f"{side}.saved" in draws]
     means = draws.groupby("table")[[f"{side}.saved" for side in rivals]].mean()
     draws["rival"] = draws["table"].map(means.idxmax(axis=1).str.removesuffix(".saved"))
     draws["best.saved"] = [draw[f"{draw['rival']}.saved"] for _, draw in draws.iterrows()]
-    return [line(name, own) for by in ("cell", "table", "all") for name, own in draws.groupby(by, sort=False)]
+    if "words.saved" in draws:
+        draws["texts"] = np.where(draws["words.saved"].notna(), "texts", None)
+    groups = [by for by in ("cell", "table", "texts", "all") if by in draws]
+    return [line(name, own) for by in groups for name, own in draws.groupby(by, sort=False)]
 
 
 def line(name: str, draws: pd.DataFrame) -> dict[str, Any]:
