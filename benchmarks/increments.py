@@ -35,7 +35,7 @@ from first_table_rows import MINILM
 from machine import machine
 from numpy.typing import NDArray
 from rivals.increments import HEADS, head
-from script import keep, options
+from script import keep, options, read
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -305,10 +305,11 @@ def main() -> None:
             for learner in LEARNERS
         }
         learners = {learner: figures(own, runs["joint"]) for learner, own in runs.items()}
-        results[name] = {"tasks": stream.num_tasks, "classes": stream.num_classes, "learners": learners}
+        sizes = {"tasks": stream.num_tasks, "classes": stream.num_classes, "seeds": arguments.seeds}
+        results[name] = sizes | {"learners": learners}
     print(json.dumps(results, indent=1))
     if arguments.write:
-        keep("increments", {"machine": machine(), "seeds": arguments.seeds, "streams": results})
+        keep("increments", {"machine": machine(), "streams": read("increments").get("streams", {}) | results})
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def _increments() -> Iterator[str]:
     """Differences to the joint regression, then the figures of every learner, by stream."""
     found = read("increments")
     streams = {
-        f"{name}, {stream['tasks']} tasks, {stream['classes']} classes": stream["learners"]
+        f"{name}, {stream['tasks']} tasks, {stream['classes']} classes, {stream['seeds']} seeds": stream["learners"]
         for name, stream in found["streams"].items()
     }
     learners = [name for name in next(iter(streams.values())) if name != "joint"]
@@ -228,7 +228,7 @@ def _increments() -> Iterator[str]:
         for name, own in streams.items()
     ]
     yield from _table(["stream", *(f"`{learner}`" for learner in learners)], rows)
-    yield f"\n{found['seeds']} seeds. {_machine(found)}."
+    yield f"\n{_machine(found)}."
 
 
 def _ends_of(interval: Sequence[float]) -> str:
