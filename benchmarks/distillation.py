@@ -1,6 +1,6 @@
 """What the small model learns from the large one, piece by piece: its answers, the judge's term, the mixed targets.
 
-    python benchmarks/distillation.py --data FOLDER [--only NAME] [--write]
+    python benchmarks/distillation.py --data FOLDER [--only TABLE] [--how "closed form"] [--write]
 
 `banking77`: GPT-4's recorded answers on MiniLM's features, 500 rows with a gold label and 1,500 without; an answer is a
 label alone. `digits`: 150 and 350 rows of 64 pixels; the large model is a support vector machine fitted to 700 other
@@ -13,8 +13,8 @@ except what a line names. In closed form:
     answers         the large model's answers as labels of all rows, no gold label
     both            labels, and answers to the rows without one, as far as left-out labelled rows say that they help
 
-By steps, a KAN with 16 hidden nodes in one task, 320 steps whatever the number of rows: rows without a label have only
-their teachers' losses; `judge` is the weight of L_js. An answer off the list of labels counts as none.
+By steps, a KAN with 16 hidden nodes in one task, 640 or 160 steps whatever the number of rows: rows without a label
+have only their teachers' losses; `judge` is the weight of L_js. An answer off the list of labels counts as none.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import resampled_mean
 
 SIZES = {"banking77": (500, 1500), "digits": (150, 350)}  # rows with and without a label
-SEEDS, NUM_TEST, NUM_LARGE, STEPS = range(5), 2000, 700, 320
+STEPS = {"banking77": 640, "digits": 160}
+SEEDS, NUM_TEST, NUM_LARGE = range(5), 2000, 700
 CLOSED = NetworkConfig(hidden=(), basis="pspline", mixing=512, grid_size=4, spline_order=2)
 # line: rows, large_weight, judge_weight
 LINES: Mapping[str, Mapping[str, tuple[str, float, float]]] = {
@@ -124,17 +125,17 @@ def everywhere(labels_NC: Tensor, large_NC: Tensor, distill: DistillConfig) -> T
     return torch.where(answered_N1, (1 - share) * labels_NC + share * large_NC, labels_NC)
 
 
-def accuracy(how: str, line: str, train: Batch, test: Batch, num_labelled: int, seed: int) -> float:
+def accuracy(how: str, line: str, train: Batch, test: Batch, table: str, seed: int) -> float:
     """Accuracy of the small model on the test rows."""
     which, large_weight, judge_weight = LINES[how][line]
-    rows, num_labels = taught(train, which, num_labelled), train.large_probabilities.shape[1]
+    rows, num_labels = taught(train, which, SIZES[table][0]), train.large_probabilities.shape[1]
     network = CLOSED if how == "closed form" else NetworkConfig()
     collaborator = Collaborator(rows.features.shape[1], num_labels, network, "kan", seed)
     task = TensorRows("table", {"train": ([str(row) for row in range(len(rows))], rows), "test": (["0"], first(test))})
     learner = AnalyticConfig().build(seed) if how == "closed form" else Learner()
     distill = DistillConfig(large_weight=large_weight, judge_weight=judge_weight)
     settings = TrainConfig()
-    settings = settings.model_copy(update={"num_epochs": round(STEPS / (len(rows) / settings.batch_size))})
+    settings = settings.model_copy(update={"num_epochs": round(STEPS[table] / (len(rows) / settings.batch_size))})
     trainer = Trainer(collaborator, learner, [task], settings, distill, seed=seed)
     if line.startswith("everywhere"):
         with patch("kcm.learners.analytic.mixed_targets", everywhere):
@@ -150,31 +151,22 @@ def first(rows: Batch) -> Batch:
     return rows.take(torch.arange(1), torch.ones(1))
 
 
-def measured(rows: Batch, sizes: tuple[int, int]) -> dict[str, Any]:
+def measured(rows: Batch, table: str, how: str) -> dict[str, Any]:
     """Accuracies by line over seeds, and paired differences with 95% intervals, wider because draws share rows."""
-    started, num_train = time.process_time(), sum(sizes)
-    right: dict[str, dict[str, list[float]]] = {how: {line: [] for line in lines} for how, lines in LINES.items()}
+    started, num_train, lines = time.process_time(), sum(SIZES[table]), LINES[how]
+    right: dict[str, list[float]] = {line: [] for line in lines}
     large = []
     for seed in SEEDS:
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))[: num_train + NUM_TEST]
-        drawn = rows.take(order, torch.ones(len(order)))
-        train, test = (
-            drawn.take(part, torch.ones(len(part))) for part in torch.arange(len(order)).tensor_split([num_train])
-        )
+        train, test = (rows.take(part, torch.ones(len(part))) for part in order.tensor_split([num_train]))
         large.append(float((test.large_probabilities.nan_to_num(0).argmax(1) == test.labels).double().mean()))
-        for how, lines in LINES.items():
-            for line in lines:
-                right[how][line].append(accuracy(how, line, train, test, sizes[0], seed))
+        for line in lines:
+            right[line].append(accuracy(how, line, train, test, table, seed))
     share = len(test) / num_train
-    gaps = {
-        how: {
-            f"{line} - {other}": gap(right[how][line], right[how][other], share)
-            for line, other in [*((line, "labels") for line in lines if line != "labels"), *PAIRS[how]]
-        }
-        for how, lines in LINES.items()
-    }
+    pairs = [*((line, "labels") for line in lines if line != "labels"), *PAIRS[how]]
+    gaps = {f"{line} - {other}": gap(right[line], right[other], share) for line, other in pairs}
     cpu_s = time.process_time() - started
-    return {"rows": [*sizes, len(test)], "cpu_s": cpu_s, "large": large, "right": right, "gaps": gaps}
+    return {"rows": [*SIZES[table], len(test)], "cpu_s": cpu_s, "large": large, "right": right, "gaps": gaps}
 
 
 def gap(right: list[float], other: list[float], share: float) -> dict[str, float]:
@@ -188,14 +180,16 @@ def main() -> None:
     parser = options(__doc__, assets=True, storage="storage/distillation", results="benchmarks/results/distillation")
     parser.add_argument("--data", type=Path, required=True, help="folder with llm/banking77.csv")
     parser.add_argument("--only", choices=SIZES, nargs="*", default=list(SIZES))
+    parser.add_argument("--how", choices=LINES, nargs="*", default=list(LINES))
     arguments = parser.parse_args()
     for name in arguments.only:
         rows = digits() if name == "digits" else banking77(arguments.data, arguments.assets, arguments.storage)
-        with for_small_steps():
-            figures = measured(rows, SIZES[name])
-        print(name, figures, flush=True)
-        if arguments.write:
-            keep("distillation", {"machine": machine(), name: figures})
+        for how in arguments.how:
+            with for_small_steps():
+                figures = measured(rows, name, how)
+            print(name, how, figures, flush=True)
+            if arguments.write:
+                keep("distillation", {"machine": machine(), f"{name}, {how}": figures})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from results_small import claims, distilled, faithful, few_columns, few_inputs, published, teachings
 from verdict import CONTROLS, Figure, figures, markdown, percent, points, read
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -127,15 +128,16 @@ def _learners() -> Iterator[str]:
 
 def _curves() -> Iterator[str]:
     """Right in %, and the curves less the best control, by cell."""
-    heads = ["table, train rows", "curves", "squares", "ReLU", "Fourier"]
+    heads = ["table, train rows", "curves", "squares", "ReLU", "Fourier", "KAC"]
     rows = []
     for cell in read("kan_basis")["cells"]:
-        right = (f"{cell['right'][name]:.1f}" for name in ("splines", "squares", "relu", "fourier"))
+        right = (f"{cell['right'][name]:.1f}" for name in ("splines", "squares", "relu", "fourier", "kac"))
         best = cell["best_control"]
-        gaps = (cell.get(name) for name in (f"splines - {best}", f"splines, 640 - {best}", "splines - parabolas"))
+        pairs = (f"splines - {best}", f"splines, 640 - {best}", "splines - parabolas", "splines - kac")
+        gaps = (cell.get(pair) for pair in pairs)
         differences = ("{:+.2f} ({:+.2f} to {:+.2f})".format(*gap) if gap else "not measured" for gap in gaps)
         rows.append([f"{cell['table']}, {cell['rows']:,}", *right, *differences])
-    yield from _table([*heads, "curves − best", "640 mixtures − best", "curves − parabolas"], rows)
+    yield from _table([*heads, "curves − best", "640 mixtures − best", "curves − parabolas", "curves − KAC"], rows)
 
 
 def verdict_of(over: str, *, fewer_is_better: bool) -> str:
@@ -148,7 +150,7 @@ def verdict_of(over: str, *, fewer_is_better: bool) -> str:
 
 def _judged() -> Iterator[Judged]:
     """Every figure of KCM beside every control, with its verdict."""
-    for row in figures():
+    for row in _figures():
         for control, over in row.over.items():
             yield row, control, verdict_of(over, fewer_is_better="fewer is better" in row.what)
 
@@ -261,8 +263,15 @@ def _controls() -> Iterator[str]:
     yield from _table(heads, [[name, *(str(counts[name, verdict]) for verdict in verdicts)] for name in CONTROLS])
 
 
+def _figures() -> list[Figure]:
+    """All rows of the claims, claim by claim."""
+    rows = [*figures(), *claims()]
+    order = list(dict.fromkeys(row.claim for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.claim))
+
+
 def _claims() -> Iterator[str]:
-    yield markdown(list(figures()))
+    yield markdown(_figures())
 
 
 def _routing() -> Iterator[str]:
@@ -405,6 +414,12 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "claims": _claims,
     "learners": _learners,
     "curves": _curves,
+    "few inputs": lambda: _table(*few_inputs()),
+    "few columns": lambda: _table(*few_columns()),
+    "published": lambda: _table(*published()),
+    "faithful": lambda: _table(*faithful()),
+    "distilled": lambda: _table(*distilled()),
+    "teachings": lambda: _table(*teachings()),
     "routing": _routing,
     "gate": _gate,
     "hints": _hints,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from kcm.metrics.intervals import resampled_mean
 Table = tuple[list[str], list[list[str]]]
 # WiseKAN's mean R2 of regressions on Feynman formulas one after the other: KAN, MLP.
 PUBLISHED = {"finetune": (".694", ".801"), "ewc": (".996", ".914"), "si": (".999", ".964")}
-FORMULAS = ("Feynman, 2", "Feynman, 3", "Feynman, 4")
 GAPS = {
     "finetune": "`finetune`",
     "ewc": "EWC",
@@ -27,7 +26,7 @@ GAPS = {
 
 def few_inputs() -> Table:
     """KAN minus MLP by stream and learner."""
-    found, kinds = streams(), ["peaks", "Feynman"]
+    found, kinds = measured("kan_local"), ["peaks", "Feynman"]
 
     def place(name: str) -> tuple[int, int]:
         kind = name.split(",")[0]
@@ -41,7 +40,7 @@ def few_inputs() -> Table:
 
 
 def published() -> Table:
-    """WiseKAN's figures, and ours over the three streams of formulas."""
+    """WiseKAN's figures, and ours over the streams of formulas."""
     heads = ["learner", "WiseKAN, R2: KAN", "MLP", "ours, right: KAN", "MLP", "linear", "KAN − MLP", "KAN − linear"]
     rows = []
     for learner, theirs in PUBLISHED.items():
@@ -51,15 +50,20 @@ def published() -> Table:
     return heads, rows
 
 
-def streams() -> dict[str, Any]:
-    """The figures of every measured stream."""
-    return {name: own for name, own in read("kan_local").items() if name != "machine"}
+def measured(name: str) -> dict[str, Any]:
+    """The parts of a file of results, without the machine."""
+    return {part: own for part, own in read(name).items() if part != "machine"}
 
 
 def over_formulas(learner: str, kind: str) -> NDArray[np.float64]:
     """Accuracy by seed [S], the mean over the streams of formulas."""
-    found = streams()
-    return np.mean([found[name]["right"][learner][kind] for name in FORMULAS], axis=0)
+    found = measured("kan_local")
+    return np.mean([own["right"][learner][kind] for name, own in found.items() if name.startswith("Feynman")], axis=0)
+
+
+def formula_inputs() -> str:
+    """The numbers of inputs of the measured streams of formulas."""
+    return ", ".join(str(own["inputs"]) for name, own in sorted(measured("kan_local").items()) if "Feynman" in name)
 
 
 def paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
@@ -72,42 +76,46 @@ def paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
 def faithful() -> Table:
     """Insertion less deletion by parts, model and order, and the model's own order less this one."""
     rows = []
-    for parts, figures in read("faithfulness").items():
+    for parts, figures in measured("faithfulness").items():
         for model in ("KCM", "logistic regression"):
-            for order, mean in figures.get(model, {}).get("means", {}).items():
+            for order, mean in figures[model]["means"].items():
                 gap = figures[model]["own order less"].get(order)
                 rows.append([f"{parts}, {model}", order, percent(mean["estimate"]), points(gap) if gap else "own"])
     return ["parts, model", "order", "insertion − deletion", "the model's own order less this one"], rows
 
 
 def distilled() -> Table:
-    """Accuracy by line, and its difference from labels alone."""
+    """Accuracy by table and line, and its difference from labels alone."""
     rows = []
-    found = {name: own for name, own in read("distillation").items() if name != "machine"}
-    for how in ("closed form", "steps"):
-        for line in next(iter(found.values()))["right"][how]:
-            row = [f"{how}: {line}"]
-            for own in found.values():
-                gap = own["gaps"][how].get(f"{line} - labels")
-                row += [percent(float(np.mean(own["right"][how][line]))), points(gap) if gap else ""]
-            rows.append(row)
-    return ["learner: rows and terms", *(head for name in found for head in (name, "− labels alone"))], rows
+    for name, own in measured("distillation").items():
+        for line, right in own["right"].items():
+            gap = own["gaps"].get(f"{line} - labels")
+            rows.append([name, line, percent(float(np.mean(right))), points(gap) if gap else ""])
+    return ["table, learner", "rows and terms", "right", "− labels alone"], rows
 
 
 def teachings() -> Table:
     """The differences that decide which parts of the distillation stay."""
-    found = {name: own for name, own in read("distillation").items() if name != "machine"}
-    pairs = [
-        (how, pair)
-        for how, gaps in next(iter(found.values()))["gaps"].items()
-        for pair in gaps
+    rows = [
+        [name, pair.replace(" - ", " − "), points(gap)]
+        for name, own in measured("distillation").items()
+        for pair, gap in own["gaps"].items()
         if not pair.endswith(" - labels")
     ]
-    rows = [
-        [f"{how}: {pair.replace(' - ', ' − ')}", *(points(own["gaps"][how][pair]) for own in found.values())]
-        for how, pair in pairs
-    ]
-    return ["difference", *found], rows
+    return ["table, learner", "difference", "points"], rows
+
+
+def few_columns() -> Table:
+    """Accuracy by table and contestant, and what scaling the columns adds to the default."""
+    found = read("few_columns")["tables"]
+    contestants = list(next(iter(found.values()))["right"])
+    rows = []
+    for name, own in found.items():
+        means = [percent(float(np.mean(own["right"][contestant]))) for contestant in contestants]
+        gains = [points(own["gaps"][pair]) for pair in own["gaps"] if pair.startswith(("mixtures, standard", "curves"))]
+        rows.append([f"{name}, {own['inputs']}", *means, gains[0], gains[-1]])
+    heads = ["table, columns", *contestants, "scaled − unit, mixtures", "curves − mixtures, scaled"]
+    return heads, rows
 
 
 def claims() -> Iterator[Figure]:
@@ -115,11 +123,10 @@ def claims() -> Iterator[Figure]:
     for learner in PUBLISHED:
         right = {kind: over_formulas(learner, kind) for kind in ("kan", "mlp", "linear")}
         over = {name: paired(right["kan"], right[kind]) for name, kind in (("MCM", "mlp"), ("linear", "linear"))}
-        what = f"Feynman formulas of 2 to 4 inputs, task known: final accuracy, `{learner}`"
+        what = f"Feynman formulas of {formula_inputs()} inputs, task known: final accuracy, `{learner}`"
         yield Figure("less forgetting", what, percent(right["kan"].mean()), over, "10")
-    for parts, unit in (("words", "reviews, words"), ("pixels", "digits, pixels")):
-        figures: Mapping[str, Any] = read("faithfulness")[parts]
+    for parts, figures in measured("faithfulness").items():
         own = figures["KCM"]["means"]["kcm explain"]["estimate"]
         over = {"linear": points(figures["KCM - logistic regression, own orders"])}
-        what = f"{unit}: insertion less deletion by `kcm explain`"
+        what = f"{parts}: insertion less deletion in the order of `kcm explain`"
         yield Figure("readable", what, percent(own), over, f"{figures['rows']} rows")
