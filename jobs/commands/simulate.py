@@ -42,4 +42,4 @@ def simulate(
     values = [*(overrides or ()), *([f"tasks.source.path={table}"] if table else [])]
     waves = [[label.strip() for label in wave.split(",") if label.strip()] for wave in late]
     run, played = load(config, values), parse_config(Scenario, scenario)
-    return load_part("jobs.work.simulate:play", "kcm loop")(run, waves, played)
+    return load_part("jobs.work.loop:play", "kcm loop")(run, waves, played)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
-from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
+from jobs.views.loop import labels_view, new_labels_view, simulation_view, turn_view, versions_view
 from jobs.views.table import result_console
 from jobs.work import turns
 from jobs.work.labels import labels_of, new_labels_of
 from pipelines.config import RunConfig
+from pipelines.loop.simulation.scenario import Scenario
+from pipelines.loop.simulation.simulate import simulate
 
 
 def promote(config: RunConfig, version: str, approve: bool) -> dict[str, Any]:
@@ -62,4 +65,12 @@ def labels(config: RunConfig, **options: Any) -> dict[str, Any]:
     """As `labels_of`, printed."""
     result = labels_of(config, **options)
     result_console().print(labels_view(result))
+    return result
+
+
+def play(config: RunConfig, waves: Sequence[Sequence[str]], scenario: Scenario) -> dict[str, Any]:
+    """Play the loop, print the turns and the path of the result, and return it."""
+    result = simulate(config, waves, scenario)
+    result_console().print(simulation_view(result))
+    typer.echo(result["result_path"])
     return result
