@@ -42,9 +42,8 @@ def remember(server: UpstreamConfig) -> None:
         known_server for known_server in known_servers() if known_server.base_url != new_server.base_url
     )
     with drafted(_path()) as draft:
-        draft.write_text(
-            _Servers(servers=(*other_servers, new_server)).model_dump_json(indent=2) + "\n", encoding="utf-8"
-        )
+        servers = _Servers(servers=(*other_servers, new_server))
+        draft.write_text(servers.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
 
 
 def _path() -> Path:

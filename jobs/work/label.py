@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,7 +64,9 @@ def label_file(
     certificate.write_text(labelled.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
     paths, learning = [target, certificate, page], None
     if labelled.no_bundle is None:
-        _write_bundle(labelled, bundle)
+        labelled.bundle.replace(bundle)
+        if labelled.models is not None:  # later commands may use its server
+            remember(labelled.models.server)
         paths.append(bundle)
         try:
             learning, rows = write_run(labelled, target, name)
@@ -80,17 +81,6 @@ def label_file(
     if not labelled.certificate.certified:
         raise OutsidePromise(f"Not proved: {'; '.join(not_proved(labelled.certificate))}", result)
     return result
-
-
-def _write_bundle(labelled: LabelledTable, folder: Path) -> None:
-    """Replace the bundle, and let later commands use its server."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        draft = labelled.bundle.write(Path(scratch) / folder.name)
-        if folder.exists():
-            folder.replace(Path(scratch) / "earlier")
-        draft.replace(folder)
-    if labelled.models is not None:
-        remember(labelled.models.server)
 
 
 def _mapper(address: str | None) -> Mapper:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Group
 
-from jobs.views.route import certificate_view, progress_bars
-from jobs.views.table import result_console
+from jobs.views.table import line, result_console
 from kcm.errors import KcmError
 from kcm.report.advice import recommendation
+from kcm.report.formats import percent
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
+from kcm.report.summary import decision, headline, measured, promise
 from kcm.routing.config import RequestConfig
 from kcm.routing.frame import RoutingFrame
+from kcm.routing.routers.inputs import Progress
+from pipelines.progress import Bar, Reporter
 
 
 def fit_router(
@@ -87,3 +93,35 @@ def _write_report(
         machine=f"{platform.system()} {platform.machine()}",
     )
     write_report(inputs, file)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """A bar of what is counted at present."""
+    reporter, bars = Reporter(), dict[str, Bar]()
+    with ExitStack() as shown:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                shown.close()
+                bars[what] = shown.enter_context(reporter.bar(what, what.split()[0]))
+            bars[what].update(done, total)
+
+        yield show
+
+
+def certificate_view(result: Mapping[str, Any]) -> Group:
+    """What the deployed decision saves, what is guaranteed of it, and what to do next."""
+    run = routed(result, {})
+    lines = [
+        line("result", headline(run)),
+        line("measured", measured(run)),
+        line("guarantee", f"{promise(result)}."),
+        line("next", result["recommendation"]),
+        line("decision", f"{decision(result)}: {result['reason']}"),
+        line("call rate", f"{percent(result['call_rate'])} of {result['num_rows']:,} certify rows"),
+    ]
+    for task, own in result["tasks"].items():
+        rate = percent(own["call_rate"])
+        lines.append(line(f"task {task}", f"{decision(own)}, call rate {rate}: {own['reason']}"))
+    return Group(*lines, *(line("note", note) for note in result["notes"]))

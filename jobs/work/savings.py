@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import yaml
 
 from jobs.servers import remember
 from jobs.views.savings import StatusLine, next_steps, overview, template_lines, warnings
-from kcm.bundle.bundle import Bundle
 from kcm.errors import ConfigError
 from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.prices import listed_prices, price_of
@@ -52,7 +50,7 @@ def savings_log(
         folder = None
     else:
         server = _server(savings, model, base_url)
-        _write_bundle(savings.bundle(server), folder)
+        savings.bundle(server).replace(folder)
         remember(server)
         config = _write_config(savings, server, wanted)
     for text in next_steps(savings, log, folder, config):
@@ -78,15 +76,6 @@ def _write_config(savings: Savings, server: OpenAiConfig, serve: Path | None) ->
     serve.parent.mkdir(parents=True, exist_ok=True)
     serve.write_text(serve_config(savings, server), encoding="utf-8")
     return serve
-
-
-def _write_bundle(bundle: Bundle, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-        draft = bundle.write(Path(scratch) / folder.name)
-        if folder.exists():
-            folder.replace(Path(scratch) / "earlier")
-        draft.replace(folder)
 
 
 def serve_config(savings: Savings, server: OpenAiConfig) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -125,6 +126,15 @@ class Bundle(FrozenModels):
         for config in (self.encoder, self.large, self.learner):
             yield from components_of(config)
         yield form_named(self.policy.gate)
+
+    def replace(self, folder: Path) -> None:
+        """Write the bundle in place of what is at `folder`, which stays until the new bundle is whole."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+            draft = self.write(Path(scratch) / folder.name)
+            if folder.exists():
+                folder.replace(Path(scratch) / "earlier")
+            draft.replace(folder)
 
     def write(self, folder: Path) -> Path:
         """Write the bundle to a new folder atomically; ArtefactError if the folder exists."""

@@ -57,8 +57,11 @@ class TuneConfig(Config):
     )
     large_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="Weights of L_ls.")
     judge_weights: tuple[float, ...] = Field((0.0, 0.5), min_length=1, description="Weights of L_js.")
-    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1, description="Peak rates of AdamW.")
-    sgd_rates: tuple[float, ...] = Field((0.03, 0.1, 0.3), min_length=1, description="Peak rates of SGD.")
+    learning_rates: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Peak rates of the optimizer; null: 0.0003, 0.001, 0.003 for adamw, and 0.03, 0.1, 0.3 for sgd.",
+    )
     prompt_modes: tuple[PromptMode, ...] = Field(
         ("none",),
         min_length=1,

@@ -29,7 +29,6 @@ class PixelsConfig(EncoderConfig):
 
     side: int = Field(default=24, ge=1, le=256, description="Pixels per side.")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")
-    batch_size: int = Field(default=64, ge=1, description="Pictures decoded together.")
 
     @property
     def name(self) -> str:

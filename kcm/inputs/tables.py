@@ -21,7 +21,7 @@ from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text
 from kcm.inputs.chunks import TEXTS, Chunk, open_parquet, read_chunks, readable, sheet_names
 from kcm.inputs.location import Location
-from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
+from kcm.inputs.textfile import UNKNOWN_FORMAT
 
 _SHOWN = 20  # number of columns listed in a message
 _NAMED = 3  # number of rows or sheets listed in a note
@@ -70,10 +70,10 @@ def _usable(chunk: Chunk) -> NDArray[np.int64]:
     return np.delete(np.arange(chunk.num_rows), list(chunk.faults))
 
 
-def file_notes(location: Location, text_format: TextFormat = UNKNOWN_FORMAT) -> Iterator[str]:
+def file_notes(location: Location) -> Iterator[str]:
     """Lines on the format of a file: encoding and delimiter, and unread sheets."""
     if location.suffix in TEXTS:
-        actual = text_format.found_in(location)
+        actual = UNKNOWN_FORMAT.found_in(location)
         encoding = _ENCODINGS.get(str(actual.encoding), actual.encoding)
         marks = _DELIMITERS.get(str(actual.delimiter), actual.delimiter)
         cells = f"cells separated by {marks}, " if location.suffix in (".csv", ".tsv") else ""

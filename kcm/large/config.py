@@ -46,40 +46,46 @@ ServerUrl = Annotated[PlainUrl, AfterValidator(_server_url)]
 Price = Annotated[float, Field(ge=0)]
 
 
-class UpstreamConfig(Config):
+class BudgetConfig(Config):
+    """The key that is sent to a server, its prices, and its budget."""
+
+    api_key_env: VariableName | None = Field(
+        default="OPENAI_API_KEY",
+        description="Environment variable with the server's key, wherever it is asked from; null: it needs none.",
+    )
+    prices: dict[str, tuple[Price, Price]] = Field(
+        default_factory=dict,
+        description="Currency per million tokens read and written, by model, which also holds for its dated versions.",
+    )
+    max_calls: int | None = Field(
+        default=None,
+        ge=0,
+        description="Calls of the server that may be paid for, over all runs on the same storage, and by a service; "
+        "null: no limit.",
+    )
+    max_cost: float | None = Field(
+        default=None,
+        ge=0,
+        description="Currency that may be spent at the server, over all runs on the same storage, and by a service; "
+        "null: no limit.",
+    )
+
+
+class UpstreamConfig(BudgetConfig):
     """A server, the key that is sent to it, and its budget."""
 
     base_url: ServerUrl = Field(
         default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
     )
-    api_key_env: VariableName | None = Field(
-        default="OPENAI_API_KEY",
-        description="Environment variable with the key, wherever the model is asked from; null: the server needs none.",
-    )
     api_version: str | None = Field(
         default=None,
         description="The api-version that Azure's addresses of deployments take; the key is then sent as api-key.",
     )
-    input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
-    output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
-    prices: dict[str, tuple[Price, Price]] = Field(
-        default_factory=dict,
-        description="Currency per million tokens read and written, by model, which also holds for its dated versions; "
-        "input_price and output_price are those of models that are not listed.",
+    input_price: float = Field(
+        default=0.0, ge=0, description="Currency per million tokens read, by a model that prices does not list."
     )
-    account: str | None = Field(
-        default=None,
-        description="What calls are booked to: models of one account share its budget; null: the server and the model.",
-    )
-    max_calls: int | None = Field(
-        default=None,
-        ge=0,
-        description="Calls that may be paid for, over all runs on the same storage, and by a service; null: no limit.",
-    )
-    max_cost: float | None = Field(
-        default=None,
-        ge=0,
-        description="Currency that may be spent, over all runs on the same storage, and by a service; null: no limit.",
+    output_price: float = Field(
+        default=0.0, ge=0, description="Currency per million tokens written, by a model that prices does not list."
     )
 
     @model_validator(mode="after")

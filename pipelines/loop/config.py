@@ -67,7 +67,6 @@ class UpdateConfig(Config):
     new_labels: int = Field(
         50, ge=1, description="Number of new labels from people after which `--watch` starts an attempt immediately."
     )
-    salt: str = Field("kcm", description="Salt of the hash that assigns units to purposes.")
     fractions: Fractions = Field(
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
         description="Shares of a window's units that train, choose the policy, certify it, and measure it.",

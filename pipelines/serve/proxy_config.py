@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kcm.config import Config
 from kcm.large import UpstreamConfig
-from kcm.large.config import Price, ServerUrl
+from kcm.large.config import BudgetConfig, ServerUrl
 from kcm.logs.template import Template
-from kcm.redact import VariableName
 
 
-class ProxyConfig(Config):
-    """The server of an LLM whose clients call this service instead, and its budget."""
+class ProxyConfig(BudgetConfig):
+    """The server of an LLM whose clients call this service instead, and its budget.
+
+    With max_cost, a model without a price is refused.
+    """
 
     upstream: ServerUrl = Field(description="Base URL of a server with OpenAI's interface, without /chat/completions.")
-    api_key_env: VariableName | None = Field(
-        default="OPENAI_API_KEY",
-        description="Environment variable with your key for the upstream; null: the server needs no key.",
-    )
     template: Template = Field(description="The requests that the cascade answers; all others pass through.")
-    prices: dict[str, tuple[Price, Price]] = Field(
-        default_factory=dict,
-        description="Price per million tokens read and written, by model; it holds for dated versions too. "
-        "With max_cost, a model without a price is refused.",
-    )
-    max_calls: int | None = Field(
-        default=None, ge=0, description="Most paid calls, the large model's included; null: no limit."
-    )
-    max_cost: float | None = Field(
-        default=None, ge=0, description="Most money to spend, the large model's cost included; null: no limit."
-    )
     idle_timeout_s: float = Field(default=120.0, gt=0, description="Time without a byte after which a call fails.")
     timeout_s: float = Field(default=600.0, gt=0, description="Time limit of a call, its stream included.")
 
@@ -47,7 +33,6 @@ class ProxyConfig(Config):
             base_url=self.upstream,
             api_key_env=self.api_key_env,
             prices=self.prices,
-            account=self.upstream,
             max_calls=self.max_calls,
             max_cost=self.max_cost,
         )

@@ -21,6 +21,8 @@ from pipelines.training.artefacts import OBJECTIVES, REACHED, TRIALS, TrainedArt
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
+RATES = {"adamw": (3e-4, 1e-3, 3e-3), "sgd": (0.03, 0.1, 0.3)}  # peak rates to search by default, by optimizer
+
 
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""
@@ -124,7 +126,7 @@ def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, 
     """The values of every dimension that matters to the collaborator of this name."""
     train, distill = plan.config.train, plan.config.distill
     training = {
-        "learning_rate": config.sgd_rates if train.optimizer == "sgd" else config.learning_rates,
+        "learning_rate": config.learning_rates or RATES[train.optimizer],
         "large_weight": config.large_weights,
         "judge_weight": config.judge_weights,
     }

@@ -1,4 +1,4 @@
-"""A run with something in its registry."""
+"""A run with something in its registry, and a user's folder of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,12 @@ from pipelines.store.control.records import Control
 from pipelines.tracking.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _own_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the folder of the user that runs it."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,6 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {
-            "account",
             "api_key_env",
             "api_version",
             "batch",
@@ -178,7 +177,7 @@ class OpenAiModel:
             limit_s=limit_s,
             warn=warn,
         )
-        account = account or config.account or f"{config.base_url} {config.model}"
+        account = account or config.base_url
         self._cache = ResponseCache(responses, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # the futures that wait for each question's answer

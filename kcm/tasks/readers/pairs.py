@@ -39,7 +39,9 @@ class PairsSource(SourceConfig):
         default=None, description="Folder below which the paths of pictures must lead; null: the table's own."
     )
     text_column: str = Field(default="text", description="Column with the caption.")
-    id_column: str | None = Field(default=None, description="Column with a unique id; null: file and row number.")
+    id_column: str | None = Field(
+        default=None, description="Column with a unique, stable id; null: file or split, and row number."
+    )
     group_column: str | None = Field(
         default=None, description="Column that names pictures of the same thing; null: pictures with equal captions."
     )

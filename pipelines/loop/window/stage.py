@@ -118,7 +118,6 @@ class LogWindow(Stage, Plan):
     after: int
     upto: int
     champion: str
-    salt: str
     fractions: Fractions
     named_labels: tuple[str, ...] = ()
     same: dict[str, str] = Field({})
@@ -153,7 +152,6 @@ class LogWindow(Stage, Plan):
             after=after,
             upto=upto,
             champion=parent.bundle.digest,
-            salt=config.update.salt,
             fractions=config.update.fractions,
             named_labels=tuple(label for label in names.labels() if label not in labels),
             same=names.same(),
@@ -230,7 +228,7 @@ class LogWindow(Stage, Plan):
         return pa.array(labels, pa.string())
 
     def _purpose(self, unit: str) -> Split:
-        return self.split_by_unit.get(unit) or purpose(f"{self.salt}\0{self.rule}", unit, self.fractions)
+        return self.split_by_unit.get(unit) or purpose(f"kcm\0{self.rule}", unit, self.fractions)
 
     def _signs(self, rows: pa.Table) -> tuple[str, ...]:
         """The evidence in the log against the champion, which gave the last decision."""

@@ -90,7 +90,7 @@ class Spending:
 
     def __init__(self, config: ProxyConfig, store: ResponseStore | None) -> None:
         self._config, self._server = config, config.server
-        account = self._server.account or config.upstream
+        account = config.upstream
         self._cache = ResponseCache(store, account, max_calls=config.max_calls, max_cost=config.max_cost)
         self._owed = 0.0  # what settled calls have cost, less what they are still booked at
         self._settling: asyncio.Task[None] | None = None

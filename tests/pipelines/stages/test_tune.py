@@ -13,19 +13,22 @@ from pipelines.stages.tune import search_space
 @pytest.mark.parametrize(
     ("more", "rates"),
     [
-        ({"train": {"optimizer": "adamw"}, "learner": {"name": "replay"}}, (0.5, 0.6)),
-        ({"train": {"optimizer": "sgd"}, "learner": {"name": "replay"}}, (7.0, 8.0)),
+        ({"learner": {"name": "replay"}}, (0.0003, 0.001, 0.003)),
+        ({"train": {"optimizer": "sgd"}, "learner": {"name": "replay"}}, (0.03, 0.1, 0.3)),
+        (
+            {"tune": {"learning_rates": [7, 8]}, "train": {"optimizer": "sgd"}, "learner": {"name": "replay"}},
+            (7.0, 8.0),
+        ),
         ({"train": {"optimizer": "sgd", "sgd_rate": 9.0}, "learner": {"name": "slda"}}, (9.0,)),
         ({"train": {"learning_rate": 0.9}, "learner": {"name": "analytic"}}, (0.9,)),
     ],
-    ids=["adamw", "sgd", "slda", "analytic"],
+    ids=["adamw", "sgd", "own", "slda", "analytic"],
 )
 def test_searched_rates_belong_to_the_chosen_optimiser(more, rates) -> None:
     """Promise: the rates that are searched are those of the chosen optimiser."""
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    tune = {"learning_rates": [0.5, 0.6], "sgd_rates": [7.0, 8.0]}
     network = {"hidden": []}  # the closed forms are of a single layer
-    config = parse_config(RunConfig, values | {"tune": tune, "network": network} | more)
+    config = parse_config(RunConfig, values | {"network": network} | more)
     plan = SimpleNamespace(
         config=config,
         num_labels=3,

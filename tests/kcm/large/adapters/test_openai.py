@@ -485,7 +485,7 @@ def test_a_call_that_may_have_been_charged_counts(model, upstream, tmp_path):
     """Promise: a reply that broke off is booked at the most it can have cost; a refusal costs nothing."""
     upstream.plan(Turn(503, "busy"), Turn(200, "broken"))
     model(**PRICES).answer(items("x"))
-    account = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), f"{upstream.base_url} big")
+    account = ResponseCache(ResponseStore.in_file(tmp_path / "paid.sqlite"), upstream.base_url)
     assert account.spent() == (2, pytest.approx(2.0 + most_of(upstream.requests[0])))
 
 

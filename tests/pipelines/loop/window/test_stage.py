@@ -49,7 +49,6 @@ def write(tmp_path: Path) -> Write:
             "after": 0,
             "upto": log.table.num_rows,
             "champion": "digest",
-            "salt": "s",
             "fractions": SPLITS,
             "bundle": bundle,
             "log": log,
@@ -72,10 +71,9 @@ def test_units_follow_the_fractions_and_are_never_split(write: Write) -> None:
         assert count == pytest.approx(400 * SPLITS[split], abs=40)
 
 
-def test_more_traffic_moves_no_unit_and_another_salt_does(write: Write) -> None:
+def test_more_traffic_moves_no_unit(write: Write) -> None:
     first = write(upto=200).table["purpose"].to_pylist()
     assert write().table["purpose"].to_pylist()[:200] == first
-    assert write(salt="t").table["purpose"].to_pylist()[:200] != first
 
 
 def test_a_unit_that_the_champion_holds_keeps_its_split(write: Write) -> None:
