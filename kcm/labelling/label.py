@@ -24,7 +24,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
-from kcm.certification.ledger import Ledger, question_delta, unit_hashes
+from kcm.certification.ledger import Ledger, Look, question_delta, unit_hashes
 from kcm.config import parse_config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
@@ -213,11 +213,8 @@ def label(
     if config.target is None and not guarantees:
         config = config.model_copy(update={"target": DEFAULT_TARGET})
     told = watcher or Watcher()
-    columns, llms = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
-    if len(columns or llms) not in (1, 2):
-        raise ConfigError(
-            "no LLM given", where="llm", hint="Add --llm MODEL, or --answers COLUMN to replay recorded answers"
-        )
+    columns, llms = _listed(answers), [_server(model, base_url) for model in _listed(llm)]
+    _check_models(len(columns), len(llms))
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, columns, prompt)
     classes = Guarantee.parsed(guarantees, label_list.names)
@@ -243,8 +240,9 @@ def label(
         each.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
     digest = _digest(texts, label_list, [each.identity for each in sources], config, classes)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
-    names = unit_hashes(text_key(each) for each in texts.texts)
-    look = book.look(names, delta=config.delta, digest=digest, purpose="label")
+    looks = _Looks(book, [*map(text_key, texts.texts)], config, digest, _described(columns, llms, config))
+    if looks.earlier:
+        told.said(looks.earlier)
     assets = assets or default_assets()
     encoder = named_encoder(config.encoder, assets)
     draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
@@ -256,25 +254,28 @@ def label(
     else:
         allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
         cheaper = sources[0].oracle
-        side = CheaperSide(vectors, cheaper, _price_ratio(sources), allowed, look.spend, draws, cheaper.ahead)
+        ratio = _price_ratio(sources)
+        side = CheaperSide(vectors, cheaper, ratio, allowed, looks.forecast.spend, draws, cheaper.ahead)
     forecasts: list[Forecast] = []
 
     def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
+        failures = oracle.reasons.by_unit
+        if failures and not forecasts:
+            reason = next(iter(failures.values()))
+            told.said(f"{len(failures):,} of {forecast.bought:,} texts have no usable answer, such as: {reason}")
         forecasts.append(forecast)
         told.planned(forecast, at)
 
-    looks = [look]
-
-    def take() -> float:
-        looks.append(book.look(names, delta=config.delta, digest=f"{digest} again", purpose="label"))
-        told.said(f"There is money for a draw that proves the target. {looks[-1].sentence}")
-        return looks[-1].spend
+    def take_another() -> float:
+        look = looks.take(again=True)
+        told.said(f"There is money for a draw that proves the target. {look.sentence}")
+        return look.spend
 
     job = Rounds(
         texts.copies_U,
         side,
         oracle,
-        Promise(config.target, look.spend, guarantees=classes),
+        Promise(config.target, looks.forecast.spend, guarantees=classes),
         Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5),
         config.seed,
         purse=sources[-1].money,
@@ -282,21 +283,24 @@ def label(
         draws=draws,
         drawn=told.drawn,
         ahead=oracle.ahead,
-        another=AnotherLook(question_delta(config.delta, look.number + 1), take, sources[-1].paid),
+        look=lambda: looks.take().spend,
+        another=AnotherLook(question_delta(config.delta, looks.forecast.number + 1), take_another, sources[-1].paid),
     )
     try:
         found = job.run()
     except NoAnswers as error:
         said = next(iter(oracle.reasons.by_unit.values()), "")
-        raise NoAnswers(f"{error.what}: {said}" if said else error.what, where=error.where, hint=error.hint) from None
+        what = error.what if said in error.what else f"{error.what}: {said}"
+        hint = error.hint or "Check --labels and --prompt; replies are kept, and only another --store asks again"
+        raise NoAnswers(what, where=error.where, hint=hint) from None
     failed = int(texts.copies_U[found.failed_U].sum())
-    spent = looks[-1] if found.is_second_look else look
+    look = looks.take(again=found.is_second_look)
     certificate = TableCertificate.of(
         found,
         target=config.target,
         delta=config.delta,
-        spend=spent.spend,
-        look=spent.number,
+        spend=look.spend,
+        look=look.number,
         seed=config.seed,
         failed=failed,
         bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
@@ -324,12 +328,55 @@ def label(
     )
 
 
+class _Looks:
+    """The looks of one job. They are recorded when a draw begins: a pilot and its plan have used nothing of delta."""
+
+    def __init__(self, book: Ledger, texts: Sequence[str], config: LabelConfig, digest: str, purpose: str) -> None:
+        self._book, self._units, self._delta = book, unit_hashes(texts), config.delta
+        self._digest, self._purpose = digest, purpose
+        self.forecast = book.preview(self._units, delta=config.delta, digest=digest)
+
+    def take(self, *, again: bool = False) -> Look:
+        """The first look of the job, or the second; an identical one costs nothing."""
+        digest = f"{self._digest} again" if again else self._digest
+        return self._book.look(self._units, delta=self._delta, digest=digest, purpose=self._purpose)
+
+    @property
+    def earlier(self) -> str:
+        """A line about the last other job on these texts; empty if there was none."""
+        others = [
+            look
+            for look in self._book.looks()
+            if look.question == self.forecast.question and not look.digest.startswith(self._digest)
+        ]
+        return f"An earlier look was by: {others[-1].purpose}. {self.forecast.sentence}" if others else ""
+
+
+def _check_models(num_columns: int, num_llms: int) -> None:
+    """Raise ConfigError unless there are one or two columns of answers, or as many models."""
+    hint = "Add --llm MODEL, or --answers COLUMN to replay recorded answers"
+    if num_columns and num_llms:
+        raise ConfigError("both an LLM and recorded answers", where="llm", hint="Drop --llm or --answers")
+    if not num_columns + num_llms:
+        raise ConfigError("no LLM given", where="llm", hint=hint)
+    if num_columns + num_llms > 2:
+        hint = "Give one, or a cheaper one and the one to agree with"
+        raise ConfigError(f"{num_columns + num_llms} LLMs given", where="llm", hint=hint)
+
+
+def _described(columns: Sequence[str], llms: Sequence[Any], config: LabelConfig) -> str:
+    """The job in the ledger, for people."""
+    names = columns or ["a function" if callable(llm) else llm.model for llm in llms]
+    target = "" if config.target is None else f", target {config.target:g}"
+    return f"label, {' and '.join(names)}{target}, seed {config.seed}"
+
+
 def _labels(frame: pd.DataFrame, labels: Any, answers: Sequence[str], prompt: str | None) -> LabelList:
     """The label list; by default the values of the columns of recorded answers."""
     if labels is not None:
         return LabelList.of(labels, prompt)
     if not answers:
-        raise ConfigError("no labels", where="labels", hint="Give them as a list, or in a file")
+        raise ConfigError("no labels", where="labels", hint="Add --labels a,b,c, or a file with one label per line")
     return LabelList.of(sorted({each for column in answers for each in answers_in(frame, column).dropna()}), prompt)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.errors import DataError
+from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.labelling.rounds import FAILED, NoAnswers, Units
 from kcm.large.adapters.openai import OpenAiModel
@@ -54,8 +54,10 @@ class ServerOracle:
         try:
             off_label = self._ask(np.arange(len(units)), units, found, again=False)
             self._ask(off_label, units, found, again=True)
-        except BaseException:  # nothing more is asked, or the process would go on paying
+        except BaseException as error:  # nothing more is asked, or the process would go on paying
             self._model.close()
+            if isinstance(error, ConfigError) and not self._num_answered:
+                raise NoAnswers(error.what, where=error.where, hint="Check --llm, --base-url and the key") from None
             raise
         return found
 

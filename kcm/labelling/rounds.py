@@ -38,6 +38,7 @@ _ROUNDS_FITTED, _SLOPE_WEIGHT, _ODDS = 5, 0.3, 1.6
 RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
 _MAX_COPIES = (1, 2, 3, 5, 10)
+_PRIOR_ANSWERED = 50  # rows with an answer: two failures of 50 units are mostly bad luck
 _SECOND_DRAW = 2
 _CLASS_DRAW = 3  # the number of the draw for guarantees of labels, after two for agreement
 
@@ -152,9 +153,10 @@ class Forecast:
     """What is planned after a round, in units.
 
     Units with more than `copies` copies are bought in any case; there are `extra` of them. No unit with a label of the
-    guarantees `rare` was bought yet: they cannot be proved, and are given up. `expected` are the calls until training
-    ends and in all, with what further rounds will learn; None where none follow. `promised` is the share of rows that
-    is expected to be proved to agree, with the money that is left; None if agreement is not promised.
+    guarantees `rare` was bought yet: they cannot be proved, and are given up. `reserve` rows are set aside for further
+    failures. `expected` are the calls until training ends and in all, with what further rounds will learn; None where
+    none follow. `promised` is the share of rows that is expected to be proved to agree, with the money that is left;
+    None if agreement is not promised.
     """
 
     bought: int
@@ -162,6 +164,7 @@ class Forecast:
     extra: int
     plan: DrawPlan
     rare: tuple[Guarantee, ...] = ()
+    reserve: int = 0
     expected: tuple[float, float] | None = None
     promised: float | None = None
 
@@ -202,7 +205,7 @@ class Labelled:
     from the oracle's answers, of `num_rows`; the target allows `allowed`. `guess` is what the small model would answer
     to every unit; it has learned from the units `taught_U`. `failed_U` have no answer: the oracle gave none, or the
     money did not reach them. `asked_U` were put to the oracle. `is_second_look` says whether the bound is that of
-    `AnotherLook`.
+    `AnotherLook`. `lacking` is the plan that would prove the target with more money.
     """
 
     answer_U: Units
@@ -219,6 +222,7 @@ class Labelled:
     tests: list[Test] = field(default_factory=list)
     guarantees: tuple[ClassPromise, ...] = ()
     is_second_look: bool = False
+    lacking: Forecast | None = None
 
     @property
     def certified(self) -> bool:
@@ -293,7 +297,8 @@ class Rounds:
     `ask` maps units to codes of labels, or `FAILED`; every unit is asked at most once. `watch` sees every forecast, and
     a function that forecasts another target; `drawn`, after the draw, the calls in all and the share of rows that is
     then expected to be proved. `ahead` may pay in bulk for units that are asked next: a draw, and the rest that follows
-    from it. `another` lets a job that was capped draw again with more money. All random choices follow from `seed`.
+    from it. `look` is called before a draw, and gives what of delta it may spend; until then `promise.delta` is a
+    forecast. `another` lets a job that was capped draw again with more money. All random choices follow from `seed`.
     """
 
     def __init__(
@@ -309,9 +314,10 @@ class Rounds:
         draws: DrawFile | None = None,
         drawn: Callable[[int, float], None] = lambda total, promised: None,
         ahead: Callable[[Units], None] = lambda units: None,
+        look: Callable[[], float] | None = None,
         another: AnotherLook | None = None,
     ) -> None:
-        self._seed, self._another = seed, another
+        self._seed, self._look, self._another = seed, look, another
         self._copies, self._side, self._ask, self._purse, self._draws = copies_U, side, ask, purse, draws
         self._promise, self._schedule, self._watch, self._tell_drawn = promise, schedule, watch, drawn
         self._ahead = ahead
@@ -324,6 +330,7 @@ class Rounds:
         self._forecasts: list[Forecast] = []
         self._tests: list[Test] = []
         self._guaranteed: tuple[ClassPromise, ...] = ()
+        self._lacking: Forecast | None = None
 
     def run(self) -> Labelled:
         """Buy until the promise is proved or the money is spent. Raises what `ask` raises.
@@ -335,12 +342,17 @@ class Rounds:
 
     def _agreeing(self) -> _Kept:
         """The units that may be kept by the promise of agreement."""
-        second = self._promise.delta * self._promise.second
         first = self._begun(1)
         if first is None:
-            guess, forecast = self._train(self._promise.delta - second)
+            guess, _ = self._train(self._promise.delta * (1 - self._promise.second))
+            self._take_look()
+            spend = self._promise.delta * (1 - self._promise.second)
+            forecast = self._forecast(guess, spend)
             short = self._is_short(guess, forecast)
-            first = self._capped(guess) if short else self._drawn(guess, forecast, self._promise.delta - second)
+            first = self._capped(guess) if short else self._drawn(guess, forecast, spend)
+        else:
+            self._take_look()  # the one of the earlier start
+        second = self._promise.delta * self._promise.second
         kept = self._tested(first, 1)
         if first.capped:
             return self._with_more_money(kept)
@@ -354,6 +366,11 @@ class Rounds:
             if again is not None:
                 kept = min(kept, self._tested(again, _SECOND_DRAW), key=lambda each: len(self._open(each)))
         return kept
+
+    def _take_look(self) -> None:
+        """What this look may spend; a pilot without a draw has used nothing of delta."""
+        if self._look is not None:
+            self._promise = replace(self._promise, delta=self._look())
 
     def _with_more_money(self, kept: _Kept) -> _Kept:
         """A second draw after a capped one, if the money now pays for a whole plan; otherwise the first draw's result.
@@ -382,8 +399,10 @@ class Rounds:
             return None
         self._buy(another.paid(np.flatnonzero(~self._asked)))
         guess = self._guess()
-        if self._is_short(guess, self._forecast(guess, another.forecast)):
+        self._lacking = self._forecast(guess, another.forecast)
+        if self._is_short(guess, self._lacking):
             return None
+        self._lacking = None
         self._forecasts = []
         guess, forecast = self._train(another.forecast)
         if self._is_short(guess, forecast):
@@ -407,6 +426,7 @@ class Rounds:
 
     def _narrowed(self, kept: _Kept) -> _Kept:
         """Draw within the kept units, then escalate the end of their ranking until every guarantee is proved."""
+        self._take_look()
         guarantees, delta = self._promise.guarantees, self._promise.delta
         arrays: dict[str, Any] | None = self._draws.read(_CLASS_DRAW) if self._draws else None
         if arrays is None:
@@ -504,7 +524,8 @@ class Rounds:
         if not self._is_short(guess, forecast):
             return 1 - self._allowed / self._num_rows
         ranked, copies, plan = self._capped_plan(guess)
-        differ = copies * plan.errors + self._reserve(len(ranked))
+        calls = plan.num_drawn + len(ranked) - plan.num_kept
+        differ = copies * plan.errors + self._reserve(calls, self._num_rows)
         return 1 - min(self._num_rows, differ) / self._num_rows
 
     def _batch(self, guess: Guess, size: int) -> Units:
@@ -531,29 +552,42 @@ class Rounds:
         forecasts = []
         for most in sorted({min(each, highest) for each in _MAX_COPIES}):
             ranked = self._ranked(guess, most)
-            tested = (allowed - self._reserve(len(ranked))) // most
-            plan = cheapest_plan(guess.wrong_U[ranked], tested, delta)
-            forecasts.append(Forecast(int(self._asked.sum()), most, len(copies) - len(ranked), plan, self._rare()))
-        return min(forecasts, key=lambda each: each.total)
+            extra, wrong_M = len(copies) - len(ranked), self._wrong(guess, ranked)
+            reserve = self._reserve(extra, allowed)
+            plan = cheapest_plan(wrong_M, (allowed - reserve) // most, delta)
+            while (further := self._reserve(extra + plan.calls, allowed)) > reserve:  # what the plan buys may fail too
+                reserve = further
+                plan = cheapest_plan(wrong_M, (allowed - reserve) // most, delta)
+            forecasts.append(Forecast(int(self._asked.sum()), most, extra, plan, self._rare(), reserve))
+        return min(forecasts, key=lambda forecast: forecast.total)
 
     def _ranked(self, guess: Guess, copies: int) -> Units:
         """Units that may be kept, the surest first; ties are broken at random."""
         units = np.flatnonzero(~self._asked & (self._copies <= copies))
         return units[np.lexsort((self._tie[units], guess.wrong_U[units]))]
 
-    def _reserve(self, num_units: int) -> int:
-        """Rows that are set aside for failures: those so far, and as many as `num_units` further calls may bring."""
-        failed = self._asked & (self._label == FAILED)
-        if not failed.any():
-            return 0
-        rows = int(self._copies[failed].sum())
-        further = num_units * rows / max(1, int(self._copies[self._asked].sum()))
-        return min(self._allowed, rows + math.ceil(further + 2 * math.sqrt(further)))
+    @property
+    def _failed_rows(self) -> int:
+        """Rows whose answer the oracle failed to give."""
+        return int(self._copies[self._asked & (self._label == FAILED)].sum())
+
+    def _failure_rate(self) -> float:
+        """The share of failed rows among those that were asked, and `_PRIOR_ANSWERED` more."""
+        return self._failed_rows / (int(self._copies[self._asked].sum()) + _PRIOR_ANSWERED)
+
+    def _wrong(self, guess: Guess, ranked: Units) -> NDArray[np.float64]:
+        """P(a drawn unit counts as an error): the small model is wrong, or the oracle fails."""
+        return guess.wrong_U[ranked] + (1 - guess.wrong_U[ranked]) * self._failure_rate()
+
+    def _reserve(self, num_calls: float, allowed: int) -> int:
+        """Rows set aside for failures, of those `allowed`: those so far, and as many as further calls may bring."""
+        further = num_calls * self._failure_rate()
+        return min(allowed, self._failed_rows + math.ceil(further + 2 * math.sqrt(further)))
 
     def _drawn(self, guess: Guess, forecast: Forecast, delta: float, number: int = 1) -> Draw:
         """The draw of a plan."""
         plan, ranked = forecast.plan, self._ranked(guess, forecast.copies)
-        allowed = max(0, (self._allowed - self._reserve(len(ranked))) // forecast.copies)
+        allowed = max(0, (self._allowed - forecast.reserve) // forecast.copies)
         most = afforded_errors(plan.num_ranked, plan.num_drawn, allowed, delta - self._spare(delta))
         if plan.num_ranked - plan.num_drawn <= allowed:
             most = plan.num_drawn  # so many units may all be wrong
@@ -576,7 +610,7 @@ class Rounds:
         assert self._purse is not None
         copies = int(self._copies[~self._asked].max(initial=1))
         ranked, affordable = self._ranked(guess, copies), self._purse.affords(self._from_the_end(guess, 1))
-        return ranked, copies, capped_plan(guess.wrong_U[ranked], affordable, self._promise.delta)
+        return ranked, copies, capped_plan(self._wrong(guess, ranked), affordable, self._promise.delta)
 
     def _places(self, num_ranked: int, num_drawn: int, number: int = 1) -> Units:
         """The drawn ranks of draw `number`.
@@ -660,12 +694,17 @@ class Rounds:
             taught_U=bought & np.isin(np.arange(len(bought)), kept.taught),
             num_rows=self._num_rows,
             allowed=self._allowed,
-            differ=min(self._num_rows, kept.differ + int(self._copies[failed].sum())),
+            differ=min(kept.differ, self._open_rows(kept)) + int(self._copies[failed].sum()),
             forecasts=self._forecasts,
             tests=self._tests,
             guarantees=self._guaranteed,
             is_second_look=kept.is_second_look,
+            lacking=self._lacking,
         )
+
+    def _open_rows(self, kept: _Kept) -> int:
+        """Rows of kept units that were not asked."""
+        return int(self._copies[kept.units[~self._asked[kept.units]]].sum())
 
     def _repaired(self, kept: _Kept) -> _Kept:
         """Make up for failures that nothing was set aside for.

@@ -141,6 +141,23 @@ def test_failures_count_as_rows_that_differ() -> None:
     assert broken <= 24
 
 
+def test_plan_counts_failures_among_drawn_units() -> None:
+    """A drawn failure is an error: plans that afforded none bought 51% of such tables, with a failure in 50."""
+    bought = []
+    for seed in range(6):
+        table = Table.drawn(seed, size=4000, factor=0.2)
+        table.wrong *= 0.2
+        fails = np.random.default_rng(seed).random(4000) < 0.02
+
+        def ask(units: Ints, table: Table = table, fails: NDArray[np.bool_] = fails) -> Ints:
+            return np.where(fails[units], FAILED, table.label[units])
+
+        found = table.rounds(Promise(0.95, 0.05), seed, ask).run()
+        assert found.certified
+        bought.append(found.asked_U.mean())
+    assert np.mean(bought) < 0.42
+
+
 def test_a_late_failure_costs_calls_and_not_the_target() -> None:
     """Failures that the pilot did not show are made up for: errors among the kept units are found and replaced."""
     broken = 0
