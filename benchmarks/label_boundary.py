@@ -9,19 +9,23 @@ promise, and about delta of them should.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
+from kcm.labelling.draws import DrawFile
 from kcm.labelling.rounds import FAILED, Guess, Promise, Rounds, Schedule, Test
 from kcm.labelling.scored import label_scored
 
 NUM_ROWS, TARGET, DELTA = 1000, 0.9, 0.05
+CAPPED_CALLS = 120  # that a second test begins after
 FAILURES = 0.01  # share of the rows without a usable answer, in tables with failures
 SHAPES = ("early", "spread", "clustered")
 KINDS = ("plain", "ties", "failures", "duplicates", "second test")
@@ -44,6 +48,10 @@ class Oracle:
         open_ = np.ones(len(self.answers), dtype=bool)
         open_[[row for rows in self.asked[:num_calls] for row in rows]] = False
         return open_
+
+    def paid(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows that were asked for."""
+        return rows[~self.open_before(len(self.asked))[rows]]
 
 
 @dataclass(frozen=True)
@@ -114,33 +122,60 @@ def by_scores(world: World, oracle: Oracle, seed: int) -> Job:
     return Job(found.labels, certificate.most_differ, draw.ranked, draw.drawn, draw.afforded, allowed, 1, before)
 
 
-def by_rounds(second: float) -> Callable[[World, Oracle, int], Job]:
-    """The table labelled by the rounds alone, which know of copies and of a second test."""
+class Halves:
+    """Two looks, each with half of delta."""
 
-    def labelled(world: World, oracle: Oracle, seed: int) -> Job:
-        def ask(units: np.ndarray) -> np.ndarray:
-            return np.array([FAILED if label is None else label for label in oracle(units)])
+    def forecast(self, *, again: bool = False) -> float:
+        """Either of them."""
+        return DELTA / 2
 
-        promise = Promise(TARGET, DELTA, second)
-        found = Rounds(world.copies, Fixed(world.wrong), ask, promise, SCHEDULE, seed).run()
-        copies = found.forecasts[-1].copies
-        test = found.tests[0] if found.tests else Test(0, 0, 0, 0, 0, 0.0)
-        drawn = [call for call, rows in enumerate(oracle.asked) if len(rows) == test.num_drawn]
-        before = oracle.open_before(drawn[0] if drawn else 0)
-        allowed = found.allowed // copies
-        return Job(
-            found.answer_U, found.differ, test.num_ranked, test.num_drawn, test.most_wrong, allowed, copies, before
-        )
+    spend = forecast
 
-    return labelled
+
+@dataclass
+class Money:
+    """A purse that pays `calls` answers in all, each once."""
+
+    calls: int
+    oracle: Oracle
+
+    def affords(self, units: np.ndarray) -> int:
+        """See `kcm.labelling.rounds.Purse`."""
+        is_open = self.oracle.open_before(len(self.oracle.asked))
+        left = self.calls - int((~is_open).sum())
+        return int(np.searchsorted(np.cumsum(is_open[units]), left, side="right"))
+
+
+def by_rounds(world: World, oracle: Oracle, seed: int, **more: Any) -> Job:
+    """The table labelled by the rounds alone, which know of copies."""
+
+    def ask(units: np.ndarray) -> np.ndarray:
+        return np.array([FAILED if label is None else label for label in oracle(units)])
+
+    promise = Promise(TARGET, DELTA)
+    found = Rounds(world.copies, Fixed(world.wrong), ask, promise, SCHEDULE, seed, **more).run()
+    copies = found.forecasts[-1].copies if found.forecasts else 1
+    test = found.tests[-1] if found.tests else Test(0, 0, 0, 0, 0, 0.0)
+    drawn = [call for call, rows in enumerate(oracle.asked) if len(rows) == test.num_drawn]
+    before = oracle.open_before(drawn[-1] if drawn else 0)
+    allowed = found.allowed // copies
+    return Job(found.answer_U, found.differ, test.num_ranked, test.num_drawn, test.most_wrong, allowed, copies, before)
+
+
+def by_two_looks(world: World, oracle: Oracle, seed: int) -> Job:
+    """A job with too little money, started again with enough: the second draw is at the boundary."""
+    with tempfile.TemporaryDirectory() as folder:
+        more = {"draws": DrawFile(Path(folder)), "looks": Halves(), "paid": oracle.paid}
+        by_rounds(world, oracle, seed, purse=Money(CAPPED_CALLS, oracle), **more)
+        return by_rounds(world, oracle, seed, purse=Money(NUM_ROWS, oracle), **more)
 
 
 LABELLED: dict[str, Callable[[World, Oracle, int], Job]] = {
     "plain": by_scores,
     "ties": by_scores,
     "failures": by_scores,
-    "duplicates": by_rounds(0.0),
-    "second test": by_rounds(0.5),
+    "duplicates": by_rounds,
+    "second test": by_two_looks,
 }
 
 

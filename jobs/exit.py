@@ -20,6 +20,7 @@ from kcm.redact import redacted, redacted_values
 
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
 UNEXPECTED, USER_ERROR, OUTSIDE_PROMISE, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+NOTHING_BOUGHT = 4  # of `kcm label`: no answer could be bought
 
 
 class OutsidePromise(Exception):

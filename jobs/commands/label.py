@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.exit import NOTHING_BOUGHT, OutsidePromise
 from jobs.options import AssetsPath, is_asked, options_of
 from kcm.bundle import MANIFEST
 from kcm.errors import ArtefactError, ConfigError, KcmError
@@ -125,8 +126,11 @@ def label(
     }
     server: dict[str, Any] = {name: value for name, value in server_options.items() if value is not None}
     servers = [openai_config(model, **server, batch=batch) for model in llm or ()]
-    for config in servers:
-        config.key()  # raises before the slow imports
+    try:
+        for config in servers:
+            config.key()  # before the slow imports
+    except ConfigError as error:
+        raise OutsidePromise(f"error: {error}", {"error": str(error), "bought": 0}, NOTHING_BOUGHT) from None
     from jobs.work.label import label_file  # torch and scikit-learn, after the table was read
 
     return label_file(

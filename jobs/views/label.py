@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -79,6 +80,8 @@ class Screen(Watcher):
         if copies:
             self._say(f"{copies:,} rows repeat a text: they are asked once")
         estimate = estimates[-1]
+        if estimate is not None and estimate.calls < self._num_texts:
+            self._say(f"{self._num_texts - estimate.calls:,} answers are paid for already: they cost nothing")
         if estimate is not None:
             self._price = estimate.currency / max(1, estimate.calls)
             by = " in batches" if self._batch else ""
@@ -213,13 +216,36 @@ def closing(table: LabelledTable) -> list[str]:
     lines.append(
         f"Bought {certificate.bought:,} of {certificate.texts:,} answers{cost}: {100 * saved:.0f}% of the calls saved."
     )
+    if certificate.bought_cheaper:
+        pays = "" if certificate.bought_cheaper == certificate.texts else "; more would not have paid"
+        lines.append(f"The cheaper model answered {certificate.bought_cheaper:,} texts{pays}.")
     if table.accuracies is not None:
         lines += _accuracies(table.accuracies)
     if certificate.failed:
         lines.append(_warned(f"{certificate.failed:,} rows have no usable answer (label_source `failed`)."))
-    if certificate.look is None:
-        lines.append(_warned("This look is not recorded: no ledger was named."))
-    return lines
+    return [*lines, *map(_warned, _odd_answers(table)), *_more_money(table)]
+
+
+def _odd_answers(table: LabelledTable) -> list[str]:
+    """Labels that the LLM never gave, which may be a mistake in the prompt or in the list."""
+    counts = np.bincount(table.result.answer_U[table.result.bought_U], minlength=len(table.labels.names))
+    unused = [name for name, count in zip(table.labels.names, counts, strict=True) if not count]
+    if len(unused) == len(counts) - 1 and counts.sum() > 1:
+        return [f"The LLM answered {table.labels.names[counts.argmax()]!r} to all {counts.sum():,} texts."]
+    shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
+    return [f"The LLM never answered {shown}."] if unused else []
+
+
+def _more_money(table: LabelledTable) -> list[str]:
+    """The cap that should prove the target, if the money was too little."""
+    lacking, estimate = table.result.lacking, table.estimate
+    if lacking is None or estimate is None or not estimate.calls:
+        return []
+    most = lacking.calls * estimate.most / estimate.calls
+    return [
+        f"The target should need {lacking.calls:,.0f} further calls, at most {money(most, 'USD')}:"
+        f" raise the cap to {money(table.cost + most, 'USD')}."
+    ]
 
 
 def _warned(text: str) -> str:

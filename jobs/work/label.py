@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from jobs.assets import provide
-from jobs.exit import OutsidePromise
+from jobs.exit import NOTHING_BOUGHT, OutsidePromise
 from jobs.servers import remember
 from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
 from jobs.work.labelled_run import write_run
@@ -25,8 +25,6 @@ from kcm.large.adapters.openai import OpenAiConfig
 from kcm.report.labelled import LabelPage, render_labelled
 from kcm.report.page import write_page
 from pipelines.progress import Reporter
-
-NOTHING_BOUGHT = 4  # exit code: no answer could be bought
 
 
 def label_file(

@@ -110,7 +110,7 @@ class FittedSide:
 def bundle_of(
     texts: Sequence[str],
     features_UD: NDArray[np.float32],
-    found: Labelled,
+    labelled: Labelled,
     labels: tuple[str, ...],
     encoder: EncoderConfig,
     server: OpenAiConfig,
@@ -118,11 +118,11 @@ def bundle_of(
     seed: int,
 ) -> Bundle:
     """A bundle of a finished job: `features_UD` are the encoder's, `server` answered. At least two texts are bought."""
-    bought = np.flatnonzero(found.bought_U)
-    side = FittedSide.fit(features_UD[bought], found.answer_U[bought], len(labels), seed)
+    bought = np.flatnonzero(labelled.bought_U)
+    side = FittedSide.fit(features_UD[bought], labelled.answer_U[bought], len(labels), seed)
     _, score_U = side.judged(features_UD)
     score_U[bought] = side.left_out_B  # its own answer would make a text look too easy
-    num_kept = int((~found.bought_U & ~found.failed_U).sum())
+    num_kept = int((~labelled.bought_U & ~labelled.failed_U).sum())
     return side.bundle(
         (texts[unit] for unit in bought.tolist()),
         labels,

@@ -6,6 +6,7 @@ import math
 
 from pydantic import Field
 
+from kcm.certification.ledger import Look
 from kcm.config import Config
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.rounds import Labelled
@@ -54,17 +55,15 @@ class TableCertificate(Config):
     @classmethod
     def of(
         cls,
-        found: Labelled,
+        labelled: Labelled,
         *,
         target: float | None,
         delta: float,
-        spend: float,
-        look: int | None,
         seed: int,
-        failed: int,
+        look: Look | None = None,
         bought_cheaper: int = 0,
     ) -> TableCertificate:
-        """The certificate of a finished job."""
+        """The certificate of a finished job; without a look it spends the whole delta."""
         tests = (
             TestedDraw(
                 ranked=test.num_ranked,
@@ -73,24 +72,24 @@ class TableCertificate(Config):
                 wrong=test.num_wrong,
                 kept=test.num_kept,
             )
-            for test in found.tests
+            for test in labelled.tests
         )
         return cls(
-            rows=found.num_rows,
-            texts=len(found.answer_U),
-            bought=int(found.asked_U.sum()),
+            rows=labelled.num_rows,
+            texts=len(labelled.answer_U),
+            bought=int(labelled.asked_U.sum()),
             bought_cheaper=bought_cheaper,
-            failed=failed,
+            failed=labelled.num_failed,
             target=target,
             delta=delta,
-            spend=spend,
-            look=look,
-            allowed=found.allowed,
-            most_differ=found.differ,
-            promised=math.floor(1e6 * (1 - found.differ / found.num_rows)) / 1e6,
-            certified=found.certified,
+            spend=delta if look is None else look.spend,
+            look=None if look is None else look.number,
+            allowed=labelled.allowed,
+            most_differ=labelled.differ,
+            promised=math.floor(1e6 * (1 - labelled.differ / labelled.num_rows)) / 1e6,
+            certified=labelled.certified,
             draws=tuple(tests),
-            guarantees=found.guarantees,
+            guarantees=labelled.guarantees,
             seed=seed,
         )
 

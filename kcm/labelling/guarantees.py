@@ -98,13 +98,17 @@ class ClassDraw:
     ) -> tuple[ClassPromise, ...]:
         """What is proved of the table as it stands; `label_U` are the oracle's answers, negative for none."""
         bounds = _Bounds(self, guarantees, label_U, asked_U, copies_U, delta)
-        found = []
-        for each in guarantees:
-            share = max(bounds.share(each, int(length)) for length in (*self.lengths, 0))
+        promises = []
+        for guarantee in guarantees:
+            share = max(bounds.share(guarantee, int(length)) for length in (*self.lengths, 0))
             proved = math.floor(10**6 * share) / 10**6
-            holds = share >= Fraction(str(each.share))
-            found.append(ClassPromise(kind=each.kind, label=each.name, asked=each.share, proved=proved, holds=holds))
-        return tuple(found)
+            holds = share >= Fraction(str(guarantee.share))
+            promises.append(
+                ClassPromise(
+                    kind=guarantee.kind, label=guarantee.name, asked=guarantee.share, proved=proved, holds=holds
+                )
+            )
+        return tuple(promises)
 
 
 class _Bounds:
@@ -139,7 +143,7 @@ class _Bounds:
             errors = self._missed(in_own, self._label != code, self._delta) + self._rows(bare & own)
             return _ratio(exact + self._rows(~self._bought & own) - errors, errors)
         others = prefix[answer[prefix] != code]
-        parts = [others[self._stratum[others] == each] for each in np.unique(self._stratum[others])]
+        parts = [others[self._stratum[others] == stratum] for stratum in np.unique(self._stratum[others])]
         lost = ~self._bought | (self._label == code)
         missed = sum(self._missed(part, lost, self._delta / 2 / len(parts)) for part in parts)
         wrong = self._missed(in_own, self._label != code, self._delta / 2)
@@ -171,8 +175,8 @@ class ClassPlan:
         stratum = _strata(answer_U, guarantees)[prefix]
         scale = min(1.0, most / max(1, sum(self.sizes.values())))
         parts = [
-            rng.choice(prefix[stratum == each], math.floor(scale * size), replace=False)
-            for each, size in self.sizes.items()
+            rng.choice(prefix[stratum == code], math.floor(scale * size), replace=False)
+            for code, size in self.sizes.items()
         ]
         lengths = [round(share * self.length) for share in _LENGTHS] if self.length else []
         drawn = np.concatenate([*parts, np.empty(0, np.int64)]).astype(np.int64)
@@ -181,14 +185,16 @@ class ClassPlan:
 
 def relevant(answer_U: Units, guarantees: Sequence[Guarantee]) -> NDArray[np.bool_]:
     """Units [U] that matter to a promise: answers that are a promised label, and all units for a recall."""
-    if any(each.kind == "recall" for each in guarantees):
+    if any(guarantee.kind == "recall" for guarantee in guarantees):
         return np.ones(len(answer_U), dtype=bool)
-    return np.isin(answer_U, [each.code for each in guarantees])
+    return np.isin(answer_U, [guarantee.code for guarantee in guarantees])
 
 
 def too_rare(guarantees: Sequence[Guarantee], label_B: Units) -> tuple[Guarantee, ...]:
     """Recalls of labels that none of the bought units has: no draw of this kind is expected to find one."""
-    return tuple(each for each in guarantees if each.kind == "recall" and not (label_B == each.code).any())
+    return tuple(
+        guarantee for guarantee in guarantees if guarantee.kind == "recall" and not (label_B == guarantee.code).any()
+    )
 
 
 def class_plan(
@@ -210,17 +216,17 @@ def class_plan(
     for length in np.unique(np.linspace(0, num_units, _NUM_LENGTHS + 1).astype(np.int64))[:0:-1].tolist():
         sizes: dict[int, int] = {}
         inside = np.arange(num_units) < length
-        for each in guarantees:
-            p = _probability(each.code, answer, wrong, label_B)
-            exact = float((label_B == each.code).sum() + p[~inside].sum())
-            own = inside & (answer == each.code)
+        for guarantee in guarantees:
+            p = _probability(guarantee.code, answer, wrong, label_B)
+            exact = float((label_B == guarantee.code).sum() + p[~inside].sum())
+            own = inside & (answer == guarantee.code)
             size, errors = int(own.sum()), float(wrong[own].sum())
-            if each.kind == "precision":
-                need = {each.code: _needed(size, errors, (1 - each.share) * (exact + size), share)}
+            if guarantee.kind == "precision":
+                need = {guarantee.code: _needed(size, errors, (1 - guarantee.share) * (exact + size), share)}
             else:
                 parts = {int(s): inside & (stratum == s) for s in np.unique(stratum[inside & ~own])}
                 expected = {s: (int(part.sum()), float(p[part].sum())) for s, part in parts.items()}
-                need = _recall_sizes(each, size, errors, exact, expected, share)
+                need = _recall_sizes(guarantee, size, errors, exact, expected, share)
             sizes |= {s: max(n, sizes.get(s, 0)) for s, n in need.items()}
         calls = float(sum(sizes.values()) + num_units - length)
         fits = all(n <= int((stratum[:length] == s).sum()) for s, n in sizes.items())
@@ -241,8 +247,8 @@ def _recall_sizes(
     total = sum(missed for _, missed in expected.values())
     plans = []
     for own_errors in (size, *(math.ceil(slack * errors) + 1 for slack in _OWN_SLACK)):
-        found = exact + max(0, size - own_errors)
-        allowed = (1 - guarantee.share) / guarantee.share * found
+        right = exact + max(0, size - own_errors)
+        allowed = (1 - guarantee.share) / guarantee.share * right
         plan = {guarantee.code: _needed(size, errors, own_errors, share / 2)}
         for s, (count, missed) in expected.items():
             part = missed / total if total > 0 else 1 / len(expected)
@@ -269,7 +275,7 @@ def _probability(code: int, answer: Units, wrong: NDArray[np.float64], label_B: 
 
 
 def _strata(answer_U: Units, guarantees: Sequence[Guarantee]) -> Units:
-    return np.where(np.isin(answer_U, [each.code for each in guarantees]), answer_U, _REST)
+    return np.where(np.isin(answer_U, [guarantee.code for guarantee in guarantees]), answer_U, _REST)
 
 
 def _ratio(right: int, wrong: int) -> Fraction:

@@ -49,5 +49,5 @@ class Judge:
 
     def wrong(self, signals: Columns) -> NDArray[np.float64]:
         """P(wrong) of units with these signals, [U]."""
-        values_UF = np.stack([signals[each.name] for each in self.curves.signals], 1)
+        values_UF = np.stack([signals[signal.name] for signal in self.curves.signals], 1)
         return np.asarray(expit(-self.curves.score(values_UF)))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
-from kcm.certification.ledger import Ledger, question_delta, unit_hashes
+from kcm.certification.ledger import Ledger
 from kcm.config import parse_config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
@@ -37,8 +37,9 @@ from kcm.labelling.encoding import Mapper, encoded, in_process, named_encoder
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.oracle import Failures
-from kcm.labelling.rounds import AnotherLook, Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
+from kcm.labelling.looks import JobLooks, described
+from kcm.labelling.oracle import Progress
+from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
 from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
@@ -98,10 +99,8 @@ class LabelledTable:
     labels: LabelList
     texts: Texts
     result: Labelled
-    reasons: Failures
     models: _Models | None
     side: VectorSide
-    forecasts: list[Forecast] = field(default_factory=list)
     estimate: Estimate | None = None
     accuracies: Accuracies | None = None
 
@@ -204,124 +203,157 @@ def label(
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"text": [f"{word} {n}" for n in range(400) for word in ("good", "bad")]})
-    >>> found = label(frame, labels=["pos", "neg"], encoder="words",
+    >>> table = label(frame, labels=["pos", "neg"], encoder="words",
     ...               llm=lambda texts: ["pos" if text.startswith("good") else "neg" for text in texts])
-    >>> bool(found.certificate.certified), found.certificate.bought < len(frame)
+    >>> bool(table.certificate.certified), table.certificate.bought < len(frame)
     (True, True)
     """
     config = parse_config(LabelConfig, options, where="kcm.label", name="option")
     if config.target is None and not guarantees:
         config = config.model_copy(update={"target": DEFAULT_TARGET})
-    told = watcher or Watcher()
-    columns, llms = _listed(answers), [_server(each, base_url) for each in _listed(llm)]
-    if len(columns or llms) not in (1, 2):
-        raise ConfigError(
-            "no LLM given", where="llm", hint="Add --llm MODEL, or --answers COLUMN to replay recorded answers"
-        )
+    columns, llms = _listed(answers), [_server(model, base_url) for model in _listed(llm)]
+    _check_models(len(columns), len(llms))
     texts = Texts.of(frame, text)
     label_list = _labels(frame, labels, columns, prompt)
     classes = Guarantee.parsed(guarantees, label_list.names)
     truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
+    job = _Job(frame, texts, label_list, columns, llms, config, classes, watcher or Watcher())
     if truth_N is not None:
-        told.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
-    account = f"label {_digest(texts, label_list, [*map(_paid_as, llms)], config, classes)[:32]}"
-
-    def source(number: int) -> AnswerSource:
-        progress = told.bought if number == len(columns or llms) - 1 else told.bought_cheaper
-        if columns:
-            return recorded(frame, columns[number], texts, label_list, progress)
-        model = llms[number]
-        if callable(model):
-            return function(model, texts, label_list, progress)
-        paid = opened_store(store, config.store_max_cost)
-        return server(model, texts, label_list, paid, account, config.max_cost, progress, told.said)
-
-    sources = [source(number) for number in range(len(columns or llms))]
-    oracle = sources[-1].oracle
-    told.start(texts, label_list, [each.estimate for each in sources])
-    for each in sources:
-        each.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
-    digest = _digest(texts, label_list, [each.identity for each in sources], config, classes)
+        job.watcher.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
+    sources = job.sources(store)
+    last = sources[-1]
+    job.watcher.start(texts, label_list, [source.estimate for source in sources])
+    for source in sources:
+        source.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
+    digest = job.digest([source.identity for source in sources])
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
-    names = unit_hashes(text_key(each) for each in texts.texts)
-    look = book.look(names, delta=config.delta, digest=digest, purpose="label")
+    purpose = described(columns, llms, config)
+    looks = JobLooks(book, map(text_key, texts.texts), config.delta, digest, purpose, job.watcher.said)
+    if looks.earlier:
+        job.watcher.said(looks.earlier)
     assets = assets or default_assets()
     encoder = named_encoder(config.encoder, assets)
-    draws = DrawFile(user_folder() / "draws" / digest[:32]) if sources[-1].resumable else None
+    draws = DrawFile(user_folder() / "draws" / digest[:32]) if last.resumable else None
     if draws is not None and draws.has_begun:
-        told.resumed()
+        job.watcher.resumed()
     vectors = encoded(texts.texts, encoder, assets, mapper)
-    if len(sources) == 1:
-        side: VectorSide | CheaperSide = VectorSide(vectors)
-    else:
-        allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
-        cheaper = sources[0].oracle
-        side = CheaperSide(vectors, cheaper, _price_ratio(sources), allowed, look.spend, draws, cheaper.ahead)
-    forecasts: list[Forecast] = []
-
-    def watch(forecast: Forecast, at: Callable[[float], Forecast]) -> None:
-        forecasts.append(forecast)
-        told.planned(forecast, at)
-
-    looks = [look]
-
-    def take() -> float:
-        looks.append(book.look(names, delta=config.delta, digest=f"{digest} again", purpose="label"))
-        told.said(f"There is money for a draw that proves the target. {looks[-1].sentence}")
-        return looks[-1].spend
-
-    job = Rounds(
-        texts.copies_U,
-        side,
-        oracle,
-        Promise(config.target, look.spend, guarantees=classes),
-        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5),
-        config.seed,
-        purse=sources[-1].money,
-        watch=watch,
-        draws=draws,
-        drawn=told.drawn,
-        ahead=oracle.ahead,
-        another=AnotherLook(question_delta(config.delta, look.number + 1), take, sources[-1].paid),
-    )
-    try:
-        found = job.run()
-    except NoAnswers as error:
-        said = next(iter(oracle.reasons.by_unit.values()), "")
-        raise NoAnswers(f"{error.what}: {said}" if said else error.what, where=error.where, hint=error.hint) from None
-    failed = int(texts.copies_U[found.failed_U].sum())
-    spent = looks[-1] if found.is_second_look else look
-    certificate = TableCertificate.of(
-        found,
-        target=config.target,
-        delta=config.delta,
-        spend=spent.spend,
-        look=spent.number,
-        seed=config.seed,
-        failed=failed,
-        bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
-    )
-    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, found, oracle, sources[-1].money)
+    side = job.side(vectors, sources, looks.forecast(), draws)
+    result = job.run(side, last, looks, draws)
+    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, result, last.oracle, last.money)
     models: _Models | None = None
-    last = sources[-1]
     if encoder is not None and last.server is not None and last.store is not None:
         models = _Models(assets, encoder, vectors, last.server, last.store)
-    labelled, named = _with_labels(frame, texts, label_list, found)
+    labelled, named = _with_labels(frame, texts, label_list, result)
     return LabelledTable(
         frame=labelled,
         column=named["label"],
-        certificate=certificate,
-        cost=oracle.spent,
+        certificate=TableCertificate.of(
+            result,
+            target=config.target,
+            delta=config.delta,
+            seed=config.seed,
+            look=looks.take(again=result.is_second_look),
+            bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
+        ),
+        cost=last.oracle.spent,
         labels=label_list,
         texts=texts,
-        result=found,
-        reasons=oracle.reasons,
+        result=result,
         models=models,
         side=side.side if isinstance(side, CheaperSide) else side,
-        forecasts=forecasts,
-        estimate=sources[-1].estimate,
+        estimate=last.estimate,
         accuracies=accuracies,
     )
+
+
+@dataclass(eq=False)
+class _Job:
+    """One job: what was asked for, and whether the pilot is over."""
+
+    frame: pd.DataFrame
+    texts: Texts
+    labels: LabelList
+    columns: Sequence[str]
+    llms: Sequence[OpenAiConfig | Callable[[list[str]], Sequence[Any]]]
+    config: LabelConfig
+    classes: tuple[Guarantee, ...]
+    watcher: Watcher
+    is_planned: bool = False
+
+    def sources(self, store: ResponseStore | str | Path | None) -> list[AnswerSource]:
+        """Whom the answers are bought from, the oracle last."""
+        account = f"label {self.digest([*map(_paid_as, self.llms)])[:32]}"
+        progress = [self.watcher.bought_cheaper, self.watcher.bought][-len(self.columns or self.llms) :]
+        if self.columns:
+            pairs = zip(self.columns, progress, strict=True)
+            return [recorded(self.frame, column, self.texts, self.labels, tell) for column, tell in pairs]
+        return [self._source(llm, store, account, tell) for llm, tell in zip(self.llms, progress, strict=True)]
+
+    def _source(self, llm: Any, store: ResponseStore | str | Path | None, account: str, tell: Progress) -> AnswerSource:
+        if callable(llm):
+            return function(llm, self.texts, self.labels, tell)
+        paid, config = opened_store(store, self.config.store_max_cost), self.config
+        return server(llm, self.texts, self.labels, paid, account, config.max_cost, tell, self.watcher.said)
+
+    def digest(self, identities: Sequence[str]) -> str:
+        """See `_digest`; `identities` name what decides the answers."""
+        return _digest(self.texts, self.labels, identities, self.config, self.classes)
+
+    def side(
+        self, vectors_UD: NDArray[np.float32], sources: Sequence[AnswerSource], spend: float, draws: DrawFile | None
+    ) -> VectorSide | CheaperSide:
+        """The small model, with the answers of a cheaper model if there is one."""
+        if len(sources) == 1:
+            return VectorSide(vectors_UD)
+        allowed = allowed_errors(self.config.target or DEFAULT_TARGET, len(self.texts.texts))
+        cheaper = sources[0].oracle
+        return CheaperSide(vectors_UD, cheaper, _price_ratio(sources), allowed, spend, draws, cheaper.ahead)
+
+    def run(
+        self, side: VectorSide | CheaperSide, source: AnswerSource, looks: JobLooks, draws: DrawFile | None
+    ) -> Labelled:
+        """Buy until the promise is proved or the money is spent. Raises NoAnswers if nothing was answered."""
+        oracle, config = source.oracle, self.config
+        rounds = Rounds(
+            self.texts.copies_U,
+            side,
+            oracle,
+            Promise(config.target, looks.forecast(), guarantees=self.classes),
+            Schedule(pilot=min(200, max(50, len(self.texts.texts) // 15)), growth=0.3, slope=0.5),
+            config.seed,
+            purse=source.money,
+            watch=partial(self._watch, oracle.reasons),
+            draws=draws,
+            drawn=self.watcher.drawn,
+            ahead=oracle.ahead,
+            looks=looks,
+            paid=source.paid,
+        )
+        try:
+            return rounds.run()
+        except NoAnswers as error:
+            reason = next(iter(oracle.reasons.values()), "")
+            what = error.what if reason in error.what else f"{error.what}: {reason}"
+            hint = error.hint or "Check --labels and --prompt; replies are kept, and only another --store asks again"
+            raise NoAnswers(what, where=error.where, hint=hint) from None
+
+    def _watch(self, failures: Mapping[int, str], forecast: Forecast, at: Callable[[float], Forecast]) -> None:
+        if failures and not self.is_planned:
+            reason = next(iter(failures.values()))
+            num_failed = f"{len(failures):,} of {forecast.bought:,} texts"
+            self.watcher.said(f"{num_failed} have no usable answer, such as: {reason}")
+        self.is_planned = True
+        self.watcher.planned(forecast, at)
+
+
+def _check_models(num_columns: int, num_llms: int) -> None:
+    """Raise ConfigError unless there are one or two columns of answers, or as many models."""
+    if not num_columns + num_llms:
+        hint = "Add --llm MODEL, or --answers COLUMN to replay recorded answers"
+        raise ConfigError("no LLM given", where="llm", hint=hint)
+    if (num_columns and num_llms) or num_columns + num_llms > 2:
+        hint = "Give one or two LLMs (a cheaper one first), or one or two columns"
+        raise ConfigError(f"{num_llms} --llm and {num_columns} --answers given", where="llm", hint=hint)
 
 
 def _labels(frame: pd.DataFrame, labels: Any, answers: Sequence[str], prompt: str | None) -> LabelList:
@@ -329,8 +361,8 @@ def _labels(frame: pd.DataFrame, labels: Any, answers: Sequence[str], prompt: st
     if labels is not None:
         return LabelList.of(labels, prompt)
     if not answers:
-        raise ConfigError("no labels", where="labels", hint="Give them as a list, or in a file")
-    return LabelList.of(sorted({each for column in answers for each in answers_in(frame, column).dropna()}), prompt)
+        raise ConfigError("no labels", where="labels", hint="Add --labels a,b,c, or a file with one label per line")
+    return LabelList.of(sorted({answer for column in answers for answer in answers_in(frame, column).dropna()}), prompt)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -350,7 +382,7 @@ def _paid_as(llm: OpenAiConfig | Callable[[list[str]], Sequence[Any]]) -> str:
 
 def _price_ratio(sources: Sequence[AnswerSource]) -> float:
     """The price of an answer of the cheaper model, in answers of the oracle; a fifteenth if prices are not known."""
-    cheaper, dear = (each.estimate.currency if each.estimate else 0.0 for each in sources)
+    cheaper, dear = (source.estimate.currency if source.estimate else 0.0 for source in sources)
     return cheaper / dear if cheaper and dear else PRICE_RATIO
 
 
@@ -364,7 +396,7 @@ def _digest(
     """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
     request = config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
     parts: list[Any] = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
-    parts += [asdict(each) for each in classes]
+    parts += [asdict(guarantee) for guarantee in classes]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for text in texts.texts:
         digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
@@ -373,17 +405,17 @@ def _digest(
 
 
 def _with_labels(
-    frame: pd.DataFrame, texts: Texts, labels: LabelList, found: Labelled
+    frame: pd.DataFrame, texts: Texts, labels: LabelList, labelled: Labelled
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """A copy of the frame with label, source and probability, and the names of these columns there."""
     names = np.array([*labels.names], dtype=object)
-    source_U = np.where(found.bought_U, "llm", np.where(found.failed_U, "failed", "small")).astype(object)
+    source_U = np.where(labelled.bought_U, "llm", np.where(labelled.failed_U, "failed", "small")).astype(object)
     known_N = texts.unit_N >= 0
     unit_N = np.where(known_N, texts.unit_N, 0)
     columns = {
-        "label": pd.Series(names[found.answer_U[unit_N]], frame.index).where(known_N, None),
+        "label": pd.Series(names[labelled.answer_U[unit_N]], frame.index).where(known_N, None),
         "label_source": pd.Series(source_U[unit_N], frame.index).where(known_N, None),
-        "label_probability": np.where(known_N, 1 - found.wrong_U[unit_N], np.nan),
+        "label_probability": np.where(known_N, 1 - labelled.wrong_U[unit_N], np.nan),
     }
     named = free_names(columns, frame.columns)
     return frame.assign(**{named[name]: column for name, column in columns.items()}), named

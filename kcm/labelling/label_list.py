@@ -49,9 +49,9 @@ class LabelList:
             raise ConfigError(f"{len(described)} label", where=where, hint="Give at least two labels")
         prompt = {
             "instructions": instructions,
-            "descriptions": {name: each["description"] for name, each in described.items() if "description" in each},
+            "descriptions": {name: entry["description"] for name, entry in described.items() if "description" in entry},
             "examples": [
-                {"text": text, "label": name} for name, each in described.items() for text in each.get("examples", ())
+                {"text": text, "label": name} for name, entry in described.items() for text in entry.get("examples", ())
             ],
         }
         return cls(tuple(described), parse_config(TaskPromptConfig, prompt, where=where))
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=str(path)) from None
     if isinstance(content, list):
-        return {name: {} for name in _unique([str(each).strip() for each in content], str(path))}
+        return {name: {} for name in _unique([str(name).strip() for name in content], str(path))}
     if not isinstance(content, Mapping):
         raise ConfigError("not a list or mapping of labels", where=str(path))
     names = _unique([str(name).strip() for name in content], str(path))
@@ -84,8 +84,8 @@ def _described(value: Any, name: str, path: Path) -> dict[str, Any]:
             return {"description": value}
         case dict() if value.keys() <= {"description", "examples"}:
             examples = value.get("examples", [])
-            if isinstance(examples, list) and all(isinstance(each, str) for each in examples):
-                return {str(key): each for key, each in value.items() if each}
+            if isinstance(examples, list) and all(isinstance(example, str) for example in examples):
+                return {str(key): part for key, part in value.items() if part}
     raise ConfigError(f"label {name!r} has neither a description nor `description` and `examples`", where=str(path))
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.errors import DataError
+from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.labelling.rounds import FAILED, NoAnswers, Units
 from kcm.large.adapters.openai import OpenAiModel
@@ -28,13 +27,6 @@ Progress = Callable[[int, float], None]
 """Called with the answers bought so far and the currency spent."""
 
 
-@dataclass(eq=False)
-class Failures:
-    """Why units have no answer, by unit."""
-
-    by_unit: dict[int, str] = field(default_factory=dict)
-
-
 class ServerOracle:
     """A language model behind a server; answers are committed one by one, and paid for once."""
 
@@ -43,21 +35,23 @@ class ServerOracle:
     ) -> None:
         self._model, self._texts, self._progress = model, texts, progress
         self._num_bought = self._num_answered = 0
-        self.reasons = Failures()
+        self.reasons: dict[int, str] = {}
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises ConfigError if the server refuses the key or the model.
 
         An interruption ends the questions that were not sent.
         """
-        found = np.full(len(units), FAILED, dtype=np.int64)
+        codes = np.full(len(units), FAILED, dtype=np.int64)
         try:
-            off_label = self._ask(np.arange(len(units)), units, found, again=False)
-            self._ask(off_label, units, found, again=True)
-        except BaseException:  # nothing more is asked, or the process would go on paying
+            off_label = self._ask(np.arange(len(units)), units, codes, again=False)
+            self._ask(off_label, units, codes, again=True)
+        except BaseException as error:  # nothing more is asked, or the process would go on paying
             self._model.close()
+            if isinstance(error, ConfigError) and not self._num_answered:
+                raise NoAnswers(error.what, where=error.where, hint="Check --llm, --base-url and the key") from None
             raise
-        return found
+        return codes
 
     def ahead(self, units: Units) -> None:
         """Pay for many texts at half the price, if the model is to use batches; asked for, their answers are there.
@@ -73,18 +67,18 @@ class ServerOracle:
             self._model.close()
             raise
 
-    def _ask(self, places: Units, units: Units, found: Units, *, again: bool) -> Units:
+    def _ask(self, places: Units, units: Units, codes: Units, *, again: bool) -> Units:
         """Ask the units at these places; the places of replies outside the label list."""
         off_label: list[int] = []
         outages = 0  # in a row
         for place, answer in self._answers(places, units, again=again):
             if answer.label is None:
-                self.reasons.by_unit[int(units[place])] = answer.error or "no answer"
+                self.reasons[int(units[place])] = answer.error or "no answer"
                 if answer.off_label:
                     off_label.append(place)
             else:
-                found[place] = answer.label
-                self.reasons.by_unit.pop(int(units[place]), None)
+                codes[place] = answer.label
+                self.reasons.pop(int(units[place]), None)
             outages = outages + 1 if answer.outage else 0
             if outages > _MAX_OUTAGES:
                 raise self._unreachable(answer.error or "")
@@ -129,32 +123,32 @@ class CallableOracle:
     ) -> None:
         self._answer, self._texts, self._names, self._progress = answer, texts, list(label_names), progress
         self._batch_size, self._num_bought = batch_size, 0
-        self.reasons = Failures()
+        self.reasons: dict[int, str] = {}
         self.spent = 0.0
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises DataError for another number of answers than texts."""
-        found: list[int] = []
+        codes: list[int] = []
         for start in range(0, len(units), self._batch_size):
             part = units[start : start + self._batch_size]
             answers = list(self._answer([self._texts[unit] for unit in part]))
             if len(answers) != len(part):
                 raise DataError(f"{len(answers)} answers to {len(part)} texts", where="llm")
-            found += [self._code(int(unit), answer) for unit, answer in zip(part, answers, strict=True)]
+            codes += [self._code(int(unit), answer) for unit, answer in zip(part, answers, strict=True)]
             self._num_bought += len(part)
             self._progress(self._num_bought, 0.0)
-        return np.array(found, dtype=np.int64)
+        return np.array(codes, dtype=np.int64)
 
     def ahead(self, units: Units) -> None:
         """Nothing: a function is asked when its answers are needed."""
 
     def _code(self, unit: int, answer: Any) -> int:
         if answer is None or (isinstance(answer, float) and math.isnan(answer)):
-            self.reasons.by_unit[unit] = "no answer"
+            self.reasons[unit] = "no answer"
             return FAILED
         code = matching_label(str(answer).strip(), self._names)
         if code is None:
-            self.reasons.by_unit[unit] = f"answered {str(answer)[:100]!r}, which is not on the label list"
+            self.reasons[unit] = f"answered {str(answer)[:100]!r}, which is not on the label list"
             return FAILED
         return code
 

@@ -50,7 +50,7 @@ def cheapest_plan(wrong_M: NDArray[np.float64], allowed: int, delta: float) -> D
         plan = _best_of(wrong_M, lengths, most, allowed, delta)
         if plan is None:
             break
-        best = min(best, plan, key=lambda each: each.calls)
+        best = min(best, plan, key=lambda candidate: candidate.calls)
         step = max(1, (num_units - free) // _NUM_LENGTHS)
         lengths = np.unique(np.linspace(plan.num_ranked - step, plan.num_ranked + step, 9).astype(np.int64))
         lengths = lengths[(lengths > free) & (lengths <= num_units)]
@@ -80,9 +80,13 @@ def _best_of(
         kept_KX[row] = (1 - rate_X) * np.trapezoid(holds_XG, points_G, axis=1)
     kept_KX = np.where(possible_KX, kept_KX, -1.0)
     best_row, column = divmod(int(kept_KX.argmax()), len(most_X))
-    kept = float(kept_KX[best_row, column])
+    num_kept = float(kept_KX[best_row, column])
     return DrawPlan(
-        int(lengths_K[best_row]), int(drawn_KX[best_row, column]), int(most_X[column]), kept, len(wrong_M) - kept
+        int(lengths_K[best_row]),
+        int(drawn_KX[best_row, column]),
+        int(most_X[column]),
+        num_kept,
+        len(wrong_M) - num_kept,
     )
 
 
@@ -106,9 +110,9 @@ def capped_plan(wrong_M: NDArray[np.float64], affordable: int, delta: float) -> 
     best = CappedPlan(num_units - affordable, 0, num_units - affordable)
     for share in np.linspace(0.02, 1.0, 50):
         drawn = round(share * affordable)
-        kept = num_units - (affordable - drawn)  # the rest of the money escalates the end of the ranking
-        expected = round(drawn * errors_M[kept] / kept) if kept else 0
-        bound = missed_errors(kept, drawn, min(expected, drawn), delta)
+        num_kept = num_units - (affordable - drawn)  # the rest of the money escalates the end of the ranking
+        expected = round(drawn * errors_M[num_kept] / num_kept) if num_kept else 0
+        bound = missed_errors(num_kept, drawn, min(expected, drawn), delta)
         if bound < best.errors:
-            best = CappedPlan(kept, drawn, bound)
+            best = CappedPlan(num_kept, drawn, bound)
     return best

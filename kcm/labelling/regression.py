@@ -41,7 +41,7 @@ class Regression:
         gram = x_BP @ x_BP.T if dual else x_BP.T @ x_BP
         mean = max(float(np.trace(gram)) / len(x_BP), 1e-9)  # 0 if all rows are equal
         fits = (cls._of(x_BP, y_BC, gram, strength * mean, dual) for strength in _STRENGTHS)
-        _, (left_BC, leverage_B, weight_PC, strength, factor) = min(fits, key=lambda each: each[0])
+        _, (left_BC, leverage_B, weight_PC, strength, factor) = min(fits, key=lambda fit: fit[0])
         own_B = leverage_B / np.maximum(1 - leverage_B, 1e-9)
         # All left-out scores share the mean of all targets, see `kcm.closed_form.left_out`.
         left_BC = left_BC + y_BC / (len(y_BC) - 1) + mean_C

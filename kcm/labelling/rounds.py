@@ -38,6 +38,7 @@ _ROUNDS_FITTED, _SLOPE_WEIGHT, _ODDS = 5, 0.3, 1.6
 RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
 _MAX_COPIES = (1, 2, 3, 5, 10)
+_PRIOR_ANSWERED = 50  # rows with an answer: two failures of 50 units are mostly bad luck
 _SECOND_DRAW = 2
 _CLASS_DRAW = 3  # the number of the draw for guarantees of labels, after two for agreement
 
@@ -70,29 +71,25 @@ class Purse(Protocol):
         """How many of these units, in order, can be bought at their highest price."""
 
 
-@dataclass(frozen=True)
-class AnotherLook:
-    """What a draw beside the first one may spend of delta: a forecast, and what `take` gives once and for all.
+class Looks(Protocol):
+    """What the draws of a job may spend of delta, the second one if `again`."""
 
-    `paid` gives the units among some that an earlier start has paid for.
-    """
+    def forecast(self, *, again: bool = False) -> float:
+        """As far as it is known before the look is recorded."""
 
-    forecast: float
-    take: Callable[[], float]
-    paid: Callable[[Units], Units]
+    def spend(self, *, again: bool = False) -> float:
+        """Once and for all: the look is recorded."""
 
 
 @dataclass(frozen=True)
 class Promise:
     """At least a share `target` of the answers agrees with the oracle, with probability at least 1 - `delta`.
 
-    `second` is the share of delta that is set aside for a second test. Each of the `guarantees` holds with the same
-    probability; without a target they are all that is promised.
+    Each of the `guarantees` holds with the same probability; without a target they are all that is promised.
     """
 
     target: float | None
     delta: float
-    second: float = 0.0
     guarantees: tuple[Guarantee, ...] = ()
 
 
@@ -152,9 +149,10 @@ class Forecast:
     """What is planned after a round, in units.
 
     Units with more than `copies` copies are bought in any case; there are `extra` of them. No unit with a label of the
-    guarantees `rare` was bought yet: they cannot be proved, and are given up. `expected` are the calls until training
-    ends and in all, with what further rounds will learn; None where none follow. `promised` is the share of rows that
-    is expected to be proved to agree, with the money that is left; None if agreement is not promised.
+    guarantees `rare` was bought yet: they cannot be proved, and are given up. `reserve` rows are set aside for further
+    failures. `expected` are the calls until training ends and in all, with what further rounds will learn; None where
+    none follow. `promised` is the share of rows that is expected to be proved to agree, with the money that is left;
+    None if agreement is not promised.
     """
 
     bought: int
@@ -162,6 +160,7 @@ class Forecast:
     extra: int
     plan: DrawPlan
     rare: tuple[Guarantee, ...] = ()
+    reserve: int = 0
     expected: tuple[float, float] | None = None
     promised: float | None = None
 
@@ -199,10 +198,10 @@ class Labelled:
     """The answers of all units, and the proved bound.
 
     `answer_U` has the oracle's labels where `bought_U`, or the small model's. `differ` bounds the rows that differ
-    from the oracle's answers, of `num_rows`; the target allows `allowed`. `guess` is what the small model would answer
-    to every unit; it has learned from the units `taught_U`. `failed_U` have no answer: the oracle gave none, or the
-    money did not reach them. `asked_U` were put to the oracle. `is_second_look` says whether the bound is that of
-    `AnotherLook`.
+    from the oracle's answers, of `num_rows`; the target allows `allowed`. `num_failed` rows have no answer. `guess` is
+    what the small model would answer to every unit; it has learned from the units `taught_U`. `failed_U` have no
+    answer: the oracle gave none, or the money did not reach them. `asked_U` were put to the oracle. `is_second_look`
+    says whether the bound is that of a second look. `lacking` is the plan that would prove the target with more money.
     """
 
     answer_U: Units
@@ -215,15 +214,17 @@ class Labelled:
     num_rows: int
     allowed: int
     differ: int
+    num_failed: int = 0
     forecasts: list[Forecast] = field(default_factory=list)
     tests: list[Test] = field(default_factory=list)
     guarantees: tuple[ClassPromise, ...] = ()
     is_second_look: bool = False
+    lacking: Forecast | None = None
 
     @property
     def certified(self) -> bool:
         """Whether the target and all guarantees are proved."""
-        return self.differ <= self.allowed and all(each.holds for each in self.guarantees)
+        return self.differ <= self.allowed and all(guarantee.holds for guarantee in self.guarantees)
 
     @property
     def promised(self) -> float:
@@ -273,7 +274,7 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class _Prefix:
     """Units that the small model may answer, its guess, and the bound on rows among them that differ.
 
     The guess has learned from the units `taught`. A test bounds units of at most `copies` rows; 0 if there was none.
@@ -293,7 +294,9 @@ class Rounds:
     `ask` maps units to codes of labels, or `FAILED`; every unit is asked at most once. `watch` sees every forecast, and
     a function that forecasts another target; `drawn`, after the draw, the calls in all and the share of rows that is
     then expected to be proved. `ahead` may pay in bulk for units that are asked next: a draw, and the rest that follows
-    from it. `another` lets a job that was capped draw again with more money. All random choices follow from `seed`.
+    from it. With `looks`, `promise.delta` is a forecast until the draw begins, and a job that was capped may draw again
+    with more money; `paid` gives the units among some that an earlier start has paid for. All random choices follow
+    from `seed`.
     """
 
     def __init__(
@@ -309,9 +312,10 @@ class Rounds:
         draws: DrawFile | None = None,
         drawn: Callable[[int, float], None] = lambda total, promised: None,
         ahead: Callable[[Units], None] = lambda units: None,
-        another: AnotherLook | None = None,
+        looks: Looks | None = None,
+        paid: Callable[[Units], Units] = lambda units: units[:0],
     ) -> None:
-        self._seed, self._another = seed, another
+        self._seed, self._looks, self._paid_before = seed, looks, paid
         self._copies, self._side, self._ask, self._purse, self._draws = copies_U, side, ask, purse, draws
         self._promise, self._schedule, self._watch, self._tell_drawn = promise, schedule, watch, drawn
         self._ahead = ahead
@@ -324,38 +328,36 @@ class Rounds:
         self._forecasts: list[Forecast] = []
         self._tests: list[Test] = []
         self._guaranteed: tuple[ClassPromise, ...] = ()
+        self._lacking: Forecast | None = None
 
     def run(self) -> Labelled:
         """Buy until the promise is proved or the money is spent. Raises what `ask` raises.
 
         A job whose draw has begun finishes that draw.
         """
-        kept = self._everything() if self._promise.target is None else self._agreeing()
-        return self._delivered(self._narrowed(kept) if self._promise.guarantees else kept)
+        prefix = self._everything() if self._promise.target is None else self._agreeing()
+        return self._delivered(self._narrowed(prefix) if self._promise.guarantees else prefix)
 
-    def _agreeing(self) -> _Kept:
+    def _agreeing(self) -> _Prefix:
         """The units that may be kept by the promise of agreement."""
-        second = self._promise.delta * self._promise.second
         first = self._begun(1)
         if first is None:
-            guess, forecast = self._train(self._promise.delta - second)
+            guess, _ = self._train(self._promise.delta)
+            self._take_look()
+            forecast = self._forecast(guess, self._promise.delta)
             short = self._is_short(guess, forecast)
-            first = self._capped(guess) if short else self._drawn(guess, forecast, self._promise.delta - second)
-        kept = self._tested(first, 1)
-        if first.capped:
-            return self._with_more_money(kept)
-        if second > 0:
-            again = self._begun(_SECOND_DRAW)
-            if again is None:
-                guess = self._guess()
-                forecast = self._forecast(guess, second)
-                if forecast.calls < len(self._open(kept)) and not self._is_short(guess, forecast):
-                    again = self._drawn(guess, forecast, second, _SECOND_DRAW)
-            if again is not None:
-                kept = min(kept, self._tested(again, _SECOND_DRAW), key=lambda each: len(self._open(each)))
-        return kept
+            first = self._capped(guess) if short else self._drawn(guess, forecast, self._promise.delta)
+        else:
+            self._take_look()  # the one of the earlier start
+        prefix = self._tested(first, 1)
+        return self._with_more_money(prefix) if first.capped else prefix
 
-    def _with_more_money(self, kept: _Kept) -> _Kept:
+    def _take_look(self) -> None:
+        """What this look may spend; a pilot without a draw has used nothing of delta."""
+        if self._looks is not None:
+            self._promise = replace(self._promise, delta=self._looks.spend())
+
+    def _with_more_money(self, prefix: _Prefix) -> _Prefix:
         """A second draw after a capped one, if the money now pays for a whole plan; otherwise the first draw's result.
 
         The first draw is not enlarged. Its errors are known, and they may be why somebody raised the cap: the test
@@ -364,83 +366,90 @@ class Rounds:
         joins the training set and is exact, and further rounds may follow. Ranking and draw are of the other units
         alone. One of both prefixes is delivered, never their union.
         """
-        if self._another is None or self._promise.guarantees:
-            return kept
+        if self._looks is None or self._promise.guarantees:
+            return prefix
         again = self._begun(_SECOND_DRAW)
         if again is not None:
-            self._another.take()  # the look of the earlier start
+            self._looks.spend(again=True)  # the look of the earlier start
         else:
-            again = self._second_draw(kept, self._another)
+            again = self._second_draw(prefix, self._looks)
         if again is None:
-            return kept
+            return prefix
         second = replace(self._tested(again, _SECOND_DRAW), is_second_look=True)
-        return min(kept, second, key=self._unproved)
+        return min(prefix, second, key=self._unproved)
 
-    def _second_draw(self, kept: _Kept, another: AnotherLook) -> Draw | None:
+    def _second_draw(self, prefix: _Prefix, looks: Looks) -> Draw | None:
         """A draw by another look; None if the first proves the target, or the money does not cover the plan."""
-        if self._unproved(kept) <= self._allowed:
+        if self._unproved(prefix) <= self._allowed:
             return None
-        self._buy(another.paid(np.flatnonzero(~self._asked)))
+        self._buy(self._paid_before(np.flatnonzero(~self._asked)))
         guess = self._guess()
-        if self._is_short(guess, self._forecast(guess, another.forecast)):
+        self._lacking = self._forecast(guess, looks.forecast(again=True))
+        if self._is_short(guess, self._lacking):
             return None
+        self._lacking = None
         self._forecasts = []
-        guess, forecast = self._train(another.forecast)
+        guess, forecast = self._train(looks.forecast(again=True))
         if self._is_short(guess, forecast):
             return None
-        delta = another.take()
+        delta = looks.spend(again=True)
         return self._drawn(guess, self._forecast(guess, delta), delta, _SECOND_DRAW)
 
-    def _unproved(self, kept: _Kept) -> int:
+    def _unproved(self, prefix: _Prefix) -> int:
         """Rows that may differ once the money is spent."""
-        rest = self._open(kept)
-        return kept.differ + int(self._copies[rest[len(self._paid(rest)) :]].sum())
+        rest = self._open(prefix)
+        return prefix.differ + int(self._copies[rest[len(self._paid(rest)) :]].sum())
 
-    def _everything(self) -> _Kept:
+    def _everything(self) -> _Prefix:
         """All units, if agreement is not promised."""
         if self._draws and self._draws.read(_CLASS_DRAW):
             nobody = np.array([], dtype=np.int64)  # what follows reads the draw's own guess
-            return _Kept(Guess(self._label, np.zeros(len(self._label))), nobody, np.arange(len(self._label)), 0)
+            return _Prefix(Guess(self._label, np.zeros(len(self._label))), nobody, np.arange(len(self._label)), 0)
         guess, _ = self._train(self._promise.delta)
         units = np.flatnonzero(~self._asked)
-        return _Kept(guess, np.flatnonzero(self._asked), units, int(self._copies[units].sum()))
+        return _Prefix(guess, np.flatnonzero(self._asked), units, int(self._copies[units].sum()))
 
-    def _narrowed(self, kept: _Kept) -> _Kept:
+    def _narrowed(self, prefix: _Prefix) -> _Prefix:
         """Draw within the kept units, then escalate the end of their ranking until every guarantee is proved."""
+        self._take_look()
         guarantees, delta = self._promise.guarantees, self._promise.delta
         arrays: dict[str, Any] | None = self._draws.read(_CLASS_DRAW) if self._draws else None
         if arrays is None:
             may = np.zeros(len(self._copies), dtype=bool)
-            may[kept.units] = True
-            ranked, plan = self._class_plan(kept.guess, may)
+            may[prefix.units] = True
+            ranked, plan = self._class_plan(prefix.guess, may)
             most = len(ranked) if self._purse is None else self._purse.affords(ranked[::-1]) // 2
             rng = np.random.default_rng((self._seed, _CLASS_DRAW))  # see `_places`
-            draw = plan.drawn(ranked, kept.guess.answer_U, self._pursued(), most, rng)
+            draw = plan.drawn(ranked, prefix.guess.answer_U, self._pursued(), most, rng)
             arrays = {"answer_U": draw.answer_U, "ranked": ranked, "lengths": draw.lengths, "drawn": draw.drawn}
-            arrays |= {"wrong_U": kept.guess.wrong_U, "units": kept.units, "differ": np.array(kept.differ)}
-            arrays |= {"asked": np.flatnonzero(self._asked), "taught": kept.taught}
-            arrays |= {"pursued": np.array([each in self._pursued() for each in guarantees])}
+            arrays |= {"wrong_U": prefix.guess.wrong_U, "units": prefix.units, "differ": np.array(prefix.differ)}
+            arrays |= {"asked": np.flatnonzero(self._asked), "taught": prefix.taught}
+            arrays |= {"pursued": np.array([guarantee in self._pursued() for guarantee in guarantees])}
             if self._draws:
                 self._draws.write(_CLASS_DRAW, arrays)
         else:
             self._buy(arrays["asked"][~self._asked[arrays["asked"]]])
             draw = ClassDraw(*(arrays[name] for name in ("answer_U", "ranked", "lengths", "drawn")))
             guess = Guess(draw.answer_U, arrays["wrong_U"])
-            kept = _Kept(guess, arrays["taught"], arrays["units"], int(arrays["differ"]))
-        pursued = [each for each, is_one in zip(guarantees, arrays["pursued"], strict=True) if is_one]
+            prefix = _Prefix(guess, arrays["taught"], arrays["units"], int(arrays["differ"]))
+        pursued = [guarantee for guarantee, is_one in zip(guarantees, arrays["pursued"], strict=True) if is_one]
         self._buy_many(self._paid(draw.drawn[~self._asked[draw.drawn]]))
-        free = kept.units[~relevant(draw.answer_U, pursued)[kept.units]]
+        free = prefix.units[~relevant(draw.answer_U, pursued)[prefix.units]]
         for length in (*draw.lengths.tolist(), 0):
             units = np.concatenate([free, draw.ranked[:length]])
             units = units[~self._asked[units]]
-            kept = _Kept(kept.guess, kept.taught, units, min(kept.differ, int(self._copies[units].sum())))
-            rest = self._open(kept)
+            prefix = _Prefix(prefix.guess, prefix.taught, units, min(prefix.differ, int(self._copies[units].sum())))
+            rest = self._open(prefix)
             self._buy_many(self._paid(rest))
             self._guaranteed = draw.proved(guarantees, self._label, self._asked, self._copies, delta)
-            done = all(found.holds for each, found in zip(guarantees, self._guaranteed, strict=True) if each in pursued)
+            done = all(
+                promise.holds
+                for guarantee, promise in zip(guarantees, self._guaranteed, strict=True)
+                if guarantee in pursued
+            )
             if done or not self._asked[rest].all():
                 break
-        return kept
+        return prefix
 
     def _class_plan(self, guess: Guess, may_be_kept_U: NDArray[np.bool_]) -> tuple[Units, ClassPlan]:
         """The units that matter to a guarantee and may be kept, the surest first, and the plan for them."""
@@ -457,7 +466,7 @@ class Rounds:
     def _pursued(self) -> tuple[Guarantee, ...]:
         """The guarantees that can be proved."""
         rare = self._rare()
-        return tuple(each for each in self._promise.guarantees if each not in rare)
+        return tuple(guarantee for guarantee in self._promise.guarantees if guarantee not in rare)
 
     def _paid(self, units: Units) -> Units:
         """As many of the units as the money buys."""
@@ -504,7 +513,8 @@ class Rounds:
         if not self._is_short(guess, forecast):
             return 1 - self._allowed / self._num_rows
         ranked, copies, plan = self._capped_plan(guess)
-        differ = copies * plan.errors + self._reserve(len(ranked))
+        calls = plan.num_drawn + len(ranked) - plan.num_kept
+        differ = copies * plan.errors + self._reserve(calls, self._num_rows)
         return 1 - min(self._num_rows, differ) / self._num_rows
 
     def _batch(self, guess: Guess, size: int) -> Units:
@@ -529,31 +539,44 @@ class Rounds:
         copies = self._copies[~self._asked]
         highest = int(copies.max(initial=1))
         forecasts = []
-        for most in sorted({min(each, highest) for each in _MAX_COPIES}):
+        for most in sorted({min(limit, highest) for limit in _MAX_COPIES}):
             ranked = self._ranked(guess, most)
-            tested = (allowed - self._reserve(len(ranked))) // most
-            plan = cheapest_plan(guess.wrong_U[ranked], tested, delta)
-            forecasts.append(Forecast(int(self._asked.sum()), most, len(copies) - len(ranked), plan, self._rare()))
-        return min(forecasts, key=lambda each: each.total)
+            extra, wrong_M = len(copies) - len(ranked), self._wrong(guess, ranked)
+            reserve = self._reserve(extra, allowed)
+            plan = cheapest_plan(wrong_M, (allowed - reserve) // most, delta)
+            while (further := self._reserve(extra + plan.calls, allowed)) > reserve:  # what the plan buys may fail too
+                reserve = further
+                plan = cheapest_plan(wrong_M, (allowed - reserve) // most, delta)
+            forecasts.append(Forecast(int(self._asked.sum()), most, extra, plan, self._rare(), reserve))
+        return min(forecasts, key=lambda forecast: forecast.total)
 
     def _ranked(self, guess: Guess, copies: int) -> Units:
         """Units that may be kept, the surest first; ties are broken at random."""
         units = np.flatnonzero(~self._asked & (self._copies <= copies))
         return units[np.lexsort((self._tie[units], guess.wrong_U[units]))]
 
-    def _reserve(self, num_units: int) -> int:
-        """Rows that are set aside for failures: those so far, and as many as `num_units` further calls may bring."""
-        failed = self._asked & (self._label == FAILED)
-        if not failed.any():
-            return 0
-        rows = int(self._copies[failed].sum())
-        further = num_units * rows / max(1, int(self._copies[self._asked].sum()))
-        return min(self._allowed, rows + math.ceil(further + 2 * math.sqrt(further)))
+    @property
+    def _failed_rows(self) -> int:
+        """Rows whose answer the oracle failed to give."""
+        return int(self._copies[self._asked & (self._label == FAILED)].sum())
+
+    def _failure_rate(self) -> float:
+        """The share of failed rows among those that were asked, and `_PRIOR_ANSWERED` more."""
+        return self._failed_rows / (int(self._copies[self._asked].sum()) + _PRIOR_ANSWERED)
+
+    def _wrong(self, guess: Guess, ranked: Units) -> NDArray[np.float64]:
+        """P(a drawn unit counts as an error): the small model is wrong, or the oracle fails."""
+        return guess.wrong_U[ranked] + (1 - guess.wrong_U[ranked]) * self._failure_rate()
+
+    def _reserve(self, num_calls: float, allowed: int) -> int:
+        """Rows set aside for failures, of those `allowed`: those so far, and as many as further calls may bring."""
+        further = num_calls * self._failure_rate()
+        return min(allowed, self._failed_rows + math.ceil(further + 2 * math.sqrt(further)))
 
     def _drawn(self, guess: Guess, forecast: Forecast, delta: float, number: int = 1) -> Draw:
         """The draw of a plan."""
         plan, ranked = forecast.plan, self._ranked(guess, forecast.copies)
-        allowed = max(0, (self._allowed - self._reserve(len(ranked))) // forecast.copies)
+        allowed = max(0, (self._allowed - forecast.reserve) // forecast.copies)
         most = afforded_errors(plan.num_ranked, plan.num_drawn, allowed, delta - self._spare(delta))
         if plan.num_ranked - plan.num_drawn <= allowed:
             most = plan.num_drawn  # so many units may all be wrong
@@ -576,7 +599,7 @@ class Rounds:
         assert self._purse is not None
         copies = int(self._copies[~self._asked].max(initial=1))
         ranked, affordable = self._ranked(guess, copies), self._purse.affords(self._from_the_end(guess, 1))
-        return ranked, copies, capped_plan(guess.wrong_U[ranked], affordable, self._promise.delta)
+        return ranked, copies, capped_plan(self._wrong(guess, ranked), affordable, self._promise.delta)
 
     def _places(self, num_ranked: int, num_drawn: int, number: int = 1) -> Units:
         """The drawn ranks of draw `number`.
@@ -587,7 +610,7 @@ class Rounds:
         rng = self._rng if number == 1 else np.random.default_rng((self._seed, number))
         return np.sort(rng.choice(num_ranked, num_drawn, replace=False)).astype(np.int64)
 
-    def _tested(self, draw: Draw, number: int) -> _Kept:
+    def _tested(self, draw: Draw, number: int) -> _Prefix:
         """Buy the drawn units, and keep the longest prefix that holds, or that the money leaves."""
         taught = np.flatnonzero(self._asked)
         if self._draws:
@@ -599,13 +622,17 @@ class Rounds:
         self._tests.append(Test(draw.num_ranked, len(units), draw.most, int(wrong.sum()), length, draw.delta))
         if draw.capped:
             missed = missed_errors(draw.num_ranked, len(units), int(wrong.sum()), draw.delta)
-            return _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * missed)
-        kept = _Kept(draw.guess, taught, draw.ranked[:length], draw.copies * draw.allowed, draw.copies)
-        if self._purse is None or draw.left <= length or self._purse.affords(self._open(kept)) == len(self._open(kept)):
-            return kept
+            return _Prefix(draw.guess, taught, draw.ranked[:length], draw.copies * missed)
+        prefix = _Prefix(draw.guess, taught, draw.ranked[:length], draw.copies * draw.allowed, draw.copies)
+        if (
+            self._purse is None
+            or draw.left <= length
+            or self._purse.affords(self._open(prefix)) == len(self._open(prefix))
+        ):
+            return prefix
         inside, tested = draw.places < draw.left, min(draw.left, draw.num_ranked)
         missed = missed_errors(tested, int(inside.sum()), int(wrong[inside].sum()), draw.delta * RESERVED)
-        return _Kept(draw.guess, taught, draw.ranked[: draw.left], draw.copies * (missed + draw.left - tested))
+        return _Prefix(draw.guess, taught, draw.ranked[: draw.left], draw.copies * (missed + draw.left - tested))
 
     def _is_short(self, guess: Guess, forecast: Forecast) -> bool:
         """Whether the money does not cover the plan."""
@@ -633,61 +660,68 @@ class Rounds:
         calls = self._purse.affords(self._from_the_end(guess, forecast.copies))
         return min(len(ranked), max(0, len(ranked) - (calls - forecast.extra - forecast.plan.num_drawn)))
 
-    def _open(self, kept: _Kept) -> Units:
+    def _open(self, prefix: _Prefix) -> Units:
         """Units that are to be escalated, those that the small model is least sure of first."""
-        units = np.setdiff1d(np.flatnonzero(~self._asked), kept.units)
-        return units[np.lexsort((self._tie[units], -kept.guess.wrong_U[units]))]
+        units = np.setdiff1d(np.flatnonzero(~self._asked), prefix.units)
+        return units[np.lexsort((self._tie[units], -prefix.guess.wrong_U[units]))]
 
-    def _delivered(self, kept: _Kept) -> Labelled:
+    def _delivered(self, prefix: _Prefix) -> Labelled:
         """Escalate all units that are not kept; those that the money does not reach count as units that differ."""
-        rest = self._open(kept)
+        rest = self._open(prefix)
         paid = self._paid(rest)
         missing = np.concatenate([rest[len(paid) :], np.flatnonzero(self._asked & (self._label == FAILED))])
-        differ = min(self._num_rows, kept.differ + int(self._copies[missing].sum()))
+        differ = min(self._num_rows, prefix.differ + int(self._copies[missing].sum()))
         self._tell_drawn(int(self._asked.sum()) + len(paid), 1 - differ / self._num_rows)
         self._buy_many(paid)
         if self._promise.target is not None and len(paid) == len(rest):
-            kept = self._repaired(kept)
+            prefix = self._repaired(prefix)
         bought = self._label != FAILED
         failed = ~bought & (self._asked | np.isin(np.arange(len(bought)), rest[len(paid) :]))
+        num_failed = int(self._copies[failed].sum())
         return Labelled(
-            answer_U=np.where(bought, self._label, kept.guess.answer_U),
-            wrong_U=np.where(bought, 0.0, kept.guess.wrong_U),
+            answer_U=np.where(bought, self._label, prefix.guess.answer_U),
+            wrong_U=np.where(bought, 0.0, prefix.guess.wrong_U),
             bought_U=bought,
             failed_U=failed,
             asked_U=self._asked.copy(),
-            guess=kept.guess,
-            taught_U=bought & np.isin(np.arange(len(bought)), kept.taught),
+            guess=prefix.guess,
+            taught_U=bought & np.isin(np.arange(len(bought)), prefix.taught),
             num_rows=self._num_rows,
+            num_failed=num_failed,
             allowed=self._allowed,
-            differ=min(self._num_rows, kept.differ + int(self._copies[failed].sum())),
+            differ=min(prefix.differ, self._open_rows(prefix)) + num_failed,
             forecasts=self._forecasts,
             tests=self._tests,
             guarantees=self._guaranteed,
-            is_second_look=kept.is_second_look,
+            is_second_look=prefix.is_second_look,
+            lacking=self._lacking,
         )
 
-    def _repaired(self, kept: _Kept) -> _Kept:
+    def _open_rows(self, prefix: _Prefix) -> int:
+        """Rows of kept units that were not asked."""
+        return int(self._copies[prefix.units[~self._asked[prefix.units]]].sum())
+
+    def _repaired(self, prefix: _Prefix) -> _Prefix:
         """Make up for failures that nothing was set aside for.
 
         At most so many of the kept units are errors: each error that is found among them, and replaced by the oracle's
         answer, is one less. The least sure ones are bought until the target is kept, all are, or the money ends.
         """
-        left = kept.units[~self._asked[kept.units]]
-        left = left[np.argsort(-kept.guess.wrong_U[left], kind="stable")]
-        while kept.copies and len(left):
+        left = prefix.units[~self._asked[prefix.units]]
+        left = left[np.argsort(-prefix.guess.wrong_U[left], kind="stable")]
+        while prefix.copies and len(left):
             failed = self._asked & (self._label == FAILED)
-            missing = kept.differ + int(self._copies[failed].sum()) - self._allowed
-            if missing <= 0 or kept.differ == 0:
+            missing = prefix.differ + int(self._copies[failed].sum()) - self._allowed
+            if missing <= 0 or prefix.differ == 0:
                 break
-            batch = self._paid(left[: max(8, math.ceil(2 * missing / kept.copies))])
+            batch = self._paid(left[: max(8, math.ceil(2 * missing / prefix.copies))])
             if len(batch) == 0:
                 break
             self._buy(batch)
-            found = (self._label[batch] != FAILED) & (self._label[batch] != kept.guess.answer_U[batch])
-            kept = replace(kept, differ=max(0, kept.differ - kept.copies * int(found.sum())))
+            wrong = (self._label[batch] != FAILED) & (self._label[batch] != prefix.guess.answer_U[batch])
+            prefix = replace(prefix, differ=max(0, prefix.differ - prefix.copies * int(wrong.sum())))
             left = left[len(batch) :]
-        return kept
+        return prefix
 
     def _some(self, units: Units) -> Units:
         """As many of `units` as half the money buys."""

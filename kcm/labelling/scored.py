@@ -55,8 +55,8 @@ class Recalibration:
             value = -float(log_p[np.arange(len(label)), label].sum()) + ((t + 1) ** 2 + (b**2).sum() / 9) / 2
             return value, np.concatenate([[(excess * scaled).sum() + t + 1], excess.sum(0) + b / 9])
 
-        found = minimize(loss, np.concatenate([[-1.0], np.zeros(num_labels)]), jac=True, method="L-BFGS-B").x
-        p = softmax(np.exp(found[0]) * self._log + found[1:], axis=1)
+        best = minimize(loss, np.concatenate([[-1.0], np.zeros(num_labels)]), jac=True, method="L-BFGS-B").x
+        p = softmax(np.exp(best[0]) * self._log + best[1:], axis=1)
         answer = p.argmax(1)
         wrong = 1 - p[np.arange(len(p)), answer]
         return Guess(answer, wrong)
@@ -91,8 +91,8 @@ def label_scored(
     >>> import numpy as np
     >>> truth = np.arange(2000) % 2
     >>> sure = np.where(truth == 1, 0.9, 0.1)
-    >>> found = label_scored(np.stack([1 - sure, sure], 1), lambda rows: truth[rows], target=0.9, delta=0.1)
-    >>> bool((found.labels == truth).mean() >= 0.9), bool(found.bought.sum() < 200), found.certificate.certified
+    >>> scored = label_scored(np.stack([1 - sure, sure], 1), lambda rows: truth[rows], target=0.9, delta=0.1)
+    >>> bool((scored.labels == truth).mean() >= 0.9), bool(scored.bought.sum() < 200), scored.certificate.certified
     (True, True, True)
     """
     p_NC = np.asarray(probabilities, dtype=np.float64)
@@ -113,9 +113,6 @@ def label_scored(
         return np.array([FAILED if label is None else int(label) for label in answers], dtype=np.int64)
 
     copies = np.ones(len(p_NC), dtype=np.int64)
-    found = Rounds(copies, Recalibration(p_NC), ask, Promise(target, delta), SCHEDULE, seed).run()
-    failed = int(found.failed_U.sum())
-    certificate = TableCertificate.of(
-        found, target=target, delta=delta, spend=delta, look=None, seed=seed, failed=failed
-    )
-    return ScoredLabels(found.answer_U, found.bought_U, certificate)
+    result = Rounds(copies, Recalibration(p_NC), ask, Promise(target, delta), SCHEDULE, seed).run()
+    certificate = TableCertificate.of(result, target=target, delta=delta, seed=seed)
+    return ScoredLabels(result.answer_U, result.bought_U, certificate)

@@ -110,8 +110,9 @@ def select_scored(
     >>> import numpy as np
     >>> positive = np.arange(20_000) < 600
     >>> scores = -np.arange(20_000) + np.random.default_rng(0).normal(0, 50, 20_000)
-    >>> found = select_scored(scores, lambda rows: positive[rows], recall=0.9, delta=0.1, max_calls=1000)
-    >>> bool(positive[found.selected].sum() >= 540), bool(found.selected.sum() < 1000), bool(found.bought.sum() <= 1000)
+    >>> chosen = select_scored(scores, lambda rows: positive[rows], recall=0.9, delta=0.1, max_calls=1000)
+    >>> positives, rows = positive[chosen.selected].sum(), chosen.selected.sum()
+    >>> bool(positives >= 540), bool(rows < 1000), bool(chosen.bought.sum() <= 1000)
     (True, True, True)
     """
     score_N = _checked(scores)
@@ -198,36 +199,36 @@ class _Job:
         """The number of drawn rows, and a selection of this precision."""
         ranked, p_M = self._open()
         plan = precision_plan(p_M, int(self.positive.sum()), self._left, share, self._delta)
-        kept = num_drawn = allowed = 0
+        length = num_drawn = allowed = 0
         if plan is not None:
             num_drawn, allowed = plan.drawn, plan.allowed
             places = self._draw(plan.length, num_drawn)
             self.buy(ranked[places])
             afforded = afforded_errors(plan.length, num_drawn, allowed, self._delta)
-            kept = longest_prefix(places, ~self.positive[ranked[places]], plan.length, afforded)
-            later = _LATER * p_M[kept : kept + self._left].sum()
-            if allowed > (1 - share) * (self._delivered(ranked[:kept]).sum() + later):
-                kept = 0
-        inside, following = (rows[~self.bought[rows]] for rows in (ranked[:kept], ranked[kept:]))
+            length = longest_prefix(places, ~self.positive[ranked[places]], plan.length, afforded)
+            later = _LATER * p_M[length : length + self._left].sum()
+            if allowed > (1 - share) * (self._delivered(ranked[:length]).sum() + later):
+                length = 0
+        inside, following = (rows[~self.bought[rows]] for rows in (ranked[:length], ranked[length:]))
         reserve = len(inside) if len(inside) <= self._left // 2 else 0  # to buy the prefix if it may not be selected
         num_first = self._left - reserve
         self.buy(following[:num_first])
-        if not self._allows(allowed, ranked[:kept], share):
+        if not self._allows(allowed, ranked[:length], share):
             self.buy(inside[: self._left])
             return num_drawn, self.positive.copy()
         self.buy(following[num_first:][: self._left])
-        return num_drawn, self._delivered(ranked[:kept])
+        return num_drawn, self._delivered(ranked[:length])
 
     def complete(self, share: float) -> tuple[int, NDArray[np.bool_]]:
         """The number of drawn rows, and a selection of this recall."""
         ranked, p_M = self._open()
-        found = int(self.positive.sum())
+        num_bought = int(self.positive.sum())
         everything = np.ones(len(self.bought), dtype=bool)
-        plan = recall_plan(p_M, found, self._left, share, self._delta)
+        plan = recall_plan(p_M, num_bought, self._left, share, self._delta)
         if plan is None:
             return 0, ~self.bought | self.positive | self.failed
         enough = fewest_positives(
-            plan.top, plan.top_drawn, plan.tail, plan.tail_drawn, plan.afforded, found, share, self._delta
+            plan.top, plan.top_drawn, plan.tail, plan.tail_drawn, plan.afforded, num_bought, share, self._delta
         )
         top = ranked[self._draw(plan.top, plan.top_drawn)]
         self.buy(top)
@@ -264,17 +265,17 @@ class _Job:
 
 
 def fewest_positives(
-    top: int, top_drawn: int, tail: int, tail_drawn: int, afforded: int, found: int, share: float, delta: float
+    top: int, top_drawn: int, tail: int, tail_drawn: int, afforded: int, num_bought: int, share: float, delta: float
 ) -> int:
     """The smallest y that satisfies the condition of a recall in `select_scored`; `top_drawn` + 1 if there is none.
 
-    Only the largest P of every A(P) matters, since P(Hyp(L, P, m) >= y) grows with P. `found` is B.
+    Only the largest P of every A(P) matters, since P(Hyp(L, P, m) >= y) grows with P. `num_bought` is B.
     """
     right, wrong = Fraction(str(share)).as_integer_ratio()
     wrong -= right
-    most = wrong * (found + top) // right
-    allowed = np.arange(wrong * found // right, most + 1)
-    largest = np.minimum((right * (allowed + 1) - 1) // wrong - found, top)
+    most = wrong * (num_bought + top) // right
+    allowed = np.arange(wrong * num_bought // right, most + 1)
+    largest = np.minimum((right * (allowed + 1) - 1) // wrong - num_bought, top)
     hidden = np.where(
         allowed + afforded + 1 <= tail,
         hypergeom.cdf(afforded, tail, np.minimum(allowed + afforded + 1, tail), tail_drawn),

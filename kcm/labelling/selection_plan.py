@@ -60,20 +60,20 @@ class PrecisionPlan:
     allowed: int
 
 
-def precision_plan(p_M: Floats, found: int, calls: int, share: float, delta: float) -> PrecisionPlan | None:
+def precision_plan(p_M: Floats, num_bought: int, calls: int, share: float, delta: float) -> PrecisionPlan | None:
     """The plan that should return most positives; None if it is best to buy the first rows and return nothing else.
 
-    `found` positives are bought already.
+    `num_bought` positives are bought already.
     """
     positives = np.append(0.0, np.cumsum(p_M))
     num_rows = len(p_M)
     lengths = np.unique(np.geomspace(1, num_rows, 60).astype(np.int64))[:, None]
     later = positives[np.minimum(lengths + calls // 2, num_rows)] - positives[lengths]
-    allowed = np.floor((1 - share) * (found + lengths - _ERRORS + _LATER * later)).astype(np.int64).clip(0)
+    allowed = np.floor((1 - share) * (num_bought + lengths - _ERRORS + _LATER * later)).astype(np.int64).clip(0)
     drawn = fewest_drawn(lengths, _ERRORS, allowed, delta)
     possible = (drawn <= np.minimum(lengths, calls)) & (allowed > 0)
     errors = lengths - positives[lengths]
-    passes = np.mean([poisson.cdf(_ERRORS, each * errors * drawn / lengths) for each in _DOUBT], axis=0)
+    passes = np.mean([poisson.cdf(_ERRORS, doubt * errors * drawn / lengths) for doubt in _DOUBT], axis=0)
     rest = np.minimum(lengths + np.maximum(calls - drawn, 0), num_rows)
     value = passes * (positives[rest] - _UNVERIFIED * errors) + (1 - passes) * positives[min(calls, num_rows)]
     value = np.where(possible, value, -np.inf)
@@ -94,13 +94,13 @@ class RecallPlan:
     afforded: int
 
 
-def recall_plan(p_M: Floats, found: int, calls: int, share: float, delta: float) -> RecallPlan | None:
+def recall_plan(p_M: Floats, num_bought: int, calls: int, share: float, delta: float) -> RecallPlan | None:
     """The plan with the best expected precision; None if no plan is expected to leave a row out."""
     positives, num_rows = np.append(0.0, np.cumsum(p_M)), len(p_M)
-    table = _Forecast(positives, np.arange(num_rows + 1) - positives, -(positives[-1] - positives), found, calls)
+    table = _Forecast(positives, np.arange(num_rows + 1) - positives, -(positives[-1] - positives), num_bought, calls)
     tops = np.unique(np.geomspace(min(10, num_rows), num_rows, 14).astype(np.int64))[:-1]
     starts = np.unique(np.geomspace(min(10, num_rows), num_rows, 20).astype(np.int64))[:-1]
-    base = (found + positives[-1]) / num_rows
+    base = (num_bought + positives[-1]) / num_rows
     best, best_value = None, base
     for top, top_share in product(tops.tolist(), _TOP_SHARES):
         top_drawn = min(top, int(top_share * calls))
@@ -121,19 +121,19 @@ def recall_plan(p_M: Floats, found: int, calls: int, share: float, delta: float)
 class _Forecast:
     """Expected positives and negatives [M + 1] before every rank, and minus the positives from there on.
 
-    `found` positives are bought already, and `calls` are left.
+    `num_bought` positives are bought already, and `calls` are left.
     """
 
     positives: Floats
     negatives: Floats
     behind: Floats
-    found: int
+    num_bought: int
     calls: int
 
     def power(self, plan: RecallPlan, share: float, delta: float) -> Floats:
         """Chance [X] that the draw among the first rows finds enough, for every number of afforded positives."""
         first = np.ceil(_GRID * plan.top)
-        allowed = np.floor((1 - share) / share * (self.found + first))[:, None]
+        allowed = np.floor((1 - share) / share * (self.num_bought + first))[:, None]
         missed = bdtr(_ERRORS.astype(float), (allowed + _ERRORS + 1).astype(np.int64), plan.tail_drawn / plan.tail)
         missed = np.where(allowed + _ERRORS + 1 > plan.tail, 1.0, missed)
         power = np.zeros(len(_ERRORS))
@@ -151,9 +151,9 @@ class _Forecast:
         num_rows = len(self.positives) - 1
         start = num_rows - plan.tail
         rate = plan.tail_drawn / plan.tail
-        kept = np.minimum(np.searchsorted(self.behind, -_BEYOND / max(rate, 1e-9)), num_rows).clip(start)
+        length = np.minimum(np.searchsorted(self.behind, -_BEYOND / max(rate, 1e-9)), num_rows).clip(start)
         dropped = plan.top_drawn * self.negatives[plan.top] / plan.top
-        dropped = dropped + rate * (self.negatives[kept] - self.negatives[start])
+        dropped = dropped + rate * (self.negatives[length] - self.negatives[start])
         dropped = dropped + self.calls - plan.top_drawn - plan.tail_drawn
-        right = self.found + self.positives[kept]
-        return np.asarray((right / (right + np.maximum(0, self.negatives[kept] - dropped))).mean(1))
+        right = self.num_bought + self.positives[length]
+        return np.asarray((right / (right + np.maximum(0, self.negatives[length] - dropped))).mean(1))

@@ -18,7 +18,7 @@ from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.tables import missing_column
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.oracle import CallableOracle, Failures, Money, Progress, ServerOracle
+from kcm.labelling.oracle import CallableOracle, Money, Progress, ServerOracle
 from kcm.labelling.rounds import Units
 from kcm.labelling.table import Texts
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
@@ -32,7 +32,8 @@ _AT_ONCE = 2048  # texts whose prices are looked up together
 class Oracle(Protocol):
     """What a job asks; see `kcm.labelling.oracle`."""
 
-    reasons: Failures
+    reasons: dict[int, str]
+    """Why units have no answer, by unit."""
 
     @property
     def spent(self) -> float:

@@ -65,7 +65,7 @@ def truth_codes(
 def measured(
     truth_N: NDArray[np.int64],
     unit_N: NDArray[np.int64],
-    found: Labelled,
+    labelled: Labelled,
     ask: Callable[[Units], Units],
     purse: Purse | None,
 ) -> Accuracies:
@@ -77,10 +77,10 @@ def measured(
     truth_N, unit_N = truth_N[has_text_N], unit_N[has_text_N]
     rows_n = np.flatnonzero(truth_N != NO_LABEL)
     truth_n, unit_n = truth_N[rows_n], unit_N[rows_n]
-    sure_N = 1 - found.wrong_U[unit_N]
-    labels = difference_estimate(found.answer_U[unit_n] == truth_n, sure_N[rows_n], sure_N)
-    said_U = np.where(found.bought_U, found.answer_U, FAILED)
-    missing = np.unique(unit_n[~found.asked_U[unit_n]])
+    sure_N = 1 - labelled.wrong_U[unit_N]
+    labels = difference_estimate(labelled.answer_U[unit_n] == truth_n, sure_N[rows_n], sure_N)
+    said_U = np.where(labelled.bought_U, labelled.answer_U, FAILED)
+    missing = np.unique(unit_n[~labelled.asked_U[unit_n]])
     if purse is not None and purse.affords(missing) < len(missing):
         return Accuracies(rows=len(rows_n), labels=labels, llm=None, bought=0)
     if len(missing):

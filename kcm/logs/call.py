@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 ChatMessage: TypeAlias = Mapping[str, object]
 """Role and content of a message. A content that is no string, such as parts with an image, fits no template."""
@@ -35,6 +35,28 @@ class LoggedCall:
     cost: float | None = None
     time: float | None = None
     failed: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        messages: tuple[ChatMessage, ...],
+        reply: str | None,
+        *,
+        model: object,
+        tokens: tuple[object, object],
+        cost: object,
+        time: object,
+        failed: bool,
+    ) -> Self:
+        """From values as logs have them; `tokens` are the numbers read and written. A failed call has no reply."""
+        num_read, num_written = map(count, tokens)
+        reply = None if failed else reply
+        return cls(messages, reply, str(model or ""), num_read, num_written, number(cost), seconds(time), failed)
+
+
+def chat_or_text(question: object) -> tuple[ChatMessage, ...]:
+    """As `chat`; a text is the message of a user."""
+    return chat(question) or (({"role": "user", "content": question},) if isinstance(question, str) else ())
 
 
 def chat(messages: object) -> tuple[ChatMessage, ...]:

@@ -183,9 +183,9 @@ def _certified(
     if len({row.text for row in rows}) < len(rows):
         groups = [row.text for row in rows]
         certificates.append(certify(score_N, right_N, max_loss=max_loss, delta=delta, groups=groups))
-    cuts = [np.inf if each.threshold is None else each.threshold for each in certificates]
+    cuts = [np.inf if certificate.threshold is None else certificate.threshold for certificate in certificates]
     decision = Decision.of(float(max(cuts)))
-    return decision, 0.0 if decision == ESCALATE_ALL else max(each.bound for each in certificates)
+    return decision, 0.0 if decision == ESCALATE_ALL else max(certificate.bound for certificate in certificates)
 
 
 def _look(ledger: Ledger, rows: Sequence[LabelledText], promise: SavingsPromise) -> Look:
@@ -201,8 +201,8 @@ def _kept_by_label(rows: Sequence[LabelledText], kept_N: NDArray[np.bool_], labe
     """The share of each label's certify rows that the small model answers; labels that it never saw have none."""
     totals: Counter[str] = Counter()
     answered: Counter[str] = Counter()
-    for row, kept in zip(rows, kept_N.tolist(), strict=True):
+    for row, is_kept in zip(rows, kept_N.tolist(), strict=True):
         if row.label is not None:
             totals[row.label] += 1
-            answered[row.label] += kept
+            answered[row.label] += is_kept
     return {label: answered[label] / totals[label] if totals[label] else 0.0 for label in sorted({*labels, *totals})}

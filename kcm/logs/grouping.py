@@ -66,17 +66,17 @@ def start_of(call: LoggedCall) -> Start | None:
         return None
     if not all(isinstance(message.get("content"), str) for message in call.messages):
         return None
-    return tuple((str(each["role"]), str(each["content"])) for each in call.messages[:-1])
+    return tuple((str(message["role"]), str(message["content"])) for message in call.messages[:-1])
 
 
 def _split(start: Start, sampled: Sequence[_Sampled]) -> list[Group]:
     """The templates among calls with the same first messages."""
     if len(sampled) < MIN_CALLS:
         return []
-    contents = [each.content for each in sampled]
+    contents = [call.content for call in sampled]
     before = shared_prefix(sorted(set(contents))) if len(set(contents)) > 1 else ""
-    members = [each for each in sampled if each.content.startswith(before)]
-    foreign = [each for each in sampled if not each.content.startswith(before)]
+    members = [call for call in sampled if call.content.startswith(before)]
+    foreign = [call for call in sampled if not call.content.startswith(before)]
     parts = _by_head(members, len(before), max(MIN_CALLS, _SHARE * len(sampled)))
     whole = _group(start, members)
     inner = [whole] if len(parts) < 2 else [group for part in parts for group in _split(start, part)]
@@ -89,12 +89,12 @@ def _by_head(sampled: Sequence[_Sampled], skipped: int, fewest: float) -> list[l
     """Calls whose messages begin alike, the longest beginnings first, and last all other calls."""
     rest, parts = list(sampled), []
     for cut in (_first_line, *(lambda text, size=size: text[:size] if len(text) > size else "" for size in _HEADS)):
-        heads = {each.content: cut(each.content[skipped:]) for each in rest}
+        heads = {call.content: cut(call.content[skipped:]) for call in rest}
         counts = Counter(head for head in heads.values() if head.strip())  # of different messages
         for head in [head for head, votes in counts.most_common() if votes >= fewest]:
-            parts.append([each for each in rest if heads[each.content] == head])
+            parts.append([call for call in rest if heads[call.content] == head])
         taken = {head for head, votes in counts.items() if votes >= fewest}
-        rest = [each for each in rest if heads[each.content] not in taken]
+        rest = [call for call in rest if heads[call.content] not in taken]
     return [*parts, rest] if rest else parts
 
 
@@ -109,14 +109,14 @@ def _first_line(text: str) -> str:
 
 def _group(start: Start, sampled: Sequence[_Sampled]) -> Group:
     """The template of calls that are all of one."""
-    contents = sorted({each.content for each in sampled})
+    contents = sorted({call.content for call in sampled})
     before = shared_prefix(contents) if len(contents) > 1 else ""
     rest = [content[len(before) :] for content in contents if content.startswith(before)]
     after = shared_suffix(rest) if len(contents) > 1 else ""
     messages = tuple(Message(role=role, content=content) for role, content in start)
     template = Template(messages=messages, before=before, after=after)
-    texts = [each for each in sampled if each.content.startswith(before) and each.content.endswith(after)]
-    different = dict.fromkeys((each.content, each.reply) for each in texts)  # a repeated call says nothing new
+    texts = [call for call in sampled if call.content.startswith(before) and call.content.endswith(after)]
+    different = dict.fromkeys((call.content, call.reply) for call in texts)  # a repeated call says nothing new
     replies = [reply for _, reply in different if reply is not None]
     reader = label_reader(replies)
     if reader:
@@ -126,7 +126,7 @@ def _group(start: Start, sampled: Sequence[_Sampled]) -> Group:
 
 def _are_alike(candidates: Sequence[Group]) -> bool:
     """Whether groups classify by nearly the same labels: then their texts merely begin alike."""
-    if any(each.reader is None for each in candidates):
+    if any(candidate.reader is None for candidate in candidates):
         return False
-    names = [{name.casefold() for name in each.reader.names} for each in candidates if each.reader]
+    names = [{name.casefold() for name in candidate.reader.names} for candidate in candidates if candidate.reader]
     return all(len(names[0] & own) >= _ALIKE * len(names[0]) for own in names[1:])

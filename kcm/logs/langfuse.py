@@ -6,26 +6,14 @@ dollars. Source: github.com/langfuse/langfuse, fern/apis/server/definition/commo
 
 from __future__ import annotations
 
-from kcm.logs.call import (
-    ChatMessage,
-    LoggedCall,
-    Row,
-    assistant_text,
-    chat,
-    count,
-    first,
-    number,
-    seconds,
-    section,
-    unpacked,
-)
+from kcm.logs.call import LoggedCall, Row, assistant_text, chat_or_text, first, section, unpacked
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
     """The calls of a row; None if the row has another format."""
     observations = unpacked(row.get("observations"))
     if isinstance(observations, list) and "id" in row:
-        inner = [calls(each) or [] for each in observations if isinstance(each, dict)]
+        inner = [calls(observation) or [] for observation in observations if isinstance(observation, dict)]
         return [call for some in inner for call in some]
     if not {"traceId", "trace_id"} & row.keys() or not {"input", "output"} & row.keys():
         return None
@@ -35,20 +23,16 @@ def calls(row: Row) -> list[LoggedCall] | None:
     failed = str(first(row, "level") or "").upper() == "ERROR"
     question = unpacked(row.get("input"))
     return [
-        LoggedCall(
-            messages=() if isinstance(question, dict) and question.get("tools") else _messages(question),
-            reply=None if failed else assistant_text(row.get("output")),
-            model=str(first(row, "model", "providedModelName", "provided_model_name") or ""),
-            num_read=count(first(row, "promptTokens", "inputTokens") or first(usage, "input", "promptTokens")),
-            num_written=count(
-                first(row, "completionTokens", "outputTokens") or first(usage, "output", "completionTokens")
+        LoggedCall.of(
+            () if isinstance(question, dict) and question.get("tools") else chat_or_text(question),
+            assistant_text(row.get("output")),
+            model=first(row, "model", "providedModelName", "provided_model_name"),
+            tokens=(
+                first(row, "promptTokens", "inputTokens") or first(usage, "input", "promptTokens"),
+                first(row, "completionTokens", "outputTokens") or first(usage, "output", "completionTokens"),
             ),
-            cost=number(first(row, "calculatedTotalCost", "totalCost", "total_cost") or first(cost, "total")),
-            time=seconds(first(row, "startTime", "start_time")),
+            cost=first(row, "calculatedTotalCost", "totalCost", "total_cost") or first(cost, "total"),
+            time=first(row, "startTime", "start_time"),
             failed=failed,
         )
     ]
-
-
-def _messages(question: object) -> tuple[ChatMessage, ...]:
-    return ({"role": "user", "content": question},) if isinstance(question, str) else chat(question)

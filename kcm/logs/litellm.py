@@ -7,7 +7,7 @@ Source: github.com/BerriAI/litellm, schema.prisma (LiteLLM_SpendLogs), litellm/t
 
 from __future__ import annotations
 
-from kcm.logs.call import LoggedCall, Row, assistant_text, chat, count, first, number, seconds, section, unpacked
+from kcm.logs.call import LoggedCall, Row, assistant_text, chat, first, section, unpacked
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
@@ -22,14 +22,13 @@ def calls(row: Row) -> list[LoggedCall] | None:
     response = unpacked(row.get("response"))
     messages = chat(row.get("messages")) or chat(body.get("messages"))
     return [
-        LoggedCall(
-            messages=() if body.get("tools") else messages,
-            reply=None if failed or not response else assistant_text(response),
-            model=str(first(row, "model", "model_group") or ""),
-            num_read=count(row.get("prompt_tokens")),
-            num_written=count(row.get("completion_tokens")),
-            cost=number(first(row, "spend", "response_cost")),
-            time=seconds(first(row, "startTime", "start_time")),
+        LoggedCall.of(
+            () if body.get("tools") else messages,
+            assistant_text(response) if response else None,
+            model=first(row, "model", "model_group"),
+            tokens=(row.get("prompt_tokens"), row.get("completion_tokens")),
+            cost=first(row, "spend", "response_cost"),
+            time=first(row, "startTime", "start_time"),
             failed=failed,
         )
     ]

@@ -7,21 +7,7 @@ Source: platform.openai.com/docs/api-reference (chat, responses, batch), and gui
 
 from __future__ import annotations
 
-from typing import Any
-
-from kcm.logs.call import (
-    ChatMessage,
-    LoggedCall,
-    Row,
-    assistant_text,
-    chat,
-    count,
-    first,
-    number,
-    plain,
-    seconds,
-    section,
-)
+from kcm.logs.call import ChatMessage, LoggedCall, Row, assistant_text, chat, count, first, plain, section
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
@@ -36,16 +22,17 @@ def calls(row: Row) -> list[LoggedCall] | None:
     usage = section(response, "usage")
     outer = section(row, "response")
     failed = bool(first(row, "error") or response.get("error")) or (count(outer.get("status_code")) or 200) >= 400
-    reply = _reply(response)
     return [
-        LoggedCall(
-            messages=() if request.get("tools") or (count(request.get("n")) or 1) > 1 else _messages(request),
-            reply=None if failed else reply,
-            model=str(first(response, "model") or first(request, "model") or ""),
-            num_read=count(first(usage, "prompt_tokens", "input_tokens")),
-            num_written=count(first(usage, "completion_tokens", "output_tokens")),
-            cost=number(first(row, "cost")),
-            time=seconds(first(response, "created", "created_at") or first(row, "timestamp", "time", "created_at")),
+        LoggedCall.of(
+            () if request.get("tools") or (count(request.get("n")) or 1) > 1 else _messages(request),
+            _reply(response),
+            model=first(response, "model") or first(request, "model"),
+            tokens=(
+                first(usage, "prompt_tokens", "input_tokens"),
+                first(usage, "completion_tokens", "output_tokens"),
+            ),
+            cost=first(row, "cost"),
+            time=first(response, "created", "created_at") or first(row, "timestamp", "time", "created_at"),
             failed=failed or not response,
         )
     ]
@@ -59,12 +46,9 @@ def _messages(request: Row) -> tuple[ChatMessage, ...]:
     """Of chat completions, or of the Responses API, whose instructions are the system message."""
     if "messages" in request:
         return chat(request["messages"])
-    content: Any = request["input"]
-    instructions = request.get("instructions")
+    content, instructions = request["input"], request.get("instructions")
+    messages = ({"role": "user", "content": content},) if isinstance(content, str) else chat(content)
     system: list[ChatMessage] = [{"role": "system", "content": instructions}] if instructions else []
-    if isinstance(content, str):
-        return (*system, {"role": "user", "content": content})
-    messages = chat(content)
     return (*system, *messages) if messages else ()
 
 

@@ -11,19 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kcm.logs.call import (
-    ChatMessage,
-    LoggedCall,
-    Row,
-    assistant_text,
-    chat,
-    count,
-    first,
-    number,
-    plain,
-    seconds,
-    unpacked,
-)
+from kcm.logs.call import ChatMessage, LoggedCall, Row, assistant_text, chat, first, plain, unpacked
 
 _CHATS = ("chat", "text_completion", "generate_content")
 _ROLES = ("system", "user", "assistant")
@@ -55,14 +43,16 @@ def _call(span: Row) -> LoggedCall | None:
     status = span.get("status") or {}
     code = first(status, "code", "status_code") if isinstance(status, Mapping) else status
     failed = code in (2, "ERROR", "STATUS_CODE_ERROR") or "error.type" in attributes
-    return LoggedCall(
-        messages=() if attributes.get("gen_ai.tool.definitions") else messages,
-        reply=None if failed else reply,
-        model=str(first(attributes, "gen_ai.response.model", "gen_ai.request.model") or ""),
-        num_read=count(first(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")),
-        num_written=count(first(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")),
-        cost=number(first(attributes, "gen_ai.usage.cost")),
-        time=seconds(first(span, "startTimeUnixNano", "start_time", "startTime")),
+    return LoggedCall.of(
+        () if attributes.get("gen_ai.tool.definitions") else messages,
+        reply,
+        model=first(attributes, "gen_ai.response.model", "gen_ai.request.model"),
+        tokens=(
+            first(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+            first(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+        ),
+        cost=first(attributes, "gen_ai.usage.cost"),
+        time=first(span, "startTimeUnixNano", "start_time", "startTime"),
         failed=failed,
     )
 
@@ -73,15 +63,17 @@ def _attributes(attributes: object) -> dict[str, Any]:
         return dict(attributes)
     if not isinstance(attributes, list):
         return {}
-    return {each["key"]: _value(each.get("value")) for each in attributes if isinstance(each, dict) and "key" in each}
+    return {
+        entry["key"]: _value(entry.get("value")) for entry in attributes if isinstance(entry, dict) and "key" in entry
+    }
 
 
 def _value(value: Any) -> Any:
     match value:
         case {"arrayValue": {"values": [*values]}}:
-            return [_value(each) for each in values]
+            return [_value(value) for value in values]
         case {"kvlistValue": {"values": [*values]}}:
-            return {each["key"]: _value(each.get("value")) for each in values}
+            return {entry["key"]: _value(entry.get("value")) for entry in values}
         case dict() if len(value) == 1:
             return next(iter(value.values()))
     return value
@@ -104,9 +96,11 @@ def _content(span: Row, attributes: Row) -> tuple[tuple[ChatMessage, ...], str |
 def _with_parts(messages: object) -> tuple[ChatMessage, ...]:
     """Messages whose parts are their content; a part that is no text makes it None, which fits no template."""
     messages = unpacked(messages)
-    if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return ()
-    return tuple({"role": each.get("role"), "content": plain(each.get("parts"), "content")} for each in messages)
+    return tuple(
+        {"role": message.get("role"), "content": plain(message.get("parts"), "content")} for message in messages
+    )
 
 
 def _numbered(attributes: Row) -> Iterator[ChatMessage]:

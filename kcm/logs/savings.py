@@ -76,28 +76,28 @@ class TemplateSavings:
             "unpriced": self.tally.unpriced,
             "labels": list(self.group.reader.names) if self.group.reader else [],
         }
-        found = self.forecast
-        if found is None:
+        forecast = self.forecast
+        if forecast is None:
             return values
         return values | {
-            "could_save": found.could_save,
-            "interval": None if found.could_save is None else list(found.interval),
-            "bound": None if found.could_save is None else found.bound,
-            "delta": found.delta,
-            "look": found.look.number,
+            "could_save": forecast.could_save,
+            "interval": None if forecast.could_save is None else list(forecast.interval),
+            "bound": None if forecast.could_save is None else forecast.bound,
+            "delta": forecast.delta,
+            "look": forecast.look.number,
             "saves": self.saves,
             "saves_a_month": self.saves / self.months if self.saves is not None and self.months else None,
-            "kept": found.kept,
-            "stay": list(found.stay),
-            "trained": len(found.split.train),
-            "certified_on": len(found.split.certify),
-            "by_time": found.split.by_time,
+            "kept": forecast.kept,
+            "stay": list(forecast.stay),
+            "trained": len(forecast.split.train),
+            "certified_on": len(forecast.split.certify),
+            "by_time": forecast.split.by_time,
             "drift": {
-                "detected": found.drift.detected,
-                "p_value": found.drift.p_value,
-                "label": found.drift.label,
-                "early": found.drift.early,
-                "late": found.drift.late,
+                "detected": forecast.drift.detected,
+                "p_value": forecast.drift.p_value,
+                "label": forecast.drift.label,
+                "early": forecast.drift.early,
+                "late": forecast.drift.late,
             },
         }
 
@@ -120,26 +120,28 @@ class Savings:
     @property
     def calls(self) -> int:
         """All calls of the log, failed ones included."""
-        return self.others.calls + sum(each.tally.calls for each in self.templates)
+        return self.others.calls + sum(template.tally.calls for template in self.templates)
 
     @property
     def spend(self) -> float | None:
         """Dollars of all calls with a cost or a price; None if there are none."""
-        tallies = [self.others, *(each.tally for each in self.templates)]
-        return None if all(each.unpriced == each.calls for each in tallies) else sum(each.spend for each in tallies)
+        tallies = [self.others, *(template.tally for template in self.templates)]
+        return (
+            None if all(tally.unpriced == tally.calls for tally in tallies) else sum(tally.spend for tally in tallies)
+        )
 
     @property
     def num_unpriced(self) -> int:
         """Calls without a cost and without a price."""
-        return self.others.unpriced + sum(each.tally.unpriced for each in self.templates)
+        return self.others.unpriced + sum(template.tally.unpriced for template in self.templates)
 
     @cached_property
     def best(self) -> TemplateSavings | None:
         """The template with the largest saving, in dollars or else in calls; None if nothing can be saved."""
 
-        def worth(each: TemplateSavings) -> tuple[float, float]:
-            share = (each.forecast.could_save if each.forecast else None) or 0.0
-            return each.saves or 0.0, share * each.tally.calls
+        def worth(template: TemplateSavings) -> tuple[float, float]:
+            share = (template.forecast.could_save if template.forecast else None) or 0.0
+            return template.saves or 0.0, share * template.tally.calls
 
         best = max(self.templates, key=worth, default=None)
         return best if best is not None and worth(best)[1] > 0 else None
@@ -158,18 +160,18 @@ class Savings:
         """
         if self.no_bundle or self.best is None or self.vectors.encoder is None:
             raise ConfigError(f"no bundle: {self.no_bundle}", where="savings")
-        found = self.best.forecast
-        assert found is not None
-        assert found.trained is not None
+        forecast = self.best.forecast
+        assert forecast is not None
+        assert forecast.trained is not None
         encoder = self.vectors.encoder.resolved(self.vectors.assets)
-        return found.trained.side.bundle(
-            found.trained.texts,
-            found.trained.labels,
+        return forecast.trained.side.bundle(
+            forecast.trained.texts,
+            forecast.trained.labels,
             encoder,
             encoder.identity(self.vectors.assets),
             server,
-            found.decision,
-            certificates={None: _certificate(found, self.max_loss)},
+            forecast.decision,
+            certificates={None: _certificate(forecast, self.max_loss)},
             certified_by=ComputedBy(encoder=encoder.computed_by("cpu"), large=""),
             metrics={"savings": self.best.as_json()},
         )
@@ -178,12 +180,12 @@ class Savings:
         """Plain values: `calls`, `templates`, and what could not be read."""
         return {
             "calls": self.calls,
-            "failed": self.others.failed + sum(each.tally.failed for each in self.templates),
+            "failed": self.others.failed + sum(template.tally.failed for template in self.templates),
             "spend": self.spend,
             "unpriced": self.num_unpriced,
             "currency": "USD",
             "target": self.config.target,
-            "templates": [each.as_json() for each in self.templates],
+            "templates": [template.as_json() for template in self.templates],
             "other_calls": self.others.calls,
             "other_spend": None if self.others.unpriced == self.others.calls else self.others.spend,
             "formats": dict(self.reading.formats),
@@ -217,9 +219,9 @@ def savings(
     """
     config = parse_config(SavingsConfig, options, where="kcm savings", name="option")
     location = Location.of(log)
-    found = counted(Log(location, input, answer), listed_prices(), config.seed, progress)
-    if not found.others.calls and not found.groups:
-        faults = "; ".join(f"{count:,} {reason}" for reason, count in found.reading.faults.most_common(3))
+    counts = counted(Log(location, input, answer), listed_prices(), config.seed, progress)
+    if not counts.others.calls and not counts.groups:
+        faults = "; ".join(f"{count:,} {reason}" for reason, count in counts.reading.faults.most_common(3))
         hint = "For a table name its columns by --input and --answer"
         raise DataError(f"no row is a call of an LLM{f' ({faults})' if faults else ''}", where=str(location), hint=hint)
     assets = assets or default_assets()
@@ -227,30 +229,30 @@ def savings(
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
     promise = SavingsPromise(round(1 - config.target, 12), config.delta, config.seed)
     templates = []
-    for number, (group, tally) in enumerate(found.groups, 1):
+    for number, (group, tally) in enumerate(counts.groups, 1):
         progress("training on templates", number)
         rows = tally.rows.items()
         seen = len(rows) >= MIN_CALLS
         templates.append(TemplateSavings(group, tally, forecast(rows, promise, book, vectors) if seen else None))
-    return Savings(tuple(templates), found.others, found.reading, config, vectors)
+    return Savings(tuple(templates), counts.others, counts.reading, config, vectors)
 
 
-def _certificate(found: TemplateForecast, max_loss: float) -> Certificate:
+def _certificate(forecast: TemplateForecast, max_loss: float) -> Certificate:
     """The certificate of a bundle."""
     return Certificate(
         method="regret",
         epsilon=max_loss,
-        delta=found.delta,
-        decision=found.decision.decision,
-        threshold=found.decision.threshold,
-        bound=found.bound,
+        delta=forecast.delta,
+        decision=forecast.decision.decision,
+        threshold=forecast.decision.threshold,
+        bound=forecast.bound,
         valid=True,
-        call_rate=1 - found.share,
-        searched=found.decision,
-        certified=found.decision,
-        num_rows=len(found.split.certify),
-        num_units=len(found.split.certify),
-        fewest_units=fewest_binomial(max_loss, found.delta),
+        call_rate=1 - forecast.share,
+        searched=forecast.decision,
+        certified=forecast.decision,
+        num_rows=len(forecast.split.certify),
+        num_units=len(forecast.split.certify),
+        fewest_units=fewest_binomial(max_loss, forecast.delta),
         reason="the lowest certified threshold is deployed",
         statement="Of calls of the logged template to come, if they are drawn like those of the log, and if the logged "
         "model gets the caller's own request for all that the small model does not answer, as by `kcm serve`",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from kcm.logs.call import LoggedCall, Row, assistant_text, chat, count, first, number, seconds
+from kcm.logs.call import LoggedCall, Row, assistant_text, chat_or_text, first
 
 INPUTS = ("input", "prompt", "text", "question", "query", "messages", "message", "request", "sentence", "utterance")
 ANSWERS = ("output", "answer", "completion", "response", "reply", "llm_answer", "prediction", "label")
@@ -35,19 +35,15 @@ class Columns:
         """The call of a row; None if the row lacks a column. A row without an answer has failed."""
         if self.input not in row or self.answer not in row:
             return None
-        text, reply = row[self.input], (assistant_text(row[self.answer]) or "").strip() or None
-        messages = chat(text)
-        if not messages and isinstance(text, str):
-            messages = ({"role": "user", "content": text},)
+        reply = (assistant_text(row[self.answer]) or "").strip() or None
         return [
-            LoggedCall(
-                messages=messages,
-                reply=reply,
-                model=str(first(row, *_MODELS) or ""),
-                num_read=count(first(row, *_READ)),
-                num_written=count(first(row, *_WRITTEN)),
-                cost=number(first(row, *_COSTS)),
-                time=seconds(first(row, *_TIMES)),
+            LoggedCall.of(
+                chat_or_text(row[self.input]),
+                reply,
+                model=first(row, *_MODELS),
+                tokens=(first(row, *_READ), first(row, *_WRITTEN)),
+                cost=first(row, *_COSTS),
+                time=first(row, *_TIMES),
                 failed=reply is None,
             )
         ]

@@ -123,9 +123,9 @@ def counted(log: Log, prices: Prices, seed: int, progress: Callable[[str, int], 
 class _Matcher:
     """Finds the template of a call: the matching template with the longest fixed text."""
 
-    def __init__(self, found: Sequence[Group], seed: int) -> None:
+    def __init__(self, groups: Sequence[Group], seed: int) -> None:
         self.others = CallTally(Sample(0, seed))
-        self._tallies = [(group, CallTally(Sample(NUM_ROWS if group.reader else 0, seed))) for group in found]
+        self._tallies = [(group, CallTally(Sample(NUM_ROWS if group.reader else 0, seed))) for group in groups]
         self._by_start: dict[Start, list[tuple[Group, CallTally]]] = {}
         for group, tally in sorted(self._tallies, key=lambda pair: -_fixed_size(pair[0])):
             start = tuple((message.role, message.content) for message in group.template.messages)

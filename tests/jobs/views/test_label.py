@@ -1,8 +1,12 @@
 """What `kcm label` shows while it buys."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
-from jobs.views.label import progress_line
+from jobs.views.label import closing, progress_line
+from kcm.labelling.label import label
 
 
 @pytest.mark.parametrize(
@@ -18,3 +22,20 @@ from jobs.views.label import progress_line
 )
 def test_progress_names_answers_money_and_promise(state: tuple[int, int | None, float, float], line: str) -> None:
     assert progress_line(*state) == line
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [("a", "answered 'a' to all 30 texts"), ("ab", "never answered 'c'"), ("abc", "30 labels are the LLM's own")],
+)
+def test_labels_the_llm_never_gives_are_named(tmp_path: Path, answer: str, line: str) -> None:
+    """A label list or prompt that does not fit shows in one line at the end."""
+    frame = pd.DataFrame({"text": [f"number {n} of some texts" for n in range(30)]})
+    labelled = label(
+        frame,
+        labels=["a", "b", "c"],
+        llm=lambda texts: [answer[int(text.split()[1]) % len(answer)] for text in texts],
+        encoder="words",
+        ledger=tmp_path,
+    )
+    assert line in closing(labelled)[-1 if len(answer) < 3 else 0]

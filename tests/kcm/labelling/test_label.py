@@ -1,6 +1,7 @@
 """`kcm.label`: any table, an oracle of any kind, and a promise."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import pandas as pd
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.labelling.label import LabelledTable, label
+from kcm.labelling.label import LabelledTable, Watcher, label
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.rounds import NoAnswers
+from kcm.labelling.rounds import Forecast, NoAnswers
 from kcm.large import batches
 from kcm.large.adapters.openai import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion
@@ -89,6 +90,48 @@ def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
     assert looks[2].spend < looks[0].spend
 
 
+class Stops(Watcher):
+    """Ends a job after its pilot, as `--pilot-only` does, and keeps what it was told."""
+
+    def __init__(self, *, stops: bool = True) -> None:
+        self.stops, self.lines = stops, list[str]()
+
+    def said(self, line: str) -> None:
+        self.lines.append(line)
+
+    def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
+        if self.stops:
+            raise KeyboardInterrupt
+
+
+def test_pilot_alone_uses_nothing_of_delta() -> None:
+    """Whoever reads the plan may choose another target: only a draw is a look."""
+    with pytest.raises(KeyboardInterrupt):
+        label(table(), answers="said", encoder="words", target=0.95, watcher=Stops())
+    assert label(table(), answers="said", encoder="words", target=0.9).certificate.look == 1
+
+
+def test_earlier_job_on_these_texts_is_named() -> None:
+    watcher = Stops(stops=False)
+    label(table(), answers="said", encoder="words", target=0.9)
+    label(table(), answers="said", encoder="words", target=0.95, watcher=watcher)
+    assert "label, said, target 0.9, seed 0" in watcher.lines[0]
+    assert "Look 2" in watcher.lines[0]
+
+
+def test_failures_of_the_pilot_are_reported() -> None:
+    watcher = Stops()
+    with pytest.raises(KeyboardInterrupt):
+        labelling(
+            table(),
+            llm=lambda texts: [
+                "spam" if "7" in text else name for text, name in zip(texts, answer(texts), strict=True)
+            ],
+            watcher=watcher,
+        )
+    assert "have no usable answer, such as: answered 'spam'" in watcher.lines[0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -96,6 +139,8 @@ def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
         ({"labels": ["one", "One"]}, "occur twice"),
         ({"labels": None}, "no labels"),
         ({"llm": None}, "no LLM given"),
+        ({"llm": [answer] * 3}, "3 --llm"),
+        ({"answers": "said"}, "1 --llm and 1 --answers"),
         ({"target": 1.5}, "target"),
         ({"text": "nothing"}, "no column 'nothing'"),
     ],
@@ -108,7 +153,8 @@ def test_mistakes_are_one_line(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("rows", [1, 5, 20])
 def test_few_rows_are_bought_whole(rows: int) -> None:
     found = labelling(table(rows))
-    assert found.certificate.bought == rows or found.certificate.certified
+    assert found.certificate.bought == rows
+    assert found.certificate.most_differ == 0
     assert found.frame["label"].notna().all()
 
 
@@ -265,6 +311,26 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
     config = openai_config("some-model", "http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(NoAnswers, match="does not answer"):
         labelling(table(), llm=config)
+
+
+def test_refused_key_is_no_answer(upstream: FakeUpstream) -> None:
+    options = server(upstream)
+    upstream.otherwise = lambda _: Turn(status=401, body="{}")
+    with pytest.raises(NoAnswers, match="refuses"):
+        labelling(table(), **options)
+
+
+def test_capped_job_names_the_money_that_is_missing(upstream: FakeUpstream) -> None:
+    """A second start with the cap that the first one asks for proves the target."""
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    short = labelling(table(), llm=config, max_cost=0.2)
+    assert short.result.lacking is not None
+    assert short.estimate is not None
+    missing = (short.result.lacking.calls + 1) * short.estimate.most / short.estimate.calls
+    enough = labelling(table(), llm=config, max_cost=short.cost + missing)
+    assert enough.certificate.certified
+    assert enough.result.lacking is None
 
 
 def test_a_cap_below_one_call_spends_nothing(upstream: FakeUpstream) -> None:

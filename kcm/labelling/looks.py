@@ -1,0 +1,57 @@
+"""The looks of one labelling job in the ledger of certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from kcm.certification.ledger import Ledger, Look, question_delta, unit_hashes
+from kcm.labelling.config import LabelConfig
+
+
+class JobLooks:
+    """The looks of one job. They are recorded when a draw begins: a pilot and its plan have used nothing of delta.
+
+    `texts` name the units, `digest` everything that the job depends on, and `purpose` describes it for people. `say`
+    receives a line if there is a second look.
+    """
+
+    def __init__(
+        self, ledger: Ledger, texts: Iterable[str], delta: float, digest: str, purpose: str, say: Callable[[str], None]
+    ) -> None:
+        self._ledger, self._units, self._delta, self._say = ledger, unit_hashes(texts), delta, say
+        self._digest, self._purpose = digest, purpose
+        self._next = ledger.preview(self._units, delta=delta, digest=digest)
+
+    def take(self, *, again: bool = False) -> Look:
+        """The first look of the job, or the second; repeating either costs nothing."""
+        digest = f"{self._digest} again" if again else self._digest
+        return self._ledger.look(self._units, delta=self._delta, digest=digest, purpose=self._purpose)
+
+    def forecast(self, *, again: bool = False) -> float:
+        """What of delta the first look may spend, or the second, as far as known before it is taken."""
+        return question_delta(self._delta, self._next.number + 1) if again else self._next.spend
+
+    def spend(self, *, again: bool = False) -> float:
+        """What of delta a look may spend, once it is taken."""
+        look = self.take(again=again)
+        if again:
+            self._say(f"There is money for a draw that proves the target. {look.sentence}")
+        return look.spend
+
+    @property
+    def earlier(self) -> str:
+        """A line about the last other job on these texts; empty if there was none."""
+        purposes = [
+            look.purpose
+            for look in self._ledger.looks()
+            if look.question == self._next.question and not look.digest.startswith(self._digest)
+        ]
+        return f"An earlier look was by: {purposes[-1]}. {self._next.sentence}" if purposes else ""
+
+
+def described(columns: Sequence[str], llms: Sequence[Any], config: LabelConfig) -> str:
+    """A job in one phrase: who answers, the target and the seed."""
+    names = columns or ["a function" if callable(llm) else llm.model for llm in llms]
+    target = "" if config.target is None else f", target {config.target:g}"
+    return f"label, {' and '.join(names)}{target}, seed {config.seed}"
