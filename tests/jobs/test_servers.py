@@ -37,7 +37,7 @@ def test_address_is_known_once() -> None:
     """The last key variable of an address counts."""
     remember(server(api_key_env="OLD_KEY"))
     remember(server(api_key_env=None))
-    assert [each.api_key_env for each in known_servers()] == [None]
+    assert [upstream.api_key_env for upstream in known_servers()] == [None]
 
 
 def test_damaged_file_is_named() -> None:
@@ -47,3 +47,12 @@ def test_damaged_file_is_named() -> None:
     path.write_text("{")
     with pytest.raises(ArtefactError, match=r"servers\.json"):
         known_servers()
+
+
+def test_file_of_another_version_is_read() -> None:
+    """Fields that another version stored are ignored."""
+    path = user_folder() / "servers.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"servers": [{"base_url": "http://127.0.0.1:1/v1", "account": null, "max_cost": 5.0}]}')
+    (upstream,) = known_servers()
+    assert (upstream.base_url, upstream.max_cost) == ("http://127.0.0.1:1/v1", None)
