@@ -15,6 +15,7 @@ Shapes: N inputs, R reference rows, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -124,7 +125,8 @@ class DriftReference:
         """From certify rows under the deployed policy; all limits hold together with probability 1 - delta.
 
         `disagrees_N`: whether the small answer differs from the large one; `novelty_N`: distances from all known
-        classes. DataError for fewer than 100 rows.
+        classes. Inputs at a distance of `farthest` or more must escalate once there are too many; if all certify rows
+        are nearer, a smaller distance replaces it. DataError for fewer than 100 rows.
         """
         spend, count = delta / (len(QUANTITIES) - (novelty_N is None)), len(keeps_N)
         return cls(
@@ -132,7 +134,9 @@ class DriftReference:
             LabelReference.fit(small_labels_N, num_labels, spend, seed),
             call_rate=binomial_upper_bound(int((~keeps_N).sum()), count, spend),
             disagreement=binomial_upper_bound(int((keeps_N & disagrees_N).sum()), count, spend),
-            novelty=None if novelty_N is None else NoveltyReference(*_typical(novelty_N, spend), farthest),
+            novelty=None
+            if novelty_N is None
+            else NoveltyReference(*_typical(novelty_N, spend), _amid(farthest, novelty_N)),
         )
 
     def limits(self) -> dict[str, float]:
@@ -174,6 +178,15 @@ def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float
     ascending_N = np.sort(values_N)
     count = max(1, round(TYPICAL * len(ascending_N)))
     return float(ascending_N[-count]), binomial_upper_bound(count - 1, len(ascending_N), delta)
+
+
+def _amid(farthest: float | None, novelty_N: NDArray[np.float64]) -> float | None:
+    """`farthest`; or if all certify rows are nearer, the geometric mean of it and the largest distance of these rows.
+
+    Rows of unknown classes can lie close together. Then many rows of the next unknown class are just below `farthest`.
+    """
+    known = float(novelty_N.max())
+    return math.sqrt(known * farthest) if farthest is not None and known < farthest else farthest
 
 
 def _distances(features_ND: NDArray[np.float32], rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:

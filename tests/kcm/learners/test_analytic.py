@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,9 +40,9 @@ LEARNED_CURVES = NETWORKS[-1][1]
 
 
 def make_trainer(
-    tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None
+    tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None, num_words=0
 ) -> Trainer:
-    collaborator = Collaborator(64, 10, network, kind, seed=0)
+    collaborator = Collaborator(64, 10, network, kind, seed=0, num_words=num_words)
     learner = (learner or AnalyticConfig(chunk_size=100)).build(0)
     return Trainer(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
 
@@ -58,9 +59,13 @@ def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-8
 
 
-@pytest.mark.parametrize(("kind", "network"), NETWORKS, ids=IDS)
-def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, network) -> None:
-    trainer = make_trainer(digits, kind=kind, network=network)
+@pytest.mark.parametrize(
+    ("kind", "network", "num_words"),
+    [*((*pair, 0) for pair in NETWORKS), *((*pair, 16) for pair in NETWORKS[2:])],
+    ids=[*IDS, *(f"{name} beside words" for name in IDS[2:])],
+)
+def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, network, num_words) -> None:
+    trainer = make_trainer(digits, kind=kind, network=network, num_words=num_words)
     trainer.run()
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
     judge = trainer.collaborator.judge
@@ -81,7 +86,7 @@ def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, n
         deployed, small = trainer.collaborator(test.features)
     np.testing.assert_allclose(deployed, expected, atol=1e-3)  # in float32
     assert torch.equal(deployed, small)
-    assert float(np.mean(trainer.accuracy["small"][-1])) > 0.93
+    assert float(np.mean(trainer.accuracy["small"][-1])) > (0.9 if num_words else 0.93)  # fewer pixels are bent
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -113,19 +118,20 @@ def test_neither_the_order_of_tasks_nor_the_chunks_matter(digits) -> None:
         assert_equal_logits(logits, expected)
 
 
-@pytest.mark.parametrize("scaling", ["unit", "first_task"])
-def test_curves_equal_joint_training_given_the_first_task(digits, scaling) -> None:
+@pytest.mark.parametrize(("scaling", "num_words"), [("unit", 0), ("unit", 16), ("first_task", 0)])
+def test_curves_equal_joint_training_given_the_first_task(digits, scaling, num_words) -> None:
     """Mixtures and scaling come from the first task; the order of all others, and the chunks, change nothing."""
     network = LEARNED_CURVES.model_copy(update={"scaling": scaling})
     test, (first, a, b) = rows_of(digits[:3], "test").features, digits[:3]
     expected = None
     for order, chunk_size in (([first, a, b], 5000), ([first, b, a], 64)):
-        trainer = make_trainer(order, network=network, learner=AnalyticConfig(chunk_size=chunk_size))
+        learner = AnalyticConfig(chunk_size=chunk_size)
+        trainer = make_trainer(order, network=network, num_words=num_words, learner=learner)
         trainer.run()
         logits = solved(trainer, test)[0]
         expected = logits if expected is None else expected
         assert_equal_logits(logits, expected)
-    other = make_trainer([a, first, b], network=network)
+    other = make_trainer([a, first, b], network=network, num_words=num_words)
     other.run()
     with pytest.raises(AssertionError):
         assert_equal_logits(solved(other, test)[0], expected)
@@ -147,16 +153,21 @@ def test_resume_inside_a_task_ends_equally(digits, tmp_path) -> None:
         assert torch.equal(resumed.collaborator.judge.layers[0].weight, undisturbed.collaborator.judge.layers[0].weight)
 
 
-@pytest.mark.parametrize("network", [NETWORK, LEARNED_CURVES], ids=["kan", "pspline"])
-def test_one_two_and_four_ranks_give_equal_results(digits, uneven, on_ranks, network) -> None:
+@pytest.mark.parametrize(
+    ("network", "num_words"),
+    [(NETWORK, 0), (LEARNED_CURVES, 0), (LEARNED_CURVES, 16)],
+    ids=["kan", "pspline", "words"],
+)
+def test_one_two_and_four_ranks_give_equal_results(digits, uneven, on_ranks, network, num_words) -> None:
     """Promise: one two and four ranks give the same logits and networks."""
     # 267 rows in chunks of 100 leave a last chunk of 67; three rows leave the fourth rank without any.
     tasks = [uneven[0], uneven[2], uneven[1]]
     test = rows_of(digits[:3], "test").features
     logits = []
     for world_size in (1, 2, 4):
-        trainer = make_trainer(tasks, network=network)
-        state = on_ranks(world_size, lambda ranks: learned(make_trainer(tasks, network=network, ranks=ranks)))
+        make = partial(make_trainer, tasks, network=network, num_words=num_words)
+        trainer = make()
+        state = on_ranks(world_size, lambda ranks, make=make: learned(make(ranks=ranks)))
         trainer.load_state_dict(state)
         logits.append(solved(trainer, test)[0])
         with torch.no_grad():

@@ -84,6 +84,24 @@ def test_rate_of_far_inputs_is_bounded_by_known_distances() -> None:
     assert (again.novelty, again.limits()) == (reference.novelty, reference.limits())
 
 
+def test_next_unknown_class_escalates_like_earlier_ones() -> None:
+    """Promise: unknown classes close together do not put the next one, slightly nearer, below the distance to escalate.
+
+    No certify row escalates for it, and a distance among the certify rows stays as it is.
+    """
+    distances = np.linspace(1, 8, 300)
+
+    def reacts_at(farthest: float | None) -> float | None:
+        reference = reference_of(300, 0, escalates=0.3, disagrees=0.1, novelty_N=distances, farthest=farthest)
+        assert reference.novelty is not None
+        return reference.novelty.farthest
+
+    unknown = reacts_at(176.7)
+    assert unknown is not None
+    assert distances.max() < unknown < 174.4
+    assert [reacts_at(2.5), reacts_at(None)] == [2.5, None]
+
+
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(DataError, match="99 rows"):
         DistanceReference.fit(rows(99, 0), delta=0.1, seed=0)
