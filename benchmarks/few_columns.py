@@ -36,7 +36,7 @@ from kcm.metrics.intervals import resampled_mean
 
 NETWORKS = {"mixtures": CLOSED["mixtures"][1][1], "curves": CLOSED["curves"][1][0]}
 SCALINGS = ("unit", "standard")
-DEFAULT, SPLIT = "mixtures, unit", "mixtures, standard"
+DEFAULT, SCALED = "mixtures, unit", "mixtures, standard"
 NUM_TRAIN, NUM_TEST = 400, 500
 Rows = tuple[NDArray[np.float64], NDArray[np.int64], int]  # columns, labels, number of train rows
 
@@ -90,7 +90,7 @@ def measured(draw: Callable[[str, int], Rows], name: str, share: float) -> dict[
     """Accuracies over seeds, and differences from today's default and from it with scaled columns."""
     draws = [accuracies(draw(name, seed), seed) for seed in SEEDS]
     right = {contestant: [own[contestant] for own in draws] for contestant in draws[0]}
-    pairs = [(SPLIT, DEFAULT), ("curves, standard", DEFAULT), ("curves, standard", SPLIT)]
+    pairs = [(SCALED, DEFAULT), ("curves, standard", DEFAULT), ("curves, standard", SCALED)]
     gaps = {f"{one} - {other}": gap(right[one], right[other], share) for one, other in pairs}
     return {"inputs": draw(name, 0)[0].shape[1], "right": right, "gaps": gaps}
 
