@@ -41,6 +41,7 @@ from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.cell import for_small_steps
 from benchmarks.study.data import cached_features
+from benchmarks.study.seeds import gap
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.content import Content
@@ -52,7 +53,6 @@ from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
-from kcm.metrics.intervals import resampled_mean
 
 SIZES = {"banking77": (500, 1500), "digits": (150, 350)}  # rows with and without a label
 STEPS = {"banking77": 640, "digits": 160}
@@ -193,13 +193,6 @@ def measured(rows: Batch, table: str, how: str) -> dict[str, Any]:
     gaps = {f"{line} - {other}": gap(right[line], right[other], share) for line, other in pairs}
     cpu_s = time.process_time() - started
     return {"rows": [*SIZES[table], len(test)], "cpu_s": cpu_s, "large": large, "right": right, "gaps": gaps}
-
-
-def gap(right: list[float], other: list[float], share: float) -> dict[str, float]:
-    """The paired difference of two lines."""
-    interval = resampled_mean(np.subtract(right, other), share)
-    assert interval is not None
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def main() -> None:
