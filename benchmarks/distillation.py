@@ -14,13 +14,14 @@ except what a line names. In closed form:
     both            labels, and answers to the rows without one, as far as left-out labelled rows say that they help
 
 By steps, a KAN with 16 hidden nodes in one task, 640 or 160 steps whatever the number of rows: rows without a label
-have only their teachers' losses; `judge` is the weight of L_js. An answer off the list of labels counts as none.
+have only their teachers' losses; `judge` is the weight of L_js. An answer off the list of labels counts as none. The
+same in five tasks of a fifth of the labels each, by replay of two rows a label.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,22 +41,28 @@ from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.cell import for_small_steps
 from benchmarks.study.data import cached_features
+from benchmarks.study.seeds import gap
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.base import Batch, Learner
+from kcm.learners.base import Batch, LearnerConfig
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
-from kcm.metrics.intervals import resampled_mean
 
 SIZES = {"banking77": (500, 1500), "digits": (150, 350)}  # rows with and without a label
 STEPS = {"banking77": 640, "digits": 160}
 SEEDS, NUM_TEST, NUM_LARGE = range(5), 2000, 700
 CLOSED = NetworkConfig(hidden=(), basis="pspline", mixing=512, grid_size=4, spline_order=2)
 # line: rows, large_weight, judge_weight
+_LABELLED: Mapping[str, tuple[str, float, float]] = {
+    "labels": ("labelled", 0, 0),
+    **{f"labels, {weight}, judge {judge}": ("labelled", weight, judge) for weight in (1, 3) for judge in (0, 0.5)},
+}
 LINES: Mapping[str, Mapping[str, tuple[str, float, float]]] = {
     "closed form": {
         "labels": ("labelled", 0, 0),
@@ -65,11 +72,11 @@ LINES: Mapping[str, Mapping[str, tuple[str, float, float]]] = {
         "both, agreeing, 1": ("all", 1, 0),
     },
     "steps": {
-        "labels": ("labelled", 0, 0),
-        **{f"labels, {weight}, judge {judge}": ("labelled", weight, judge) for weight in (1, 3) for judge in (0, 0.5)},
+        **_LABELLED,
         "answers": ("answers", 0, 0),
         **{f"both, {weight}, judge {judge}": ("all", weight, judge) for weight in (1, 3) for judge in (0, 0.5)},
     },
+    "five tasks": _LABELLED,
 }
 PAIRS = {  # further differences than those from `labels`
     "closed form": (("everywhere, 1", "agreeing, 1"), ("everywhere, 3", "agreeing, 3"), ("both, agreeing, 1", "both")),
@@ -78,6 +85,7 @@ PAIRS = {  # further differences than those from `labels`
         for rows in ("labels", "both")
         for weight in (1, 3)
     ),
+    "five tasks": tuple((f"labels, {weight}, judge 0.5", f"labels, {weight}, judge 0") for weight in (1, 3)),
 }
 
 
@@ -131,12 +139,13 @@ def accuracy(how: str, line: str, train: Batch, test: Batch, table: str, seed: i
     rows, num_labels = taught(train, which, SIZES[table][0]), train.large_probabilities.shape[1]
     network = CLOSED if how == "closed form" else NetworkConfig()
     collaborator = Collaborator(rows.features.shape[1], num_labels, network, "kan", seed)
-    task = TensorRows("table", {"train": ([str(row) for row in range(len(rows))], rows), "test": (["0"], first(test))})
-    learner = AnalyticConfig().build(seed) if how == "closed form" else Learner()
+    parts = by_label(rows, num_labels) if how == "five tasks" else [rows]
+    tasks = [task_of(number, part, test) for number, part in enumerate(parts)]
+    learner = LEARNERS[how](num_labels).build(seed)
     distill = DistillConfig(large_weight=large_weight, judge_weight=judge_weight)
-    settings = TrainConfig()
+    settings = TrainConfig(mask_unseen=True)
     settings = settings.model_copy(update={"num_epochs": round(STEPS[table] / (len(rows) / settings.batch_size))})
-    trainer = Trainer(collaborator, learner, [task], settings, distill, seed=seed)
+    trainer = Trainer(collaborator, learner, tasks, settings, distill, seed=seed)
     if line.startswith("everywhere"):
         with patch("kcm.learners.analytic.mixed_targets", everywhere):
             trainer.run()
@@ -146,9 +155,26 @@ def accuracy(how: str, line: str, train: Batch, test: Batch, table: str, seed: i
         return float((collaborator(test.features)[1].argmax(1) == test.labels).double().mean())
 
 
-def first(rows: Batch) -> Batch:
-    """The first row, in place of test rows, which the trainer must not spend time on."""
-    return rows.take(torch.arange(1), torch.ones(1))
+LEARNERS: Mapping[str, Callable[[int], LearnerConfig]] = {
+    "closed form": lambda num_labels: AnalyticConfig(),
+    "steps": lambda num_labels: FinetuneConfig(),
+    "five tasks": lambda num_labels: ReplayConfig(memory=2 * num_labels),
+}
+
+
+def by_label(rows: Batch, num_labels: int, num_tasks: int = 5) -> list[Batch]:
+    """The labelled rows in tasks of a fifth of the labels each."""
+    part_N = rows.labels * num_tasks // num_labels
+    indices = ((part_N == task).nonzero()[:, 0] for task in range(num_tasks))
+    return [rows.take(index, torch.ones(len(index))) for index in indices]
+
+
+def task_of(number: int, rows: Batch, test: Batch) -> TensorRows:
+    """A task; one row stands in for test rows, which the trainer must not spend time on."""
+    ids = [f"{number}, {row}" for row in range(len(rows))]
+    return TensorRows(
+        f"task {number}", {"train": (ids, rows), "test": (["0"], test.take(torch.arange(1), torch.ones(1)))}
+    )
 
 
 def measured(rows: Batch, table: str, how: str) -> dict[str, Any]:
@@ -167,13 +193,6 @@ def measured(rows: Batch, table: str, how: str) -> dict[str, Any]:
     gaps = {f"{line} - {other}": gap(right[line], right[other], share) for line, other in pairs}
     cpu_s = time.process_time() - started
     return {"rows": [*SIZES[table], len(test)], "cpu_s": cpu_s, "large": large, "right": right, "gaps": gaps}
-
-
-def gap(right: list[float], other: list[float], share: float) -> dict[str, float]:
-    """The paired difference of two lines."""
-    interval = resampled_mean(np.subtract(right, other), share)
-    assert interval is not None
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def main() -> None:

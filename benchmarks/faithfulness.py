@@ -34,6 +34,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.label_tables import MINILM, embedded
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
+from benchmarks.study.seeds import gap
 from kcm.bundle.answers import Input
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
@@ -47,7 +48,6 @@ from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.metrics.calibration import fit_temperature
-from kcm.metrics.intervals import resampled_mean
 from kcm.tasks.readers.reviews import read_reviews
 from pipelines.config import DEFAULT_LEARNING
 
@@ -190,19 +190,12 @@ def summary(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]
     own = {model: order for order, model in LEFT_OUT.items()}
     for model, order in own.items():
         by_order = {name: np.array([row[model][name] for row in rows]) for name in rows[0][model]}
-        figures[model] = {"means": {name: interval(values) for name, values in by_order.items()}}
+        figures[model] = {"means": {name: gap(values, 0.0) for name, values in by_order.items()}}
         others = [name for name in by_order if name != order]
-        figures[model]["own order less"] = {name: interval(by_order[order] - by_order[name]) for name in others}
+        figures[model]["own order less"] = {name: gap(by_order[order], by_order[name]) for name in others}
     pairs = [row["KCM"][own["KCM"]] - row["logistic regression"][own["logistic regression"]] for row in rows]
-    figures["KCM - logistic regression, own orders"] = interval(np.array(pairs))
+    figures["KCM - logistic regression, own orders"] = gap(pairs, 0.0)
     return figures
-
-
-def interval(values: Floats) -> dict[str, float]:
-    """Mean and 95% interval over rows."""
-    mean = resampled_mean(values, 0.0)
-    assert mean is not None
-    return {"estimate": mean.estimate, "low": mean.low, "high": mean.high}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ of 5 intervals, one readable curve a column and label. Beside them logistic regr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -26,17 +26,17 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.kan_local import CLOSED, FORMULAS, SEEDS, TABLES, TEST_SHARE, batch, quantiles
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
+from benchmarks.study.seeds import gap
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
-from kcm.metrics.intervals import resampled_mean
 
 NETWORKS = {"mixtures": CLOSED["mixtures"][1][1], "curves": CLOSED["curves"][1][0]}
 SCALINGS = ("unit", "standard")
-DEFAULT, SPLIT = "mixtures, unit", "mixtures, standard"
+DEFAULT, SCALED = "mixtures, unit", "mixtures, standard"
 NUM_TRAIN, NUM_TEST = 400, 500
 Rows = tuple[NDArray[np.float64], NDArray[np.int64], int]  # columns, labels, number of train rows
 
@@ -90,16 +90,9 @@ def measured(draw: Callable[[str, int], Rows], name: str, share: float) -> dict[
     """Accuracies over seeds, and differences from today's default and from it with scaled columns."""
     draws = [accuracies(draw(name, seed), seed) for seed in SEEDS]
     right = {contestant: [own[contestant] for own in draws] for contestant in draws[0]}
-    pairs = [(SPLIT, DEFAULT), ("curves, standard", DEFAULT), ("curves, standard", SPLIT)]
+    pairs = [(SCALED, DEFAULT), ("curves, standard", DEFAULT), ("curves, standard", SCALED)]
     gaps = {f"{one} - {other}": gap(right[one], right[other], share) for one, other in pairs}
     return {"inputs": draw(name, 0)[0].shape[1], "right": right, "gaps": gaps}
-
-
-def gap(one: list[float], other: list[float], share: float) -> Mapping[str, float]:
-    """The paired difference with its 95% interval."""
-    interval = resampled_mean(np.subtract(one, other), share)
-    assert interval is not None
-    return vars(interval)
 
 
 def main() -> None:

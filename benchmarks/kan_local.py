@@ -35,6 +35,7 @@ from torch import nn
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.cell import for_small_steps
+from benchmarks.study.seeds import gap
 from examples.learners.ewc import EwcConfig
 from examples.learners.si import SiConfig
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
@@ -45,7 +46,6 @@ from kcm.learners.base import Batch, Learner
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
-from kcm.metrics.intervals import resampled_mean
 
 SEEDS, TUNING, STEPS, BATCH = range(10), 100, 60, 32
 NUM_TRAIN, NUM_TEST, TEST_SHARE = 192, 500, 1 / 3
@@ -271,15 +271,17 @@ def measured(draw: Callable[[int], Stream]) -> dict[str, Any]:
             kind: [by_steps(rows, kind, learner, trial, seed) for seed, rows in enumerate(streams)]
             for kind, trial in trials.items()
         }
-    right["closed form"] = {}
+    closed: dict[str, list[float]] = {}
+    right["closed form"] = closed
     for name in CLOSED:
         sizes = range(len(CLOSED[name][1]))
         size = max(sizes, key=lambda size: in_closed_form(tuning, name, size, TUNING))
-        right["closed form"][name] = [in_closed_form(rows, name, size, seed) for seed, rows in enumerate(streams)]
-    pairs = dict.fromkeys(LEARNERS, ("kan", "mlp")) | {"closed form": ("mixtures", "relu")}
-    gaps = {learner: gap(right[learner], *pair, streams[0].share) for learner, pair in pairs.items()}
-    gaps["closed form, curves"] = gap(right["closed form"], "curves", "relu", streams[0].share)
-    gaps["closed form, readable"] = gap(right["closed form"], "curves", "mixtures", streams[0].share)
+        closed[name] = [in_closed_form(rows, name, size, seed) for seed, rows in enumerate(streams)]
+    share = streams[0].share
+    gaps = {learner: gap(right[learner]["kan"], right[learner]["mlp"], share) for learner in LEARNERS}
+    gaps["closed form"] = gap(closed["mixtures"], closed["relu"], share)
+    gaps["closed form, curves"] = gap(closed["curves"], closed["relu"], share)
+    gaps["closed form, readable"] = gap(closed["curves"], closed["mixtures"], share)
     return {
         "inputs": streams[0].num_inputs,
         "labels": streams[0].num_labels,
@@ -288,13 +290,6 @@ def measured(draw: Callable[[int], Stream]) -> dict[str, Any]:
         "gaps": gaps,
         "right": right,
     }
-
-
-def gap(right: Mapping[str, list[float]], first: str, second: str, share: float) -> dict[str, float]:
-    """The paired difference of two networks, wider where splits share rows."""
-    interval = resampled_mean(np.subtract(right[first], right[second]), share)
-    assert interval is not None
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 STREAMS: Mapping[str, Callable[[int], Stream]] = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from verdict import Figure, percent, points, read
-
-from kcm.metrics.intervals import resampled_mean
+from script import read
+from study.seeds import gap
+from verdict import Figure, percent, points
 
 Table = tuple[list[str], list[list[str]]]
 # WiseKAN's mean R2 of regressions on Feynman formulas one after the other: KAN, MLP.
@@ -45,7 +45,7 @@ def published() -> Table:
     rows = []
     for learner, theirs in PUBLISHED.items():
         right = {kind: over_formulas(learner, kind) for kind in ("kan", "mlp", "linear")}
-        gaps = [paired(right["kan"], right[control]) for control in ("mlp", "linear")]
+        gaps = [points(gap(right["kan"], right[control])) for control in ("mlp", "linear")]
         rows.append([GAPS[learner], *theirs, *(percent(part.mean()) for part in right.values()), *gaps])
     return heads, rows
 
@@ -66,21 +66,14 @@ def formula_inputs() -> str:
     return ", ".join(str(own["inputs"]) for name, own in sorted(measured("kan_local").items()) if "Feynman" in name)
 
 
-def paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
-    """A paired difference over seeds that share no rows."""
-    gap = resampled_mean(one - other, 0.0)
-    assert gap is not None
-    return points(vars(gap))
-
-
 def faithful() -> Table:
     """Insertion less deletion by parts, model and order, and the model's own order less this one."""
     rows = []
     for parts, figures in measured("faithfulness").items():
         for model in ("KCM", "logistic regression"):
             for order, mean in figures[model]["means"].items():
-                gap = figures[model]["own order less"].get(order)
-                rows.append([f"{parts}, {model}", order, percent(mean["estimate"]), points(gap) if gap else "own"])
+                over = figures[model]["own order less"].get(order)
+                rows.append([f"{parts}, {model}", order, percent(mean["estimate"]), points(over) if over else "own"])
     return ["parts, model", "order", "insertion − deletion", "the model's own order less this one"], rows
 
 
@@ -89,17 +82,17 @@ def distilled() -> Table:
     rows = []
     for name, own in measured("distillation").items():
         for line, right in own["right"].items():
-            gap = own["gaps"].get(f"{line} - labels")
-            rows.append([name, line, percent(float(np.mean(right))), points(gap) if gap else ""])
+            over = own["gaps"].get(f"{line} - labels")
+            rows.append([name, line, percent(float(np.mean(right))), points(over) if over else ""])
     return ["table, learner", "rows and terms", "right", "− labels alone"], rows
 
 
 def teachings() -> Table:
     """The differences that decide which parts of the distillation stay."""
     rows = [
-        [name, pair.replace(" - ", " − "), points(gap)]
+        [name, pair.replace(" - ", " − "), points(over)]
         for name, own in measured("distillation").items()
-        for pair, gap in own["gaps"].items()
+        for pair, over in own["gaps"].items()
         if not pair.endswith(" - labels")
     ]
     return ["table, learner", "difference", "points"], rows
@@ -122,7 +115,7 @@ def claims() -> Iterator[Figure]:
     """Rows of the paper's claims: less forgetting with few inputs, and explanations that decide."""
     for learner in PUBLISHED:
         right = {kind: over_formulas(learner, kind) for kind in ("kan", "mlp", "linear")}
-        over = {name: paired(right["kan"], right[kind]) for name, kind in (("MCM", "mlp"), ("linear", "linear"))}
+        over = {name: points(gap(right["kan"], right[kind])) for name, kind in (("MCM", "mlp"), ("linear", "linear"))}
         what = f"Feynman formulas of {formula_inputs()} inputs, task known: final accuracy, `{learner}`"
         yield Figure("less forgetting", what, percent(right["kan"].mean()), over, "10")
     for parts, figures in measured("faithfulness").items():

@@ -52,3 +52,14 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
 def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
     """A paired interval as it is written down; None for fewer than two seeds."""
     return interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
+
+
+def gap(first: ArrayLike, second: ArrayLike, share: float = 0.0) -> dict[str, float]:
+    """The mean of `first` minus `second` and its paired 95% interval, for two or more seeds, splits or rows.
+
+    `share` is the number of test rows over train rows if seeds share their rows: the interval is then wider.
+    """
+    interval = resampled_mean(np.subtract(first, second), share)
+    if interval is None:
+        raise ValueError("a gap needs two values or more")
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
