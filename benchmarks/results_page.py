@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from demo import NAMES
 from results_small import claims, distilled, faithful, few_columns, few_inputs, published, teachings
 from verdict import CONTROLS, Figure, figures, markdown, percent, points, read
 
@@ -61,6 +62,11 @@ def _summary() -> Iterator[str]:
     demo = read("demo")["rows"][0]
     saved = f"{demo['calls_saved']}% of the calls saved, cascade − large {demo['difference']}"
     yield f"- The demo, {demo['collaborator']}, one seed, certified at 2 points: {saved}."
+    demo = read("routing")["splits"]
+    saved, lost = (percent(demo["sides"]["kcm"][key]) for key in ("saved", "lost"))
+    gap = points(_ends(demo["sides"]["linear"]["kcm_minus"]["saved_at_0.01"]))
+    figures = f"{saved}% at {lost} points lost; at one point lost {gap} against logistic regression"
+    yield f"- The demo over {demo['splits']} splits: {figures}."
     beyond = sum(other == "confidence" for _, other, _ in _gate_differences())
     yield f"- The gate `signals` beats plain confidence on {beyond} of {len(read('gates'))} data sets, beyond noise."
     worlds = [row for row in read("certificates")["rows"] if "in no ledger" not in row["world"]]
@@ -103,6 +109,58 @@ def _demo() -> Iterator[str]:
     for task, own in groupby(rows[len(overall) :], key=lambda row: row["task"]):
         tasks.append([task, *(f"{row['difference']}; {row['calls_saved']}" for row in own)])
     yield from _table(["task", *(row["collaborator"] for row in overall)], tasks)
+
+
+def _demo_splits() -> Iterator[str]:
+    """The demo over splits: every collaborator, and by how much KCM exceeds each control."""
+    found = read("routing")["splits"]
+    heads = ["collaborator", "deployed in", "small", "calls saved", "cost saved", "points lost", "area"]
+    rows, differences = [], []
+    for name, side in found["sides"].items():
+        shares = [side["small"], side["saved"], side["saved"] - found["cost_ratio"]]
+        means = [*map(percent, shares), f"{100 * side['lost']:.2f}", f"{100 * side['area']:.2f}"]
+        rows.append([NAMES[name], f"{side['deployed_in']} of {found['splits']}", *means])
+        if gaps := side.get("kcm_minus"):
+            columns = ("saved", "saved_at_0.005", "saved_at_0.01", "saved_at_its_loss", "lost", "area")
+            differences.append([NAMES[name], *(_in_points(gaps[column]) for column in columns)])
+    yield from _table(heads, rows)
+    yield "\nKCM less each control:\n"
+    heads = [
+        "control",
+        "calls saved",
+        "at half a point lost",
+        "at one point lost",
+        "at its loss",
+        "points lost",
+        "area",
+    ]
+    yield from _table(heads, differences)
+
+
+def _in_points(ends: Sequence[float]) -> str:
+    """A mean and its interval in points, with two digits."""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * end for end in ends))
+
+
+def _demo_crossed() -> Iterator[str]:
+    """The demo over splits by learner, gate and certificate."""
+    found = read("routing")["splits"]
+    names = {"ours": "ours", "plain": "largest probability", "exact": "exact binomial"} | NAMES
+    rows = []
+    for crossing, side in found["crossed"].items():
+        parts = [names[part] for part in crossing.split(", ")]
+        figures = [percent(side["saved"]), f"{100 * side['lost']:.2f}", f"{side['over']} of {found['splits']}"]
+        rows.append([*parts, *figures, points(_ends(side["saves_more"]))])
+    heads = [
+        "learner",
+        "gate",
+        "certificate",
+        "calls saved",
+        "points lost",
+        "over 2 points",
+        "saves more than the last",
+    ]
+    yield from _table(heads, rows)
 
 
 def _learners() -> Iterator[str]:
@@ -410,6 +468,8 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "increments": _increments,
     "few labels": _few_labels,
     "demo": _demo,
+    "demo, splits": _demo_splits,
+    "demo, crossed": _demo_crossed,
     "controls": _controls,
     "claims": _claims,
     "learners": _learners,
