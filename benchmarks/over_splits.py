@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.sequences import build_sequence
 from benchmarks.study.data import cached_features
+from benchmarks.study.seeds import resampled_mean
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
@@ -29,7 +30,6 @@ from kcm.certification.ledger import question_delta
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.inputs.content import Content, Part, contents
 from kcm.learners.training.stream import ParquetRows
-from kcm.metrics.intervals import resampled_mean
 from pipelines.batch.outcome_table import ScoredTable
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context

@@ -238,13 +238,12 @@ def _odd_answers(table: LabelledTable) -> list[str]:
 
 def _more_money(table: LabelledTable) -> list[str]:
     """The cap that should prove the target, if the money was too little."""
-    lacking, estimate = table.result.lacking, table.estimate
-    if lacking is None or estimate is None or not estimate.calls:
+    plan, missing = table.result.lacking, table.missing_cost
+    if plan is None or missing is None:
         return []
-    most = lacking.calls * estimate.most / estimate.calls
     return [
-        f"The target should need {lacking.calls:,.0f} further calls, at most {money(most, 'USD')}:"
-        f" raise the cap to {money(table.cost + most, 'USD')}."
+        f"The target should need {plan.calls:,.0f} further calls, at most {money(missing, 'USD')}:"
+        f" raise the cap to {money(table.cost + missing, 'USD')}."
     ]
 
 

@@ -85,7 +85,8 @@ def fit_words(texts: Sequence[str]) -> Words | None:
     rare = 1 + np.log((1 + len(texts)) / _MIN_ROWS)
     plain = Words(bucket_V, weight_V.astype(np.float32), float(rare), np.eye(0, dtype=np.float32))
     weighted_NV = _weighted(counts_NB, plain)
-    topic_VK = TruncatedSVD(size, random_state=0).fit(weighted_NV).components_.T
+    with np.errstate(invalid="ignore", divide="ignore"):  # shares of a variance that is 0
+        topic_VK = TruncatedSVD(size, random_state=0).fit(weighted_NV).components_.T
     length = np.sqrt(np.square(weighted_NV @ topic_VK).sum(1).mean())
     return replace(plain, topic_VK=(topic_VK / length).astype(np.float32)) if length > 0 else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -51,6 +52,8 @@ from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 
 PRICE_RATIO = 1 / 15
+
+_MARGIN = 1.1  # of the money that a further plan should need
 
 
 class Watcher:
@@ -111,6 +114,17 @@ class LabelledTable:
             taught = np.flatnonzero(self.result.taught_U)
             self.side.fit(taught, self.result.answer_U[taught])
         return self.side.judge
+
+    @property
+    def missing_cost(self) -> float | None:
+        """The money that should prove the target, if it was too little; None if it was not, or no price is known.
+
+        It is more than the plan's calls cost on average, since the texts that the plan buys may be longer.
+        """
+        plan, estimate = self.result.lacking, self.estimate
+        if plan is None or estimate is None or not estimate.calls:
+            return None
+        return _MARGIN * math.ceil(plan.calls) * estimate.most / estimate.calls
 
     @property
     def no_bundle(self) -> str | None:

@@ -325,12 +325,10 @@ def test_capped_job_names_the_money_that_is_missing(upstream: FakeUpstream) -> N
     upstream.otherwise = classify
     config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
     short = labelling(table(), llm=config, max_cost=0.2)
-    assert short.result.lacking is not None
-    assert short.estimate is not None
-    missing = (short.result.lacking.calls + 1) * short.estimate.most / short.estimate.calls
-    enough = labelling(table(), llm=config, max_cost=short.cost + missing)
+    assert short.missing_cost is not None
+    enough = labelling(table(), llm=config, max_cost=short.cost + short.missing_cost)
     assert enough.certificate.certified
-    assert enough.result.lacking is None
+    assert enough.missing_cost is None
 
 
 def test_a_cap_below_one_call_spends_nothing(upstream: FakeUpstream) -> None:
