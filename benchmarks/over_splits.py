@@ -87,9 +87,9 @@ class KeptEncoder:
         return np.asarray(self._vectors_ND[rows])
 
 
-def with_kept_vectors(config: RunConfig, folder: Path) -> RunConfig:
+def with_kept_vectors(config: RunConfig, folder: Path, splits: int) -> RunConfig:
     """The same run on vectors in `folder`, which are computed if they are missing."""
-    rows = all_contents(config)
+    rows = all_contents(config, splits)
 
     def kept(encoder: EncoderConfig) -> Kept:
         identity, load = encoder.identity(config.assets_path), lambda: encoder.build(config.assets_path)
@@ -102,12 +102,19 @@ def with_kept_vectors(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update={"encoder": kept(config.encoder.resolved(config.assets_path)), "large": large})
 
 
-def all_contents(config: RunConfig) -> list[Content]:
-    """What the rows of all splits hold, those included that a split's long tail leaves out."""
-    tasks = config.tasks.model_copy(update={"long_tail": None})
-    sequence = build_sequence(tasks, config.assets_path, config.seed, reads=config.encoder.reads)
-    columns = [(task.rows["text"].to_pylist(), task.rows["image"].to_pylist()) for task in sequence.tasks]
-    return [content for texts, images in columns for content in contents(texts, images)]
+def all_contents(config: RunConfig, splits: int = 1) -> list[Content]:
+    """What the rows of all splits hold, those included that a split's long tail leaves out.
+
+    Of rows with equal contents and different labels, the salt decides which stays.
+    """
+    by_key: dict[str, Content] = {}
+    for seed in range(splits):
+        tasks = config.tasks.model_copy(update={"long_tail": None, "salt": seed})
+        sequence = build_sequence(tasks, config.assets_path, seed, reads=config.encoder.reads)
+        for task in sequence.tasks:
+            rows = contents(task.rows["text"].to_pylist(), task.rows["image"].to_pylist())
+            by_key |= {content.key: content for content in rows}
+    return list(by_key.values())
 
 
 def cost_ratio(config: RunConfig) -> float:
@@ -224,7 +231,7 @@ def over_splits(config: RunConfig, folder: Path, more: More | None = None, split
     for seed in range(splits):
         file = folder / f"{config.name}-{seed}.json"
         if not file.exists():
-            kept = kept or with_kept_vectors(config, folder / "vectors")
+            kept = kept or with_kept_vectors(config, folder / "vectors", splits)
             tasks = kept.tasks.model_copy(update={"salt": seed})
             cell = measured(kept.model_copy(update={"seed": seed, "tasks": tasks}), more)
             file.write_text(json.dumps(cell), encoding="utf-8")
