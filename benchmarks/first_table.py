@@ -168,8 +168,10 @@ def drawn(table: Table, num_rows: int, seed: int) -> Draw:
 
 
 def split(rows: Rows, num_rows: int, num_labels: int, random: np.random.Generator) -> Draw:
-    """The first rows train and certify, those behind them are fresh."""
+    """The first rows train and certify, those behind them are fresh. A label without a train row gets its first row."""
     place = random.random(num_rows)
+    labels, first_rows = np.unique(rows.labels[:num_rows], return_index=True)
+    place[first_rows[~np.isin(labels, rows.labels[:num_rows][place < SHARES["train"]])]] = 0
     return Draw(
         train=rows.at(np.flatnonzero(place < SHARES["train"])),
         certify=rows.at(np.flatnonzero((place >= SHARES["train"]) & (place < sum(SHARES.values())))),
