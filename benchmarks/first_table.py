@@ -131,7 +131,7 @@ def main() -> None:
     places = Places(given.assets, given.clinc, given.banking, given.features)
     found = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
     if found.get("fresh") != NUM_FRESH:  # figures of other settings
-        found = {"draws": [], "few_labels": []}
+        found = {"fresh": NUM_FRESH, "draws": [], "few_labels": []}
 
     def keep(figures: Mapping[str, Any]) -> None:
         if given.out:
