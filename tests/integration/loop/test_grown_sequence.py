@@ -99,14 +99,15 @@ class Champion:
     def update(
         self, log: MadeLog, until: type[Stage] = Choose, named: tuple[str, ...] = (), **more: Any
     ) -> dict[str, Artefact]:
-        """The artefacts of an update up to a stage; a window is read once, and again under another salt alone."""
+        """The artefacts of an update up to a stage; a window is read once."""
         parent = Parent(self.bundle, Bundle.read(self.bundle.bundle))
         settings = self.config.model_dump(mode="json", exclude_unset=True)
         config = parse_config(RunConfig, settings | {"update": SETTINGS["update"] | more})
         reader: Any = log
-        window = LogWindow.read_from(
-            reader, config, parent, 0, log.table.num_rows, ClassNames(self.context.store.control, "other", named)
-        )
+        names = ClassNames(self.context.store.control, f"named {named}")
+        for label in set(named) - set(names.labels()):
+            names.name(label, ())
+        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, names)
         asked = [AskAgain.of(config, parent=parent)] if named else []
         stages: list[Stage] = [window, *asked, *stages_of(config, parent)]
         last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))
@@ -247,8 +248,8 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
     solved = {"learner": {"name": "analytic"}, "network": {"hidden": []}, "train": {"mask_unseen": True}}
     learned = Champion.of(rows(), tmp_path, large=classifier, **solved)
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
-    with pytest.raises(DataError, match="so far 'odd' 1"):
-        learned.update(log_of(learned, labels, volunteered=6), LogWindow, named=("odd",), salt="silent")
+    with pytest.raises(DataError, match="so far 'odd' 0"):
+        learned.update(log_of(learned, labels, volunteered=6), LogWindow, named=("odd",))
     update = learned.update(log_of(learned, labels, volunteered=200), GrowOutcomes, named=("odd", "none"))
     facts = update["ask_again"].as_a(WindowArtefact).facts
     assert (facts.new_labels, facts.untaught_labels) == (("odd",), ("none",))

@@ -26,8 +26,8 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact
+from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
+from pipelines.store.features import CUT, FACTS, SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
@@ -104,7 +104,12 @@ class Search:
         self.store = ArtefactStore(storage)
         rows = self._made(SequenceArtefact, Recipe("tasks", 0, {}), lambda folder, scratch: write_sequence(folder))
         features, outcomes = one_task()
-        self.features = self._written(FeaturesArtefact, Recipe("features", 0, {}, (rows,)), features)
+
+        def write_features(folder: Path, scratch: Path) -> None:
+            write_shards(folder, 0, [features])
+            write_json(folder / FACTS, {"runtime": None, "preview": {}, CUT: 0})
+
+        self.features = self._made(FeaturesArtefact, Recipe("features", 0, {}, (rows,)), write_features)
         self.outcomes = self._written(OutcomesArtefact, Recipe("outcomes", 0, {}, (rows,)), outcomes)
 
     def _written(self, view: type[Artefact], recipe: Recipe, rows: pa.Table) -> Any:
