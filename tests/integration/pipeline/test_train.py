@@ -29,6 +29,8 @@ from kcm.learners.training.config import TrainConfig
 from kcm.tasks.shards import write_shards
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
+from pipelines.store.artefact import write_json
+from pipelines.store.features import FACTS
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
@@ -65,6 +67,7 @@ def write_task(folder: Path, number: int) -> None:
         place.mkdir(exist_ok=True)
     columns = {"id": ids, "split": splits, "label": labels, "features": list_column(features)}
     write_shards(places[0], number, [pa.table(columns)])
+    write_json(places[0] / FACTS, {})
     answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
     write_shards(places[1], number, [pa.table(answers)])
 
