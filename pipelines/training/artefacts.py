@@ -33,6 +33,7 @@ RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
     "calls": ("forecast", "calls_saved", "area"),
     "accuracy": ("forecast_accuracy", "forecast", "area"),
 }
+_WORTH_A_CHANGE = 0.01  # a smaller lead does not pay for a network that explains itself and notices new classes
 _REHEARSED: Mapping[Goal, Literal["keep_rates", "accuracies"]] = {"calls": "keep_rates", "accuracy": "accuracies"}
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
@@ -193,9 +194,9 @@ def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, .
 
 
 def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal = "calls") -> bool:
-    """Whether the goal's forecast for `one` exceeds the forecast for `other` by over one standard error.
+    """Whether the goal's forecast for `one` exceeds the forecast for `other` by a point and by one standard error.
 
     Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.
     """
     lead, error = CertificateForecast.of(one).lead(CertificateForecast.of(other), _REHEARSED[goal])
-    return lead > error
+    return lead > max(error, _WORTH_A_CHANGE)
