@@ -172,7 +172,7 @@ def test_served_cascade_survives_its_llm_and_pays_once(
     bundle = quick_bundle(large=settings, large_head=None, large_identity=identity, policy=Policy())  # escalates all
     url = start(build_app(FixedSource(Release(version="1", bundle=bundle)), config, assets_dir), config)
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=120)
-    spending = ResponseCache(ResponseStore.in_log(str(config.feedback.url)), f"{settings.base_url} {settings.model}")
+    spending = ResponseCache(ResponseStore.in_log(str(config.feedback.url)), settings.base_url)
     try:
         probed, _ = spending.spent()
         streamed = asked_by(client, texts[0])

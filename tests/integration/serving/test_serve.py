@@ -32,12 +32,12 @@ from kcm.large import Item, LargeAnswer
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.deploy.app import APP_NAME, LOGGING, build_app, build_door, large_options, start
+from pipelines.serve.deploy.app import APP_NAME, IDLE_S, LOGGING, build_app, build_door, large_options, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, label
 from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -334,7 +334,7 @@ def test_large_replicas_scale_up_for_refused_work_and_down(
             time.sleep(1 / 12)
             most = max(most, running())
     assert most == 3
-    wait_until(lambda: running() == 1, timeout_s=300)
+    wait_until(lambda: running() == 1, timeout_s=IDLE_S + PATIENCE_S)
 
 
 @pytest.mark.slow
