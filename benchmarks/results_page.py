@@ -268,6 +268,21 @@ def _first_table() -> Iterator[str]:
     yield f"{found['seeds']} draws a cell; CPU seconds of one core ({cpu})."
 
 
+def _texts_by_command() -> Iterator[str]:
+    """Three language tables through the command, beside three regressions."""
+    found = read("first_table_texts")
+    sides = {"ours": "kcm", "theirs": "regression on the embedding", "words": "on words", "average": "average of both"}
+    rows = [[cell["cell"], *(f"{cell[side]['saved']:.1f}" for side in sides)] for cell in found["cells"]]
+    yield from _table(["table", *sides.values()], [row for row in rows if "," in row[0]])
+    tables = [cell for cell in found["cells"] if cell["cell"] in {draw["table"] for draw in found["draws"]}]
+    gaps = ["{} {:+.1f} ± {:.1f}".format(cell["cell"], *cell["best_difference"]) for cell in tables]
+    yield f"\nOver the best control of a table: {', '.join(gaps)} points."
+    ours = [draw["ours"] for draw in found["draws"]]
+    inside = sum(draw["low"] <= draw["saved"] <= draw["high"] for draw in ours)
+    broken = sum(draw["broken"] for draw in ours)
+    yield f"{broken} of {len(ours)} promises broke. {inside} forecasts covered the share saved."
+
+
 def _increments() -> Iterator[str]:
     """Differences to the joint regression, then the figures of every learner, by stream."""
     found = read("increments")
@@ -465,6 +480,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "by hand": _by_hand,
     "above": _above,
     "first table": _first_table,
+    "first table, texts": _texts_by_command,
     "increments": _increments,
     "few labels": _few_labels,
     "demo": _demo,

@@ -99,9 +99,7 @@ class TextEncoder:
 def _fitted_words(folder: Path | None) -> Words | None:
     if folder is None:
         return None
-    from kcm.encoders.words import (
-        Words,
-    )  # scikit-learn is slow to import, and an encoder without words has no use for it
+    from kcm.encoders.words import Words  # imports scikit-learn, which is slow
 
     return Words.load(folder)
 

@@ -65,11 +65,19 @@ class Words:
         try:
             arrays = load_file(folder / WORDS_FILE)
             words = cls(arrays["bucket"], arrays["weight"], float(arrays["rare"][0]), arrays["topic"])
-            if not len(words.bucket_V) == len(words.weight_V) == len(words.topic_VK):
-                raise ValueError("its arrays have different lengths")
+            words.check()
         except (OSError, KeyError, IndexError, ValueError, SafetensorError) as error:
             raise AssetError(f"not fitted words: {' '.join(str(error).split())}", where=str(folder)) from None
         return words
+
+    def check(self) -> None:
+        """Raise ValueError for arrays that `encode` cannot use."""
+        if not self.bucket_V.shape == self.weight_V.shape == self.topic_VK.shape[:1] or self.topic_VK.ndim != 2:
+            raise ValueError("its arrays do not fit together")
+        if self.bucket_V.dtype != np.int64 or not np.isin(self.bucket_V, np.arange(_NUM_BUCKETS)).all():
+            raise ValueError(f"its buckets are not among {_NUM_BUCKETS}")
+        if not all(np.isfinite(values).all() for values in (self.weight_V, self.topic_VK, self.rare)):
+            raise ValueError("it has numbers that are not finite")
 
 
 def fit_words(texts: Sequence[str]) -> Words | None:

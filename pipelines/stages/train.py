@@ -1,4 +1,4 @@
-"""Stage `train`: Ray Train workers train the collaborators on the task sequence."""
+"""Stage `train`: the collaborators learn the task sequence."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=name)
-    space = {key: ray_tune.choice(each) for key, each in values.items()}
+    space = {key: ray_tune.choice(choices) for key, choices in values.items()}
     with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
         results = ray_tune.Tuner(
             ray_tune.with_resources(with_plan, {"cpu": 1}),

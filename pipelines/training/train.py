@@ -19,8 +19,7 @@ def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
     """
     context, config, features = attempt.context, plan.config, plan.features
     worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
-    is_here = config.is_solved and features.has_at_most(context.cluster.in_process_rows)
-    if is_here:
+    if config.is_solved and features.has_at_most(context.cluster.in_process_rows):
         states = _solved(worker, attempt.bar)
     else:
         states = extras.load("pipelines.training.driver:trained_by_workers", "training by steps")(worker, attempt)

@@ -1,6 +1,8 @@
 """Words beside the embedding of a text: what they weigh, when they help, and how they are stored."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,3 +96,22 @@ def test_damaged_words_are_refused(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "words.safetensors").write_bytes(b"damaged")
     with pytest.raises(AssetError, match="not fitted words"):
         beside.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bucket_V": np.array([5, 2**18])}, "buckets"),
+        ({"bucket_V": np.array([-1, 5])}, "buckets"),
+        ({"topic_VK": np.ones(2, dtype=np.float32)}, "do not fit together"),
+        ({"weight_V": np.ones(3, dtype=np.float32)}, "do not fit together"),
+        ({"topic_VK": np.full((2, 3), np.nan, dtype=np.float32)}, "not finite"),
+        ({"rare": float("inf")}, "not finite"),
+    ],
+)
+def test_crafted_words_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    """Promise: arrays that no fit writes are refused when they are read, not when a text arrives."""
+    words = Words(np.array([5, 9]), np.ones(2, dtype=np.float32), 1.0, np.ones((2, 3), dtype=np.float32))
+    replace(words, **change).save(tmp_path)
+    with pytest.raises(AssetError, match=reason):
+        Words.load(tmp_path)
