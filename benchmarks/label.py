@@ -10,7 +10,9 @@ scored    tables with a given score, by `kcm.label_scored`: share of calls avoid
 selection the same tables by `kcm.select_scored`: precision .9 or recall .9 by at most 1,000 calls, delta .1
 boundary  simulated tables on which a promise breaks as often as it may, delta .05
 texts     tables of texts by the command `kcm label`, delta .05: calls per row, share of the money, and CPU seconds of
-          a run beside encoding. clinc150 has 10,000 questions and a simulated oracle, the others recorded answers
+          a run beside encoding. clinc150 has 10,000 questions and a simulated oracle that is wrong on 5% by a fixed
+          confusion and on 2% at random (by rows, or by intents, see benchmarks/label_tables.py), the others recorded
+          answers
 judge     calibration of the judge, of logistic regression and of boosting on rows that were not bought
 tracer    fresh rows kept at the agreement of TRACER (`--tracer`), whose tables it writes to `--features`
 
@@ -25,6 +27,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,8 @@ from kcm.labelling.table import Texts
 TARGETS = (0.9, 0.95)
 SCORED_DELTA, TEXT_DELTA = 0.1, 0.05
 SPENDS = ("first look", "whole")
-TEXT_TABLES = ("technology", "banking77", "clinc150", "ecommerce")
+CLINC = {"clinc150": clinc, "clinc150, mistakes by intent": partial(clinc, by_intent=True)}
+TEXT_TABLES = ("technology", "banking77", *CLINC, "ecommerce")
 SELECTION_TARGET, SELECTION_CALLS = 0.9, 1000
 GROUPS = {"bargain": ("reviews", "court_opinion"), "supg": ("onto", "tacred", "imagenet")}
 WANTED = {  # (must, aim) of the share of calls avoided, and of calls or money per row
@@ -146,7 +150,7 @@ def selection_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def text_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Tables of texts by the command, for every target and both shares of delta."""
     for name in given.table:
-        table = clinc(given.data) if name == "clinc150" else recorded(given.data, name)
+        table = CLINC[name](given.data) if name in CLINC else recorded(given.data, name)
         kcm.labelling.label.encoded(Texts.of(table.frame, "text").texts, MINILM, given.assets)
         for cheaper in (False, True) if table.cheaper else (False,):
             for spend, target in product(given.spends, TARGETS):

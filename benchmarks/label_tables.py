@@ -58,16 +58,19 @@ def recorded(folder: Path, name: str) -> TextTable:
     return TextTable(name, frame, oracle, tuple(sorted(set(frame["gold"]))), cheaper)
 
 
-def clinc(folder: Path, num_rows: int = 10_000, seed: int = 0) -> TextTable:
+def clinc(folder: Path, num_rows: int = 10_000, seed: int = 0, *, by_intent: bool = False) -> TextTable:
     """CLINC150's texts within scope, drawn by the seed, with the answers of a simulated oracle.
 
-    On 5% of the rows, drawn at random, the oracle gives one fixed wrong intent per gold intent; on 2% any intent.
+    On 5% of the rows, drawn at random, the oracle gives one fixed wrong intent per gold intent; on 2% any intent. With
+    `by_intent` the 5% are all rows of some intents: mistakes that a small model can learn.
     """
     data = json.loads((folder / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
     rows = [row for split in ("train", "val", "test") for row in data[split]]
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame([rows[row] for row in rng.permutation(len(rows))[:num_rows]], columns=["text", "gold"])
-    return TextTable("clinc150", frame.assign(oracle=simulated(frame["gold"], rng)), "oracle", intents(frame["gold"]))
+    answers = simulated(frame["gold"], rng, by_intent=by_intent)
+    name = "clinc150, mistakes by intent" if by_intent else "clinc150"
+    return TextTable(name, frame.assign(oracle=answers), "oracle", intents(frame["gold"]))
 
 
 def tracer_tables(folder: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
@@ -84,16 +87,19 @@ def tracer_tables(folder: Path) -> dict[str, tuple[list[str], np.ndarray, np.nda
     }
 
 
-def simulated(gold: pd.Series, rng: np.random.Generator) -> np.ndarray:
-    """The simulated oracle's answers [N] to rows with these gold labels."""
+def simulated(gold: pd.Series, rng: np.random.Generator, *, by_intent: bool) -> np.ndarray:
+    """The simulated oracle's answers [N] to rows with these gold labels, see `clinc`."""
     names = np.array(intents(gold), dtype=object)
     label_N = np.searchsorted(names.astype(str), gold.to_numpy(str))
     order = rng.permutation(len(names))
     confused = np.empty(len(names), dtype=int)
     confused[order] = np.roll(order, 1)  # every label has one fixed wrong label
     draw_N = rng.random(len(gold))
-    answer_N = np.where(draw_N < SYSTEMATIC, confused[label_N], label_N)
-    return names[np.where(draw_N >= 1 - RANDOM, rng.integers(len(names), size=len(gold)), answer_N)]
+    is_random_N, is_confused_N = draw_N >= 1 - RANDOM, draw_N < SYSTEMATIC
+    random_N = rng.integers(len(names), size=len(gold))
+    if by_intent:
+        is_confused_N = rng.permutation(len(names))[label_N] < round(SYSTEMATIC * len(names))
+    return names[np.where(is_random_N, random_N, np.where(is_confused_N, confused[label_N], label_N))]
 
 
 def intents(gold: pd.Series) -> tuple[str, ...]:

@@ -73,15 +73,15 @@ def test_clinc_rows_follow_the_seed(tmp_path: Path) -> None:
     assert clinc(tmp_path, num_rows=2).frame.equals(clinc(tmp_path, num_rows=2).frame)
 
 
-def test_simulated_oracle_confuses_labels() -> None:
-    """5% of the answers are one fixed wrong label per label, 2% are any label."""
-    gold = pd.Series(np.repeat([f"label {number}" for number in range(10)], 4000))
-    answers = pd.Series(simulated(gold, np.random.default_rng(0)))
+@pytest.mark.parametrize(("by_intent", "confused"), [(False, 20), (True, 1)])
+def test_simulated_oracle_confuses_labels(by_intent: bool, confused: int) -> None:
+    """5% of the answers are one fixed wrong label per label, or those of all rows of some labels; 2% are any label."""
+    gold = pd.Series(np.repeat([f"label {number:02}" for number in range(20)], 2000))
+    answers = pd.Series(simulated(gold, np.random.default_rng(0), by_intent=by_intent))
     wrong = answers[answers != gold]
-    assert len(wrong) / len(gold) == pytest.approx(0.05 + 0.02 * 0.9, abs=0.005)
-    for label in gold.unique():
-        counts = wrong[gold == label].value_counts()
-        assert counts.iloc[0] > 100 > counts.iloc[1]
+    assert len(wrong) / len(gold) == pytest.approx(0.05 + 0.02 * 0.95, abs=0.005)
+    commonest = [wrong[gold == label].value_counts().iloc[0] for label in gold.unique()]
+    assert sum(count > 50 for count in commonest) == confused
 
 
 def test_broken_promises_are_counted() -> None:
