@@ -73,7 +73,7 @@ CELLS = {  # rows given; at least 300 others are fresh
     "words": (1000, 2000, 5000),
     "segments": (1000, 2000),
     "mnist": (1000, 2000),
-    "emoji": (1000, 2000),
+    "emoji": (1000, 1500),
     "fashion": (1000, 2000, 5000),
 }
 NUM_COMMANDED = 2  # cells of a table of vectors whose first draw goes through the command as well
