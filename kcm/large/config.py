@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.config import Runtime, kind_of
+from kcm.encoders.config import kind_of
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content, Part
 from kcm.large.base import Item, LargeModel
@@ -211,11 +211,6 @@ class LargeConfig(Component):
     def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> LargeConfig:
         """The same model with its backbone changed; one without a backbone as it is."""
         return self
-
-    @property
-    def in_use(self) -> Runtime | None:
-        """The runtime of the backbone; None without a choice."""
-        return self.backbone.in_use if self.backbone else None
 
     def computed_by(self, device: str) -> str:
         """What computes the answers on a device, such as `torch on cuda`; empty for a server and for recorded ones."""

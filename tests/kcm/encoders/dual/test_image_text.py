@@ -123,7 +123,9 @@ def test_a_pair_shares_its_sides_with_encoders_of_one_part(clip, tmp_path, monke
     loaded = []
     monkeypatch.setattr(image_text, "ImageTower", lambda *given: loaded.append(ImageTower(*given)) or loaded[-1])
     config = ImageTextConfig(model=str(clip), max_length=5)
-    pair, image, text = (each.build(tmp_path) for each in (config, config.of_part("image"), config.of_part("text")))
+    pair, image, text = (
+        each.build(tmp_path) for each in (config, *(config.with_settings(output=part) for part in ("image", "text")))
+    )
     assert loaded == [image]
     assert len({each.identity for each in (pair, image, text)}) == 3
 
