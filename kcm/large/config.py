@@ -20,11 +20,11 @@ from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.encoders.config import kind_of
 from kcm.errors import ConfigError
-from kcm.inputs.content import TEXT, Content, Part
+from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
 from kcm.large.prices import price_of
-from kcm.large.prompts import PromptMessage, PromptMode, PromptView, Question, TaskPromptConfig, question
+from kcm.large.prompts import PromptMessage, PromptMode, PromptView
 from kcm.redact import PlainUrl, VariableName
 
 if TYPE_CHECKING:  # a database, which paid models alone need
@@ -257,25 +257,6 @@ class LargeConfig(Component):
                     where="large.adapter",
                     hint=f"Use {' or '.join(sorted(self.prompt_modes))}",
                 )
-
-
-class GenerativeConfig(LargeConfig):
-    """Base of the adapters that put a question in words."""
-
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
-    reads: ClassVar[frozenset[Part]] = TEXT
-
-    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
-    prompt: TaskPromptConfig = TaskPromptConfig()
-
-    def question(self, label_names: Sequence[str], item: Item) -> Question:
-        """The question about an item."""
-        return question(item.content.text, label_names, item.prompt, max_chars=self.max_chars, task=self.prompt)
-
-    def task_words(self, label_names: Sequence[str]) -> str:
-        """The question about no text, for an identity; ConfigError where the prompt names a label that is none."""
-        self.prompt.check(label_names)
-        return str(self.question(label_names, Item("", Content())))
 
 
 class EncodedConfig(LargeConfig):
