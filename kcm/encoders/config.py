@@ -119,9 +119,18 @@ class EncoderConfig(Component):
         """
         return kind_of(device)
 
-    def resolved(self, assets_dir: Path, device: str = "cpu") -> EncoderConfig:
+    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         """The same encoder with `auto` resolved to a runtime; raises the errors of `load`."""
-        return self
+        if self.in_use != "auto":
+            return self.with_settings(runtime=self.in_use)
+        exported, in_torch = self.with_settings(runtime="onnx"), self.with_settings(runtime="torch")
+        if device != "cpu":
+            return in_torch
+        try:
+            exported.build(assets_dir)
+        except (AssetError, ImportError):
+            return in_torch
+        return exported
 
 
 class NetworkEncoderConfig(EncoderConfig):
@@ -158,18 +167,6 @@ class NetworkEncoderConfig(EncoderConfig):
         if self.in_use is None:
             return super().computed_by(device)
         return f"{'onnx' if self.is_exported(device) else 'torch'} on {kind_of(device)}"
-
-    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
-        if self.in_use != "auto":
-            return self.with_settings(runtime=self.in_use)
-        if device != "cpu":
-            return self.with_settings(runtime="torch")
-        exported = self.with_settings(runtime="onnx")
-        try:
-            exported.build(assets_dir)
-        except (AssetError, ImportError):
-            return self.with_settings(runtime="torch")
-        return exported
 
     def is_exported(self, device: str) -> bool:
         """Whether the exported network runs; a GPU uses torch.
