@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -151,6 +151,14 @@ class LargeConfig(Component):
 
     adapter: str = Field("", description="Chooses this form of the section.")
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Check at import that a model has the methods that its capabilities require."""
+        super().__init_subclass__(**options)
+        for capability, needed in (("fits_on_train", ("backbone", "fit")), ("is_recorded", ("answer_tables",))):
+            absent = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
+            if getattr(cls, capability) and absent:
+                raise TypeError(f"{cls.__name__} {capability}, but lacks {' and '.join(absent)}")
+
     @property
     @abstractmethod
     def reads(self) -> frozenset[Part]:
@@ -166,15 +174,6 @@ class LargeConfig(Component):
     @abstractmethod
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         """The identity of the model, without loading weights; raises what `build` raises."""
-
-    @classmethod
-    def lacks(cls) -> str:
-        """What a model needs that is fitted on train rows, or that is recorded."""
-        for capability, needed in (("fits_on_train", ("backbone", "fit")), ("is_recorded", ("answer_tables",))):
-            missing = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
-            if getattr(cls, capability) and missing:
-                return f"{' and '.join(missing)}, since it {capability}"
-        return ""
 
     @property
     def upstream(self) -> UpstreamConfig | None:

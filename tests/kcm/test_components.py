@@ -131,12 +131,8 @@ class Solver(Learner):
 @pytest.mark.parametrize(
     ("written", "section", "message"),
     [
-        (
-            LARGE.format(flag="fits_on_train"),
-            {"large": {"adapter": "mine:Mine"}},
-            "backbone and fit, since it fits_on_train",
-        ),
-        (LARGE.format(flag="is_recorded"), {"large": {"adapter": "mine:Mine"}}, "answer_tables, since it is_recorded"),
+        (LARGE.format(flag="fits_on_train"), {"large": {"adapter": "mine:Mine"}}, "fits_on_train, but lacks backbone"),
+        (LARGE.format(flag="is_recorded"), {"large": {"adapter": "mine:Mine"}}, "is_recorded, but lacks answer_tables"),
         (SOLVER, {"learner": {"name": "mine:Mine"}}, "Solver is closed_form, but lacks `absorb`"),
     ],
     ids=["fitted model", "recorded model", "learner"],
