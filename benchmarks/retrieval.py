@@ -130,7 +130,9 @@ def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]
     inputs = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
 
     def vectors(encoder: EncoderConfig) -> Vectors:
-        return Vectors(*(encoder.of_part(part).build(config.assets_path).encode(inputs) for part in ("image", "text")))
+        return Vectors(
+            *(encoder.with_settings(output=part).build(config.assets_path).encode(inputs) for part in ("image", "text"))
+        )
 
     small = vectors(features.sequence.with_head(config.encoder))
     large = vectors(features.sequence.large_with_head(config.large).backbone)

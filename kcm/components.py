@@ -118,8 +118,6 @@ class Family:
         if inspect.isabstract(component):
             method_names = ", ".join(sorted(component.__abstractmethods__))
             raise ConfigError(f"{path!r} lacks methods that every {self.name} has: {method_names}")
-        if lacking := component.lacks():
-            raise ConfigError(f"{path!r} lacks what its own flags require: {lacking}")
         if not _IN_BUNDLE.get() and not module.startswith("kcm."):  # later processes may then load it as well
             os.environ[TRUSTED] = ",".join(sorted({*_trusted_modules(), module}))
         return component
@@ -260,11 +258,6 @@ class Component(Config):
 
     family: ClassVar[Family]
     operational: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def lacks(cls) -> str:
-        """What a class lacks by its own flags, which makes `find` refuse it; empty if nothing."""
-        return ""
 
     @property
     def tag(self) -> str:

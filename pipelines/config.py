@@ -151,7 +151,7 @@ class RunConfig(Config):
     def _reads_words(self) -> RunConfig:
         """Fit words only for networks that are linear in them: units that are solved in closed form."""
         if self.network.basis == "spline" or not self.learner.closed_form:
-            self._settle(encoder=self.encoder.without_words())
+            self._settle(encoder=self.encoder.with_settings(words="none"))
         return self
 
     @model_validator(mode="after")

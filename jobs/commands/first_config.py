@@ -202,7 +202,7 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
         values["certificate"]["epsilon"] = round(certificate_outlook.epsilon, 3)
         config = parse_config(RunConfig, values, where="kcm init")
     lines = overview(
-        summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=config.large.servable
+        summary, config.certificate, config.tune.scopes, config.tasks.fractions, servable=not config.large.is_recorded
     )
     bad_lines = bad_row_lines(bad_rows, total, tasks.get("max_bad_rows"))
     return summary, [*lines, *bad_lines, *([_HOPELESS] if is_hopeless else [])]

@@ -62,8 +62,8 @@ class FrozenModels:
 
     def in_runtimes(self, encoder: Runtime | None, large: Runtime | None) -> Self:
         """The same with its networks in other runtimes, if their precision allows; None: unchanged."""
-        large_model = self.large.with_backbone(lambda backbone: backbone.in_runtime(large))
-        return replace(self, encoder=self.encoder.in_runtime(encoder), large=large_model)
+        large_model = self.large.with_backbone(lambda backbone: backbone.with_settings(runtime=large))
+        return replace(self, encoder=self.encoder.with_settings(runtime=encoder), large=large_model)
 
     def computed_by(self, encoder_device: str, large_device: str) -> ComputedBy:
         """The runtime and device of both sides on these devices."""

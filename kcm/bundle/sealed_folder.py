@@ -49,9 +49,7 @@ class SealedFolder:
                 where=str(folder / manifest),
                 hint="Write the bundle again with this version",
             )
-        self._require_sizes()
-        for name, expected in self.files.items():
-            self._verify(name, expected)
+        self._verify()
 
     def has(self, name: str) -> bool:
         """Whether the folder holds a file of this name."""
@@ -83,7 +81,6 @@ class SealedFolder:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file."""
-
         try:
             return load_file(self._path(name))
         except SafetensorError as error:
@@ -113,12 +110,16 @@ class SealedFolder:
             raise ArtefactError("a file is missing from the manifest", where=str(self.folder / name))
         return self.folder / name
 
-    def _require_sizes(self) -> None:
-        """Raise ArtefactError for files that would take minutes to hash; a sparse one takes no room on the disk."""
-        total = sum(self._inside(name).stat().st_size for name in self.files)
+    def _verify(self) -> None:
+        """Raise ArtefactError for a changed file, and for files too large to hash, such as sparse ones."""
+        paths = {name: self._inside(name) for name in self.files}
+        total = sum(path.stat().st_size for path in paths.values())
         if total > MAX_BYTES:
             fault = f"its files have {total:,} bytes, a bundle has at most {MAX_BYTES:,}"
             raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again")
+        for name, path in paths.items():
+            if sha256_of(path) != self.files[name]:
+                raise ArtefactError("a file differs from its manifest", where=str(path), hint="Fetch the bundle again")
 
     def _inside(self, name: str) -> Path:
         path = self.folder / name
@@ -130,11 +131,6 @@ class SealedFolder:
             fault = f"the manifest lists a file {name!r}, which is not a possible file name"
             raise ArtefactError(fault, where=str(self.folder), hint="Fetch the bundle again") from None
         return path
-
-    def _verify(self, name: str, expected: str) -> None:
-        path = self._inside(name)
-        if sha256_of(path) != expected:
-            raise ArtefactError("a file differs from its manifest", where=str(path), hint="Fetch the bundle again")
 
 
 def read_manifest(folder: Path, manifest: str) -> bytes:
@@ -185,7 +181,6 @@ def write_json(path: Path, value: object) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file."""
-
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
@@ -204,7 +199,6 @@ def write_state(folder: Path, state: Mapping[str, object]) -> None:
 
 def _split(value: object, path: str, tensors: dict[str, Tensor]) -> object:
     """`value` with every tensor replaced by a reference to its entry in `tensors`."""
-
     if isinstance(value, Tensor):
         name = f"{len(tensors)}.{path}"  # numbered, because a key may contain a dot
         tensors[name] = value

@@ -86,7 +86,6 @@ def hoeffding_bentkus_p_value(total_loss: float, num_units: int, level: float) -
 
 def hoeffding_bentkus_upper_bound(total_loss: float, num_units: int, delta: float) -> float:
     """The largest level that `hoeffding_bentkus_p_value` does not reject at `delta`."""
-
     mean = total_loss / num_units
 
     def excess(level: float) -> float:

@@ -33,7 +33,7 @@ class EncoderConfig(Component):
     """A frozen backbone: one content, one float32 vector."""
 
     family: ClassVar[Family] = FAMILIES["encoder"]
-    dual: ClassVar[bool] = False  # embeds pictures and texts in one space; `of_part` selects one part
+    dual: ClassVar[bool] = False  # embeds pictures and texts in one space; its `output` selects one part
 
     kind: str = Field("", description="Chooses this form of the section.")
     batch_size: int = Field(64, ge=1, description="Inputs per forward pass.")
@@ -72,27 +72,22 @@ class EncoderConfig(Component):
         return self.kind
 
     @property
-    def pixel_grid(self) -> tuple[int, int, int] | None:
-        """Rows, columns and colours of the picture whose pixels are the features, innermost last; or None."""
-        return None
-
-    @property
     def vector_columns(self) -> tuple[str, ...]:
         """Names, or patterns such as f_*, of the columns of a row's vector; empty if none is read."""
         return ()
+
+    def with_settings(self, **values: Any) -> Self:
+        """This encoder with the values that are settings of its kind; None leaves a setting unchanged.
+
+        A kind without a setting, such as the `runtime` of pixels, has no use for its value.
+        """
+        own = {name: value for name, value in values.items() if name in type(self).model_fields and value is not None}
+        return self.model_copy(update=own)
 
     @property
     def fits_words(self) -> bool:
         """Whether a run fits words beside this encoder's features, see `kcm.encoders.words`."""
         return False
-
-    def without_words(self) -> EncoderConfig:
-        """This encoder, whose features no run extends by words."""
-        return self
-
-    def of_dim(self, dim: int) -> EncoderConfig:
-        """This encoder with the length of its vectors, taken from the rows if nothing else defines it."""
-        return self
 
     @property
     def to_align(self) -> TowersConfig | None:
@@ -112,10 +107,6 @@ class EncoderConfig(Component):
         """This encoder with the fitted head in `folder`."""
         return self
 
-    def of_part(self, part: Part) -> EncoderConfig:
-        """For a dual encoder, the encoder of one part into the common space; otherwise this encoder."""
-        return self
-
     @property
     def in_use(self) -> Runtime | None:
         """The runtime of the network; `auto` before it is resolved, None if there is no choice."""
@@ -128,13 +119,18 @@ class EncoderConfig(Component):
         """
         return kind_of(device)
 
-    def in_runtime(self, runtime: Runtime | None) -> EncoderConfig:
-        """The same encoder in another runtime; unchanged if there is no choice."""
-        return self
-
-    def resolved(self, assets_dir: Path, device: str = "cpu") -> EncoderConfig:
+    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
         """The same encoder with `auto` resolved to a runtime; raises the errors of `load`."""
-        return self
+        if self.in_use != "auto":
+            return self.with_settings(runtime=self.in_use)
+        exported, in_torch = self.with_settings(runtime="onnx"), self.with_settings(runtime="torch")
+        if device != "cpu":
+            return in_torch
+        try:
+            exported.build(assets_dir)
+        except (AssetError, ImportError):
+            return in_torch
+        return exported
 
 
 class NetworkEncoderConfig(EncoderConfig):
@@ -171,21 +167,6 @@ class NetworkEncoderConfig(EncoderConfig):
         if self.in_use is None:
             return super().computed_by(device)
         return f"{'onnx' if self.is_exported(device) else 'torch'} on {kind_of(device)}"
-
-    def in_runtime(self, runtime: Runtime | None) -> Self:
-        return self.model_copy(update={"runtime": runtime}) if runtime else self
-
-    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
-        if self.in_use != "auto":
-            return self.in_runtime(self.in_use)
-        if device != "cpu":
-            return self.in_runtime("torch")
-        exported = self.in_runtime("onnx")
-        try:
-            exported.build(assets_dir)
-        except (AssetError, ImportError):
-            return self.in_runtime("torch")
-        return exported
 
     def is_exported(self, device: str) -> bool:
         """Whether the exported network runs; a GPU uses torch.

@@ -36,7 +36,7 @@ class PixelsConfig(EncoderConfig):
 
     @property
     def pixel_grid(self) -> tuple[int, int, int]:
-        """Features are pixels, colours innermost."""
+        """Rows, columns and colours, innermost last: `kcm explain` draws the features as a picture."""
         return self.side, self.side, 3 if self.color == "rgb" else 1
 
     def computed_by(self, device: str) -> str:

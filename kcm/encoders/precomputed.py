@@ -48,9 +48,6 @@ class PrecomputedConfig(EncoderConfig):
     def name(self) -> str:
         return f"precomputed, {', '.join(self.vector_columns)}"
 
-    def of_dim(self, dim: int) -> PrecomputedConfig:
-        return self.model_copy(update={"dim": dim})
-
     def computed_by(self, device: str) -> str:
         return ""
 

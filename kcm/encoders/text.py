@@ -23,7 +23,6 @@ from kcm.inputs.content import Content
 
 if TYPE_CHECKING:
     from kcm.encoders.torch_network import Exportable
-    from kcm.encoders.words import Words
 
 _CHARACTERS_AT_ONCE = 2048  # about 512 tokens: a larger batch does not fit the caches of a core
 
@@ -32,7 +31,9 @@ class TextEncoderConfig(TextSettings):
     """A frozen text model by hub id or folder, and the pooling of its token vectors."""
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
-        return TextEncoder(self, assets_dir, device)
+        if self.fitted_head is None:
+            return TextEncoder(self, assets_dir, device)
+        return TextsWithWords(self, self.fitted_head, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
         """Digest over all files of the model, prompt, pooling, lengths and precision; see `EncoderConfig`."""
@@ -71,24 +72,17 @@ class TextEncoder:
             self._embed = TorchTexts(config, folder, device)
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
-        self._words = _fitted_words(config.fitted_head)
-        self._embedding_dim = self._embed(["a text"]).shape[1]
-        self.dim = self._embedding_dim + (self._words.num_topics if self._words else 0)
+        self.dim = self._embed(["a text"]).shape[1]
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length.
-
-        Topics of fitted words follow the unit vector.
-        """
+        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""
         features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
         texts = [content.text for content in inputs]
-        if self._words:
-            features_ND[:, self._embedding_dim :] = self._words.encode(texts)
         pending = sorted(range(len(texts)), key=lambda position: len(texts[position]))
         while pending:
             size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[pending[-1]]))))
             index, pending = pending[-size:], pending[:-size]
-            features_ND[index, : self._embedding_dim] = self._embed([texts[position] for position in index])
+            features_ND[index] = self._embed([texts[position] for position in index])
         return features_ND
 
     def num_cut(self, texts: Sequence[str]) -> int:
@@ -96,12 +90,25 @@ class TextEncoder:
         return self._embed.num_cut(list(texts))
 
 
-def _fitted_words(folder: Path | None) -> Words | None:
-    if folder is None:
-        return None
-    from kcm.encoders.words import Words  # imports scikit-learn, which is slow
+class TextsWithWords:
+    """A text encoder whose unit vectors are followed by the topics of the fitted words in a folder."""
 
-    return Words.load(folder)
+    reads = TextEncoderConfig.reads
+
+    def __init__(self, config: TextEncoderConfig, folder: Path, assets_dir: Path, device: str) -> None:
+        from kcm.encoders.words import Words  # imports scikit-learn, which is slow
+
+        self.identity, self._words = config.identity(assets_dir), Words.load(folder)
+        # With the default of `words` a large model with the same encoder shares the network.
+        texts = config.with_settings(words="auto").build(assets_dir, device)
+        assert isinstance(texts, TextEncoder)
+        self._texts, self.num_cut = texts, texts.num_cut
+        self.read, self.dim = texts.read, texts.dim + self._words.num_topics
+
+    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+        """Unit vectors and topics, float32 [N, D], in the order of the inputs."""
+        topics_NK = self._words.encode([content.text for content in inputs])
+        return np.concatenate([self._texts.encode(inputs), topics_NK], axis=1)
 
 
 class _OnnxTexts:

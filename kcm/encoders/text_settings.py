@@ -71,9 +71,6 @@ class TextSettings(NetworkEncoderConfig):
         """This encoder with the fitted words in `folder`."""
         return self.model_copy(update={"words": folder})
 
-    def without_words(self) -> Self:
-        return self.model_copy(update={"words": "none"})
-
 
 def prompt_text(config: TextSettings, model_path: Path) -> str:
     """The prefix of each text: the named prompt, or else the model's default. Raises ConfigError."""

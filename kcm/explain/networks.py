@@ -6,7 +6,7 @@ Shapes: N rows, D features of the encoder, I inputs of the networks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -72,6 +72,19 @@ def known_rows(bundle: Bundle) -> Tensor | None:
 _COLOURS = ("red", "green", "blue")
 
 
+@runtime_checkable
+class PixelEncoder(Protocol):
+    """The configuration of an encoder whose features are the pixels of a picture."""
+
+    @property
+    def pixel_grid(self) -> tuple[int, int, int]:
+        """Rows, columns and colours, innermost last."""
+
+
+def _pixel_grid(bundle: Bundle) -> tuple[int, int, int] | None:
+    return bundle.encoder.pixel_grid if isinstance(bundle.encoder, PixelEncoder) else None
+
+
 def feature_name(bundle: Bundle, feature: int) -> str:
     """The name of a curve's input: a feature, a topic of words, a pixel by its position, or a projection."""
     collaborator = bundle.collaborator
@@ -81,7 +94,7 @@ def feature_name(bundle: Bundle, feature: int) -> str:
         return f"direction {feature - collaborator.in_features}"
     if feature >= (first_topic := collaborator.in_features - collaborator.num_words):
         return f"topic {feature - first_topic} of words"
-    grid = bundle.encoder.pixel_grid
+    grid = _pixel_grid(bundle)
     if grid is None:
         return f"feature {feature}"
     _, columns, colours = grid
@@ -99,7 +112,7 @@ def heat_map(bundle: Bundle, features_D: NDArray[np.float32], max_side: int = 32
     for one layer of splines. A quadratic unit's share is split over the pixels by DeepLIFT's rule. The base's
     contribution is not included.
     """
-    judge, grid = bundle.collaborator.judge, bundle.encoder.pixel_grid
+    judge, grid = bundle.collaborator.judge, _pixel_grid(bundle)
     if grid is None or not isinstance(judge, CurveNetwork) or bundle.collaborator.network.projects:
         return None
     inputs_1I = network_inputs(bundle.collaborator, features_D[None])

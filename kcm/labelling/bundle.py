@@ -95,7 +95,7 @@ class FittedSide:
             seed=self.seed,
             label_names=labels,
             task_names=(TASK,),
-            encoder=encoder.of_dim(self.collaborator.in_features),
+            encoder=encoder.with_settings(dim=self.collaborator.in_features),
             encoder_identity=encoder_identity,
             large=server,
             large_identity=openai_identity(server, labels),

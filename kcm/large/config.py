@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,13 +18,13 @@ from pydantic import AfterValidator, Field, model_validator
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.config import Runtime, kind_of
+from kcm.encoders.config import kind_of
 from kcm.errors import ConfigError
-from kcm.inputs.content import TEXT, Content, Part
+from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import HeadFit, LinearHead
 from kcm.large.prices import price_of
-from kcm.large.prompts import PromptMessage, PromptMode, PromptView, Question, TaskPromptConfig, question
+from kcm.large.prompts import PromptMessage, PromptMode, PromptView
 from kcm.redact import PlainUrl, VariableName
 
 if TYPE_CHECKING:  # a database, which paid models alone need
@@ -144,12 +144,21 @@ class LargeConfig(Component):
 
     family: ClassVar[Family] = FAMILIES["large model"]
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
-    servable: ClassVar[bool] = True  # answers rows that it has not seen
     remote: ClassVar[bool] = False  # a server, which the driver asks itself; otherwise a pool of actors holds the model
-    is_recorded: ClassVar[bool] = False  # a table of answers, read by `answer_tables`
+    is_recorded: ClassVar[bool] = (
+        False  # a table of answers, `answer_tables`, which cannot be served
+    )
     fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
 
     adapter: str = Field("", description="Chooses this form of the section.")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Check at import that a model has the methods that its capabilities require."""
+        super().__init_subclass__(**options)
+        for capability, needed in (("fits_on_train", ("backbone", "fit")), ("is_recorded", ("answer_tables",))):
+            absent = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
+            if getattr(cls, capability) and absent:
+                raise TypeError(f"{cls.__name__} {capability}, but lacks {' and '.join(absent)}")
 
     @property
     @abstractmethod
@@ -166,15 +175,6 @@ class LargeConfig(Component):
     @abstractmethod
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         """The identity of the model, without loading weights; raises what `build` raises."""
-
-    @classmethod
-    def lacks(cls) -> str:
-        """What a model needs that is fitted on train rows, or that is recorded."""
-        for capability, needed in (("fits_on_train", ("backbone", "fit")), ("is_recorded", ("answer_tables",))):
-            missing = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
-            if getattr(cls, capability) and missing:
-                return f"{' and '.join(missing)}, since it {capability}"
-        return ""
 
     @property
     def upstream(self) -> UpstreamConfig | None:
@@ -211,11 +211,6 @@ class LargeConfig(Component):
     def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> LargeConfig:
         """The same model with its backbone changed; one without a backbone as it is."""
         return self
-
-    @property
-    def in_use(self) -> Runtime | None:
-        """The runtime of the backbone; None without a choice."""
-        return self.backbone.in_use if self.backbone else None
 
     def computed_by(self, device: str) -> str:
         """What computes the answers on a device, such as `torch on cuda`; empty for a server and for recorded ones."""
@@ -262,25 +257,6 @@ class LargeConfig(Component):
                     where="large.adapter",
                     hint=f"Use {' or '.join(sorted(self.prompt_modes))}",
                 )
-
-
-class GenerativeConfig(LargeConfig):
-    """Base of the adapters that put a question in words."""
-
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
-    reads: ClassVar[frozenset[Part]] = TEXT
-
-    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
-    prompt: TaskPromptConfig = TaskPromptConfig()
-
-    def question(self, label_names: Sequence[str], item: Item) -> Question:
-        """The question about an item."""
-        return question(item.content.text, label_names, item.prompt, max_chars=self.max_chars, task=self.prompt)
-
-    def task_words(self, label_names: Sequence[str]) -> str:
-        """The question about no text, for an identity; ConfigError where the prompt names a label that is none."""
-        self.prompt.check(label_names)
-        return str(self.question(label_names, Item("", Content())))
 
 
 class EncodedConfig(LargeConfig):

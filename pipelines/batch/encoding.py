@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from kcm.encoders import EncoderConfig, encode_readable
-from kcm.encoders.text import TextEncoder
+from kcm.encoders.text import TextEncoder, TextsWithWords
 from kcm.errors import DataError
 from kcm.inputs.content import Content, PartError
 from kcm.inputs.vectors import matrix
@@ -44,7 +44,9 @@ def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str, with_text
         not_finite = np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()
         _refuse({row: faults.get(row, "NaN") for row in not_finite}, rows["id"])
         seconds_N = np.full(len(rows), (time.perf_counter() - started) / max(1, len(rows)))
-        cut = network.num_cut([content.text for content in contents]) if isinstance(network, TextEncoder) else 0
+        cut = 0
+        if isinstance(network, TextEncoder | TextsWithWords):
+            cut = network.num_cut([content.text for content in contents])
         table = features_table(rows, features_ND, seconds_N)
         return table.append_column(TEXT, rows[TEXT]) if with_texts else table, {CUT: cut}
 

@@ -242,7 +242,7 @@ def row_predictor(
     """
     cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
     bundle = cascade.small_side.bundle
-    if chosen := on_large_failure if bundle.large.servable else "error":
+    if chosen := "error" if bundle.large.is_recorded else on_large_failure:
         cascade.small_side.policy = cascade.small_side.policy.on_failure(chosen)
 
     def predict_rows(rows: pa.Table) -> tuple[pa.Table, Counts]:
@@ -254,7 +254,7 @@ def row_predictor(
         answers = iter(cascade.answer(usable))
         outcomes = [Unreadable(fault) if fault else next(answers) for fault in faults]
         counts = Counter("error" if isinstance(answer, Failure) else answer.route for answer in outcomes)
-        if bundle.large.servable:
+        if not bundle.large.is_recorded:
             counts.update(FAILED for answer in outcomes if _large_failed(answer))
         return answer_table(outcomes).add_column(0, PREDICTED.field("id"), rows["id"]), dict(counts)
 

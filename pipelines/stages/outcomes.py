@@ -126,7 +126,8 @@ class AskedOutcomes(AskingPlan):
         large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, self.device))
         spec = LargeSpec(large, names.answers, len(names.labels))
         usage = ask_shards(context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
-        write_identity(attempt.folder, self.identity, runtime=large.in_use, device=self.device, **usage)
+        runtime = large.backbone.in_use if large.backbone else None
+        write_identity(attempt.folder, self.identity, runtime=runtime, device=self.device, **usage)
 
 
 def _num_waiting(outcomes: OutcomesArtefact) -> int:

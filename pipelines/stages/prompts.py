@@ -184,7 +184,7 @@ class ChoosePrompts(Stage):
         """The large model of the stage `outcomes`."""
         large = features.sequence.large_with_head(self.large)
         plan = Prompting(
-            large=large.with_backbone(lambda backbone: backbone.in_runtime(outcomes.runtime)),
+            large=large.with_backbone(lambda backbone: backbone.with_settings(runtime=outcomes.runtime)),
             identity=outcomes.identity,
             device=context.cluster.device,
             modes=self.tune.prompt_modes,

@@ -176,9 +176,11 @@ def _write_bundle(
     plan, sequence = tuned.plan, features.sequence
     name = evaluated.deployed
     candidate, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
-    encoder = encoder.of_dim(features.dim)
+    encoder = encoder.with_settings(dim=features.dim)
     large = sequence.large_with_head(stage.large).with_backbone(
-        lambda backbone: backbone.in_runtime(outcomes.runtime).of_dim(features.dim)
+        lambda backbone: backbone.with_settings(
+            runtime=outcomes.runtime, dim=features.dim if backbone.vector_columns else None
+        )
     )
     computed_by = ComputedBy(encoder=encoder.computed_by(features.device), large=large.computed_by(outcomes.device))
     is_certified = all(certificate.issued for certificate in certificates.values())

@@ -155,7 +155,7 @@ class Tasks(Stage):
             self.certificate if self.certifies else None,
             self.tune.scopes,
             self.tasks.fractions,
-            servable=self.large.servable,
+            servable=not self.large.is_recorded,
         )
         for line in lines:
             style = "yellow" if line.startswith("warning") else "dim"

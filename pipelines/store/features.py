@@ -71,7 +71,7 @@ class FeaturesArtefact(ShardedArtefact):
 
     def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
         """The configured encoder as it computed them: with what was fitted for it, in its runtime."""
-        encoder = self.sequence.with_head(encoder).in_runtime(self.runtime)
+        encoder = self.sequence.with_head(encoder).with_settings(runtime=self.runtime)
         return encoder.aligned(self.below(WORDS)) if self.num_words and encoder.fits_words else encoder
 
     @property

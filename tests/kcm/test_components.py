@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -113,44 +112,28 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
         parse_config(Run, values)
 
 
+LARGE = """
+from typing import ClassVar
+from kcm.large import LargeConfig
+class Mine(LargeConfig):
+    reads: ClassVar = frozenset()
+    {flag}: ClassVar = True
+    def build(self, label_names, assets_dir, resources): ...
+    def identity(self, label_names, assets_dir, head=None): ...
+"""
+SOLVER = """
+from kcm.learners import Learner
+class Solver(Learner):
+    closed_form = True
+"""
+
+
 @pytest.mark.parametrize(
     ("written", "section", "message"),
     [
-        (
-            """
-            from typing import ClassVar
-            from kcm.large import LargeConfig
-            class Mine(LargeConfig):
-                reads: ClassVar = frozenset()
-                fits_on_train: ClassVar = True
-                def build(self, label_names, assets_dir, resources): ...
-                def identity(self, label_names, assets_dir, head=None): ...
-            """,
-            {"large": {"adapter": "mine:Mine"}},
-            "'mine:Mine' lacks what its own flags require: backbone and fit, since it fits_on_train",
-        ),
-        (
-            """
-            from typing import ClassVar
-            from kcm.large import LargeConfig
-            class Mine(LargeConfig):
-                reads: ClassVar = frozenset()
-                is_recorded: ClassVar = True
-                def build(self, label_names, assets_dir, resources): ...
-                def identity(self, label_names, assets_dir, head=None): ...
-            """,
-            {"large": {"adapter": "mine:Mine"}},
-            "'mine:Mine' lacks what its own flags require: answer_tables, since it is_recorded",
-        ),
-        (
-            """
-            from kcm.learners import Learner
-            class Solver(Learner):
-                closed_form = True
-            """,
-            {"learner": {"name": "mine:Mine"}},
-            "cannot import 'mine' .*Solver is closed_form, but lacks `absorb`",
-        ),
+        (LARGE.format(flag="fits_on_train"), {"large": {"adapter": "mine:Mine"}}, "fits_on_train, but lacks backbone"),
+        (LARGE.format(flag="is_recorded"), {"large": {"adapter": "mine:Mine"}}, "is_recorded, but lacks answer_tables"),
+        (SOLVER, {"learner": {"name": "mine:Mine"}}, "Solver is closed_form, but lacks `absorb`"),
     ],
     ids=["fitted model", "recorded model", "learner"],
 )
@@ -158,7 +141,7 @@ def test_component_claims_are_checked_when_it_is_found(
     outside_package: Path, written: str, section: Any, message: str
 ) -> None:
     """Promise: what a component says of itself is held against it when it is found."""
-    (outside_package / "mine.py").write_text(textwrap.dedent(written))
+    (outside_package / "mine.py").write_text(written)
     with pytest.raises(ConfigError, match=message):
         parse_config(Run, section)
 

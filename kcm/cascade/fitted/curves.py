@@ -112,7 +112,6 @@ def best_strength(score_by: Mapping[float, NDArray[np.float64]], target_N: NDArr
 
 def distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
     """Signals that vary and do not order rows as an earlier signal does."""
-
     ranks_by_name: dict[str, NDArray[np.float64]] = {}
     for name, column in columns.items():
         rank_N = pd.Series(column).rank().to_numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -82,14 +82,10 @@ class ImageTextConfig(NetworkEncoderConfig):
         towers = self._towers_in(folder)
         return towers.image.reader(assets_dir) if towers else pretrained_reader(folder)
 
-    def of_part(self, part: Part) -> ImageTextConfig:
-        """The same dual encoder, for one part only."""
-        return self.model_copy(update={"output": part})
-
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """See `EncoderConfig`; a pair shares its two sides with single-part encoders of the same model."""
         if self.output == "pair":
-            image, text = (self.of_part(part).build(assets_dir, device) for part in (*IMAGE, *TEXT))
+            image, text = (self.with_settings(output=part).build(assets_dir, device) for part in (*IMAGE, *TEXT))
             return PairEncoder(image, text, self.identity(assets_dir))
         folder, is_image = self._folder(assets_dir), self.output == "image"
         if towers := self._towers_in(folder):
@@ -115,9 +111,6 @@ class ImageTextConfig(NetworkEncoderConfig):
     def in_use(self) -> Runtime | None:
         """None, because towers have their own."""
         return None if self.towers or self.fitted_head else super().in_use
-
-    def resolved(self, assets_dir: Path, device: str = "cpu") -> Self:
-        return self if self.in_use is None else super().resolved(assets_dir, device)
 
     def _towers_in(self, folder: Path) -> TowersConfig | None:
         return read_towers(folder, self.model.folder if isinstance(self.model, BundleName) else None)

@@ -23,16 +23,21 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
+from kcm.inputs.content import TEXT, Part
 from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
-from kcm.large.config import ON_CPU, GenerativeConfig, Resources, UpstreamConfig
+from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
 from kcm.large.prices import listed_prices, price_of
 from kcm.large.prompts import (
+    NO_PROMPT,
     PromptMessage,
+    PromptMode,
+    TaskPromptConfig,
     answer_schema,
     label_distribution,
     matching_label,
+    question,
     reply_label,
     reply_probability,
 )
@@ -46,9 +51,11 @@ _BYTES_PER_TOKEN = 4  # in English text; an estimate
 _RESERVED = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
 
-class OpenAiConfig(GenerativeConfig, UpstreamConfig):
+class OpenAiConfig(LargeConfig, UpstreamConfig):
     """A server of chat completions, OpenAI's own or a compatible one."""
 
+    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
+    reads: ClassVar[frozenset[Part]] = TEXT
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {
@@ -65,6 +72,8 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
         }
     )  # these change no answer, or are part of the identity
 
+    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
+    prompt: TaskPromptConfig = TaskPromptConfig()
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     extra: dict[str, JsonValue] = Field(
         default_factory=dict,
@@ -143,8 +152,8 @@ class OpenAiConfig(GenerativeConfig, UpstreamConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request for one item."""
-        question = self.question(label_names, item)
-        return [PromptMessage("system", question.instructions), PromptMessage("user", question.data)]
+        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars, task=self.prompt)
+        return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
 
 
 class OpenAiModel:
@@ -411,8 +420,13 @@ def _most_tokens(body: dict[str, Any]) -> int:
 
 
 def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
-    """Digest of everything on the client that decides the answers; the server decides which model the name means."""
-    parts = [config.base_url, config.model, str(config.max_chars), config.task_words(label_names)]
+    """Digest of everything on the client that decides the answers; the server decides which model the name means.
+
+    Raises ConfigError for a prompt that names an unknown label.
+    """
+    config.prompt.check(label_names)
+    words = str(question("", label_names, NO_PROMPT, max_chars=config.max_chars, task=config.prompt))
+    parts = [config.base_url, config.model, str(config.max_chars), words]
     if config.extra:
         parts.append(json.dumps(config.extra, sort_keys=True))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -45,7 +45,6 @@ class RecordedConfig(LargeConfig):
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
-    servable: ClassVar[bool] = False
     is_recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # the identity covers the content
 

@@ -44,12 +44,12 @@ class ZeroShotConfig(EncodedConfig):
     @property
     def label_encoder(self) -> EncoderConfig:
         """The encoder of the label prompts: the text side of a dual encoder, or the encoder of texts itself."""
-        return self.encoder.of_part("text")
+        return _of_texts(self.encoder)
 
     @field_validator("encoder")
     @classmethod
     def _compares(cls, value: EncoderConfig) -> EncoderConfig:
-        if "text" not in value.of_part("text").reads:
+        if "text" not in _of_texts(value).reads:
             raise ValueError(f"an encoder of kind {value.kind!r} cannot read label prompts: use image_text")
         if len(value.reads) > 1:
             raise ValueError("a pair cannot be compared with label prompts: use output image or text")
@@ -87,6 +87,10 @@ class ZeroShotConfig(EncodedConfig):
         suggested = dict(item.prompt.suggestions)
         labels = item.prompt.allowed(len(label_names))
         return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in labels]
+
+
+def _of_texts(encoder: EncoderConfig) -> EncoderConfig:
+    return encoder.with_settings(output="text") if encoder.dual else encoder
 
 
 class ZeroShotModel(EncodedModel):

@@ -112,7 +112,7 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
             hint="Set it, such as sqlite:////absolute/path.db",
         )
     bundle = FrozenModels.read_models(release.bundle)
-    if not bundle.large.servable:
+    if bundle.large.is_recorded:
         raise ArtefactError(
             "recorded answers cannot be served: they exist only for recorded rows",
             where=str(release.bundle),

@@ -136,7 +136,7 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     made = config.storage_path / "artefacts/features" / bundle.lineage.artefacts["features"]
     (recorded,) = made.glob("*/features.json")
     assert bundle.encoder.in_use == json.loads(recorded.read_text())["runtime"]
-    assert {bundle.encoder.in_use, bundle.large.in_use} <= {"torch", "onnx"}
+    assert {encoder.in_use for encoder in (bundle.encoder, bundle.large.backbone)} <= {"torch", "onnx"}
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -163,37 +164,30 @@ def test_looks_of_several_processes_are_all_counted(tmp_path: Path) -> None:
     assert sorted(numbers) == list(range(1, 13))
 
 
-def damaged(tmp_path: Path) -> Ledger:
+def written(content: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        *(
+            ("looks/*2", written(text), r"looks/000000000002 cannot be read.*Restore it")
+            for text in ("{", "", '{"question": "rows"}', "[1]", "1")
+        ),
+        ("looks/*2", Path.unlink, "looks are missing"),
+        ("units/*", Path.unlink, "units/.* is missing"),
+        ("units/*", written("12345678"), "units/.* was changed"),
+    ],
+)
+def test_a_damaged_ledger_is_refused(tmp_path: Path, file: str, change: Callable[[Path], object], message: str) -> None:
+    """A look that cannot be read is not taken for none; a gap in the numbers and changed units are damage."""
     ledger = Ledger(tmp_path)
     for digest in "abc":
         take(ledger, rows(0, 10), digest)
-    return ledger
-
-
-@pytest.mark.parametrize("text", ["{", "", '{"question": "rows"}', "[1]", "1"])
-def test_a_damaged_look_is_refused(tmp_path: Path, text: str) -> None:
-    """A look that cannot be read is not taken for none."""
-    ledger = damaged(tmp_path)
-    (tmp_path / "looks" / "000000000002").write_text(text)
-    with pytest.raises(ArtefactError, match=r"damaged: looks/000000000002 cannot be read.*Restore it"):
-        take(ledger, rows(0, 10), "d")
-
-
-def test_a_missing_look_is_refused(tmp_path: Path) -> None:
-    """A gap in the numbers is damage."""
-    ledger = damaged(tmp_path)
-    (tmp_path / "looks" / "000000000002").unlink()
-    with pytest.raises(ArtefactError, match="damaged: looks are missing"):
-        take(ledger, rows(0, 10), "d")
-
-
-@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"12345678")])
-def test_changed_units_are_refused(tmp_path: Path, change) -> None:
-    """A file of units that is missing or was changed is damage."""
-    ledger = damaged(tmp_path)
-    (units,) = (tmp_path / "units").iterdir()
-    change(units)
-    with pytest.raises(ArtefactError, match="damaged: units/"):
+    (path,) = tmp_path.glob(file)
+    change(path)
+    with pytest.raises(ArtefactError, match=f"damaged: {message}"):
         take(ledger, rows(0, 9), "d")
 
 

@@ -48,7 +48,9 @@ def test_unusable_vector_is_named_and_others_are_read() -> None:
 def test_identity_names_the_source_not_the_length() -> None:
     """Promise: the identity says where the vectors come from and not how long they are."""
     one = PrecomputedConfig(column="embedding")
-    assert one.identity(HERE) == one.of_dim(3).identity(HERE) == one.of_dim(3).build(HERE).identity
+    assert (
+        one.identity(HERE) == one.with_settings(dim=3).identity(HERE) == one.with_settings(dim=3).build(HERE).identity
+    )
     others = [PrecomputedConfig(column="other"), PrecomputedConfig(columns=("embedding", "other"))]
     assert len({each.identity(HERE) for each in (one, *others)}) == 3
 

@@ -32,18 +32,6 @@ def exports(assets) -> list:
     return sorted(path.parent for path in assets.glob(f".onnx/*/{NETWORK}"))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("batch_size", [1, 64])
-def test_texts_have_the_same_vectors_in_either_runtime(pooling, batch_size, model_folder, tmp_path):
-    by_torch, by_onnx = (
-        text(model_folder, pooling=pooling, batch_size=batch_size, runtime=runtime).build(tmp_path)
-        for runtime in ("torch", "onnx")
-    )
-    np.testing.assert_allclose(by_onnx.encode(TEXTS), by_torch.encode(TEXTS), atol=1e-5)
-    assert by_onnx.identity == by_torch.identity
-    assert by_onnx.dim == by_torch.dim
-
-
 def test_export_is_made_once_and_needs_no_torch(model_folder, tmp_path, monkeypatch):
     """Promise: an export is made once and then needs neither torch nor transformers."""
     config = text(model_folder, runtime="onnx")

@@ -38,9 +38,11 @@ def by_hand(folder, text: str, pooling: str) -> np.ndarray:
     return (vector / vector.norm()).numpy()
 
 
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_vectors_are_those_of_each_text_alone_in_the_order_given(pooling, model_folder):
-    features = encoder(model_folder, pooling=pooling, batch_size=2).encode(contents(TEXTS))
+def test_vectors_are_those_of_each_text_alone_in_the_order_given(pooling, runtime, model_folder, tmp_path):
+    config = TextEncoderConfig(model=str(model_folder), pooling=pooling, runtime=runtime, batch_size=2)
+    features = config.load(tmp_path).encode(contents(TEXTS))
     expected = np.stack([by_hand(model_folder, text, pooling) for text in TEXTS])
     np.testing.assert_allclose(features, expected, atol=1e-5)
     assert features.dtype == np.float32

@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kcm.encoders.text import TextEncoderConfig
+from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.encoders.words import Words, fit_words, useful_scale
 from kcm.errors import AssetError
 from kcm.inputs.content import contents
@@ -87,6 +87,25 @@ def test_encoder_adds_stored_words(model_folder: Path, tmp_path: Path) -> None:
     identities = {plain.identity(tmp_path), beside.identity(tmp_path)}
     words.scaled(0.5).save(tmp_path)
     assert len(identities | {beside.identity(tmp_path)}) == 3
+
+
+def test_large_side_shares_the_network_below_words(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: two sides with one text model load it once, though words are fitted for one of them."""
+
+    class Counted(TextEncoder):
+        num_loaded = 0
+
+        def __init__(self, *arguments: Any) -> None:
+            Counted.num_loaded += 1
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("kcm.encoders.text.TextEncoder", Counted)
+    fitted(texts(60)).save(tmp_path)
+    large = TextEncoderConfig(model=str(model_folder), runtime="torch", max_length=9)
+    sides = [config.build(tmp_path) for config in (large.aligned(tmp_path), large)]
+    assert (len(sides), Counted.num_loaded) == (2, 1)
 
 
 def test_damaged_words_are_refused(model_folder: Path, tmp_path: Path) -> None:

@@ -80,39 +80,27 @@ def test_a_total_of_the_store_counts_every_account(store):
     assert (cache.left(), cache.spent()) == (4.0, (0, 0.0))
 
 
-def spend_at_once(caches):
-    """Each cache books up to ten calls of 1.0 in a thread of its own; how many were booked."""
-    made = []
+@pytest.mark.parametrize(
+    ("budget", "accounts"),
+    [({"max_calls": 10}, ["big"] * 6), ({"max_cost": 10.0}, ["big"] * 6), ({}, [f"account {n}" for n in range(6)])],
+    ids=["calls", "currency", "total of the store"],
+)
+def test_many_spenders_never_pass_the_budget_together(store, budget, accounts):
+    """Promise: what an account or the store has left is checked and taken in one step."""
+    caches = [ResponseCache(replace(store, max_cost=None if budget else 10.0), name, **budget) for name in accounts]
 
     def spend(cache):
         with contextlib.suppress(BudgetSpent):
             for _ in range(10):
                 cache.reserve(1.0)
-                made.append(1)
 
     threads = [threading.Thread(target=spend, args=(cache,)) for cache in caches]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return len(made)
-
-
-@pytest.mark.parametrize("budget", [{"max_calls": 10}, {"max_cost": 10.0}], ids=["calls", "currency"])
-def test_many_spenders_never_pass_the_budget_together(store, budget):
-    """Promise: what is left is checked and taken in one step."""
-    caches = [ResponseCache(store, "big", **budget) for _ in range(6)]
-    made = spend_at_once(caches)
-    assert (made, caches[0].spent()) == (10, (10, 10.0))
-
-
-def test_many_accounts_never_pass_the_total_together(store):
-    """Promise: what the store has left is checked and taken in one step, by any number of accounts."""
-    limited = replace(store, max_cost=10.0)
-    caches = [ResponseCache(limited, f"account {number}") for number in range(6)]
-
-    spend_at_once(caches)
-    assert sum(cache.spent()[1] for cache in caches) == 10.0
+    spent = {name: cache.spent() for name, cache in zip(accounts, caches, strict=True)}
+    assert [sum(column) for column in zip(*spent.values(), strict=True)] == [10, 10.0]
 
 
 def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):

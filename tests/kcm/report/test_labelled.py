@@ -5,8 +5,8 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,16 +93,10 @@ def test_resumed_job_has_the_same_page(folder: Path, page: LabelPage) -> None:
     assert shown.curves
 
 
-def test_page_asks_no_network_and_texts_stay_texts(page: LabelPage) -> None:
+def test_page_asks_no_network_and_texts_stay_texts(page: LabelPage, read_page: Any) -> None:
     """Hostile texts and labels are text; the only script is the one that the policy names; links stay on the page."""
     html = render_labelled(replace(page, name=HOSTILE, bundle=HOSTILE))
-    tags: list[tuple[str, dict[str, str | None]]] = []
-
-    class Reader(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            tags.append((tag, dict(attrs)))
-
-    Reader().feed(html)
+    tags = read_page(html).tags
     assert not {"img", "link", "iframe", "object"} & {tag for tag, _ in tags}
     assert [tag for tag, _ in tags].count("script") == 1
     assert all((attributes.get("href") or "#").startswith("#") for _, attributes in tags)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -15,23 +16,28 @@ def test_a_task_of_the_totals_name_stays_apart_from_the_total(result) -> None:
     assert only == (reading.ALL_TASKS, {"kcm": task})
 
 
-def test_one_task_that_keeps_something_is_enough_to_promise() -> None:
-    escalates, keeps = {"valid": True, "decision": "escalate_all"}, {"valid": True, "decision": "threshold"}
-    assert reading.is_certified(escalates | {"tasks": {"movies": keeps}})
-    assert not reading.escalates_all(escalates | {"tasks": {"movies": keeps}})
-    assert reading.escalates_all(escalates | {"tasks": {"movies": escalates}})
+KEEPS, ESCALATES = ({"valid": True, "decision": decision} for decision in ("threshold", "escalate_all"))
 
 
-def test_one_promise_that_does_not_hold_spoils_all() -> None:
-    keeps = {"valid": True, "decision": "threshold"}
-    assert not reading.is_certified(keeps | {"tasks": {"movies": keeps | {"valid": False}}})
+@pytest.mark.parametrize(
+    ("certificate", "is_certified"),
+    [
+        ({"valid": True, "decision": "keep_all"}, True),
+        (ESCALATES | {"tasks": {"movies": KEEPS}}, True),
+        (KEEPS | {"tasks": {"movies": KEEPS | {"valid": False}}}, False),
+        (ESCALATES, False),
+        (KEEPS | {"valid": False}, False),
+        ({}, False),
+    ],
+)
+def test_kept_rows_and_valid_promises_make_a_certificate(certificate: dict[str, Any], is_certified: bool) -> None:
+    """Promise: one decision that keeps something is enough, and one promise that does not hold spoils all."""
+    assert reading.is_certified(certificate) == is_certified
 
 
-def test_escalating_everything_certifies_nothing() -> None:
-    assert not reading.is_certified({"valid": True, "decision": "escalate_all"})
-    assert not reading.is_certified({"valid": False, "decision": "threshold"})
-    assert not reading.is_certified({})
-    assert reading.is_certified({"valid": True, "decision": "keep_all"})
+def test_everything_escalates_only_if_every_task_does() -> None:
+    assert not reading.escalates_all(ESCALATES | {"tasks": {"movies": KEEPS}})
+    assert reading.escalates_all(ESCALATES | {"tasks": {"movies": ESCALATES}})
 
 
 PATH = {

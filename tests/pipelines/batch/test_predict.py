@@ -27,7 +27,7 @@ class StubCascade:
     def __init__(self) -> None:
         self.asked: list[Input] = []
         self.small_side = SimpleNamespace(
-            bundle=SimpleNamespace(task_names=("films",), reads=TEXT, large=SimpleNamespace(servable=True))
+            bundle=SimpleNamespace(task_names=("films",), reads=TEXT, large=SimpleNamespace(is_recorded=False))
         )
 
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
@@ -83,20 +83,20 @@ def test_answers_outside_the_promise_say_why(tmp_path: Path, cascade: StubCascad
 
 
 @pytest.mark.parametrize(
-    ("servable", "chosen", "expected"),
+    ("is_recorded", "chosen", "expected"),
     [
-        (True, "error", "error"),
-        (True, "answer_small", "answer_small"),
-        (True, None, "error"),
+        (False, "error", "error"),
+        (False, "answer_small", "answer_small"),
         (False, None, "error"),
+        (True, None, "error"),
     ],
 )
 def test_on_large_failure_replaces_the_bundles(
-    tmp_path: Path, cascade: StubCascade, servable: bool, chosen: OnLargeFailure | None, expected: str
+    tmp_path: Path, cascade: StubCascade, is_recorded: bool, chosen: OnLargeFailure | None, expected: str
 ) -> None:
     """Promise: the operator's choice goes before the bundle's; recorded answers that are missing are errors always."""
-    cascade.small_side.bundle.large.servable = servable
-    cascade.small_side.policy = Policy(on_large_failure="error" if servable else "answer_small")
+    cascade.small_side.bundle.large.is_recorded = is_recorded
+    cascade.small_side.policy = Policy(on_large_failure="answer_small" if is_recorded else "error")
     row_predictor(tmp_path, tmp_path, "cpu", on_large_failure=chosen)
     assert cascade.small_side.policy.on_large_failure == expected
 

@@ -32,7 +32,9 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
 
 @pytest.mark.parametrize("faster", ["torch", "onnx"])
 def test_auto_is_resolved_once_for_all_actors_and_recorded(faster, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(TextEncoderConfig, "resolved", lambda self, assets_dir, device: self.in_runtime(faster))
+    monkeypatch.setattr(
+        TextEncoderConfig, "resolved", lambda self, assets_dir, device: self.with_settings(runtime=faster)
+    )
     artefact, given = written_by(TextEncoderConfig(model="m"), tmp_path, monkeypatch)
     assert [encoder.in_use for encoder in given] == [faster]
     assert artefact.runtime == faster
