@@ -1,7 +1,7 @@
 """A task sequence from its configuration; every fault of the data is found before any work starts.
 
 Rows are read once. Their facts go to a database that finds the split and the task of every row. Their payload waits in
-blocks, then goes to the files of the tasks. Both may run on many machines. This process holds counts, the names of
+blocks, then goes to the shards of the tasks. Both may run on many machines. This process holds counts, the names of
 labels and tasks, and the database, but no payload.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,8 +25,8 @@ from kcm.tasks.hashing import shuffled
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import SourceBlock, write_facts
-from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
+from kcm.tasks.preparation.facts import SourceBlock, block_file, shard_and_position, write_facts
+from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import TaskPlan, long_tail_sizes, plan_tasks
 from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
@@ -140,8 +140,8 @@ class SequenceBuild:
 
     def _add_facts(self, blocks_by_shard: Iterable[list[SourceBlock]]) -> None:
         for block in chain.from_iterable(blocks_by_shard):
-            self.facts.add(self.folder.read(block.file("facts")))
-            self.folder.remove([block.file("facts")])
+            self.facts.add(self.folder.read(block_file("facts", block.place)))
+            self.folder.remove([block_file("facts", block.place)])
             self.blocks.append(block)
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
@@ -158,10 +158,12 @@ class SequenceBuild:
         """The dropped rows, bad ones first, each with its number among the rows of its file."""
         rows_before, starts = Counter[str](), dict[int, int]()
         for block in self.blocks:  # a large file is several shards
-            where = self.source.shards[block.shard].where
-            starts.setdefault(block.shard, rows_before[where])
+            shard, _ = shard_and_position(block.place)
+            where = self.source.shards[shard].where
+            starts.setdefault(shard, rows_before[where])
             rows_before[where] += block.num_rows
-        for shard, position, row_id, reason in self.facts.left_out():
+        for place, row_id, reason in self.facts.left_out():
+            shard, position = shard_and_position(place)
             yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
 
     def plan_tasks(self) -> None:
@@ -246,23 +248,29 @@ class SequenceBuild:
 
     def write(self) -> str:
         """Write the shards of all tasks, then the description; returns the digest of the sequence."""
-        self.facts.place(SHARD_ROWS)
-        for block in self.blocks:
-            self.folder.write(block.file("places"), self.facts.places(block), "zstd")
-        write, pieces = partial(write_pieces, folder=self.folder, parts=self.rules.parts), list[str]()
-        for block, names in zip(self.blocks, self.workers(write, self.blocks, self.num_rows), strict=True):
-            pieces += names
-            self.folder.remove([block.file("rows"), block.file("places")])
-        pieces.sort()
-        targets = [list(names) for _, names in groupby(pieces, key=target_of)]
-        digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
-        self.folder.remove(pieces)
+        self.facts.place()
+        targets = list(self._place_rows())
+        write = partial(write_task_shard, folder=self.folder, parts=self.rules.parts)
+        digests = list(self.workers(write, targets, self.num_rows))
+        self.folder.remove(block_file("rows", block.place) for block in self.blocks)
+        self.folder.remove(map(places_file, targets))
         self.facts.write_units(self.folder.path / UNITS)
         write_description(self.folder.path, self._description())
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]
-        shards = [(*target_of(names[0]), digest) for names, digest in zip(targets, digests, strict=True)]
+        shards = [(*target, digest) for target, digest in zip(targets, digests, strict=True)]
         return sha256(json.dumps([identity, shards]).encode()).hexdigest()
+
+    def _place_rows(self) -> Iterator[Target]:
+        """Write the places of the rows of every shard of every task."""
+        num_rows = Counter[int]()
+        for (task, _, _), count in self.cells.items():
+            num_rows[task] += count
+        for task in range(len(self.plan.names)):
+            for shard, start in enumerate(range(0, num_rows[task], SHARD_ROWS)):
+                target = task, shard
+                self.folder.write(places_file(target), [self.facts.places(task, start, start + SHARD_ROWS)], "zstd")
+                yield target
 
     def _description(self) -> dict[str, object]:
         """The description of the sequence, without rows."""
