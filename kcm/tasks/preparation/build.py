@@ -25,7 +25,7 @@ from kcm.tasks.hashing import shuffled
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import SourceBlock, block_file, shard_and_position, write_facts
+from kcm.tasks.preparation.facts import block_file, shard_and_position, write_facts
 from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import TaskPlan, long_tail_sizes, plan_tasks
@@ -92,7 +92,7 @@ class SequenceBuild:
     folder: SequenceFolder
     workers: Workers
     facts: FactsDatabase
-    blocks: list[SourceBlock] = field(default_factory=list)
+    blocks: dict[int, int] = field(default_factory=dict)  # rows of each block, by the place of the first of them
     labels: tuple[str, ...] = ()
     plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
     cells: dict[Cell, int] = field(default_factory=dict)  # kept rows by task, split and label
@@ -120,29 +120,20 @@ class SequenceBuild:
     @property
     def num_rows(self) -> int:
         """All rows of the source."""
-        return sum(block.num_rows for block in self.blocks)
+        return sum(self.blocks.values())
 
     def read_facts(self) -> None:
-        """Read the facts of all shards.
-
-        If their bytes do not show how many rows there may be, the first shard is read here to estimate it.
-        """
-        shards = list(enumerate(self.source.shards))
-        facts_of_shard = partial(write_facts, rules=self.rules, folder=self.folder)
-        first = [shard for shard in shards[:1] if shard[1].num_bytes is None]
-        self._add_facts(map(facts_of_shard, first))
-        estimated_rows = sum(shard.num_bytes or 0 for _, shard in shards) // _ROW_BYTES
-        self._add_facts(
-            self.workers(facts_of_shard, shards[len(first) :], estimated_rows or self.num_rows * len(shards))
-        )
+        """Read the facts of all shards."""
+        shards = self.source.shards
+        write = partial(write_facts, rules=self.rules, folder=self.folder)
+        estimated_rows = sum(shard.num_bytes for shard in shards) // _ROW_BYTES
+        for sizes in self.workers(write, list(enumerate(shards)), estimated_rows):
+            for place in sizes:
+                self.facts.add(self.folder.read(block_file("facts", place)))
+                self.folder.remove([block_file("facts", place)])
+            self.blocks |= sizes
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
-
-    def _add_facts(self, blocks_by_shard: Iterable[list[SourceBlock]]) -> None:
-        for block in chain.from_iterable(blocks_by_shard):
-            self.facts.add(self.folder.read(block_file("facts", block.place)))
-            self.folder.remove([block_file("facts", block.place)])
-            self.blocks.append(block)
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits and list dropped rows; DataError if too many rows are bad."""
@@ -157,11 +148,11 @@ class SequenceBuild:
     def _left_out(self) -> Iterator[BadRow]:
         """The dropped rows, bad ones first, each with its number among the rows of its file."""
         rows_before, starts = Counter[str](), dict[int, int]()
-        for block in self.blocks:  # a large file is several shards
-            shard, _ = shard_and_position(block.place)
+        for block, num_rows in self.blocks.items():  # a large file is several shards
+            shard, _ = shard_and_position(block)
             where = self.source.shards[shard].where
             starts.setdefault(shard, rows_before[where])
-            rows_before[where] += block.num_rows
+            rows_before[where] += num_rows
         for place, row_id, reason in self.facts.left_out():
             shard, position = shard_and_position(place)
             yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
@@ -252,7 +243,7 @@ class SequenceBuild:
         targets = list(self._place_rows())
         write = partial(write_task_shard, folder=self.folder, parts=self.rules.parts)
         digests = list(self.workers(write, targets, self.num_rows))
-        self.folder.remove(block_file("rows", block.place) for block in self.blocks)
+        self.folder.remove(block_file("rows", block) for block in self.blocks)
         self.folder.remove(map(places_file, targets))
         self.facts.write_units(self.folder.path / UNITS)
         write_description(self.folder.path, self._description())

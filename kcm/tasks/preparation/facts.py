@@ -7,7 +7,6 @@ the places of its rows are known, see `kcm.tasks.preparation.payload`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -39,14 +38,6 @@ FACTS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class SourceBlock:
-    """Some rows of a shard of the source; `place` is that of the first row."""
-
-    place: int
-    num_rows: int
-
-
 def place_of(shard: int, position: int) -> int:
     """A number that orders rows as the source does: the index of the shard, then the position in it."""
     return (shard << _PLACE_BITS) + position
@@ -62,23 +53,25 @@ def block_file(kind: str, block: int) -> str:
     return f"{kind}-{block:016x}.arrow"
 
 
-def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[SourceBlock]:
-    """Write facts and payload of a shard; returns its blocks. `job` is the shard with its number."""
+def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> dict[int, int]:
+    """Write facts and payload of a shard; returns the rows of each block, by the place of the first of them.
+
+    `job` is the shard with its number.
+    """
     number, shard = job
-    source_blocks: list[SourceBlock] = []
-    start = 0
+    sizes: dict[int, int] = {}
     for rows in blocks(shard.read()):
-        source_blocks.append(block := SourceBlock(place_of(number, start), len(rows)))
-        start += len(rows)
-        facts = facts_of(rows, rules, block.place)
+        place = place_of(number, sum(sizes.values()))
+        sizes[place] = len(rows)
+        facts = facts_of(rows, rules, place)
         payload = rows.select([name for name in ("id", "group", *rules.parts) if name in rows.column_names])
-        used = pc.subtract(facts["place"].filter(facts["fault"].is_null()), block.place)
+        used = pc.subtract(facts["place"].filter(facts["fault"].is_null()), place)
         step = max(1, -(-len(used) // _BATCHES))
         parts = (payload.take(used.slice(at, step)) for at in range(0, max(len(used), 1), step))
-        folder.write(block_file("rows", block.place), parts)
+        folder.write(block_file("rows", place), parts)
         # Facts go through the driver's node: digests and numbers take less than half. Numbers of a payload do not.
-        folder.write(block_file("facts", block.place), [facts], "zstd")
-    return source_blocks
+        folder.write(block_file("facts", place), [facts], "zstd")
+    return sizes
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -50,7 +50,7 @@ def test_workers_write_the_same_files_and_their_errors_arrive(tmp_path: Path) ->
 
 
 def test_the_driver_holds_counts(tmp_path: Path) -> None:
-    """Promise: what the driver holds at its peak does not grow with the rows; it reads the first shard itself."""
+    """Promise: what the driver holds at its peak does not grow with the rows."""
     config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 2})
     peaks = []
     for num_shards in (2, 14):

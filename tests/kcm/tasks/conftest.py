@@ -110,10 +110,10 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
             facts.assign_tasks(plan, sorted({label for _, label in cells}), None)
             facts.choose({})
             facts.place()
-            ids = {}
+            ids: dict[int, list[str]] = {}
             for block in build.blocks:
-                with folder.open(block_file("rows", block.place)) as file:
-                    ids[block.place] = pa.ipc.open_file(file).read_all()["id"].to_pylist()
+                with folder.open(block_file("rows", block)) as file:
+                    ids[block] = pa.ipc.open_file(file).read_all()["id"].to_pylist()
             rows = facts.places(0, 0, 1_000_000).to_pylist()
             splits = {ids[row["block"]][row["row"]]: SPLITS[row["split"]] for row in rows}
         return Splits(
