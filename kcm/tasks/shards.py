@@ -108,11 +108,14 @@ class SequenceFolder:
         for name in names:
             (self.path / name).unlink()
 
-    def write(self, name: str, table: pa.Table, compression: Literal["zstd"] | None = None) -> None:
-        """Write a table in Arrow's file format."""
+    def write(self, name: str, tables: Iterable[pa.Table], compression: Literal["zstd"] | None = None) -> None:
+        """Write at least one table in Arrow's file format; each is a batch that can be read separately."""
+        remaining = iter(tables)
+        first = next(remaining)
         options = pa.ipc.IpcWriteOptions(compression=compression)
-        with self.new(name) as draft, pa.ipc.new_file(str(draft), table.schema, options=options) as writer:
-            writer.write_table(table.combine_chunks())
+        with self.new(name) as draft, pa.ipc.new_file(str(draft), first.schema, options=options) as writer:
+            for table in chain([first], remaining):
+                writer.write_table(table.combine_chunks())
 
     def read(self, name: str) -> pa.Table:
         """A table written by any worker."""

@@ -22,8 +22,8 @@ class Shard(ABC):
     where: str
     """The shard's name in messages."""
 
-    num_bytes: int | None = None
-    """Bytes to read, if known in advance."""
+    num_bytes: int = 0
+    """Roughly the bytes to read. Sources with many are read by the workers of a cluster."""
 
     @abstractmethod
     def read(self) -> Iterator[pa.Table]:

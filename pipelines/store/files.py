@@ -269,10 +269,6 @@ class RangeFile(io.RawIOBase):
         """It can be read at any place."""
         return True
 
-    def tell(self) -> int:
-        """The position of the next read."""
-        return self._position
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position; nothing is fetched."""
         self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset

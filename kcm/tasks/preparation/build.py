@@ -1,7 +1,7 @@
 """A task sequence from its configuration; every fault of the data is found before any work starts.
 
 Rows are read once. Their facts go to a database that finds the split and the task of every row. Their payload waits in
-blocks, then goes to the files of the tasks. Both may run on many machines. This process holds counts, the names of
+blocks, then goes to the shards of the tasks. Both may run on many machines. This process holds counts, the names of
 labels and tasks, and the database, but no payload.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,8 +25,8 @@ from kcm.tasks.hashing import shuffled
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import SourceBlock, write_facts
-from kcm.tasks.preparation.payload import target_of, write_pieces, write_task_shard
+from kcm.tasks.preparation.facts import block_file, shard_and_position, write_facts
+from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
 from kcm.tasks.scenarios import TaskPlan, long_tail_sizes, plan_tasks
 from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
@@ -92,7 +92,7 @@ class SequenceBuild:
     folder: SequenceFolder
     workers: Workers
     facts: FactsDatabase
-    blocks: list[SourceBlock] = field(default_factory=list)
+    blocks: dict[int, int] = field(default_factory=dict)  # rows of each block, by the place of the first of them
     labels: tuple[str, ...] = ()
     plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
     cells: dict[Cell, int] = field(default_factory=dict)  # kept rows by task, split and label
@@ -120,29 +120,20 @@ class SequenceBuild:
     @property
     def num_rows(self) -> int:
         """All rows of the source."""
-        return sum(block.num_rows for block in self.blocks)
+        return sum(self.blocks.values())
 
     def read_facts(self) -> None:
-        """Read the facts of all shards.
-
-        If their bytes do not show how many rows there may be, the first shard is read here to estimate it.
-        """
-        shards = list(enumerate(self.source.shards))
-        facts_of_shard = partial(write_facts, rules=self.rules, folder=self.folder)
-        first = [shard for shard in shards[:1] if shard[1].num_bytes is None]
-        self._add_facts(map(facts_of_shard, first))
-        estimated_rows = sum(shard.num_bytes or 0 for _, shard in shards) // _ROW_BYTES
-        self._add_facts(
-            self.workers(facts_of_shard, shards[len(first) :], estimated_rows or self.num_rows * len(shards))
-        )
+        """Read the facts of all shards."""
+        shards = self.source.shards
+        write = partial(write_facts, rules=self.rules, folder=self.folder)
+        estimated_rows = sum(shard.num_bytes for shard in shards) // _ROW_BYTES
+        for sizes in self.workers(write, list(enumerate(shards)), estimated_rows):
+            for place in sizes:
+                self.facts.add(self.folder.read(block_file("facts", place)))
+                self.folder.remove([block_file("facts", place)])
+            self.blocks |= sizes
         if not self.num_rows:
             raise DataError("there are no rows", where=self.source.name)
-
-    def _add_facts(self, blocks_by_shard: Iterable[list[SourceBlock]]) -> None:
-        for block in chain.from_iterable(blocks_by_shard):
-            self.facts.add(self.folder.read(block.file("facts")))
-            self.folder.remove([block.file("facts")])
-            self.blocks.append(block)
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits and list dropped rows; DataError if too many rows are bad."""
@@ -157,11 +148,13 @@ class SequenceBuild:
     def _left_out(self) -> Iterator[BadRow]:
         """The dropped rows, bad ones first, each with its number among the rows of its file."""
         rows_before, starts = Counter[str](), dict[int, int]()
-        for block in self.blocks:  # a large file is several shards
-            where = self.source.shards[block.shard].where
-            starts.setdefault(block.shard, rows_before[where])
-            rows_before[where] += block.num_rows
-        for shard, position, row_id, reason in self.facts.left_out():
+        for block, num_rows in self.blocks.items():  # a large file is several shards
+            shard, _ = shard_and_position(block)
+            where = self.source.shards[shard].where
+            starts.setdefault(shard, rows_before[where])
+            rows_before[where] += num_rows
+        for place, row_id, reason in self.facts.left_out():
+            shard, position = shard_and_position(place)
             yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
 
     def plan_tasks(self) -> None:
@@ -246,23 +239,29 @@ class SequenceBuild:
 
     def write(self) -> str:
         """Write the shards of all tasks, then the description; returns the digest of the sequence."""
-        self.facts.place(SHARD_ROWS)
-        for block in self.blocks:
-            self.folder.write(block.file("places"), self.facts.places(block), "zstd")
-        write, pieces = partial(write_pieces, folder=self.folder, parts=self.rules.parts), list[str]()
-        for block, names in zip(self.blocks, self.workers(write, self.blocks, self.num_rows), strict=True):
-            pieces += names
-            self.folder.remove([block.file("rows"), block.file("places")])
-        pieces.sort()
-        targets = [list(names) for _, names in groupby(pieces, key=target_of)]
-        digests = list(self.workers(partial(write_task_shard, folder=self.folder), targets, self.num_rows))
-        self.folder.remove(pieces)
+        self.facts.place()
+        targets = list(self._place_rows())
+        write = partial(write_task_shard, folder=self.folder, parts=self.rules.parts)
+        digests = list(self.workers(write, targets, self.num_rows))
+        self.folder.remove(block_file("rows", block) for block in self.blocks)
+        self.folder.remove(map(places_file, targets))
         self.facts.write_units(self.folder.path / UNITS)
         write_description(self.folder.path, self._description())
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]
-        shards = [(*target_of(names[0]), digest) for names, digest in zip(targets, digests, strict=True)]
+        shards = [(*target, digest) for target, digest in zip(targets, digests, strict=True)]
         return sha256(json.dumps([identity, shards]).encode()).hexdigest()
+
+    def _place_rows(self) -> Iterator[Target]:
+        """Write the places of the rows of every shard of every task."""
+        num_rows = Counter[int]()
+        for (task, _, _), count in self.cells.items():
+            num_rows[task] += count
+        for task in range(len(self.plan.names)):
+            for shard, start in enumerate(range(0, num_rows[task], SHARD_ROWS)):
+                target = task, shard
+                self.folder.write(places_file(target), [self.facts.places(task, start, start + SHARD_ROWS)], "zstd")
+                yield target
 
     def _description(self) -> dict[str, object]:
         """The description of the sequence, without rows."""

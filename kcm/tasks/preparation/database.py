@@ -5,7 +5,7 @@
     verdicts   rows that share a content or a group, with a reason for those that another split excludes
     members    the rows of the tasks, up to a cap per task
     chosen     the kept rows: members without bridging ones, and without what a long tail cuts
-    placed     the target position of the chosen rows
+    placed     the position of the chosen rows in their task
 
 DuckDB respects a memory limit and spills to disk. No result depends on its threads: rows are ranked by hashes, then by
 `place`, which follows the order of the source. A split is an index into SPLITS: train 0, validate 1, certify 2, test 3,
@@ -25,7 +25,6 @@ from duckdb.func import ARROW
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.hashing import draws
-from kcm.tasks.preparation.facts import SourceBlock
 from kcm.tasks.scenarios import TaskPlan
 from kcm.tasks.splits import SPLITS, Split, drawn_splits
 
@@ -34,16 +33,12 @@ _ROWS_AT_ONCE = 10_000  # rows of a listing, as Python objects
 _TRAIN, _CERTIFY = SPLITS.index("train"), SPLITS.index("certify")
 _SPLIT_NAMES = f"[{', '.join(map(repr, SPLITS))}]"  # DuckDB's lists start at 1
 
-# `place` is the order of the source: the shard, then the position in it.
 _FACTS = """
 CREATE TABLE facts (
-    shard INTEGER, position BIGINT, id VARCHAR, fault VARCHAR, label VARCHAR, task VARCHAR, origin TINYINT,
-    content UUID, unit UUID, draw DOUBLE, place BIGINT)
+    place BIGINT, id VARCHAR, fault VARCHAR, block BIGINT, row INTEGER, label VARCHAR, task VARCHAR, origin TINYINT,
+    content UUID, unit UUID, draw DOUBLE)
 """
-_MORE = """
-INSERT INTO facts
-    SELECT * REPLACE (content::UUID AS content, unit::UUID AS unit), (shard::BIGINT << 40) + position FROM more
-"""
+_MORE = "INSERT INTO facts SELECT * REPLACE (content::UUID AS content, unit::UUID AS unit) FROM more"
 
 # The first row of an id is kept, and later ones are bad rows. Rows without a label can only train.
 _DRAWN = f"""
@@ -102,13 +97,12 @@ FROM verdicts
 
 # Bad rows come first, each kind in the order of the source.
 _LEFT_OUT = """
-SELECT shard, position, coalesce(id, ''), reason FROM (
-    SELECT shard, position, place, id, fault AS reason, 0 AS rank FROM facts WHERE fault IS NOT NULL
+SELECT place, coalesce(id, ''), reason FROM (
+    SELECT place, id, fault AS reason, 0 AS rank FROM facts WHERE fault IS NOT NULL
     UNION ALL
-    SELECT shard, position, place, id, 'duplicate id', 0 FROM facts JOIN first_rows USING (id)
-    WHERE fault IS NULL AND place > first
+    SELECT place, id, 'duplicate id', 0 FROM facts JOIN first_rows USING (id) WHERE fault IS NULL AND place > first
     UNION ALL
-    SELECT shard, position, place, id, reason, 1 FROM drawn JOIN verdicts USING (place) WHERE reason IS NOT NULL
+    SELECT place, id, reason, 1 FROM drawn JOIN verdicts USING (place) WHERE reason IS NOT NULL
 ) ORDER BY rank, place
 """
 
@@ -121,7 +115,7 @@ WHERE labelled AND reason IS NULL GROUP BY task, label ORDER BY min(place)
 # to the task that its value names, or to a task drawn by its id. Bridging rows are kept to search for another salt.
 _MEMBERS = """
 CREATE TABLE members AS
-    SELECT place, shard, position, id, unit, content, origin, split, labels.number AS label,
+    SELECT place, block, row, id, unit, content, origin, split, labels.number AS label,
         bridging IS true AS bridging,
         CASE WHEN repeats THEN 'content ' || replace(content::VARCHAR, '-', '') END AS unit_name,
         CASE
@@ -184,18 +178,16 @@ QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY place) <= $limit
 ORDER BY place
 """
 
-# The rows of a task lie split by split, those without a label of the list last, in the order of the source. They are
-# sorted as they are read again; `target` is where they go, see `preparation.payload`.
+# The rows of a task lie split by split, those without a label of the list last, in the order of the source.
 _PLACED = """
 CREATE TABLE placed AS
-    SELECT task, split, label, shard, position, unit_name,
-        (row_number() OVER (PARTITION BY task ORDER BY split, label < 0, place) - 1) // $shard_rows AS number
-    FROM chosen ORDER BY shard, position
+    SELECT task, label, split, block, row, unit_name,
+        row_number() OVER (PARTITION BY task ORDER BY split, label < 0, place) - 1 AS position
+    FROM chosen ORDER BY task, position
 """
 _PLACES = """
-SELECT position, label, split, unit_name,
-    format('task-{:04d}-{:05d}-{}{}', task, number, split, (label < 0)::INTEGER) AS target
-FROM placed WHERE shard = $shard AND position >= $start AND position < $stop ORDER BY position
+SELECT label, split, block, row, unit_name FROM placed
+WHERE task = $task AND position >= $start AND position < $stop ORDER BY position
 """
 
 
@@ -245,8 +237,8 @@ class FactsDatabase:
         self._db.execute(_VERDICTS, {"part": f"its {part}"})
         ((self.num_bad, self.num_overlapping, self.num_repeating),) = self._rows(_COUNTS)
 
-    def left_out(self) -> Iterator[tuple[int, int, str, str]]:
-        """Shard, position, id and reason of the dropped rows, bad ones first."""
+    def left_out(self) -> Iterator[tuple[int, str, str]]:
+        """Place, id and reason of the dropped rows, bad ones first."""
         cursor = self._db.cursor().execute(_LEFT_OUT)
         while rows := cursor.fetchmany(_ROWS_AT_ONCE):
             yield from rows
@@ -290,13 +282,13 @@ class FactsDatabase:
         """Write the digests of all contents and groups as Parquet: kind, and 32 hexadecimal digits, sorted."""
         self._db.sql(_UNITS).write_parquet(str(path), compression="zstd")
 
-    def place(self, shard_rows: int) -> None:
-        """Find the position of every row in the shards of the tasks, which hold at most this many rows."""
-        self._db.execute(_PLACED, {"shard_rows": shard_rows})
+    def place(self) -> None:
+        """Find the position of every row in its task."""
+        self._db.execute(_PLACED)
 
-    def places(self, block: SourceBlock) -> pa.Table:
-        """The target positions of the kept rows of a block: the columns of `_PLACES`, in order."""
-        bounds = {"shard": block.shard, "start": block.start, "stop": block.start + block.num_rows}
+    def places(self, task: int, start: int, stop: int) -> pa.Table:
+        """The rows of a task from position `start` to `stop`, in order: the columns of `_PLACES`."""
+        bounds = {"task": task, "start": start, "stop": stop}
         return self._db.sql(_PLACES, params=bounds).to_arrow_table()
 
     def _register(self, table: str, numbers: Mapping[str, int]) -> None:

@@ -1,12 +1,12 @@
 """Facts of rows without their payload: whether a row can be used, and its split and task. N rows.
 
-A shard of a source is read once; its payload waits in one file per block of rows.
+A shard of a source is read once, block by block. The payload of a block (text, picture, vector) waits in a file until
+the places of its rows are known, see `kcm.tasks.preparation.payload`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,15 @@ from kcm.tasks.sources import Shard
 from kcm.tasks.units import content_names, group_names, text_keys
 
 BLOCK_BYTES = 64 << 20  # bytes of a block, so that pictures fit in memory too
+_BATCHES = 64  # parts of a block that can be read separately
+_PLACE_BITS = 40  # of a place, the bits for the position in a shard of the source
 FACTS = pa.schema(
     [
-        ("shard", pa.int32()),  # index of the shard in the source
-        ("position", pa.int64()),  # index of the row in the shard
+        ("place", pa.int64()),  # position of the row in the source, see `place_of`
         ("id", pa.string()),
         ("fault", pa.string()),  # why the row cannot be used, or null; if it cannot, the columns below are null
+        ("block", pa.int64()),  # place of the first row of its block
+        ("row", pa.int32()),  # index of the row in the block's file
         ("label", pa.string()),  # "" for none
         ("task", pa.string()),  # value in the task column
         ("origin", pa.int8()),  # given split as an index into SPLITS, or NOT_GIVEN
@@ -35,32 +38,40 @@ FACTS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class SourceBlock:
-    """Rows of shard `shard` of the source, starting at position `start`."""
-
-    shard: int
-    start: int
-    num_rows: int
-
-    def file(self, kind: str) -> str:
-        """The name of a file about these rows; of one kind they sort in the order of the source."""
-        return f"{kind}-{self.shard:05d}-{self.start:012d}.arrow"
+def place_of(shard: int, position: int) -> int:
+    """A number that orders rows as the source does: the index of the shard, then the position in it."""
+    return (shard << _PLACE_BITS) + position
 
 
-def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> list[SourceBlock]:
-    """Write facts and payload of a shard; returns its blocks. `job` is the shard with its number."""
+def shard_and_position(place: int) -> tuple[int, int]:
+    """The inverse of `place_of`."""
+    return place >> _PLACE_BITS, place & ((1 << _PLACE_BITS) - 1)
+
+
+def block_file(kind: str, block: int) -> str:
+    """The name of the file with the facts or the payload of the block whose first row has this place."""
+    return f"{kind}-{block:016x}.arrow"
+
+
+def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder) -> dict[int, int]:
+    """Write facts and payload of a shard; returns the rows of each block, by the place of the first of them.
+
+    `job` is the shard with its number.
+    """
     number, shard = job
-    source_blocks: list[SourceBlock] = []
-    start = 0
+    sizes: dict[int, int] = {}
     for rows in blocks(shard.read()):
-        source_blocks.append(block := SourceBlock(number, start, len(rows)))
-        start += len(rows)
-        payload = [name for name in ("id", "group", *rules.parts) if name in rows.column_names]
-        folder.write(block.file("rows"), rows.select(payload))
+        place = place_of(number, sum(sizes.values()))
+        sizes[place] = len(rows)
+        facts = facts_of(rows, rules, place)
+        payload = rows.select([name for name in ("id", "group", *rules.parts) if name in rows.column_names])
+        used = pc.subtract(facts["place"].filter(facts["fault"].is_null()), place)
+        step = max(1, -(-len(used) // _BATCHES))
+        parts = (payload.take(used.slice(at, step)) for at in range(0, max(len(used), 1), step))
+        folder.write(block_file("rows", place), parts)
         # Facts go through the driver's node: digests and numbers take less than half. Numbers of a payload do not.
-        folder.write(block.file("facts"), facts_of(rows, rules, number, block.start), "zstd")
-    return source_blocks
+        folder.write(block_file("facts", place), [facts], "zstd")
+    return sizes
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -79,23 +90,29 @@ def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def facts_of(rows: pa.Table, rules: RowRules, shard: int = 0, start: int = 0) -> pa.Table:
-    """The facts of rows, usable rows first; `start` is the position of the first row in its shard."""
+def facts_of(rows: pa.Table, rules: RowRules, place: int = 0) -> pa.Table:
+    """The facts of a block of rows; `place` is that of the first row.
+
+    Usable rows come first, in the order of the payload's file: by task, label and split, so that the rows of one split
+    of one task lie close together.
+    """
     reads_text = "text" in rules.reads
-    keys = text_keys(_plain(rows["text"])) if reads_text else pa.array([""] * len(rows), pa.string())
+    keys = text_keys(rows["text"].combine_chunks()) if reads_text else pa.array([""] * len(rows), pa.string())
     reasons = faults(rows, keys, rules)
     fault = pa.array([reasons.get(row) for row in range(len(rows))], pa.string())
-    columns = {"shard": np.full(len(rows), shard), "position": start + np.arange(len(rows)), "id": rows["id"]}
-    facts, is_usable = pa.table(columns | {"fault": fault}), fault.is_null()
+    facts = pa.table({"place": place + np.arange(len(rows)), "id": rows["id"], "fault": fault})
+    is_usable = fault.is_null()
     usable, faulty = facts.filter(is_usable), facts.filter(pc.invert(is_usable))
-    for name, column in _facts_of_usable(rows.filter(is_usable), keys.filter(is_usable), rules).items():
-        usable = usable.append_column(name, column)
-    return pa.concat_tables([usable, faulty], promote_options="default").cast(FACTS)
+    columns = dict(zip(usable.column_names, usable.columns, strict=True))
+    usable = pa.table(columns | _facts_of_usable(rows.filter(is_usable), keys.filter(is_usable), rules))
+    usable = usable.take(_order(usable)).append_column("block", pa.repeat(place, len(usable)))
+    usable = usable.append_column("row", pa.array(np.arange(len(usable))))
+    return pa.concat_tables([usable, faulty], promote_options="default").select(FACTS.names).cast(FACTS)
 
 
 def _facts_of_usable(rows: pa.Table, keys: pa.Array, rules: RowRules) -> dict[str, pa.Array | pa.ChunkedArray]:
     contents = content_names(pa.table({"text": keys} | {part: rows[part] for part in rules.parts if part != "text"}))
-    groups = group_names(_plain(rows["group"]))
+    groups = group_names(rows["group"].combine_chunks())
     units = [group or content for group, content in zip(groups, contents, strict=True)]
     return {
         "label": pc.fill_null(rows["label"], ""),
@@ -107,6 +124,7 @@ def _facts_of_usable(rows: pa.Table, keys: pa.Array, rules: RowRules) -> dict[st
     }
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one contiguous array."""
-    return column.combine_chunks()
+def _order(facts: pa.Table) -> pa.Array:
+    """The positions of rows by task, label, given split and draw, which decides a split that is not given."""
+    codes = [facts[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in ("label", "task")]
+    return pa.array(np.lexsort([facts["draw"].to_numpy(), facts["origin"].to_numpy(), *codes]))

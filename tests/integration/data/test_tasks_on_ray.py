@@ -13,11 +13,8 @@ from kcm.errors import DataError
 from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.rows import SourceRow, rows_of
-from kcm.tasks.sequence import BAD_ROWS
 from kcm.tasks.sources import Shard, Source, TableShard
 from pipelines.batch.mapping import map_items
-from pipelines.stages.tasks import StoredFolder
-from pipelines.store.storage import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -50,7 +47,7 @@ def test_workers_write_the_same_files_and_their_errors_arrive(tmp_path: Path) ->
 
 
 def test_the_driver_holds_counts(tmp_path: Path) -> None:
-    """Promise: what the driver holds at its peak does not grow with the rows; it reads the first shard itself."""
+    """Promise: what the driver holds at its peak does not grow with the rows."""
     config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 2})
     peaks = []
     for num_shards in (2, 14):
@@ -69,26 +66,6 @@ def test_the_driver_holds_counts(tmp_path: Path) -> None:
         tracemalloc.stop()
     grown, more = peaks[1] - peaks[0], 12 * next(MadeShard(0).read()).nbytes
     assert grown < more / 50, f"{grown:,} bytes more for {more:,} bytes more of rows"
-
-
-def test_no_step_needs_the_disk_of_another_node(served_bucket: str, tmp_path: Path) -> None:
-    """Promise: on a bucket any node does any step: what was written elsewhere comes from the bucket."""
-    storage = Storage.at(served_bucket)
-    folder = StoredFolder(storage.root / "runs" / "one" / "sequence", storage)
-
-    def by_new_nodes(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterator[Any]:
-        for item in items:
-            yield function(item)
-            for file in {*folder.path.iterdir()} - {folder.path / BAD_ROWS}:
-                file.unlink()
-
-    source = Source("rows", tuple(MadeShard(number) for number in range(3)))
-    config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 2})
-    digest = write_sequence(config, folder, source, 0, workers=by_new_nodes)
-    assert digest == write_sequence(config, tmp_path / "here", source, 0)
-    assert sorted(storage.names(folder.path)) == ["task-0000.parquet", "task-0001.parquet"]
-    for name in storage.names(folder.path):
-        assert storage.fetch(folder.path / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
 class MadeShard(Shard):

@@ -14,6 +14,7 @@ from kcm.inputs.content import TEXT
 from kcm.tasks import SPLITS, TasksConfig
 from kcm.tasks.preparation.build import SequenceBuild, in_process
 from kcm.tasks.preparation.database import FactsDatabase
+from kcm.tasks.preparation.facts import block_file
 from kcm.tasks.rows import SourceRow, read_bad_rows
 from kcm.tasks.rows import rows_of as normalised
 from kcm.tasks.scenarios import TaskPlan
@@ -108,13 +109,15 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
             plan = TaskPlan(("all",), (), False, {task: 0 for task, _ in cells})
             facts.assign_tasks(plan, sorted({label for _, label in cells}), None)
             facts.choose({})
-            facts.place(1_000_000)
-            found = {}
+            facts.place()
+            ids: dict[int, list[str]] = {}
             for block in build.blocks:
-                ids = tables[block.shard]["id"].to_pylist()
-                found |= {ids[row["position"]]: SPLITS[row["split"]] for row in facts.places(block).to_pylist()}
+                with folder.open(block_file("rows", block)) as file:
+                    ids[block] = pa.ipc.open_file(file).read_all()["id"].to_pylist()
+            rows = facts.places(0, 0, 1_000_000).to_pylist()
+            splits = {ids[row["block"]][row["row"]]: SPLITS[row["split"]] for row in rows}
         return Splits(
-            found,
+            splits,
             {row.id: row.reason for row in read_bad_rows(folder.path / BAD_ROWS)},
         )
 

@@ -4,13 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from kcm.cascade.gate import Gate
 from kcm.cascade.table import SPLITS
-from kcm.errors import ArtefactError
 from pipelines.batch import outcome_table
 from pipelines.batch.outcome_table import drawn, scored_parts
 from pipelines.store.artefact import ArtefactStore
@@ -65,24 +62,3 @@ def test_only_the_row_groups_of_a_split_are_fetched(node_bucket: str, monkeypatc
     assert len(part.table) == SIZES["validate"]
     assert fetched.shards == []
     assert fetched.ranges < sum(sizes) / 4
-
-
-def test_a_damaged_range_is_an_error_that_names_the_object(node_bucket: str) -> None:
-    """Nobody holds a hash of what was not fetched whole."""
-    store = ArtefactStore(node_bucket)
-    features, outcomes = written(store)
-    shard = store.storage.name(features.shards(0)[-1])
-    damaged = bytearray(store.storage.files.read(shard))
-    group = pq.read_metadata(pa.BufferReader(damaged)).row_group(0)
-    column = next(
-        column for column in map(group.column, range(group.num_columns)) if "features" in column.path_in_schema
-    )
-    damaged[column.data_page_offset + column.total_compressed_size // 2] ^= 1
-    collaborator: Any = None
-    whole = list(scored_parts(collaborator, GATE, features, outcomes, ["test"]))
-    store.storage.files.write(shard, bytes(damaged))
-    with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:
-        list(scored_parts(collaborator, GATE, features, outcomes, ["test"]))
-    assert error.value.where == f"{store.storage.files.uri}/{shard}"
-    (other,) = scored_parts(collaborator, GATE, features, outcomes, ["validate"])
-    assert (sum(len(part.table) for part in whole), len(other.table)) == (SIZES["test"], SIZES["validate"])

@@ -1,9 +1,10 @@
-"""Before anything is paid, whoever runs the pipeline can end a run that could keep nothing."""
+"""Rows are written once for all nodes, and a run that could keep nothing can be ended before anything is paid."""
 
 import csv
 import io
 import re
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from rich.console import Console
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.sample_size import Scope
 from kcm.config import parse_config
+from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
-from kcm.tasks.sequence import Summary
+from kcm.tasks.rows import SourceRow, rows_of
+from kcm.tasks.sequence import BAD_ROWS, Summary
+from kcm.tasks.sources import Source, TableShard
 from kcm.tasks.splits import DEFAULT_FRACTIONS
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.stages.overview import overview
-from pipelines.stages.tasks import Tasks
+from pipelines.stages.tasks import StoredFolder, Tasks
 from pipelines.store.artefact import ArtefactStore
+from pipelines.store.storage import Storage
 
 
 class Refused(Exception):
@@ -76,6 +81,27 @@ def test_the_time_of_tasks_is_that_of_reading(tmp_path: Path, monkeypatch: pytes
     said = re.search(r"tasks +done in ([\d.]+) s", output.getvalue())
     assert said is not None
     assert float(said[1]) >= 0.3
+
+
+def test_no_step_needs_the_disk_of_another_node(node_bucket: str, tmp_path: Path) -> None:
+    """Promise: on a bucket any node does any step: what was written elsewhere comes from the bucket."""
+    storage = Storage.at(node_bucket)
+    folder = StoredFolder(storage.root / "runs" / "one" / "sequence", storage)
+
+    def by_new_nodes(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterator[Any]:
+        for item in items:
+            yield function(item)
+            for file in {*folder.path.iterdir()} - {folder.path / BAD_ROWS}:
+                file.unlink()
+
+    rows = [SourceRow(f"r{i}", f"text {i}", f"label-{i % 4}", group=f"g{i // 5}") for i in range(900)]
+    source = Source("rows", tuple(TableShard(str(number), rows_of(rows[number::3])) for number in range(3)))
+    config = parse_config(TasksConfig, {"scenario": "class_incremental", "num_tasks": 2})
+    digest = write_sequence(config, folder, source, 0, workers=by_new_nodes)
+    assert digest == write_sequence(config, tmp_path / "here", source, 0)
+    assert sorted(storage.names(folder.path)) == ["task-0000.parquet", "task-0001.parquet"]
+    for name in storage.names(folder.path):
+        assert storage.fetch(folder.path / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
 def lines(units: dict[str, int], scopes: tuple[Scope, ...] = ("global", "per_task"), **certificate: Any) -> list[str]:

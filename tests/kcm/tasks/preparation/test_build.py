@@ -47,27 +47,6 @@ def test_every_row_is_in_one_split_of_one_task(write_csv, build, labelled):
         )
 
 
-def test_split_column_is_used_and_certify_carved_out(write_csv, build):
-    """Promise: a split column is honoured and certify is carved from validation."""
-    rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "train", "val", "test")[i // 4 % 4]) for i in range(320)]
-    sequence = build(write_csv(rows, ("text", "label", "split")))
-    given = {"train": "train", "validate": "val", "certify": "val", "test": "test"}
-    for split in SPLITS:
-        assert {rows[int(row.removeprefix("data-")) - 1][2] for row in ids(sequence, split)} == {given[split]}
-    assert len(ids(sequence, "validate") | ids(sequence, "certify")) == 80
-
-
-def test_train_text_also_in_test_is_removed_and_listed(write_csv, build):
-    """Promise: a text that is also in test is taken out of train and listed but not held against the data."""
-    rows = [(f"sentence {i}", f"class-{i % 4}", ("train", "val", "test")[i % 3]) for i in range(240)]
-    rows[0] = ("SENTENCE  2", "class-0", "train")
-    sequence = build(write_csv(rows, ("text", "label", "split")), max_bad_rows=0)
-    assert [(bad.id, bad.reason) for bad in sequence.bad_rows] == [
-        ("data-1", "its text or group is also in split test")
-    ]
-    assert "data-1" not in ids(sequence, "train")
-
-
 def test_long_tail_is_cut_only_from_train_and_recorded(write_csv, build, labelled):
     """Promise: the long tail is cut from train alone and its order recorded."""
     path = write_csv(labelled(800, 4))

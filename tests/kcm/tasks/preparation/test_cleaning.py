@@ -17,9 +17,9 @@ from kcm.tasks.units import unit_digest
 def clean(
     records: list[SourceRow], known: tuple[str, ...] = (), reads: Any = TEXT, **rules: Any
 ) -> tuple[pa.Table, list]:
-    """The facts of the usable rows, and position, id and reason of the others."""
+    """The facts of the usable rows, and place, id and reason of the others."""
     facts = facts_of(rows_of(records), RowRules(known, reads, **rules))
-    bad = facts.filter(facts["fault"].is_valid()).select(["position", "id", "fault"]).to_pylist()
+    bad = facts.filter(facts["fault"].is_valid()).select(["place", "id", "fault"]).to_pylist()
     return facts.filter(facts["fault"].is_null()), [tuple(row.values()) for row in bad]
 
 
@@ -90,3 +90,12 @@ def test_train_rows_alone_may_lack_a_label() -> None:
     rows, bad = clean(records, unlabelled=True)
     assert rows["id"].to_pylist() == ["1", "2"]
     assert bad == [(2, "3", "missing label")]
+
+
+def test_rows_of_one_split_of_a_label_lie_together() -> None:
+    """A shard of a task reads few parts of a block, so they are in this order in the block's file."""
+    records = [SourceRow(str(i), f"text {i}", "ab"[i % 2], split=("train", "test")[i // 2 % 2]) for i in range(40)]
+    rows, _ = clean(records)
+    pairs = list(zip(rows["label"].to_pylist(), rows["origin"].to_pylist(), strict=True))
+    assert pairs == sorted(pairs)
+    assert rows["row"].to_pylist() == list(range(40))
