@@ -31,14 +31,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from first_table_rows import READERS, Places, Table
-from machine import machine
 from numpy.typing import NDArray
 from scipy.stats import binom
-from script import options
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.first_table_rows import READERS, Places, Table
+from benchmarks.machine import machine
+from benchmarks.script import options
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference

@@ -21,12 +21,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, commanded, deployed, scored
-from first_table_rows import READERS, Places, reduced_words
-from machine import machine
 from numpy.typing import NDArray
-from script import options, write
 
+from benchmarks.first_table import (
+    CERTIFICATE,
+    FIRST_LOOK,
+    SHARES,
+    Candidate,
+    Draw,
+    Rows,
+    candidates,
+    commanded,
+    deployed,
+    scored,
+)
+from benchmarks.first_table_rows import READERS, Places, reduced_words
+from benchmarks.machine import machine
+from benchmarks.script import options, write
 from kcm.certification.certificate import Choices, certify_policy
 from kcm.tasks.readers.reviews import read_reviews
 

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from continual_plan import ENCODER, clinc_source
 from numpy.typing import NDArray
-from script import BY_STEPS, CONFIGS, REVIEWS
 from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from study.data import cached_features
 
+from benchmarks.continual_plan import ENCODER, clinc_source
+from benchmarks.script import BY_STEPS, CONFIGS, REVIEWS
 from benchmarks.sequences import TaskSequence, build_sequence
+from benchmarks.study.data import cached_features
 from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine
-from retrieval import retrieval as measure_retrieval
 from rich.console import Console
 from rich.pretty import pprint
-from script import CONFIGS, keep, options, read
-from study.settings import DEFAULT_SETTINGS, Settings
-from study.study import StudyConfig, over_seeds, run_study
 
+from benchmarks.machine import machine
+from benchmarks.retrieval import retrieval as measure_retrieval
+from benchmarks.script import CONFIGS, keep, options, read
+from benchmarks.study.settings import DEFAULT_SETTINGS, Settings
+from benchmarks.study.study import StudyConfig, over_seeds, run_study
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.table import SPLITS
 from kcm.config import load_config

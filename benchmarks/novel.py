@@ -43,11 +43,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
-from script import options
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
-from study.data import cached_features
 
+from benchmarks.script import options
+from benchmarks.study.data import cached_features
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.novelty import NovelRows, Novelty

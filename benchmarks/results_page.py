@@ -19,9 +19,10 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from demo import NAMES
-from results_small import claims, distilled, faithful, few_columns, few_inputs, published, teachings
-from verdict import CONTROLS, Figure, figures, markdown, percent, points, read
+
+from benchmarks.demo import NAMES
+from benchmarks.results_small import claims, distilled, faithful, few_columns, few_inputs, published, teachings
+from benchmarks.verdict import CONTROLS, Figure, figures, markdown, percent, points, read
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from statistics import mean
 from typing import Any
 
-from script import read
+from benchmarks.script import read
 
 CONTROLS = {"MCM": "mlp", "linear": "linear", "ReLU": "random_relu"}
 METRICS = {"average_accuracy": "final accuracy", "tail": "tail third"}
