@@ -48,6 +48,13 @@ _OF_TEXTS = "{train: 0.5, validate: 0.2, certify: 0.05, test: 0.25}"
 _BEYOND = 1000
 _ONE_LAYER = "{hidden: [], spline_order: 1, base_activation: none, centred: true, zero_start: true, base: lda}"
 _SGD = "{num_epochs: 3, optimizer: sgd, sgd_rate: 0.2, mask_unseen: true}"
+_EMOJI_BY_STEPS = (
+    "encoder.side=96",
+    "learner={name: replay, memory: 1000, batch_size: 64}",
+    "network={hidden: []}",
+    "train={num_epochs: 20, learning_rate: 0.003, weight_decay: 1.0}",
+    "distill={large_weight: 1.0, judge_weight: 0.0, keep_confidence: 0.98}",
+)
 
 
 @dataclass(frozen=True)
@@ -286,6 +293,7 @@ DATA: dict[str, Callable[[Places], RunConfig]] = {
         "vision.yaml",
         f"tasks.source.path={places.assets / 'emoji/pictures.parquet'}",
         f"tasks.fractions={_FRACTIONS}",
+        *_EMOJI_BY_STEPS,
     ),
     "fashion": lambda places: _run(
         "fashion_long_tail.yaml", f"tasks.source.path={places.assets / 'fashion-mnist/pictures.parquet'}"
