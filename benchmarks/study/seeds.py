@@ -59,7 +59,7 @@ def mean_and_ends(values: ArrayLike, share: float) -> list[float]:
 
 def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
     """A paired interval as it is written down; None for fewer than two seeds."""
-    return interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
+    return None if interval is None else {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
 
 
 def gap(first: ArrayLike, second: ArrayLike, share: float = 0.0) -> dict[str, float]:
