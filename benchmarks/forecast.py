@@ -50,9 +50,7 @@ SEEDS, LARGE_RIGHT, NUM_FRESH, NUM_CERTIFIED = 5, 0.96, 3_000, 20
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True)
-    parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
-    parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
+    parser = options(__doc__, True, data=("banking",), features="storage/features")
     parser.add_argument("--command", type=int, default=0, help="so many cells by `kcm run`, too")
     parser.add_argument("--out", type=Path, help="written cell by cell, and gone on with")
     given = parser.parse_args()

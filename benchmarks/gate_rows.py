@@ -26,6 +26,7 @@ from benchmarks.continual_plan import ENCODER, clinc_source
 from benchmarks.script import BY_STEPS, CONFIGS, REVIEWS
 from benchmarks.sequences import TaskSequence, build_sequence
 from benchmarks.study.data import cached_features
+from benchmarks.study.rows import batch
 from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config
@@ -123,8 +124,7 @@ class _Rows:
         return GateRows(features_ND, judge_NC, small_NC, label_N, large_correct, self.group[index])
 
     def _batch(self, index: NDArray[np.intp]) -> Batch:
-        columns = (torch.from_numpy(column[index]) for column in (self.features_ND, self.label_N, self.large_NC))
-        return Batch(*columns, torch.ones(len(index)))
+        return batch(self.features_ND[index], self.label_N[index], self.large_NC[index])
 
 
 def prepare(name: str, seed: int, places: Places) -> Prepared:
