@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,16 +30,15 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
-from benchmarks.label_tables import MINILM, recorded
+from benchmarks.label_tables import recorded
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
-from benchmarks.study.data import cached_features
-from benchmarks.study.seeds import resampled_mean
+from benchmarks.study.rows import text_vectors
+from benchmarks.study.seeds import mean_and_ends
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Goal
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import parse_config
-from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.run import run
 
@@ -86,9 +84,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = options(__doc__, assets=True, storage="storage/above_large", results="above_large")
-    parser.add_argument("--data", type=Path, required=True, help="folder with llm/banking77.csv and llm/ecommerce.csv")
-    parser.add_argument("--only", choices=TABLES, nargs="*", default=list(TABLES))
+    parser = options(__doc__, True, "storage/above_large", "above_large", data=("data",), only=TABLES)
     parser.add_argument("--splits", type=int, default=NUM_SPLITS)
     return parser.parse_args()
 
@@ -97,10 +93,7 @@ def read_rows(name: str, arguments: argparse.Namespace) -> Rows:
     """The rows of a table, each text once, by MiniLM."""
     table = recorded(arguments.data, name)
     frame = table.frame.drop_duplicates("text")
-    texts = [Content(text=text) for text in frame["text"]]
-    encoder = partial(MINILM.build, arguments.assets)
-    features = cached_features(texts, encoder, MINILM.identity(arguments.assets), arguments.storage)
-    vectors = np.stack([features[text] for text in texts])
+    vectors = text_vectors(frame["text"].tolist(), arguments.assets, arguments.storage)
     return Rows(vectors, frame["gold"].to_numpy(dtype=object), frame[table.oracle].to_numpy(dtype=object))
 
 
@@ -220,23 +213,16 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             accuracies, calls = (np.array([cell[side][key] for cell in splits]) for key in ("right", "calls"))
             gain = accuracies - [cell["large"]["right"] for cell in splits]
             columns = {"right": accuracies, "calls": calls, "gain": gain}
-            figures[side] = {name: interval(values, share) for name, values in columns.items()}
+            figures[side] = {name: mean_and_ends(values, share) for name, values in columns.items()}
             if side in GOALS:
                 is_certified = np.array([cell[side]["certified"] for cell in splits])
                 figures[side] |= {"certified": int(is_certified.sum()), "worse": int((gain[is_certified] < 0).sum())}
         our_calls, sceptics = (
             np.array([cell[side]["right"] for cell in splits]) for side in ("accuracy", "sceptic accuracy")
         )
-        figures["over_sceptic"] = interval(our_calls - sceptics, share)
+        figures["over_sceptic"] = mean_and_ends(our_calls - sceptics, share)
         sizes.append(figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in splits]))})
     return sizes
-
-
-def interval(values: np.ndarray, share: float) -> list[float]:
-    """The mean over splits and its 95% interval, which is wider because splits share rows."""
-    mean = resampled_mean(values, share)
-    assert mean is not None
-    return [mean.estimate, mean.low, mean.high]
 
 
 def table_lines(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -22,9 +22,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-from attacks_played import ATTACKS, Attack, Client, innocent
-from attacks_served import KEYS, Target, target
-from script import options
+
+from benchmarks.attacks_played import ATTACKS, Attack, Client, innocent
+from benchmarks.attacks_served import KEYS, Target, target
+from benchmarks.script import options
 
 MAX_BLOCK_MS = 50.0
 NUM_INNOCENTS, PAUSE_S = 2, 0.05

@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from attacks_served import KEYS, MEASURED, Kind, Target
 from PIL import Image
+
+from benchmarks.attacks_served import KEYS, MEASURED, Kind, Target
 
 INNOCENT = {"inputs": [{"text": "What a film!"}]}
 NUM_REPEATS = 3

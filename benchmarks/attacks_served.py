@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 from fastapi import FastAPI
-from machine import free_port
 from numpy.typing import NDArray
 from ray import serve
-from serve_sites import StubEncoder, started
-from upstream import Reply, labelled, upstream
 
+from benchmarks.machine import free_port
+from benchmarks.serve_sites import StubEncoder, started
+from benchmarks.upstream import Reply, labelled, upstream
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import load_encoder

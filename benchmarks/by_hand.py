@@ -12,7 +12,6 @@ These settings were written down before any figure was seen.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,7 @@ HAND_SEEDS, KCM_SEEDS = 20, 20
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True, results="by_hand")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of vectors")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, True, "", "by_hand", ("data",), "storage/label").parse_args()
     table = recorded(arguments.data, "banking77")
     vectors_ND = embedded(table.frame["text"].tolist(), arguments.assets)
     answers_N = table.answers.astype(str)

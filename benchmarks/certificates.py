@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine
 from rich.pretty import pprint
 from scipy.stats import binomtest
-from script import keep, options
 
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import machine
 from rich.pretty import pprint
 from scipy.stats import binom, binomtest
-from script import keep, options
 
 import kcm
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.run import run

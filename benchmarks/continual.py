@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from continual_plan import DataSet, Row, data_sets
-from script import RESULTS, options, read, write
-from study.cell import Record
-from study.data import Stream, read_data
-from study.settings import DEFAULT_SETTINGS, Settings
-from study.study import StudyConfig, aggregate, plan, run_cells, run_study
-from study.view import study_view
 
+from benchmarks.continual_plan import DataSet, Row, data_sets
+from benchmarks.script import RESULTS, options, read, write
+from benchmarks.study.cell import Record
+from benchmarks.study.data import Stream, read_data
+from benchmarks.study.settings import DEFAULT_SETTINGS, Settings
+from benchmarks.study.study import StudyConfig, aggregate, plan, run_cells, run_study
+from benchmarks.study.view import study_view
 from kcm.config import load_config
 from kcm.errors import KcmError
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 from sklearn.datasets import load_digits
-from study.settings import LEARNERS, has_memory
-from study.study import StudyConfig
 
+from benchmarks.study.settings import LEARNERS, has_memory
+from benchmarks.study.study import StudyConfig
 from kcm.config import parse_config
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"

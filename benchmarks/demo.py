@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from script import keep, options
+from benchmarks.script import keep, options
 
 NAMES = {"kcm": "KCM", "quadratic": "Quadratic", "mcm": "MCM", "linear": "Logistic"}
 

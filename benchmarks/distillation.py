@@ -23,7 +23,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,33 +30,29 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
 
-from benchmarks.label_tables import MINILM, recorded
+from benchmarks.label_tables import recorded
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.cell import for_small_steps
-from benchmarks.study.data import cached_features
+from benchmarks.study.rows import NETWORK, batch, task_of, text_vectors
 from benchmarks.study.seeds import gap
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch, LearnerConfig
 from kcm.learners.bounds import FinetuneConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 
 SIZES = {"banking77": (500, 1500), "digits": (150, 350)}  # rows with and without a label
 STEPS = {"banking77": 640, "digits": 160}
 SEEDS, NUM_TEST, NUM_LARGE = range(5), 2000, 700
-CLOSED = NetworkConfig(hidden=(), basis="pspline", mixing=512, grid_size=4, spline_order=2)
 # line: rows, large_weight, judge_weight
 _LABELLED: Mapping[str, tuple[str, float, float]] = {
     "labels": ("labelled", 0, 0),
@@ -92,12 +87,11 @@ PAIRS = {  # further differences than those from `labels`
 def banking77(folder: Path, assets: Path, kept: Path) -> Batch:
     """Questions to a bank; GPT-4 gives a label alone."""
     frame = recorded(folder, "banking77").frame.drop_duplicates("text")
-    texts = [Content(text=text) for text in frame["text"]]
-    vectors = cached_features(texts, partial(MINILM.build, assets), MINILM.identity(assets), kept)
     names = sorted(set(frame["gold"]))
     large_NC = np.eye(len(names))[pd.Index(names).get_indexer(frame["gpt4"])]
     large_NC[~frame["gpt4"].isin(names).to_numpy()] = np.nan
-    return batch(np.stack([vectors[text] for text in texts]), pd.Index(names).get_indexer(frame["gold"]), large_NC)
+    vectors_ND = text_vectors(frame["text"].tolist(), assets, kept)
+    return batch(vectors_ND, pd.Index(names).get_indexer(frame["gold"]), large_NC)
 
 
 def digits() -> Batch:
@@ -107,12 +101,6 @@ def digits() -> Batch:
     other, rows = order[:NUM_LARGE], order[NUM_LARGE:]
     large = SVC(gamma=0.001, probability=True, random_state=0).fit(values_ND[other], label_N[other])
     return batch(values_ND[rows], label_N[rows], large.predict_proba(values_ND[rows]))
-
-
-def batch(features_ND: NDArray[Any], label_N: NDArray[Any], large_NC: NDArray[Any]) -> Batch:
-    """Rows as the trainer reads them."""
-    features, large = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (features_ND, large_NC))
-    return Batch(features, torch.from_numpy(np.asarray(label_N, dtype=np.int64)), large, torch.ones(len(label_N)))
 
 
 def taught(rows: Batch, which: str, num_labelled: int) -> Batch:
@@ -137,10 +125,10 @@ def accuracy(how: str, line: str, train: Batch, test: Batch, table: str, seed: i
     """Accuracy of the small model on the test rows."""
     which, large_weight, judge_weight = LINES[how][line]
     rows, num_labels = taught(train, which, SIZES[table][0]), train.large_probabilities.shape[1]
-    network = CLOSED if how == "closed form" else NetworkConfig()
+    network = NETWORK if how == "closed form" else NetworkConfig()
     collaborator = Collaborator(rows.features.shape[1], num_labels, network, "kan", seed)
     parts = by_label(rows, num_labels) if how == "five tasks" else [rows]
-    tasks = [task_of(number, part, test) for number, part in enumerate(parts)]
+    tasks = [task_of(str(number), part) for number, part in enumerate(parts)]
     learner = LEARNERS[how](num_labels).build(seed)
     distill = DistillConfig(large_weight=large_weight, judge_weight=judge_weight)
     settings = TrainConfig(mask_unseen=True)
@@ -169,14 +157,6 @@ def by_label(rows: Batch, num_labels: int, num_tasks: int = 5) -> list[Batch]:
     return [rows.take(index, torch.ones(len(index))) for index in indices]
 
 
-def task_of(number: int, rows: Batch, test: Batch) -> TensorRows:
-    """A task; one row stands in for test rows, which the trainer must not spend time on."""
-    ids = [f"{number}, {row}" for row in range(len(rows))]
-    return TensorRows(
-        f"task {number}", {"train": (ids, rows), "test": (["0"], test.take(torch.arange(1), torch.ones(1)))}
-    )
-
-
 def measured(rows: Batch, table: str, how: str) -> dict[str, Any]:
     """Accuracies by line over seeds, and paired differences with 95% intervals, wider because draws share rows."""
     started, num_train, lines = time.process_time(), sum(SIZES[table]), LINES[how]
@@ -196,9 +176,7 @@ def measured(rows: Batch, table: str, how: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True, storage="storage/distillation", results="benchmarks/results/distillation")
-    parser.add_argument("--data", type=Path, required=True, help="folder with llm/banking77.csv")
-    parser.add_argument("--only", choices=SIZES, nargs="*", default=list(SIZES))
+    parser = options(__doc__, True, "storage/distillation", "distillation", data=("data",), only=SIZES)
     parser.add_argument("--how", choices=LINES, nargs="*", default=list(LINES))
     arguments = parser.parse_args()
     for name in arguments.only:

@@ -31,27 +31,22 @@ from sklearn.datasets import load_digits
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.label_tables import MINILM, embedded
+from benchmarks.label_tables import embedded
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
+from benchmarks.study.rows import MINILM, NETWORK, at_unit_length, batch, fit_at_once
 from benchmarks.study.seeds import gap
 from kcm.bundle.answers import Input
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
-from kcm.config import parse_config
+from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder
 from kcm.explain.explanation import WORDS, variants
 from kcm.inputs.content import Content
 from kcm.kan import MixedSplines
 from kcm.kan.inspect.attribution import attribution
-from kcm.learners.analytic import Analytic, AnalyticConfig
-from kcm.learners.base import Batch
-from kcm.learners.ranks import Ranks
 from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.readers.reviews import read_reviews
-from pipelines.config import DEFAULT_LEARNING
 
-NETWORK = parse_config(NetworkConfig, DEFAULT_LEARNING["network"] | {"shared": True}, where="network")
+SHARED = NETWORK.model_copy(update={"shared": True})
 SHARES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 Floats = NDArray[np.float64]
 Scores = Callable[[NDArray[np.float32]], Floats]  # logits [N, C] of features [N, D]
@@ -78,13 +73,8 @@ def models(
 ) -> tuple[Collaborator, LogisticRegression, dict[str, Scores]]:
     """KCM at its default, logistic regression, and the logits of both, each at the temperature that fits other rows."""
     features_ND, label_N = train
-    no_large_N1 = torch.full((len(label_N), 1), torch.nan)
-    rows = Batch(torch.from_numpy(features_ND), torch.from_numpy(label_N), no_large_N1, torch.ones(len(label_N)))
-    collaborator = Collaborator(features_ND.shape[1], int(label_N.max()) + 1, NETWORK, "kan", 0)
-    collaborator.fit_mixtures([rows.features])
-    learner = Analytic(AnalyticConfig())
-    learner.absorb(collaborator, rows, DistillConfig(), Ranks())
-    learner.solve(collaborator, Ranks())
+    collaborator = Collaborator(features_ND.shape[1], int(label_N.max()) + 1, SHARED, "kan", 0)
+    fit_at_once(collaborator, batch(features_ND, label_N))
     regression = LogisticRegression(C=10, max_iter=1000).fit(features_ND, label_N)
 
     def of_kcm(features_ND: NDArray[np.float32]) -> Floats:
@@ -140,8 +130,8 @@ class Vectors(dict[str, NDArray[np.float32]]):
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of these texts, [N, D]."""
         if new := [text for text in dict.fromkeys(texts) if text not in self]:
-            features_ND = np.asarray(self.encoder.encode([Content(text=text) for text in new]), dtype=np.float32)
-            self.update(zip(new, features_ND / np.linalg.norm(features_ND, axis=1, keepdims=True), strict=True))
+            features_ND = self.encoder.encode([Content(text=text) for text in new])
+            self.update(zip(new, at_unit_length(features_ND), strict=True))
         return np.stack([self[text] for text in texts])
 
 
@@ -199,7 +189,7 @@ def summary(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True, results="benchmarks/results/faithfulness")
+    parser = options(__doc__, assets=True, results="faithfulness")
     parser.add_argument("--rows", type=int, default=200)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

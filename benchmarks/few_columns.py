@@ -19,20 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.kan_local import CLOSED, FORMULAS, SEEDS, TABLES, TEST_SHARE, batch, quantiles
+from benchmarks.kan_local import CLOSED, FORMULAS, SEEDS, TABLES, TEST_SHARE, formula_rows, small_table
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
+from benchmarks.study.rows import batch, fit_at_once
 from benchmarks.study.seeds import gap
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
 from kcm.collaborator.normalizer import FrozenNormalizer
-from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
-from kcm.learners.ranks import Ranks
 
 NETWORKS = {"mixtures": CLOSED["mixtures"][1][1], "curves": CLOSED["curves"][1][0]}
 SCALINGS = ("unit", "standard")
@@ -43,18 +40,7 @@ Rows = tuple[NDArray[np.float64], NDArray[np.int64], int]  # columns, labels, nu
 
 def formula(name: str, seed: int) -> Rows:
     """Fresh rows of one formula."""
-    function, ranges = FORMULAS[name]
-    low, high = np.array(ranges, dtype=float).T
-    x_ND = np.random.default_rng([len(name), seed]).uniform(low, high, (NUM_TRAIN + NUM_TEST, len(ranges)))
-    return x_ND, quantiles(function(*x_ND.T), 4), NUM_TRAIN
-
-
-def small_table(name: str, seed: int) -> Rows:
-    """A table of scikit-learn, split by the seed."""
-    x_ND, y_N = TABLES[name](return_X_y=True)
-    train, test = train_test_split(np.arange(len(y_N)), test_size=TEST_SHARE, stratify=y_N, random_state=seed)
-    order = np.concatenate([train, test])
-    return x_ND[order], y_N[order], len(train)
+    return *formula_rows(name, np.random.default_rng([len(name), seed]), NUM_TRAIN + NUM_TEST), NUM_TRAIN
 
 
 def fitted(train: Batch, num_labels: int, network: NetworkConfig, scaling: str, seed: int) -> Collaborator:
@@ -64,10 +50,7 @@ def fitted(train: Batch, num_labels: int, network: NetworkConfig, scaling: str, 
         normalizer = FrozenNormalizer(train.features.shape[1])
         normalizer.fit([train.features])
         collaborator.add_module("normalizer", normalizer)
-    collaborator.fit_mixtures([train.features])
-    learner = Analytic(AnalyticConfig())
-    learner.absorb(collaborator, train, DistillConfig(), Ranks())
-    learner.solve(collaborator, Ranks())
+    fit_at_once(collaborator, train)
     return collaborator
 
 
@@ -96,7 +79,7 @@ def measured(draw: Callable[[str, int], Rows], name: str, share: float) -> dict[
 
 
 def main() -> None:
-    arguments = options(__doc__, results="benchmarks/results/few_columns").parse_args()
+    arguments = options(__doc__, results="few_columns").parse_args()
     torch.set_num_threads(1)
     tables = {name: measured(formula, name, 0.0) for name in FORMULAS}
     tables |= {name: measured(small_table, name, TEST_SHARE / (1 - TEST_SHARE)) for name in TABLES}

@@ -31,14 +31,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from first_table_rows import READERS, Places, Table
-from machine import machine
 from numpy.typing import NDArray
 from scipy.stats import binom
-from script import options
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.first_table_rows import READERS, Places, Table
+from benchmarks.machine import machine
+from benchmarks.script import options
+from benchmarks.study.rows import NETWORK, batch, learned, task_of
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference
@@ -48,9 +49,8 @@ from kcm.cascade.table import OutcomeTable, Split
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.forecast import CertificateForecast, forecast_certificate
 from kcm.certification.ledger import question_delta
-from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
+from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkKind
 from kcm.collaborator.distill import DistillConfig
-from kcm.config import parse_config
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Batch, Learner
 from kcm.learners.analytic import AnalyticConfig
@@ -60,7 +60,6 @@ from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units
-from pipelines.config import DEFAULT_LEARNING
 from pipelines.stages.deployed import chosen
 from pipelines.training.left_out import MAX_ROWS
 
@@ -119,12 +118,8 @@ Side = Callable[[Draw], tuple[NDArray[np.bool_], NDArray[np.intp], str]]
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True)
-    parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150")
-    parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
-    parser.add_argument("--only", choices=CELLS, nargs="*", default=list(CELLS))
+    parser = options(__doc__, True, data=("clinc", "banking"), features="storage/features", only=CELLS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
     parser.add_argument("--out", type=Path, help="written cell by cell, and gone on with")
     given = parser.parse_args()
     os.environ["KCM_ASSETS"] = str(given.assets.resolve())
@@ -207,8 +202,8 @@ def few_labels(table: Table, labelled: int, num_large: int, seed: int) -> dict[s
     train, fresh = draw.train, draw.fresh
     known = np.arange(len(train.labels)) < labelled
     hidden = replace(batch_of(train), labels=torch.from_numpy(np.where(known, train.labels, UNLABELLED)))
-    task = TensorRows("table", {"train": (ids(train), hidden), "test": (ids(fresh), batch_of(fresh))})
-    found = {"ours": learned([task], draw.num_labels, fresh.features), "large": fresh.large}
+    task = task_of("table", hidden)
+    found = {"ours": small_answers([task], draw.num_labels, fresh.features), "large": fresh.large}
     for name, used in {"labels_alone": known, "labels_and_answers": np.full(len(known), True)}.items():
         joint = LogisticRegression(C=10, max_iter=1000)
         joint.fit(train.features[used], np.where(known, train.labels, train.large)[used])
@@ -217,12 +212,9 @@ def few_labels(table: Table, labelled: int, num_large: int, seed: int) -> dict[s
     return {"labelled": labelled, "taught": num_large, "seed": seed} | right
 
 
-def learned(tasks: list[TensorRows], num_labels: int, features: np.ndarray) -> np.ndarray:
+def small_answers(tasks: list[TensorRows], num_labels: int, features: np.ndarray) -> np.ndarray:
     """What the small side answers to rows when it has learned tasks as a run does by default."""
-    network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
-    settings = parse_config(TrainConfig, DEFAULT_LEARNING["train"], where="train")
-    collaborator = Collaborator(features.shape[1], num_labels, network, "kan", seed=0)
-    Trainer(collaborator, AnalyticConfig().build(0), tasks, settings, DistillConfig(), seed=0).run()
+    collaborator, _ = learned("kan", tasks, features.shape[1], num_labels, seed=0)
     with torch.no_grad():
         return np.asarray(collaborator(torch.from_numpy(features))[0].numpy().argmax(1))
 
@@ -375,15 +367,14 @@ def deployed(tried: Sequence[Candidate]) -> Candidate:
 
 def candidates(draw: Draw) -> Iterator[Candidate]:
     """All collaborators that `auto` trains, each with all gates of `kcm init`."""
-    network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
     for name, kind in KINDS.items():
-        collaborator = Collaborator(draw.train.features.shape[1], draw.num_labels, network, kind, seed=0)
+        collaborator = Collaborator(draw.train.features.shape[1], draw.num_labels, NETWORK, kind, seed=0)
         learner: Learner = Logistic() if name == "linear" else AnalyticConfig().build(0)
-        batch = batch_of(draw.train)
-        task = TensorRows("table", {split: (ids(draw.train), batch) for split in ("train", "test")})
+        train = batch_of(draw.train)
+        task = task_of("table", train)
         distill = DistillConfig()
         Trainer(collaborator, learner, [task], TrainConfig(), distill, seed=0).run()
-        rows = draw.train.at(np.arange(min(MAX_ROWS, len(batch))))
+        rows = draw.train.at(np.arange(min(MAX_ROWS, len(train))))
         judge, small = learner.left_out(collaborator, batch_of(rows), Units(None, len(rows.labels)), distill)
         chosen = table(rows, judge.numpy(), small.numpy(), draw.num_labels, "validate")
         temperature = fit_temperature(chosen.judge_logits, chosen.label)
@@ -431,7 +422,7 @@ def ids(rows: Rows) -> list[str]:
 def batch_of(rows: Rows) -> Batch:
     """The large model's answers are labels, as recorded ones are."""
     large = torch.eye(int(max(rows.large.max(), rows.labels.max())) + 1)[torch.from_numpy(rows.large)]
-    return Batch(torch.from_numpy(rows.features), torch.from_numpy(rows.labels), large, torch.ones(len(rows.labels)))
+    return batch(rows.features, rows.labels, large.numpy())
 
 
 def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

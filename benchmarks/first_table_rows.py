@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from gate_rows import TABLES
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from study.data import cached_features
 
+from benchmarks.gate_rows import TABLES
+from benchmarks.study.data import cached_features
+from benchmarks.study.rows import MINILM, at_unit_length
 from kcm.encoders import EncoderConfig
 from kcm.encoders.image import ImageEncoderConfig
 from kcm.encoders.pixels import PixelsConfig
-from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.tasks.readers.reviews import read_reviews
 
 NUM_REVIEWS = 7_000  # of 10,605
-MINILM = TextEncoderConfig(model="sentence-transformers/all-MiniLM-L6-v2")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def numbers(name: str, _: Places) -> Table:
 def reduced_words(texts: Sequence[str]) -> np.ndarray:
     """TF-IDF of words and pairs of words, reduced to 256 numbers at unit length, [N, 256]."""
     counted = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(texts)
-    return _at_unit_length(TruncatedSVD(256, random_state=0).fit_transform(counted))
+    return at_unit_length(TruncatedSVD(256, random_state=0).fit_transform(counted))
 
 
 READERS: Mapping[str, Callable[[Places], Table]] = {
@@ -126,12 +125,7 @@ def _pictures(path: Path, task: str) -> tuple[list[Content], np.ndarray]:
 def _encoded(encoder: EncoderConfig, rows: list[Content], places: Places) -> np.ndarray:
     """Features at unit length, [N, D], from the disk where they are there."""
     found = cached_features(rows, lambda: encoder.build(places.assets), encoder.identity(places.assets), places.kept)
-    return _at_unit_length(np.stack([found[content] for content in rows]))
-
-
-def _at_unit_length(features: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(length, 1e-12), dtype=np.float32)
+    return at_unit_length(np.stack([found[content] for content in rows]))
 
 
 def _numbers(labels: Sequence[object]) -> np.ndarray:

@@ -21,12 +21,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from first_table import CERTIFICATE, FIRST_LOOK, SHARES, Candidate, Draw, Rows, candidates, commanded, deployed, scored
-from first_table_rows import READERS, Places, reduced_words
-from machine import machine
 from numpy.typing import NDArray
-from script import options, write
 
+from benchmarks.first_table import (
+    CERTIFICATE,
+    FIRST_LOOK,
+    SHARES,
+    Candidate,
+    Draw,
+    Rows,
+    candidates,
+    commanded,
+    deployed,
+    scored,
+)
+from benchmarks.first_table_rows import READERS, Places, reduced_words
+from benchmarks.machine import machine
+from benchmarks.script import options, write
 from kcm.certification.certificate import Choices, certify_policy
 from kcm.tasks.readers.reviews import read_reviews
 
@@ -39,9 +50,7 @@ SEEDS, LARGE_RIGHT, NUM_FRESH, NUM_CERTIFIED = 5, 0.96, 3_000, 20
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True)
-    parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
-    parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
+    parser = options(__doc__, True, data=("banking",), features="storage/features")
     parser.add_argument("--command", type=int, default=0, help="so many cells by `kcm run`, too")
     parser.add_argument("--out", type=Path, help="written cell by cell, and gone on with")
     given = parser.parse_args()

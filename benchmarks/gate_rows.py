@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from continual_plan import ENCODER, clinc_source
 from numpy.typing import NDArray
-from script import BY_STEPS, CONFIGS, REVIEWS
 from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from study.data import cached_features
 
+from benchmarks.continual_plan import ENCODER, clinc_source
+from benchmarks.script import BY_STEPS, CONFIGS, REVIEWS
 from benchmarks.sequences import TaskSequence, build_sequence
+from benchmarks.study.data import cached_features
+from benchmarks.study.rows import batch
 from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config
@@ -48,6 +49,13 @@ _OF_TEXTS = "{train: 0.5, validate: 0.2, certify: 0.05, test: 0.25}"
 _BEYOND = 1000
 _ONE_LAYER = "{hidden: [], spline_order: 1, base_activation: none, centred: true, zero_start: true, base: lda}"
 _SGD = "{num_epochs: 3, optimizer: sgd, sgd_rate: 0.2, mask_unseen: true}"
+_EMOJI_BY_STEPS = (
+    "encoder.side=96",
+    "learner={name: replay, memory: 1000, batch_size: 64}",
+    "network={hidden: []}",
+    "train={num_epochs: 20, learning_rate: 0.003, weight_decay: 1.0}",
+    "distill={large_weight: 1.0, judge_weight: 0.0, keep_confidence: 0.98}",
+)
 
 
 @dataclass(frozen=True)
@@ -116,8 +124,7 @@ class _Rows:
         return GateRows(features_ND, judge_NC, small_NC, label_N, large_correct, self.group[index])
 
     def _batch(self, index: NDArray[np.intp]) -> Batch:
-        columns = (torch.from_numpy(column[index]) for column in (self.features_ND, self.label_N, self.large_NC))
-        return Batch(*columns, torch.ones(len(index)))
+        return batch(self.features_ND[index], self.label_N[index], self.large_NC[index])
 
 
 def prepare(name: str, seed: int, places: Places) -> Prepared:
@@ -286,6 +293,7 @@ DATA: dict[str, Callable[[Places], RunConfig]] = {
         "vision.yaml",
         f"tasks.source.path={places.assets / 'emoji/pictures.parquet'}",
         f"tasks.fractions={_FRACTIONS}",
+        *_EMOJI_BY_STEPS,
     ),
     "fashion": lambda places: _run(
         "fashion_long_tail.yaml", f"tasks.source.path={places.assets / 'fashion-mnist/pictures.parquet'}"

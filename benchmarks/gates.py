@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from gate_rows import DATA, GateRows, Places, Prepared, prepare
-from machine import machine
 from numpy.typing import NDArray
 from rich.pretty import pprint
 from rich.progress import track
-from script import keep, options
 from sklearn.base import ClassifierMixin, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from study.seeds import interval_of, resampled_mean
 
+from benchmarks.gate_rows import DATA, GateRows, Places, Prepared, prepare
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
+from benchmarks.study.seeds import interval_of, resampled_mean
 from kcm.cascade.evaluation import calls_saved_at
 from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
 from kcm.cascade.frontier import Frontier

@@ -24,14 +24,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hints_asked import Answers, served, short, stored
-from hints_replay import Sides, replayed
-from hints_small import KINDS, answered, fitted, vectors
-from hints_tables import HintTable, encoded_labels, hint_table
-from machine import machine
 from rich.pretty import pprint
-from script import keep, options, read
-from study.seeds import resampled_mean
+
+from benchmarks.hints_asked import Answers, served, short, stored
+from benchmarks.hints_replay import Sides, replayed
+from benchmarks.hints_small import KINDS, answered, fitted, vectors
+from benchmarks.hints_tables import HintTable, encoded_labels, hint_table
+from benchmarks.machine import machine
+from benchmarks.script import keep, options, read
+from benchmarks.study.seeds import resampled_mean
 
 NUM_ASKED = {"sentiment": 400, "topic": 360, "product": 300}
 CHUNK = 20  # rows of a table that are asked before the next table's

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hints_replay import Stored
-from hints_tables import HintTable, encoded_labels
 from xllamacpp import CommonParams, Server
+
+from benchmarks.hints_replay import Stored
+from benchmarks.hints_tables import HintTable, encoded_labels
 
 NUM_PROBABILITIES = 200  # likeliest tokens that a reply lists; a label beyond them has no log-probability
 INSTRUCTIONS = "Classify the text. Answer with one of these labels and nothing else: "

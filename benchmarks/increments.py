@@ -31,32 +31,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from first_table_rows import MINILM
-from machine import machine
 from numpy.typing import NDArray
-from rivals.increments import HEADS, head
-from script import keep, options, read
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import normalize
-from study.data import cached_features
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.collaborator.distill import DistillConfig
-from kcm.config import parse_config
-from kcm.inputs.content import Content
-from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.base import Batch
-from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from benchmarks.machine import machine
+from benchmarks.rivals.increments import HEADS, head
+from benchmarks.script import DATA, keep, options, read
+from benchmarks.study.rows import NETWORK, batch, learned, task_of, text_vectors
+from kcm.collaborator.collaborator import NetworkKind
 from kcm.metrics.continual import average_incremental_accuracy, bwt
 from kcm.metrics.intervals import paired_difference
 from kcm.tasks.scenarios import long_tail_sizes
-from pipelines.config import DEFAULT_LEARNING
 
-NETWORK = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
 OURS: Mapping[str, NetworkKind] = {"kcm": "kan", "quadratic": "quadratic"}
 TEST_SHARE = 0.35  # of tables without test rows of their own
 IMBALANCE = 100.0  # train rows of the largest class of a long tail over train rows of the smallest
@@ -129,16 +118,13 @@ class Learned:
 
 def ours(kind: NetworkKind, tasks: Sequence[Task], num_classes: int, seed: int) -> Learned:
     """Learn as `kcm run` does by default."""
-    settings = parse_config(TrainConfig, DEFAULT_LEARNING["train"], where="train")
     streamed = [
-        TensorRows(f"task {number}", {"train": ids_and_batch(task.train), "test": ids_and_batch(task.test)})
+        task_of(f"task {number}", *(batch(rows.features, rows.labels) for rows in (task.train, task.test)))
         for number, task in enumerate(tasks)
     ]
     test = joined([task.test for task in tasks])
     started = time.process_time()
-    collaborator = Collaborator(test.features.shape[1], num_classes, NETWORK, kind, seed)
-    trainer = Trainer(collaborator, AnalyticConfig().build(seed), streamed, settings, DistillConfig(), seed=seed)
-    trainer.run()
+    collaborator, trainer = learned(kind, streamed, test.features.shape[1], num_classes, seed)
     seconds = time.process_time() - started
     with torch.no_grad():
         answers_N = collaborator(torch.from_numpy(test.features))[1].argmax(1).numpy()
@@ -167,14 +153,6 @@ def joint(tasks: Sequence[Task], num_classes: int, seed: int) -> Learned:
     return Learned(np.empty((0, 0)), right_N, time.process_time() - started)
 
 
-def ids_and_batch(rows: Rows) -> tuple[list[str], Batch]:
-    """Rows as a trainer reads them."""
-    num_rows = len(rows.labels)
-    no_large_N1 = torch.full((num_rows, 1), torch.nan)
-    batch = Batch(torch.from_numpy(rows.features), torch.from_numpy(rows.labels), no_large_N1, torch.ones(num_rows))
-    return [str(row) for row in range(num_rows)], batch
-
-
 def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of all parts."""
     return Rows(np.concatenate([rows.features for rows in parts]), np.concatenate([rows.labels for rows in parts]))
@@ -192,11 +170,11 @@ def finished(stream: Stream, name: str, learner: str, seed: int, folder: Path) -
     file = folder / f"{name}-{learner}-{seed}.npz"
     if not file.exists():
         tasks = stream.drawn(seed)
-        learned = LEARNERS[learner](tasks, stream.num_classes, seed)
+        result = LEARNERS[learner](tasks, stream.num_classes, seed)
         in_order_N = np.empty(len(stream.test.labels), dtype=np.bool_)
-        in_order_N[np.concatenate([task.test_index for task in tasks])] = learned.right_N
+        in_order_N[np.concatenate([task.test_index for task in tasks])] = result.right_N
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, accuracy_TT=learned.accuracy_TT, right_N=in_order_N, cpu_s=learned.cpu_s)
+        np.savez(file, accuracy_TT=result.accuracy_TT, right_N=in_order_N, cpu_s=result.cpu_s)
     stored = np.load(file)
     return Learned(stored["accuracy_TT"], stored["right_N"], float(stored["cpu_s"]))
 
@@ -276,28 +254,21 @@ def halves(values: NDArray[Any], labels: NDArray[Any]) -> tuple[Rows, Rows]:
 
 def texts(train: Sequence[Sequence[str]], test: Sequence[Sequence[str]], places: Namespace) -> tuple[Rows, Rows]:
     """Texts with their labels, read by MiniLM; features come from the disk if they are there."""
-    contents = [Content(text=text) for text, _ in (*train, *test)]
-    load, identity = partial(MINILM.build, places.assets), MINILM.identity(places.assets)
-    features = cached_features(contents, load, identity, places.features)
+    vectors_ND = text_vectors([text for text, _ in (*train, *test)], places.assets, places.features)
     labels = np.unique([label for _, label in (*train, *test)], return_inverse=True)[1]
-    rows = Rows(np.stack([features[content] for content in contents]), labels)
+    rows = Rows(vectors_ND, labels)
     return rows.at(np.arange(len(train))), rows.at(np.arange(len(train), len(labels)))
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True, storage="storage/increments", results="increments")
-    parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150")
-    parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
-    parser.add_argument("--data", type=Path, required=True, help="folder with llm/ecommerce.csv")
-    parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
-    parser.add_argument("--only", choices=STREAMS, nargs="*", default=list(STREAMS))
+    parser = options(__doc__, True, "storage/increments", "increments", DATA, "storage/features", only=STREAMS)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     streams = {name: STREAMS[name](arguments) for name in arguments.only}
     for seed, (name, stream), learner in product(range(arguments.seeds), streams.items(), LEARNERS):
-        learned = finished(stream, name, learner, seed, arguments.storage)
-        print(f"{name}, seed {seed}: {learner} {100 * learned.right_N.mean():.2f}, {learned.cpu_s:.1f} s", flush=True)
+        run = finished(stream, name, learner, seed, arguments.storage)
+        print(f"{name}, seed {seed}: {learner} {100 * run.right_N.mean():.2f}, {run.cpu_s:.1f} s", flush=True)
     results = {}
     for name, stream in streams.items():
         runs = {

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from machine import machine
 from rich.pretty import pprint
-from script import options, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.machine import machine
+from benchmarks.script import options, write
 from kcm.kan import KAN, MLP, KANLinear
 
 SHAPE = (384, 64, 150)

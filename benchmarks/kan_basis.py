@@ -29,24 +29,25 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from first_table_rows import READERS, Places, Table
-from machine import machine
-from scipy.stats import t
-from script import keep, options
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.first_table_rows import READERS, Places, Table
+from benchmarks.machine import machine
+from benchmarks.script import keep, options
+from benchmarks.study.rows import NETWORK, batch, fit_at_once
+from benchmarks.study.seeds import mean_and_ends
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.kan import KAN, MixedSplines, RandomReLU
-from kcm.learners.analytic import TARGET, Analytic, AnalyticConfig
+from kcm.learners.analytic import TARGET, AnalyticConfig
 from kcm.learners.base import Batch
-from kcm.learners.ranks import Ranks
 from kcm.metrics.intervals import Units
 
 CELLS = {"banking": (1000, 3000), "clinc": (1000, 3000), "digits": (300, 1000)}
 NUM_TEST, FIRST_CHOOSING = 4_000, 100
-SPLINES = NetworkConfig(hidden=(), basis="pspline", mixing=512, grid_size=4, spline_order=2, shared=True)
+SPLINES = NETWORK.model_copy(update={"shared": True})
+UNBALANCED = AnalyticConfig(class_balance=0)
 CONTROLS = ("squares", "relu", "fourier")
 _BANDWIDTH = 0.7  # exp(-g |x - y|^2) of unit vectors: the best of .5, .7, 1 and 2 by leave-one-out on other draws
 
@@ -107,25 +108,11 @@ def parabolas(kan: MixedSplines, seed: int) -> MixedSplines:
     return network
 
 
-def fitted(collaborator: Collaborator, rows: Batch) -> Analytic:
-    """Fit mixtures and coefficients to all rows, as a first task."""
-    learner = Analytic(AnalyticConfig(class_balance=0))
-    collaborator.fit_mixtures([rows.features])
-    learner.absorb(collaborator, rows, DistillConfig(), Ranks())
-    learner.solve(collaborator, Ranks())
-    return learner
-
-
 def drawn(table: Table, num_rows: int, seed: int) -> tuple[Batch, Batch]:
     """Train and test rows."""
     order = np.random.default_rng([num_rows, seed]).permutation(len(table.labels))
     train, test = order[:num_rows], order[num_rows : num_rows + NUM_TEST]
-    return batch_of(table, train), batch_of(table, test)
-
-
-def batch_of(table: Table, rows: np.ndarray) -> Batch:
-    features, labels = torch.from_numpy(table.features[rows]), torch.from_numpy(table.labels[rows])
-    return Batch(features, labels, torch.full((len(rows), 1), torch.nan), torch.ones(len(rows)))
+    return batch(table.features[train], table.labels[train]), batch(table.features[test], table.labels[test])
 
 
 def measured(
@@ -134,7 +121,7 @@ def measured(
     """Right in %, and the CPU seconds that fit and answers take."""
     start = time.process_time()
     collaborator = contestant(name, train.features.shape[1], num_labels, seed, network)
-    fitted(collaborator, train)
+    fit_at_once(collaborator, train, UNBALANCED)
     with torch.no_grad():
         answers = collaborator(test.features)[0].argmax(1)
     seconds = time.process_time() - start
@@ -145,7 +132,7 @@ def measured(
 def left_out(train: Batch, num_labels: int, network: NetworkConfig, seed: int) -> dict[str, float]:
     """Mean squared error and right in % of train rows, each left out of the fit."""
     collaborator = contestant("splines", train.features.shape[1], num_labels, seed, network)
-    learner = fitted(collaborator, train)
+    learner = fit_at_once(collaborator, train, UNBALANCED)
     scores_NC, _ = learner.left_out(collaborator, train, Units(None, len(train)), DistillConfig())
     errors_NC = scores_NC / TARGET - F.one_hot(train.labels, num_labels)
     accuracy = 100 * float((scores_NC.argmax(1) == train.labels).double().mean())
@@ -173,20 +160,14 @@ def summary(draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, control in pairs:
             if control not in accuracies or accuracies[control].isna().any():
                 continue
-            gap = accuracies[name] - accuracies[control]
-            half = float(t.ppf(0.975, len(gap) - 1) * gap.sem())
-            low_high = (gap.mean(), gap.mean() - half, gap.mean() + half)
-            line[f"{name} - {control}"] = [round(float(value), 2) for value in low_high]
+            ends = mean_and_ends(accuracies[name] - accuracies[control], 0)
+            line[f"{name} - {control}"] = [round(value, 2) for value in ends]
         lines.append(line)
     return lines
 
 
 def main() -> None:
-    parser = options(__doc__, assets=True, results="benchmarks/results/kan_basis")
-    parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150")
-    parser.add_argument("--banking", type=Path, required=True, help="folder with train.csv and test.csv of BANKING77")
-    parser.add_argument("--features", type=Path, default=Path("storage/features"), help="where features are kept")
-    parser.add_argument("--only", choices=CELLS, nargs="*", default=list(CELLS))
+    parser = options(__doc__, True, "", "kan_basis", ("clinc", "banking"), "storage/features", only=CELLS)
     parser.add_argument("--rows", type=int, nargs="*", help="only cells with these numbers of train rows")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--choose", action="store_true", help="compare settings by leave-one-out, on other draws")

@@ -35,6 +35,7 @@ from torch import nn
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.cell import for_small_steps
+from benchmarks.study.rows import batch, task_of
 from benchmarks.study.seeds import gap
 from examples.learners.ewc import EwcConfig
 from examples.learners.si import SiConfig
@@ -44,7 +45,6 @@ from kcm.kan.mlp import MLP, num_parameters
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch, Learner
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import Trainer
 
 SEEDS, TUNING, STEPS, BATCH = range(10), 100, 60, 32
@@ -125,12 +125,19 @@ def feynman(num_inputs: int, seed: int) -> Stream:
     """One formula a task, with a label list of its own."""
     rng = np.random.default_rng([num_inputs, seed])
     tasks: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
-    for formula, ranges in FORMULAS.values():
+    for name, (_, ranges) in FORMULAS.items():
         if len(ranges) == num_inputs:
-            low, high = np.array(ranges, dtype=float).T
-            x_ND = rng.uniform(low, high, (NUM_TRAIN + NUM_TEST, num_inputs))
-            tasks.append((x_ND, 4 * len(tasks) + quantiles(formula(*x_ND.T), 4)))
+            x_ND, class_N = formula_rows(name, rng, NUM_TRAIN + NUM_TEST)
+            tasks.append((x_ND, 4 * len(tasks) + class_N))
     return stream(tasks, task_known=True)
+
+
+def formula_rows(name: str, rng: np.random.Generator, num_rows: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Rows of a formula, and which quarter of its values each is in."""
+    formula, ranges = FORMULAS[name]
+    low, high = np.array(ranges, dtype=float).T
+    x_ND = rng.uniform(low, high, (num_rows, len(ranges)))
+    return x_ND, quantiles(formula(*x_ND.T), 4)
 
 
 def quantiles(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -140,15 +147,19 @@ def quantiles(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 def table(name: str, seed: int) -> Stream:
     """A table of scikit-learn, one class a task; two for digits."""
+    x_ND, y_N, num_train = small_table(name, seed)
+    group_N = y_N // (2 if name == "digits" else 1)
+    index = [np.flatnonzero(group_N == task) for task in range(group_N.max() + 1)]
+    sizes = [int((rows < num_train).sum()) for rows in index]
+    return stream([(x_ND[rows], y_N[rows]) for rows in index], sizes, share=TEST_SHARE / (1 - TEST_SHARE))
+
+
+def small_table(name: str, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """A table of scikit-learn in the order of a split by the seed, and how many rows train."""
     x_ND, y_N = TABLES[name](return_X_y=True)
     train, test = train_test_split(np.arange(len(y_N)), test_size=TEST_SHARE, stratify=y_N, random_state=seed)
-    group_N, order_N = y_N // (2 if name == "digits" else 1), np.concatenate([train, test])
-    tasks, sizes = [], []
-    for task in range(group_N.max() + 1):
-        rows = order_N[group_N[order_N] == task]
-        tasks.append((x_ND[rows], y_N[rows]))
-        sizes.append(int((group_N[train] == task).sum()))
-    return stream(tasks, sizes, share=TEST_SHARE / (1 - TEST_SHARE))
+    order = np.concatenate([train, test])
+    return x_ND[order], y_N[order], len(train)
 
 
 def stream(
@@ -166,16 +177,6 @@ def stream(
         for (x_ND, y_N), size in zip(tasks, sizes, strict=True)
     ]
     return Stream(batches, 1 + max(int(y_N.max()) for _, y_N in tasks), task_known, share)
-
-
-def batch(x_ND: NDArray[np.float64], y_N: NDArray[np.int64]) -> Batch:
-    """Rows that no large model answers."""
-    return Batch(
-        torch.from_numpy(x_ND).float(),
-        torch.from_numpy(y_N).long(),
-        torch.full((len(y_N), 1), torch.nan),
-        torch.ones(len(y_N)),
-    )
 
 
 def shapes(kind: NetworkKind, num_inputs: int, num_labels: int) -> tuple[NetworkConfig, ...]:
@@ -198,19 +199,11 @@ def accuracy(
     """Mean accuracy over tasks once all are learned."""
     collaborator = Collaborator(rows.num_inputs, rows.num_labels, network, kind, seed)
     collaborator.add_module("normalizer", nn.Identity())  # inputs are standardised already
-    tasks = [TensorRows(f"task {number}", splits(train)) for number, (train, _) in enumerate(rows.tasks)]
+    tasks = [task_of(f"task {number}", train) for number, (train, _) in enumerate(rows.tasks)]
     num_epochs = round(STEPS * len(tasks) / sum(-(-len(train) // BATCH) for train, _ in rows.tasks))
     settings = TrainConfig(num_epochs=num_epochs, batch_size=BATCH, learning_rate=rate, mask_unseen=True)
     Trainer(collaborator, learner, tasks, settings, DistillConfig(), seed=seed).run()
     return float(np.mean(list(by_task(collaborator, rows))))
-
-
-def splits(part: Batch) -> dict[str, tuple[list[str], Batch]]:
-    """The splits of a task; its first row stands in for test rows, which the trainer must not spend time on."""
-    return {
-        "train": (list(map(str, range(len(part)))), part),
-        "test": (["0"], part.take(torch.arange(1), torch.ones(1))),
-    }
 
 
 @torch.no_grad()
@@ -300,9 +293,7 @@ STREAMS: Mapping[str, Callable[[int], Stream]] = {
 
 
 def main() -> None:
-    parser = options(__doc__, results="benchmarks/results/kan_local")
-    parser.add_argument("--only", choices=STREAMS, nargs="*", default=list(STREAMS))
-    arguments = parser.parse_args()
+    arguments = options(__doc__, results="kan_local", only=STREAMS).parse_args()
     for name in arguments.only:
         with for_small_steps():
             figures = measured(STREAMS[name])

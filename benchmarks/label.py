@@ -36,10 +36,11 @@ import numpy as np
 
 import kcm.labelling.label
 from benchmarks import label_boundary
-from benchmarks.label_tables import MINILM, TextTable, clinc, embedded, recorded, tracer_tables
+from benchmarks.label_tables import TextTable, clinc, embedded, recorded, tracer_tables
 from benchmarks.label_texts import JUDGE_BOUGHT, encode_once, judged, kept_at, kept_first, run_command
 from benchmarks.rivals.tables import SCORED, Scored, report, scored, selection, summary
 from benchmarks.script import keep, options, read
+from benchmarks.study.rows import MINILM
 from kcm.certification.ledger import question_delta
 from kcm.labelling.scored import label_scored
 from kcm.labelling.selection import select_scored

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kcm.encoders.text import TextEncoderConfig
+from benchmarks.study.rows import MINILM, at_unit_length
 from kcm.inputs.content import Content
 
 SYSTEMATIC, RANDOM = 0.05, 0.02  # shares of the rows on which the simulated oracle differs from the gold label
-MINILM = TextEncoderConfig(model="sentence-transformers/all-MiniLM-L6-v2")
 
 
 @dataclass(frozen=True)
@@ -109,5 +108,4 @@ def intents(gold: pd.Series) -> tuple[str, ...]:
 
 def embedded(texts: list[str], assets: Path) -> np.ndarray:
     """MiniLM's vectors of texts at unit length [N, 384]."""
-    features = MINILM.build(assets).encode([Content(text=text) for text in texts])
-    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), dtype=np.float32)
+    return at_unit_length(MINILM.build(assets).encode([Content(text=text) for text in texts]))

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from machine import free_port, machine
 from rich.pretty import pprint
-from script import BY_STEPS, REVIEWS, keep, options, read
 
+from benchmarks.machine import free_port, machine
+from benchmarks.script import BY_STEPS, REVIEWS, keep, options, read
 from kcm.config import load_config
 from pipelines.config import RunConfig
 from pipelines.run import run

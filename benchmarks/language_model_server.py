@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import signal
 
-from script import options
 from xllamacpp import CommonParams, Server
+
+from benchmarks.script import options
 
 NUM_SLOTS, TOKENS_PER_SLOT = 2, 1024  # requests answered concurrently; others wait
 

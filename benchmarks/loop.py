@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from machine import machine
 from numpy.typing import NDArray
 from rich.pretty import pprint
-from script import options, write
 
+from benchmarks.machine import machine
+from benchmarks.script import options, write
 from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.certification.monitoring.drift import DistanceReference
 

@@ -2,90 +2,101 @@
 
     kcm assets efficientnet-lite2
     python benchmarks/pictures.py emoji fashion-mnist
-    python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml
+    python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml, over ten splits
+    python benchmarks/modalities.py fashion [--write]                Fashion-MNIST, over ten splits
+    python benchmarks/modalities.py fashion-tail [--write]           the same with a long tail
     python benchmarks/modalities.py fashion-long-tail [--write]      KANs and MLPs over ten seeds
     python benchmarks/pictures.py tuxpaint openclipart
     python benchmarks/modalities.py retrieval [--write]              jobs/configs/image_text.yaml, both ways
 
-`--write` puts the row into benchmarks/results/modalities.json. What a run has finished lies in --storage.
+`--write` puts the row into benchmarks/results/modalities.json. What a run has finished lies in --storage. The settings
+of the rows over splits were written down before any of their test rows were read; nothing was tuned.
 """
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from machine import machine
-from retrieval import retrieval as measure_retrieval
+import pandas as pd
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.pretty import pprint
-from script import CONFIGS, keep, options, read
-from study.settings import DEFAULT_SETTINGS, Settings
-from study.study import StudyConfig, over_seeds, run_study
 
-from kcm.cascade.frontier import Frontier
-from kcm.cascade.table import SPLITS
+from benchmarks.machine import machine
+from benchmarks.over_splits import by_class_size, cost_ratio, over_splits, summary
+from benchmarks.pictures import PICTURES
+from benchmarks.retrieval import retrieval as measure_retrieval
+from benchmarks.script import CONFIGS, keep, options, read
+from benchmarks.study.settings import DEFAULT_SETTINGS, Settings
+from benchmarks.study.study import StudyConfig, over_seeds, run_study
 from kcm.config import load_config
-from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
-from pipelines.batch.outcome_table import ScoredTable, scored_parts
-from pipelines.config import RunConfig
-from pipelines.run import SEARCH, run_context
-from pipelines.stages.evaluate import Evaluate
-from pipelines.stages.stage import run_stages
+from pipelines.config import DEFAULT_LEARNING, RunConfig
 
 FASHION_SETTINGS = Path(__file__).parent / "settings" / "fashion.yaml"
-MAX_LOSS = 0.01
+FASHION = (
+    *(f"{section}={json.dumps(values)}" for section, values in DEFAULT_LEARNING.items()),
+    "tasks.source.split_column=null",  # the 10,000 published test pictures are split anew
+    "tasks.max_rows_per_task=1400",
+    "tasks.long_tail=null",
+    "tasks.fractions={train: 0.55, validate: 0, certify: 0.27, test: 0.18}",
+)
+FASHION_TAIL = (
+    *FASHION,
+    "learner.equal_classes=1",
+    "tasks.long_tail={imbalance_factor: 50, n_max: 250}",
+    "tasks.fractions={train: 0.4, validate: 0.15, certify: 0.25, test: 0.2}",
+)
 RETRIEVAL_SEEDS = range(3)
 
 
 def emoji(storage: Path, assets: Path) -> dict[str, Any]:
-    """Calls saved and accuracy lost on test rows: as deployed, and at the threshold that loses a point on validate."""
-    started = time.perf_counter()
-    paths = [f"storage_path={storage}", f"assets_path={assets}"]
-    config = load_config(RunConfig, CONFIGS / "vision.yaml", paths)
-    stages = [stage.of(config) for stage in (*SEARCH, Evaluate)]
-    with run_context(config, stages) as context:
-        artefacts = dict(run_stages(stages, context))
-    result = artefacts["evaluate"].result
-    return {
-        "small_encoder": config.encoder.name,
-        "cached": all(context.cached.values()),
-        "seconds": time.perf_counter() - started,
-    } | {
-        name: {
-            "deployed": result[name]["overall"],
-            "certificate": result[name]["certificate"],
-            "area": result[name]["routing"]["apgr"],
-            "at_a_point_lost_on_validate": _at_a_point_lost(_scored(artefacts, name)),
-        }
-        for name in config.trained
-    }
+    """Emoji over splits, as configured."""
+    return _cascade("vision.yaml", assets / "emoji" / PICTURES, (), storage, assets)
 
 
-def _scored(artefacts: Mapping[str, Any], name: str) -> ScoredTable:
-    tuned = artefacts["tune"].load(name)
-    parts = scored_parts(tuned.collaborator, tuned.gate, artefacts["features"], artefacts["outcomes"], SPLITS)
-    return ScoredTable.of(parts, tuned.gate, tuned.validate_scores, tuned.policy)
+def fashion(storage: Path, assets: Path) -> dict[str, Any]:
+    """Fashion-MNIST over splits, 1,400 pictures a task, all classes alike, by the learner of `kcm run`'s defaults."""
+    return _cascade("fashion_long_tail.yaml", _few_pictures(storage, assets), FASHION, storage / "fashion", assets)
 
 
-def _at_a_point_lost(score_table: ScoredTable) -> dict[str, Any]:
-    validate, test = score_table.rows("validate"), score_table.rows("test")
-    kept_N = test.score > Frontier.of(validate).cheapest(MAX_LOSS).threshold
-    cascade_N = np.where(kept_N, test.small_correct, test.large_correct)
-    return {
-        "calls_saved": _interval(accuracy_interval(kept_N, test.group)),
-        "difference": _interval(paired_difference(cascade_N, test.large_correct, test.group)),
-        "num_rows": len(kept_N),
-    }
+def fashion_tail(storage: Path, assets: Path) -> dict[str, Any]:
+    """Fashion-MNIST, train classes of 250 to 5 pictures, over splits: the same learner with equal class weights."""
+    return _cascade("fashion_long_tail.yaml", _few_pictures(storage, assets), FASHION_TAIL, storage / "tail", assets)
 
 
-def _interval(interval: Interval | None) -> dict[str, float]:
-    assert interval is not None  # there are rows
-    return asdict(interval)
+def _few_pictures(storage: Path, assets: Path) -> Path:
+    """The table of the pictures that Fashion-MNIST publishes as test rows."""
+    file = storage / "fashion-mnist-test.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pq.read_table(assets / "fashion-mnist" / PICTURES, filters=[("split", "=", "test")]), file)
+    return file
+
+
+def _cascade(file: str, table: Path, overrides: Sequence[str], storage: Path, assets: Path) -> dict[str, Any]:
+    """Calls and cost saved by every collaborator over splits, and accuracy by the size of classes."""
+    places = [f"assets_path={assets}", f"tasks.source.path={table}"]
+    config = load_config(RunConfig, CONFIGS / file, [*overrides, *places])
+    cells = list(over_splits(config, storage, by_class_size))
+    about = {"small_encoder": config.encoder.name, "cost_ratio": cost_ratio(config)}
+    return about | summary(cells) | {"sizes": _over_sizes(cells)}
+
+
+def _over_sizes(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By collaborator and band the means over the splits that have classes in it."""
+    frame = pd.DataFrame(
+        {"name": name, "band": band, **right}
+        for cell in cells
+        for name, bands in cell["sizes"].items()
+        for band, right in bands.items()
+    )
+    means = frame.groupby(["name", "band"], sort=False).mean()
+    sizes: dict[str, Any] = {}
+    for (name, band), right in means.iterrows():
+        sizes.setdefault(name, {})[band] = right.to_dict()
+    return sizes
 
 
 def fashion_long_tail(storage: Path, assets: Path) -> dict[str, Any]:
@@ -142,6 +153,8 @@ def _over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 ROWS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "emoji": emoji,
+    "fashion": fashion,
+    "fashion-tail": fashion_tail,
     "fashion-long-tail": fashion_long_tail,
     "retrieval": retrieval,
 }

@@ -43,11 +43,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
-from script import options
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
-from study.data import cached_features
 
+from benchmarks.script import options
+from benchmarks.study.rows import batch, text_vectors
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.novelty import NovelRows, Novelty
@@ -62,8 +62,6 @@ from kcm.certification.monitoring.alarm import RateAlarm
 from kcm.certification.monitoring.drift import ALARM_DELTA, DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.encoders.text import TextEncoderConfig
-from kcm.inputs.content import Content
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.training.config import TrainConfig
@@ -91,7 +89,6 @@ REDRAWS = 20  # of every window's audits
 SECONDS = {"small": 0.005, "large": 0.5}  # that an answer is taken to cost
 FIRST_TABLE = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
 WINDOW = {"train": 0.25, "validate": 0.1, "certify": 0.55, "test": 0.1}
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 NETWORK = NetworkConfig(hidden=[], basis="quadratic", mixing=1024)
 CERTIFICATE, LIMITS, MAX_LOSS = CertificateConfig(), GateConfig(), 0.005
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -114,10 +111,8 @@ class Items:
         """The rows of these splits, encoded once."""
         splits = json.loads(clinc.read_text(encoding="utf-8"))
         rows = {text: (intent, name) for name in names for text, intent in splits[name]}
-        encoder, contents = TextEncoderConfig(model=MINILM), [Content(text) for text in rows]
-        features = cached_features(contents, lambda: encoder.build(assets), encoder.identity(assets), cache)
         intent, split = map(np.array, zip(*rows.values(), strict=True))
-        return cls(list(rows), intent, split, np.stack([features[content] for content in contents]))
+        return cls(list(rows), intent, split, text_vectors(list(rows), assets, cache))
 
 
 class Stream:
@@ -224,7 +219,7 @@ def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Vers
     items, learner = stream.items, AnalyticConfig(name="analytic").build(stream.seed)
     collaborator = Collaborator(items.features_ND.shape[1], num_labels, NETWORK, "kan", stream.seed)
     rows = [
-        TensorRows(f"task {number}", {split: _batch(items, task[split], num_labels) for split in ("train", "test")})
+        TensorRows(f"task {number}", {split: _batch(items, task[split]) for split in ("train", "test")})
         for number, task in enumerate(tasks)
     ]
     trainer = Trainer(collaborator, learner, rows, TrainConfig(mask_unseen=True), DistillConfig(), seed=stream.seed)
@@ -270,11 +265,8 @@ def first_version(stream: Stream, rows: Ints, num_labels: int) -> Version:
     return replace(version, policy=version.policy.model_copy(update={"decision": certificate.route}))
 
 
-def _batch(items: Items, rows: Rows, num_labels: int) -> tuple[list[str], Batch]:
-    features_ND = torch.from_numpy(items.features_ND[rows.row])
-    absent_NC = torch.full((len(rows.row), num_labels), torch.nan)
-    batch = Batch(features_ND, torch.from_numpy(rows.label), absent_NC, torch.ones(len(rows.row)))
-    return [str(row) for row in rows.row], batch
+def _batch(items: Items, rows: Rows) -> tuple[list[str], Batch]:
+    return [str(row) for row in rows.row], batch(items.features_ND[rows.row], rows.label)
 
 
 def _table(
@@ -579,8 +571,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Play the seeds."""
-    parser = options(__doc__, assets=True, storage="storage/novel")
-    parser.add_argument("--clinc", type=Path, required=True, help="data_full.json of CLINC150's authors")
+    parser = options(__doc__, True, "storage/novel", data=("clinc",))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--quick", dest="seeds", action="store_const", const=3, help="three seeds")
     arguments = parser.parse_args()

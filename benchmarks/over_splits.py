@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.sequences import build_sequence
 from benchmarks.study.data import cached_features
-from benchmarks.study.seeds import resampled_mean
+from benchmarks.study.seeds import mean_and_ends
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
@@ -240,9 +240,7 @@ def over_splits(config: RunConfig, folder: Path, more: More | None = None, split
 
 def interval(values: Sequence[float], rows: Mapping[str, int]) -> list[float]:
     """The mean over splits and its 95% interval, which is wider because splits share rows."""
-    mean = resampled_mean(values, rows["test"] / (rows["train"] + rows["certify"]))
-    assert mean is not None
-    return [mean.estimate, mean.low, mean.high]
+    return mean_and_ends(values, rows["test"] / (rows["train"] + rows["certify"]))
 
 
 def summary(cells: Rows) -> dict[str, Any]:

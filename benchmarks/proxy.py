@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from attacks_served import KEYS, AttackedDoor, serve_config, written
-from machine import machine
 from ray import serve
 from rich.pretty import pprint
-from script import options
-from serve_sites import started
-from upstream import labelled
 
+from benchmarks.attacks_served import KEYS, AttackedDoor, serve_config, written
+from benchmarks.machine import machine
+from benchmarks.script import options
+from benchmarks.serve_sites import started
+from benchmarks.upstream import labelled
 from kcm.logs.template import Template
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected

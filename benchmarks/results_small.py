@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from script import read
-from study.seeds import gap
-from verdict import Figure, percent, points
+
+from benchmarks.script import read
+from benchmarks.study.seeds import gap
+from benchmarks.verdict import Figure, percent, points
 
 Table = tuple[list[str], list[list[str]]]
 # WiseKAN's mean R2 of regressions on Feynman formulas one after the other: KAN, MLP.

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
-from script import options
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
-from study.seeds import resampled_mean
 
+from benchmarks.script import options
+from benchmarks.study.seeds import resampled_mean
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.routing.routers.head import fit_head

@@ -33,11 +33,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
-from machine import machine
 from rich.pretty import pprint
-from scale_table import FEATURES
-from script import keep, options, read
 
+from benchmarks.machine import machine
+from benchmarks.scale_table import FEATURES
+from benchmarks.script import keep, options, read
 from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
 from kcm.tasks import TasksConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,37 @@ BY_STEPS = (
     "distill={large_weight: 3.0, judge_weight: 0.5, keep_confidence: 0.98}",
     "tune={num_trials: 10, learning_rates: [0.0005, 0.001, 0.002], judge_weights: [0.0, 0.5]}",
 )
+DATA = {
+    "clinc": "data_full.json of CLINC150",
+    "banking": "folder with train.csv and test.csv of BANKING77",
+    "data": "folder with llm/*.csv, see benchmarks/label_tables.py",
+}
 
 
 def options(
-    description: str | None, assets: bool = False, storage: str = "", results: str = ""
+    description: str | None,
+    assets: bool = False,
+    storage: str = "",
+    results: str = "",
+    data: Collection[str] = (),
+    features: str = "",
+    only: Collection[str] = (),
 ) -> argparse.ArgumentParser:
-    """A parser with --assets, and with --storage (this default) and --write (into this file) if they are named."""
+    """A parser with --assets; a name of DATA is a required option, and `only` are the parts that --only chooses from.
+
+    --storage and --features (these defaults) and --write (into this file) exist if they are named.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if assets:
         parser.add_argument("--assets", type=Path, default=Path("assets"))
     if storage:
         parser.add_argument("--storage", type=Path, default=Path(storage), help="what finished work is kept in")
+    if features:
+        parser.add_argument("--features", type=Path, default=Path(features), help="where features are kept")
+    for name in data:
+        parser.add_argument(f"--{name}", type=Path, required=True, help=DATA[name])
+    if only:
+        parser.add_argument("--only", choices=list(only), nargs="*", default=list(only), metavar="NAME")
     if results:
         parser.add_argument("--write", action="store_true", help=f"put the figures into {results}.json")
     return parser

@@ -15,12 +15,12 @@ import os
 import random
 from pathlib import Path
 
-from machine import free_port, machine
 from rich.pretty import pprint
-from script import REVIEWS, keep, options, read
-from serve_parts import Bare, Bench, throughput
-from serve_sites import Place
 
+from benchmarks.machine import free_port, machine
+from benchmarks.script import REVIEWS, keep, options, read
+from benchmarks.serve_parts import Bare, Bench, throughput
+from benchmarks.serve_sites import Place
 from jobs.models import served_model
 from jobs.settings import ServiceSettings
 from kcm.config import load_config

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 import torch
-from serve_load import Load, Plan, run
-from serve_sites import Place
 
+from benchmarks.serve_load import Load, Plan, run
+from benchmarks.serve_sites import Place
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input, Judgement
 from kcm.inputs.content import Content

@@ -9,15 +9,21 @@ the row says over what. Rows with the words `quadratic features` have these in K
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from statistics import mean
 from typing import Any
 
-from script import read
+from benchmarks.script import read
 
 CONTROLS = {"MCM": "mlp", "linear": "linear", "ReLU": "random_relu"}
+OVER_SPLITS = {
+    "saved": "calls saved as deployed, at most 2 points lost",
+    "saved_at_0.01": "calls saved at one point lost",
+    "area": "area under the deferral curve",
+}
+TABLES = {"emoji": "emoji", "fashion": "Fashion-MNIST", "fashion-tail": "Fashion-MNIST, long tail"}
 METRICS = {"average_accuracy": "final accuracy", "tail": "tail third"}
 Results = Mapping[str, Any]
 
@@ -48,32 +54,23 @@ def figures() -> Iterator[Figure]:
 
 
 def fewer_calls() -> Iterator[Figure]:
-    """Calls saved: the demo over seeds, and pictures. The gate has a table of its own."""
-    demo, modalities = read("routing")["splits"], read("modalities").get("rows", {})
-    for figure, what in (
-        ("saved", "calls saved as deployed, at most 2 points lost"),
-        ("saved_at_0.01", "calls saved at one point lost"),
-        ("area", "area under the deferral curve"),
-    ):
-        sides = demo["sides"]
-        over = {
-            name: points(over_splits(sides[side], figure)) for name, side in {"linear": "linear", "ReLU": "mcm"}.items()
-        }
-        value, splits = percent(sides["kcm"][figure]), f"{demo['splits']} splits"
-        yield Figure("fewer calls", f"reviews: {what}", value, over, splits)
+    """Calls saved over splits: the demo and pictures. The gate has a table of its own."""
+    pictures = {TABLES[row]: found for row, found in read("modalities")["rows"].items() if "splits" in found}
+    tables = {"reviews": read("routing")["splits"], **pictures}
+    for (table, found), (figure, what) in product(tables.items(), OVER_SPLITS.items()):
+        sides = found["sides"]
+        controls = {"linear": sides["linear"], "ReLU": sides["mcm"]}
+        over = {name: points(over_splits(side, figure)) for name, side in controls.items()}
+        value, splits = percent(sides["kcm"][figure]), f"{found['splits']} splits"
+        yield Figure("fewer calls", f"{table}: {what}", value, over, splits)
     stepped = read("routing")["by_steps"]["calls_saved"]
     what = "reviews, one split, replay by AdamW: calls saved as deployed"
     yield Figure("fewer calls", what, percent(stepped["kcm"]), {"MCM": points(stepped["kcm_minus_mcm"])}, "10")
-    if found := modalities.get("emoji"):
-        kcm, mcm = (found[name]["deployed"]["calls_saved"] for name in ("kcm", "mcm"))
-        over = {"MCM": f"{100 * (kcm - mcm):+.1f} (one seed)"}
-        what = "emoji: calls saved as deployed, at most 2 points lost with 94%"
-        yield Figure("fewer calls", what, percent(kcm), over, "1")
 
 
 def over_splits(control: Results, figure: str) -> dict[str, float]:
     """What KCM has more than a control, over splits."""
-    return dict(zip(("estimate", "low", "high"), control["kcm_minus"][figure], strict=True))
+    return three(control["kcm_minus"][figure])
 
 
 def learned(claim: str, tables: Results, name: str, metric: str) -> Iterator[Figure]:
@@ -164,6 +161,11 @@ def _learner(cell: Results) -> str:
     if (base := setting.get("network", {}).get("base", "none")) != "none":
         parts.append(f"on {base}")
     return ", ".join(parts)
+
+
+def three(ends: Sequence[float]) -> dict[str, float]:
+    """A mean and its ends, by name."""
+    return dict(zip(("estimate", "low", "high"), ends, strict=True))
 
 
 def percent(share: float) -> str:

@@ -49,9 +49,17 @@ def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
 
 
+def mean_and_ends(values: ArrayLike, share: float) -> list[float]:
+    """`resampled_mean` of two or more values as it is written down: the mean, then both ends."""
+    interval = resampled_mean(values, share)
+    if interval is None:
+        raise ValueError("an interval needs two values or more")
+    return [interval.estimate, interval.low, interval.high]
+
+
 def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
     """A paired interval as it is written down; None for fewer than two seeds."""
-    return interval and {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
+    return None if interval is None else {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
 
 
 def gap(first: ArrayLike, second: ArrayLike, share: float = 0.0) -> dict[str, float]:
@@ -59,7 +67,4 @@ def gap(first: ArrayLike, second: ArrayLike, share: float = 0.0) -> dict[str, fl
 
     `share` is the number of test rows over train rows if seeds share their rows: the interval is then wider.
     """
-    interval = resampled_mean(np.subtract(first, second), share)
-    if interval is None:
-        raise ValueError("a gap needs two values or more")
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+    return dict(zip(("estimate", "low", "high"), mean_and_ends(np.subtract(first, second), share), strict=True))
