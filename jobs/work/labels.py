@@ -11,40 +11,34 @@ from kcm.certification.labelled import noise_bound
 from pipelines.config import RunConfig
 from pipelines.loop.gates.items_to_label import drawn_for
 from pipelines.loop.gates.label_files import read_answers, write_items
-from pipelines.loop.window.groups import known_labels, new_groups
+from pipelines.loop.parent import Parent
+from pipelines.loop.state import LoopState
 from pipelines.loop.window.naming import ClassNames
 
 
 def new_labels_of(
-    config: RunConfig,
-    name: Sequence[str] = (),
-    withdraw: Sequence[str] = (),
-    same: Sequence[str] = (),
-    *,
-    groups: bool = True,
+    config: RunConfig, name: Sequence[str], withdraw: Sequence[str], same: Sequence[str]
 ) -> dict[str, Any]:
     """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), or withdraw any.
 
-    Returns the resulting names, with groups that may be new classes if requested. Raises DataError, before anything is
-    stored, if the log holds no features for grouping; ConfigError for an existing or unknown label, or a missing group.
+    Returns the resulting names. Raises ConfigError for an existing or unknown label.
     """
     names = ClassNames.of(config)
-    pairs = [(group_name.strip(), label.strip()) for group_name, _, label in (pair.partition("=") for pair in same)]
-    known_names = known_labels(config) if name or same else ()
-    proposed = [group_name for group_name, _ in pairs if group_name not in (*names.labels(), *known_names)]
-    item_groups = new_groups(config) if groups or proposed else []
+    known_labels = champion_labels(config) if name or same else ()
     for taken_back in withdraw:
         names.withdraw(taken_back)
     for label in name:
-        names.name(label, known_names)
-    for group_name, label in pairs:
-        names.identify(group_name, label, known_names, item_groups)
-    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same()}
-    if groups:
-        result["groups"] = [
-            {key: value for key, value in asdict(group).items() if key != "items"} for group in item_groups
-        ]
-    return result
+        names.name(label, known_labels)
+    for pair in same:
+        alias, _, label = pair.partition("=")
+        names.identify(alias.strip(), label.strip(), known_labels)
+    return {"named": list(names.labels()), "same": names.same()}
+
+
+def champion_labels(config: RunConfig) -> tuple[str, ...]:
+    """The labels that the champion answers with."""
+    state = LoopState.of(config)
+    return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
 
 
 def labels_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -51,9 +52,9 @@ def rollback(config: RunConfig, version: str | None, reason: str) -> dict[str, A
     return result
 
 
-def new_labels(config: RunConfig, *operations: Any, groups: bool) -> dict[str, Any]:
+def new_labels(config: RunConfig, *operations: Sequence[str]) -> dict[str, Any]:
     """As `new_labels_of`, printed."""
-    result = new_labels_of(config, *operations, groups=groups)
+    result = new_labels_of(config, *operations)
     result_console().print(new_labels_view(result))
     return result
 

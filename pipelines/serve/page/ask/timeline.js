@@ -4,7 +4,7 @@ import { element, name } from "./dom.js";
 import { count, percent } from "./formats.js";
 
 const NEW_CLASSES =
-  "New classes came: inputs far from all known ones go to the large model. `kcm labels CONFIG --new` shows them in groups, " +
+  "New classes came: inputs far from all known ones go to the large model. `kcm log export` writes them, " +
   "to be named once; the next update learns what is named.";
 
 /** A summary and a table of `versions`, the newest first; the card is of the one that answers now. */
