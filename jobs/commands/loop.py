@@ -97,7 +97,7 @@ def labels(
     change of the configuration; --is merges two names.
     """
     if not (name or withdraw or same):
-        return load("jobs.work.loop:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
+        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
     if out or taken or check:
         raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
-    return load("jobs.work.loop:new_labels", "kcm labels")(config, name or (), withdraw or (), same or ())
+    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or (), same or ())

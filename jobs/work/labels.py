@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jobs.views.loop import labels_view, new_labels_view
+from jobs.views.table import result_console
 from kcm.certification.labelled import noise_bound
 from pipelines.config import RunConfig
 from pipelines.loop.gates.items_to_label import drawn_for
@@ -16,12 +18,10 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.window.naming import ClassNames
 
 
-def new_labels_of(
-    config: RunConfig, name: Sequence[str], withdraw: Sequence[str], same: Sequence[str]
-) -> dict[str, Any]:
+def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str], same: Sequence[str]) -> dict[str, Any]:
     """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), or withdraw any.
 
-    Returns the resulting names. Raises ConfigError for an existing or unknown label.
+    Prints and returns the resulting names. Raises ConfigError for an existing or unknown label.
     """
     names = ClassNames.of(config)
     known_labels = champion_labels(config) if name or same else ()
@@ -32,7 +32,9 @@ def new_labels_of(
     for pair in same:
         alias, _, label = pair.partition("=")
         names.identify(alias.strip(), label.strip(), known_labels)
-    return {"named": list(names.labels()), "same": names.same()}
+    result = {"named": list(names.labels()), "same": names.same()}
+    result_console().print(new_labels_view(result))
+    return result
 
 
 def champion_labels(config: RunConfig) -> tuple[str, ...]:
@@ -41,10 +43,10 @@ def champion_labels(config: RunConfig) -> tuple[str, ...]:
     return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
 
 
-def labels_of(
+def labels(
     config: RunConfig, *, out: Path | None = None, taken: Path | None = None, check: Path | None = None, limit: int = 10
 ) -> dict[str, Any]:
-    """Store the labels of the file `taken`, write all items to the file `out`; returns what the labels certify.
+    """Store the labels of the file `taken`, write all items to the file `out`; prints and returns what labels certify.
 
     The file `check` holds other people's answers to some of the items. They bound how often labels are wrong and are
     not stored. Returns also the first `limit` open items. Raises DataError, and stores nothing, for labels that cannot
@@ -64,7 +66,7 @@ def labels_of(
         ]
         noise = noise_bound(len(pairs), sum(pairs))
         open_items = [item for item in items if item.state == "drawn"]
-        return {
+        result = {
             "version": drawn_items.plan.version,
             "labels": list(drawn_items.plan.labels),
             "stored": len(answers),
@@ -76,3 +78,5 @@ def labels_of(
                 for item in open_items[:limit]
             ],
         }
+    result_console().print(labels_view(result))
+    return result
