@@ -5,7 +5,7 @@ import { count, percent } from "./formats.js";
 
 const NEW_CLASSES =
   "New classes came: inputs far from all known ones go to the large model. `kcm log export` writes them, " +
-  "to be named once; the next update learns what is named.";
+  "`kcm labels --name` names a class, and the next update learns it.";
 
 /** A summary and a table of `versions`, the newest first; the card is of the one that answers now. */
 export function timeline({ versions, num_items: items, num_escalated: escalated, num_labels: labels }, card) {
