@@ -20,8 +20,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from kcm.labelling.agreement import TestedDraw
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.rounds import FAILED, Guess, Promise, Rounds, Schedule, Test
+from kcm.labelling.forecast import Promise
+from kcm.labelling.guess import Guess
+from kcm.labelling.purchases import FAILED
+from kcm.labelling.rounds import Rounds
+from kcm.labelling.schedule import Schedule
 from kcm.labelling.scored import label_scored
 
 NUM_ROWS, TARGET, DELTA = 1000, 0.9, 0.05
@@ -140,7 +145,7 @@ class Money:
     oracle: Oracle
 
     def affords(self, units: np.ndarray) -> int:
-        """See `kcm.labelling.rounds.Purse`."""
+        """See `kcm.labelling.purchases.Money`."""
         is_open = self.oracle.open_before(len(self.oracle.asked))
         left = self.calls - int((~is_open).sum())
         return int(np.searchsorted(np.cumsum(is_open[units]), left, side="right"))
@@ -155,11 +160,11 @@ def by_rounds(world: World, oracle: Oracle, seed: int, **more: Any) -> Job:
     promise = Promise(TARGET, DELTA)
     found = Rounds(world.copies, Fixed(world.wrong), ask, promise, SCHEDULE, seed, **more).run()
     copies = found.forecasts[-1].copies if found.forecasts else 1
-    test = found.tests[-1] if found.tests else Test(0, 0, 0, 0, 0, 0.0)
-    drawn = [call for call, rows in enumerate(oracle.asked) if len(rows) == test.num_drawn]
+    test = found.tests[-1] if found.tests else TestedDraw(ranked=0, drawn=0, afforded=0, wrong=0, kept=0)
+    drawn = [call for call, rows in enumerate(oracle.asked) if len(rows) == test.drawn]
     before = oracle.open_before(drawn[-1] if drawn else 0)
     allowed = found.allowed // copies
-    return Job(found.answer_U, found.differ, test.num_ranked, test.num_drawn, test.most_wrong, allowed, copies, before)
+    return Job(found.answer_U, found.differ, test.ranked, test.drawn, test.afforded, allowed, copies, before)
 
 
 def by_two_looks(world: World, oracle: Oracle, seed: int) -> Job:

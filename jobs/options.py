@@ -17,9 +17,10 @@ from jobs.exit import reported
 from kcm.assets.remote import assets_folder
 from kcm.bundle import MANIFEST
 from kcm.config import Config, parse_config, read_values
-from kcm.errors import ConfigError
+from kcm.errors import ArtefactError, ConfigError, KcmError
 
 if TYPE_CHECKING:
+    from kcm.inputs.location import Location
     from pipelines.config import RunConfig
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file; `kcm init TABLE` writes one.")]
@@ -69,6 +70,23 @@ def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:
         hint = "Give TABLE.labelled.yaml, which `kcm label` wrote next to the bundle"
         raise ConfigError("this is a bundle, not the YAML file of a run", where=str(config), hint=hint)
     return read_values(config, overrides or ())
+
+
+def located(table: str) -> Location:
+    """The place of a table. Raises KcmError for a local file that does not exist, before any slow import."""
+    from kcm.inputs.location import Location  # pyarrow
+
+    location = Location.of(table)
+    if location.is_local and not Path(location.path).is_file():
+        raise KcmError("no such file", where=table)
+    return location
+
+
+def require_free(bundle: Path, option: str) -> None:
+    """Raise ArtefactError, before the work, if the place of a new bundle holds something else."""
+    if bundle.exists() and not (bundle / MANIFEST).is_file():
+        hint = f"Name another {option}"
+        raise ArtefactError("something else lies where the bundle goes", where=str(bundle), hint=hint)
 
 
 class CommandGroup(typer.Typer):

@@ -3,7 +3,7 @@
 The first champion learns a part of the known labels' rows. The rest of the table is the traffic of a service in this
 process. Late labels come in waves. Callers label a share of their items, some wrongly. A person names a wave's labels
 once, before its first turn. Run, service, monitor, turns and promotion gates are the product's own. A large model that
-is fitted on the table gives its own answers; its head learns new labels from groups of items that the person labels.
+is fitted on the table gives its own answers; its head learns new labels from callers' labels.
 Answers of any other large model come from the table, so nothing is paid.
 """
 
@@ -13,8 +13,7 @@ import asyncio
 import math
 import random
 import uuid
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -35,7 +34,6 @@ from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
 from pipelines.loop.config import AUDIT_SHARE, UpdateConfig
 from pipelines.loop.turn import update
-from pipelines.loop.window.groups import ItemGroup, new_groups
 from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
 from pipelines.run import run
@@ -178,20 +176,18 @@ async def _play(
     reporter: Reporter | None,
 ) -> list[Period]:
     """Every period of traffic, and the turn after it."""
-    periods, people, truths = [], random.Random(config.seed), dict[str, str]()
+    periods, people = [], random.Random(config.seed)
     names = ClassNames.of(config)
     async with local_service(config) as service:
         for number, rows in enumerate(traffic):
             await service.follow()
             period = Period(number // TURNS, service.version.name)
             for start in range(0, len(rows), REQUEST):
-                truths |= await _request(service, rows[start : start + REQUEST], period, scenario, people)
+                await _request(service, rows[start : start + REQUEST], period, scenario, people)
             label_names = service.version.small_side.bundle.label_names
             if number % TURNS == 0:
                 for label in waves[period.wave]:
                     names.name(label, label_names)
-            if config.large.fits_on_train:
-                _label_groups(names, await asyncio.to_thread(new_groups, config), truths, label_names)
             try:
                 turn = await asyncio.to_thread(update, config, reporter=reporter)
             except DataError as error:
@@ -202,20 +198,10 @@ async def _play(
     return periods
 
 
-def _label_groups(
-    names: ClassNames, groups: Sequence[ItemGroup], truths: Mapping[str, str], known_labels: Collection[str]
-) -> None:
-    """Label each group of new items with its most frequent new label: a classifier's head learns from items."""
-    for group in groups:
-        ((label, _),) = Counter(truths[item] for item in group.items).most_common(1)
-        if label in names.labels() and label not in known_labels and group.proposal not in (*known_labels, label):
-            names.identify(group.proposal, label, known_labels, [group])
-
-
 async def _request(
     service: LocalService, rows: Sequence[SourceRow], period: Period, scenario: Scenario, people: random.Random
-) -> dict[str, str]:
-    """Send rows to the service, count outcomes, and label some items as callers do; returns the true label by item."""
+) -> None:
+    """Send rows to the service, count outcomes, and label some items as callers do."""
     request_id, side = str(uuid.UUID(int=people.getrandbits(128))), service.version.small_side
     label_names = side.bundle.label_names
     response = await service.predict([Input(_content(row)) for row in rows], request_id)
@@ -237,4 +223,3 @@ async def _request(
     if labels:
         await service.feedback(request_id, None, labels)
         period.labels += len(labels)
-    return {f"{request_id}/{place}": str(row.label) for place, row in enumerate(rows)}

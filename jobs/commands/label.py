@@ -8,10 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.exit import NOTHING_BOUGHT, OutsidePromise
-from jobs.options import AssetsPath, is_asked, options_of
-from kcm.bundle import MANIFEST
-from kcm.errors import ArtefactError, ConfigError, KcmError
-from kcm.inputs.location import Location
+from jobs.options import AssetsPath, is_asked, located, options_of, require_free
+from kcm.errors import ConfigError, KcmError
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.output import check_kind
 
@@ -98,9 +96,7 @@ def label(
     nothing twice. Exit codes: 3 if the target is not proved, for example because --max-cost was spent; 4 if no answer
     could be bought.
     """
-    location = Location.of(table)
-    if location.is_local and not Path(location.path).is_file():
-        raise KcmError("no such file", where=table)
+    location = located(table)
     if output is not None and "://" in output:
         raise ConfigError("the output is a file of this machine", where=output, hint="Write it here, then upload it")
     folder = Path(table).parent if location.is_local else Path()
@@ -109,10 +105,7 @@ def label(
     check_kind(target)
     if batch and not llm:
         raise KcmError("--batch has no effect without --llm", where="label", hint="Recorded answers cost nothing")
-    if bundle.exists() and not (bundle / MANIFEST).is_file():
-        raise ArtefactError(
-            "the bundle's path is taken by another file", where=str(bundle), hint="Name another --output"
-        )
+    require_free(bundle, "--output")
     from kcm.inputs.tables import read_frame  # pandas
 
     frame = read_frame(table, _KINDS)

@@ -77,7 +77,6 @@ def labels(
         typer.Option("--check", metavar="FILE", help="File with second answers: bounds how often a label is wrong."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of open items to list.")] = 10,
-    new: Annotated[bool, typer.Option("--new", help="Show groups of escalated items that may be new classes.")] = False,
     name: Annotated[
         list[str] | None, typer.Option("--name", metavar="LABEL", help="A new label; the next update learns it.")
     ] = None,
@@ -87,20 +86,18 @@ def labels(
     ] = None,
     same: Annotated[
         list[str] | None,
-        typer.Option("--is", metavar="NAME=LABEL", help="The proposed or given NAME means LABEL."),
+        typer.Option("--is", metavar="NAME=LABEL", help="NAME, a word of callers or a name given before, means LABEL."),
     ] = None,
 ) -> dict[str, Any]:
     """List, export and import the items worth a person's label.
 
     Shows what the labels so far certify.
     The items are random disagreements of the last turn's challenger with the large model. With enough labels, `kcm
-    update` may let the challenger keep more. --new shows groups of items escalated since the last promotion. --name
-    adds a label for such a class without a change of the configuration; --is maps a group to an existing label, or
-    merges two names.
+    update` may let the challenger keep more. --name adds a label for a class that came with the traffic, without a
+    change of the configuration; --is merges two names.
     """
-    if not (new or name or withdraw or same):
-        return load("jobs.work.loop:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
+    if not (name or withdraw or same):
+        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
     if out or taken or check:
         raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
-    operations = [option or () for option in (name, withdraw, same)]
-    return load("jobs.work.loop:new_labels", "kcm labels")(config, *operations, groups=new)
+    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or (), same or ())

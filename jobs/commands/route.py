@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import AssetsPath, CommandGroup, options_of
+from jobs.options import AssetsPath, CommandGroup, located, options_of
 from kcm.config import parse_config
-from kcm.errors import DataError
 from kcm.routing.config import RequestConfig, RouteColumns
 
 app = CommandGroup("Route between two models from their logged answers.")
@@ -49,7 +48,7 @@ def fit(
     It is written as safetensors and JSON. Fitted rows keep out-of-fold scores: they may choose a threshold, but may not
     certify.
     """
-    _require_file(table)
+    located(str(table))
     from jobs.work.route import fit_router  # torch
 
     return fit_router(table, columns_file, columns, encoder, assets_path, seed, output)
@@ -93,12 +92,7 @@ def certify(
     then rows are drawn, 40% validate, 40% certify, 20% test.
     """
     request_config = parse_config(RequestConfig, request, where="options")
-    _require_file(table)
+    located(str(table))
     from jobs.work.route import certify_table  # torch
 
     return certify_table(table, columns_file, columns, router, assets_path, request_config, ledger, currency, report)
-
-
-def _require_file(table: Path) -> None:
-    if not table.exists():
-        raise DataError("no such file", where=str(table))

@@ -7,11 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import AssetsPath, options_of
-from kcm.bundle import MANIFEST
-from kcm.errors import ArtefactError, ConfigError, KcmError
+from jobs.options import AssetsPath, located, options_of, require_free
+from kcm.errors import ConfigError
 from kcm.extras import load
-from kcm.inputs.location import Location
 from kcm.logs.config import SavingsConfig
 
 
@@ -55,20 +53,13 @@ def savings(
     model is trained on earlier calls and certified on later ones: with probability 1 - --delta at least a share
     --target of all answers to it would agree with the LLM's, if future calls are like these.
     """
-    location = Location.of(log)
-    if location.is_local and not Path(location.path).is_file():
-        raise KcmError("no such file", where=log)
+    located(log)
     folder = out or (serve.with_suffix(".bundle") if serve else None)
-    _require_free(folder, serve)
+    if folder is not None:
+        require_free(folder, "--out")
+    if serve is not None and serve.exists():
+        raise ConfigError("the file is there already", where=str(serve), hint="Name another by --serve, or delete it")
     options = {"input": input, "answer": answer, "ledger": ledger, "assets": assets_path} | promise
     return load("jobs.work.savings:savings_log", "kcm savings")(
         log, (folder, serve), options, model=llm, base_url=base_url
     )
-
-
-def _require_free(folder: Path | None, serve: Path | None) -> None:
-    """Raise before the work for places that hold something else."""
-    if folder is not None and folder.exists() and not (folder / MANIFEST).is_file():
-        raise ArtefactError("something else lies where the bundle goes", where=str(folder), hint="Name another --out")
-    if serve is not None and serve.exists():
-        raise ConfigError("the file is there already", where=str(serve), hint="Name another by --serve, or delete it")

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from jobs.views.table import table
 from kcm.labelling.certificate import TableCertificate
+from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable, Watcher
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.rounds import Forecast
 from kcm.labelling.table import Texts
 from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate

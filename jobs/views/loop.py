@@ -110,27 +110,12 @@ def _standing(version: str, standing: Numbers) -> str:
 
 
 def new_labels_view(result: Numbers) -> Group:
-    """The named labels and, if requested, the groups of items that may be new classes."""
+    """The named labels, and names that mean the same."""
     lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
     if result["same"]:
         same = (f"{foreign(name)} is {label}" for name, label in result["same"].items())
         lines.append(line("the same", ", ".join(same)))
-    if "groups" not in result:
-        return Group(*lines)
-    if not result["groups"]:
-        return Group(*lines, line("groups", "no ten escalated items lie together"))
-    rows: Iterator[Mapping[str, str | Text]] = (
-        {
-            "items": str(group["size"]),
-            "callers": str(group["callers"]),
-            "both sides agree": percent(group["agreement"], 0),
-            "the large model says": foreign(", ".join(f"{name} {count}" for name, count in group["answers"].items())),
-            "such as": foreign("\n".join(group["examples"])),
-            "proposed name": foreign(group["proposal"]),
-        }
-        for group in result["groups"]
-    )
-    return Group(table("Escalated items that lie together", rows), *lines)
+    return Group(*lines)
 
 
 def stats_view(result: Mapping[str, Any]) -> Group:

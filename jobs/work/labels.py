@@ -7,50 +7,46 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jobs.views.loop import labels_view, new_labels_view
+from jobs.views.table import result_console
 from kcm.certification.labelled import noise_bound
 from pipelines.config import RunConfig
 from pipelines.loop.gates.items_to_label import drawn_for
 from pipelines.loop.gates.label_files import read_answers, write_items
-from pipelines.loop.window.groups import known_labels, new_groups
+from pipelines.loop.parent import Parent
+from pipelines.loop.state import LoopState
 from pipelines.loop.window.naming import ClassNames
 
 
-def new_labels_of(
-    config: RunConfig,
-    name: Sequence[str] = (),
-    withdraw: Sequence[str] = (),
-    same: Sequence[str] = (),
-    *,
-    groups: bool = True,
-) -> dict[str, Any]:
+def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str], same: Sequence[str]) -> dict[str, Any]:
     """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), or withdraw any.
 
-    Returns the resulting names, with groups that may be new classes if requested. Raises DataError, before anything is
-    stored, if the log holds no features for grouping; ConfigError for an existing or unknown label, or a missing group.
+    Prints and returns the resulting names. Raises ConfigError for an existing or unknown label.
     """
     names = ClassNames.of(config)
-    pairs = [(group_name.strip(), label.strip()) for group_name, _, label in (pair.partition("=") for pair in same)]
-    known_names = known_labels(config) if name or same else ()
-    proposed = [group_name for group_name, _ in pairs if group_name not in (*names.labels(), *known_names)]
-    item_groups = new_groups(config) if groups or proposed else []
+    known_labels = champion_labels(config) if name or same else ()
     for taken_back in withdraw:
         names.withdraw(taken_back)
     for label in name:
-        names.name(label, known_names)
-    for group_name, label in pairs:
-        names.identify(group_name, label, known_names, item_groups)
-    result: dict[str, Any] = {"named": list(names.labels()), "same": names.same()}
-    if groups:
-        result["groups"] = [
-            {key: value for key, value in asdict(group).items() if key != "items"} for group in item_groups
-        ]
+        names.name(label, known_labels)
+    for pair in same:
+        alias, _, label = pair.partition("=")
+        names.identify(alias.strip(), label.strip(), known_labels)
+    result = {"named": list(names.labels()), "same": names.same()}
+    result_console().print(new_labels_view(result))
     return result
 
 
-def labels_of(
+def champion_labels(config: RunConfig) -> tuple[str, ...]:
+    """The labels that the champion answers with."""
+    state = LoopState.of(config)
+    return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
+
+
+def labels(
     config: RunConfig, *, out: Path | None = None, taken: Path | None = None, check: Path | None = None, limit: int = 10
 ) -> dict[str, Any]:
-    """Store the labels of the file `taken`, write all items to the file `out`; returns what the labels certify.
+    """Store the labels of the file `taken`, write all items to the file `out`; prints and returns what labels certify.
 
     The file `check` holds other people's answers to some of the items. They bound how often labels are wrong and are
     not stored. Returns also the first `limit` open items. Raises DataError, and stores nothing, for labels that cannot
@@ -70,7 +66,7 @@ def labels_of(
         ]
         noise = noise_bound(len(pairs), sum(pairs))
         open_items = [item for item in items if item.state == "drawn"]
-        return {
+        result = {
             "version": drawn_items.plan.version,
             "labels": list(drawn_items.plan.labels),
             "stored": len(answers),
@@ -82,3 +78,5 @@ def labels_of(
                 for item in open_items[:limit]
             ],
         }
+    result_console().print(labels_view(result))
+    return result

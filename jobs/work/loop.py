@@ -6,10 +6,9 @@ from typing import Any
 
 import typer
 
-from jobs.views.loop import labels_view, new_labels_view, turn_view, versions_view
+from jobs.views.loop import turn_view, versions_view
 from jobs.views.table import result_console
 from jobs.work import turns
-from jobs.work.labels import labels_of, new_labels_of
 from pipelines.config import RunConfig
 
 
@@ -48,18 +47,4 @@ def rollback(config: RunConfig, version: str | None, reason: str) -> dict[str, A
     result = turns.rollback(config, version, reason)
     where = "and is served" if result["served"] else "again; nothing is being served"
     typer.echo(f"{result['rolled_back']} is rolled back: {result['version']} is the champion {where}")
-    return result
-
-
-def new_labels(config: RunConfig, *operations: Any, groups: bool) -> dict[str, Any]:
-    """As `new_labels_of`, printed."""
-    result = new_labels_of(config, *operations, groups=groups)
-    result_console().print(new_labels_view(result))
-    return result
-
-
-def labels(config: RunConfig, **options: Any) -> dict[str, Any]:
-    """As `labels_of`, printed."""
-    result = labels_of(config, **options)
-    result_console().print(labels_view(result))
     return result

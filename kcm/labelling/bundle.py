@@ -24,7 +24,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.inputs.content import Content
-from kcm.labelling.rounds import Labelled
+from kcm.labelling.labelled import Labelled
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch

@@ -8,21 +8,9 @@ from pydantic import Field
 
 from kcm.certification.ledger import Look
 from kcm.config import Config
+from kcm.labelling.agreement import TestedDraw
 from kcm.labelling.guarantees import ClassPromise
-from kcm.labelling.rounds import Labelled
-
-
-class TestedDraw(Config):
-    """One draw: `drawn` of the first `ranked` units of the ranking were bought; `wrong` of them were errors.
-
-    `afforded` errors were allowed; the first `kept` units of the ranking hold.
-    """
-
-    ranked: int
-    drawn: int
-    afforded: int
-    wrong: int
-    kept: int
+from kcm.labelling.labelled import Labelled
 
 
 class TableCertificate(Config):
@@ -64,16 +52,6 @@ class TableCertificate(Config):
         bought_cheaper: int = 0,
     ) -> TableCertificate:
         """The certificate of a finished job; without a look it spends the whole delta."""
-        tests = (
-            TestedDraw(
-                ranked=test.num_ranked,
-                drawn=test.num_drawn,
-                afforded=test.most_wrong,
-                wrong=test.num_wrong,
-                kept=test.num_kept,
-            )
-            for test in labelled.tests
-        )
         return cls(
             rows=labelled.num_rows,
             texts=len(labelled.answer_U),
@@ -88,7 +66,7 @@ class TableCertificate(Config):
             most_differ=labelled.differ,
             promised=math.floor(1e6 * (1 - labelled.differ / labelled.num_rows)) / 1e6,
             certified=labelled.certified,
-            draws=tuple(tests),
+            draws=tuple(labelled.tests),
             guarantees=labelled.guarantees,
             seed=seed,
         )

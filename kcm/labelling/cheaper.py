@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.labelling.draws import DrawFile
+from kcm.labelling.guess import Guess, Units
 from kcm.labelling.plan import cheapest_plan
-from kcm.labelling.rounds import Guess, Units
 from kcm.labelling.text import VectorSide
 
 _CHOICE = 0  # number of the file with purchases and choice, in the folder of the draws

@@ -6,6 +6,7 @@ A draw that is planned again, with some of its answers known, would certify noth
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from kcm.durable import replace_durably
 from kcm.errors import ArtefactError
 
 _NUMBERS = range(1, 4)
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
 
 class DrawFile:

@@ -35,12 +35,16 @@ from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import Mapper, encoded, in_process, named_encoder
+from kcm.labelling.forecast import Forecast, Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
+from kcm.labelling.labelled import Labelled
 from kcm.labelling.looks import JobLooks, described
 from kcm.labelling.oracle import Progress
-from kcm.labelling.rounds import Forecast, Labelled, NoAnswers, Promise, Rounds, Schedule
+from kcm.labelling.purchases import NoAnswers
+from kcm.labelling.rounds import Rounds
+from kcm.labelling.schedule import Schedule
 from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide

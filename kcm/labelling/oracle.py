@@ -11,11 +11,11 @@ from concurrent.futures import as_completed
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
-from kcm.labelling.rounds import FAILED, NoAnswers, Units
+from kcm.labelling.guess import Units
+from kcm.labelling.purchases import FAILED, NoAnswers
 from kcm.large.adapters.openai import OpenAiModel
 from kcm.large.base import Item, LargeAnswer
 from kcm.large.prompts import matching_label
@@ -151,15 +151,3 @@ class CallableOracle:
             self.reasons[unit] = f"answered {str(answer)[:100]!r}, which is not on the label list"
             return FAILED
         return code
-
-
-class Money:
-    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for a paid unit."""
-
-    def __init__(self, prices: Callable[[], NDArray[np.float64]], left: Callable[[], float]) -> None:
-        self._prices, self._left = prices, left
-
-    def affords(self, units: Units) -> int:
-        """See `kcm.labelling.rounds.Purse`."""
-        total = np.cumsum(self._prices()[units])
-        return int(np.searchsorted(total, self._left() * (1 + 1e-12), side="right"))

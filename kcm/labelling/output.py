@@ -15,11 +15,13 @@ KINDS = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
 
 
 def check_kind(path: Path) -> None:
-    """Raise ConfigError for a file of another kind, before anything is paid."""
+    """Raise ConfigError for a file of another kind and for a folder, before anything is paid."""
     if path.suffix.lower() not in KINDS:
         raise ConfigError(
             f"cannot write {path.suffix or 'a file without a suffix'}", where=str(path), hint=f"Use {', '.join(KINDS)}"
         )
+    if path.is_dir():
+        raise ConfigError("the output is a folder", where=str(path), hint="Name a file by --output")
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from kcm.errors import DataError
 from kcm.inputs.content import Content
 from kcm.inputs.tables import missing_column
+from kcm.labelling.guess import Units
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.oracle import CallableOracle, Money, Progress, ServerOracle
-from kcm.labelling.rounds import Units
+from kcm.labelling.oracle import CallableOracle, Progress, ServerOracle
+from kcm.labelling.purchases import Money
 from kcm.labelling.table import Texts
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item

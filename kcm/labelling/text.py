@@ -15,9 +15,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from kcm.kan.random_relu import random_directions
+from kcm.labelling.guess import Guess, Units
 from kcm.labelling.judge import Judge
 from kcm.labelling.regression import Array, Regression
-from kcm.labelling.rounds import Guess, Units
 
 WIDTH = 1024  # squares of random mixtures
 MAX_TAUGHT = 16_384  # bought units that are learned from: more hardly help, and memory and time grow with them

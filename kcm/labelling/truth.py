@@ -17,7 +17,9 @@ from pydantic import Field
 from kcm.config import Config
 from kcm.errors import DataError
 from kcm.inputs.tables import missing_column
-from kcm.labelling.rounds import FAILED, Labelled, Purse, Units
+from kcm.labelling.guess import Units
+from kcm.labelling.labelled import Labelled
+from kcm.labelling.purchases import FAILED, Money
 from kcm.large.prompts import matching_label
 from kcm.metrics.intervals import Interval, score_interval
 
@@ -67,7 +69,7 @@ def measured(
     unit_N: NDArray[np.int64],
     labelled: Labelled,
     ask: Callable[[Units], Units],
-    purse: Purse | None,
+    purse: Money | None,
 ) -> Accuracies:
     """Both accuracies on the N rows that have a text; `ask` buys the large model's answers that are missing.
 

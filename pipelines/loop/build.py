@@ -8,7 +8,6 @@ Each step is an artefact, so a killed turn resumes at its last finished step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,6 @@ from pydantic import Field
 from rich.markup import escape
 
 from kcm.bundle.models import bundle_digest
-from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.attempts import UpdateAttempt
@@ -28,7 +26,6 @@ from pipelines.loop.gates.promotion import GATES, Examine, GatesArtefact
 from pipelines.loop.gates.recertify import Recertify, outlook
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader
-from pipelines.loop.window.groups import groups_of
 from pipelines.loop.window.naming import ClassNames
 from pipelines.loop.window.stage import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
@@ -48,7 +45,6 @@ from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 NOVEL_SHARE = 0.05  # the default of an update: traffic brings new classes, a table need not
-GROUP_FIGURES = ("proposal", "size", "callers", "agreement", "answers")  # for `loop.json`: no text of an input
 _VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
@@ -109,10 +105,6 @@ def build_challenger(
         figures["set_aside"] = facts.set_aside
     planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
     reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
-    with suppress(DataError):  # features are not stored
-        figures["groups"] = [
-            {name: getattr(group, name) for name in GROUP_FIGURES} for group in groups_of(window.table)
-        ]
     rows_gate = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)

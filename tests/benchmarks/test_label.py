@@ -24,7 +24,7 @@ from benchmarks.label_boundary import (
 from benchmarks.label_tables import clinc, recorded, simulated
 from benchmarks.label_texts import calibration, kept_at, output_labels
 from benchmarks.rivals.tables import scored, selection, summary
-from kcm.labelling.rounds import FAILED
+from kcm.labelling.purchases import FAILED
 
 
 def test_rows_measured_again_replace_earlier_ones() -> None:

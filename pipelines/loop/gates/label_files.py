@@ -107,22 +107,29 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     for chunk in read_chunks(Location.of(path), _READ.__contains__):
         for position, fault in chunk.faults.items():
             raise DataError(f"row {chunk.first + position} cannot be read: {fault}", where=str(path))
-        for row in chunk.table.to_pylist() if chunk.objects is None else chunk.objects:
+        rows = chunk.table.to_pylist() if chunk.objects is None else chunk.objects
+        for position, row in enumerate(rows):
             if form == ".csv":
                 yield {name: _unguarded(cell) for name, cell in row.items()}
             else:
-                yield from _said(row, str(path)) if "data" in row else (row,)
+                yield from _said(row, f"{path}, row {chunk.first + position}") if "data" in row else (row,)
 
 
-def _said(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _said(task: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """The label in each annotation of a task of Label Studio; a cancelled annotation is a skip."""
-    for annotation in task.get("annotations") or ():
-        results = annotation.get("result") or ()
-        choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
-        if len(choices) > 1:
-            raise DataError(f"{task['data'].get('id')} has {len(choices)} labels in one annotation", where=where)
-        is_skipped = bool(annotation.get("was_cancelled"))
-        yield {"id": task["data"].get("id"), "label": "" if is_skipped else "".join(choices), "skip": is_skipped}
+    rows = []
+    try:
+        item = task["data"].get("id")
+        for annotation in task.get("annotations") or ():
+            results = annotation.get("result") or ()
+            choices = [choice for result in results for choice in result.get("value", {}).get("choices", ())]
+            if len(choices) > 1:
+                raise DataError(f"{item} has {len(choices)} labels in one annotation", where=where)
+            is_skipped = bool(annotation.get("was_cancelled"))
+            rows.append({"id": item, "label": "" if is_skipped else "".join(choices), "skip": is_skipped})
+    except (AttributeError, TypeError):  # fields of other types than Label Studio writes
+        raise DataError("this is no task of Label Studio", where=where, hint="Export the project as JSON") from None
+    return rows
 
 
 def _guarded(cell: str) -> str:

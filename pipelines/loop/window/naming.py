@@ -12,7 +12,6 @@ from typing import Any
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
-from pipelines.loop.window.groups import ItemGroup
 from pipelines.registry.champion import utc_now
 from pipelines.store.control.journal import Journal
 from pipelines.store.control.records import Control
@@ -41,10 +40,6 @@ class ClassNames:
         labels_by_name = {entry["name"]: entry["label"] for entry in self._standing("same")}
         return {name: labels_by_name.get(label, label) for name, label in labels_by_name.items()}
 
-    def items(self) -> dict[str, str]:
-        """The label of every item, by id, in the groups identified with an existing label."""
-        return {item: entry["label"] for entry in self._standing("same") for item in entry["items"]}
-
     def name(self, label: str, known_labels: Collection[str]) -> None:
         """Name a new label. ConfigError for a blank name and for a name that exists in any spelling."""
         spelled = {_plain(spelling): spelling for spelling in (*known_labels, *self.labels())}
@@ -58,10 +53,8 @@ class ClassNames:
             )
         self._say(label, "label")
 
-    def identify(
-        self, name: str, label: str, known_labels: Collection[str], groups: Collection[ItemGroup] = ()
-    ) -> None:
-        """Record that `name` means `label`: it is a group's proposed name, or callers' own word for the label.
+    def identify(self, name: str, label: str, known_labels: Collection[str]) -> None:
+        """Record that `name`, a word of callers or a label that was named before, means `label`.
 
         A label that was named but not learned becomes an alias of the other. ConfigError for an unknown label, and for
         a name that a version has learned.
@@ -71,8 +64,7 @@ class ClassNames:
         if name in known_labels:
             hint = "Run `kcm run` again with rows in which they are one label"
             raise ConfigError(f"a version has learned {name!r} as a label of its own", where="--is", hint=hint)
-        items = next((group.items for group in groups if group.proposal == name), [])
-        self._say(name, "same", label=label, items=items)
+        self._say(name, "same", label=label)
 
     def withdraw(self, name: str) -> None:
         """Withdraw the decision about a name, as long as no version has learned it and no alias points to it.

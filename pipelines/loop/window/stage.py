@@ -27,7 +27,7 @@ from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
-from pipelines.loop.window.judged_window import asked_label, row_ids
+from pipelines.loop.window.judged_window import asked_label
 from pipelines.loop.window.labellers import outliers
 from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.alarm import drifted
@@ -109,7 +109,7 @@ class LogWindow(Stage, Plan):
 
     `champion` is the digest of the parent's bundle, which determines labels, tasks and large model. `split_by_unit` has
     the splits of the units in the champion's sequence; `named_labels` are to be learned in addition. A caller's label
-    in `same` means the label it maps to, and `item_labels` are people's labels of items, by id.
+    in `same` means the label it maps to.
     """
 
     stage, version, writes, unit = "window", 4, WindowArtefact, "decisions"
@@ -121,7 +121,6 @@ class LogWindow(Stage, Plan):
     fractions: Fractions
     named_labels: tuple[str, ...] = ()
     same: dict[str, str] = Field({})
-    item_labels: dict[str, str] = Field({})
     new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
@@ -155,7 +154,6 @@ class LogWindow(Stage, Plan):
             fractions=config.update.fractions,
             named_labels=tuple(label for label in names.labels() if label not in labels),
             same=names.same(),
-            item_labels=names.items(),
             new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
@@ -214,16 +212,11 @@ class LogWindow(Stage, Plan):
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
     def _labels(self, rows: pa.Table, aside: Collection[str]) -> pa.Array:
-        """Labels in the words of the label list: the caller's, if it counts, or else a person's label of the group."""
-        columns = rows["caller"], rows["label"], rows["label_probability"]
-        cells = zip(row_ids(rows).to_pylist(), *(column.to_pylist() for column in columns), strict=True)
-        labels_by_item = (
-            (item, None if probability is None and caller in aside else label)
-            for item, caller, label, probability in cells
-        )
+        """Labels in the words of the label list, without the labels of callers who are set aside."""
+        columns = (rows[name].to_pylist() for name in ("caller", "label", "label_probability"))
         labels = [
-            self.item_labels.get(item) if label is None else self.same.get(label, label)
-            for item, label in labels_by_item
+            None if probability is None and caller in aside else self.same.get(label, label)
+            for caller, label, probability in zip(*columns, strict=True)
         ]
         return pa.array(labels, pa.string())
 
@@ -253,7 +246,7 @@ def _untaught(facts: WindowFacts, train_counts: Counter[str | None]) -> DataErro
     return DataError(
         f"the large model's head needs {FEWEST_TAUGHT} labelled items of train units per label; so far {counts}",
         where=facts.where,
-        hint="Label more items by `kcm labels`, wait for more traffic, or take the label back by --withdraw",
+        hint="Send more labels as feedback, wait for more traffic, or withdraw the label by --withdraw",
     )
 
 

@@ -1,4 +1,4 @@
-"""`kcm label` as a process: real files, a real server, kills."""
+"""`kcm label` as a process: real files, a real server, an interruption."""
 
 import json
 import os
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.integration
 WORDS = {"good": "positive", "bad": "negative"}
 # The signal reaches a command also in a session that a shell has started in the background, which ignores it.
 HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.cli import main; main()"
-CONCURRENT = 8  # questions that are under way at once
 
 
 @pytest.fixture
@@ -38,8 +37,8 @@ def asked(server: FakeUpstream) -> Counter[str]:
     return Counter(body["messages"][1]["content"] for body in list(server.requests))
 
 
-def write_table(path: Path, rows: int = 500) -> pd.DataFrame:
-    words = np.random.default_rng(0).choice(list(WORDS), rows)
+def write_table(path: Path) -> pd.DataFrame:
+    words = np.random.default_rng(0).choice(list(WORDS), 500)
     frame = pd.DataFrame({"text": [f"{word} film {n}" for n, word in enumerate(words)]})
     frame.to_csv(path, index=False)
     return frame.assign(said=[WORDS[word] for word in words])
@@ -74,28 +73,6 @@ def test_a_table_is_labelled_with_a_certificate(server: FakeUpstream, tmp_path: 
     assert "With 9" in done.stdout
 
 
-def test_kills_pay_for_nothing_twice_but_calls_under_way(server: FakeUpstream, tmp_path: Path) -> None:
-    """Killed in the pilot and in the draw; in the end the labels are those of a job that was never killed."""
-    table = tmp_path / "films.csv"
-    write_table(table)
-    server.otherwise = lambda body: Turn(**vars(classify(body)) | {"delay_s": 0.05})
-    for enough in (20, 70):
-        process = subprocess.Popen(command(table, server), env=environment(tmp_path), stderr=subprocess.DEVNULL)
-        while asked(server).total() < enough and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    server.otherwise = classify
-    killed = run(tmp_path, *command(table, server, "--json", str(tmp_path / "killed.json")))
-    assert killed.returncode == 0, killed.stderr
-    assert sum(count - 1 for count in asked(server).values()) <= 2 * CONCURRENT
-    whole = run(tmp_path / "other", *command(table, server, "--json", str(tmp_path / "whole.json")))
-    assert whole.returncode == 0, whole.stderr
-    results = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("killed", "whole")]
-    assert results[0]["draws"] == results[1]["draws"]
-    assert results[0]["bought"] == results[1]["bought"]
-
-
 def test_dry_run_and_pilot_stop_where_they_say(server: FakeUpstream, tmp_path: Path) -> None:
     table = tmp_path / "films.csv"
     write_table(table)
@@ -124,23 +101,6 @@ def test_a_cap_has_exit_codes_of_its_own(server: FakeUpstream, tmp_path: Path, c
         assert 0 < result["cost"] <= float(cost)
         assert not result["certified"]
         assert pd.read_csv(tmp_path / "films.labelled.csv")["label"].notna().all()
-
-
-def test_higher_cap_goes_on_and_proves_the_target(server: FakeUpstream, tmp_path: Path) -> None:
-    """Nothing is asked twice, and the certificate of the second start is a second look of the ledger."""
-    table = tmp_path / "films.csv"
-    write_table(table, 2000)
-    prices = ["--input-price", "10", "--output-price", "10", "--json", str(tmp_path / "r.json")]
-    assert run(tmp_path, *command(table, server, *prices, "--max-cost", "0.2")).returncode == 3
-    before = asked(server).total()
-    done = run(tmp_path, *command(table, server, *prices, "--max-cost", "20"))
-    assert done.returncode == 0, done.stderr
-    assert before < asked(server).total() < 500
-    assert max(asked(server).values()) == 1
-    result = json.loads((tmp_path / "r.json").read_text())
-    assert result["certified"]
-    assert (result["look"], len(result["draws"])) == (2, 2)
-    assert result["spend"] < 0.2 * result["delta"]
 
 
 def test_pilot_only_buys_nothing_once_the_draw_has_begun(server: FakeUpstream, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli import app
 from jobs.work import labels as label_items
-from kcm.errors import DataError
 from pipelines.loop.gates.items_to_label import DrawnItems
 from pipelines.loop.window.naming import ClassNames
 from pipelines.store.control.records import Control
@@ -77,46 +76,29 @@ def test_second_answers_bound_label_errors_and_change_nothing(run: Any, asked: A
 
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
-    """The labels that people name, of an application whose log holds no features to group by."""
-
-    def no_features(_: Any) -> None:
-        raise DataError("the log holds no features of escalated items")
-
+    """The labels that people name."""
     named = ClassNames(Control(tmp_path), "bank")
     monkeypatch.setattr(ClassNames, "of", lambda _: named)
-    monkeypatch.setattr(label_items, "known_labels", lambda _: ("balance",))
-    monkeypatch.setattr(label_items, "new_groups", no_features)
+    monkeypatch.setattr(label_items, "champion_labels", lambda _: ("balance",))
     return named
 
 
-def test_label_is_named_and_withdrawn_without_the_log(run: Any, named: ClassNames, tmp_path: Path) -> None:
-    """Promise: a label is named and withdrawn without a look at the log."""
-    assert run("--name", "refund", "--name", "rebate").exit_code == 0
+def test_label_is_named_and_withdrawn(run: Any, named: ClassNames, tmp_path: Path) -> None:
+    """Promise: labels are named, merged and withdrawn, and the result lists them."""
+    assert run("--name", "refund", "--name", "rebate", "--is", "money = balance").exit_code == 0
     assert named.labels() == ("refund", "rebate")
     shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
-    assert json.loads((tmp_path / "out.json").read_text())["named"] == ["refund"]
-    assert "groups" not in shown.output
-
-
-def test_log_without_features_stops_naming_before_storing(run: Any, named: ClassNames) -> None:
-    """Promise: a log that cannot be grouped stops a name that came with new before it is stored."""
-    shown = run("--new", "--name", "refund")
-    assert shown.exit_code != 0
-    assert "no features" in shown.output
-    assert named.labels() == ()
+    assert json.loads((tmp_path / "out.json").read_text()) == {"named": ["refund"], "same": {"money": "balance"}}
 
 
 @pytest.mark.parametrize(
-    "words",
-    [("--new",), ("--name", "refund"), ("--withdraw", "refund"), ("--is", "noise=refund")],
-    ids=lambda words: words[0],
+    "words", [("--name", "refund"), ("--withdraw", "refund"), ("--is", "noise=refund")], ids=lambda words: words[0]
 )
-@pytest.mark.parametrize("option", ["--out", "--in"])
 def test_a_file_is_not_ignored_beside_new_labels(
-    run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...], option: str
+    run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    shown = run(*words, option, str(tmp_path / "items.csv"))
+    shown = run(*words, "--out", str(tmp_path / "items.csv"))
     assert shown.exit_code != 0
     assert "cannot be combined with --out, --in or --check" in shown.output
     assert named.labels() == ()

@@ -12,7 +12,8 @@ from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL
 from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.inputs.content import Content
 from kcm.labelling.bundle import bundle_of, decision_keeping
-from kcm.labelling.rounds import Guess, Labelled
+from kcm.labelling.guess import Guess
+from kcm.labelling.labelled import Labelled
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.tasks.units import unit_digest
 

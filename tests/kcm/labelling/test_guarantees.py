@@ -8,8 +8,13 @@ from numpy.typing import NDArray
 
 from kcm.errors import ConfigError
 from kcm.labelling.draws import DrawFile
+from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee, class_plan, too_rare
-from kcm.labelling.rounds import FAILED, Guess, Labelled, Promise, Rounds, Schedule
+from kcm.labelling.guess import Guess
+from kcm.labelling.labelled import Labelled
+from kcm.labelling.purchases import FAILED
+from kcm.labelling.rounds import Rounds
+from kcm.labelling.schedule import Schedule
 
 NAMES = ("ham", "spam", "eggs")
 Ints = NDArray[np.int64]

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from kcm.errors import ConfigError, DataError
+from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable, Watcher, label
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.rounds import Forecast, NoAnswers
+from kcm.labelling.purchases import NoAnswers
 from kcm.large import batches
 from kcm.large.adapters.openai import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion
@@ -321,7 +322,7 @@ def test_refused_key_is_no_answer(upstream: FakeUpstream) -> None:
 
 
 def test_capped_job_names_the_money_that_is_missing(upstream: FakeUpstream) -> None:
-    """A second start with the cap that the first one asks for proves the target."""
+    """A second start with the cap that the first one asks for proves it by a second look; no call is repeated."""
     upstream.otherwise = classify
     config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
     short = labelling(table(), llm=config, max_cost=0.2)
@@ -329,6 +330,9 @@ def test_capped_job_names_the_money_that_is_missing(upstream: FakeUpstream) -> N
     enough = labelling(table(), llm=config, max_cost=short.cost + short.missing_cost)
     assert enough.certificate.certified
     assert enough.missing_cost is None
+    assert (enough.certificate.look, len(enough.certificate.draws)) == (2, 2)
+    assert enough.certificate.spend < 0.2 * enough.certificate.delta
+    assert len(upstream.texts()) == len(set(upstream.texts()))
 
 
 def test_a_cap_below_one_call_spends_nothing(upstream: FakeUpstream) -> None:

@@ -9,7 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.rounds import FAILED, Guess, Labelled, Promise, Rounds, Schedule
+from kcm.labelling.forecast import Promise
+from kcm.labelling.guess import Guess
+from kcm.labelling.labelled import Labelled
+from kcm.labelling.purchases import FAILED
+from kcm.labelling.rounds import Rounds
+from kcm.labelling.schedule import Schedule
 
 Ints = NDArray[np.int64]
 SCHEDULE = Schedule(pilot=50, growth=0.5)
@@ -298,7 +303,8 @@ def test_higher_cap_proves_the_target(tmp_path: Path) -> None:
     assert second.certified
     assert second.is_second_look
     assert second.bought_U[paid].all()
-    assert [test.delta for test in second.tests] == [0.1, 0.01]
+    begun = [DrawFile(tmp_path).read(number) for number in (1, 2)]
+    assert [float(draw["delta"]) for draw in begun if draw] == [0.1, 0.01]
     assert second.bought_U.sum() < 900
     looks = Shares(0.1, 0.01)
     again = table.rounds(Promise(0.95, 0.1), draws=DrawFile(tmp_path), looks=looks).run()  # without a cap
@@ -316,10 +322,3 @@ def test_certificates_after_a_higher_cap_are_true(tmp_path: Path) -> None:
         broken += table.differ(found) > found.differ
     assert second_looks > 30
     assert broken <= 14
-
-
-def test_a_table_smaller_than_the_pilot_is_bought_whole() -> None:
-    table = Table.drawn(7, size=20)
-    found = table.rounds(Promise(0.95, 0.05)).run()
-    assert found.bought_U.sum() >= 19
-    assert found.certified

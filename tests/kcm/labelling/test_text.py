@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from kcm.labelling.guess import Guess
 from kcm.labelling.regression import Array, Regression
-from kcm.labelling.rounds import Guess
 from kcm.labelling.text import VectorSide
 
 NUM_TEXTS, NUM_BOUGHT = 400, 120

@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
+from kcm.labelling.guess import Guess
 from kcm.labelling.label import LabelledTable, Watcher, label
-from kcm.labelling.rounds import FAILED, Guess, Labelled
+from kcm.labelling.labelled import Labelled
+from kcm.labelling.purchases import FAILED
 from kcm.labelling.truth import NO_LABEL, difference_estimate, measured, truth_codes
 from kcm.metrics.intervals import accuracy_interval
 

@@ -96,14 +96,3 @@ def decisions(
             | columns
         )
     return rows
-
-
-def similar(*kinds: tuple[str, int, int], route: str = "large") -> pa.Table:
-    """A window of escalated items: texts about a word, how many, and the direction of their features."""
-    rng, rows = np.random.default_rng(0), []
-    for word, count, direction in kinds:
-        texts = [f"{word} number {n}" for n in range(count)]
-        for row in decisions(texts, ["good"] * count, share=1.0):
-            features = 0.1 * rng.normal(size=8) + 3 * np.eye(8)[direction]
-            rows.append(row | {"route": route, "features": features.tolist()})
-    return MadeLog(rows).table

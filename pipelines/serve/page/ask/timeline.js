@@ -4,8 +4,8 @@ import { element, name } from "./dom.js";
 import { count, percent } from "./formats.js";
 
 const NEW_CLASSES =
-  "New classes came: inputs far from all known ones go to the large model. `kcm labels CONFIG --new` shows them in groups, " +
-  "to be named once; the next update learns what is named.";
+  "New classes came: inputs far from all known ones go to the large model. `kcm log export` writes them, " +
+  "`kcm labels --name` names a class, and the next update learns it.";
 
 /** A summary and a table of `versions`, the newest first; the card is of the one that answers now. */
 export function timeline({ versions, num_items: items, num_escalated: escalated, num_labels: labels }, card) {

@@ -118,6 +118,9 @@ def test_files_that_other_programs_write_are_read(tmp_path: Path, name: str, tex
             '[{"data": {"id": "r1/0"}, "annotations": [{"result": [{"value": {"choices": ["yes", "no"]}}]}]}]',
             "2 labels in one annotation",
         ),
+        ("a.json", '[{"data": {"id": "r1/0"}, "annotations": "x"}]', r"no task of Label Studio \(.*, row 1\)"),
+        ("a.json", '[{"data": {"id": "r1/0"}, "annotations": [{"result": [{"value": null}]}]}]', "no task"),
+        ("a.json", '[{"data": [], "annotations": []}]', "no task of Label Studio"),
     ],
 )
 def test_a_file_with_one_bad_row_is_refused_in_a_line(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -1,14 +1,12 @@
-"""A person names a class once; groups of escalated items help to find it."""
+"""A person names a class once."""
 
 from pathlib import Path
 
 import pytest
 
 from kcm.errors import ConfigError
-from pipelines.loop.window.groups import groups_of
 from pipelines.loop.window.naming import ClassNames
 from pipelines.store.control.records import Control
-from tests.pipelines.loop.logged import similar
 
 KNOWN = ("card_lost", "balance")
 
@@ -35,27 +33,15 @@ def test_a_name_that_exists_in_other_spelling_is_refused(named: ClassNames, labe
         named.name(label, KNOWN)
 
 
-def test_identified_group_labels_its_items_until_withdrawn(named: ClassNames) -> None:
-    """Promise: a group that is a known label gives its items that label until it is withdrawn."""
-    group, _ = groups_of(similar(("holiday", 30, 0), ("noise", 20, 1)))
-    named.identify(group.proposal, "balance", KNOWN, [group])
-    assert named.labels() == ()
-    assert len(group.items) == 30
-    assert named.items() == dict.fromkeys(group.items, "balance")
-    named.withdraw(group.proposal)
-    assert named.items() == {}
-
-
-def test_label_of_a_group_is_withdrawn_only_after_the_group(named: ClassNames) -> None:
-    """Promise: a label that a group stands for is not withdrawn before the group."""
-    group, _ = groups_of(similar(("holiday", 30, 0), ("noise", 20, 1)))
+def test_a_label_with_an_alias_is_withdrawn_only_after_it(named: ClassNames) -> None:
+    """Promise: a label that an alias points to is not withdrawn before the alias."""
     named.name("leave", KNOWN)
-    named.identify(group.proposal, "leave", KNOWN, [group])
-    with pytest.raises(ConfigError, match=f"{group.proposal} is an alias of 'leave'"):
+    named.identify("holiday", "leave", KNOWN)
+    with pytest.raises(ConfigError, match="holiday is an alias of 'leave'"):
         named.withdraw("leave")
-    named.withdraw(group.proposal)
+    named.withdraw("holiday")
     named.withdraw("leave")
-    assert (named.labels(), named.items()) == ((), {})
+    assert (named.labels(), named.same()) == ((), {})
 
 
 def test_aliases_of_a_label_do_not_depend_on_order(named: ClassNames) -> None:

@@ -92,32 +92,23 @@ def test_kept_new_labels_are_counted_and_stop_nothing(write: Write) -> None:
     assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
 
 
-def test_people_names_become_labels_and_callers_keep_theirs(write: Write) -> None:
-    """Promise: what a person said of names and groups are labels and callers keep their own."""
+def test_an_alias_becomes_its_label_and_callers_keep_theirs(write: Write) -> None:
+    """Promise: a caller's word that a person mapped to a label is that label; other labels stay."""
     rows = decisions(TEXTS, ["good"] * 400)
     rows[0]["label"], rows[1]["label"], rows[2]["label"] = "great", "bad", None
-    ids = [f"{row['request_id']}/{row['item']}" for row in rows[:3]]
-    window = write(MadeLog(rows), same={"great": "good"}, item_labels=dict.fromkeys(ids[1:], "good"))
-    assert window.table["label"].to_pylist()[:3] == ["good", "bad", "good"]
+    assert write(MadeLog(rows), same={"great": "good"}).table["label"].to_pylist()[:3] == ["good", "bad", None]
 
 
-def test_excluded_caller_keeps_group_labels_of_people(write: Write) -> None:
-    """Promise: a caller who is set aside takes no label along that a person gave of a group."""
+def test_excluded_caller_loses_all_labels(write: Write) -> None:
+    """Promise: the labels of a caller who is set aside are ignored, and nobody else's are."""
     rows = decisions(TEXTS, ["good"] * 400)
     for number, row in enumerate(rows):
         row |= {"caller": "poisoner" if number < 60 else f"fair {number % 5}", "label": "good"}
         if number < 60:
             row["label"] = "bad" if number < 50 else None
-    ids = [f"{row['request_id']}/{row['item']}" for row in rows]
-    window = write(MadeLog(rows), item_labels=dict.fromkeys([*ids[50:60], *ids[:2]], "bad"))
+    window = write(MadeLog(rows))
     assert list(window.facts.set_aside) == ["poisoner"]
-    labels = window.table["label"].to_pylist()
-    assert labels[:60] == ["bad"] * 2 + [None] * 48 + ["bad"] * 10
-    fair = write(
-        MadeLog([row | {"label": None} if row["caller"] == "poisoner" else row for row in rows]),
-        item_labels=dict.fromkeys(ids[:60], "bad"),
-    )
-    assert fair.facts.set_aside == {}
+    assert window.table["label"].to_pylist() == [None] * 60 + ["good"] * 340
 
 
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:

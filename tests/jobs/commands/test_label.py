@@ -1,0 +1,101 @@
+"""`kcm label`: promises about single labels, accuracies by people's labels, and places that cannot be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from jobs.cli import app
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """1,500 texts with recorded answers, and 150 labels by people in their own spelling."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    kind = np.random.default_rng(3).random(1500) < 0.3
+    texts = [f"{'win a prize' if k else 'see the agenda'} {n}" for n, k in enumerate(kind)]
+    people = np.where(np.arange(1500) % 10 == 0, np.where(kind, " SPAM", "Ham"), "")
+    frame = pd.DataFrame({"text": texts, "llm": np.where(kind, "spam", "ham"), "people": people})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    return tmp_path / "table.csv"
+
+
+def labelled(table: Path, *words: str) -> Result:
+    fixed = ["--answers", "llm", "--text", "text", "--encoder", "words", "--json", str(table.parent / "out.json")]
+    return CliRunner().invoke(app, ["label", str(table), *fixed, *words])
+
+
+def result_of(table: Path, *words: str) -> dict[str, Any]:
+    shown = labelled(table, *words)
+    assert shown.exit_code == 0, shown.stderr
+    return json.loads((table.parent / "out.json").read_text())
+
+
+def test_guarantees_alone_are_all_that_is_promised(table: Path) -> None:
+    shown = labelled(table, "--guarantee", "precision:spam=.95", "--guarantee", "recall:spam=.9")
+    assert shown.exit_code == 0, shown.stderr
+    assert "precision of 'spam': 95% proved" in shown.stdout
+    assert "recall of 'spam': 90% proved" in shown.stdout
+    certificate = json.loads((table.parent / "table.labelled.certificate.json").read_text())
+    assert certificate["target"] is None
+    assert certificate["certified"]
+    assert [(each["kind"], each["asked"], each["holds"]) for each in certificate["guarantees"]] == [
+        ("precision", 0.95, True),
+        ("recall", 0.9, True),
+    ]
+    assert certificate["bought"] < 750
+
+
+def test_an_explicit_target_is_promised_as_well(table: Path) -> None:
+    result = result_of(table, "--guarantee", "precision:spam=.9", "--target", ".9")
+    assert result["target"] == 0.9
+    assert result["promised"] >= 0.9
+    assert [each["holds"] for each in result["guarantees"]] == [True]
+
+
+def test_a_rare_label_is_named_in_the_plan(table: Path) -> None:
+    shown = labelled(table, "--labels", "spam,ham,eggs", "--guarantee", "recall:eggs=.9", "--pilot-only")
+    assert shown.exit_code == 0, shown.stderr
+    assert "recall of 'eggs' cannot be promised: none of 100 answers is this label" in shown.stderr
+
+
+def test_truth_prints_two_accuracies(table: Path) -> None:
+    shown = labelled(table, "--truth", "people")
+    assert shown.exit_code == 0, shown.stderr
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("By people's labels on 150 rows")]
+    assert "if they are a random sample" in line
+    assert line.count("95% interval") == 2
+    result = json.loads((table.parent / "out.json").read_text())["accuracies"]
+    assert result["rows"] == 150
+    assert result["llm"]["estimate"] == 1 > result["llm"]["low"]
+
+
+def test_the_plan_counts_the_calls_for_truth(table: Path) -> None:
+    planned = [result_of(table, "--pilot-only", *words)["planned_calls"] for words in ((), ("--truth", "people"))]
+    assert 0 < planned[1] - planned[0] <= 150
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table.csv", "-o", "s3://bucket/out.csv"], "the output is a file of this machine (s3://bucket/out.csv)"),
+        (["table.csv", "-o", "folder.csv"], "the output is a folder (folder.csv)"),
+        (["gone.csv"], "no such file (gone.csv)"),
+        (["ftp://host/films.csv"], "cannot read from ftp://"),
+        (["table.csv", "--guarantee", "recall:eggs=.9"], "'eggs'"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_costs_nothing(
+    words: list[str], said: str, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(table.parent)
+    Path("folder.csv").mkdir()
+    done = CliRunner().invoke(app, ["label", *words, "--answers", "llm", "--encoder", "words"])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (table.parent / "user").exists()
