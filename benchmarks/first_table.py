@@ -57,7 +57,7 @@ from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.logistic import Logistic
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units
 from pipelines.config import DEFAULT_LEARNING
@@ -222,7 +222,7 @@ def learned(tasks: list[TensorRows], num_labels: int, features: np.ndarray) -> n
     network = parse_config(NetworkConfig, DEFAULT_LEARNING["network"], where="network")
     settings = parse_config(TrainConfig, DEFAULT_LEARNING["train"], where="train")
     collaborator = Collaborator(features.shape[1], num_labels, network, "kan", seed=0)
-    Trainer(collaborator, AnalyticConfig().build(0), tasks, settings, DistillConfig(), seed=0).run()
+    trainer_of(collaborator, AnalyticConfig().build(0), tasks, settings, DistillConfig(), seed=0).run()
     with torch.no_grad():
         return np.asarray(collaborator(torch.from_numpy(features))[0].numpy().argmax(1))
 
@@ -382,7 +382,7 @@ def candidates(draw: Draw) -> Iterator[Candidate]:
         batch = batch_of(draw.train)
         task = TensorRows("table", {split: (ids(draw.train), batch) for split in ("train", "test")})
         distill = DistillConfig()
-        Trainer(collaborator, learner, [task], TrainConfig(), distill, seed=0).run()
+        trainer_of(collaborator, learner, [task], TrainConfig(), distill, seed=0).run()
         rows = draw.train.at(np.arange(min(MAX_ROWS, len(batch))))
         judge, small = learner.left_out(collaborator, batch_of(rows), Units(None, len(rows.labels)), distill)
         chosen = table(rows, judge.numpy(), small.numpy(), draw.num_labels, "validate")

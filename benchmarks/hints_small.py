@@ -19,7 +19,7 @@ from kcm.learners import Batch
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from pipelines.config import DEFAULT_LEARNING
 
 KINDS: Mapping[str, NetworkKind] = {"KCM": "kan", "MCM": "random_relu"}
@@ -42,7 +42,7 @@ def fitted(kind: NetworkKind, train_ND: np.ndarray, labels_N: np.ndarray, num_la
     batch = Batch(torch.from_numpy(train_ND), torch.from_numpy(labels_N), unknown, torch.ones(len(labels_N)))
     ids = [str(row) for row in range(len(labels_N))]
     task = TensorRows("table", dict.fromkeys(("train", "test"), (ids, batch)))
-    Trainer(collaborator, AnalyticConfig().build(0), [task], settings, DistillConfig(), seed=seed).run()
+    trainer_of(collaborator, AnalyticConfig().build(0), [task], settings, DistillConfig(), seed=seed).run()
     return collaborator
 
 

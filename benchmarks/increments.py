@@ -50,7 +50,7 @@ from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.continual import average_incremental_accuracy, bwt
 from kcm.metrics.intervals import paired_difference
 from kcm.tasks.scenarios import long_tail_sizes
@@ -137,7 +137,7 @@ def ours(kind: NetworkKind, tasks: Sequence[Task], num_classes: int, seed: int) 
     test = joined([task.test for task in tasks])
     started = time.process_time()
     collaborator = Collaborator(test.features.shape[1], num_classes, NETWORK, kind, seed)
-    trainer = Trainer(collaborator, AnalyticConfig().build(seed), streamed, settings, DistillConfig(), seed=seed)
+    trainer = trainer_of(collaborator, AnalyticConfig().build(seed), streamed, settings, DistillConfig(), seed=seed)
     trainer.run()
     seconds = time.process_time() - started
     with torch.no_grad():

@@ -14,8 +14,9 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from tests.kcm.learners.tasks import part_of, task_of
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
@@ -46,7 +47,7 @@ def _cut(name: str, ids: list[str], features: torch.Tensor, labels: torch.Tensor
 
 
 @pytest.fixture(scope="session")
-def make_trainer() -> Callable[..., Trainer]:
+def make_trainer() -> Callable[..., SequenceTrainer]:
     """A trainer of small networks over tasks of digits."""
 
     def make(
@@ -58,10 +59,10 @@ def make_trainer() -> Callable[..., Trainer]:
         ranks: Ranks | None = None,
         network: NetworkConfig = NETWORK,
         **train: Any,
-    ) -> Trainer:
+    ) -> SequenceTrainer:
         collaborator = Collaborator(64, 10, network, kind, seed=0)
         config = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2, **train)
-        return Trainer(collaborator, learner.build(0), tasks, config, DistillConfig(), seed=0, ranks=ranks)
+        return trainer_of(collaborator, learner.build(0), tasks, config, DistillConfig(), seed=0, ranks=ranks)
 
     return make
 

@@ -21,8 +21,9 @@ from kcm.learners.analytic import TARGET, AnalyticConfig, mixed_targets
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.intervals import Units
 from tests.kcm.learners.tasks import changed, part_of, rows_of
 
@@ -41,13 +42,13 @@ LEARNED_CURVES = NETWORKS[-1][1]
 
 def make_trainer(
     tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None, num_words=0
-) -> Trainer:
+) -> SequenceTrainer:
     collaborator = Collaborator(64, 10, network, kind, seed=0, num_words=num_words)
     learner = (learner or AnalyticConfig(chunk_size=100)).build(0)
-    return Trainer(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
+    return trainer_of(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
 
 
-def solved(trainer: Trainer, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def solved(trainer: SequenceTrainer, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Judge and small logits of the same solution in networks of float64."""
     precise = copy.deepcopy(trainer.collaborator).double()
     trainer.learner.solve(precise, Ranks())
@@ -176,7 +177,7 @@ def test_one_two_and_four_ranks_give_equal_results(digits, uneven, on_ranks, net
         assert_equal_logits(other, logits[0])
 
 
-def learned(trainer: Trainer) -> dict:
+def learned(trainer: SequenceTrainer) -> dict:
     trainer.run()
     return trainer.state_dict()
 
@@ -326,7 +327,7 @@ def test_label_without_rows_is_known_when_another_is_out(digits) -> None:
     collaborator = Collaborator(64, 10, NETWORK, "kan", seed=0)
     train = TrainConfig(mask_unseen=True)
     learner = AnalyticConfig().build(0)
-    trainer = Trainer(collaborator, learner, digits[:4], train, DistillConfig(), seed=0)
+    trainer = trainer_of(collaborator, learner, digits[:4], train, DistillConfig(), seed=0)
     trainer.run()
     rows = rows_of(digits[:4], "test")
     judge, small = trainer.collaborator(rows.features)

@@ -14,14 +14,14 @@ from examples.learners.si import SiConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.sequence import SequenceTrainer
 
 REPLAY = ReplayConfig(memory=31, batch_size=18)
 LEARNERS: list[LearnerConfig] = [REPLAY, DerConfig(memory=31, batch_size=18), LwfConfig(), EwcConfig(), SiConfig()]
 State = dict[str, Any]
 
 
-def gradients_of_an_epoch(trainer: Trainer) -> list[torch.Tensor]:
+def gradients_of_an_epoch(trainer: SequenceTrainer) -> list[torch.Tensor]:
     """The summed gradient of every step of one epoch of each task, what is replayed included, all at the same weights.
 
     That every rank takes the same next step from them is the other test's promise.

@@ -15,7 +15,8 @@ from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.sequence import SequenceTrainer
+from kcm.learners.training.trainer import trainer_of
 from tests.kcm.learners.tasks import rows_of
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
@@ -28,14 +29,14 @@ NETWORKS = {
 }
 
 
-def make(tasks, name: str = "splines", *, ranks: Ranks | None = None, chunk_size: int = 100, **changes) -> Trainer:
+def make(tasks, name="splines", *, ranks: Ranks | None = None, chunk_size=100, **changes) -> SequenceTrainer:
     kind, network = NETWORKS[name]
     collaborator = Collaborator(64, 10, network.model_copy(update=changes), kind, seed=0)
     learner = SldaConfig(shrinkage=0.05, chunk_size=chunk_size).build(0)
-    return Trainer(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
+    return trainer_of(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
 
 
-def solved(trainer: Trainer, features: torch.Tensor) -> torch.Tensor:
+def solved(trainer: SequenceTrainer, features: torch.Tensor) -> torch.Tensor:
     """The judge's logits of the same solution in networks of float64, those of the first label taken off."""
     precise = copy.deepcopy(trainer.collaborator).double()
     trainer.learner.solve(precise, Ranks())

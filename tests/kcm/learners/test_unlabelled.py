@@ -24,8 +24,9 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.intervals import Units
 from tests.kcm.learners.tasks import changed, merged, part_of, rows_of
 
@@ -64,16 +65,16 @@ def labelled_alone(tasks: Sequence[TensorRows]) -> list[TensorRows]:
 
 def trained(
     tasks: Sequence[TensorRows], learner: LearnerConfig, distill: DistillConfig, *, epochs: int = 2, kind: str = "kan"
-) -> Trainer:
+) -> SequenceTrainer:
     train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2)
-    trainer = Trainer(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
+    trainer = trainer_of(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
     trainer.run()
     return trainer
 
 
 def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None:
     tasks = hidden(digits[:1], keep=2)
-    trainer = Trainer(
+    trainer = trainer_of(
         Collaborator(64, 10, FLAT, "kan", seed=0),
         FinetuneConfig().build(0),
         tasks,
@@ -136,10 +137,10 @@ def test_answers_weigh_the_same_on_any_ranks_and_after_resume(digits, on_ranks, 
     """Promise: answers weigh the same on any number of ranks and after a break."""
     tasks = hidden(digits[:2], keep=20)
 
-    def begun(ranks: Ranks) -> Trainer:
+    def begun(ranks: Ranks) -> SequenceTrainer:
         collaborator = Collaborator(64, 10, FLAT, "kan", seed=0)
         learner = AnalyticConfig(chunk_size=100).build(0)
-        return Trainer(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
+        return trainer_of(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
 
     def state(ranks: Ranks) -> dict:
         trainer = begun(ranks)

@@ -18,7 +18,7 @@ from kcm.learners import LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.metrics.continual import summarise
 from tests.kcm.learners.tasks import merged, part_of, rows_of
 
@@ -35,7 +35,7 @@ LEARNERS = [
 ]
 
 
-def final_accuracy(trainer: Trainer) -> float:
+def final_accuracy(trainer: SequenceTrainer) -> float:
     trainer.run()
     return float(np.mean(trainer.accuracy["small"][-1]))
 
@@ -215,7 +215,7 @@ def test_masked_labels_are_not_trained_answered_or_measured(make_trainer, digits
     """Promise: masked labels are neither trained nor answered nor measured."""
     trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
     assert trainer.baseline["small"] == [None] * 5
-    for _ in range(trainer.steps_in_task - 1):
+    for _ in range(trainer.num_steps(0) - 1):
         trainer.step()
     assert trainer.collaborator.num_labels == len(trainer.collaborator.judge.layers[0].weight) == 2
     assert trainer.evaluate(num_learned=5)["small"][1:] == [0.0] * 4  # none of their labels is ever answered
