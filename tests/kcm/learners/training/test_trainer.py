@@ -20,7 +20,7 @@ from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.metrics.continual import summarise
-from tests.kcm.learners.tasks import merged, part_of, rows_of
+from tests.kcm.learners.tasks import part_of, rows_of
 
 LEARNERS = [
     FinetuneConfig(),
@@ -177,15 +177,6 @@ def test_no_teacher_makes_judge_and_small_equal(make_trainer, digits, kind) -> N
         trainer.distill = DistillConfig(large_weight=large_weight, judge_weight=0.5, keep_confidence=0.3)
         trainer.run()
         assert len(trainer.collaborator.merged().networks) == num_networks
-
-
-@pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_full_memory_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
-    """Promise: a memory that holds everything comes close to joint training."""
-    joint = final_accuracy(make_trainer([merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
-    halves = [merged(digits[:2]), merged(digits[2:])]
-    learner = ReplayConfig(memory=2000, batch_size=64)
-    assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06
 
 
 @pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
