@@ -7,33 +7,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
-from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
-from kcm.learners.training.trainer import trainer_of
-from tests.kcm.learners.tasks import changed, part_of, rows_of
+from tests.kcm.learners.tasks import changed, learned, made_trainer, part_of, rows_of
 
 KINDS = ["kan", "mlp", "linear", "random_relu"]
 
 
-def make(tasks, learner=None, *, base="means", kind="kan", ranks: Ranks | None = None, epochs: int = 1, rate=0.02):
+def make(tasks, learner=None, *, base="means", kind="kan") -> SequenceTrainer:
     options = {"spline_order": 1, "base_activation": "none", "centred": True, "zero_start": True}
+    train = TrainConfig(num_epochs=1, batch_size=50, optimizer="sgd", sgd_rate=0.02)
     network = NetworkConfig(hidden=(), base=base, **options)
-    train = TrainConfig(num_epochs=epochs, batch_size=50, optimizer="sgd", sgd_rate=rate)
-    collaborator = Collaborator(64, 10, network, kind, seed=0)
-    learner = (learner or FinetuneConfig()).build(0)
-    return trainer_of(collaborator, learner, tasks, train, DistillConfig(), seed=0, ranks=ranks)
-
-
-def learned(trainer: SequenceTrainer) -> dict:
-    trainer.run()
-    return trainer.state_dict()
+    return made_trainer(tasks, learner or FinetuneConfig(), network, kind=kind, train=train)
 
 
 def base_of(state: dict) -> dict[str, torch.Tensor]:

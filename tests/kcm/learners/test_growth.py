@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from examples.learners.ewc import EwcConfig
 from examples.learners.lwf import LwfConfig
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.components import FAMILIES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.labels import UNLABELLED
@@ -23,8 +22,7 @@ from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import trainer_of
-from tests.kcm.learners.tasks import changed, part_of
+from tests.kcm.learners.tasks import changed, made_trainer, part_of
 
 # Labels in the order of their tasks; and in another one, where a label waits between others that came before it.
 IN_ORDER, SHUFFLED = (0, 1, 2, 3, 4, 5, 6, 7), (5, 0, 2, 1, 3, 4, 7, 6)
@@ -72,9 +70,9 @@ def begun(
     mask_unseen: bool = True,
     **train: Any,
 ) -> SequenceTrainer:
-    collaborator = Collaborator(64, num_labels or 2 * len(tasks), network, kind, seed=3)
     config = TrainConfig(num_epochs=2, batch_size=32, learning_rate=1e-2, mask_unseen=mask_unseen, **train)
-    return trainer_of(collaborator, learner.build(3), tasks, config, DistillConfig(), seed=3)
+    sizes: dict[str, Any] = {"num_labels": num_labels or 2 * len(tasks), "seed": 3}
+    return made_trainer(tasks, learner, network, kind=kind, train=config, **sizes)
 
 
 def saved(trainer: SequenceTrainer) -> dict[str, Any]:
