@@ -48,7 +48,7 @@ from kcm.learners.base import Batch, LearnerConfig
 from kcm.learners.bounds import FinetuneConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 
 SIZES = {"banking77": (500, 1500), "digits": (150, 350)}  # rows with and without a label
 STEPS = {"banking77": 640, "digits": 160}
@@ -133,7 +133,7 @@ def accuracy(how: str, line: str, train: Batch, test: Batch, table: str, seed: i
     distill = DistillConfig(large_weight=large_weight, judge_weight=judge_weight)
     settings = TrainConfig(mask_unseen=True)
     settings = settings.model_copy(update={"num_epochs": round(STEPS[table] / (len(rows) / settings.batch_size))})
-    trainer = Trainer(collaborator, learner, tasks, settings, distill, seed=seed)
+    trainer = trainer_of(collaborator, learner, tasks, settings, distill, seed=seed)
     if line.startswith("everywhere"):
         with patch("kcm.learners.analytic.mixed_targets", everywhere):
             trainer.run()

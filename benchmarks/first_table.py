@@ -57,7 +57,7 @@ from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.logistic import Logistic
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units
 from pipelines.stages.deployed import chosen
@@ -373,7 +373,7 @@ def candidates(draw: Draw) -> Iterator[Candidate]:
         train = batch_of(draw.train)
         task = task_of("table", train)
         distill = DistillConfig()
-        Trainer(collaborator, learner, [task], TrainConfig(), distill, seed=0).run()
+        trainer_of(collaborator, learner, [task], TrainConfig(), distill, seed=0).run()
         rows = draw.train.at(np.arange(min(MAX_ROWS, len(train))))
         judge, small = learner.left_out(collaborator, batch_of(rows), Units(None, len(rows.labels)), distill)
         chosen = table(rows, judge.numpy(), small.numpy(), draw.num_labels, "validate")

@@ -35,7 +35,7 @@ from kcm.inputs.content import Content, contents
 from kcm.large import fit_head
 from kcm.learners.base import Batch
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.preparation.checks import SplitError
 from kcm.tasks.splits import Split
@@ -143,7 +143,7 @@ def _made(config: RunConfig, seed: int, places: Places) -> Prepared:
     dim, num_labels = rows.features_ND.shape[1], rows.large_NC.shape[1]
     tasks = [rows.learned(task) for task in range(rows.task.max() + 1)]
     collaborator = Collaborator(dim, num_labels, config.network, "kan", seed)
-    trainer = Trainer(collaborator, config.learner.build(seed), tasks, config.train, config.distill, seed=seed)
+    trainer = trainer_of(collaborator, config.learner.build(seed), tasks, config.train, config.distill, seed=seed)
     trainer.run()
     collaborator = trainer.collaborator.eval()
     validate, test = rows.judged("validate", collaborator), rows.judged("test", collaborator)

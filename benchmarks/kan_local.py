@@ -45,7 +45,7 @@ from kcm.kan.mlp import MLP, num_parameters
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch, Learner
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 
 SEEDS, TUNING, STEPS, BATCH = range(10), 100, 60, 32
 NUM_TRAIN, NUM_TEST, TEST_SHARE = 192, 500, 1 / 3
@@ -202,7 +202,7 @@ def accuracy(
     tasks = [task_of(f"task {number}", train) for number, (train, _) in enumerate(rows.tasks)]
     num_epochs = round(STEPS * len(tasks) / sum(-(-len(train) // BATCH) for train, _ in rows.tasks))
     settings = TrainConfig(num_epochs=num_epochs, batch_size=BATCH, learning_rate=rate, mask_unseen=True)
-    Trainer(collaborator, learner, tasks, settings, DistillConfig(), seed=seed).run()
+    trainer_of(collaborator, learner, tasks, settings, DistillConfig(), seed=seed).run()
     return float(np.mean(list(by_task(collaborator, rows))))
 
 

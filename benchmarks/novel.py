@@ -66,7 +66,7 @@ from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.splits import SPLITS, Split, purpose
 from pipelines.loop.build import NOVEL_SHARE
@@ -222,7 +222,7 @@ def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Vers
         TensorRows(f"task {number}", {split: _batch(items, task[split]) for split in ("train", "test")})
         for number, task in enumerate(tasks)
     ]
-    trainer = Trainer(collaborator, learner, rows, TrainConfig(mask_unseen=True), DistillConfig(), seed=stream.seed)
+    trainer = trainer_of(collaborator, learner, rows, TrainConfig(mask_unseen=True), DistillConfig(), seed=stream.seed)
     if parent is not None:
         trainer.load_state_dict(dict(parent.state))
     trainer.run()

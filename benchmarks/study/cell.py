@@ -22,7 +22,8 @@ from kcm.collaborator.collaborator import Collaborator, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.kan.mlp import num_parameters
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.sequence import SequenceTrainer
+from kcm.learners.training.trainer import trainer_of
 from pipelines.batch.mapping import one_thread
 
 from .data import Stream
@@ -76,15 +77,16 @@ def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Strea
     learner = setting.learner.build(seed)
     answers = _Answers(stream, lambda features_ND: collaborator(features_ND)[1])
     matrix, initial = [], answers.accuracies() if stream.task_known else []
-    trainer = _TimedTrainer(collaborator, learner, stream.tasks, setting.train, DistillConfig(), seed=seed)
-    seconds, num_bytes, started = [], [], trainer.learning_time()
+    trainer = trainer_of(collaborator, learner, stream.tasks, setting.train, DistillConfig(), seed=seed)
+    clock = _LearningClock(trainer)
+    seconds, num_bytes, started = [], [], clock.seconds()
     while not trainer.done:
         if trainer.step():
-            seconds.append(trainer.learning_time() - started)
+            seconds.append(clock.seconds() - started)
             num_bytes.append(state_bytes(learner.state_dict()) + base_bytes(collaborator.base))
             if stream.task_known:
                 matrix.append(answers.accuracies())
-            started = trainer.learning_time()
+            started = clock.seconds()
     return {
         "num_parameters": num_parameters(collaborator),
         # The trainer's own matrix knows of labels that are masked, ours of tasks that are known.
@@ -95,20 +97,21 @@ def _train_through(kind: NetworkKind, seed: int, setting: Setting, stream: Strea
     } | size_accuracies(answers.by_task(), np.asarray(stream.train_counts))
 
 
-class _TimedTrainer(Trainer):
-    """A trainer whose time excludes the evaluation of R, which grows with the tasks for every learner."""
+class _LearningClock:
+    """CPU seconds of this process without the evaluation of R, which grows with the tasks for every learner."""
 
-    _measuring = 0.0
+    def __init__(self, trainer: SequenceTrainer) -> None:
+        self._evaluate, self._measuring = trainer.evaluate, 0.0
+        trainer.evaluate = self._measure  # type: ignore[method-assign]
 
-    def evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
-        """As every trainer, with the clock stopped."""
+    def _measure(self, num_learned: int) -> dict[str, list[float | None]]:
         started = time.process_time()
-        row = super().evaluate(num_learned)
+        row = self._evaluate(num_learned)
         self._measuring += time.process_time() - started
         return row
 
-    def learning_time(self) -> float:
-        """CPU seconds of this process up to now, without what was spent on measuring."""
+    def seconds(self) -> float:
+        """Seconds up to now."""
         return time.process_time() - self._measuring
 
 

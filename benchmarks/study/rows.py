@@ -20,9 +20,9 @@ from kcm.inputs.content import Content
 from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.closed_form import ClosedFormTrainer
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
 from pipelines.config import DEFAULT_LEARNING
 
 MINILM = TextEncoderConfig(model="sentence-transformers/all-MiniLM-L6-v2")
@@ -48,10 +48,10 @@ def task_of(name: str, train: Batch, test: Batch | None = None) -> TensorRows:
 
 def learned(
     kind: NetworkKind, tasks: Sequence[TensorRows], dim: int, num_labels: int, seed: int
-) -> tuple[Collaborator, Trainer]:
+) -> tuple[Collaborator, ClosedFormTrainer]:
     """A collaborator that has learned the tasks as `kcm run` does by default, and its trainer."""
     collaborator = Collaborator(dim, num_labels, NETWORK, kind, seed)
-    trainer = Trainer(collaborator, AnalyticConfig().build(seed), tasks, TRAIN, DistillConfig(), seed=seed)
+    trainer = ClosedFormTrainer(collaborator, AnalyticConfig().build(seed), tasks, TRAIN, DistillConfig(), seed=seed)
     trainer.run()
     return collaborator, trainer
 

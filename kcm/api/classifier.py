@@ -30,7 +30,7 @@ from kcm.errors import ConfigError
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 
 _ROWS_AT_ONCE = 4096
 
@@ -192,7 +192,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
         collaborator.add_module("normalizer", nn.Identity())  # features are already scaled one by one
         rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
-        trainer = Trainer(
+        trainer = trainer_of(
             collaborator, learner, [*self._past_tasks, rows], self._train_config(), DistillConfig(), seed=self._seed
         )
         if self._state is not None:

@@ -5,35 +5,30 @@ Shapes: D inputs, P mixtures, K splines of an edge (J = K - 2 of them free after
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh, null_space
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from kcm.errors import ConfigError
 from kcm.kan.basis import Grid, spline_basis
-from kcm.kan.random_relu import RandomReLU, UnitCurves
+from kcm.kan.random_relu import ProjectedCurves
 
 MIN_FREE = 4  # free coefficients of an edge after its line: fewer make no learned curve
 SHRINKAGE = 0.1  # share of the isotropic covariance added to the rows' covariance: an unseen direction stays visible
 
 
-class MixedSplines(RandomReLU):
-    """y = W phi(x) + offset with a curve for each of P mixtures v = R (x - m), and a linear map of the inputs:
+class MixedSplines(ProjectedCurves):
+    """A learned curve for each of P mixtures v = R (x - m), and a linear map of the inputs.
 
-        phi(x) = [sqrt(P / D) x, f_1(v), ..., f_J(v), sqrt(P)] / 2
-
-    This is a KAN layer over v whose linear parts are folded: lines in P mixtures are a linear map of D inputs. A label
-    therefore needs D + J P + 1 coefficients. f_1 to f_J span everything that the splines of an edge can do except a
-    line. They are scaled so that a ridge on W penalises third differences of spline coefficients (P-splines, Eilers and
-    Marx, Statistical Science 11, 1996), times `roughness`. A parabola has no third differences, so without evidence a
-    curve is a parabola, which bends as far as the rows require.
+    f_1 to f_J span everything that the splines of an edge can do except a line. They are scaled so that a ridge on the
+    weights penalises third differences of spline coefficients (P-splines, Eilers and Marx, Statistical Science 11,
+    1996), times `roughness`. A parabola has no third differences, so without evidence a curve is a parabola, which
+    bends as far as the rows require.
 
     Mixtures are random directions until `fit` turns them into random mixtures of rows. They do not contain the last
     `num_linear` inputs, of which the output is a linear map.
@@ -54,13 +49,12 @@ class MixedSplines(RandomReLU):
         num_linear: int = 0,
     ) -> None:
         """Raise ConfigError for a grid whose edges have fewer than four coefficients after a line."""
+        turn_JK = torch.from_numpy(bends(grid, roughness)).float()
+        self.num_curves = len(turn_JK)
         super().__init__(in_features, width, out_features, seed=seed, num_linear=num_linear)
-        self.grid = grid
+        self.grid, self.span = grid, (grid.low, grid.high)
         self.register_buffer("mean", torch.zeros(in_features - num_linear))
-        self.register_buffer("turn", torch.from_numpy(bends(grid, roughness)).float())  # [J, K]
-        num_features = in_features + width * len(self.turn) + 1
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(self.drawn_weight(out_features, num_features, generator))
+        self.register_buffer("turn", turn_JK)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], add_up: Callable[[list[Tensor]], None] = lambda sums: None) -> None:
@@ -93,52 +87,13 @@ class MixedSplines(RandomReLU):
         self.projection.copy_(other.projection)
         self.mean.copy_(other.mean)
 
-    def features(self, x: Tensor) -> Tensor:
-        """The features that the output is linear in, [..., D + J P + 1], in the precision of `x` [..., D]."""
-        width, num_mixed = self.projection.shape
-        curves_JP = self.turn.to(x.dtype) @ spline_basis(self.projections(x), self.grid)
-        constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
-        return 0.5 * torch.cat([math.sqrt(width / num_mixed) * x, curves_JP.flatten(-2), constant], -1)
+    def projected(self, x: Tensor) -> Tensor:
+        """The part of `x` [..., D] that is mixed, about the mean of the fitted rows."""
+        return super().projected(x) - self.mean.to(x.dtype)
 
-    @property
-    def kan_layers(self) -> list[UnitCurves]:
-        """The one layer of curves over `curve_inputs`: a line for each input, a spline for each mixture.
-
-        A spline shows its change from the mean of the rows, where it is zero; the constant holds the rest.
-        """
-        (width, num_mixed), (num_inputs, _) = self.projection.shape, self.widths
-        weight = 0.5 * self.weight.detach()
-        lines_OD, free_OF, constant_O1 = torch.split(weight, [num_inputs, width * len(self.turn), 1], 1)
-        free_OJP = free_OF.unflatten(1, (-1, width))  # type: ignore[no-untyped-call]
-        splines_OKP = self.turn.T @ free_OJP
-        at_mean_K = spline_basis(self.turn.new_zeros(1), self.grid)[:, 0]
-        at_mean_OP = torch.einsum("k,okp->op", at_mean_K, splines_OKP)
-        num_splines = self.grid.num_basis
-        coefficients_OFI = lines_OD.new_zeros(len(lines_OD), 1 + num_splines, num_inputs + width)
-        coefficients_OFI[:, 0, :num_inputs] = math.sqrt(width / num_mixed) * lines_OD
-        coefficients_OFI[:, 1:, num_inputs:] = splines_OKP - at_mean_OP[:, None]  # splines sum to one
-        constant_O = math.sqrt(width) * constant_O1[:, 0] + at_mean_OP.sum(1) + self.offset
-        span = self.grid.low, self.grid.high
-        return [UnitCurves(coefficients_OFI, constant_O, span, partial(_line_and_splines, grid=self.grid))]
-
-    def curve_inputs(self, x: Tensor) -> Tensor:
-        """The inputs of the curves, [..., D + P] for `x` [..., D]: the inputs, then their mixtures."""
-        return torch.cat([x, self.projections(x)], -1)
-
-    def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
-        """The shares [..., D + P] of the curves at `x` [..., D] as shares of the inputs, [..., D].
-
-        A spline's share is split in proportion to each input's part of the mixture (DeepLIFT's rescale rule).
-        """
-        of_inputs, of_mixtures = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
-        v = self.projections(x)
-        slopes = torch.where(v != 0, of_mixtures / torch.where(v != 0, v, 1), 0)
-        centred = x[..., : len(self.mean)] - self.mean.to(x.dtype)
-        return of_inputs + F.pad(centred * (slopes @ self.projection.to(x.dtype)), (0, self.num_linear))
-
-    def projections(self, x: Tensor) -> Tensor:
-        """The mixtures v, [..., P]."""
-        return F.linear(x[..., : len(self.mean)] - self.mean.to(x.dtype), self.projection.to(x.dtype))
+    def bent(self, v: Tensor) -> Tensor:
+        """The curves f_1 to f_J."""
+        return self.turn.to(v.dtype) @ spline_basis(v, self.grid)
 
 
 @lru_cache
@@ -163,8 +118,3 @@ def bends(grid: Grid, roughness: float) -> NDArray[np.float64]:
     rough_J, turn_JJ = eigh(differences_TJ.T @ differences_TJ, curves_NJ.T @ curves_NJ)
     turn_KJ = beside_line_KJ @ turn_JJ / np.sqrt(1 + roughness * rough_J.clip(0))
     return np.asarray((turn_KJ * np.sign(turn_KJ[np.abs(turn_KJ).argmax(0), range(len(rough_J))])).T)
-
-
-def _line_and_splines(z: Tensor, grid: Grid) -> Tensor:
-    """The functions of every edge, [..., 1 + K, I] for `z` [..., I]."""
-    return torch.cat([z.unsqueeze(-2), spline_basis(z, grid)], -2)

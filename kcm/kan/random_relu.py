@@ -87,9 +87,13 @@ class RandomReLU(nn.Module):
         """Inputs and outputs."""
         return self.projection.shape[1] + self.num_linear, self.weight.shape[0]
 
+    def projected(self, x: Tensor) -> Tensor:
+        """The part of `x` [..., in] that is projected: all but the linear inputs."""
+        return x[..., : self.projection.shape[1]]
+
     def projections(self, x: Tensor) -> Tensor:
         """The random projections of `x` [..., in], [..., width], in its precision."""
-        return F.linear(x[..., : self.projection.shape[1]], self.projection.to(x.dtype))
+        return F.linear(self.projected(x), self.projection.to(x.dtype))
 
     def features(self, x: Tensor) -> Tensor:
         """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
@@ -104,15 +108,74 @@ class RandomReLU(nn.Module):
         return F.linear(self.features(x), self.weight, self.offset)
 
 
-class RandomQuadratic(RandomReLU):
-    """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, clamp(R x, -4, 4)^2, sqrt(P)] / 2 for P random directions.
+class ProjectedCurves(RandomReLU):
+    """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, f_1(v), ..., f_J(v), sqrt(P)] / 2 for P projections v.
 
-    Quadratic features: no curve is learned, because a square has one coefficient. They are a KAN layer of one interval
-    and degree 2 over P projections R x, whose linear parts are folded: P curves a_p v^2 + b_p v + c_p have P linear
-    parts, of which only D differ for D inputs. A label therefore needs P + D + 1 coefficients in place of 3 P. The
-    factors give the linear, the quadratic and the constant part equal weight under a ridge penalty.
+    A KAN layer over v whose linear parts are folded: lines in P projections are a linear map of the D inputs. So a
+    label needs D + J P + 1 coefficients. The factors give the linear, the bent and the constant part equal weight under
+    a ridge penalty.
 
-    It can be inspected as a KAN: `kan_layers` is one layer of D lines and P parabolas over `curve_inputs`.
+    It can be inspected as a KAN: `kan_layers` is one layer of D lines and P curves over `curve_inputs`.
+    """
+
+    num_curves = 1  # J, the functions of a projection
+    span = -_CLAMP, _CLAMP  # in which they vary
+
+    def bent(self, v: Tensor) -> Tensor:
+        """f_1 to f_J of projections `v` [..., P], [..., J, P]."""
+        raise NotImplementedError
+
+    def num_features(self, in_features: int, width: int) -> int:
+        """The inputs, J curves of each projection, and a constant."""
+        return in_features + self.num_curves * width + 1
+
+    def features(self, x: Tensor) -> Tensor:
+        """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
+        width, num_projected = self.projection.shape
+        curves = self.bent(self.projections(x)).flatten(-2)
+        constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
+        return 0.5 * torch.cat([math.sqrt(width / num_projected) * x, curves, constant], -1)
+
+    @property
+    def kan_layers(self) -> list[UnitCurves]:
+        """The one layer of curves over `curve_inputs`: a line for each input, a curve for each projection.
+
+        A curve shows its change from v = 0, where it is zero; the constant holds the rest.
+        """
+        (width, num_projected), (num_inputs, _) = self.projection.shape, self.widths
+        sizes = [num_inputs, self.num_curves * width, 1]
+        lines_OD, bent_OF, constant_O1 = torch.split(0.5 * self.weight.detach(), sizes, 1)
+        bent_OJP = bent_OF.unflatten(1, (-1, width))  # type: ignore[no-untyped-call]
+        at_zero_J = self.bent(bent_OJP.new_zeros(1))[:, 0]
+        coefficients_OFI = bent_OJP.new_zeros(len(bent_OJP), 1 + self.num_curves, num_inputs + width)
+        coefficients_OFI[:, 0, :num_inputs] = math.sqrt(width / num_projected) * lines_OD
+        coefficients_OFI[:, 1:, num_inputs:] = bent_OJP
+        constant_O = math.sqrt(width) * constant_O1[:, 0] + torch.einsum("j,ojp->o", at_zero_J, bent_OJP) + self.offset
+        return [UnitCurves(coefficients_OFI, constant_O, self.span, self._line_and_curves)]
+
+    def _line_and_curves(self, z: Tensor) -> Tensor:
+        """The functions of every edge, [..., 1 + J, I] for `z` [..., I]."""
+        return torch.cat([z.unsqueeze(-2), self.bent(z) - self.bent(z.new_zeros(1))], -2)
+
+    def curve_inputs(self, x: Tensor) -> Tensor:
+        """The inputs of the curves, [..., in + width]: the inputs `x` [..., in], then their projections."""
+        return torch.cat([x, self.projections(x)], -1)
+
+    def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
+        """The shares of the curves at `x` [..., in], [..., in + width], as shares of the inputs [..., in].
+
+        A curve's share is split in proportion to each input's part of the projection (DeepLIFT's rescale rule).
+        """
+        of_inputs, of_projections = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
+        v = self.projections(x)
+        slopes = torch.where(v != 0, of_projections / torch.where(v != 0, v, 1), 0)
+        return of_inputs + F.pad(self.projected(x) * (slopes @ self.projection.to(x.dtype)), (0, self.num_linear))
+
+
+class RandomQuadratic(ProjectedCurves):
+    """Quadratic features: f(v) = clamp(v, -4, 4)^2. No curve is learned, because a square has one coefficient.
+
+    They are a KAN layer of one interval and degree 2 over P random projections.
     """
 
     @classmethod
@@ -123,46 +186,9 @@ class RandomQuadratic(RandomReLU):
         width = max(1, num_coefficients - num_inputs - 1)
         return cls(num_inputs, width, num_outputs, seed=seed, num_linear=units.num_linear)
 
-    def num_features(self, in_features: int, width: int) -> int:
-        """The inputs, a square for each random direction, and a constant."""
-        return in_features + width + 1
-
-    def features(self, x: Tensor) -> Tensor:
-        """The features that the output is linear in, [..., num_features], in the precision of `x` [..., in]."""
-        width, num_projected = self.projection.shape
-        squares = self.projections(x).clamp(-_CLAMP, _CLAMP).square()
-        constant = x.new_full((*x.shape[:-1], 1), math.sqrt(width))
-        return 0.5 * torch.cat([math.sqrt(width / num_projected) * x, squares, constant], -1)
-
-    @property
-    def kan_layers(self) -> list[UnitCurves]:
-        """The one layer of curves over `curve_inputs`: a line for each input, a parabola for each projection."""
-        (width, num_projected), (num_inputs, _) = self.projection.shape, self.widths
-        lines_OD, parabolas_OP, constant_O1 = torch.split(0.5 * self.weight.detach(), [num_inputs, width, 1], 1)
-        coefficients_O2I = lines_OD.new_zeros(len(lines_OD), 2, num_inputs + width)
-        coefficients_O2I[:, 0, :num_inputs] = math.sqrt(width / num_projected) * lines_OD
-        coefficients_O2I[:, 1, num_inputs:] = parabolas_OP
-        constant_O = math.sqrt(width) * constant_O1[:, 0] + self.offset
-        return [UnitCurves(coefficients_O2I, constant_O, (-_CLAMP, _CLAMP), _line_and_square)]
-
-    def curve_inputs(self, x: Tensor) -> Tensor:
-        """The inputs of the curves, [..., in + width]: the inputs `x` [..., in], then their projections."""
-        return torch.cat([x, self.projections(x)], -1)
-
-    def passed_back(self, shares: Tensor, x: Tensor) -> Tensor:
-        """The shares of the curves at `x` [..., in], [..., in + width], as shares of the inputs [..., in].
-
-        A parabola's share is split in proportion to each input's part of the projection (DeepLIFT's rescale rule).
-        """
-        of_inputs, of_projections = torch.split(shares, [x.shape[-1], len(self.projection)], -1)
-        v = self.projections(x)
-        slopes = torch.where(v != 0, of_projections / torch.where(v != 0, v, 1), 0)
-        return of_inputs + x * F.pad(slopes @ self.projection.to(x.dtype), (0, self.num_linear))
-
-
-def _line_and_square(z: Tensor) -> Tensor:
-    """The functions of every edge, [..., 2, I] for `z` [..., I]."""
-    return torch.stack([z, z.clamp(-_CLAMP, _CLAMP).square()], -2)
+    def bent(self, v: Tensor) -> Tensor:
+        """The squares."""
+        return v.clamp(-_CLAMP, _CLAMP).square().unsqueeze(-2)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Analytic(Learner):
     learns_answers: ClassVar[bool] = True  # for rows without a label
 
     def __init__(self, config: AnalyticConfig) -> None:
-        self.config = config
+        self.config, self.chunk_size = config, config.chunk_size
         self.sums: RidgeSums | None = None  # of labelled rows
         self.answered = AnsweredRows()
         self.exchangeable = False  # whether half of the inputs may choose the strength
@@ -118,10 +118,6 @@ class Analytic(Learner):
                 where="network",
                 hint=f"Give rows fewer numbers, such as principal components: {MAX_INPUTS:,} inputs are the most",
             )
-
-    def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """One pass, in steps of the configured chunk size; epochs and batch size only concern gradients."""
-        return 1, self.config.chunk_size
 
     @torch.no_grad()
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:

@@ -136,7 +136,8 @@ class Learner:
     optimiser step; `after_update`. After the last step of a task: `end_task`, then `remember`.
     """
 
-    closed_form: ClassVar[bool] = False  # `absorb` processes the rows of a step; there is no optimiser step
+    closed_form: ClassVar[bool] = False  # rows go to `absorb`, once each; there is no optimiser step
+    chunk_size: int = 8192  # rows of all ranks in a call of `absorb`
     restarts: ClassVar[bool] = False  # networks are initialised again at every task
     stores_logits: ClassVar[bool] = False  # remembered rows carry the logits of the finished networks
 
@@ -152,10 +153,6 @@ class Learner:
     def require(self, collaborator: Collaborator) -> None:
         """Raise ConfigError for networks that the method cannot train."""
 
-    def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """Passes over a task's rows, and rows per step, given the configured values."""
-        return num_epochs, batch_size
-
     def grow(self, collaborator: Collaborator) -> None:
         """Called before a task's first step if outputs come with their labels, and once at the end.
 
@@ -163,10 +160,7 @@ class Learner:
         """
 
     def absorb(self, collaborator: Collaborator, batch: Batch, distill: DistillConfig, ranks: Ranks) -> None:
-        """Process this rank's rows of a step without a gradient; called in place of the rest of a step.
-
-        A method that is `closed_form` must have it.
-        """
+        """Process this rank's rows of a chunk; required if the method is `closed_form`, and never called otherwise."""
 
     def left_out(
         self, collaborator: Collaborator, rows: Batch, units: Units, distill: DistillConfig

@@ -39,10 +39,6 @@ class Logistic(Learner):
     def __init__(self) -> None:
         self._rows: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
 
-    def schedule(self, num_epochs: int, batch_size: int) -> tuple[int, int]:
-        """One pass; the configured epochs and batch size only concern gradients."""
-        return 1, 8192
-
     def tasks_to_stream(self, task: int) -> range:
         """All tasks so far."""
         return range(task + 1)

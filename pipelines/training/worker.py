@@ -23,8 +23,9 @@ from kcm.learners import Learner, LearnerConfig
 from kcm.learners.logistic import Logistic
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import ParquetRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from pipelines.store.artefact import storage_errors
 from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, newest_checkpoint, write_checkpoint
 from pipelines.store.control.lease import TTL_S, Lease, leased
@@ -35,6 +36,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 
 PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver
+Trainers = dict[str, SequenceTrainer]  # by the names of their collaborators
 Report = Callable[[dict[str, Any]], None]
 KEEP = 2  # checkpoints of a training, should the newest one be damaged
 
@@ -88,14 +90,14 @@ class TrainerPlan:
         """A learner of the collaborator of this name that has seen nothing."""
         return Logistic() if name == "linear" else self.config.learner.build(self.config.seed)
 
-    def trainer(self, collaborator: str, ranks: Ranks | None = None) -> Trainer:
+    def trainer(self, collaborator: str, ranks: Ranks | None = None) -> SequenceTrainer:
         """A new trainer, whose rows are on this node."""
         config, model = self.config, self.collaborator(collaborator)
         rows = [
             ParquetRows(task, self.features.fetched(number), self.outcomes.fetched(number))
             for number, task in enumerate(self.features.names.tasks)
         ]
-        return Trainer(
+        return trainer_of(
             model, self.learner(collaborator), rows, config.train, config.distill, seed=config.seed, ranks=ranks
         )
 
@@ -115,7 +117,7 @@ class WorkerPlan:
     parents: Mapping[str, Callable[[], Path]] = field(default_factory=dict)
     forgotten_rows: frozenset[str] = frozenset()
 
-    def trainer(self, name: str, ranks: Ranks | None = None) -> Trainer:
+    def trainer(self, name: str, ranks: Ranks | None = None) -> SequenceTrainer:
         """A trainer of the collaborator of this name that goes on from its parent, or begins."""
         trainer = self.plan.trainer(name, ranks)
         if name in self.parents:
@@ -157,7 +159,7 @@ def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Repor
     _train(trainers, worker, ranks, lease, report)
 
 
-def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report) -> None:
+def _train(trainers: Trainers, worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report) -> None:
     attempt = ranks.gather(uuid.uuid4().hex[:8])[0]  # part of names that no earlier attempt has used
     total = sum(trainer.steps_in_all for trainer in trainers.values())
     show_progress = progress_writer(worker.storage.files, total, ranks.world_size) if lease else lambda steps: None
@@ -178,7 +180,7 @@ def _train(trainers: dict[str, Trainer], worker: WorkerPlan, ranks: Ranks, lease
             since_checkpoint = 0
 
 
-def _keep(trainers: dict[str, Trainer], worker: WorkerPlan, attempt: str, lease: Lease) -> str:
+def _keep(trainers: Trainers, worker: WorkerPlan, attempt: str, lease: Lease) -> str:
     """Write a checkpoint, and the metrics so far for the driver; the checkpoint's name."""
     if not lease.held:
         raise LockedError("another process took over this training", where=worker.storage.files.uri)
@@ -196,7 +198,7 @@ def _forget(files: Files, written: list[str]) -> None:
         files.below(CHECKPOINTS).delete([written.pop(0)])
 
 
-def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
+def _metrics(trainers: Trainers) -> dict[str, float]:
     """The latest row of each accuracy matrix, under names for MLflow that differ from the deployed model's metrics."""
     return {
         f"train/{name}/accuracy/{task.name}": accuracy
@@ -207,7 +209,7 @@ def _metrics(trainers: dict[str, Trainer]) -> dict[str, float]:
     }
 
 
-def _steps(trainers: Iterable[Trainer]) -> int:
+def _steps(trainers: Iterable[SequenceTrainer]) -> int:
     return sum(trainer.position.total for trainer in trainers)
 
 

@@ -15,10 +15,10 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer, PromptMode
 from kcm.parquet import write_table
-from kcm.tasks.shards import GROUP_ROWS, shard_file
+from kcm.tasks.shards import GROUP_ROWS, shard_file, write_shards
 from pipelines.batch.outcome_table import OutcomePart, outcome_part, part_rows
-from pipelines.store.artefact import ArtefactStore, Recipe
-from pipelines.store.features import SECONDS, FeaturesArtefact
+from pipelines.store.artefact import ArtefactStore, Recipe, write_json
+from pipelines.store.features import FACTS, SECONDS, FeaturesArtefact
 from pipelines.store.files import Files, RangeFile
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
@@ -43,6 +43,26 @@ class MadeFeatures(FeaturesArtefact):
     @property
     def names(self) -> Names:
         return Names(tuple(f"task-{number}" for number in range(self.num_tasks)), ("a", "b", "c"), None)
+
+
+def write_task(folder: Path, number: int) -> None:
+    """Three Gaussian classes whose means move from task to task, and a large model that is mostly right."""
+    rng = np.random.default_rng(number)
+    count, splits = 331, ["train"] * 231 + ["test"] * 100
+    labels = rng.integers(0, 3, count)
+    means = rng.normal(size=(3, 16))
+    features = (means[labels] + rng.normal(size=(count, 16))).astype(np.float32)
+    large = np.full((count, 3), 0.1, dtype=np.float32)
+    large[np.arange(count), labels] = 0.8
+    ids = [f"row-{number}-{row}" for row in range(count)]
+    places = folder / "features", folder / "outcomes"
+    for place in places:
+        place.mkdir(exist_ok=True)
+    columns = {"id": ids, "split": splits, "label": labels, "features": list_column(features)}
+    write_shards(places[0], number, [pa.table(columns)])
+    write_json(places[0] / FACTS, {})
+    answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
+    write_shards(places[1], number, [pa.table(answers)])
 
 
 def logits(collaborator: Any, features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

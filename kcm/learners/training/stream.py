@@ -1,4 +1,4 @@
-"""Train rows in memory or on disk, read a contiguous range at a time, and the labels that they have."""
+"""Rows of a task in memory or on disk, read a contiguous range at a time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import DataError
-from kcm.inputs.labels import UNLABELLED
 from kcm.inputs.vectors import matrix
-from kcm.learners.base import Batch, Classes, joined
+from kcm.learners.base import Batch, joined
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.order import ROWS_PER_GROUP, num_blocks
 from kcm.parquet import sound
 from kcm.tasks.shards import RowIndex
 
+ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading
 _OPEN_SHARDS = 64  # whose footers are kept
 
 
@@ -100,10 +98,10 @@ class ParquetRows:
     def read(self, split: str, start: int, stop: int) -> Batch:
         """Rows `start` to `stop` of a split."""
         count = self.num_rows(split)
-        compared = self._compared.setdefault(split, np.zeros(num_blocks(count), dtype=bool))
-        is_new = not compared[start // ROWS_PER_GROUP : num_blocks(stop)].all()
+        compared = self._compared.setdefault(split, np.zeros(_num_blocks(count), dtype=bool))
+        is_new = not compared[start // ROWS_PER_GROUP : _num_blocks(stop)].all()
         rows = joined(self._batch(*part, is_new) for part in self._parts(split, start, stop))
-        compared[num_blocks(start) : num_blocks(stop) if stop == count else stop // ROWS_PER_GROUP] = True
+        compared[_num_blocks(start) : _num_blocks(stop) if stop == count else stop // ROWS_PER_GROUP] = True
         return rows
 
     def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
@@ -208,43 +206,10 @@ def large_distributions(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarra
     return large_NC
 
 
+def _num_blocks(size: int) -> int:
+    """Row groups of so many rows."""
+    return -(-size // ROWS_PER_GROUP)
+
+
 TaskRows = TensorRows | ParquetRows
 """The rows of one task: features, labels and the large model's probabilities, per split."""
-
-
-class SequenceLabels:
-    """The labels of a sequence's train rows, task by task. Shapes: C labels."""
-
-    def __init__(self, tasks: Sequence[TaskRows], num_labels: int) -> None:
-        self.num_labels = num_labels
-        self._of_task = [labels_of(task) for task in tasks]
-        # The first task whose train rows have a label; len(tasks) if none has.
-        self._first_task_C = torch.full((num_labels,), len(tasks))
-        for number, labels in reversed(list(enumerate(self._of_task))):
-            self._first_task_C[labels] = number
-
-    def classes(self, task: int, num_outputs: int) -> Classes:
-        """The first `num_outputs` labels as a task sees them; before the first and after the last, none is current."""
-        last = len(self._of_task) - 1
-        seen_C = (self._first_task_C <= min(task, last))[:num_outputs]
-        current_C = torch.zeros_like(seen_C)
-        if 0 <= task <= last:
-            current_C[self._of_task[task]] = True
-        return Classes(current_C, seen_C)
-
-    def append_outputs(self, collaborator: Collaborator, task: int) -> None:
-        """Give the networks an output for every label up to the last seen label; new outputs are at their start.
-
-        A label that waited between others may have an output already, which weight decay has moved.
-        """
-        known = collaborator.num_labels
-        seen = (self._first_task_C <= task).nonzero()[:, 0]
-        count = int(seen.max()) + 1 if len(seen) else 0
-        collaborator.resize(count)
-        new = (self._first_task_C[:count] == task) | (torch.arange(count) >= known)
-        collaborator.start_outputs(new.nonzero()[:, 0].tolist())
-
-
-def labels_of(task: TaskRows) -> list[int]:
-    """The labels that the train rows of a task have."""
-    return sorted(label for label in task.label_counts("train") if label != UNLABELLED)

@@ -15,27 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
 import pytest
 import torch
 
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
-from kcm.inputs.vectors import list_column
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
-from kcm.tasks.shards import write_shards
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
-from pipelines.store.artefact import write_json
-from pipelines.store.features import FACTS
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
 from pipelines.training.worker import PROGRESS, TrainerConfig, TrainerPlan, WorkerPlan
-from tests.pipelines.made_parts import MadeFeatures
+from tests.pipelines.made_parts import MadeFeatures, write_task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -50,26 +44,6 @@ worker, cluster = pickle.loads(Path(sys.argv[1]).read_bytes())
 with connected(cluster), Reporter().bar("train", "steps") as bar:
     run_workers(worker, cluster, bar, print)
 """
-
-
-def write_task(folder: Path, number: int) -> None:
-    """Three Gaussian classes whose means move from task to task, and a large model that is mostly right."""
-    rng = np.random.default_rng(number)
-    count, splits = 331, ["train"] * 231 + ["test"] * 100
-    labels = rng.integers(0, 3, count)
-    means = rng.normal(size=(3, 16))
-    features = (means[labels] + rng.normal(size=(count, 16))).astype(np.float32)
-    large = np.full((count, 3), 0.1, dtype=np.float32)
-    large[np.arange(count), labels] = 0.8
-    ids = [f"row-{number}-{row}" for row in range(count)]
-    places = folder / "features", folder / "outcomes"
-    for place in places:
-        place.mkdir(exist_ok=True)
-    columns = {"id": ids, "split": splits, "label": labels, "features": list_column(features)}
-    write_shards(places[0], number, [pa.table(columns)])
-    write_json(places[0] / FACTS, {})
-    answers = {"id": ids, "large_label": labels, "large_probabilities": list_column(large)}
-    write_shards(places[1], number, [pa.table(answers)])
 
 
 @pytest.fixture(scope="module")

@@ -37,23 +37,17 @@ def brute_force_gcv(inputs: torch.Tensor, targets: torch.Tensor, strength: float
 
 
 @pytest.mark.parametrize("num_rows", [60, 9])
-@pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0])
-def test_the_weights_are_those_of_scikit_learn(num_rows, strength) -> None:
+@pytest.mark.parametrize("strength", [1e-6, 1e-4, 1e-2, 1.0])
+def test_weights_are_scikit_learn_s_and_gcv_the_hat_matrix_s(num_rows, strength) -> None:
     """With more rows than inputs, and with fewer, when the rank of the sums is what is solved for."""
     inputs, targets = problem(num_rows)
     fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
     oracle = Ridge(alpha=penalty(inputs, strength), fit_intercept=False).fit(inputs, targets)
     np.testing.assert_allclose(fit.weight_KP, oracle.coef_, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize("num_rows", [60, 9])
-@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
-def test_gcv_is_that_of_the_hat_matrix(num_rows, strength) -> None:
-    inputs, targets = problem(num_rows)
-    fit = ridge_by_gcv(sums_of(inputs, targets), strength)[0]
     gcv, trace = brute_force_gcv(inputs, targets, strength)
-    assert fit.gcv == pytest.approx(gcv, rel=1e-5)
     assert fit.degrees_of_freedom == pytest.approx(trace, rel=1e-6)
+    if strength > 1e-6:  # below, nine rows are fitted exactly
+        assert fit.gcv == pytest.approx(gcv, rel=1e-5)
 
 
 def test_the_chosen_strength_has_the_least_gcv_of_all_candidates() -> None:

@@ -9,7 +9,6 @@ from scipy.stats import norm
 from kcm.errors import ConfigError
 from kcm.kan import MixedSplines, RandomQuadratic, RandomReLU, num_parameters
 from kcm.kan.basis import Grid
-from kcm.kan.inspect.curves import edge_values
 from kcm.kan.mixed_splines import bends
 
 GRID = Grid(4, 2, -3.0, 3.0)
@@ -85,23 +84,6 @@ def test_controls_have_as_many_coefficients() -> None:
         assert num_parameters(control.matching(kan)) == num_parameters(kan)
 
 
-def test_reads_as_one_layer_of_lines_and_curves() -> None:
-    """Promise: it is read as one layer of lines and curves that gives the same."""
-    kan, x = network(), rows(50)
-    (layer,), z = kan.kan_layers, kan.curve_inputs(x)
-    assert (layer.in_features, layer.out_features, z.shape) == (30, 3, (50, 30))
-    assert z[:, 6:].abs().max() > 1
-    torch.testing.assert_close(layer(z), kan(x).detach(), atol=1e-5, rtol=1e-5)
-
-
-def test_what_a_curve_adds_is_split_over_the_inputs() -> None:
-    kan, x = network(), rows(50)
-    shares = edge_values(kan.kan_layers[0], kan.curve_inputs(x)).detach()[:, 1]
-    torch.testing.assert_close(kan.passed_back(shares, x).sum(1), shares.sum(1), atol=1e-4, rtol=1e-4)
-    at_mean = edge_values(kan.kan_layers[0], kan.curve_inputs(kan.mean[None])).detach()
-    torch.testing.assert_close(at_mean[:, :, 6:], torch.zeros(1, 3, 24), atol=1e-5, rtol=0)
-
-
 def test_curves_ignore_the_last_inputs() -> None:
     """Promise: mixtures, and so curves, are those of the rows without the last inputs, which enter linearly."""
     plain, beside = network(), MixedSplines(8, 24, 3, GRID, 0.01, num_linear=2)
@@ -110,14 +92,3 @@ def test_curves_ignore_the_last_inputs() -> None:
     torch.testing.assert_close(beside.projection, plain.projection)
     torch.testing.assert_close(beside.features(wide)[:, 8:], plain.features(rows())[:, 6:])
     torch.testing.assert_close(beside.features(wide)[:, 6:8], wide[:, 6:], atol=1e-6, rtol=1e-6)
-
-
-def test_shares_of_linear_inputs_are_exact() -> None:
-    """Promise: curves and lines add up to the output, and what a linear input adds is passed back to it alone."""
-    beside = MixedSplines(8, 24, 3, GRID, 0.01, num_linear=2)
-    x = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
-    (layer,) = beside.kan_layers
-    torch.testing.assert_close(layer(beside.curve_inputs(x)), beside(x), atol=1e-4, rtol=1e-4)
-    values = edge_values(layer, beside.curve_inputs(x))[:, 0]
-    shares = beside.passed_back(values, x)
-    torch.testing.assert_close(shares[:, 6:], values[:, 6:8])

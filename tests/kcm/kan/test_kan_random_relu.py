@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from kcm.kan import KAN, RandomQuadratic, RandomReLU, num_parameters
-from kcm.kan.inspect.curves import edge_values
 from kcm.kan.random_relu import random_directions
 
 
@@ -43,28 +42,6 @@ def test_squares_equal_a_one_interval_quadratic_kan() -> None:
     fitted = torch.linalg.lstsq(network.features(x), answers, driver="gelsd").solution
     torch.testing.assert_close(network.features(x) @ fitted, answers)
     assert num_parameters(network) == 3 * (24 + 6 + 1) < num_parameters(kan)
-
-
-def test_squares_read_as_one_layer_of_lines_and_parabolas() -> None:
-    """Promise: squares are read as one layer of lines and parabolas that gives the same."""
-    network, x = RandomQuadratic(6, 24, 3), 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    network.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
-    (layer,), z = network.kan_layers, network.curve_inputs(x)
-    assert (layer.in_features, layer.out_features, z.shape) == (30, 3, (50, 30))
-    assert z[:, 6:].abs().max() > 4
-    torch.testing.assert_close(layer(z), network(x))
-
-
-def test_parabola_share_follows_each_input_in_its_projection() -> None:
-    """Promise: what a parabola adds is split by what each input adds to its projection."""
-    network, x = RandomQuadratic(6, 24, 3), torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    x[0] = 0  # no projection moves
-    shares = edge_values(network.kan_layers[0], network.curve_inputs(x)).detach()[:, 1]
-    torch.testing.assert_close(network.passed_back(shares, x).sum(1), shares.sum(1), atol=1e-5, rtol=1e-4)
-    alone = torch.zeros(50, 30)
-    alone[:, 6 + 7] = 1
-    expected = x[1:] * network.projection[7] / (x[1:] @ network.projection[7]).unsqueeze(1)
-    torch.testing.assert_close(network.passed_back(alone, x)[1:], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [RandomReLU, RandomQuadratic])

@@ -9,14 +9,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import distributed, multiprocessing
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
-from tests.kcm.learners.tasks import part_of, task_of
+from tests.kcm.learners.tasks import made_trainer, part_of, task_of
 
 NETWORK = NetworkConfig(hidden=(8,), grid_size=3)
 
@@ -46,7 +45,7 @@ def _cut(name: str, ids: list[str], features: torch.Tensor, labels: torch.Tensor
 
 
 @pytest.fixture(scope="session")
-def make_trainer() -> Callable[..., Trainer]:
+def make_trainer() -> Callable[..., SequenceTrainer]:
     """A trainer of small networks over tasks of digits."""
 
     def make(
@@ -58,10 +57,9 @@ def make_trainer() -> Callable[..., Trainer]:
         ranks: Ranks | None = None,
         network: NetworkConfig = NETWORK,
         **train: Any,
-    ) -> Trainer:
-        collaborator = Collaborator(64, 10, network, kind, seed=0)
+    ) -> SequenceTrainer:
         config = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2, **train)
-        return Trainer(collaborator, learner.build(0), tasks, config, DistillConfig(), seed=0, ranks=ranks)
+        return made_trainer(tasks, learner, network, kind=kind, train=config, ranks=ranks)
 
     return make
 

@@ -1,12 +1,21 @@
-"""Tasks made of other tasks, and all rows of some tasks."""
+"""Tasks made of other tasks, all rows of some tasks, and the trainer of tasks."""
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.collaborator.distill import DistillConfig
+from kcm.learners import LearnerConfig
 from kcm.learners.base import Batch, joined
+from kcm.learners.ranks import Ranks
+from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
+from kcm.learners.training.trainer import trainer_of
 
 Rows = tuple[list[str], Batch]  # with their ids
 
@@ -42,3 +51,36 @@ def part_of(task: TensorRows, name: str, train: Sequence[int] | Tensor, num_test
 
     num_test = task.num_rows("test") if num_test is None else num_test
     return task_of(name, chosen("train", torch.as_tensor(train)), chosen("test", torch.arange(num_test)))
+
+
+def made_trainer(
+    tasks: Sequence[TensorRows],
+    learner: LearnerConfig,
+    network: NetworkConfig,
+    *,
+    kind: NetworkKind = "kan",
+    train: TrainConfig | None = None,
+    distill: DistillConfig | None = None,
+    seed: int = 0,
+    ranks: Ranks | None = None,
+    num_labels: int = 10,
+    num_words: int = 0,
+) -> SequenceTrainer:
+    """A trainer of networks of 64 inputs."""
+    collaborator = Collaborator(64, num_labels, network, kind, seed, num_words=num_words)
+    settings = train or TrainConfig(), distill or DistillConfig()
+    return trainer_of(collaborator, learner.build(seed), tasks, *settings, seed=seed, ranks=ranks)
+
+
+def learned(trainer: SequenceTrainer) -> dict[str, Any]:
+    """The state after all tasks."""
+    trainer.run()
+    return trainer.state_dict()
+
+
+def solved(trainer: SequenceTrainer, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Judge and small logits of a closed form's solution in networks of float64."""
+    precise = copy.deepcopy(trainer.collaborator).double()
+    trainer.learner.solve(precise, Ranks())
+    with torch.no_grad():
+        return precise(features_ND.double())

@@ -1,8 +1,8 @@
 """The analytic learner ends with the joint fit, whatever the order, the chunks, the ranks and the interruptions."""
 
-import copy
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,19 +12,18 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from kcm.cascade.novelty import Novelty
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
+from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError
 from kcm.kan import KAN
 from kcm.kan.basis import Grid, spline_basis
 from kcm.learners.analytic import TARGET, AnalyticConfig, mixed_targets
 from kcm.learners.base import Batch
-from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import Units
-from tests.kcm.learners.tasks import changed, part_of, rows_of
+from tests.kcm.learners.tasks import changed, learned, made_trainer, part_of, rows_of, solved
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = [
@@ -39,20 +38,8 @@ IDS = ["kan", "mixed", "random_relu", "quadratic", "relu", "pspline"]
 LEARNED_CURVES = NETWORKS[-1][1]
 
 
-def make_trainer(
-    tasks, *, kind: NetworkKind = "kan", network=NETWORK, learner=None, distill=None, ranks=None, num_words=0
-) -> Trainer:
-    collaborator = Collaborator(64, 10, network, kind, seed=0, num_words=num_words)
-    learner = (learner or AnalyticConfig(chunk_size=100)).build(0)
-    return Trainer(collaborator, learner, tasks, TrainConfig(), distill or DistillConfig(), seed=0, ranks=ranks)
-
-
-def solved(trainer: Trainer, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Judge and small logits of the same solution in networks of float64."""
-    precise = copy.deepcopy(trainer.collaborator).double()
-    trainer.learner.solve(precise, Ranks())
-    with torch.no_grad():
-        return precise(features.double())
+def make_trainer(tasks, *, network=NETWORK, learner=None, **options: Any) -> SequenceTrainer:
+    return made_trainer(tasks, learner or AnalyticConfig(chunk_size=100), network, **options)
 
 
 def assert_equal_logits(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -174,11 +161,6 @@ def test_one_two_and_four_ranks_give_equal_results(digits, uneven, on_ranks, net
             np.testing.assert_allclose(trainer.collaborator(test)[1], logits[-1], atol=1e-3)
     for other in logits[1:]:
         assert_equal_logits(other, logits[0])
-
-
-def learned(trainer: Trainer) -> dict:
-    trainer.run()
-    return trainer.state_dict()
 
 
 def test_the_state_does_not_grow_with_the_tasks(digits) -> None:
@@ -323,10 +305,7 @@ def test_unknown_class_outputs_stay_far_for_any_weights(digits) -> None:
 
 def test_label_without_rows_is_known_when_another_is_out(digits) -> None:
     """A named class may come without a train row; the outputs that it gets at the end are in the sums too."""
-    collaborator = Collaborator(64, 10, NETWORK, "kan", seed=0)
-    train = TrainConfig(mask_unseen=True)
-    learner = AnalyticConfig().build(0)
-    trainer = Trainer(collaborator, learner, digits[:4], train, DistillConfig(), seed=0)
+    trainer = make_trainer(digits[:4], learner=AnalyticConfig(), train=TrainConfig(mask_unseen=True))
     trainer.run()
     rows = rows_of(digits[:4], "test")
     judge, small = trainer.collaborator(rows.features)

@@ -7,32 +7,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
-from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.trainer import Trainer
-from tests.kcm.learners.tasks import changed, part_of, rows_of
+from kcm.learners.training.sequence import SequenceTrainer
+from tests.kcm.learners.tasks import changed, learned, made_trainer, part_of, rows_of
 
 KINDS = ["kan", "mlp", "linear", "random_relu"]
 
 
-def make(tasks, learner=None, *, base="means", kind="kan", ranks: Ranks | None = None, epochs: int = 1, rate=0.02):
+def make(tasks, learner=None, *, base="means", kind="kan") -> SequenceTrainer:
     options = {"spline_order": 1, "base_activation": "none", "centred": True, "zero_start": True}
+    train = TrainConfig(num_epochs=1, batch_size=50, optimizer="sgd", sgd_rate=0.02)
     network = NetworkConfig(hidden=(), base=base, **options)
-    train = TrainConfig(num_epochs=epochs, batch_size=50, optimizer="sgd", sgd_rate=rate)
-    collaborator = Collaborator(64, 10, network, kind, seed=0)
-    learner = (learner or FinetuneConfig()).build(0)
-    return Trainer(collaborator, learner, tasks, train, DistillConfig(), seed=0, ranks=ranks)
-
-
-def learned(trainer: Trainer) -> dict:
-    trainer.run()
-    return trainer.state_dict()
+    return made_trainer(tasks, learner or FinetuneConfig(), network, kind=kind, train=train)
 
 
 def base_of(state: dict) -> dict[str, torch.Tensor]:
@@ -45,7 +36,8 @@ def test_logits_are_network_plus_twenty_times_mean_score(digits, kind) -> None:
     trainer = make(digits, kind=kind)
     while trainer.position.task < 2:
         trainer.step()
-    train = rows_of(digits[:3], "train")  # the base knows the task that begins
+    trainer.step()
+    train = rows_of(digits[:3], "train")  # the base knows the task that has begun
     x = F.normalize(train.features.double(), dim=1)
     means = torch.stack([x[train.labels == c].mean(0) for c in range(6)])
     test = rows_of(digits, "test").features
@@ -87,12 +79,13 @@ def test_unlabelled_rows_do_not_count_and_nan_is_refused(digits) -> None:
     task = part_of(digits[0], "task", range(30), 3)
     rows = rows_of([task], "train")
     hidden = torch.where(torch.arange(30) < 20, rows.labels, UNLABELLED)
-    base = make([changed(task, lambda split, each: replace(each, labels=hidden) if split == "train" else each)])
-    base = base.collaborator.base
+    trainer = make([changed(task, lambda split, each: replace(each, labels=hidden) if split == "train" else each)])
+    trainer.step()
+    base = trainer.collaborator.base
     assert base.count_C.sum() == 20
     torch.testing.assert_close(base.sum_CD.sum(0), F.normalize(rows.features[:20].double(), dim=1).sum(0))
     with pytest.raises(DataError, match="NaN"):
-        make([changed(task, lambda _, each: replace(each, features=each.features * torch.nan))])
+        make([changed(task, lambda _, each: replace(each, features=each.features * torch.nan))]).step()
 
 
 def test_a_closed_form_takes_no_base(digits) -> None:

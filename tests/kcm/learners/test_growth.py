@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from examples.learners.ewc import EwcConfig
 from examples.learners.lwf import LwfConfig
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.components import FAMILIES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.labels import UNLABELLED
@@ -21,9 +20,9 @@ from kcm.learners import Batch, LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
-from tests.kcm.learners.tasks import changed, part_of
+from tests.kcm.learners.tasks import changed, made_trainer, part_of
 
 # Labels in the order of their tasks; and in another one, where a label waits between others that came before it.
 IN_ORDER, SHUFFLED = (0, 1, 2, 3, 4, 5, 6, 7), (5, 0, 2, 1, 3, 4, 7, 6)
@@ -62,7 +61,7 @@ def _relabelled(task: TensorRows, number: int, order: Sequence[int], num_labels:
     return changed(part_of(task, task.name, range(90), 90), relabel)
 
 
-def trainer_of(
+def begun(
     tasks: Sequence[TensorRows],
     learner: LearnerConfig,
     network: NetworkConfig,
@@ -70,20 +69,20 @@ def trainer_of(
     num_labels: int = 0,
     mask_unseen: bool = True,
     **train: Any,
-) -> Trainer:
-    collaborator = Collaborator(64, num_labels or 2 * len(tasks), network, kind, seed=3)
+) -> SequenceTrainer:
     config = TrainConfig(num_epochs=2, batch_size=32, learning_rate=1e-2, mask_unseen=mask_unseen, **train)
-    return Trainer(collaborator, learner.build(3), tasks, config, DistillConfig(), seed=3)
+    sizes: dict[str, Any] = {"num_labels": num_labels or 2 * len(tasks), "seed": 3}
+    return made_trainer(tasks, learner, network, kind=kind, train=config, **sizes)
 
 
-def saved(trainer: Trainer) -> dict[str, Any]:
+def saved(trainer: SequenceTrainer) -> dict[str, Any]:
     """The state as a file gives it back."""
     file = io.BytesIO()
     torch.save(trainer.state_dict(), file)
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
-def finished(trainer: Trainer) -> Trainer:
+def finished(trainer: SequenceTrainer) -> SequenceTrainer:
     trainer.run()
     return trainer
 
@@ -133,11 +132,11 @@ CASES = (
 @pytest.mark.parametrize(("learner", "network", "kind", "train"), CASES, ids=repr)
 def test_grown_sequence_equals_one_known_from_the_start(digits, learner, network, kind, train) -> None:
     """Promise: a grown sequence ends like one that was known from the start."""
-    parent = finished(trainer_of(sequence(digits, 3, SHUFFLED), learner, network, kind, **train))
-    grown = trainer_of(sequence(digits, 4, SHUFFLED), learner, network, kind, **train)
+    parent = finished(begun(sequence(digits, 3, SHUFFLED), learner, network, kind, **train))
+    grown = begun(sequence(digits, 4, SHUFFLED), learner, network, kind, **train)
     grown.load_state_dict(saved(parent))
     assert grown.position.task == 3
-    whole = trainer_of(sequence(digits, 4, SHUFFLED), learner, network, kind, **train)
+    whole = begun(sequence(digits, 4, SHUFFLED), learner, network, kind, **train)
     assert differing(finished(grown).state_dict(), finished(whole).state_dict()) == []
 
 
@@ -145,25 +144,25 @@ def test_grown_sequence_equals_one_known_from_the_start(digits, learner, network
 def test_it_can_grow_again_and_be_interrupted_while_it_does(digits, learner) -> None:
     closed = learner.closed_form
     network = network_of(hidden=() if closed else (8,))
-    state = saved(finished(trainer_of(sequence(digits, 2), learner, network, "kan", num_labels=6)))
+    state = saved(finished(begun(sequence(digits, 2), learner, network, "kan", num_labels=6)))
     for count in (3, 4):
-        grown = trainer_of(sequence(digits, count), learner, network, "kan")
+        grown = begun(sequence(digits, count), learner, network, "kan")
         grown.load_state_dict(state)
         if not closed:
             grown.step()
-        again = trainer_of(sequence(digits, count), learner, network, "kan")
+        again = begun(sequence(digits, count), learner, network, "kan")
         again.load_state_dict(saved(grown))
         state = saved(finished(again))
-    whole = finished(trainer_of(sequence(digits, 4), learner, network, "kan"))
+    whole = finished(begun(sequence(digits, 4), learner, network, "kan"))
     assert differing(state, whole.state_dict()) == []
 
 
 @pytest.mark.parametrize("learner", [learner for learner in EVERY_LEARNER if learner != JointConfig()], ids=repr)
 def test_an_added_task_reads_no_train_row_of_an_earlier_one(digits, learner) -> None:
     network = network_of(hidden=() if learner.closed_form else (8,))
-    state = saved(finished(trainer_of(sequence(digits, 3), learner, network, "kan")))
+    state = saved(finished(begun(sequence(digits, 3), learner, network, "kan")))
     tasks = sequence(digits, 4)
-    grown = trainer_of(tasks, learner, network, "kan")
+    grown = begun(tasks, learner, network, "kan")
     read: set[tuple[str, str]] = set()
     for task in tasks:
         _record(task, read)
@@ -184,7 +183,7 @@ def _record(task: TensorRows, read: set[tuple[str, str]]) -> None:
 
 
 def test_labels_that_no_row_has_get_outputs_in_the_end(digits) -> None:
-    trainer = finished(trainer_of(sequence(digits, 2), FinetuneConfig(), network_of(base="means"), "kan", num_labels=7))
+    trainer = finished(begun(sequence(digits, 2), FinetuneConfig(), network_of(base="means"), "kan", num_labels=7))
     judge_NC, small_NC = trainer.collaborator(digits[0].take("test", torch.arange(9)).features)
     assert judge_NC.shape == small_NC.shape == (9, 7)
     assert (judge_NC[:, 4:] < -1e3).all()  # without a row there is no mean: they are never the answer
@@ -194,8 +193,8 @@ def test_a_sequence_that_cannot_grow_says_why(digits) -> None:
     four = sequence(digits, 4)
     three = four[:3]
 
-    def make(tasks: Sequence[TensorRows], mask_unseen: bool = True) -> Trainer:
-        return trainer_of(tasks, FinetuneConfig(), network_of(), "kan", num_labels=8, mask_unseen=mask_unseen)
+    def make(tasks: Sequence[TensorRows], mask_unseen: bool = True) -> SequenceTrainer:
+        return begun(tasks, FinetuneConfig(), network_of(), "kan", num_labels=8, mask_unseen=mask_unseen)
 
     with pytest.raises(ConfigError, match="mask_unseen"):
         make(four, mask_unseen=False).load_state_dict(saved(finished(make(three, mask_unseen=False))))

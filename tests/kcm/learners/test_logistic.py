@@ -10,18 +10,19 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.learners.base import Batch, joined
 from kcm.learners.logistic import Logistic
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.intervals import Units
 from tests.kcm.learners.tasks import rows_of
 
 
-def untrained(tasks: list[TensorRows]) -> Trainer:
+def untrained(tasks: list[TensorRows]) -> SequenceTrainer:
     collaborator = Collaborator(64, 10, NetworkConfig(hidden=()), "linear", seed=0)
-    return Trainer(collaborator, Logistic(), tasks, TrainConfig(), DistillConfig(), seed=0)
+    return trainer_of(collaborator, Logistic(), tasks, TrainConfig(), DistillConfig(), seed=0)
 
 
-def trained(tasks: list[TensorRows]) -> Trainer:
+def trained(tasks: list[TensorRows]) -> SequenceTrainer:
     trainer = untrained(tasks)
     trainer.run()
     return trainer
@@ -43,7 +44,7 @@ def test_final_state_equals_scikit_learn_on_all_tasks(digits, num_tasks) -> None
 
 def test_stop_within_a_task_ends_equally(digits, monkeypatch) -> None:
     """Promise: a training that is stopped within a task ends as one that is not."""
-    monkeypatch.setattr(Logistic, "schedule", lambda self, *_: (1, 100))
+    monkeypatch.setattr(Logistic, "chunk_size", 100)
     stopped, resumed = untrained(digits), untrained(digits)
     while (stopped.position.task, stopped.position.step) != (len(digits) - 1, 3):
         stopped.step()

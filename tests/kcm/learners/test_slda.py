@@ -1,22 +1,19 @@
 """Streaming LDA ends with the LDA of all rows at once, on features, on splines and on random units."""
 
-import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
-from kcm.collaborator.distill import DistillConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.errors import ConfigError
 from kcm.learners.analytic import designs
 from kcm.learners.base import Batch
-from kcm.learners.ranks import Ranks
 from kcm.learners.slda import SldaConfig
-from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.trainer import Trainer
-from tests.kcm.learners.tasks import rows_of
+from kcm.learners.training.sequence import SequenceTrainer
+from tests.kcm.learners.tasks import made_trainer, rows_of, solved
 
 NETWORK = NetworkConfig(hidden=(), grid_size=2, spline_order=1)
 NETWORKS = {
@@ -28,20 +25,11 @@ NETWORKS = {
 }
 
 
-def make(tasks, name: str = "splines", *, ranks: Ranks | None = None, chunk_size: int = 100, **changes) -> Trainer:
+def make(tasks, name="splines", **changes: Any) -> SequenceTrainer:
     kind, network = NETWORKS[name]
-    collaborator = Collaborator(64, 10, network.model_copy(update=changes), kind, seed=0)
-    learner = SldaConfig(shrinkage=0.05, chunk_size=chunk_size).build(0)
-    return Trainer(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
-
-
-def solved(trainer: Trainer, features: torch.Tensor) -> torch.Tensor:
-    """The judge's logits of the same solution in networks of float64, those of the first label taken off."""
-    precise = copy.deepcopy(trainer.collaborator).double()
-    trainer.learner.solve(precise, Ranks())
-    with torch.no_grad():
-        logits = precise(features.double())[0]
-    return logits - logits[:, :1]
+    return made_trainer(
+        tasks, SldaConfig(shrinkage=0.05, chunk_size=100), network.model_copy(update=changes), kind=kind
+    )
 
 
 def lda(x: np.ndarray, y: np.ndarray, test: np.ndarray, shrinkage: float) -> np.ndarray:
@@ -69,7 +57,8 @@ def test_task_after_task_ends_with_the_lda_of_all_rows(digits, name) -> None:
 
     expected = lda(inputs(train), train.labels.numpy(), inputs(test), 0.05)
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(solved(trainer, test.features).numpy() / scale, expected / scale, atol=1e-8)
+    judge = solved(trainer, test.features)[0].numpy()
+    np.testing.assert_allclose((judge - judge[:, :1]) / scale, expected / scale, atol=1e-8)
     deployed = trainer.collaborator(test.features)[1].argmax(1)
     assert (deployed.numpy() == expected.argmax(1)).mean() > 0.995  # in float32
     assert float((deployed == test.labels).float().mean()) > 0.93

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from examples.learners.der import DerConfig
 from examples.learners.ewc import EwcConfig
 from examples.learners.lwf import LwfConfig
 from examples.learners.si import SiConfig
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
@@ -20,14 +21,13 @@ from kcm.learners import Batch, LearnerConfig
 from kcm.learners import answered as answered_rows
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.bounds import FinetuneConfig
-from kcm.learners.ranks import Ranks
 from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import Trainer
 from kcm.metrics.intervals import Units
-from tests.kcm.learners.tasks import changed, merged, part_of, rows_of
+from tests.kcm.learners.tasks import changed, learned, made_trainer, merged, part_of, rows_of
 
 LEARNERS = [
     ReplayConfig(memory=40),
@@ -64,23 +64,16 @@ def labelled_alone(tasks: Sequence[TensorRows]) -> list[TensorRows]:
 
 def trained(
     tasks: Sequence[TensorRows], learner: LearnerConfig, distill: DistillConfig, *, epochs: int = 2, kind: str = "kan"
-) -> Trainer:
+) -> SequenceTrainer:
     train = TrainConfig(num_epochs=epochs, batch_size=50, learning_rate=1e-2)
-    trainer = Trainer(Collaborator(64, 10, FLAT, kind, seed=0), learner.build(0), tasks, train, distill, seed=0)
+    trainer = made_trainer(tasks, learner, FLAT, kind=kind, train=train, distill=distill)
     trainer.run()
     return trainer
 
 
 def test_such_a_row_costs_what_its_teachers_say_and_nothing_else(digits) -> None:
     tasks = hidden(digits[:1], keep=2)
-    trainer = Trainer(
-        Collaborator(64, 10, FLAT, "kan", seed=0),
-        FinetuneConfig().build(0),
-        tasks,
-        TrainConfig(),
-        DistillConfig(),
-        seed=0,
-    )
+    trainer = made_trainer(tasks, FinetuneConfig(), FLAT)
     batch = tasks[0].take("train", torch.tensor([0, 1, 2, 3]))
     scored = trainer.scored(batch, len(batch))
     judge_NC, small_NC = scored.logits_MNC
@@ -136,18 +129,9 @@ def test_answers_weigh_the_same_on_any_ranks_and_after_resume(digits, on_ranks, 
     """Promise: answers weigh the same on any number of ranks and after a break."""
     tasks = hidden(digits[:2], keep=20)
 
-    def begun(ranks: Ranks) -> Trainer:
-        collaborator = Collaborator(64, 10, FLAT, "kan", seed=0)
-        learner = AnalyticConfig(chunk_size=100).build(0)
-        return Trainer(collaborator, learner, tasks, TrainConfig(), DistillConfig(), seed=0, ranks=ranks)
-
-    def state(ranks: Ranks) -> dict:
-        trainer = begun(ranks)
-        trainer.run()
-        return trainer.state_dict()
-
-    one, three = (on_ranks(world_size, state) for world_size in (1, 3))
-    first, resumed = begun(Ranks()), begun(Ranks())
+    begun = partial(made_trainer, tasks, AnalyticConfig(chunk_size=100), FLAT)
+    one, three = (on_ranks(world_size, lambda ranks: learned(begun(ranks=ranks))) for world_size in (1, 3))
+    first, resumed = begun(), begun()
     for _ in range(4):
         first.step()
     torch.save(first.state_dict(), tmp_path / "state.pt")

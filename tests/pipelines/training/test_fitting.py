@@ -26,31 +26,37 @@ LARGE_RIGHT = RNG.random(NUM_ROWS) < 0.9
 GROUP = np.array([f"document {row // 3}" if row % 2 else None for row in range(NUM_ROWS)], dtype=object)
 
 
-def table(rows: slice) -> OutcomeTable:
-    count = len(LABEL[rows])
+NAMES = {"task": "task", "split": "validate", "prompt": "none"}
+
+
+def validate_rows(label: np.ndarray, num_labels: int, **columns: Any) -> OutcomeTable:
+    """Rows with these labels, which the large model answers rightly, and without a group."""
+    nothing = np.zeros(len(label), dtype=bool)
     return OutcomeTable(
-        id=np.array([f"row {row}" for row in range(NUM_ROWS)], dtype=object)[rows],
-        task=np.full(count, "task", dtype=object),
-        split=np.full(count, "validate", dtype=object),
-        prompt=np.full(count, "none", dtype=object),
-        group=GROUP[rows],
-        label=LABEL[rows],
-        judge_logits=LOGITS[rows],
-        small_logits=LOGITS[rows] * 2,
-        large_label=np.where(LARGE_RIGHT, LABEL, 1 - LABEL)[rows],
-        large_probabilities=np.full((count, 2), np.nan),
-        large_cost=np.ones(count),
-        large_error=np.zeros(count, dtype=bool),
-        none_label=np.where(LARGE_RIGHT, LABEL, 1 - LABEL)[rows],
-        none_error=np.zeros(count, dtype=bool),
-        label_names=("no", "yes"),
+        **{
+            "id": np.array([f"row {row}" for row in range(len(label))], dtype=object),
+            **{name: np.full(len(label), value, dtype=object) for name, value in NAMES.items()},
+            **dict.fromkeys(("label", "large_label", "none_label"), label),
+            "group": np.full(len(label), None),
+            "large_probabilities": np.full((len(label), num_labels), np.nan),
+            "large_cost": np.ones(len(label)),
+            "large_error": nothing,
+            "none_error": nothing,
+            "label_names": tuple(f"label {number}" for number in range(num_labels)),
+            **columns,
+        }
     )
+
+
+LARGE_LABEL = np.where(LARGE_RIGHT, LABEL, 1 - LABEL)
+ANSWERS = {"large_label": LARGE_LABEL, "none_label": LARGE_LABEL}
+TABLE = validate_rows(LABEL, 2, group=GROUP, judge_logits=LOGITS, small_logits=LOGITS * 2, **ANSWERS)
 
 
 def parts() -> Iterator[OutcomePart]:
     for start in range(0, NUM_ROWS, SIZE):
         rows = slice(start, start + SIZE)
-        found = table(rows)
+        found = TABLE.select(np.arange(NUM_ROWS)[rows])
         yield OutcomePart(found, found, FEATURES[rows], np.zeros(len(found)), 2)
 
 
@@ -63,19 +69,18 @@ def fitted(gate: str, limit: int) -> tuple[Any, ScoredOutcomes]:
 
 @pytest.mark.parametrize("gate", ["confidence", "signals"])
 def test_rows_that_fit_have_the_scores_of_the_whole_table(gate: str) -> None:
-    whole = table(slice(None))
     expected = fit_gate(
         gate,
-        fit_temperature(whole.judge_logits, whole.label),
-        whole,
+        fit_temperature(TABLE.judge_logits, TABLE.label),
+        TABLE,
         FEATURES,
         num_labels=2,
         reference=Reference.nothing(),
     )
     found, rows = fitted(gate, NUM_ROWS)
     np.testing.assert_array_equal(rows.score, expected.scores)
-    np.testing.assert_array_equal(rows.small_correct, whole.small_correct)
-    np.testing.assert_array_equal(rows.group, whole.group)
+    np.testing.assert_array_equal(rows.small_correct, TABLE.small_correct)
+    np.testing.assert_array_equal(rows.group, TABLE.group)
     assert found.temperature == expected.gate.temperature
 
 
@@ -95,23 +100,7 @@ def test_rows_are_scored_without_their_class_from_ten_on() -> None:
     count, num_labels = 60, FEWEST_CLASSES
     rng, label = np.random.default_rng(0), np.arange(60) % FEWEST_CLASSES
     logits = rng.normal(size=(count, num_labels)) + 3 * np.eye(num_labels)[label]
-    many = OutcomeTable(
-        id=np.array([f"row {row}" for row in range(count)], dtype=object),
-        task=np.full(count, "task", dtype=object),
-        split=np.full(count, "validate", dtype=object),
-        prompt=np.full(count, "none", dtype=object),
-        label=label,
-        judge_logits=logits,
-        small_logits=logits,
-        large_label=label,
-        large_probabilities=np.full((count, num_labels), np.nan),
-        large_cost=np.ones(count),
-        large_error=np.zeros(count, dtype=bool),
-        none_label=label,
-        none_error=np.zeros(count, dtype=bool),
-        group=np.full(count, None),
-        label_names=tuple(f"label {number}" for number in range(num_labels)),
-    )
+    many = validate_rows(label, num_labels, judge_logits=logits, small_logits=logits)
     part = OutcomePart(many, many, np.zeros((count, 1)), np.zeros(count), num_labels)
 
     def without(judge: Tensor, small: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

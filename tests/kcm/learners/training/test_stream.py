@@ -13,8 +13,8 @@ from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.inputs.vectors import list_column
 from kcm.learners.ranks import Ranks
-from kcm.learners.training.order import ROWS_PER_GROUP
-from kcm.learners.training.stream import ParquetRows, SequenceLabels, shares
+from kcm.learners.training.sequence import SequenceLabels
+from kcm.learners.training.stream import ROWS_PER_GROUP, ParquetRows, shares
 
 
 def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
@@ -89,10 +89,10 @@ LABELS = SequenceLabels([Task(1, UNLABELLED), Task(0, 1), Task(3)], 5)  # nobody
 
 
 def test_a_task_has_labels_of_its_own_and_has_seen_those_before() -> None:
-    seen = [LABELS.classes(task, 5).seen_C.nonzero()[:, 0].tolist() for task in (-1, 0, 1, 2, 3)]
-    assert seen == [[], [1], [0, 1], [0, 1, 3], [0, 1, 3]]
-    current = [LABELS.classes(task, 5).current_C.nonzero()[:, 0].tolist() for task in (-1, 0, 1, 2, 3)]
-    assert current == [[], [1], [0, 1], [3], []]
+    seen = [LABELS.classes(task, 5).seen_C.nonzero()[:, 0].tolist() for task in range(4)]
+    assert seen == [[1], [0, 1], [0, 1, 3], [0, 1, 3]]
+    current = [LABELS.classes(task, 5).current_C.nonzero()[:, 0].tolist() for task in range(4)]
+    assert current == [[1], [0, 1], [3], []]
     assert LABELS.classes(0, 2).seen_C.tolist() == [False, True]
 
 

@@ -18,9 +18,9 @@ from kcm.learners import LearnerConfig
 from kcm.learners.bounds import FinetuneConfig, JointConfig
 from kcm.learners.ranks import Ranks
 from kcm.learners.replay import ReplayConfig
-from kcm.learners.training.trainer import Trainer
+from kcm.learners.training.sequence import SequenceTrainer
 from kcm.metrics.continual import summarise
-from tests.kcm.learners.tasks import merged, part_of, rows_of
+from tests.kcm.learners.tasks import part_of, rows_of
 
 LEARNERS = [
     FinetuneConfig(),
@@ -35,7 +35,7 @@ LEARNERS = [
 ]
 
 
-def final_accuracy(trainer: Trainer) -> float:
+def final_accuracy(trainer: SequenceTrainer) -> float:
     trainer.run()
     return float(np.mean(trainer.accuracy["small"][-1]))
 
@@ -179,15 +179,6 @@ def test_no_teacher_makes_judge_and_small_equal(make_trainer, digits, kind) -> N
         assert len(trainer.collaborator.merged().networks) == num_networks
 
 
-@pytest.mark.parametrize("kind", ["kan", "mlp"])
-def test_full_memory_comes_close_to_joint_training(make_trainer, digits, kind) -> None:
-    """Promise: a memory that holds everything comes close to joint training."""
-    joint = final_accuracy(make_trainer([merged(digits)], FinetuneConfig(), kind=kind, epochs=12))
-    halves = [merged(digits[:2]), merged(digits[2:])]
-    learner = ReplayConfig(memory=2000, batch_size=64)
-    assert final_accuracy(make_trainer(halves, learner, kind=kind, epochs=12)) > joint - 0.06
-
-
 @pytest.mark.parametrize("learner", [each for each in LEARNERS if each != JointConfig()], ids=repr)
 def test_a_long_sequence_needs_no_more_state_than_a_short_one(make_trainer, digits, learner) -> None:
     tasks = [part_of(digits[number % 5], f"task-{number}", range(12), 12) for number in range(16)]
@@ -215,7 +206,7 @@ def test_masked_labels_are_not_trained_answered_or_measured(make_trainer, digits
     """Promise: masked labels are neither trained nor answered nor measured."""
     trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
     assert trainer.baseline["small"] == [None] * 5
-    for _ in range(trainer.steps_in_task - 1):
+    for _ in range(trainer.num_steps(0) - 1):
         trainer.step()
     assert trainer.collaborator.num_labels == len(trainer.collaborator.judge.layers[0].weight) == 2
     assert trainer.evaluate(num_learned=5)["small"][1:] == [0.0] * 4  # none of their labels is ever answered
