@@ -14,6 +14,7 @@ from pipelines.serve.errors import (
     NoNumbersError,
     NotStoredError,
     RequestError,
+    SmallSideBusyError,
     SmallSideError,
 )
 from pipelines.serve.log.entries import LabelConflictError, TooManyLabelsError, UnknownAnswerError
@@ -25,6 +26,7 @@ STATUSES: Mapping[type[RequestError], tuple[int, int | None]] = {  # status, and
     LabelConflictError: (409, None),
     TooManyLabelsError: (429, RETRY_AFTER_S),
     BusyError: (429, RETRY_AFTER_S),
+    SmallSideBusyError: (429, RETRY_AFTER_S),
     SmallSideError: (503, RETRY_AFTER_S),
     NoNumbersError: (503, RETRY_AFTER_S),
     LargeFailedError: (503, RETRY_AFTER_S),

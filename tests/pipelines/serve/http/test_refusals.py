@@ -20,6 +20,7 @@ DOCUMENTED = [  # docs/serving.md
     (entries.LabelConflictError, 409, None),
     (entries.TooManyLabelsError, 429, "1"),
     (errors.BusyError, 429, "1"),
+    (errors.SmallSideBusyError, 429, "1"),
     (errors.SmallSideError, 503, "1"),
     (errors.LargeFailedError, 503, "1"),
     (errors.LogAwayError, 503, "1"),
