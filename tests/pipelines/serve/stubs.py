@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,16 @@ class NoMetrics:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
+
+
+class Recorder:
+    """Metrics that remember the arguments of each call, by the name of the method."""
+
+    def __init__(self) -> None:
+        self.calls: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: self.calls[name].append(values)
 
 
 class StubEncoder:

@@ -1,10 +1,5 @@
 """Escalated items that lie together are shown as groups, under telling words or the large model's own."""
 
-from pathlib import Path
-from typing import Any
-
-from kcm.config import parse_config
-from pipelines.config import RunConfig
 from pipelines.loop.window.groups import groups_of
 from tests.pipelines.loop.logged import similar
 
@@ -17,9 +12,3 @@ def test_close_items_form_a_group_with_examples_and_words() -> None:
     assert len(groups[0].examples) == 5
     assert groups[0].answers == {"good": 30}
     assert groups[0].agreement == 0.0  # the small side would have answered otherwise
-
-
-def config(folder: Path, large: dict[str, Any]) -> RunConfig:
-    tasks = {"source": {"kind": "files", "path": "rows.csv"}}
-    values = {"name": "bank", "storage_path": str(folder), "tasks": tasks, "encoder": {"model": "x"}, "large": large}
-    return parse_config(RunConfig, values)

@@ -101,25 +101,6 @@ def test_people_names_become_labels_and_callers_keep_theirs(write: Write) -> Non
     assert window.table["label"].to_pylist()[:3] == ["good", "bad", "good"]
 
 
-def test_excluded_caller_keeps_group_labels_of_people(write: Write) -> None:
-    """Promise: a caller who is set aside takes no label along that a person gave of a group."""
-    rows = decisions(TEXTS, ["good"] * 400)
-    for number, row in enumerate(rows):
-        row |= {"caller": "poisoner" if number < 60 else f"fair {number % 5}", "label": "good"}
-        if number < 60:
-            row["label"] = "bad" if number < 50 else None
-    ids = [f"{row['request_id']}/{row['item']}" for row in rows]
-    window = write(MadeLog(rows), item_labels=dict.fromkeys([*ids[50:60], *ids[:2]], "bad"))
-    assert list(window.facts.set_aside) == ["poisoner"]
-    labels = window.table["label"].to_pylist()
-    assert labels[:60] == ["bad"] * 2 + [None] * 48 + ["bad"] * 10
-    fair = write(
-        MadeLog([row | {"label": None} if row["caller"] == "poisoner" else row for row in rows]),
-        item_labels=dict.fromkeys(ids[:60], "bad"),
-    )
-    assert fair.facts.set_aside == {}
-
-
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[3] |= {"unit": None}
