@@ -13,7 +13,7 @@ from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
-from pipelines.serve.cascade.version import Answered, CascadeVersion, Relay, Unlabelled
+from pipelines.serve.cascade.version import AnsweredRequest, CascadeVersion, Relay, Unlabelled
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import (
     BusyError,
@@ -121,7 +121,7 @@ class CascadeService:
 
     async def _answered(
         self, inputs: Sequence[Input], origin: Origin, relay: Relay | None
-    ) -> tuple[CascadeVersion, ChallengerRelease | None, Answered]:
+    ) -> tuple[CascadeVersion, ChallengerRelease | None, AnsweredRequest]:
         """The version that answers, its trial if it is the challenger, and its answers.
 
         A challenger that returns no numbers is dropped, and the champion answers.
@@ -207,7 +207,7 @@ class CascadeService:
         trial: ChallengerRelease | None,
         inputs: Sequence[Input],
         origin: Origin,
-        answered: Answered,
+        answered: AnsweredRequest,
     ) -> None:
         """Add every item to the log, if there is one, with the draw of its audit, and start the audits."""
         if (log := self._log) is None:

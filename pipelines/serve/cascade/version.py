@@ -109,7 +109,7 @@ class Relay(Protocol):
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredRequest:
     """What a version makes of a request; `large` has the large model's answers to the inputs that are not kept."""
 
     judgements: list[Judgement]
@@ -136,7 +136,7 @@ class CascadeVersion:
     auditor: Auditor | None = None
     drift: Drift | None = None
 
-    async def answer(self, inputs: Sequence[Input], request_id: str, relay: Relay | None = None) -> Answered:
+    async def answer(self, inputs: Sequence[Input], request_id: str, relay: Relay | None = None) -> AnsweredRequest:
         """Judge the inputs, escalate those that are not kept, and join the answers.
 
         `relay` asks the large model about the one input. Raises RequestError: InvalidInputError or SmallSideError
@@ -160,7 +160,7 @@ class CascadeVersion:
         ended_at = clock()
         large_s = 0.0 if all(judgement.keeps for judgement in judgements) else ended_at - judged_at
         timings = Timings(judge_s=judged_at - started, large_s=large_s, total_s=ended_at - started)
-        return Answered(judgements, large, answers, timings)
+        return AnsweredRequest(judgements, large, answers, timings)
 
     def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
         outcomes: Sequence[LargeAnswer | Failure] = []
