@@ -78,8 +78,10 @@ def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
     assert (response.model_version, response.request_id) == ("5", "id")
 
 
-def test_small_answers_stand_in_for_escalated_items_alone() -> None:
-    answers = predict(StubEscalation(FULL), "keep", "x", on_large_failure="answer_small").answers
+@pytest.mark.parametrize("outcome", [FULL, LargeAnswer(None, error="status 503", outage=True)], ids=["full", "fault"])
+def test_small_answers_stand_in_for_escalated_items_alone(outcome: Any) -> None:
+    """Promise: whether the large model gives no answers or an error to an item, the small model's answer is flagged."""
+    answers = predict(StubEscalation(outcome), "keep", "x", on_large_failure="answer_small").answers
     assert [(answer.route, answer.degraded) for answer in answers] == [("small", False), ("small_degraded", True)]
 
 
