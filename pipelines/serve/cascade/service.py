@@ -70,7 +70,8 @@ class CascadeService:
 
     async def stage(self, release: Release) -> None:
         """Serve a release: immediately if it is the first or in memory, otherwise after it has loaded and answered."""
-        if (before := self._trial()) and (release.challenger is None or release.challenger.version != before.version):
+        before = self._releases.release.challenger if self._started else None
+        if before and (release.challenger is None or release.challenger.version != before.version):
             self.metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
@@ -136,7 +137,9 @@ class CascadeService:
             except (InvalidInputError, SmallSideError, Unlabelled):
                 raise  # which says nothing about the challenger: it shares the encoder and its queue
             except Exception as error:
-                self._record_failure(trial, origin, error)
+                self.metrics.challenger_failed(trial.version)
+                if self._log:
+                    self._log.add_failure(origin.request_id, trial.version, trial.stage, self._status_of(error))
                 raise
         return served.champion, None, await served.champion.answer(inputs, origin.request_id, relay)
 
@@ -176,9 +179,6 @@ class CascadeService:
             version.auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
-    def _trial(self) -> ChallengerRelease | None:
-        return self._releases.release.challenger if self._started else None
-
     def waiting_for(self) -> str | None:
         """Why requests cannot be answered yet; None once the large model has answered a probe."""
         return self._waiting_for
@@ -194,12 +194,6 @@ class CascadeService:
         if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
-
-    def _record_failure(self, trial: ChallengerRelease, origin: Origin, error: Exception) -> None:
-        """Log and count a request that a challenger did not answer."""
-        self.metrics.challenger_failed(trial.version)
-        if self._log:
-            self._log.add_failure(origin.request_id, trial.version, trial.stage, self._status_of(error))
 
     def _record(
         self,
