@@ -42,7 +42,7 @@ class Refusal(RequestError):
         self, status: int, detail: str, retry_after_s: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(detail)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status = status
         retry = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         self.headers = retry | dict(headers or {})
 
