@@ -97,8 +97,12 @@ def build_challenger(
         "labels_asked_for": num_labelled,
         "decisions": facts.num_decisions,
     }
-    rarer = {"unknown": facts.unknown_labels, "untaught": list(facts.untaught_labels), "uncounted": facts.num_uncounted}
-    figures |= {f"labels_{name}": labels for name, labels in rarer.items() if labels}
+    left_out = {
+        "labels_unknown": facts.unknown_labels,
+        "labels_untaught": list(facts.untaught_labels),
+        "labels_uncounted": facts.num_uncounted,
+    }
+    figures |= {name: value for name, value in left_out.items() if value}
     if facts.untaught_labels:
         untaught = ", ".join(facts.untaught_labels)
         reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
