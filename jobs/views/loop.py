@@ -44,8 +44,6 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
     yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
     if uncounted := result.get("labels_uncounted"):
         yield warning(f"{uncounted} labels ignored, beyond serve.feedback.max_share_per_caller of one caller")
-    for caller, why in result.get("set_aside", {}).items():
-        yield warning(f"the labels of caller {caller[:12]} are ignored: {why}")
     yield line("time", duration(result["seconds"]))
     gates = (
         {"gate": name.replace("_", " "), "verdict": gate["verdict"], "why": gate["reason"]}

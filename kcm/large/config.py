@@ -145,9 +145,7 @@ class LargeConfig(Component):
     family: ClassVar[Family] = FAMILIES["large model"]
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
     remote: ClassVar[bool] = False  # a server, which the driver asks itself; otherwise a pool of actors holds the model
-    is_recorded: ClassVar[bool] = (
-        False  # a table of answers, `answer_tables`, which cannot be served
-    )
+    is_recorded: ClassVar[bool] = False  # a table of answers, `answer_tables`, which cannot be served
     fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
 
     adapter: str = Field("", description="Chooses this form of the section.")

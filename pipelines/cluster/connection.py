@@ -122,9 +122,7 @@ def join(address: str) -> None:
         with loopback_kept():
             ray.init(address=address, **_QUIET)
     except ConnectionError as error:
-        raise KcmError(
-            f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
-        ) from error
+        raise _absent(error, address) from error
     except AuthenticationError as error:
         raise refused(error, address) from error
     except RuntimeError as error:
@@ -147,9 +145,11 @@ def require_listener(address: str) -> None:
             if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_http2(connection):
                 raise ConnectionError("something other than Ray listens there")
     except (OSError, OverflowError) as error:  # a port above 65535
-        raise KcmError(
-            f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address"
-        ) from error
+        raise _absent(error, address) from error
+
+
+def _absent(error: Exception, address: str) -> KcmError:
+    return KcmError(f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address")
 
 
 def _speaks_http2(connection: socket.socket) -> bool:

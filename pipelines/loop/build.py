@@ -93,16 +93,15 @@ def build_challenger(
         "labels_asked_for": num_labelled,
         "decisions": facts.num_decisions,
     }
-    if facts.unknown_labels:
-        figures["labels_unknown"] = facts.unknown_labels
+    left_out = {
+        "labels_unknown": facts.unknown_labels,
+        "labels_untaught": list(facts.untaught_labels),
+        "labels_uncounted": facts.num_uncounted,
+    }
+    figures |= {name: value for name, value in left_out.items() if value}
     if facts.untaught_labels:
-        figures["labels_untaught"] = list(facts.untaught_labels)
         untaught = ", ".join(facts.untaught_labels)
         reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
-    if facts.num_uncounted:
-        figures["labels_uncounted"] = facts.num_uncounted
-    if facts.set_aside:
-        figures["set_aside"] = facts.set_aside
     planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
     reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
     rows_gate = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)

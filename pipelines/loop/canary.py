@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kcm.certification.monitoring.trial import Limits, Requests, StageVerdict, judge
+from kcm.certification.monitoring.trial import Limits, StageVerdict, judge
 from kcm.config import Config
 from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
@@ -100,7 +100,7 @@ class Rollout:
         )
         try:
             for stage, share in enumerate(self.config.stages, start=1):
-                self._canary(stage, share, limits)
+                self._run_stage(stage, share, limits)
         except (_StoppedError, KcmError) as error:
             self.service.end()
             if isinstance(error, LogUnavailableError):
@@ -112,39 +112,29 @@ class Rollout:
             raise
         return RolloutOutcome(passed=True, reason="every stage has passed", stages=tuple(self.stages))
 
-    def _canary(self, stage: int, share: float, limits: Limits) -> None:
+    def _run_stage(self, stage: int, share: float, limits: Limits) -> None:
         """Let the challenger answer a share of the callers until the stage is decided."""
         self.service.try_out(stage, share)
+        subject = f"stage {stage}, with {share:.0%} of the callers"
         ended_at: float | None = None
-
-        def decided(requests: Requests) -> bool:
-            nonlocal ended_at
-            verdict = judge(requests, limits, DELTA, stage=stage, share=share, num_stages=len(self.config.stages))
-            if self.stages and self.stages[-1].stage == stage:
-                self.stages.pop()
-            self.stages.append(verdict)
-            if verdict.verdict == "refuted":
-                raise _StoppedError(f"stage {stage}, with {share:.0%} of the callers: {verdict.reason}")
-            if verdict.num_decisions < self.config.decisions_per_stage:
-                return False
-            ended_at = self.clock() if ended_at is None else ended_at
-            return verdict.verdict == "pass" or self.clock() - ended_at > SETTLE_S
-
-        self._wait(decided)
-        if (last := self.stages[-1]).verdict != "pass":
-            raise _StoppedError(f"stage {stage}, with {share:.0%} of the callers, is undecided: {last.reason}")
-
-    def _wait(self, is_done: Callable[[Requests], bool]) -> None:
-        """Read the trial repeatedly until it is `done`."""
         while True:
             if reason := self.service.dropped():
                 raise _StoppedError(f"the service dropped it: {reason}")
             started = self.clock()
-            if is_done(self.log.read(self._after, self.challenger)):
-                return
+            requests = self.log.read(self._after, self.challenger)
+            verdict = judge(requests, limits, DELTA, stage=stage, share=share, num_stages=len(self.config.stages))
+            self.stages[stage - 1 :] = [verdict]
+            if verdict.verdict == "refuted":
+                raise _StoppedError(f"{subject}: {verdict.reason}")
+            if verdict.num_decisions >= self.config.decisions_per_stage:
+                if verdict.verdict == "pass":
+                    return
+                ended_at = self.clock() if ended_at is None else ended_at
+                if self.clock() - ended_at > SETTLE_S:
+                    raise _StoppedError(f"{subject}, is undecided: {verdict.reason}")
             if self.clock() > self._deadline:
                 raise _StoppedError(
-                    f"too little traffic: {self.stages[-1].num_decisions} decisions in this stage within "
+                    f"too little traffic: {verdict.num_decisions} decisions in this stage within "
                     f"update.canary.timeout_s ({self.config.timeout_s:g} s)"
                 )
             self.sleep(max(POLL_S, REST * (self.clock() - started)))

@@ -61,11 +61,9 @@ def register_model(
     tracking: Tracking, model_name: str, bundle: Path, fingerprint: str, tags: Mapping[str, str] | None = None
 ) -> str:
     """Register the bundle in a folder as a new version of an MLflow model; returns the version."""
-
-    def write_beside(folder: Path) -> str:
-        return write_flavor(Bundle.read(bundle), folder)
-
-    return tracking.register(model_name, bundle, fingerprint, tags, write_beside=write_beside)
+    return tracking.register(
+        model_name, bundle, fingerprint, tags, write_beside=lambda folder: write_flavor(Bundle.read(bundle), folder)
+    )
 
 
 def write_flavor(bundle: Bundle, folder: Path) -> str:

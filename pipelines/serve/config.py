@@ -19,6 +19,8 @@ from kcm.redact import PlainUrl
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.proxy_config import ProxyConfig
 
+StoredInputs = Literal["none", "escalated", "text", "all"]
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 DATABASES = ("sqlite", "postgresql")
@@ -175,7 +177,7 @@ class FeedbackConfig(Config):
         description="SQLAlchemy URL, sqlite:////absolute/path or postgresql+psycopg://host/name (password by PGPASSWORD"
         " or PGPASSFILE); a file in the storage path without one.",
     )
-    store_payloads: Literal["none", "escalated", "text", "all"] = Field(
+    store_payloads: StoredInputs = Field(
         default="none",
         description="Inputs to store, for updates to learn from. escalated: texts of escalated inputs. text: all "
         "texts. all: all texts, pictures and features. Texts of feedback are always stored.",

@@ -23,6 +23,10 @@ class SmallSideError(RequestError):
     """The small side gave no judgement, or none in time."""
 
 
+class SmallSideBusyError(SmallSideError):
+    """Too many items wait to be judged."""
+
+
 class NoNumbersError(SmallSideError):
     """The networks of a version returned no numbers; `reason` is for its operator."""
 

@@ -12,32 +12,6 @@ from pipelines.serve.schemas import PredictResponse
 
 AuditOutcome = Literal["agree", "disagree", "lost"]
 
-ITEMS = "kcm_items_total"
-REQUESTS = "kcm_requests_total"
-ERRORS = "kcm_errors_total"
-TURNED_AWAY = "kcm_turned_away_total"
-UNREAD = "kcm_unread_bodies"
-PASSED_ON = "kcm_passed_on_total"
-EXPLANATIONS = "kcm_explanations_total"
-UNSTORED = "kcm_unstored_total"
-STAGE_SECONDS = "kcm_stage_seconds"
-WAITING = "kcm_waiting_items"
-CALL_RATE = "kcm_call_rate"
-BREAKER = "kcm_breaker_state"
-AUDITS = "kcm_audits_total"
-DISAGREEMENT = "kcm_audited_disagreement"
-REGRET = "kcm_audited_regret"
-REFUTED = "kcm_certificate_refuted"
-DRIFT = "kcm_drift_evidence"
-CHALLENGER = "kcm_challenger_share"
-VERSION_SECONDS = "kcm_version_seconds"
-FAILED = "kcm_version_failures_total"
-NAMES = (
-    *(ITEMS, REQUESTS, ERRORS, TURNED_AWAY, UNREAD, PASSED_ON, EXPLANATIONS, UNSTORED),
-    *(STAGE_SECONDS, WAITING, CALL_RATE, BREAKER),
-    *(AUDITS, DISAGREEMENT, REGRET, REFUTED, DRIFT, CHALLENGER, VERSION_SECONDS, FAILED),
-)
-
 _SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 _STATES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -46,31 +20,52 @@ class ServeMetrics:
     """Metrics by `ray.util.metrics`; Ray's agent on each node exports them, some seconds later."""
 
     def __init__(self) -> None:
-        self._items = Counter(ITEMS, "Items answered.", ("route", "version"))
-        self._requests = Counter(REQUESTS, "Prediction requests by HTTP status.", ("status",))
-        self._errors = Counter(ERRORS, "Requests that ended in an unexpected error.")
+        self._items = Counter("kcm_items_total", "Items answered.", ("route", "version"))
+        self._requests = Counter("kcm_requests_total", "Prediction requests by HTTP status.", ("status",))
+        self._errors = Counter("kcm_errors_total", "Requests that ended in an unexpected error.")
         self._turned_away = Counter(
-            TURNED_AWAY, "Requests refused because of their body or a full service.", ("status",)
+            "kcm_turned_away_total", "Requests refused because of their body or a full service.", ("status",)
         )
-        self._unread = Gauge(UNREAD, "Requests whose body has not arrived yet.")
-        self._passed_on = Counter(PASSED_ON, "Requests for the upstream of `serve.proxy`, by HTTP status.", ("status",))
-        self._explanations = Counter(EXPLANATIONS, "Requests for explanations, by HTTP status.", ("status",))
-        self._unstored = Counter(UNSTORED, "Entries that the feedback log could not store.", ("kind",))
-        self._seconds = Histogram(STAGE_SECONDS, "Seconds of a request by stage.", _SECONDS, ("stage",))
-        self._waiting = Gauge(WAITING, "Items waiting for the small side.")
-        self._call_rate = Gauge(CALL_RATE, "Share of items that the policy escalated since the replica started.")
-        self._breaker = Gauge(BREAKER, "Circuit breaker of the large model: 0 closed, 1 half open, 2 open.")
-        self._audits = Counter(AUDITS, "Audits of kept items, by result.", ("outcome",))
+        self._unread = Gauge("kcm_unread_bodies", "Requests whose body has not arrived yet.")
+        self._passed_on = Counter(
+            "kcm_passed_on_total", "Requests for the upstream of `serve.proxy`, by HTTP status.", ("status",)
+        )
+        self._explanations = Counter(
+            "kcm_explanations_total", "Requests for explanations, by HTTP status.", ("status",)
+        )
+        self._unstored = Counter("kcm_unstored_total", "Entries that the feedback log could not store.", ("kind",))
+        self._seconds = Histogram("kcm_stage_seconds", "Seconds of a request by stage.", _SECONDS, ("stage",))
+        self._waiting = Gauge("kcm_waiting_items", "Items waiting for the small side.")
+        self._call_rate = Gauge("kcm_call_rate", "Share of items that the policy escalated since the replica started.")
+        self._breaker = Gauge("kcm_breaker_state", "Circuit breaker of the large model: 0 closed, 1 half open, 2 open.")
+        self._audits = Counter("kcm_audits_total", "Audits of kept items, by result.", ("outcome",))
         of_version = ("version", "end")
         self._disagreement = Gauge(
-            DISAGREEMENT, "Share of items kept with another answer than the large model's.", of_version
+            "kcm_audited_disagreement", "Share of items kept with another answer than the large model's.", of_version
         )
-        self._regret = Gauge(REGRET, "Accuracy lost against the large model alone, by true labels.", of_version)
-        self._refuted = Gauge(REFUTED, "1 if the certificate is refuted: more is lost than it promised.", ("version",))
-        self._drift = Gauge(DRIFT, "Evidence of drift: traffic unlike the certify rows.", ("version", "quantity"))
-        self._challenger = Gauge(CHALLENGER, "Share of the callers that a challenger answers.", ("version",))
-        self._version_seconds = Histogram(VERSION_SECONDS, "Seconds of a request by version.", _SECONDS, ("version",))
-        self._failures = Counter(FAILED, "Requests that a challenger accepted and did not answer.", ("version",))
+        self._regret = Gauge(
+            "kcm_audited_regret", "Accuracy lost against the large model alone, by true labels.", of_version
+        )
+        self._refuted = Gauge(
+            "kcm_certificate_refuted", "1 if the certificate is refuted: more is lost than it promised.", ("version",)
+        )
+        self._drift = Gauge(
+            "kcm_drift_evidence", "Evidence of drift: traffic unlike the certify rows.", ("version", "quantity")
+        )
+        self._challenger = Gauge(
+            "kcm_challenger_share", "Share of the callers that a challenger answers.", ("version",)
+        )
+        self._version_seconds = Histogram(
+            "kcm_version_seconds", "Seconds of a request by version.", _SECONDS, ("version",)
+        )
+        self._failures = Counter(
+            "kcm_version_failures_total", "Requests that a challenger accepted and did not answer.", ("version",)
+        )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all metrics."""
+        return frozenset(metric.info["name"] for metric in vars(self).values())
 
     def answered(self, response: PredictResponse) -> None:
         """Count an answered request."""

@@ -73,17 +73,13 @@ class Tracking:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make an outage 4 minutes
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # this folder holds only results
         uri = config.uri_in(storage_path)
-        try:
+        with answering(uri, hint="Check tracking.uri"):
             ensure_database(uri)
             client = MlflowClient(uri)
             experiment_id = _experiment(client, EXPERIMENT, storage_path)
             runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
             tags = {KEY_TAG: key} | _origin()
             run = runs[0] if runs else client.create_run(experiment_id, run_name=name, tags=tags)
-        except MlflowException as error:
-            if is_disk_full(error):
-                raise _refusal(error, uri) from error
-            raise KcmError(f"MLflow does not answer: {error}", where=uri, hint="Check tracking.uri") from error
         return cls(uri, run.info.run_id, experiment_id)
 
     @property
@@ -185,10 +181,8 @@ class Tracking:
 
     def _send(self, send: Callable[..., object], *content: Any) -> None:
         """Call `send` with a client, the run and the content. KcmError if MLflow refuses it."""
-        try:
+        with answering(self.uri):
             send(self.client, self.run_id, *content)
-        except Exception as error:  # artefact stores raise errors of their own clients
-            raise _refusal(error, self.uri) from error
 
 
 def ensure_database(uri: str) -> None:
@@ -244,20 +238,17 @@ def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str,
 
 
 @contextlib.contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Turn exceptions of MLflow into a KcmError with a fix."""
+def answering(uri: str, hint: str = "Start again once it answers: finished work is kept") -> Iterator[None]:
+    """Turn exceptions of MLflow, and of the clients of its artefact stores, into a KcmError with a fix."""
     try:
         yield
-    except MlflowException as error:
-        raise _refusal(error, uri) from error
-
-
-def _refusal(error: Exception, uri: str) -> KcmError:
-    if is_disk_full(error):
-        return KcmError("the disk is full", where=uri.removeprefix(SQLITE), hint=MAKE_ROOM)
-    reason = redacted(" ".join(str(error).split()) or type(error).__name__)[:500]
-    hint = "Start again once it answers: finished work is kept"
-    return KcmError(f"MLflow failed: {reason}", where=uri, hint=hint)
+    except KcmError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise KcmError("the disk is full", where=uri.removeprefix(SQLITE), hint=MAKE_ROOM) from error
+        reason = redacted(" ".join(str(error).split()) or type(error).__name__)[:500]
+        raise KcmError(f"MLflow failed: {reason}", where=uri, hint=hint) from error
 
 
 def fetch_model(uri: str, model: str, target: Path) -> Path:

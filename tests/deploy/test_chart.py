@@ -26,7 +26,7 @@ from jsonschema import Draft7Validator
 from jobs.cli import COMMANDS
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import middleware
-from pipelines.serve.metrics import NAMES
+from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.sources import ChampionSource
 from tests.serve_file import deployed_application
 
@@ -285,7 +285,7 @@ def test_alerts_use_existing_metrics_and_say_what_to_do(bucket: Chart) -> None:
         series = re.findall(r"(\w+)\{(.*?)\}", alert["expr"])
         assert series
         for name, labels in series:
-            assert name == "up" or name.removeprefix("ray_") in NAMES
+            assert name == "up" or name.removeprefix("ray_") in ServeMetrics().names
             assert 'namespace="default",service="kcm-metrics"' in labels  # not those of another release
     (dashboard,) = within([*of_kind(resources, "ConfigMap")], "kcm.json")
     assert json.loads(dashboard) == json.loads((CHART / "dashboard.json").read_text(encoding="utf-8"))

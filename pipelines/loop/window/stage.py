@@ -8,7 +8,6 @@ trained on. A window that would invalidate a promise is refused before anything 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
 from typing import Any, Literal, Self
@@ -28,7 +27,6 @@ from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
 from pipelines.loop.window.judged_window import asked_label
-from pipelines.loop.window.labellers import outliers
 from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
@@ -55,8 +53,8 @@ class WindowFacts(Config):
     large model. `new_labels` are in none of the champion's lists and will be learned; `unknown_labels`, with counts,
     will not; `untaught_labels` wait until people have given them to `FEWEST_TAUGHT` train units, as a classifier's head
     needs. `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` is the evidence in
-    the log that refutes the champion's certificate: an alarm, or drift. `set_aside` lists callers whose labels do not
-    count, with reasons; `num_uncounted` labels exceed `max_share_per_caller`.
+    the log that refutes the champion's certificate: an alarm, or drift. `num_uncounted` labels
+    exceed `max_share_per_caller`.
     """
 
     application: str
@@ -75,7 +73,6 @@ class WindowFacts(Config):
     unknown_labels: dict[str, int] = Field({})
     forgotten_rows: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
-    set_aside: dict[str, str] = Field({})
     num_uncounted: int = 0
 
     @property
@@ -112,7 +109,7 @@ class LogWindow(Stage, Plan):
     in `same` means the label it maps to.
     """
 
-    stage, version, writes, unit = "window", 4, WindowArtefact, "decisions"
+    stage, version, writes, unit = "window", 5, WindowArtefact, "decisions"
 
     application: str
     after: int
@@ -165,8 +162,7 @@ class LogWindow(Stage, Plan):
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window from which nothing may be learned."""
         rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
-        aside = outliers(rows.filter(rows["label_probability"].is_null()), self.bundle.label_names)
-        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows, aside))
+        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions have none
         units = [unit if is_usable else None for unit, is_usable in zip(rows["unit"].to_pylist(), usable, strict=True)]
@@ -195,7 +191,6 @@ class LogWindow(Stage, Plan):
             unknown_labels={label: count for label, count in labels.most_common() if label not in known_names},
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(rows),
-            set_aside=aside,
             num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
         )
         require_sound(rows, facts)
@@ -211,14 +206,10 @@ class LogWindow(Stage, Plan):
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
-    def _labels(self, rows: pa.Table, aside: Collection[str]) -> pa.Array:
-        """Labels in the words of the label list, without the labels of callers who are set aside."""
-        columns = (rows[name].to_pylist() for name in ("caller", "label", "label_probability"))
-        labels = [
-            None if probability is None and caller in aside else self.same.get(label, label)
-            for caller, label, probability in zip(*columns, strict=True)
-        ]
-        return pa.array(labels, pa.string())
+    def _labels(self, rows: pa.Table) -> pa.Array:
+        """Labels in the words of the label list."""
+        names = [self.same.get(label, label) for label in rows["label"].to_pylist()]
+        return pa.array(names, pa.string())
 
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(f"kcm\0{self.rule}", unit, self.fractions)

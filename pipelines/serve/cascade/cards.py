@@ -69,8 +69,8 @@ class Cards:
             certificate=certificates.pop(None, None),
             task_certificates={task: certificate for task, certificate in certificates.items() if task is not None},
             lineage=bundle.lineage.model_dump(mode="json"),
-            standing=guard.standing if (guard := self._releases.current.guard) else "holds",
-            void=guard and guard.void,
+            standing=self._releases.current.guard.standing,
+            void=self._releases.current.guard.void,
             drift=self._drift_card(),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
@@ -107,7 +107,7 @@ class Cards:
             certificate | {"asked_delta": bundle.metrics.get("asked_delta")},
             bundle.policy.model_dump(mode="json"),
             prices(self._config.costs or CostsConfig(), bundle.metrics.get("usage")),
-            void=guard.void if (guard := self._releases.current.guard) else None,
+            void=self._releases.current.guard.void,
         )
         self._section = bundle.digest, section
         return section

@@ -70,7 +70,7 @@ class VersionLoader:
         reference = bundle.drift
         watching = self._log, self._metrics, monitor, guard.escalate_novel
         drift = Drift(reference, release.version, *watching) if reference else None
-        return CascadeVersion(small_side, judging, escalation, config, release.version, auditor, guard, drift)
+        return CascadeVersion(small_side, judging, escalation, config, release.version, guard, auditor, drift)
 
     def _judging(self, bundle: Bundle) -> Judging:
         config = self._config

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from kcm.bundle.answers import Input, Judgement
-from kcm.large import LargeAnswer
+from kcm.bundle.answers import Input
 from kcm.tasks.units import unit_digest
-from kcm.tracing import span
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
-from pipelines.serve.cascade.version import CascadeVersion, Relay, Unlabelled
+from pipelines.serve.cascade.version import AnsweredRequest, CascadeVersion, Relay, Unlabelled
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.errors import BusyError, InvalidInputError, LogAwayError, NoNumbersError, NotStoredError
+from pipelines.serve.errors import (
+    BusyError,
+    InvalidInputError,
+    LogAwayError,
+    NoNumbersError,
+    NotStoredError,
+    SmallSideError,
+)
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import ChallengerRelease, Release, Releases, Served
-from pipelines.serve.schemas import ExplainResponse, FeedbackResponse, PredictResponse, ReplicaTraffic, Timings
+from pipelines.serve.release import ChallengerRelease, Release, Releases
+from pipelines.serve.schemas import ExplainResponse, FeedbackResponse, PredictResponse, ReplicaTraffic
 
 PROBE_INTERVAL_S = 0.5
 AUDITED_BELOW = 0.25  # share of callers: while a canary answers fewer, all items that it keeps are audited
@@ -39,19 +43,6 @@ class ServingState:
     version: str
     loading: bool
     refused: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The version that answers a request, its judgements, and the probability with which it is audited.
-
-    `trial` is the challenger's trial, if the challenger answers.
-    """
-
-    version: CascadeVersion
-    judgements: list[Judgement]
-    audit_share: float
-    trial: ChallengerRelease | None = None
 
 
 class CascadeService:
@@ -79,7 +70,8 @@ class CascadeService:
 
     async def stage(self, release: Release) -> None:
         """Serve a release: immediately if it is the first or in memory, otherwise after it has loaded and answered."""
-        if (before := self._trial()) and (release.challenger is None or release.challenger.version != before.version):
+        before = self._releases.release.challenger if self._started else None
+        if before and (release.challenger is None or release.challenger.version != before.version):
             self.metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
         self._started = True
@@ -112,42 +104,44 @@ class CascadeService:
 
     async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Relay | None = None) -> PredictResponse:
         """Answer a request with one version, or raise RequestError. `relay` asks the large model about one input."""
-        served = self._releases.served
-        clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         with self._counting_errors(self.metrics.refused):
-            started = clock()
-            with span("judge", items=len(inputs), request_id=origin.request_id):
-                verdict = await self._judged(served, inputs, origin)
-            judged_at = clock()
-            try:
-                left_s = started + self._config.timeout_s - judged_at
-                with span("escalate", model_version=verdict.version.name):
-                    answers, large = await verdict.version.answer(
-                        inputs, verdict.judgements, origin.request_id, left_s, relay
-                    )
-            except Unlabelled:
-                raise
-            except Exception as error:
-                self._record_failure(verdict, origin, error)
-                raise
-        ended_at = clock()
+            version, trial, answered = await self._answered(inputs, origin, relay)
         response = PredictResponse(
-            model_version=verdict.version.name,
+            model_version=version.name,
             request_id=origin.request_id,
-            answers=answers,
-            timings=Timings(
-                judge_s=judged_at - started,
-                large_s=0.0 if all(judgement.keeps for judgement in verdict.judgements) else ended_at - judged_at,
-                total_s=ended_at - started,
-            ),
+            answers=answered.answers,
+            timings=answered.timings,
         )
         self._traffic.count(response.answers)
-        self._record(verdict, inputs, origin, response, large)
-        if verdict.version.drift and (verdict.version.guard is None or verdict.version.guard.standing == "holds"):
-            verdict.version.drift.add(verdict.judgements)
+        self._record(version, trial, inputs, origin, answered)
+        if version.drift and version.guard.standing == "holds":
+            version.drift.add(answered.judgements)
         self.metrics.answered(response)
-        self.metrics.set_load(verdict.version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self.metrics.set_load(version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
         return response
+
+    async def _answered(
+        self, inputs: Sequence[Input], origin: Origin, relay: Relay | None
+    ) -> tuple[CascadeVersion, ChallengerRelease | None, AnsweredRequest]:
+        """The version that answers, its trial if it is the challenger, and its answers.
+
+        A challenger that returns no numbers is dropped, and the champion answers.
+        """
+        served = self._releases.served
+        challenger, trial = served.challenger, served.release.challenger
+        if challenger and trial and trial.answers(origin.caller, origin.request_id):
+            try:
+                return challenger, trial, await challenger.answer(inputs, origin.request_id, relay)
+            except NoNumbersError as error:
+                self._releases.drop(challenger.name, f"it returned no numbers: {error.reason}")
+            except (InvalidInputError, SmallSideError, Unlabelled):
+                raise  # which says nothing about the challenger: it shares the encoder and its queue
+            except Exception as error:
+                self.metrics.challenger_failed(trial.version)
+                if self._log:
+                    self._log.add_failure(origin.request_id, trial.version, trial.stage, self._status_of(error))
+                raise
+        return served.champion, None, await served.champion.answer(inputs, origin.request_id, relay)
 
     async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
         """Explain one decision, one at a time: it costs as much as dozens of predictions. May raise RequestError."""
@@ -185,9 +179,6 @@ class CascadeService:
             version.auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
-    def _trial(self) -> ChallengerRelease | None:
-        return self._releases.release.challenger if self._started else None
-
     def waiting_for(self) -> str | None:
         """Why requests cannot be answered yet; None once the large model has answered a probe."""
         return self._waiting_for
@@ -204,72 +195,48 @@ class CascadeService:
             raise RuntimeError(unavailable.reason)
         return version
 
-    def _record_failure(self, judged: Judged, origin: Origin, error: Exception) -> None:
-        """Log and count that a request failed, if it is a challenger that answers it."""
-        if trial := judged.trial:
-            self.metrics.challenger_failed(trial.version)
-            if self._log:
-                self._log.add_failure(origin.request_id, trial.version, trial.stage, self._status_of(error))
-
     def _record(
         self,
-        judged: Judged,
+        version: CascadeVersion,
+        trial: ChallengerRelease | None,
         inputs: Sequence[Input],
         origin: Origin,
-        response: PredictResponse,
-        large: Sequence[LargeAnswer] | LargeUnavailable,
+        answered: AnsweredRequest,
     ) -> None:
-        """Add every item to the log, if there is one, with the draw of its audit, and start the audits.
-
-        `large` holds the large model's answers to the items that were not kept, in their order.
-        """
+        """Add every item to the log, if there is one, with the draw of its audit, and start the audits."""
         if (log := self._log) is None:
             return
-        auditor, bundle = judged.version.auditor, judged.version.small_side.bundle
-        drawn_labels = auditor.draw(response.answers, judged.audit_share) if auditor else {}
-        escalated_items = [index for index, answer in enumerate(response.answers) if answer.route != "small"]
-        given_answers = [] if isinstance(large, LargeUnavailable) else large
-        probabilities = {
-            index: answer.probabilities for index, answer in zip(escalated_items, given_answers, strict=False)
-        }
-        log.add_decisions(
-            [
+        auditor, bundle, answers = version.auditor, version.small_side.bundle, answered.answers
+        share = 1.0 if trial and trial.share < AUDITED_BELOW else self._config.audit.share
+        drawn_labels = auditor.draw(answers, share) if auditor else {}
+        large_answers = iter([] if isinstance(answered.large, LargeUnavailable) else answered.large)
+        decisions = []
+        for index, (item, judgement, answer) in enumerate(zip(inputs, answered.judgements, answers, strict=True)):
+            large = None if judgement.keeps else next(large_answers, None)
+            is_large = answer.route == "large"
+            decisions.append(
                 LoggedDecision(
                     origin,
                     index,
-                    response.model_version,
+                    version.name,
                     answer.route,
-                    judged.audit_share,
+                    share,
                     drawn=index in drawn_labels,
                     small_label=bundle.answer_names[judgement.label],
                     gate_score=judgement.gate_score,
-                    large_label=answer.label if answer.route == "large" else None,
-                    large_probabilities_C=probabilities.get(index) if answer.route == "large" else None,
+                    large_label=answer.label if is_large else None,
+                    large_probabilities_C=large.probabilities if large and is_large else None,
                     task=item.task,
                     unit=unit_digest(item.content, item.group),
                     large_identity=bundle.large_identity,
                     payload=log.payload(item.content, judgement.features_D, answer.route),
-                    stage=judged.trial.stage if judged.trial else None,
-                    seconds=response.timings.total_s,
+                    stage=trial.stage if trial else None,
+                    seconds=answered.timings.total_s,
                 )
-                for index, (item, judgement, answer) in enumerate(
-                    zip(inputs, judged.judgements, response.answers, strict=True)
-                )
-            ]
-        )
+            )
+        log.add_decisions(decisions)
         if auditor:
             auditor.begin(origin.request_id, inputs, drawn_labels)
-
-    async def _judged(self, served: Served[CascadeVersion], inputs: Sequence[Input], origin: Origin) -> Judged:
-        """The version that answers, with its judgements; a challenger that returns no numbers is dropped."""
-        share, trial, challenger = self._config.audit.share, served.release.challenger, served.challenger
-        if challenger and trial and trial.answers(origin.caller, origin.request_id):
-            try:
-                judgements = await challenger.judge(inputs)
-                return Judged(challenger, judgements, 1.0 if trial.share < AUDITED_BELOW else share, trial)
-            except NoNumbersError as error:
-                self._releases.drop(challenger.name, f"it returned no numbers: {error.reason}")
-        return Judged(served.champion, await served.champion.judge(inputs), share)
 
     @contextmanager
     def _counting_errors(self, count: Callable[[int], None]) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,15 +21,22 @@ from kcm.explain.explanation import explain, variants
 from kcm.explain.networks import heat_map
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
+from kcm.tracing import span
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged
 from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.errors import BusyError, InvalidInputError, LargeFailedError, NoNumbersError, SmallSideError
+from pipelines.serve.errors import (
+    InvalidInputError,
+    LargeFailedError,
+    NoNumbersError,
+    SmallSideBusyError,
+    SmallSideError,
+)
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.entries import utc_now
-from pipelines.serve.schemas import ExplainResponse
+from pipelines.serve.schemas import ExplainResponse, Timings
 
 OnRefuted = Literal["escalate_all", "report"]
 Standing = Literal["holds", "refuted", "expired", "void"]
@@ -101,12 +109,22 @@ class Relay(Protocol):
 
 
 @dataclass(frozen=True)
-class CascadeVersion:
-    """The steps of a prediction by one version; each may raise RequestError.
+class AnsweredRequest:
+    """What a version makes of a request; `large` has the large model's answers to the inputs that are not kept."""
 
-    `judging` encodes inputs and has the small side judge them; versions with the same encoder share it. `auditor` is
-    None if nothing is logged. `guard` has acted if the certificate no longer holds. `drift` is None if the bundle
-    holds no reference for traffic.
+    judgements: list[Judgement]
+    large: list[LargeAnswer] | LargeUnavailable
+    answers: list[Answer]
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class CascadeVersion:
+    """One version: `answer` is the only way of a request through it.
+
+    `judging` encodes inputs and has the small side judge them; versions with the same encoder share it. `guard` has
+    acted if the certificate no longer holds. `auditor` is None if nothing is logged, `drift` if the bundle holds no
+    reference for traffic.
     """
 
     small_side: SmallSide
@@ -114,45 +132,44 @@ class CascadeVersion:
     escalation: Escalation
     config: ServeConfig
     name: str
+    guard: CertificateGuard
     auditor: Auditor | None = None
-    guard: CertificateGuard | None = None
     drift: Drift | None = None
 
-    async def judge(self, inputs: Sequence[Input]) -> list[Judgement]:
-        """One judgement per input."""
-        self.require_known(inputs)
-        return await self._judged(inputs, "inputs[{}]")
+    async def answer(self, inputs: Sequence[Input], request_id: str, relay: Relay | None = None) -> AnsweredRequest:
+        """Judge the inputs, escalate those that are not kept, and join the answers.
 
-    async def answer(
-        self,
-        inputs: Sequence[Input],
-        judgements: Sequence[Judgement],
-        request_id: str,
-        timeout_s: float,
-        relay: Relay | None = None,
-    ) -> tuple[list[Answer], list[LargeAnswer] | LargeUnavailable]:
-        """The answers of a request, and what the large model said to the inputs that are not kept, in their order.
-
-        `relay` asks the large model about the one input. Raises RequestError if the large model failed and the policy
-        has no replacement.
+        `relay` asks the large model about the one input. Raises RequestError: InvalidInputError or SmallSideError
+        before anything is escalated, others if the large model failed and the policy has no replacement.
         """
-        if relay and not judgements[0].keeps:
-            large = await relay.ask(self.small_side.bundle.answer_names)
-        else:
-            questions = self.small_side.questions(inputs, judgements)
-            large = await self.escalation.ask(questions, min(self.config.large.timeout_s, timeout_s))
-        if isinstance(large, LargeUnavailable):
-            logger.warning("request %s: %s", request_id, large.reason)
-        return self._answers(judgements, large), large
+        clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
+        started = clock()
+        with span("judge", items=len(inputs), request_id=request_id):
+            judgements = await self._judged(inputs, "inputs[{}]")
+        judged_at = clock()
+        with span("escalate", model_version=self.name):
+            if relay and not judgements[0].keeps:
+                large = await relay.ask(self.small_side.bundle.answer_names)
+            else:
+                left_s = started + self.config.timeout_s - judged_at
+                questions = self.small_side.questions(inputs, judgements)
+                large = await self.escalation.ask(questions, min(self.config.large.timeout_s, left_s))
+            if isinstance(large, LargeUnavailable):
+                logger.warning("request %s: %s", request_id, large.reason)
+            answers = self._answers(judgements, large)
+        ended_at = clock()
+        large_s = 0.0 if all(judgement.keeps for judgement in judgements) else ended_at - judged_at
+        timings = Timings(judge_s=judged_at - started, large_s=large_s, total_s=ended_at - started)
+        return AnsweredRequest(judgements, large, answers, timings)
 
     def _answers(self, judgements: Sequence[Judgement], large: list[LargeAnswer] | LargeUnavailable) -> list[Answer]:
-        outcomes: Sequence[LargeAnswer | Failure]
-        if isinstance(large, LargeUnavailable):
-            if self.small_side.policy.on_large_failure == "error":
-                raise large.error(large.reason)
-            outcomes = [large] * sum(not judgement.keeps for judgement in judgements)
-        else:
+        outcomes: Sequence[LargeAnswer | Failure] = []
+        if not isinstance(large, LargeUnavailable):
             outcomes = large
+        elif self.small_side.policy.on_large_failure == "error":
+            raise large.error(large.reason)
+        else:
+            outcomes = [large] * sum(not judgement.keeps for judgement in judgements)
         answers: list[Answer] = []
         for answer in self.small_side.answers(judgements, outcomes):
             if isinstance(answer, Failure):
@@ -162,7 +179,7 @@ class CascadeVersion:
 
     async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
         """Explain the decision on this input. The judgements of its variants queue with other items."""
-        self.require_known([item], "input")
+        self._require_known([item], "input")
         varied = variants(item, self.config.limits.max_items - 1)
         judgements = await self._judged(varied, "input")
         return await asyncio.to_thread(self._explanation, item, judgements, top, request_id)
@@ -203,35 +220,26 @@ class CascadeVersion:
         if missing := set(own_bundle.task_names) - set(challenger_bundle.task_names):
             raise ValueError(f"it lacks tasks of version {self.name}: {', '.join(sorted(missing))}")
 
-    def require_known(self, inputs: Sequence[Input], place: str = "inputs[{}]") -> None:
+    def _require_known(self, inputs: Sequence[Input], place: str) -> None:
         """Raise InvalidInputError for an input of a task, or with parts, that the model does not know."""
-        self._require_known_tasks(inputs, place)
-        self._require_readable_parts(inputs, place)
-
-    def _require_known_tasks(self, inputs: Sequence[Input], place: str) -> None:
-        known_tasks = self.small_side.bundle.task_names
-        for index, item in enumerate(inputs):
-            if item.task is not None and item.task not in known_tasks:
-                nearest = difflib.get_close_matches(item.task, known_tasks, n=1, cutoff=0.0)
-                hint = f", did you mean '{nearest[0]}'?" if nearest else ""
-                raise InvalidInputError(f"{place.format(index)}.task: there is no such task{hint}")
-
-    def _require_readable_parts(self, inputs: Sequence[Input], place: str) -> None:
         bundle = self.small_side.bundle
-        reads = bundle.reads
-        parts = " and ".join(sorted(_FIELDS[part] for part in reads))
+        parts = " and ".join(sorted(_FIELDS[part] for part in bundle.reads))
         for index, item in enumerate(inputs):
-            if missing := item.content.lacks(reads):
-                raise InvalidInputError(
-                    f"{place.format(index)}.{_FIELDS[missing]}: this model reads {parts}, but it is missing"
-                )
-            if needless := next(iter(item.content.parts - reads), None):
-                raise InvalidInputError(f"{place.format(index)}.{_FIELDS[needless]}: this model reads only {parts}")
-            if "vector" in reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
-                raise InvalidInputError(f"{place.format(index)}.features: {fault}")
+            where = place.format(index)
+            if item.task is not None and item.task not in bundle.task_names:
+                nearest = difflib.get_close_matches(item.task, bundle.task_names, n=1, cutoff=0.0)
+                hint = f", did you mean '{nearest[0]}'?" if nearest else ""
+                raise InvalidInputError(f"{where}.task: there is no such task{hint}")
+            if missing := item.content.lacks(bundle.reads):
+                raise InvalidInputError(f"{where}.{_FIELDS[missing]}: this model reads {parts}, but it is missing")
+            if needless := next(iter(item.content.parts - bundle.reads), None):
+                raise InvalidInputError(f"{where}.{_FIELDS[needless]}: this model reads only {parts}")
+            if "vector" in bundle.reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
+                raise InvalidInputError(f"{where}.features: {fault}")
 
     async def _judged(self, inputs: Sequence[Input], place: str) -> list[Judgement]:
-        """The judgements; an error names an input by `place`, formatted with its position."""
+        """One judgement per input; an error names an input by `place`, formatted with its position."""
+        self._require_known(inputs, place)
         limit_s = min(self.config.judge_timeout_s, self.config.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
@@ -239,7 +247,7 @@ class CascadeVersion:
         except TimeoutError:
             raise SmallSideError(f"not judged within {limit_s:g} s: the service is overloaded") from None
         except QueueFullError:
-            raise BusyError("too many items wait already") from None
+            raise SmallSideBusyError("too many items wait already") from None
         except UnreadableError as error:
             position, reason = next(iter(error.faults.items()))
             raise InvalidInputError(f"{place.format(position)}.image: {reason}") from None

@@ -44,9 +44,9 @@ logger = logging.getLogger("ray.serve")
 class RequestLog:
     """Gives each request an id, sets `state.origin`, and logs one line of `state.log`, without bodies and headers.
 
-    The id that a client or the proxy gives is logged beside it: it need not be unique, and grants nothing. An
-    unexpected error is answered by 500 and counted by `failed`; where it was raised is logged without its message,
-    which may repeat an input.
+    The id that a client or the proxy gives is logged beside it: it need not be unique, and grants nothing. The Refusal
+    of another middleware becomes its response. An unexpected error is answered by 500 and counted by `failed`; where
+    it was raised is logged without its message, which may repeat an input.
     """
 
     def __init__(self, app: ASGIApp, failed: Callable[[], None]) -> None:
@@ -61,7 +61,7 @@ class RequestLog:
         fields: dict[str, Any] = {}
         origin = Origin(uuid.uuid4().hex, client_request_id=client_id or None)
         scope.setdefault("state", {}).update(origin=origin, log=fields)
-        if client_id and not re.fullmatch(REQUEST_ID_PATTERN, client_id):
+        if client_id and not re.fullmatch(REQUEST_ID_PATTERN, client_id):  # it must not be logged either
             detail = f"{REQUEST_ID}: 1 to 128 printable ASCII characters without spaces are allowed"
             await problem(422, detail)(scope, receive, send)
             return
@@ -75,6 +75,8 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_noting_status)
+        except Refusal as refusal:
+            await refused(refusal)(scope, receive, send_noting_status)
         except Exception as error:
             self._failed()
             fields["error"] = type(error).__name__
@@ -107,11 +109,10 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or self._any or scope["path"] in PROBES or self._is_allowed(scope):
-            await self._app(scope, receive, send)
-            return
-        detail = "host: this name is not served here; serve.allowed_hosts lists those that are"
-        await problem(421, detail)(scope, receive, send)
+        is_checked = scope["type"] == "http" and not self._any and scope["path"] not in PROBES
+        if is_checked and not self._is_allowed(scope):
+            raise Refusal(421, "host: this name is not served here; serve.allowed_hosts lists those that are")
+        await self._app(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -129,21 +130,21 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or _is_open(scope["path"]):
-            await self._app(scope, receive, send)
-            return
+        if scope["type"] == "http" and not _is_open(scope["path"]):
+            self._admit(scope)
+        await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        """Note the caller of a request. Raises Refusal without a valid key, and for a key that is used too often."""
         caller = self._caller(scope)
         if caller is None:
             detail, headers = "authorization: a valid key is needed, as Bearer KEY", {"WWW-Authenticate": "Bearer"}
-            await problem(401, detail, headers)(scope, receive, send)
-            return
+            raise Refusal(401, detail, headers=headers)
         scope["state"]["log"]["caller"] = caller
         if self._keys:
             scope["state"]["origin"] = replace(scope["state"]["origin"], caller=caller)
         if self._rate_limit and (wait_s := self._rate_limit.wait_s(caller)):
-            await refused(Refusal(429, "this key has been used too often", wait_s))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+            raise Refusal(429, "this key has been used too often", wait_s)
 
     def _caller(self, scope: Scope) -> str | None:
         """The name of the caller; None without a valid key."""
@@ -183,8 +184,7 @@ class BodyLimit:
         except Refusal as refusal:
             self._metrics.turned_away(refusal.status)
             # What is left of the body is never read, so that nothing else can come over this connection.
-            await problem(refusal.status, refusal.detail, {"Connection": "close"})(scope, receive, send)
-            return
+            raise Refusal(refusal.status, refusal.detail, headers={"Connection": "close"}) from None
         if body is None:
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -292,8 +292,7 @@ class RequestLimit:
             return
         if not self._free:
             self._metrics.turned_away(429)
-            await refused(Refusal(429, "too many requests wait already", RETRY_AFTER_S))(scope, receive, send)
-            return
+            raise Refusal(429, "too many requests wait already", RETRY_AFTER_S)
         async with AsyncExitStack() as place:
             self._free -= 1
             place.callback(self._leave)

@@ -236,11 +236,6 @@ def text_between_marks(content: str) -> str:
     return content if end < 0 else content[start:end].strip()
 
 
-def _in_header(version: str) -> str:
-    """A version's name in a header, which holds printable ASCII: other characters are percent-encoded as UTF-8."""
-    return quote(version, safe=_PRINTABLE, errors="replace")
-
-
 def _head(response: PredictResponse, model: str, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{response.request_id}",
@@ -257,7 +252,7 @@ def _headers(response: PredictResponse, answer: Answer) -> dict[str, str]:
     known = {f"x-kcm-{name}": f"{value:.6g}" for name, value in numbers.items() if value is not None}
     return known | {
         ROUTE_HEADER: answer.route,
-        VERSION_HEADER: _in_header(response.model_version),
+        VERSION_HEADER: quote(response.model_version, safe=_PRINTABLE, errors="replace"),  # headers are ASCII
         REQUEST_HEADER: response.request_id,
         "x-kcm-judge-confidence": f"{answer.judge_confidence:.6g}",
         "x-kcm-gate-score": f"{answer.gate_score:.6g}",

@@ -14,6 +14,7 @@ from pipelines.serve.errors import (
     NoNumbersError,
     NotStoredError,
     RequestError,
+    SmallSideBusyError,
     SmallSideError,
 )
 from pipelines.serve.log.entries import LabelConflictError, TooManyLabelsError, UnknownAnswerError
@@ -25,6 +26,7 @@ STATUSES: Mapping[type[RequestError], tuple[int, int | None]] = {  # status, and
     LabelConflictError: (409, None),
     TooManyLabelsError: (429, RETRY_AFTER_S),
     BusyError: (429, RETRY_AFTER_S),
+    SmallSideBusyError: (429, RETRY_AFTER_S),
     SmallSideError: (503, RETRY_AFTER_S),
     NoNumbersError: (503, RETRY_AFTER_S),
     LargeFailedError: (503, RETRY_AFTER_S),
@@ -36,14 +38,13 @@ STATUSES: Mapping[type[RequestError], tuple[int, int | None]] = {  # status, and
 class Refusal(RequestError):
     """A refusal of the HTTP interface itself; `retry_after_s` is None if a retry would be refused again."""
 
-    def __init__(self, status: int, detail: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, retry_after_s: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.retry_after_s = status, retry_after_s
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """When a client may try again."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        self.status = status
+        retry = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        self.headers = retry | dict(headers or {})
 
 
 def refusal_of(error: RequestError) -> Refusal:

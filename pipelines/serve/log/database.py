@@ -31,9 +31,13 @@ class LogVersionError(LogUnavailableError):
 
 
 class Database(SqlDatabase):
-    """Transactions on the tables of the log; LogUnavailableError if one fails."""
+    """Transactions on the tables of the log of one application; LogUnavailableError if one fails."""
 
     wal: ClassVar[bool] = True
+
+    def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
+        super().__init__(url, timeout_s)
+        self._application = application
 
     def create(self, connection: Connection) -> None:
         """Create the tables, or check that they have this version."""
@@ -66,14 +70,6 @@ class Database(SqlDatabase):
             if not self._sqlite:  # the statement after this one sees what was committed meanwhile
                 connection.execute(select(func.pg_advisory_xact_lock(_NUMBERING)))
             return connection.scalar(last) or 0
-
-
-class ApplicationLog(Database):
-    """The log of one application."""
-
-    def __init__(self, url: str, timeout_s: float, application: str = APPLICATION) -> None:
-        super().__init__(url, timeout_s)
-        self._application = application
 
 
 def share_numbers(connection: Connection) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from kcm.sql import insert
 from pipelines.serve.log.database import (
     APPLICATION,
-    ApplicationLog,
+    Database,
     erase_content,
     log_key,
     share_numbers,
@@ -108,7 +108,7 @@ class Forgotten:
     units: frozenset[str]
 
 
-class DecisionLog(ApplicationLog):
+class DecisionLog(Database):
     """Stores durably or raises LogUnavailableError; every call blocks, for at most `timeout_s` if it must wait.
 
     Storing the same request id and item twice stores it once. All decisions belong to `application`. The labels of one
@@ -211,16 +211,17 @@ class DecisionLog(ApplicationLog):
 
     def tallies(self, model_version: str) -> list[Tally]:
         """All items that a version answered, counted by audit state and outcome."""
-        d, labels = DECISIONS.c, self._labels(model_version)
-        f, count = labels.c, func.count()
+        d = DECISIONS.c
         of_version = and_(d.application == self._application, d.model_version == model_version)
         keys = (d.audit_share, d.route, d.state)
-        agreements = (d.small_label == d.large_label, f.label == d.small_label, f.label == d.large_label)
-        source = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
-        unaudited = select(count, *keys).where(of_version, d.state.is_(None)).group_by(*keys)
-        audited = select(count, *keys, *agreements).select_from(source).where(of_version, d.state.is_not(None))
+        unaudited = select(func.count(), *keys).where(of_version, d.state.is_(None)).group_by(*keys)
         with self.reading() as connection:
-            audits = [Tally(*row) for row in connection.execute(audited.group_by(*keys, *agreements))]
+            labels = self._labels(connection, model_version)
+            label, source = labels.c.label, DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
+            agreements = (d.small_label == d.large_label, label == d.small_label, label == d.large_label)
+            audited = select(func.count(), *keys, *agreements).select_from(source)
+            audited = audited.where(of_version, d.state.is_not(None)).group_by(*keys, *agreements)
+            audits = [Tally(*row) for row in connection.execute(audited)]
             return audits + [Tally(*row) for row in connection.execute(unaudited)]
 
     def events(self, model_version: str, after: int, limit: int, *, label_free: bool) -> list[Event]:
@@ -229,24 +230,22 @@ class DecisionLog(ApplicationLog):
         A loss is a disagreement with the large model if `label_free`, and otherwise a disagreement in which a label
         says that the large model is right. Degraded answers, and answers given while audits were off, are skipped.
         """
-        labels = self._labels(model_version)
-        d, f = DECISIONS.c, labels.c
+        d, upto = DECISIONS.c, self.last_number()
         differs = (d.state == "answered") & (d.small_label != d.large_label)
         is_loss, pending = differs, d.state == "drawn"
-        if not label_free:
-            is_loss = differs & (f.label == d.large_label)
-            pending = or_(pending, differs & f.label.is_(None))
-        source = DECISIONS.outerjoin(labels, same_item(DECISIONS, labels))
-        upto = self.last_number()
-        query = (
-            select(d.number, d.audit_share, case((is_loss, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
-            .select_from(source)
-            .where(d.application == self._application, d.model_version == model_version)
-            .where(d.number > after, d.number <= upto, d.audit_share > 0, d.route != "small_degraded")
-            .order_by(d.number)
-            .limit(limit)
-        )
         with self.reading() as connection:
+            labels = self._labels(connection, model_version)
+            if not label_free:
+                is_loss = differs & (labels.c.label == d.large_label)
+                pending = or_(pending, differs & labels.c.label.is_(None))
+            query = (
+                select(d.number, d.audit_share, case((is_loss, 1), else_=0), case((pending, 0), else_=1), d.answered_at)
+                .select_from(DECISIONS.outerjoin(labels, same_item(DECISIONS, labels)))
+                .where(d.application == self._application, d.model_version == model_version)
+                .where(d.number > after, d.number <= upto, d.audit_share > 0, d.route != "small_degraded")
+                .order_by(d.number)
+                .limit(limit)
+            )
             return [
                 Event(number, share, bool(is_lost), bool(final), answered_at)
                 for number, share, is_lost, final, answered_at in connection.execute(query)
@@ -285,7 +284,10 @@ class DecisionLog(ApplicationLog):
 
     def is_refuted(self, model_version: str) -> bool:
         """Whether a version's certificate was ever refuted."""
-        return self._version_value(model_version, VERSIONS.c.refuted_at) is not None
+        v = VERSIONS.c
+        is_version = (v.application == self._application) & (v.model_version == model_version)
+        with self.reading() as connection:
+            return connection.scalar(select(v.refuted_at).where(is_version)) is not None
 
     def refute(self, model_version: str) -> bool:
         """Commit that a version's certificate is refuted; returns True the first time."""
@@ -358,18 +360,11 @@ class DecisionLog(ApplicationLog):
         self.truncate()
         return Forgotten(num_items, frozenset(units))
 
-    def _labels(self, model_version: str) -> Subquery:
+    def _labels(self, connection: Connection, model_version: str) -> Subquery:
         """The labels of a version's decisions that count; new labels do not."""
         d = DECISIONS.c
         of_version = and_(d.application == self._application, d.model_version == model_version)
-        return counted_labels(of_version & FEEDBACK.c.new.is_not(True), self._max_share)
-
-    def _version_value(self, model_version: str, column: ColumnElement[Any]) -> Any:
-        v = VERSIONS.c
-        with self.reading() as connection:
-            return connection.scalar(
-                select(column).where(v.application == self._application, v.model_version == model_version)
-            )
+        return counted_labels(connection, of_version & FEEDBACK.c.new.is_not(True), self._max_share)
 
     @contextmanager
     def _version(self, model_version: str) -> Iterator[tuple[Connection, ColumnElement[bool]]]:

@@ -6,7 +6,7 @@ import datetime
 import hmac
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_of
+from pipelines.serve.config import StoredInputs
 from pipelines.serve.errors import RequestError
-
-PayloadParts = Literal["none", "text", "all"]
 
 MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
 ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
@@ -49,11 +48,12 @@ class Payload:
         return sum(len(part) for part in (self.text, self.image, self.features) if part)
 
     @classmethod
-    def of(cls, content: Content, features_D: NDArray[np.float32], parts: PayloadParts) -> Payload | None:
+    def of(cls, content: Content, features_D: NDArray[np.float32], route: Route, parts: StoredInputs) -> Payload | None:
         """What is kept of an input."""
         if parts == "all":
             return cls(content.text or None, content.image or None, as_bytes(features_D))
-        return cls(content.text) if parts == "text" and content.text else None
+        is_stored = parts == "text" or (parts == "escalated" and route != "small")
+        return cls(content.text) if is_stored and content.text else None
 
 
 def utc_now() -> datetime.datetime:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from sqlalchemy import select, update
 
 from kcm.sql import insert
-from pipelines.serve.log.database import ApplicationLog
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, same_item
 
 ASKED = "kcm labels"  # the caller of these labels, which is no hash of a name
 
 
-class LabelLog(ApplicationLog):
+class LabelLog(Database):
     """Stores and reads labels by item id, `request id/item`. Every call may raise LogUnavailableError."""
 
     def store(self, labels: Mapping[str, str | None], probabilities: Mapping[str, float]) -> None:

@@ -24,6 +24,7 @@ CHECK_AFTER_S = 5.0  # events are collected for this long before the log is read
 RECALL_AFTER_S = 1.0  # under traffic, an alarm of another replica is noticed within this time
 REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
 MAX_EVENTS = 20_000  # decisions read in one query: labels wait for it
+LABEL_WAIT = timedelta(days=1)  # time in which a label may follow its answer
 LEASE_S = 30.0  # after this silence another process may take over
 PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
 _DELTA = 0.1  # the record of a version without a certificate
@@ -35,15 +36,14 @@ logger = logging.getLogger("ray.serve")
 class Bounds:
     """Ends of the confidence sequences, each at the certificate's delta, and the flag of a refuted certificate.
 
-    `num_items` is the number of items behind them. `num_degraded` items were answered by the small model because the
-    large model failed; the certificate does not cover them, and they are skipped.
+    `num_items` is the number of items behind them. Items that the small model answered because the large model failed
+    are skipped: the certificate does not cover them.
     """
 
     disagreement: tuple[float, float]
     regret: tuple[float, float]
     alarm: bool
     num_items: int
-    num_degraded: int
 
 
 def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
@@ -55,16 +55,13 @@ def bounds(tallies: Sequence[Tally], certificate: Certificate | None) -> Bounds:
     """
     delta = certificate.delta if certificate else _DELTA
     credits_wins = certificate is not None and certificate.method == "net"
-    covered = [tally for tally in tallies if tally.route != "small_degraded"]
-    watched = [tally for tally in covered if tally.audit_share > 0]
+    watched = [tally for tally in tallies if tally.route != "small_degraded" and tally.audit_share > 0]
     regret = loss_interval([_regret(tally, credits_wins) for tally in watched], delta, credits_wins=credits_wins)
-    num_items = sum(tally.number for tally in watched)
     return Bounds(
         disagreement=loss_interval([_disagreement(tally) for tally in watched], delta),
         regret=regret,
         alarm=certificate is not None and regret[0] >= certificate.epsilon,
-        num_items=num_items,
-        num_degraded=sum(tally.number for tally in tallies) - sum(tally.number for tally in covered),
+        num_items=sum(tally.number for tally in watched),
     )
 
 
@@ -95,7 +92,7 @@ class Monitor:
     replica found the certificate refuted. `disagreement` is the limit above which there is drift, if one is set.
 
     Labels can refute through two alarms, each at half of the certificate's delta: one that bets on decision after
-    decision and waits up to `label_wait_s` for a label, and the interval over all decisions, which accepts labels at
+    decision and waits up to LABEL_WAIT for a label, and the interval over all decisions, which accepts labels at
     any time. Disagreement needs the first alarm only.
     """
 
@@ -107,13 +104,12 @@ class Monitor:
         metrics: ServeMetrics,
         act: Callable[[bool], None] = lambda refuted: None,
         *,
-        label_wait_s: float = 86400.0,
         disagreement: float | None = None,
     ) -> None:
         self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
         self._act = act
         self._alarms: dict[str, DecisionAlarm] = {}
-        if certificate is not None and (alarm := _alarm_of(certificate, timedelta(seconds=label_wait_s))):
+        if certificate is not None and (alarm := _alarm_of(certificate)):
             self._alarms[PROMISE] = alarm
         if disagreement is not None:
             self._alarms[DISAGREEMENT] = DecisionAlarm(disagreement, ALARM_DELTA, label_free=True)
@@ -204,7 +200,7 @@ class Monitor:
         self._took_s = time.monotonic() - started
 
 
-def _alarm_of(certificate: Certificate, label_wait: timedelta) -> DecisionAlarm | None:
+def _alarm_of(certificate: Certificate) -> DecisionAlarm | None:
     """The e-process against a certificate, decision by decision; wins that offset losses are no events."""
     match certificate.method:
         case "traffic":
@@ -212,7 +208,7 @@ def _alarm_of(certificate: Certificate, label_wait: timedelta) -> DecisionAlarm 
         case "net":
             return None
         case _:
-            return DecisionAlarm(certificate.epsilon, certificate.delta / 2, label_free=False, wait=label_wait)
+            return DecisionAlarm(certificate.epsilon, certificate.delta / 2, label_free=False, wait=LABEL_WAIT)
 
 
 def _interval_refutes(tallies: Sequence[Tally], certificate: Certificate | None) -> bool:

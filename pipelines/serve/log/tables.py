@@ -163,7 +163,7 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
     return sa.tuple_(table.c.request_id, table.c.item).in_(items)
 
 
-def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
+def counted_labels(connection: sa.Connection, where: ColumnElement[bool], max_share: float) -> sa.Subquery:
     """The labels of the decisions that `where` selects, by request_id and item, without those beyond a caller's share.
 
     All labels from annotators count. From each caller, the first c volunteered labels count, for the
@@ -177,27 +177,25 @@ def counted_labels(where: ColumnElement[bool], max_share: float) -> sa.Subquery:
     labels = sa.select(f.request_id, f.item, f.label).select_from(source).where(where, f.label.is_not(None))
     if max_share == 1:
         return labels.subquery("counted")
-    ranks = labels.add_columns(f.caller, place.label("place")).where(volunteered).cte("given")
-    first = sa.select(ranks.c.request_id, ranks.c.item, ranks.c.label).where(ranks.c.place <= _cap(ranks, max_share))
+    own = labels.with_only_columns(sa.func.count()).where(volunteered).group_by(f.caller)
+    cap = _cap(sorted(connection.scalars(own)), max_share)
+    ranks = labels.add_columns(place.label("place")).where(volunteered).cte("given")
+    first = sa.select(ranks.c.request_id, ranks.c.item, ranks.c.label).where(ranks.c.place <= cap)
     return first.union_all(labels.where(~volunteered)).subquery("counted")
 
 
-def _cap(ranks: sa.CTE, max_share: float) -> sa.ScalarSelect[Any]:
+def _cap(counts: Sequence[int], max_share: float) -> float:
     """The most labels per caller that count: the largest c with c <= s * sum of min(n, c) over the callers.
 
     Let S_m be the sum of the m smallest of the k label counts. The sum of min(n, c) is the least S_m + (k - m) c over
     m, so c is the least s S_m / (1 - s (k - m)) over all m with s (k - m) < 1.
     """
-    counts = sa.select(sa.func.count().label("own"), ranks.c.caller).group_by(ranks.c.caller).subquery()
-    order = (counts.c.own, counts.c.caller)
-    callers, sums = sa.func.count().over(), sa.func.sum(counts.c.own).over(order_by=order, rows=(None, 0))
-    tail = callers - sa.func.row_number().over(order_by=order)
-    m = sa.select(sa.cast(sums, sa.Float).label("sum"), tail.label("rest"), callers.label("callers")).subquery().c
-    share_left = 1 - sa.cast(m.rest, sa.Float) * max_share
-    cap = sa.func.min(sa.case((share_left > _ROUNDING, m.sum * max_share / share_left)))
-    is_enough = sa.func.max(m.callers) * max_share > 1 - _ROUNDING
-    alone = (sa.func.max(m.callers) == 1, sa.func.max(m.sum))
-    return sa.select(sa.case(alone, (is_enough, cap + _ROUNDING), else_=0.0)).scalar_subquery()
+    if len(counts) < 2:
+        return sum(counts)
+    if len(counts) * max_share < 1 - _ROUNDING:
+        return 0
+    shares_left = ((m, 1 - (len(counts) - m) * max_share) for m in range(1, len(counts) + 1))
+    return min(sum(counts[:m]) * max_share / left for m, left in shares_left if left > _ROUNDING) + _ROUNDING
 
 
 _ROUNDING = 1e-9  # rounding error allowed in a share

@@ -9,7 +9,7 @@ import pandas as pd
 from sqlalchemy import select
 
 from kcm.certification.monitoring.trial import Requests
-from pipelines.serve.log.database import ApplicationLog
+from pipelines.serve.log.database import Database
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 
 _TYPES = {"stage": np.int64, "seconds": np.float64, "audit_share": np.float64}
@@ -19,7 +19,7 @@ _COLUMNS = {"stage": np.int64, "num_items": np.int64, "failed": np.bool_} | dict
 RECENT = 10_000  # answered items of a version from which its latency is computed
 
 
-class TrialLog(ApplicationLog):
+class TrialLog(Database):
     """Reads the trials of an application; every call blocks and may raise LogUnavailableError."""
 
     def last(self) -> int:

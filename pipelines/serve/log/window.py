@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, fu
 
 from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
-from pipelines.serve.log.database import ApplicationLog, log_exists, log_key, require_log
+from pipelines.serve.log.database import Database, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import (
     DECISIONS,
@@ -65,7 +65,7 @@ WINDOW = pa.schema(
 )
 
 
-class LogReader(ApplicationLog):
+class LogReader(Database):
     """Reads the log at `url` while it is written; raises LogUnavailableError, or DataError if there is none."""
 
     def __init__(self, url: str, application: str) -> None:
@@ -94,24 +94,21 @@ class LogReader(ApplicationLog):
             raise DataError(f"{number} decisions without a unit", where=where, hint="Begin the window after them")
         if max_share == 1:
             return window
-        labelled_items = self._counted(_within(self._application, after, upto), max_share)
+        with self.reading() as connection:
+            labels = counted_labels(connection, _within(self._application, after, upto), max_share).c
+            counted_items = {tuple(row) for row in connection.execute(select(labels.request_id, labels.item))}
         items = zip(window["request_id"].to_pylist(), window["item"].to_pylist(), strict=True)
-        label = pc.if_else(pa.array([item in labelled_items for item in items], pa.bool_()), window["label"], None)
+        label = pc.if_else(pa.array([item in counted_items for item in items], pa.bool_()), window["label"], None)
         return window.set_column(WINDOW.get_field_index("label"), "label", label)
 
     def uncounted(self, after: int, upto: int, max_share: float) -> int:
         """The number of labels in a window that exceed the share of their caller."""
         condition = _within(self._application, after, upto)
-        numbers = (select(func.count()).select_from(counted_labels(condition, share)) for share in (1.0, max_share))
         with self.reading() as connection:
-            num_labels, counting = (connection.scalar(number) or 0 for number in numbers)
-        return num_labels - counting
-
-    def _counted(self, condition: ColumnElement[bool], max_share: float) -> set[tuple[str, int]]:
-        """Request and item of the labels that count, in one pass over all labels, because they share one cap."""
-        labels = counted_labels(condition, max_share).c
-        with self.reading() as connection:
-            return {(row.request_id, row.item) for row in connection.execute(select(labels.request_id, labels.item))}
+            all_labels, counting = (counted_labels(connection, condition, share) for share in (1.0, max_share))
+            numbers = (select(func.count()).select_from(labels) for labels in (all_labels, counting))
+            num_labels, num_counting = (connection.scalar(number) or 0 for number in numbers)
+        return num_labels - num_counting
 
     def batches(self, after: int, upto: int) -> Iterator[pa.RecordBatch]:
         """`window` with all labels, in pieces, for windows that do not fit in memory."""

@@ -179,10 +179,7 @@ class LogWriter:
 
     def payload(self, content: Content, features_D: NDArray[np.float32], route: Route) -> Payload | None:
         """The part of an input that is stored."""
-        parts = self._config.store_payloads
-        if parts == "escalated":
-            parts = "none" if route == "small" else "text"
-        return Payload.of(content, features_D, parts)
+        return Payload.of(content, features_D, route, self._config.store_payloads)
 
     def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:
         """Commit answered items soon, in order; retries while the database fails."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,12 @@ class StubService:
 
     def degraded(self) -> str | None:
         return None
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The URL of a log in which nothing is yet."""
+    return f"sqlite:///{tmp_path}/log.db"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
 from pipelines.serve.config import BatchingConfig, ServeConfig
 from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.writer import LogWriter
@@ -89,6 +90,16 @@ class NoMetrics:
         return lambda *_, **__: None
 
 
+class Recorder:
+    """Metrics that remember the arguments of each call, by the name of the method."""
+
+    def __init__(self) -> None:
+        self.calls: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: self.calls[name].append(values)
+
+
 class StubEncoder:
     """Zeros for every content; counts what it has encoded."""
 
@@ -119,7 +130,8 @@ def version_of(
     pictures = PictureReader(decode, BatchingConfig(max_waiting_items=100), max_pixels=1000)
     limits = BatchingConfig(max_batch_size=8, max_waiting_items=max_waiting)
     judging = judging or Judging(encoder or StubEncoder(), pictures, limits)
-    return CascadeVersion(small_side, judging, escalation, config, name, auditor)
+    guard = CertificateGuard(small_side, name, config.on_refuted)
+    return CascadeVersion(small_side, judging, escalation, config, name, guard, auditor)
 
 
 async def service_of(version: CascadeVersion, metrics: Any = None, log: LogWriter | None = None) -> CascadeService:

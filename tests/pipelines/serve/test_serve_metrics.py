@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.serve.metrics import NAMES
+from pipelines.serve.metrics import ServeMetrics
 
 DASHBOARD = Path(__file__).parents[3] / "deploy" / "helm" / "kcm" / "dashboard.json"
 
@@ -22,4 +22,4 @@ def test_every_metric_is_on_the_dashboard_and_nothing_else(dashboard: dict[str, 
     shown = {
         re.sub(r"_(bucket|sum|count)$", "", name) for query in queries for name in re.findall(r"ray_(kcm_\w+)", query)
     }
-    assert shown == set(NAMES)
+    assert shown == ServeMetrics().names

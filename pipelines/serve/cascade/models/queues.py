@@ -190,8 +190,6 @@ class QuestionQueue:
 
         Questions that are still waiting when it returns or raises are cancelled.
         """
-        if not items:
-            return []
         self.offered_s += self._pace_s() * len(items)
         if self._num_waiting + len(items) > self._max_waiting:
             raise QueueFullError(f"{self._num_waiting} items wait already")

@@ -99,18 +99,6 @@ def test_an_alias_becomes_its_label_and_callers_keep_theirs(write: Write) -> Non
     assert write(MadeLog(rows), same={"great": "good"}).table["label"].to_pylist()[:3] == ["good", "bad", None]
 
 
-def test_excluded_caller_loses_all_labels(write: Write) -> None:
-    """Promise: the labels of a caller who is set aside are ignored, and nobody else's are."""
-    rows = decisions(TEXTS, ["good"] * 400)
-    for number, row in enumerate(rows):
-        row |= {"caller": "poisoner" if number < 60 else f"fair {number % 5}", "label": "good"}
-        if number < 60:
-            row["label"] = "bad" if number < 50 else None
-    window = write(MadeLog(rows))
-    assert list(window.facts.set_aside) == ["poisoner"]
-    assert window.table["label"].to_pylist() == [None] * 60 + ["good"] * 340
-
-
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[3] |= {"unit": None}

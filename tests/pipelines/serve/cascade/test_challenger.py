@@ -94,11 +94,6 @@ class Replica:
         return DecisionLog(self.url, 30.0).read(DECISIONS)
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/log.db"
-
-
 async def test_each_version_answers_its_callers_and_encodes_once(url: str) -> None:
     """Promise: each version answers its own callers and every item is encoded once."""
     replica = Replica(url)

@@ -1,7 +1,6 @@
 """Promise: traffic unlike the certify rows is noticed and reported; more is audited, and what is novel escalates."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,11 +49,6 @@ def reference() -> DriftReference:
     )
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/log.db"
-
-
 def watched(drift: Drift, looks: int, **kind: Any) -> None:
     async def look() -> None:
         for number in range(looks):
@@ -64,14 +58,10 @@ def watched(drift: Drift, looks: int, **kind: Any) -> None:
     asyncio.run(look())
 
 
-def e_values(drift: Drift) -> dict[str, float]:
-    return drift.e_values
-
-
 def test_traffic_like_the_certify_rows_is_no_drift(reference: DriftReference) -> None:
     drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
     watched(drift, 20)
-    assert drifted(e_values(drift)) is None
+    assert drifted(drift.e_values) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +76,7 @@ def test_traffic_like_the_certify_rows_is_no_drift(reference: DriftReference) ->
 def test_each_quantity_tells_of_its_own_drift(reference: DriftReference, kind: dict[str, float], name: str) -> None:
     drift = Drift(reference, "1", None, NoMetrics())  # type: ignore[arg-type]
     watched(drift, 6, **kind)
-    assert drifted(e_values(drift)) == name
+    assert drifted(drift.e_values) == name
 
 
 @pytest.mark.parametrize(("kind", "told"), [({}, set()), ({"escalates": 0.9}, set()), ({"novel": 1.0}, {2.5})])

@@ -1,7 +1,6 @@
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from kcm.inputs.content import Content
 from kcm.large import LargeAnswer
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.base import Cost
-from pipelines.serve.breaker import Breaker, BreakerConfig, State
+from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade import service as module
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion
@@ -33,8 +32,7 @@ from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.window import LogReader
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
-from pipelines.serve.schemas import PredictResponse
-from tests.pipelines.serve.stubs import DOWN, StubEscalation, StubSide, version_of
+from tests.pipelines.serve.stubs import DOWN, Recorder, StubEscalation, StubSide, version_of
 
 KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
 
@@ -45,39 +43,6 @@ OF_A_CARD: dict[str, Any] = {
     "policy": Policy(),
     "lineage": Lineage(parent="older"),
 }
-
-
-@dataclass
-class Recorder:
-    """Records what it was given."""
-
-    statuses: list[int] = field(default_factory=list)
-    explained_statuses: list[int] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    call_rates: list[float | None] = field(default_factory=list)
-    audits: list[str] = field(default_factory=list)
-    num_failed: int = 0
-
-    def answered(self, response: PredictResponse) -> None:
-        self.statuses.append(200)
-
-    def refused(self, status: int) -> None:
-        self.statuses.append(status)
-
-    def explained(self, status: int) -> None:
-        self.explained_statuses.append(status)
-
-    def unstored(self, kind: str) -> None:
-        self.lost.append(kind)
-
-    def audited(self, outcome: str) -> None:
-        self.audits.append(outcome)
-
-    def failed(self) -> None:
-        self.num_failed += 1
-
-    def set_load(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
-        self.call_rates.append(call_rate)
 
 
 CONFIG = ServeConfig(feedback=FeedbackConfig(timeout_s=30.0))
@@ -116,24 +81,19 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/feedback.db"
-
-
 async def test_predictions_continue_without_the_log(url: str, tmp_path: Path, recorder: Recorder) -> None:
     """Promise: without the log predictions go on and are counted while feedback is to be retried."""
     service = await started(recorder, url, feedback=FeedbackConfig(timeout_s=0.05))
     await service.predict([ASKED], Origin("r1"))
-    with closing(sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         response = await service.predict([ASKED], Origin("r2"))
         with pytest.raises(LogAwayError, match="the labels may not be stored"):
             await service.feedback("r1", None, [Feedback(0, "good")])
         assert service.degraded() == "log"
     assert response.answers[0].label == "good"
-    assert recorder.lost == ["feedback"]
-    assert recorder.statuses == [200, 200]
+    assert recorder.calls["unstored"] == [("feedback",)]
+    assert (len(recorder.calls["answered"]), recorder.calls["refused"]) == (2, [])
 
 
 async def test_feedback_is_durable_and_must_agree(url: str, recorder: Recorder) -> None:
@@ -189,7 +149,7 @@ async def test_the_card_counts_items_by_route_since_the_start(recorder: Recorder
     assert counts == {"small": 2, "large": 1, "small_degraded": 1}
     assert card.call_rate == 0.5
     assert (card.lineage, card.model_version) == ({"artefacts": {}, "parent": "older"}, "1")
-    assert recorder.call_rates == [pytest.approx(1 / 3), 0.5]
+    assert [call_rate for _, call_rate, _ in recorder.calls["set_load"]] == [pytest.approx(1 / 3), 0.5]
 
 
 async def test_the_cost_saved_is_measured_against_calls_that_were_made(recorder: Recorder) -> None:
@@ -214,7 +174,7 @@ async def test_decisions_are_explained_one_at_a_time(recorder: Recorder, monkeyp
         await service.explain(ASKED, 3, "r2")
     assert await first == "keep by 1"
     assert await service.explain(ASKED, 3, "r3") == "a private text by 1"
-    assert (recorder.statuses, recorder.explained_statuses) == ([], [429, 200, 200])
+    assert (recorder.calls["refused"], recorder.calls["explained"]) == ([], [(429,), (200,), (200,)])
 
 
 async def test_it_is_ready_once_the_large_model_has_answered_a_probe(

@@ -20,7 +20,13 @@ from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import LargeReplicaConfig, LimitsConfig, ServeConfig
-from pipelines.serve.errors import BusyError, InvalidInputError, LargeTimeoutError, SmallSideError
+from pipelines.serve.errors import (
+    BusyError,
+    InvalidInputError,
+    LargeTimeoutError,
+    SmallSideBusyError,
+    SmallSideError,
+)
 from pipelines.serve.log.entries import Origin
 from pipelines.serve.schemas import ExplainResponse, PredictResponse
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
@@ -72,8 +78,10 @@ def test_only_escalated_items_travel_and_answers_stay_in_order() -> None:
     assert (response.model_version, response.request_id) == ("5", "id")
 
 
-def test_small_answers_stand_in_for_escalated_items_alone() -> None:
-    answers = predict(StubEscalation(FULL), "keep", "x", on_large_failure="answer_small").answers
+@pytest.mark.parametrize("outcome", [FULL, LargeAnswer(None, error="status 503", outage=True)], ids=["full", "fault"])
+def test_small_answers_stand_in_for_escalated_items_alone(outcome: Any) -> None:
+    """Promise: whether the large model gives no answers or an error to an item, the small model's answer is flagged."""
+    answers = predict(StubEscalation(outcome), "keep", "x", on_large_failure="answer_small").answers
     assert [(answer.route, answer.degraded) for answer in answers] == [("small", False), ("small_degraded", True)]
 
 
@@ -213,7 +221,7 @@ def test_explanation_takes_at_most_the_items_of_a_request() -> None:
 def test_an_explanation_is_refused_as_a_prediction_is() -> None:
     with pytest.raises(InvalidInputError, match=r"^input\.task: there is no such task, did you mean 'films'\?"):
         explained(Input(Content("a film"), "filmz"))
-    with pytest.raises(BusyError, match="too many items wait"):
+    with pytest.raises(SmallSideBusyError, match="too many items wait"):
         explained(Input(Content("word " * 30)), max_waiting=16)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -18,7 +18,7 @@ from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.deploy.app import door_options
 from pipelines.serve.http import middleware
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.middleware import BodyLimit, RequestLimit, exceeds
+from pipelines.serve.http.middleware import BodyLimit, RequestLimit, RequestLog, exceeds
 from tests.pipelines.serve.stubs import StubMetrics
 
 CONFIG = ServeConfig(max_ongoing_requests=3, max_queued_requests=2, max_batch_size=2)
@@ -41,14 +41,22 @@ class Held:
             self.inside -= 1
 
 
-def with_room(scenario: Callable[[Held, httpx.AsyncClient], Awaitable[None]]) -> None:
-    async def run() -> None:
-        held = Held()
-        transport = httpx.ASGITransport(app=RequestLimit(held, CONFIG, StubMetrics()))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            await asyncio.wait_for(scenario(held, client), 120)
+def logged(app: Any) -> RequestLog:
+    """A middleware behind the outermost one, which answers refusals."""
+    return RequestLog(app, failed=lambda: None)
 
-    asyncio.run(run())
+
+@pytest.fixture
+def held() -> Held:
+    return Held()
+
+
+@pytest.fixture
+async def asker(held: Held) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `held` behind a limit of requests."""
+    transport = httpx.ASGITransport(app=logged(RequestLimit(held, CONFIG, StubMetrics())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
 
 
 async def asking(client: httpx.AsyncClient, number: int) -> list[asyncio.Task[httpx.Response]]:
@@ -58,68 +66,54 @@ async def asking(client: httpx.AsyncClient, number: int) -> list[asyncio.Task[ht
     return asked
 
 
-def test_burst_is_refused_only_beyond_the_room() -> None:
+async def test_burst_is_refused_only_beyond_the_room(held: Held, asker: httpx.AsyncClient) -> None:
     """Promise: what comes at one moment is refused only beyond the room for it."""
-
-    async def scenario(held: Held, client: httpx.AsyncClient) -> None:
-        asked = await asking(client, 8)
-        refused = [task.result() for task in asked if task.done()]
-        assert [(each.status_code, each.headers["retry-after"]) for each in refused] == [(429, "1")] * 3
-        held.go.set()
-        assert sorted(response.status_code for response in await asyncio.gather(*asked)) == [200] * 5 + [429] * 3
-        assert held.most == 3
-        assert [task.result().status_code for task in await asking(client, 5)] == [200] * 5
-
-    with_room(scenario)
+    asked = await asking(asker, 8)
+    refused = [task.result() for task in asked if task.done()]
+    assert [(each.status_code, each.headers["retry-after"]) for each in refused] == [(429, "1")] * 3
+    held.go.set()
+    assert sorted(response.status_code for response in await asyncio.gather(*asked)) == [200] * 5 + [429] * 3
+    assert held.most == 3
+    assert [task.result().status_code for task in await asking(asker, 5)] == [200] * 5
 
 
-def test_clients_that_leave_give_their_places_back() -> None:
-    async def scenario(held: Held, client: httpx.AsyncClient) -> None:
-        for task in await asking(client, 5):  # some are worked on, some wait
-            task.cancel()
-        asked = await asking(client, 5)
-        held.go.set()
-        assert [response.status_code for response in await asyncio.gather(*asked)] == [200] * 5
-
-    with_room(scenario)
+async def test_clients_that_leave_give_their_places_back(held: Held, asker: httpx.AsyncClient) -> None:
+    for task in await asking(asker, 5):  # some are worked on, some wait
+        task.cancel()
+    asked = await asking(asker, 5)
+    held.go.set()
+    assert [response.status_code for response in await asyncio.gather(*asked)] == [200] * 5
 
 
-def test_slow_reader_of_a_response_holds_no_place() -> None:
+async def test_slow_reader_of_a_response_holds_no_place() -> None:
     """Promise: a client that does not read its response holds up nobody."""
+    limit = RequestLimit(PlainTextResponse("done"), CONFIG, StubMetrics())
+    scope = {"type": "http", "method": "GET", "path": "/v1/model", "headers": []}
 
-    async def scenario() -> None:
-        limit = RequestLimit(PlainTextResponse("done"), CONFIG, StubMetrics())
-        scope = {"type": "http", "method": "GET", "path": "/v1/model", "headers": []}
+    async def not_read(message: Any) -> None:
+        await asyncio.sleep(3600)
 
-        async def not_read(message: Any) -> None:
-            await asyncio.sleep(3600)
+    readers = [asyncio.create_task(limit(dict(scope), never, not_read)) for _ in range(50)]
+    await asyncio.sleep(0)
+    sent: list[Any] = []
 
-        readers = [asyncio.create_task(limit(dict(scope), never, not_read)) for _ in range(50)]
-        await asyncio.sleep(0)
-        sent: list[Any] = []
+    async def read(message: Any) -> None:
+        sent.append(message)
 
-        async def read(message: Any) -> None:
-            sent.append(message)
-
-        await limit(dict(scope), never, read)
-        assert sent[0]["status"] == 200
-        for reader in readers:
-            reader.cancel()
-
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    await limit(dict(scope), never, read)
+    assert sent[0]["status"] == 200
+    for reader in readers:
+        reader.cancel()
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/page/main.js", "/docs", "/openapi.json"])
-def test_a_busy_service_still_answers_its_probes(path: str) -> None:
-    async def scenario(held: Held, client: httpx.AsyncClient) -> None:
-        asked = await asking(client, 5)
-        probe = asyncio.create_task(client.get(path))
-        await asyncio.sleep(0.01)
-        held.go.set()
-        assert (await probe).status_code == 200
-        await asyncio.gather(*asked)
-
-    with_room(scenario)
+async def test_a_busy_service_still_answers_its_probes(held: Held, asker: httpx.AsyncClient, path: str) -> None:
+    asked = await asking(asker, 5)
+    probe = asyncio.create_task(asker.get(path))
+    await asyncio.sleep(0.01)
+    held.go.set()
+    assert (await probe).status_code == 200
+    await asyncio.gather(*asked)
 
 
 def test_ray_lets_in_whom_the_room_refuses() -> None:
@@ -188,14 +182,14 @@ def test_largest_allowed_request_is_answered(
     assert client.post("/v1/predict", json={"inputs": inputs}).status_code == 200
 
 
-def status_and_head(receive: Callable[[], Awaitable[Any]], app: Any) -> list[Any]:
+async def status_and_head(receive: Callable[[], Awaitable[Any]], app: Any) -> list[Any]:
     """What is sent to a client that sends as `receive` does."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(BodyLimit(app, LIMITS, StubMetrics())(dict(SCOPE), receive, send), 120))
+    await logged(BodyLimit(app, LIMITS, StubMetrics()))(dict(SCOPE), receive, send)
     return sent
 
 
@@ -204,27 +198,27 @@ async def never(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("pause_s", [60.0, 0.004], ids=["stops", "drips"])
-def test_slow_body_loses_its_place(pause_s: float) -> None:
+async def test_slow_body_loses_its_place(pause_s: float) -> None:
     """Promise: a client that does not send its body in time loses its place."""
 
     async def slow() -> Any:
         await asyncio.sleep(pause_s)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
-    start, body = status_and_head(slow, never)
+    start, body = await status_and_head(slow, never)
     assert start["status"] == 408
     assert (b"connection", b"close") in start["headers"]
     assert json.loads(body["body"])["error"] == {"message": "body: not sent within 0.02 s", "code": 408}
 
 
-def test_partial_body_of_a_left_client_is_not_a_body() -> None:
+async def test_partial_body_of_a_left_client_is_not_a_body() -> None:
     """Promise: what a client sent before it left is not taken for a body."""
     messages = [{"type": "http.request", "body": b"{}", "more_body": True}, {"type": "http.disconnect"}]
 
     async def leaving() -> Any:
         return messages.pop(0)
 
-    assert status_and_head(leaving, never) == []
+    assert await status_and_head(leaving, never) == []
 
 
 class Attackers:
@@ -317,83 +311,71 @@ PATHS = ("/", "/v1/predict", "/v1/feedback", "/v1/chat/completions", "/v1/explai
 @pytest.mark.parametrize("announced", [True, False], ids=["length", "chunked"])
 @pytest.mark.parametrize("peers", [1, 50])
 @pytest.mark.parametrize("path", PATHS)
-def test_stalled_bodies_hold_up_nobody(
+async def test_stalled_bodies_hold_up_nobody(
     service: Any, monkeypatch: pytest.MonkeyPatch, path: str, peers: int, announced: bool
 ) -> None:
     """Promise: 1,000 clients that stop within their bodies fail no request, and take no replica out of rotation."""
     limits = few_slow(monkeypatch, 0.1, 20, max_slow_bodies_per_peer=5)
     app = create_api(service, ServeConfig(limits=limits, allowed_hosts=("testserver",)))
-
-    async def scenario() -> None:
-        async with Attackers(app) as attackers:
-            attackers.attack(path, 1000, peers, announced)
-            await asyncio.sleep(0)
-            assert [await innocent(app) for _ in range(5)] == [200] * 5
-            num_waited_for = 0 if path == "/" else 5 if peers == 1 else 20
-            while len(attackers.statuses) < 1000 - num_waited_for:
-                await asyncio.sleep(0.01)
-            assert set(attackers.statuses) == {200 if path == "/" else 408}
-            assert service.metrics.unread == num_waited_for
-            assert await asyncio.gather(*(innocent(app) for _ in range(90))) == [200] * 90
-            ready = request_to("/readyz", "GET", [], ("10.0.0.0", 1))
-            assert await statuses_of(app, ready, never) == [200]
-        assert service.metrics.unread == 0
-
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    async with Attackers(app) as attackers:
+        attackers.attack(path, 1000, peers, announced)
+        await asyncio.sleep(0)
+        assert [await innocent(app) for _ in range(5)] == [200] * 5
+        num_waited_for = 0 if path == "/" else 5 if peers == 1 else 20
+        while len(attackers.statuses) < 1000 - num_waited_for:
+            await asyncio.sleep(0.01)
+        assert set(attackers.statuses) == {200 if path == "/" else 408}
+        assert service.metrics.unread == num_waited_for
+        assert await asyncio.gather(*(innocent(app) for _ in range(90))) == [200] * 90
+        ready = request_to("/readyz", "GET", [], ("10.0.0.0", 1))
+        assert await statuses_of(app, ready, never) == [200]
+    assert service.metrics.unread == 0
 
 
-def test_slow_bodies_are_awaited_while_few(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_bodies_are_awaited_while_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a slow body is read to its end, unless too many are slow at its address or in all."""
     limits = few_slow(monkeypatch, 0.01, 3, max_slow_bodies_per_peer=2)
     metrics = StubMetrics()
+    go = asyncio.Event()
+    limit = logged(BodyLimit(PlainTextResponse("read"), limits, metrics))
 
-    async def scenario() -> None:
-        go = asyncio.Event()
-        limit = BodyLimit(PlainTextResponse("read"), limits, metrics)
+    async def receive() -> Any:
+        await go.wait()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
 
-        async def receive() -> Any:
-            await go.wait()
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+    def asked(peer: str) -> asyncio.Task[list[int]]:
+        return asyncio.create_task(statuses_of(limit, request_to("/v1/predict", "POST", [], (peer, 1)), receive))
 
-        def asked(peer: str) -> asyncio.Task[list[int]]:
-            return asyncio.create_task(statuses_of(limit, request_to("/v1/predict", "POST", [], (peer, 1)), receive))
-
-        waiting = [asked("a"), asked("a")]
-        await asyncio.sleep(0.1)
-        assert await asked("a") == [408]
-        waiting.append(asked("b"))
-        await asyncio.sleep(0.1)
-        assert await asked("c") == [408]
-        go.set()
-        assert await asyncio.gather(*waiting) == [[200]] * 3
-        assert metrics.statuses == [408, 408]
-        assert metrics.unread == 0
-
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    waiting = [asked("a"), asked("a")]
+    await asyncio.sleep(0.1)
+    assert await asked("a") == [408]
+    waiting.append(asked("b"))
+    await asyncio.sleep(0.1)
+    assert await asked("c") == [408]
+    go.set()
+    assert await asyncio.gather(*waiting) == [[200]] * 3
+    assert metrics.statuses == [408, 408]
+    assert metrics.unread == 0
 
 
-def test_busy_replica_blames_no_client_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_replica_blames_no_client_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a body that could not be read because the replica was busy is not slow."""
     limits = few_slow(monkeypatch, 0.1, 0)
+    go = asyncio.Event()
+    limit = BodyLimit(PlainTextResponse("read"), limits, StubMetrics())
 
-    async def scenario() -> None:
-        go = asyncio.Event()
-        limit = BodyLimit(PlainTextResponse("read"), limits, StubMetrics())
+    async def receive() -> Any:
+        await go.wait()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
 
-        async def receive() -> Any:
-            await go.wait()
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-
-        asked = asyncio.create_task(statuses_of(limit, request_to("/v1/predict", "POST", [], ("a", 1)), receive))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        time.sleep(0.3)  # the event loop is blocked, and the time of the body is over
-        for _ in range(5):
-            await asyncio.sleep(0)
-        go.set()
-        assert await asked == [200]
-
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    asked = asyncio.create_task(statuses_of(limit, request_to("/v1/predict", "POST", [], ("a", 1)), receive))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    time.sleep(0.3)  # the event loop is blocked, and the time of the body is over
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go.set()
+    assert await asked == [200]
 
 
 @pytest.mark.parametrize(
@@ -414,7 +396,7 @@ def test_busy_replica_blames_no_client_for_it(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=lambda value: str(value)[:16],
 )
-def test_odd_content_length_is_no_error_of_ours(service: Any, headers: list[bytes], status: int) -> None:
+async def test_odd_content_length_is_no_error_of_ours(service: Any, headers: list[bytes], status: int) -> None:
     """Promise: a `Content-Length` that is no number, or of thousands of digits, is a refusal and rings no alarm."""
     app = create_api(service, ServeConfig(allowed_hosts=("testserver",)))
 
@@ -423,6 +405,6 @@ def test_odd_content_length_is_no_error_of_ours(service: Any, headers: list[byte
 
     lengths = [(b"content-length", value) for value in headers]
     named = [*lengths, (b"content-type", b"application/json")]
-    answered = asyncio.run(statuses_of(app, request_to("/v1/predict", "POST", named, ("10.0.0.1", 1)), receive))
-    page = asyncio.run(statuses_of(app, request_to("/", "GET", lengths, ("10.0.0.1", 1)), receive))
+    answered = await statuses_of(app, request_to("/v1/predict", "POST", named, ("10.0.0.1", 1)), receive)
+    page = await statuses_of(app, request_to("/", "GET", lengths, ("10.0.0.1", 1)), receive)
     assert (answered, page, service.metrics.num_failed) == ([status], [200], 0)

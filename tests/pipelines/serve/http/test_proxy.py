@@ -266,6 +266,7 @@ async def test_unreachable_upstream(service: StubService) -> None:
 async def test_1000_streams_stop_at_the_limit(service: StubService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest gets 429, ordinary requests are answered meanwhile, and every place is free again afterwards."""
     monkeypatch.setattr(module, "MAX_OPEN", 100)
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 60.0)  # a busy machine connects late
     async with raw_upstream(streaming) as upstream:
         api = api_of(service, upstream.address, serve={"max_ongoing_requests": 8, "max_batch_size": 8})
         callers = [Caller(api) for _ in range(1000)]

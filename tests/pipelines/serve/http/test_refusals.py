@@ -20,6 +20,7 @@ DOCUMENTED = [  # docs/serving.md
     (entries.LabelConflictError, 409, None),
     (entries.TooManyLabelsError, 429, "1"),
     (errors.BusyError, 429, "1"),
+    (errors.SmallSideBusyError, 429, "1"),
     (errors.SmallSideError, 503, "1"),
     (errors.LargeFailedError, 503, "1"),
     (errors.LogAwayError, 503, "1"),
@@ -33,7 +34,8 @@ def test_error_has_its_status_and_time_to_come_back(
 ) -> None:
     service.refusal = error("for a reason")
     response = client.post("/v1/predict", json=ONE)
-    assert (response.status_code, response.json()["detail"]) == (status, "for a reason")
+    body = {"detail": "for a reason", "error": {"message": "for a reason", "code": status}}
+    assert (response.status_code, response.json()) == (status, body)
     assert response.headers.get("retry-after") == retry_after
     assert status_of(error("for a reason")) == status
 

@@ -6,20 +6,11 @@ import asyncio
 import gc
 import json
 import logging
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
 from fastapi import FastAPI
@@ -38,10 +29,7 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.refusals import Refusal
-from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback
-from pipelines.serve.log.tables import FEEDBACK
 
 ITEM = {"text": "a"}
 
@@ -90,7 +78,7 @@ def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient,
     ("body", "message"),
     [
         ({"inputs": [ITEM, {"text": " \n"}]}, "inputs[1].text: The text is empty"),
-        ({"inputs": [ITEM, {"text": "x" * 11}]}, "inputs[1].text: String should have at most 10 characters"),
+        ({"inputs": [ITEM, {"text": "my private text"}]}, "inputs[1].text: String should have at most 10 characters"),
         ({"inputs": [ITEM] * 4}, "inputs: List should have at most 3 items"),
         ({"inputs": []}, "inputs: List should have at least 1 item"),
         ({"inputs": [ITEM, {}]}, "inputs[1]: There is nothing to classify: give a text, an image or features"),
@@ -102,11 +90,12 @@ def test_an_id_that_could_not_be_logged_or_stored_is_refused(client: TestClient,
     ids=str,
 )
 def test_invalid_request_error_names_item_and_limit(client: TestClient, body: Any, message: str) -> None:
-    """Promise: the error on an invalid request names item and limit in one line."""
+    """Promise: the error on an invalid request names item and limit in one line, and does not repeat the input."""
     response = client.post("/v1/predict", json=body)
     assert response.status_code == 422
     assert message in response.json()["detail"]
     assert "\n" not in response.json()["detail"]
+    assert "private" not in response.text
 
 
 def test_too_long_body_is_refused_with_or_without_length(client: TestClient, service: Any) -> None:
@@ -123,17 +112,6 @@ def test_too_long_body_is_refused_with_or_without_length(client: TestClient, ser
     headers = {"content-type": "application/json"}
     assert client.post("/v1/predict", content=fitting, headers=headers).status_code == 200
     assert len(service.seen) == 1
-
-
-@pytest.mark.parametrize(("retry_after_s", "header"), [(2, "2"), (None, None)])
-def test_a_refusal_has_its_status_reason_and_time_to_come_back(
-    client: TestClient, service: Any, retry_after_s: int | None, header: str | None
-) -> None:
-    service.refusal = Refusal(503, "the service is overloaded", retry_after_s)
-    response = client.post("/v1/predict", json={"inputs": [ITEM]})
-    error = {"message": "the service is overloaded", "code": 503}
-    assert (response.status_code, response.json()) == (503, {"detail": "the service is overloaded", "error": error})
-    assert response.headers.get("retry-after") == header
 
 
 @pytest.mark.parametrize(
@@ -353,81 +331,3 @@ def test_bytes_of_any_kind_are_the_client_s_fault(client: TestClient, content: b
     response = client.post(path, content=content, headers={"content-type": f"application/{kind}"})
     assert response.status_code in (400, 413, 422)
     assert "\n" not in response.json()["detail"]
-
-
-# The door's interface and its store; a model has no part in this.
-SERVER = """
-import sys
-from types import SimpleNamespace
-
-import uvicorn
-
-from pipelines.serve.http.api import create_api
-from pipelines.serve.config import FeedbackConfig, ServeConfig
-from pipelines.serve.log.entries import LoggedDecision, Origin
-from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.schemas import FeedbackResponse
-
-log = LogWriter(FeedbackConfig(timeout_s=60.0), sys.argv[1])
-
-
-class Service:
-    def __init__(self):
-        self.metrics = SimpleNamespace(
-            failed=self.failed, turned_away=lambda status: None, set_unread=lambda number: None
-        )
-
-    async def feedback(self, request_id, caller, labels):
-        log.add_decisions([LoggedDecision(Origin(request_id, caller), label.item, "1", "small") for label in labels])
-        await log.add_feedback(request_id, caller, labels)
-        return FeedbackResponse(request_id=request_id, stored=len(labels))
-
-    def failed(self):
-        raise AssertionError("no request fails here")
-
-
-uvicorn.run(create_api(Service(), ServeConfig()), fd=int(sys.argv[2]), log_level="error")
-"""
-
-
-@pytest.mark.slow
-def test_acknowledged_feedback_survives_a_kill(tmp_path: Path) -> None:
-    """Promise: what was acknowledged is stored, whenever SIGKILL comes."""
-    url = f"sqlite:///{tmp_path}/feedback.db"
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(64)
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        handle = listening.fileno()
-        server = subprocess.Popen([sys.executable, "-c", SERVER, url, str(handle)], pass_fds=[handle])
-    acknowledged: list[str] = []
-
-    def send_until_it_dies(client: int) -> None:
-        for number in range(100_000):
-            request_id = f"{client}-{number}"
-            body = {"request_id": request_id, "labels": [{"label": "good", "text": "x" * 1000}]}
-            try:
-                response = httpx.post(f"{address}/v1/feedback", json=body, timeout=60)
-            except httpx.HTTPError:
-                return
-            if response.status_code == 200:
-                acknowledged.append(request_id)
-
-    with ThreadPoolExecutor(3) as clients:
-        sending = [clients.submit(send_until_it_dies, client) for client in range(3)]
-        deadline = time.monotonic() + 300
-        while len(acknowledged) < 30 and server.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(server.pid, signal.SIGKILL)
-        server.wait()
-        for each in sending:
-            each.result()
-    stored = {row["request_id"] for row in DecisionLog(url, 30.0).read(FEEDBACK)}
-    assert len(acknowledged) >= 30
-    assert set(acknowledged) <= stored
-
-
-def test_an_error_does_not_repeat_the_input(client: TestClient) -> None:
-    response = client.post("/v1/predict", json={"inputs": [{"text": "my private text"}]})
-    assert response.status_code == 422
-    assert "private" not in response.text

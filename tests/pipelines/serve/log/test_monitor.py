@@ -112,7 +112,7 @@ async def test_a_clock_that_is_set_back_by_an_hour_stops_no_watch(url: str, monk
 
 
 def test_degraded_items_do_not_dilute_the_bounds(log: DecisionLog) -> None:
-    """Promise: 300 items that all differ say the same whether or not 5,000 degraded ones follow; these are counted."""
+    """Promise: 300 items that all differ say the same whether or not 5,000 degraded ones follow."""
     traffic = Traffic(log, share=1.0)
     traffic.answer(300, disagree=1.0)
     before = bounds(log.tallies("1"), certificate(0.02))
@@ -121,7 +121,7 @@ def test_degraded_items_do_not_dilute_the_bounds(log: DecisionLog) -> None:
     after = bounds(log.tallies("1"), certificate(0.02))
     assert after.disagreement == before.disagreement
     assert after.disagreement[0] > 0.95
-    assert (after.num_items, before.num_degraded, after.num_degraded) == (300, 0, 5000)
+    assert after.num_items == 300
 
 
 def test_selective_labels_cannot_raise_a_false_alarm(log: DecisionLog) -> None:
@@ -254,13 +254,14 @@ async def test_unlabelled_disagreement_refutes_no_label_certificate(url: str, lo
     assert not found.alarm
 
 
-async def test_labels_that_come_late_are_still_seen(url: str, log: DecisionLog) -> None:
+async def test_labels_that_come_late_are_still_seen(
+    url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     traffic = Traffic(log, share=1.0)
     traffic.answer(200, disagree=1.0)
     wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
-    monitor = Monitor(
-        LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder(), label_wait_s=wait_s
-    )
+    monkeypatch.setattr("pipelines.serve.log.monitor.LABEL_WAIT", timedelta(seconds=wait_s))
+    monitor = Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder())
     for _ in range(2):
         await asyncio.sleep(wait_s)
         found = await monitor.check()

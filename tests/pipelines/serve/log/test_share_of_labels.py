@@ -100,7 +100,7 @@ def labels_that_count(numbers: Sequence[int], max_share: float) -> list[int]:
         SCHEMA.create_all(connection)
         connection.execute(DECISIONS.insert(), [own | {"request_id": key, "caller": who} for key, who in keys])
         connection.execute(FEEDBACK.insert(), [label | {"request_id": key, "caller": who} for key, who in keys])
-        rows = connection.execute(sa.select(counted_labels(sa.true(), max_share)))
+        rows = connection.execute(sa.select(counted_labels(connection, sa.true(), max_share)))
         of = Counter(row.request_id.partition("-")[2] for row in rows)
     engine.dispose()
     return [of[str(caller)] for caller in range(len(numbers))]

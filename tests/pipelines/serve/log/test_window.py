@@ -178,8 +178,7 @@ def test_what_never_came_into_the_log_is_missed(log: DecisionLog, reader: LogRea
 ANSWERS = """
 import asyncio, itertools, sys
 from pipelines.serve.config import FeedbackConfig
-from pipelines.serve.log.entries import LoggedDecision, Origin
-from pipelines.serve.log.entries import Payload
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.writer import LogWriter
 
 
@@ -191,6 +190,7 @@ async def answer():
         log.add_decisions([LoggedDecision(Origin(f"r{number:06}"), 0, "1", "small", 0.5, unit=b"u", payload=payload)])
         if number % 100 == 0:
             await log.flush()
+            await log.add_feedback(f"r{number:06}", None, [Feedback(0, "good")])
             print(number, flush=True)
         await asyncio.sleep(0.0002)
 
@@ -200,7 +200,7 @@ asyncio.run(answer())
 
 
 def test_a_replica_that_is_killed_leaves_no_hole(any_url: str, log: DecisionLog, reader: LogReader) -> None:
-    """Promise: whenever SIGKILL comes, what was committed is there, whole and in its order, with its payloads."""
+    """Promise: whenever SIGKILL comes, what was committed or acknowledged is there, whole and in its order."""
     with subprocess.Popen([sys.executable, "-c", ANSWERS, any_url], stdout=subprocess.PIPE, text=True) as replica:
         assert replica.stdout is not None
         committed = [int(line) for line, _ in zip(replica.stdout, range(8), strict=False)][-1]
@@ -210,6 +210,7 @@ def test_a_replica_that_is_killed_leaves_no_hole(any_url: str, log: DecisionLog,
     assert window["request_id"].to_pylist() == [f"r{number:06}" for number in range(window.num_rows)]
     assert window.num_rows > committed == 700
     assert {*window["text"].to_pylist()} == {"x" * 1000}
+    assert window["label"].to_pylist()[: committed + 1 : 100] == ["good"] * 8
     assert reader.gaps(0, upto) == 0
     log.add_decisions([decision("after it")])
     assert reader.window(upto, reader.watermark())["request_id"].to_pylist() == ["after it"]
