@@ -12,7 +12,6 @@ from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
-from kcm.large import LargeAnswer
 from kcm.parquet import write_table
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -20,7 +19,6 @@ from pipelines.progress import Reporter
 from pipelines.run import STAGES
 from pipelines.stages.stage import run_stages
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.outcomes import Answers
 from tests.outcome_files import read_outcomes, rows_where
 
 INTENTS = ("book", "cancel", "pay", "weather")
@@ -81,17 +79,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "table": read_outcomes(done["evaluate"].folder / "kcm" / "outcomes.parquet"),
         "bundle": Bundle.read(done["register"].bundle),
     }
-
-
-def test_large_teaching_is_restricted_to_the_label_list() -> None:
-    """Promise: what the large model teaches is restricted to the label list."""
-
-    def taught(label: int, *probabilities: float) -> list[float]:
-        answer = LargeAnswer(label, np.array(probabilities, dtype=np.float32))
-        return Answers.of([answer], num_labels=2).probabilities_NC[0].tolist()
-
-    assert taught(0, 0.6, 0.2, 0.2) == pytest.approx([0.75, 0.25])
-    assert np.isnan(taught(2, 0.1, 0.1, 0.8)).all()  # it says none-of-these, and so teaches nothing
 
 
 def test_out_of_scope_rows_are_neither_trained_nor_tested_on(run) -> None:
