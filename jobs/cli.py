@@ -7,6 +7,7 @@ A command's module is imported when the command is called, because torch, Ray an
 from __future__ import annotations
 
 import ast
+import atexit
 import gc
 import sys
 from collections.abc import Sequence
@@ -134,6 +135,7 @@ def options(
 def main() -> None:
     """Entry point of the `kcm` command. A wrong option is one line, and also goes into the file of --json."""
     gc.set_threshold(_OBJECTS)
+    atexit.register(gc.freeze)  # or the interpreter's last collections visit every object, for about a second
     try:
         sys.exit(app(standalone_mode=False, prog_name="kcm"))
     except USAGE_ERROR as error:

@@ -108,17 +108,16 @@ class LeftOut:
         is_known = pa.array((self._positions(part.rows["id"]) >= 0) | (label_N == OUT_OF_SCOPE))
         return replace(part, rows=part.rows.filter(is_known), answers=part.answers.filter(is_known))
 
-    def replaced(
-        self, ids: pa.ChunkedArray, judge_NC: np.ndarray, small_NC: np.ndarray
+    def logits(
+        self, collaborator: Collaborator, ids: pa.ChunkedArray, features_ND: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of rows, from these if they are given."""
+        """The logits of rows, [N, C] each: these, and the collaborator's own for rows that are not here."""
         position_N = self._positions(ids)
-        here_N1 = (position_N >= 0)[:, None]
-        judge, small = (
-            np.where(here_N1, own[position_N], logits_NC)
-            for own, logits_NC in ((self.judge_RC, judge_NC), (self.small_RC, small_NC))
-        )
-        return judge, small
+        is_new_N = position_N < 0
+        judge_NC, small_NC = (own_RC[position_N].astype(np.float64) for own_RC in (self.judge_RC, self.small_RC))
+        if is_new_N.any():
+            judge_NC[is_new_N], small_NC[is_new_N] = logits(collaborator, features_ND[is_new_N])
+        return judge_NC, small_NC
 
     def _positions(self, ids: pa.ChunkedArray) -> np.ndarray:
         return np.asarray(self.ids.get_indexer(pd.Index(ids.to_pylist(), dtype=object)))
@@ -204,9 +203,10 @@ def outcome_part(
     if unseen:
         part = unseen.known(part)
     row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)
-    judge_NC, small_NC = logits(collaborator, features_ND)
     if unseen:
-        judge_NC, small_NC = unseen.replaced(row["id"], judge_NC, small_NC)
+        judge_NC, small_NC = unseen.logits(collaborator, row["id"], features_ND)
+    else:
+        judge_NC, small_NC = logits(collaborator, features_ND)
     label_N, large = row["label"].to_numpy(), _large_columns(part.answers, num_answers)
     table = OutcomeTable(
         id=_objects(row["id"]),

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from kcm.inputs.vectors import list_column
 from kcm.tasks import shards
 from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards, write_shards
@@ -23,12 +22,12 @@ from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.stages import prompts
+from pipelines.stages.features import Features
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import Artefact, ArtefactStore, Recipe, write_json
-from pipelines.store.features import FACTS, SECONDS, FeaturesArtefact
+from pipelines.store.artefact import ArtefactStore, Recipe
 from pipelines.store.outcomes import Answers, OutcomesArtefact, write_identity
 from pipelines.training.artefacts import TunedArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
@@ -38,7 +37,7 @@ NUM_ROWS, SHARD_ROWS = 160, 12
 CONFIG: dict[str, Any] = {
     "name": "intents",
     "collaborators": ["kcm"],
-    "encoder": {"model": "none"},
+    "encoder": {"kind": "precomputed", "column": "vector"},
     "train": {"num_epochs": 2, "learning_rate": 0.01},
     "certificate": {"epsilon": 0.2},
     "prompts": {"reliability": 0.9},
@@ -65,16 +64,16 @@ class Built:
             found += [{"task": task} | outcome | feature | row for row, feature, outcome in zip(*parts, strict=True)]
         return [row for row in found if row["split"] != "train"]
 
-    def made(self, view: type[Artefact], recipe: Recipe, write: Callable[[Path], None]) -> Artefact:
-        return self.context.store.build(recipe, lambda folder, scratch: write(folder))[0].as_a(view)
-
 
 def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
     """A run up to the search, without Ray: vectors and answers are drawn, and a small model is trained on them."""
     folder.mkdir()
+    rng = np.random.default_rng(0)
+    vectors_ND = 2.0 * np.eye(len(LABELS))[np.arange(NUM_ROWS) % 4] + rng.normal(scale=1.2, size=(NUM_ROWS, 4))
     with (folder / "rows.jsonl").open("w") as file:
-        for number in range(NUM_ROWS):
-            file.write(json.dumps({"text": f"question {number}", "label": LABELS[number % 4]}) + "\n")
+        for number, vector_D in enumerate(vectors_ND.tolist()):
+            row = {"text": f"question {number}", "label": LABELS[number % 4], "vector": vector_D}
+            file.write(json.dumps(row) + "\n")
     more = {
         "storage_path": str(folder / "storage"),
         "tasks": {
@@ -90,24 +89,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
     quiet = Reporter(Console(quiet=True))
     run = Built(config, Context("intents", ArtefactStore(config.storage_path), folder, reporter=quiet))
     sequence = run.done["sequence"] = Tasks.of(config).build({}, run.context)
-    rng = np.random.default_rng(0)
-
-    def encode(target: Path) -> None:
-        for task in range(2):
-            rows = sequence.task(task)
-            centre_ND = 2.0 * np.eye(len(LABELS))[rows["label"].to_numpy()]
-            features_ND = (centre_ND + rng.normal(scale=1.2, size=centre_ND.shape)).astype(np.float32)
-            pairs = [f"{split} {task} {row // 2}" for row, split in enumerate(rows["split"].to_pylist())]
-            columns = {
-                "id": rows["id"],
-                "label": rows["label"],
-                "split": rows["split"],
-                "group": pa.array([pair if row % 3 else None for row, pair in enumerate(pairs)], pa.string()),
-                "features": list_column(features_ND),
-                SECONDS: np.full(len(rows), 1e-3),
-            }
-            write_shards(target, task, [pa.table(columns)])
-        write_json(target / FACTS, {})
+    run.done["features"] = Features.of(config).build(run.done, run.context)
 
     def answer(target: Path) -> None:
         for task in range(2):
@@ -120,8 +102,9 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
             write_shards(target, task, [answers.table(rows)])
         write_identity(target, "drawn", runtime=None)
 
-    run.done["features"] = run.made(FeaturesArtefact, Recipe("features", 1, {"identity": "drawn"}, (sequence,)), encode)
-    run.done["outcomes"] = run.made(OutcomesArtefact, Recipe("outcomes", 1, {}, (sequence,)), answer)
+    recipe = Recipe("outcomes", 1, {}, (sequence,))
+    made, _ = run.context.store.build(recipe, lambda folder, scratch: answer(folder))
+    run.done["outcomes"] = made.as_a(OutcomesArtefact)
     for stage in (Train, Tune):
         run.done[stage.writes.kind] = stage.of(config).build(run.done, run.context)
     return run

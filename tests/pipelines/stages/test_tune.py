@@ -26,33 +26,21 @@ from pipelines.stages.tune import search_space
 )
 def test_searched_rates_belong_to_the_chosen_optimiser(more, rates) -> None:
     """Promise: the rates that are searched are those of the chosen optimiser."""
+    assert space(more)["learning_rate"] == rates
+
+
+@pytest.mark.parametrize(("tasks", "scopes"), [(("one",), ("global",)), (("one", "two"), ("global", "per_task"))])
+def test_thresholds_per_task_are_searched_for_several_tasks(tasks: tuple[str, ...], scopes: tuple[str, ...]) -> None:
+    tune = {"gates": ["confidence", "signals"], "scopes": ["global", "per_task"]}
+    searched = space({"tune": tune}, tasks)
+    assert (searched["gate"], searched["scope"]) == (("confidence", "signals"), scopes)
+
+
+def space(more: dict[str, Any], tasks: tuple[str, ...] = ("one",)) -> dict[str, Any]:
+    """What a run with these sections searches for KCM."""
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
     network = {"hidden": []}  # the closed forms are of a single layer
     config = parse_config(RunConfig, values | {"network": network} | more)
-    plan = SimpleNamespace(
-        config=config,
-        num_labels=3,
-        features=SimpleNamespace(names=SimpleNamespace(tasks=("one",))),
-        learner=lambda name: config.learner.build(config.seed),
-    )
-    assert search_space(config.tune, plan, "kcm")["learning_rate"] == rates
-
-
-def test_dimensions_without_effect_are_not_searched() -> None:
-    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    tune = {"gates": ["confidence", "signals"], "scopes": ["global", "per_task"]}
-    config = parse_config(RunConfig, values | {"tune": tune, "network": {"hidden": []}})
-
-    def space(tasks: tuple[str, ...]) -> dict[str, Any]:
-        learner = lambda name: config.learner.build(config.seed)  # noqa: E731
-        found = search_space(
-            config.tune,
-            SimpleNamespace(
-                config=config, features=SimpleNamespace(names=SimpleNamespace(tasks=tasks)), learner=learner
-            ),
-            "kcm",
-        )
-        return {name: found[name] for name in ("gate", "scope")}
-
-    assert space(("one",)) == {"gate": ("confidence", "signals"), "scope": ("global",)}
-    assert space(("one", "two")) == {"gate": ("confidence", "signals"), "scope": ("global", "per_task")}
+    features = SimpleNamespace(names=SimpleNamespace(tasks=tasks))
+    learner = lambda name: config.learner.build(config.seed)  # noqa: E731
+    return search_space(config.tune, SimpleNamespace(config=config, features=features, learner=learner), "kcm")
