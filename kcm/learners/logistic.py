@@ -1,21 +1,18 @@
 """Logistic regression on the features: the control of every run, fitted to the rows of all tasks so far.
 
-Shapes: N rows, I inputs of the network, P = I + 1 with a one for the bias, C labels, K labels that have rows.
+Shapes: N rows, I inputs of the network, C labels.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from kcm.collaborator.collaborator import Collaborator
@@ -32,7 +29,7 @@ _NEVER = -30.0  # logit of a label without rows
 
 
 class Logistic(Learner):
-    """scikit-learn's default logistic regression, without its import of half a second; judge and small are the same.
+    """scikit-learn's default logistic regression; judge and small model are the same.
 
     For every task it streams the rows of all tasks so far, and holds the rows of the task that is being streamed.
     """
@@ -61,8 +58,7 @@ class Logistic(Learner):
         rows, self._rows = self._rows, []
 
         def fitted() -> list[tuple[Tensor, Tensor]]:
-            inputs_NI, labels_N = _thin(*_join(rows))
-            weight_CP = torch.from_numpy(_Rows.of(inputs_NI, learned.collaborator).fit(labels_N))
+            weight_CP = torch.from_numpy(_fit(*_thin(*_join(rows)), learned.collaborator))
             return [(weight_CP, weight_CP.new_zeros(len(weight_CP)))]
 
         write_solutions(learned.collaborator, learned.ranks, fitted)
@@ -83,7 +79,7 @@ class Logistic(Learner):
     ) -> tuple[Tensor, Tensor]:
         """Ten folds of whole units; each fold is scored by a regression on the other nine."""
         with torch.no_grad():
-            inputs = _Rows.of(collaborator.inputs(rows.features).float().numpy(), collaborator)
+            inputs_NI = collaborator.inputs(rows.features).float().numpy()
         labels_N = rows.labels.numpy()
         fold_U = np.random.default_rng(0).permutation(units.count) % _NUM_FOLDS
         fold_N = fold_U[units.code] if units.grouped else fold_U
@@ -92,64 +88,28 @@ class Logistic(Learner):
             out_N = fold_N == fold
             if out_N.all():  # a single unit
                 break
-            weight_CP = inputs.fit(labels_N, ~out_N)
-            logits_NC[out_N] = inputs.inputs_NP[out_N] @ weight_CP.T
+            weight_CP = _fit(inputs_NI[~out_N], labels_N[~out_N], collaborator)
+            logits_NC[out_N] = inputs_NI[out_N] @ weight_CP[:, :-1].T + weight_CP[:, -1]
         left_out_NC = torch.from_numpy(logits_NC)
         return left_out_NC, left_out_NC
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Rows to fit, also in coordinates z = inverse x in which the loss is about equally curved in every direction.
-
-    The weights of z are V, and W = V inverse. So L-BFGS takes half as many steps.
-    """
-
-    inputs_NP: NDArray[np.float64]
-    length: float  # of the embeddings after the normaliser; the penalty is on weights of inputs of unit length
-    inverse_PP: NDArray[np.float64]
-    z_NP: NDArray[np.float64]
-    num_labels: int
-
-    @classmethod
-    def of(cls, inputs_NI: NDArray[np.float32], linear: Collaborator) -> _Rows:
-        """The rows and their coordinates."""
-        length = math.sqrt(inputs_NI.shape[1] - linear.num_words)
-        inputs_NP = np.pad(inputs_NI.astype(np.float64), ((0, 0), (0, 1)), constant_values=1.0)
-        scale_P = np.append(np.full(inputs_NI.shape[1], 1 / length), 1.0)
-        unit_NP = inputs_NP * scale_P
-        # With K labels, a row's probabilities of about 1 / K curve the loss by x x^T / K at most, surer ones by less.
-        curvature_PP = unit_NP.T @ unit_NP / (10 * linear.num_labels) + np.eye(len(scale_P)) / INVERSE_STRENGTH
-        factor_PP = cholesky(curvature_PP / len(unit_NP), lower=True)
-        inverse_PP = solve_triangular(factor_PP, np.diag(scale_P), lower=True)
-        return cls(inputs_NP, length, inverse_PP, inputs_NP @ inverse_PP.T, linear.num_labels)
-
-    def fit(self, labels_N: NDArray[np.int64], fitted_N: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Weights and bias of every label, [C, P], from the rows of `fitted_N`, or from all."""
-        z_NP, labels_N = (self.z_NP, labels_N) if fitted_N is None else (self.z_NP[fitted_N], labels_N[fitted_N])
-        present, label_N = np.unique(labels_N, return_inverse=True)
-        weight_CP = np.zeros((self.num_labels, z_NP.shape[1]))
-        weight_CP[:, -1] = _NEVER
-        if len(present) == 1:
-            weight_CP[present, -1] = 0.0
-            return weight_CP
-        is_label_NK = np.eye(len(present), dtype=bool)[label_N]
-        penalised_PP = self.inverse_PP[:, :-1] * self.length
-        # scikit-learn penalises the one difference of two labels' weights, whose square is twice the sum of theirs.
-        strength = (2 if len(present) == 2 else 1) / (INVERSE_STRENGTH * len(z_NP))
-        penalty_PP = strength * penalised_PP @ penalised_PP.T
-
-        def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            """The mean loss of a row with the penalty at V [K, P], which lies `flat`; and the gradient."""
-            v_KP = flat.reshape(len(present), -1)
-            log_NK, penalty_KP = log_softmax(z_NP @ v_KP.T, axis=1), v_KP @ penalty_PP
-            slope_KP = (np.exp(log_NK) - is_label_NK).T @ z_NP / len(z_NP) + penalty_KP
-            return float((penalty_KP * v_KP).sum() / 2 - log_NK[is_label_NK].mean()), slope_KP.ravel()
-
-        start = np.zeros(len(present) * z_NP.shape[1])
-        solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 3e-5, "maxiter": 1000})
-        weight_CP[present] = solved.x.reshape(len(present), -1) @ self.inverse_PP
+def _fit(inputs_NI: NDArray[np.float32], labels_N: NDArray[np.int64], linear: Collaborator) -> NDArray[np.float64]:
+    """Weights and bias of every label, [C, I + 1]."""
+    num_inputs = inputs_NI.shape[1]
+    weight_CP = np.zeros((linear.num_labels, num_inputs + 1))
+    weight_CP[:, -1] = _NEVER
+    present = np.unique(labels_N)
+    if len(present) == 1:
+        weight_CP[present, -1] = 0.0
         return weight_CP
+    length = math.sqrt(num_inputs - linear.num_words)  # of the embeddings after the normaliser
+    regression = LogisticRegression(C=INVERSE_STRENGTH, tol=1e-5, max_iter=1000).fit(
+        inputs_NI.astype(np.float64) / length, labels_N
+    )
+    own_CP = np.concatenate([regression.coef_ / length, regression.intercept_[:, None]], 1)
+    weight_CP[present] = own_CP if len(own_CP) > 1 else [-own_CP[0] / 2, own_CP[0] / 2]  # two labels give one row
+    return weight_CP
 
 
 def _join(

@@ -39,7 +39,7 @@ def test_final_state_equals_scikit_learn_on_all_tasks(digits, num_tasks) -> None
     with torch.no_grad():
         judge, small = trained(digits).collaborator(test.features)
     assert torch.equal(judge, small)
-    np.testing.assert_allclose(judge.softmax(-1)[:, oracle.classes_], oracle.predict_proba(later), atol=0.005)
+    np.testing.assert_allclose(judge.softmax(-1)[:, oracle.classes_], oracle.predict_proba(later), atol=0.02)
 
 
 def test_stop_within_a_task_ends_equally(digits, monkeypatch) -> None:
