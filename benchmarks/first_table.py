@@ -152,7 +152,7 @@ def main() -> None:
         print(line)
 
 
-def drawn(table: Table, num_rows: int, seed: int) -> Draw:
+def drawn(table: Table, num_rows: int, seed: int, shares: Mapping[str, float] = SHARES) -> Draw:
     """Rows, splits and the large model's mistakes by the seed."""
     random = np.random.default_rng([num_rows, seed])
     used = random.permutation(len(table.labels))[: num_rows + NUM_FRESH]
@@ -164,17 +164,24 @@ def drawn(table: Table, num_rows: int, seed: int) -> Draw:
         num_rows,
         num_labels,
         random,
+        shares,
     )
 
 
-def split(rows: Rows, num_rows: int, num_labels: int, random: np.random.Generator) -> Draw:
+def split(
+    rows: Rows,
+    num_rows: int,
+    num_labels: int,
+    random: np.random.Generator,
+    shares: Mapping[str, float] = SHARES,
+) -> Draw:
     """The first rows train and certify, those behind them are fresh. A label without a train row gets its first row."""
     place = random.random(num_rows)
     labels, first_rows = np.unique(rows.labels[:num_rows], return_index=True)
-    place[first_rows[~np.isin(labels, rows.labels[:num_rows][place < SHARES["train"]])]] = 0
+    place[first_rows[~np.isin(labels, rows.labels[:num_rows][place < shares["train"]])]] = 0
     return Draw(
-        train=rows.at(np.flatnonzero(place < SHARES["train"])),
-        certify=rows.at(np.flatnonzero((place >= SHARES["train"]) & (place < sum(SHARES.values())))),
+        train=rows.at(np.flatnonzero(place < shares["train"])),
+        certify=rows.at(np.flatnonzero((place >= shares["train"]) & (place < sum(shares.values())))),
         fresh=rows.at(np.arange(num_rows, len(rows.labels))),
         num_labels=num_labels,
     )
