@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from jobs.exit import USER_ERROR
 TOPICS = ("billing", "delivery", "login", "refund", "other")
 NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
 NODE_LOST_AFTER_S = 20.0  # since the second start
-MOST_TRIES = 5  # of the last start
+MOST_TRIES, PAUSE_S = 5, 10.0  # of the last start, and between them
 KILLS = (100, 400)  # questions after which the job is killed
 WORDS = ("please", "today", "again", "help", "order", "number", "still", "thanks")
 _SECOND = ("invoice", "parcel", "password", "money", "question")  # of each topic
@@ -145,6 +146,7 @@ def measured(num_rows: int) -> dict[str, Any]:
                 last = started(words, folder / "user", lambda: False)
                 if last.status != USER_ERROR:
                     break
+                time.sleep(PAUSE_S)
             starts.append(last)
         finally:
             cluster.shutdown()

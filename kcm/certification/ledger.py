@@ -96,8 +96,8 @@ class Look:
         ordinal = "First look" if self.number == 1 else f"Look {self.number}"
         remaining_share = question_left(self.delta, self.number) / self.delta
         return (
-            f"{ordinal} at these rows: uses {self.spend / self.delta:.2g} of delta {self.delta:g};"
-            f" later looks share {remaining_share:.2g}"
+            f"{ordinal} at these rows: uses {100 * self.spend / self.delta:.3g}% of delta {self.delta:g};"
+            f" later looks share {100 * remaining_share:.3g}%"
         )
 
 

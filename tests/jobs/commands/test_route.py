@@ -113,7 +113,7 @@ def test_bad_input_is_one_line(
 def test_a_ledger_charges_another_epsilon_score_and_file(logged: Path, tmp_path: Path) -> None:
     """All looks at one table are one question, whichever columns are named; a line says before a look what it costs."""
     words = ("certify", logged, "--confidence", "confidence", *ANSWERS, "--ledger", tmp_path / "ledger")
-    assert "First look at these rows: uses 0.8 of delta 0.1" in route(*words, "--epsilon", "0.1").stderr
+    assert "First look at these rows: uses 80% of delta 0.1" in route(*words, "--epsilon", "0.1").stderr
     looks = [succeeded(tmp_path, *words, "--text", "prompt", "--epsilon", epsilon)["look"] for epsilon in (0.1, 0.2)]
     table = pd.read_csv(logged)
     table["confidence"] **= 2
