@@ -1,21 +1,16 @@
 """The benchmark of first tables deploys what `kcm run` deploys: its harness and the command agree on the same rows."""
 
-from importlib import import_module
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from benchmarks import first_table
+
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
-
-def test_harness_agrees_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harness_agrees_with_the_command() -> None:
     """Both keep about the same share of fresh rows: splits and settings are the same, the order of rows is not."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    first_table = import_module("first_table")
     values, labels = load_digits(return_X_y=True)
     features = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
     random = np.random.default_rng(0)
