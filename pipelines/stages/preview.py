@@ -55,7 +55,7 @@ def preview_lines(by_task: Preview, shown: int = 8) -> Iterator[str]:
     num_rows, num_right = (sum(counts) for counts in zip(*by_task.values(), strict=True))
     yield (
         f"before training: ridge regression on the features is right on {num_right / num_rows:.1%} of"
-        f" {num_rows:,} left-out train rows"
+        f" {num_rows:,} train rows, each left out in turn"
     )
     if len(by_task) > 1:
         parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(by_task.items())[:shown]]
