@@ -79,8 +79,10 @@ def promise(certificate: Numbers) -> str:
     basis = f"{number(certificate.get('num_rows'))} certify rows"
     if window := certificate.get("window"):
         basis = f"decisions {window['after'] + 1:,} to {window['upto']:,}, until {window['expires_at']}"
-    bound = "" if certificate.get("tasks") else f"upper bound {bound_words(certificate)}, "
-    return f"With at least {confidence_words(certificate)} probability, {loss} ({bound}{basis})"
+    bound = certificate.get("bound")
+    limit = "at least" if known(bound) and bound < 0 else "at most"
+    proof = "" if certificate.get("tasks") else f" prove {limit} {bound_words(certificate)}"
+    return f"With at least {confidence_words(certificate)} probability, {loss} ({basis}{proof})"
 
 
 def warnings(result: Numbers) -> list[str]:
