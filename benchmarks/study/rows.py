@@ -47,10 +47,15 @@ def task_of(name: str, train: Batch, test: Batch | None = None) -> TensorRows:
 
 
 def learned(
-    kind: NetworkKind, tasks: Sequence[TensorRows], dim: int, num_labels: int, seed: int
+    kind: NetworkKind,
+    tasks: Sequence[TensorRows],
+    dim: int,
+    num_labels: int,
+    seed: int,
+    network: NetworkConfig = NETWORK,
 ) -> tuple[Collaborator, ClosedFormTrainer]:
     """A collaborator that has learned the tasks as `kcm run` does by default, and its trainer."""
-    collaborator = Collaborator(dim, num_labels, NETWORK, kind, seed)
+    collaborator = Collaborator(dim, num_labels, network, kind, seed)
     trainer = ClosedFormTrainer(collaborator, AnalyticConfig().build(seed), tasks, TRAIN, DistillConfig(), seed=seed)
     trainer.run()
     return collaborator, trainer
