@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -27,6 +27,15 @@ Arrays = Mapping[str, np.ndarray]  # a batch of inputs, by the names of a networ
 # Encoders are frozen: versions of a model that use the same encoder share one object.
 _IN_USE: WeakValueDictionary[tuple[EncoderConfig, str, str], Encoder] = WeakValueDictionary()
 _BUILDING = threading.RLock()  # a dual encoder builds its own towers
+
+
+class EncoderSettings(TypedDict, total=False):
+    """Settings that some kinds of encoders have; None leaves one unchanged."""
+
+    runtime: Runtime | None
+    words: Literal["auto", "none"]
+    output: Part
+    dim: int | None
 
 
 class EncoderConfig(Component):
@@ -76,8 +85,8 @@ class EncoderConfig(Component):
         """Names, or patterns such as f_*, of the columns of a row's vector; empty if none is read."""
         return ()
 
-    def with_settings(self, **values: Any) -> Self:
-        """This encoder with the values that are settings of its kind; None leaves a setting unchanged.
+    def with_settings(self, **values: Unpack[EncoderSettings]) -> Self:
+        """This encoder with the values that are settings of its kind.
 
         A kind without a setting, such as the `runtime` of pixels, has no use for its value.
         """

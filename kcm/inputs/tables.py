@@ -158,7 +158,7 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def missing_column(column: str, field: str, names: Sequence[str], where: str) -> DataError:
+def missing_column(column: str, field: str, names: Sequence[str], where: str = "") -> DataError:
     """The error for a `column` of the option `field` that is not in `names`, with the nearest name."""
     nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.0)
     listing = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

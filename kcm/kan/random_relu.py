@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,7 +109,7 @@ class RandomReLU(nn.Module):
         return F.linear(self.features(x), self.weight, self.offset)
 
 
-class ProjectedCurves(RandomReLU):
+class ProjectedCurves(RandomReLU, ABC):
     """y = W phi(x) + offset with phi(x) = [sqrt(P / D) x, f_1(v), ..., f_J(v), sqrt(P)] / 2 for P projections v.
 
     A KAN layer over v whose linear parts are folded: lines in P projections are a linear map of the D inputs. So a
@@ -121,9 +122,9 @@ class ProjectedCurves(RandomReLU):
     num_curves = 1  # J, the functions of a projection
     span = -_CLAMP, _CLAMP  # in which they vary
 
+    @abstractmethod
     def bent(self, v: Tensor) -> Tensor:
         """f_1 to f_J of projections `v` [..., P], [..., J, P]."""
-        raise NotImplementedError
 
     def num_features(self, in_features: int, width: int) -> int:
         """The inputs, J curves of each projection, and a constant."""

@@ -79,7 +79,7 @@ def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
     """A column of recorded answers as texts, None for a missing one. Raises DataError without the column."""
     names = [str(name) for name in frame.columns]
     if column not in names:
-        raise missing_column(column, "--answers", names, "table")
+        raise missing_column(column, "--answers", names)
     cells = frame[column].astype("string").str.strip()
     return cells.astype(object).where(cells.notna() & (cells != ""), None)
 

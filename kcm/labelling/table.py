@@ -29,7 +29,7 @@ class Texts:
         """
         names = [str(name) for name in frame.columns]
         if column is not None and column not in names:
-            raise missing_column(column, "--text", names, "table")
+            raise missing_column(column, "--text", names)
         if column is None and (column := guess_columns(frame).text) is None:
             shown = ", ".join(names[:20]) or "none"
             raise DataError("no column looks like texts", where="table", hint=f"Name one by --text: {shown}")

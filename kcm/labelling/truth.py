@@ -47,7 +47,7 @@ def truth_codes(
     """
     names = [str(name) for name in frame.columns]
     if column not in names:
-        raise missing_column(column, "--truth", names, "table")
+        raise missing_column(column, "--truth", names)
     values = frame[column].convert_dtypes().astype("string").str.strip()  # 1.0 beside empty cells is the label 1
     values = values.mask((values == "") | (unit_N < 0))
     counts = values.value_counts()
