@@ -27,7 +27,7 @@ from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.cascade.version import CascadeVersion
+from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
 from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
@@ -155,7 +155,8 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
         side = SmallSide(bundle, encoder, top_k=config.top_k)
         large: Any = LastLabel(len(bundle.label_names))
         pictures = PictureReader(encoder.read, config, MAX_PIXELS)
-        return CascadeVersion(side, Judging(encoder, pictures, config), large, config, release.version)
+        guard = CertificateGuard(side, release.version, config.on_refuted)
+        return CascadeVersion(side, Judging(encoder, pictures, config), large, config, release.version, guard)
 
     log = LogWriter(config.feedback, feedback_url) if feedback_url else None
     if log:
