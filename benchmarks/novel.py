@@ -228,8 +228,8 @@ def learned(stream: Stream, tasks: Sequence[Task], num_labels: int, parent: Vers
     trainer.run()
     state, collaborator = trainer.state_dict(), trainer.collaborator.eval()
     table, features_ND = _table(stream, collaborator, tasks, num_labels)
-    logits_2 = (torch.from_numpy(logits) for logits in (table.judge_logits, table.small_logits))
-    calibrated = trainer.learner.without_own_class(*logits_2, torch.from_numpy(table.label))
+    judge_NC, small_NC = (torch.from_numpy(logits) for logits in (table.judge_logits, table.small_logits))
+    calibrated = trainer.learner.without_own_class(judge_NC, small_NC, torch.from_numpy(table.label))
     assert calibrated is not None
     gate_fit = fit_gate(
         "signals",
@@ -463,7 +463,7 @@ class Loop:
         compared = [
             gates.old_tasks(paired, LIMITS.max_old_task_loss),
             gates.call_rate(~kept_by_side[0], ~kept_by_side[1], window.unit),
-            gates.cost(*costs, LIMITS.max_cost),
+            gates.cost(*costs, max_ratio=LIMITS.max_cost),
         ]
         keeps = champion.policy.lowest_cut < np.inf
         repairs = bool(new_labels) and not holds.figures["feasible"]

@@ -173,8 +173,9 @@ def galleries(
             judge_UC, small_UC = match_scores(collaborator, small.images[picture_U], small.texts[text_C], *sides)
             scores = small.cosines(picture_U, text_C), judge_UC, small_UC, large.cosines(picture_U, text_C)
             right_UC = number_U[:, None] == np.arange(len(text_C))
-            gallery_list.append(Gallery(split, *scores, right_UC, group_N[picture_U]))
-            gallery_list.append(Gallery(split, *(scores_UC.T for scores_UC in (*scores, right_UC)), group_N[text_C]))
+            gallery_list.append(Gallery(split, *scores, relevant=right_UC, group=group_N[picture_U]))
+            transposed = (scores_UC.T for scores_UC in scores)
+            gallery_list.append(Gallery(split, *transposed, relevant=right_UC.T, group=group_N[text_C]))
     validate = [gallery for gallery in gallery_list if gallery.split == "validate"]
     weights = [
         fit_weight([(gallery.cosine, getattr(gallery, network), gallery.relevant) for gallery in validate])

@@ -100,7 +100,7 @@ def simulate(data: Path, seed: int, drift: float | None = None, num_logged: int 
     domains = frame["intent"].map(domain_of)
     said = domains.where(rng.random(len(frame)) >= DOMAIN_NOISE, rng.choice(sorted(set(domains)), len(frame)))
     replies: dict[str, Sequence[str]] = {
-        "intent": simulated(frame["intent"], rng).tolist(),
+        "intent": simulated(frame["intent"], rng, by_intent=False).tolist(),
         "domain": [json.dumps({"team": team}) for team in said],
     }
     pools = {"intent": list(range(half)), "domain": list(range(half, len(frame)))}

@@ -157,4 +157,4 @@ async def _loaded(plan: Plan) -> Load:
         await (closed_loop(clients, plan.clients, end) if plan.clients else fixed_rate(clients, plan.rate, end))
         client_cpu = (time.process_time() - cpu) / (time.perf_counter() - start)
     began_N, *columns = map(np.array, zip(*clients.seen, strict=True))
-    return Load(plan.seconds, began_N - counted_from, *columns, client_cpu)
+    return Load(plan.seconds, began_N - counted_from, *columns, client_cpu=client_cpu)

@@ -30,7 +30,7 @@ SEARCH = SimpleNamespace(seed=0, tune=SimpleNamespace(gates=("confidence", "sign
 def made(small: object, large: object, right: object, split: str = "test") -> Gallery:
     scores = [np.asarray(each, float) for each in (small, small, small, large)]
     names = np.array([f"{split}{number // 2}" for number in range(len(scores[0]))], dtype=object)
-    return Gallery(split, *scores, np.asarray(right, bool), names)
+    return Gallery(split, *scores, relevant=np.asarray(right, bool), group=names)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def drawn() -> list[Gallery]:
     found = []
     for seed, split in enumerate(("validate", "certify", "test")):
         rng, right = np.random.default_rng(seed), np.eye(60, dtype=bool)
-        found.append(made(*(right * strength + rng.normal(size=(60, 60)) for strength in (1.5, 3.0)), right, split))
+        small, large = (right * strength + rng.normal(size=(60, 60)) for strength in (1.5, 3.0))
+        found.append(made(small, large, right, split))
     return found
 
 

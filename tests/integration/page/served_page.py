@@ -181,7 +181,8 @@ def page_of(folder: Path, encoder: Encoder, keys: Keys | None = None, feedback_u
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    wait_until(lambda: servers and servers[0].started)
+    wait_until(lambda: not thread.is_alive() or (servers and servers[0].started))
+    assert thread.is_alive(), "the service did not start: the thread's exception is among the warnings"
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -57,7 +57,7 @@ def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
     outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
     given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
-    parts = parts_here(collaborator, *given, {"soft": prompted})
+    parts = parts_here(collaborator, *given, prompted={"soft": prompted})
     return OutcomeTable.joined(part.modes for part in parts)
 
 

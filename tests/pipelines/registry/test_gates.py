@@ -180,7 +180,7 @@ def test_proven_loss_always_fails() -> None:
 )
 def test_escalate_all_challenger_passes_only_as_a_repair(num_units: int, repairs: bool, verdict: str) -> None:
     """Promise: beside a stopped champion, a large model that knows the new labels is worth a promotion."""
-    certificate = Certificate.model_construct(
+    certificate = Certificate.model_construct(  # type: ignore[call-arg]
         valid=True, decision="escalate_all", num_units=num_units, fewest_units=114, reason="nothing was certified"
     )
     assert certified(certificate, repairs=repairs).verdict == verdict

@@ -44,7 +44,7 @@ def test_texts_that_are_read_in_part_are_told(tmp_path, monkeypatch) -> None:
     artefact, _ = written_by(PixelsConfig(), tmp_path, monkeypatch)
     said: list[str] = []
     context = SimpleNamespace(reporter=SimpleNamespace(say=said.append))
-    Features.model_construct().publish(artefact, context)
+    Features.model_construct().publish(artefact, context)  # type: ignore[call-arg]
     assert artefact.num_cut == 7
     assert "encoder: of 7 texts the end is not read" in said[0]
 

@@ -129,9 +129,9 @@ def test_reasons_need_no_matplotlib(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_cannot_be_read_is_reported_and_not_explained(explainer: Explainer, folder: Path) -> None:
     with pytest.raises(DataError, match="not an image of a known kind"):
-        explainer.explain(*inputs([], [folder / "broken.png"]), 3)
+        explainer.explain(*inputs([], [folder / "broken.png"]), top=3)
     with pytest.raises(DataError, match="the bundle reads image, and none is given"):
-        explainer.explain(*inputs(["a cat"], []), 3)
+        explainer.explain(*inputs(["a cat"], []), top=3)
     with pytest.raises(DataError, match="no such picture"):
         inputs([], [folder / "gone.png"])
     with pytest.raises(DataError, match="2 texts and 1 pictures make no pairs"):

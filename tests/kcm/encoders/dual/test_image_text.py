@@ -58,7 +58,7 @@ def sides() -> tuple[Side, Side]:
 
 @pytest.fixture
 def pairs(sides) -> PairEncoder:
-    return PairEncoder(*sides, "identity")
+    return PairEncoder(*sides, identity="identity")
 
 
 def test_pair_features_are_products_and_their_sum():

@@ -53,7 +53,7 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
     features: Any = SimpleNamespace(names=SimpleNamespace(tasks=names), sequence=SimpleNamespace(task=rows))
     challenger: Any = SimpleNamespace(large=SimpleNamespace(upstream=None))
     context: Any = SimpleNamespace(assets_path=Path(), cluster=SimpleNamespace(device="cpu"))
-    examination = Examine.model_construct(limits=GateConfig(), seed=0, upstreams=())
+    examination = Examine.model_construct(limits=GateConfig(), seed=0, upstreams=())  # type: ignore[call-arg]
     gate = examination.panel(challenger, features, outcomes, names, context)
     return gate.verdict, lengths, tasks
 
