@@ -4,8 +4,9 @@ Cells of CSV and TSV files are text, so a label "NA" and an id "007" stay as the
 files keep their types. In JSON and Excel, a column of a chunk has the common type of its values, or else is text. A row
 that cannot be used keeps its position, and `Chunk.faults` says why.
 
-pyarrow parses CSV, Parquet and Arrow files; pandas parses Excel. Python parses JSON: pyarrow stops at the first line
-that is not an object, DuckDB drops the reason, and both give a column the type of its first values.
+pyarrow parses Parquet and Arrow files; pandas parses Excel. Python parses CSV, where pyarrow loses the position of a
+bad row, and JSON, where pyarrow stops at the first bad line, DuckDB drops the reason, and both give a column the type
+of its first values.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ import pyarrow.parquet as pq
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.cell_text import written
-from kcm.inputs.csvfile import read_csv
 from kcm.inputs.location import Location, naming_location
-from kcm.inputs.textfile import UNDECODABLE, UNDECODABLE_FAULT, UNKNOWN_FORMAT, TextFormat, column_names, open_text
+from kcm.inputs.textfile import (
+    UNDECODABLE,
+    UNDECODABLE_FAULT,
+    UNKNOWN_FORMAT,
+    TextFormat,
+    column_names,
+    open_text,
+    read_csv,
+)
 
 BLOCK_BYTES = 4 << 20  # bytes of text per chunk
 CHUNK_BYTES = 32 << 20  # bytes of the values of a chunk

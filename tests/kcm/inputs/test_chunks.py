@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kcm.errors import DataError
-from kcm.inputs import chunks, csvfile
+from kcm.inputs import chunks, textfile
 from kcm.inputs.chunks import Chunk, read_chunks
 from kcm.inputs.location import Location
 
@@ -44,7 +44,7 @@ def test_ragged_rows_keep_their_places_and_cells(tmp_path_factory, table, small_
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     with pytest.MonkeyPatch.context() as patch:
         if small_blocks:
-            patch.setattr(csvfile, "BLOCK_BYTES", 1024)
+            patch.setattr(textfile, "BLOCK_BYTES", 1024)
         found = read(path, written.getvalue().encode())
     cells = [dict(zip("abc", [*row, "", ""][:3], strict=True)) for row in table]
     assert rows(found) == cells
@@ -82,7 +82,7 @@ def test_long_text_is_one_cell_and_endless_is_an_open_quote(tmp_path: Path) -> N
 
 
 def test_a_large_file_comes_in_pieces_numbered_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csvfile, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(textfile, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(chunks, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 4096)
     number = list(range(5000))
