@@ -42,7 +42,7 @@ from kcm.encoders import Encoder
 from kcm.explain.explanation import WORDS, variants
 from kcm.inputs.content import Content
 from kcm.kan import MixedSplines
-from kcm.kan.inspect.attribution import attribution
+from kcm.kan.inspect import attribution
 from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.readers.reviews import read_reviews
 

@@ -33,13 +33,13 @@ from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.seeds import interval_of, resampled_mean
 from kcm.cascade.evaluation import calls_saved_at
-from kcm.cascade.fitted.signals import SignalRows, SignalsHead, with_rates
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate_kinds import GateInputs
 from kcm.cascade.gate_kinds import GateRows as FitRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
+from kcm.cascade.signals import SignalRows, SignalsHead, with_rates
 
 MAX_LOSS = 0.005
 OURS = ("confidence", "signals")

@@ -12,7 +12,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from jobs.cli import COMMANDS, load
-from kcm.report.glossary import measures, words
+from kcm.report.formats import measures, words
 
 COMMANDS_HEAD = """# Commands
 

@@ -223,7 +223,7 @@ FAMILIES: Mapping[str, Family] = {
             base="kcm.cascade.gate_kinds:GateForm",
             ours={
                 "confidence": "kcm.cascade.scores:Confidence",
-                "signals": "kcm.cascade.fitted.signals:Signals",
+                "signals": "kcm.cascade.signals:Signals",
             },
         ),
     )

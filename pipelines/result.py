@@ -13,9 +13,8 @@ import yaml
 
 from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
-from kcm.report.advice import recommendation
 from kcm.report.page import ReportInputs, write_report
-from kcm.report.summary import prices_of
+from kcm.report.summary import prices_of, recommendation
 from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.context import Context
 from pipelines.registry.champion import Pointer

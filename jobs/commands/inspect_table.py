@@ -22,9 +22,9 @@ from kcm.inputs.tables import broken_notes, file_notes, missing_column
 from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.logs.read import log_format
 from kcm.redact import redacted
-from kcm.tasks.config import TasksConfig
 from kcm.tasks.readers.files import TableSourceConfig, find_tables, ignored_note
 from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, given_texts, guess_columns, number_columns
+from kcm.tasks.scenarios import TasksConfig
 from kcm.tasks.sources import SourceConfig
 
 QUESTIONS = {

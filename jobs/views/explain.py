@@ -10,9 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.views.table import table
-from kcm.explain.explanation import Explanation
+from kcm.explain.explanation import Explanation, Reasons
 from kcm.explain.gate import GateReading, LabelRates
-from kcm.explain.reasons import Reasons
 from kcm.report.formats import percent
 
 _MOST_LABELS = 12  # labels whose rates are shown; with more, the first and the last

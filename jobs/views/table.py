@@ -10,8 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from kcm.report.formats import MISSING, duration, interval, known, percent, points_interval, unsigned_points
-from kcm.report.glossary import metric
+from kcm.report.formats import MISSING, duration, interval, known, metric, percent, points_interval, unsigned_points
 from kcm.report.reading import alone, deployed, outcomes
 from kcm.report.summary import headline, measured, measured_rows, promise, warnings
 

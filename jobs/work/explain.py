@@ -25,7 +25,7 @@ from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.gate import GateReading, LabelRates, gate_curves, label_rates
 from kcm.explain.networks import feature_name, known_rows, network_inputs, with_curves
 from kcm.inputs.content import Content, contents
-from kcm.kan.inspect.plotting import plot_edge, plot_network
+from kcm.kan.inspect import plot_edge, plot_network
 from kcm.regular_files import require_regular
 from pipelines.progress import Reporter
 

@@ -13,14 +13,13 @@ from rich.console import Group
 
 from jobs.views.table import line, result_console
 from kcm.errors import KcmError
-from kcm.report.advice import recommendation
 from kcm.report.formats import percent
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
-from kcm.report.summary import decision, headline, measured, promise
+from kcm.report.summary import decision, headline, measured, promise, recommendation
 from kcm.routing.config import RequestConfig
 from kcm.routing.frame import RoutingFrame
-from kcm.routing.routers.inputs import Progress
+from kcm.routing.inputs import Progress
 from pipelines.progress import Bar, Reporter
 
 

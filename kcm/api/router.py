@@ -15,7 +15,7 @@ from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.routing.config import RequestConfig, RouteColumns
 from kcm.routing.frame import RoutingFrame
-from kcm.routing.routers.router import FittedRouter
+from kcm.routing.router import FittedRouter
 from kcm.routing.table import table_of, unjudged_table
 
 _WHERE = "the frame"

@@ -1,6 +1,6 @@
 """How unlike all known classes an input is: the distance of the judge's outputs to the outputs of the nearest class.
 
-If the judge is a regression, the distance uses the metric of its residuals, see `kcm.closed_form.residuals`.
+If the judge is a regression, the distance uses the metric of its residuals, see `kcm.closed_form.discriminant`.
 Shapes: N inputs, M rows whose own class was left out, C labels.
 """
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import logits
-from kcm.cascade.fitted.curves import Signal
-from kcm.cascade.fitted.signals import SignalsHead
+from kcm.cascade.curves import Signal
 from kcm.cascade.gate import tempered
+from kcm.cascade.signals import SignalsHead
 
 
 @dataclass(frozen=True)

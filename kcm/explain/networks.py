@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from kcm.bundle.bundle import Bundle
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ConfigError, DataError
-from kcm.kan.inspect.attribution import attribution
-from kcm.kan.inspect.curves import CurveNetwork
+from kcm.kan.inspect import CurveNetwork, attribution
 
 
 def with_curves(network: nn.Module) -> CurveNetwork:
@@ -108,7 +107,7 @@ def heat_map(bundle: Bundle, features_D: NDArray[np.float32], max_side: int = 32
     """Each pixel's contribution to the judge's logit of its answer, [S, S].
 
     If a side has more than `max_side` pixels, neighbouring pixels are summed. None if features are not pixels, or if
-    the judge has no curves or sees mixtures of pixels. The shares come from `kcm.kan.inspect.attribution` and are exact
+    the judge has no curves or sees mixtures of pixels. The shares come from `kcm.kan.inspect` and are exact
     for one layer of splines. A quadratic unit's share is split over the pixels by DeepLIFT's rule. The base's
     contribution is not included.
     """

@@ -1,6 +1,6 @@
 """The judge of a table: P(the small model's answer is right) from a dozen readable signals.
 
-A one-layer KAN whose curves are monotone in known directions (`kcm.cascade.fitted`), fitted to rows that were bought,
+A one-layer KAN whose curves are monotone in known directions (`kcm.cascade.curves`), fitted to rows that were bought,
 on signals that leave each row's own label out. Shapes: B rows that were bought, U units, F signals.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from kcm.cascade.fitted.curves import Signal, SignalCurves, distinct
+from kcm.cascade.curves import Signal, SignalCurves, distinct
 
 SIGNALS = (
     Signal("probability", 1, "log-odds of the likeliest label"),

@@ -1,10 +1,15 @@
-"""Numbers as people read them; what was not measured is an en dash."""
+"""Numbers as people read them, and the words of every metric and term; what was not measured is an en dash."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeGuard
+
+import yaml
 
 MISSING = "–"
 Bounds = Sequence[float | None] | None
@@ -115,3 +120,55 @@ def rounds_to_zero(value: float, digits: int) -> bool:
 def _fixed(value: float, digits: int) -> str:
     """With a true minus sign, and no sign before a zero."""
     return f"{abs(value) if rounds_to_zero(value, digits) else value:.{digits}f}".replace("-", "−")
+
+
+_FORMS: dict[str, Callable[[float | None], str]] = {
+    "percent": percent,
+    "points": points,
+    "lost": lost,
+    "number": number,
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's words; `reason` is why it is missing when it is, `meaning` what a reader sees on hover."""
+
+    label: str
+    form: str = "number"
+    meaning: str = ""
+    reason: str = "not measured in this run"
+
+    @property
+    def show(self) -> Callable[[float | None], str]:
+        """How its values are written."""
+        return _FORMS[self.form]
+
+
+@cache
+def _written() -> dict[str, Any]:
+    return yaml.safe_load(files("kcm.report").joinpath("glossary.yaml").read_text(encoding="utf-8"))
+
+
+def metric(key: str) -> Metric:
+    """The words of `key`; a metric that is not in the glossary goes by its own name."""
+    written, (mode, _, rest) = _written(), key.partition(".")
+    if mode in written["prompts"] and rest in written["prompt_metrics"]:
+        fields = written["prompt_metrics"][rest]
+        return Metric(**fields | {"label": f"{written['prompts'][mode]}: {fields['label']}"})
+    return Metric(**written["metrics"].get(key, {"label": key.replace("_", " ")}))
+
+
+def meaning_of(term: str) -> str:
+    """The meaning of a term; empty if it needs none."""
+    return str(_written()["terms"].get(term, ""))
+
+
+def words() -> dict[str, str]:
+    """The terms of this project, with their meanings."""
+    return {str(word): str(meaning) for word, meaning in _written()["words"].items()}
+
+
+def measures() -> dict[str, Metric]:
+    """All metrics that have words, by their keys in a result."""
+    return {key: metric(key) for key in _written()["metrics"]}

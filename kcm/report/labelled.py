@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kcm.report.chart import Chart, drawing
+from kcm.report.figures import Chart, drawing
 from kcm.report.formats import MISSING, percent
 from kcm.report.page import render
 

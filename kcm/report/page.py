@@ -20,8 +20,7 @@ from markupsafe import Markup
 
 from kcm.costs import Prices
 from kcm.errors import ArtefactError
-from kcm.report import figures, formats, glossary, reading, summary
-from kcm.report.advice import recommendation
+from kcm.report import figures, formats, reading, summary
 from kcm.report.reading import Numbers, Who
 
 
@@ -116,10 +115,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    shown = (formats, glossary, reading)
+    shown = (formats, reading)
     names = {name: value for module in shown for name, value in vars(module).items() if not name.startswith("_")}
     environment.tests["known"] = formats.known
-    environment.globals |= names | {"figures": figures, "summary": summary, "recommendation": recommendation}
+    environment.globals |= names | {"figures": figures, "summary": summary, "recommendation": summary.recommendation}
     environment.globals |= {"style": _read("style.css"), "script": _read("page.js"), "hash_of": _hash_of, "machine": ""}
     return environment
 

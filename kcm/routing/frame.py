@@ -22,7 +22,7 @@ from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing.config import RequestConfig, RouteColumns
-from kcm.routing.routers.inputs import (
+from kcm.routing.inputs import (
     NO_ENCODER,
     Progress,
     RouterInputs,
@@ -31,7 +31,7 @@ from kcm.routing.routers.inputs import (
     router_inputs,
     silent,
 )
-from kcm.routing.routers.router import FittedRouter
+from kcm.routing.router import FittedRouter
 from kcm.routing.splits import certifying_splits, with_splits
 from kcm.routing.table import RoutingTable, read_table
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kcm.bundle.answers import Answer
 from kcm.cascade.policy import Policy
 from kcm.certification.certificate import Certificate
+from kcm.explain.explanation import Reasons
 from kcm.explain.gate import GateReading
-from kcm.explain.reasons import Reasons
 from kcm.inputs.content import Part
 from kcm.large.prompts import PromptView
 from pipelines.serve.breaker import State

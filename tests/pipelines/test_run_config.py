@@ -14,7 +14,7 @@ from jobs.settings import ServiceSettings
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import Config, load_config, parse_config
 from kcm.errors import ConfigError
-from kcm.kan.inspect.curves import CurveNetwork, edge_curve
+from kcm.kan.inspect import CurveNetwork, edge_curve
 from kcm.large.response_cache import ResponseStore
 from kcm.redact import redacted_values
 from pipelines.config import RunConfig

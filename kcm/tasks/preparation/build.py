@@ -20,15 +20,13 @@ from typing import Any, TypeAlias
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
-from kcm.tasks.config import TasksConfig
 from kcm.tasks.hashing import shuffled
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
-from kcm.tasks.preparation.cleaning import RowRules
 from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import block_file, shard_and_position, write_facts
+from kcm.tasks.preparation.facts import RowRules, block_file, shard_and_position, write_facts
 from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
-from kcm.tasks.scenarios import TaskPlan, long_tail_sizes, plan_tasks
+from kcm.tasks.scenarios import TaskPlan, TasksConfig, long_tail_sizes, plan_tasks
 from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source

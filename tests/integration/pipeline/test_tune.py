@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kcm.cascade.fitted.signals import SignalsHead
+from kcm.cascade.signals import SignalsHead
 from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
 from kcm.large import NO_PROMPT

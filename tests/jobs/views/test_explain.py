@@ -1,8 +1,8 @@
 from rich.console import Console, RenderableType
 
 from jobs.views.explain import rates_view, reasons_view
+from kcm.explain.explanation import Contribution, Reasons
 from kcm.explain.gate import LabelRates
-from kcm.explain.reasons import Contribution, Reasons
 
 REASONS = Reasons(
     label=1,

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kcm.cascade.frontier import Frontier
+from kcm.cascade.frontier import Frontier, midway
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.thresholds import midway
 from kcm.errors import DataError
 
 rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=25)

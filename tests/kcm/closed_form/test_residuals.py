@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from kcm.closed_form.residuals import residual_metric
+from kcm.closed_form.discriminant import residual_metric
 from kcm.closed_form.sums import RidgeSums
 
 TARGET, NUM_INPUTS = 10.0, 12

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from kcm.explain.reasons import contribution_curve, reasons_for
+from kcm.explain.explanation import contribution_curve, reasons_for
 from kcm.kan import KAN, MixedSplines, RandomQuadratic
 from kcm.kan.basis import Grid
-from kcm.kan.inspect.curves import edge_curve
+from kcm.kan.inspect import edge_curve
 
 
 def rows(count: int, width: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from kcm.kan import MixedSplines, RandomQuadratic
 from kcm.kan.basis import Grid
-from kcm.kan.inspect.curves import edge_values
+from kcm.kan.inspect import edge_values
 from kcm.kan.random_relu import ProjectedCurves
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from kcm.learners.base import Batch
-from kcm.learners.memory import Memory, select
+from kcm.learners.replay import Memory, select
 
 Row = tuple[int, int, int]  # number, task and label
 

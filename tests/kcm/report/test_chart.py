@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kcm.report.chart import drawing
+from kcm.report.figures import drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"

@@ -7,7 +7,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kcm.report import figures
-from kcm.report.chart import Chart
+from kcm.report.figures import Chart
 
 
 def tips(chart: Chart) -> list[str]:

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from syrupy.assertion import SnapshotAssertion
 
 from kcm.certification.ledger import question_delta
-from kcm.report import advice, summary
+from kcm.report import summary
 
 ESCALATES = {"decision": "escalate_all", "threshold": None}
 SEARCHED = {"searched": {"decision": "threshold", "threshold": 2.0}}
@@ -19,7 +19,7 @@ PATH = {"threshold": [2.0], "p_value": [0.2], "loss": [0.015], "bound": [0.028],
 def sentences(result: dict[str, Any], path: dict[str, Any] | None = None) -> list[str]:
     certificate = result.get("certificate", {})
     text = [summary.headline(result), summary.measured(result), summary.promise(certificate)]
-    return [*text, advice.recommendation(result, path), *summary.warnings(result)]
+    return [*text, summary.recommendation(result, path), *summary.warnings(result)]
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -102,7 +102,7 @@ def test_a_gain_that_is_not_shown_asks_for_more_rows(result: dict[str, Any]) -> 
     """Oracle: the exact binomial test of as many wins and losses as the advised rows would have, at the same rates."""
     result["certificate"] |= ESCALATES | SEARCHED | {"epsilon": 0.0, "num_units": 400, "fewest_units": 4}
     gained = {"loss": [-0.015], "p_value": [binomtest(17, 40, 0.5, alternative="less").pvalue]}
-    assert advice.recommendation(result, PATH | gained) == (
+    assert summary.recommendation(result, PATH | gained) == (
         "Use more rows: on certify, the searched threshold gains 1.5 points; about 1,100 rows like these would"
         " prove it."
     )
@@ -112,7 +112,7 @@ def test_a_gain_that_is_not_shown_asks_for_more_rows(result: dict[str, Any]) -> 
 @pytest.mark.parametrize("loss", [0.0, 0.005, 0.015])
 def test_so_many_rows_would_have_shown_it(loss: float) -> None:
     """Oracle: the exact binomial test."""
-    rows = math.ceil(math.log(10) / advice.divergence(loss, 0.02))
+    rows = math.ceil(math.log(10) / summary.divergence(loss, 0.02))
     assert binomtest(round(loss * rows), rows, 0.02, alternative="less").pvalue <= 0.1
 
 

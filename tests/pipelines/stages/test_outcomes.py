@@ -14,8 +14,8 @@ from kcm.certification.certificate import CertificateConfig
 from kcm.certification.ledger import question_delta
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError, KcmError
-from kcm.tasks.config import TasksConfig
 from kcm.tasks.preparation.build import write_sequence
+from kcm.tasks.scenarios import TasksConfig
 from pipelines.config import RunConfig
 from pipelines.context import Attempt, Context
 from pipelines.progress import Reporter

@@ -7,7 +7,7 @@ from scipy.linalg import sqrtm
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from kcm.cascade.fitted.monotone import fit_monotone, monotone_kan, unit_folds
+from kcm.cascade.curves import fit_monotone, monotone_kan, unit_folds
 from kcm.kan.basis import spline_basis
 from kcm.metrics.intervals import Units
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from kcm.cascade.fitted import signals
+from kcm.cascade import signals
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.reference import Reference

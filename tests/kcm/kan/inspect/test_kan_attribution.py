@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from kcm.kan import KAN, RandomQuadratic
-from kcm.kan.inspect.attribution import attribution, importance
-from kcm.kan.inspect.curves import CurveNetwork, edge_values
+from kcm.kan.inspect import CurveNetwork, attribution, edge_values, importance
 
 
 def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kcm.kan import KANLinear
-from kcm.kan.inspect.curves import edge_curve, edge_moments, edge_values
+from kcm.kan.inspect import edge_curve, edge_moments, edge_values
 
 
 def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from kcm.kan import KAN, KANLinear, RandomQuadratic
-from kcm.kan.inspect.attribution import importance
-from kcm.kan.inspect.plotting import plot_edge, plot_network
+from kcm.kan.inspect import importance, plot_edge, plot_network
 
 matplotlib.use("Agg")
 

@@ -9,9 +9,9 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
+from kcm.routing import inputs as inputs_module
 from kcm.routing.config import RouteColumns
-from kcm.routing.routers import inputs as inputs_module
-from kcm.routing.routers.inputs import hashed_words, router_inputs, text_statistics
+from kcm.routing.inputs import hashed_words, router_inputs, text_statistics
 from kcm.routing.table import read_table
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
-from kcm.routing.routers.inputs import router_inputs
-from kcm.routing.routers.router import FittedRouter
+from kcm.routing.inputs import router_inputs
+from kcm.routing.router import FittedRouter
 from kcm.routing.table import RoutingTable, read_table
 
 COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", confidence="c")

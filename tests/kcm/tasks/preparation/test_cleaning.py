@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.inputs.content import IMAGE, PROBE, TEXT, VECTOR, Content
-from kcm.tasks.preparation.cleaning import RowRules
-from kcm.tasks.preparation.facts import facts_of
+from kcm.tasks.preparation.facts import RowRules, facts_of
 from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.splits import SPLITS
 from kcm.tasks.units import unit_digest

@@ -16,8 +16,8 @@ from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_te
 from kcm.config import Config
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
-from kcm.routing.routers.head import RoutingHead, fit_head
-from kcm.routing.routers.inputs import Progress, RouterInputs, silent
+from kcm.routing.head import RoutingHead, fit_head
+from kcm.routing.inputs import Progress, RouterInputs, silent
 from kcm.routing.table import RoutingTable
 
 MANIFEST, FORMAT = "router.json", 4

@@ -23,7 +23,7 @@ from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import DataError
 from kcm.kan import KAN, KANLinear
 from kcm.metrics.intervals import Units
-from kcm.routing.routers.inputs import Progress, RouterInputs, silent
+from kcm.routing.inputs import Progress, RouterInputs, silent
 
 # With more rows than this, words share fewer buckets, and inputs are read chunk by chunk.
 EXACT_ROWS, NUM_FOLDED = 4000, 2048

@@ -21,8 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.fitted.curves import Signal, SignalCurves, best_strength, distinct
-from kcm.cascade.fitted.monotone import STRENGTHS, unit_folds
+from kcm.cascade.curves import STRENGTHS, Signal, SignalCurves, best_strength, distinct, unit_folds
 from kcm.cascade.gate_kinds import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
