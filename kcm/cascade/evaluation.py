@@ -68,8 +68,7 @@ class LabelQuality:
 def router_quality(rows: ScoredOutcomes) -> RouterQuality:
     """Measure a gate score; the AUROC is for the event `the small model is right`. Raises DataError without rows."""
     frontier = Frontier.of(rows)
-    oracle = routing.oracle_router(rows.small_correct, rows.large_correct)
-    assert oracle is not None
+    oracle_accuracy, oracle_call_rate = routing.oracle_router(rows.small_correct, rows.large_correct)
     return RouterQuality(
         small_accuracy=frontier.small_accuracy,
         large_accuracy=frontier.large_accuracy,
@@ -78,8 +77,8 @@ def router_quality(rows: ScoredOutcomes) -> RouterQuality:
         cpt_50=routing.cpt(frontier.call_rate, frontier.accuracy, 0.5),
         cpt_80=routing.cpt(frontier.call_rate, frontier.accuracy, 0.8),
         auroc=routing.auroc(rows.score, rows.small_correct),
-        oracle_accuracy=oracle.accuracy,
-        oracle_call_rate=oracle.call_rate,
+        oracle_accuracy=oracle_accuracy,
+        oracle_call_rate=oracle_call_rate,
     )
 
 

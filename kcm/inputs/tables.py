@@ -22,6 +22,7 @@ from kcm.inputs.cell_text import as_text
 from kcm.inputs.chunks import TEXTS, Chunk, open_parquet, read_chunks, readable, sheet_names
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNKNOWN_FORMAT
+from kcm.inputs.vectors import matching
 
 _SHOWN = 20  # number of columns listed in a message
 _NAMED = 3  # number of rows or sheets listed in a note
@@ -166,3 +167,15 @@ def missing_column(column: str, field: str, names: Sequence[str], where: str = "
     return DataError(
         f"there is no column {column!r} ({field})", where=where, hint=f"{hint}The columns are {listing or 'none'}"
     )
+
+
+def matching_columns(columns: Sequence[str], patterns: Sequence[str], field: str, where: str) -> tuple[str, ...]:
+    """The columns that match the patterns (`kcm.inputs.vectors.matching`) of the option `field`.
+
+    Raises DataError for a pattern without a match.
+    """
+    names = {*columns}
+    for pattern in patterns:
+        if pattern not in names and not matching(columns, [pattern]):
+            raise missing_column(pattern, field, columns, where)
+    return matching(columns, patterns)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
@@ -41,30 +39,10 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(-np.take_along_axis(log_p_NC, np.asarray(labels)[:, None], 1).mean())
 
 
-@dataclass(frozen=True, eq=False)
-class Reliability:
-    """Confidence and accuracy in bins of equal width; empty bins have count 0 and NaN means. All [B]."""
+def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> list[dict[str, float]]:
+    """Mean `confidence` [N] in [0, 1], accuracy by `correct` [N] and `count` of every bin of equal width with rows.
 
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    count: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    def filled(self) -> list[dict[str, float]]:
-        """The bins that hold rows, as plain data."""
-        columns = zip(self.confidence.tolist(), self.accuracy.tolist(), self.count.tolist(), strict=True)
-        return [
-            {"confidence": confidence, "accuracy": accuracy, "count": count}
-            for confidence, accuracy, count in columns
-            if count
-        ]
-
-
-def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> Reliability:
-    """Reliability data of `confidence` [N] in [0, 1] and `correct` [N]; bins (a, b], the first one closed.
-
-    Raises DataError for a confidence outside [0, 1].
+    Bins are (a, b], the first one closed. Raises DataError for a confidence outside [0, 1].
     """
     confidence_N, correct_N = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     bad = np.flatnonzero(~((confidence_N >= 0) & (confidence_N <= 1)))
@@ -75,11 +53,10 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -
         )
     edges = np.linspace(0, 1, num_bins + 1)
     bin_N = np.clip(np.searchsorted(edges, confidence_N, side="left") - 1, 0, num_bins - 1)
-    count = np.bincount(bin_N, minlength=num_bins)
-    with np.errstate(invalid="ignore"):
-        mean_confidence = np.bincount(bin_N, confidence_N, num_bins) / count
-        accuracy = np.bincount(bin_N, correct_N, num_bins) / count
-    return Reliability(edges[:-1], edges[1:], count, mean_confidence, accuracy)
+    bins, count = np.unique(bin_N, return_counts=True)
+    means = (np.bincount(bin_N, values)[bins] / count for values in (confidence_N, correct_N))
+    columns = zip(*(column.tolist() for column in (*means, count)), strict=True)
+    return [dict(zip(("confidence", "accuracy", "count"), row, strict=True)) for row in columns]
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> float | None:
@@ -88,11 +65,8 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, num_bi
     None without rows.
     """
     bins = reliability(confidence, correct, num_bins)
-    filled = bins.count > 0
-    if not filled.any():
-        return None
-    gap = np.abs(bins.confidence - bins.accuracy)[filled]
-    return float(np.average(gap, weights=bins.count[filled]))
+    gaps = [abs(row["confidence"] - row["accuracy"]) for row in bins]
+    return float(np.average(gaps, weights=[row["count"] for row in bins])) if bins else None
 
 
 def confidences(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -46,20 +46,13 @@ def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
     return float(roc_auc_score(correct_N, np.asarray(score, dtype=np.float64)))
 
 
-@dataclass(frozen=True)
-class OracleRouter:
-    """A router that knows who is right: it calls only if the large model is right and the small one wrong."""
+def oracle_router(small_correct: ArrayLike, large_correct: ArrayLike) -> tuple[float, float]:
+    """Accuracy and call rate of the best router on one or more rows.
 
-    accuracy: float
-    call_rate: float
-
-
-def oracle_router(small_correct: ArrayLike, large_correct: ArrayLike) -> OracleRouter | None:
-    """The best result that any router can have on these rows; None without rows."""
+    It knows who is right, and calls only if the large model is right and the small one wrong.
+    """
     small_N, large_N = np.asarray(small_correct, dtype=bool), np.asarray(large_correct, dtype=bool)
-    if len(small_N) == 0:
-        return None
-    return OracleRouter(float((small_N | large_N).mean()), float((large_N & ~small_N).mean()))
+    return float((small_N | large_N).mean()), float((large_N & ~small_N).mean())
 
 
 def cost_saved(kept: ArrayLike, large_cost: ArrayLike, small_cost: ArrayLike = 0.0) -> float | None:

@@ -17,7 +17,7 @@ from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
-from kcm.certification.certificate import Certificate, CertificateConfig, certify_policy
+from kcm.certification.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
 from kcm.certification.ledger import Hashes, Ledger, Look
 from kcm.certification.sample_size import fewest
 from kcm.certification.scores import NOT_RECORDED
@@ -81,26 +81,21 @@ def certify_table(
         searched = _search(choosing, request)
         promise_used = promise.model_copy(update={"method": mode})
         policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
-    common = certificates[None]
     warnings = [
         _warning(task, certificate)
         for task, certificate in certificates.items()
         if certificate.num_units < certificate.fewest_units
     ]
     return {
-        **common.model_dump(mode="json"),
+        **certificates_json(certificates),
         "mode": mode,
         "max_loss": request.max_loss,
         "scope": request.scope,
         "look": look and look.number,
         "asked_delta": request.delta,
         "num_validate_rows": len(validate),
-        "tasks": {
-            task: certificate.model_dump(mode="json") for task, certificate in certificates.items() if task is not None
-        },
         "measured_on": measured_split(splits),
-        "test": _measure(table, splits, score_N, policy),
-        "mean_costs": _mean_costs(table, splits),
+        **_measured(table, splits, score_N, policy),
         "warnings": warnings,
         "notes": [*table.notes, *_notes(splits, look)],
     }
@@ -183,23 +178,24 @@ def _warning(task: str | None, certificate: Certificate) -> str:
     )
 
 
-def _measure(
+def _measured(
     table: RoutingTable, splits: NDArray[np.object_], score_N: NDArray[np.float64], policy: Policy
-) -> dict[str, Any] | None:
-    """The metrics of the route on test rows, which neither search nor certificate has read, or on certify rows."""
+) -> dict[str, Any]:
+    """Metrics of the route and each model's mean cost, in the table's unit; None if unknown.
+
+    Measured on test rows, which neither search nor certificate has read, or on certify rows.
+    """
     test = np.flatnonzero(splits == measured_split(splits))
-    part, costs = table.select(test), table.select(test).costs()
-    rows = part.scored(score_N[test])
+    part = table.select(test)
+    rows, costs = part.scored(score_N[test]), part.costs()
     large_cost, small_cost = costs or (np.zeros(len(test)), np.zeros(len(test)))
     quality = route_quality(rows, policy.keep(rows.score, rows.task), large_cost, small_cost)
-    return None if quality is None else asdict(quality)
-
-
-def _mean_costs(table: RoutingTable, splits: NDArray[np.object_]) -> dict[str, float] | None:
-    """The mean cost of each model's answers on the measured rows, in the table's unit; None if unknown."""
-    test = np.flatnonzero(splits == measured_split(splits))
-    costs = table.select(test).costs() if len(test) else None
-    return costs and {"large": float(costs[0].mean()), "small": float(costs[1].mean())}
+    return {
+        "test": quality and asdict(quality),
+        "mean_costs": {"large": float(large_cost.mean()), "small": float(small_cost.mean())}
+        if costs and len(test)
+        else None,
+    }
 
 
 def frontier_curve(frontier: Frontier) -> dict[str, list[float | None]]:

@@ -6,7 +6,6 @@ Errors name the rows that cannot be read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +40,6 @@ def check_columns(frame: pd.DataFrame, columns: RouteColumns, where: str) -> Non
     for field, column in columns.named.items():
         if column not in frame.columns:
             raise missing_column(column, field, list(frame.columns), where)
-
-
-def feature_columns(frame: pd.DataFrame, patterns: Iterable[str], where: str) -> list[str]:
-    """The columns that match `patterns`, each once, in the order of the patterns and then of the table."""
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        prefix, star, _ = pattern.partition("*")
-        matches = [name for name in frame.columns if (name.startswith(prefix) if star else name == pattern)]
-        if not matches:
-            raise missing_column(pattern, "features", list(frame.columns), where)
-        names |= dict.fromkeys(matches)
-    return list(names)
 
 
 class Cells:

@@ -31,7 +31,7 @@ from kcm.routing.inputs import (
     router_inputs,
     silent,
 )
-from kcm.routing.router import FittedRouter
+from kcm.routing.router import FittedRouter, RouterConfig
 from kcm.routing.splits import certifying_splits, with_splits
 from kcm.routing.table import RoutingTable, read_table
 
@@ -133,17 +133,16 @@ class RoutingFrame:
         split = "train" if (splits == "train").any() else "validate"
         rows = np.flatnonzero(splits == split)
         encoder = self._encoder[0]
-        router = FittedRouter.fit(
-            self.table.select(rows),
-            self.inputs.select(rows),
-            self.columns,
-            self.categories,
-            seed,
-            encoder.config.model if encoder else None,
-            encoder.identity if encoder else None,
-            self.progress,
+        config = RouterConfig(
+            columns=self.columns,
+            categories=self.categories,
+            seed=seed,
+            encoder=encoder.config.model if encoder else None,
+            encoder_identity=encoder.identity if encoder else None,
+            widths=self.inputs.widths,
         )
-        return router, split, len(rows)
+        fitted = FittedRouter.fit(self.table.select(rows), self.inputs.select(rows), config, self.progress)
+        return fitted, split, len(rows)
 
     def fit(self, seed: int, folder: Path) -> dict[str, Any]:
         """Write the `fitted` router to a folder."""
@@ -192,7 +191,7 @@ class RoutingFrame:
         """Bins that hold rows; empty if the table has no confidence."""
         if self.columns.confidence is None or self.table.confidence is None:
             return []
-        return reliability(self.table.confidence[test], self.table.small_correct[test]).filled()
+        return reliability(self.table.confidence[test], self.table.small_correct[test])
 
 
 def named_columns(router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]) -> RouteColumns:

@@ -50,30 +50,14 @@ class FittedRouter:
 
     @classmethod
     def fit(
-        cls,
-        table: RoutingTable,
-        inputs: RouterInputs,
-        columns: RouteColumns,
-        categories: tuple[str, ...],
-        seed: int,
-        encoder: str | None = None,
-        encoder_identity: str | None = None,
-        progress: Progress = silent,
+        cls, table: RoutingTable, inputs: RouterInputs, config: RouterConfig, progress: Progress = silent
     ) -> FittedRouter:
         """Fit on every row of `table`; the score is the head's estimate of P(small right) - P(large right).
 
-        `categories` are the categories of the `inputs`.
+        `config` describes the `inputs`.
         """
         gain = table.small_correct.astype(np.float64) - table.large_correct
         model, left_out = fit_head(inputs, gain, table.group, progress)
-        config = RouterConfig(
-            columns=columns,
-            categories=categories,
-            seed=seed,
-            encoder=encoder,
-            encoder_identity=encoder_identity,
-            widths=inputs.widths,
-        )
         items, first = np.unique(digests(table.item), return_index=True)
         return cls(config, model, items, left_out[first])
 

@@ -6,6 +6,7 @@ Shapes: N rows, D features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import ColumnTable
 from kcm.certification.ledger import CONTENT, GROUP, ID, Hashes, unit_hashes
-from kcm.routing.columns import Cells, check_columns, feature_columns, read_columns
+from kcm.inputs.tables import matching_columns
+from kcm.routing.columns import Cells, check_columns, read_columns
 from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
 from kcm.tasks.units import content_names, group_names, text_key, text_keys
@@ -73,7 +75,8 @@ class RoutingTable(ColumnTable):
 
         All text columns count, so the file is the same table whichever column is named.
         """
-        contents = {name for column in self.texts for name in content_names(pa.table({"text": _keys(column)}))}
+        keys = (pa.table({"text": text_keys(pa.array(column, pa.string()))}) for column in self.texts)
+        contents = {name for table in keys for name in content_names(table)}
         groups = set() if self.group is None else set(group_names(pa.array(self.group, pa.string()).fill_null("")))
         names = {CONTENT: contents, ID: self.ids, GROUP: groups - {""}}
         return {kind: unit_hashes(values) for kind, values in names.items()}
@@ -139,7 +142,7 @@ def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple
         confidence=_confidence(cells, columns),
         text=_text(cells, columns.text, "text", notes),
         small_response=_text(cells, columns.small_response, "response", notes),
-        features=_features(cells, feature_columns(frame, columns.features, where)),
+        features=_features(cells, matching_columns(list(frame.columns), columns.features, "features", where)),
         category=cells.strings(columns.category) if columns.category else None,
         group=cells.strings(columns.group) if columns.group else None,
         task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
@@ -202,10 +205,6 @@ def _texts(frame: pd.DataFrame, columns: RouteColumns) -> tuple[NDArray[np.objec
     return tuple(groups)
 
 
-def _keys(texts: NDArray[np.object_]) -> pa.Array:
-    return text_keys(pa.array(texts, pa.string()))
-
-
 def _correctness(
     cells: Cells, columns: RouteColumns, notes: list[str]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -248,7 +247,7 @@ def _text(cells: Cells, column: str | None, subject: str, notes: list[str]) -> N
     return np.where(empty, "", texts)
 
 
-def _features(cells: Cells, names: list[str]) -> NDArray[np.float64] | None:
+def _features(cells: Cells, names: Sequence[str]) -> NDArray[np.float64] | None:
     return np.stack([cells.numbers(name, "a feature") for name in names], -1) if names else None
 
 

@@ -166,7 +166,7 @@ def curves_of(scored: ScoredTable, certificate: Certificate, config: Certificate
     judged = scored.judged
     return {
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
-        "reliability": reliability(judged.confidence, judged.judge_correct).filled(),
+        "reliability": reliability(judged.confidence, judged.judge_correct),
         "certificate_path": certificate_curve(certificate, scored.rows("validate"), scored.rows("certify"), config),
     }
 

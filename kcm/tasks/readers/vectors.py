@@ -15,20 +15,11 @@ from numpy.typing import NDArray
 from kcm.errors import DataError
 from kcm.inputs.cell_text import is_text
 from kcm.inputs.chunks import Chunk
-from kcm.inputs.tables import missing_column
-from kcm.inputs.vectors import matching, numbers_in
+from kcm.inputs.tables import matching_columns, missing_column
+from kcm.inputs.vectors import numbers_in
 from kcm.tasks.rows import fault_column
 
 MAX_COLUMNS = 30_000  # most columns in a vector, as in a closed form; each costs time in every chunk
-
-
-def matching_columns(columns: Sequence[str], patterns: Sequence[str], where: str) -> tuple[str, ...]:
-    """The columns that match the patterns (`kcm.inputs.vectors.matching`); DataError for one without a match."""
-    names = {*columns}
-    for pattern in patterns:
-        if pattern not in names and not matching(columns, [pattern]):
-            raise missing_column(pattern, "vector columns", columns, where)
-    return matching(columns, patterns)
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class VectorColumns:
     @classmethod
     def found_in(cls, first: Chunk, patterns: Sequence[str], where: str) -> VectorColumns:
         """The columns that match the patterns in a source's first table. Raises DataError if they make no vector."""
-        columns = matching_columns(first.names, patterns, where)
+        columns = matching_columns(first.names, patterns, "vector columns", where)
         type_ = first.table.schema.field(columns[0]).type
         if len(columns) > MAX_COLUMNS:
             raise DataError(

@@ -59,10 +59,9 @@ def test_reliability_is_that_of_scikit_learn():
     correct = rng.random(3000) < confidence**2
     bins = reliability(confidence, correct, num_bins=10)
     accuracy, mean = calibration_curve(correct, confidence, n_bins=10)
-    filled = bins.count > 0
-    np.testing.assert_allclose(bins.accuracy[filled], accuracy)
-    np.testing.assert_allclose(bins.confidence[filled], mean)
-    assert bins.count.sum() == 3000
+    np.testing.assert_allclose([row["accuracy"] for row in bins], accuracy)
+    np.testing.assert_allclose([row["confidence"] for row in bins], mean)
+    assert sum(row["count"] for row in bins) == 3000
 
 
 def test_calibration_error_is_the_weighted_gap_worked_by_hand():

@@ -9,7 +9,7 @@ import pytest
 from kcm.errors import ArtefactError, DataError
 from kcm.routing.config import RouteColumns
 from kcm.routing.inputs import router_inputs
-from kcm.routing.router import FittedRouter
+from kcm.routing.router import FittedRouter, RouterConfig
 from kcm.routing.table import RoutingTable, read_table
 
 COLUMNS = RouteColumns(small_correct="s", large_correct="l", text="t", confidence="c")
@@ -29,7 +29,9 @@ def table(table_file: Callable[..., Path]) -> RoutingTable:
 
 
 def fit(table: RoutingTable) -> FittedRouter:
-    return FittedRouter.fit(table, router_inputs(table, None, is_confidence=True), COLUMNS, (), seed=0)
+    inputs = router_inputs(table, None, is_confidence=True)
+    known = {"categories": (), "encoder": None, "encoder_identity": None, "widths": inputs.widths}
+    return FittedRouter.fit(table, inputs, RouterConfig(columns=COLUMNS, seed=0, **known))
 
 
 def test_a_router_read_again_scores_alike(table: RoutingTable, tmp_path: Path) -> None:
