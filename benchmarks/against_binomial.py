@@ -39,9 +39,8 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify
 from kcm.certification.ledger import look_delta, question_delta
-from kcm.routing.certify import certify_table
+from kcm.routing.certify import certify_table, certifying_splits
 from kcm.routing.config import RequestConfig
-from kcm.routing.splits import certifying_splits
 from kcm.routing.table import RoutingTable
 
 DELTA = 0.1

@@ -41,9 +41,8 @@ from kcm.certification.traffic import Traffic
 from kcm.certification.window import certify_traffic
 from kcm.closed_form.left_out import ridge_left_out
 from kcm.metrics.intervals import Units
-from kcm.routing.certify import certify_table
+from kcm.routing.certify import certify_table, certifying_splits, with_splits
 from kcm.routing.config import RequestConfig
-from kcm.routing.splits import certifying_splits, with_splits
 from kcm.routing.table import RoutingTable
 
 EPSILON, DELTA = 0.02, 0.1

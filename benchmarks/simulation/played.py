@@ -18,7 +18,7 @@ from kcm.assets.manifest import sha256_of
 from kcm.inputs.content import Part
 from kcm.large import ON_CPU, Item, LargeAnswer, LargeConfig, LargeModel, LinearHead, Resources
 from kcm.parquet import read_table
-from kcm.tasks.hashing import draw
+from kcm.tasks.splits import draw
 from kcm.tasks.units import content_key
 
 

@@ -21,7 +21,7 @@ import yaml
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.labelling.label import LabelledTable
-from kcm.tasks.hashing import draws
+from kcm.tasks.splits import draws
 from pipelines.config import RunConfig
 
 AUDIT_SHARE = 0.2  # audit share of kept items until there is a certificate

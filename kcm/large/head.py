@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from kcm.errors import ArtefactError, DataError
-from kcm.tasks.hashing import draw
+from kcm.tasks.splits import draw
 
 C_GRID = (1.0, 10.0, 100.0)
 """Inverse strengths of the L2 penalty to try; features are unit vectors."""

@@ -21,6 +21,7 @@ from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
+from kcm.routing.certify import certifying_splits, with_splits
 from kcm.routing.config import RequestConfig, RouteColumns
 from kcm.routing.inputs import (
     NO_ENCODER,
@@ -32,7 +33,6 @@ from kcm.routing.inputs import (
     silent,
 )
 from kcm.routing.router import FittedRouter, RouterConfig
-from kcm.routing.splits import certifying_splits, with_splits
 from kcm.routing.table import RoutingTable, read_table
 
 

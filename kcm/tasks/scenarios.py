@@ -16,10 +16,9 @@ from pydantic import Field, field_validator
 
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.hashing import shuffled
 from kcm.tasks.readers.reviews import ReviewsSource
 from kcm.tasks.sources import SourceConfig
-from kcm.tasks.splits import DEFAULT_FRACTIONS, Fractions
+from kcm.tasks.splits import DEFAULT_FRACTIONS, Fractions, shuffled
 
 Scenario = Literal["domain_incremental", "class_incremental", "task_incremental"]
 TaskOrder = Literal["given", "shuffled"]

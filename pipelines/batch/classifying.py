@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import LargeConfig, LinearHead
-from kcm.tasks.hashing import row_key
+from kcm.tasks.splits import row_key
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards
 from pipelines.batch.units import Counts, RowFunction

@@ -19,9 +19,9 @@ from kcm.encoders.config import EncoderConfig, TowersConfig
 from kcm.encoders.dual.alignment import fit_alignment, save_aligned
 from kcm.errors import DataError
 from kcm.large import LargeConfig
-from kcm.tasks.hashing import draw
 from kcm.tasks.readers.pairs import MATCH
 from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, UNITS, read_description, write_description, write_rows
+from kcm.tasks.splits import draw
 from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage

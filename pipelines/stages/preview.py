@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kcm.closed_form.left_out import ridge_left_out
 from kcm.metrics.intervals import Units
 from kcm.parquet import open_file, sound
-from kcm.tasks.hashing import draws
+from kcm.tasks.splits import draws
 from pipelines.store.features import feature_matrix
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right

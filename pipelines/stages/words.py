@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from kcm.encoders.words import Words, fit_words, useful_scale
 from kcm.inputs.vectors import list_column
-from kcm.tasks.hashing import draws
 from kcm.tasks.shards import task_shards
+from kcm.tasks.splits import draws
 from pipelines.batch.encoding import TEXT
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards

@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
-from kcm.tasks.hashing import shuffled
 from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
 from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import RowRules, block_file, shard_and_position, write_facts
@@ -30,7 +29,7 @@ from kcm.tasks.scenarios import TaskPlan, TasksConfig, long_tail_sizes, plan_tas
 from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
-from kcm.tasks.splits import SPLITS
+from kcm.tasks.splits import SPLITS, shuffled
 
 _CANDIDATES = 256  # rows per task and label used to judge a salt
 _ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read

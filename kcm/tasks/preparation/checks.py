@@ -14,9 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from kcm.errors import DataError
-from kcm.tasks.hashing import draws
 from kcm.tasks.scenarios import Scenario, TaskPlan
-from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits, draws
 
 Cell = tuple[int, int, int]  # task, split, label
 _NUM_SALTS = 64

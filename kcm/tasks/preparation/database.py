@@ -24,9 +24,8 @@ import pyarrow as pa
 from duckdb.func import ARROW
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
-from kcm.tasks.hashing import draws
 from kcm.tasks.scenarios import TaskPlan
-from kcm.tasks.splits import SPLITS, Split, drawn_splits
+from kcm.tasks.splits import SPLITS, Split, drawn_splits, draws
 
 MEMORY_LIMIT = "400MB"  # memory for tables and intermediate results; the rest spills to disk
 _ROWS_AT_ONCE = 10_000  # rows of a listing, as Python objects

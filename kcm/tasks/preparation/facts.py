@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from kcm.inputs.content import PARTS, TEXT, Part
 from kcm.inputs.pictures import picture_fault
-from kcm.tasks.hashing import draws
 from kcm.tasks.rows import SPLIT_NAMES, split_name
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Shard
-from kcm.tasks.splits import NOT_GIVEN, SPLITS
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, draws
 from kcm.tasks.units import content_names, group_names, text_keys
 
 Mask = NDArray[np.bool_]

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.tasks.hashing import draw
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sources import Shard, Source, SourceConfig, refuse_vectors
+from kcm.tasks.splits import draw
 
 _PAIRS_AT_ONCE = 256
 MAX_CAPTION = 2000  # in characters; a row with a longer text is bad

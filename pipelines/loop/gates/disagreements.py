@@ -21,7 +21,7 @@ from pydantic import Field
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.certification.labelled import LabelledTest, LabelledUnits, lowest_certified
 from kcm.config import Config
-from kcm.tasks.hashing import draw
+from kcm.tasks.splits import draw
 from pipelines.loop.window.judged_window import JudgedWindow
 
 State = Literal["drawn", "labelled", "skipped"]

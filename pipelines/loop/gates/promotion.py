@@ -19,7 +19,7 @@ from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.inputs.content import contents
 from kcm.large import Item, LargeModel, UpstreamConfig
-from kcm.tasks.hashing import draw
+from kcm.tasks.splits import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop.gates.recertify import JUDGED
 from pipelines.loop.window.judged_window import JudgedWindow

@@ -11,9 +11,8 @@ import pytest
 import kcm
 from kcm.config import parse_config
 from kcm.errors import ConfigError
-from kcm.routing.certify import certify_table
+from kcm.routing.certify import certify_table, certifying_splits, with_splits
 from kcm.routing.config import RequestConfig
-from kcm.routing.splits import certifying_splits, with_splits
 from kcm.routing.table import RoutingTable
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.errors import DataError
-from kcm.routing.splits import unit_names, with_splits
+from kcm.routing.certify import unit_names, with_splits
 from kcm.routing.table import RoutingTable
 
 
