@@ -27,8 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kcm.closed_form.discriminant import linear_discriminant, nearest_mean
-from kcm.closed_form.gcv import ridge_by_gcv
-from kcm.closed_form.sums import RidgeSums
+from kcm.closed_form.gcv import RidgeSums, ridge_by_gcv
 
 SHRINKAGE = 0.01  # of the identity in LDA's covariance
 Features = Callable[[Tensor], Tensor]  # [N, D] to [N, P], in float64

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.options import AssetsPath, BundleSource
-from kcm.api.source import folder_of
+from kcm.bundle import folder_of
 
 
 def explain(

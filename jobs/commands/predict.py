@@ -12,7 +12,7 @@ import typer
 from jobs.exit import OutsidePromise
 from jobs.options import BundleSource, Overrides, load
 from kcm import extras
-from kcm.api.source import folder_of
+from kcm.bundle import folder_of
 from kcm.errors import KcmError
 from kcm.inputs.location import Location
 from pipelines.progress import Reporter

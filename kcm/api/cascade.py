@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import pandas as pd
 
 from kcm.api.rows import Column, inputs_of, with_answers
-from kcm.api.source import folder_of
+from kcm.bundle import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.models import load_large

@@ -25,7 +25,7 @@ from kcm.collaborator.class_base import UNSEEN
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.collaborator.normalizer import FrozenNormalizer
-from kcm.config import Config, parse_config
+from kcm.config import Config, ConfigT, parse_config
 from kcm.errors import ConfigError
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners.training.config import TrainConfig
@@ -180,7 +180,11 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _train(self, features: Tensor, labels_N: Tensor, num_labels: int) -> tuple[Collaborator, dict[str, Any]]:
         """The network after one more task with these rows, and the state of its trainer."""
-        network, learner = self._network(), self._config.build(self._seed)
+        shape = "hidden", "grid_size", "spline_order", "grid_range", "basis", "mixing"
+        network = self._section(NetworkConfig, *shape, shared=True)  # without a large model, both networks are equal
+        rate = float(self.learning_rate)  # masking, so that classes can be added
+        train = self._section(TrainConfig, "num_epochs", "batch_size", learning_rate=rate, mask_unseen=True)
+        learner = self._config.build(self._seed)
         self._config.check_network(network)
         number = len(self._past_tasks)
         if learner.tasks_to_stream(number) != range(number, number + 1):
@@ -192,34 +196,17 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         collaborator = Collaborator(features.shape[1], num_labels, network, "kan", self._seed).double()
         collaborator.add_module("normalizer", nn.Identity())  # features are already scaled one by one
         rows = _rows(f"call {number}", features, labels_N, torch.arange(1))
-        trainer = trainer_of(
-            collaborator, learner, [*self._past_tasks, rows], self._train_config(), DistillConfig(), seed=self._seed
-        )
+        tasks = [*self._past_tasks, rows]
+        trainer = trainer_of(collaborator, learner, tasks, train, DistillConfig(), seed=self._seed)
         if self._state is not None:
             trainer.load_state_dict(self._state)
         trainer.run()
         return collaborator, trainer.state_dict()
 
-    def _network(self) -> NetworkConfig:
-        values = {
-            "hidden": tuple(self.hidden),
-            "grid_size": self.grid_size,
-            "spline_order": self.spline_order,
-            "grid_range": tuple(self.grid_range),
-            "basis": self.basis,
-            "mixing": self.mixing,
-            "shared": True,  # without a large model, judge and small model cannot differ
-        }
-        return parse_config(NetworkConfig, values, where="KANClassifier")
-
-    def _train_config(self) -> TrainConfig:
-        values = {
-            "num_epochs": self.num_epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": float(self.learning_rate),
-            "mask_unseen": True,  # so that classes can be added
-        }
-        return parse_config(TrainConfig, values, where="KANClassifier")
+    def _section(self, model: type[ConfigT], *names: str, **constants: Any) -> ConfigT:
+        """A section of a configuration, from the parameters of these names."""
+        values = {name: getattr(self, name) for name in names}
+        return parse_config(model, values | constants, where="KANClassifier")
 
 
 def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> LearnerConfig:

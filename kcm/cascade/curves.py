@@ -196,11 +196,6 @@ class SignalCurves:
         return list(zip(points_PF.T, self.contributions(points_PF).T, strict=True))
 
 
-def best_strength(score_by: Mapping[float, NDArray[np.float64]], target_N: NDArray[np.float64]) -> float:
-    """The penalty with the lowest log loss; `score_by` maps a penalty to the left-out scores [N]."""
-    return min(score_by, key=lambda strength: log_loss(score_by[strength], target_N))
-
-
 def distinct(columns: Mapping[str, NDArray[np.float64]]) -> tuple[str, ...]:
     """Signals that vary and do not order rows as an earlier signal does."""
     ranks_by_name: dict[str, NDArray[np.float64]] = {}

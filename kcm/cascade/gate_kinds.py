@@ -73,9 +73,9 @@ class GateForm(Component):
 
     gate: str = Field("", description="Chooses this gate score.")
 
-    @abstractmethod
     def unfitted(self) -> GateHead:
         """The head of a form that has nothing to fit. Raises ConfigError for a form that has."""
+        raise ConfigError(f"the gate {self.gate!r} needs its fitted head", where="gate", hint="Fit one on validate")
 
     @abstractmethod
     def restored(self, tensors: Mapping[str, Tensor]) -> GateHead:
@@ -88,7 +88,3 @@ class GateForm(Component):
 
 class FittedForm(GateForm):
     """A form whose head is fitted on validate rows, stored with the policy and sealed into bundles."""
-
-    def unfitted(self) -> GateHead:
-        """Raises ConfigError: there is no unfitted head."""
-        raise ConfigError(f"the gate {self.gate!r} needs its fitted head", where="gate", hint="Fit one on validate")

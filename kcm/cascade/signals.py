@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kcm.cascade.curves import STRENGTHS, Signal, SignalCurves, best_strength, distinct, unit_folds
+from kcm.cascade.curves import STRENGTHS, Signal, SignalCurves, distinct, log_loss, unit_folds
 from kcm.cascade.gate_kinds import FittedForm, FittedHead, GateInputs, GateRows
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import SCORES
@@ -69,7 +69,7 @@ class Signals(FittedForm):
         heads = {strength: signal_rows.head(strength, rows.reference) for strength in STRENGTHS}
         # All folds use the constant of the whole fit: a constant per fold would order folds by their other rows.
         scores = {strength: heads[strength].curves.constant + left_out[strength] for strength in STRENGTHS}
-        best = best_strength(scores, signal_rows.nothing_gained)
+        best = min(scores, key=lambda strength: log_loss(scores[strength], signal_rows.nothing_gained))
         score_N = heads[best].score(rows.inputs)
         score_N[positions] = scores[best]
         return FittedHead(heads[best], score_N)

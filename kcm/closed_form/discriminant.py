@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kcm.closed_form.sums import RidgeSums
+from kcm.closed_form.gcv import RidgeSums
 
 _ROUNDING = 1e-10  # of the mean square: what sums leave of a covariance that is not there
 

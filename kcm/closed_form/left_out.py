@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
-from kcm.closed_form.gcv import factor_of
-from kcm.closed_form.sums import RidgeSums
+from kcm.closed_form.gcv import RidgeSums, factor_of
 from kcm.metrics.intervals import Units
 
 CHUNK_ROWS = 2048  # read at once

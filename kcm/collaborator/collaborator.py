@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from kcm.collaborator.class_base import BaseKind, ClassBase
@@ -25,19 +25,19 @@ CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]
 NetworkKind = Literal["kan", "mlp", "random_relu", "quadratic", "linear"]
 
 
-_NAMES: Mapping[NetworkKind, CollaboratorName] = {
-    "mlp": "mcm",
-    "random_relu": "mcm",
+_NAMES: Mapping[str, CollaboratorName] = {  # by kind, or by the basis of kind "kan"; all others learn curves
+    **dict.fromkeys(("mlp", "random_relu", "relu"), "mcm"),
     "quadratic": "quadratic",
     "linear": "linear",
 }
-_NAMES_BY_BASIS: Mapping[str, CollaboratorName] = {"quadratic": "quadratic", "relu": "mcm"}  # of kind "kan"
 
 
 class NetworkConfig(Config):
     """Shape of the judge and of the small model; an MLP has the widths that match the KAN's parameter count."""
 
-    hidden: tuple[int, ...] = Field((16,), description="Widths of the KAN's hidden layers; empty for a single layer.")
+    hidden: tuple[PositiveInt, ...] = Field(
+        (16,), description="Widths of the KAN's hidden layers; empty for a single layer."
+    )
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
     spline_order: int = Field(3, ge=1, le=3, description="Degree of the spline.")
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
@@ -74,13 +74,6 @@ class NetworkConfig(Config):
     mlp_width: int | None = Field(
         None, ge=1, description="Width of an MLP's hidden layers; null: as many parameters as the KAN."
     )
-
-    @field_validator("hidden")
-    @classmethod
-    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(width < 1 for width in value):
-            raise ValueError("widths must be positive")
-        return value
 
     @model_validator(mode="after")
     def _projections(self) -> NetworkConfig:
@@ -136,7 +129,7 @@ class Collaborator(nn.Module):
         frozen = network.scaling == "first_task"
         self.normalizer = FrozenNormalizer(in_features) if frozen else UnitNormalizer(num_words)
         self.mixing = Mixing(in_features, network.mixing, seed) if network.projects else nn.Identity()
-        self.base = make_base(in_features, num_labels, network)
+        self.base = None if network.base == "none" else ClassBase(in_features, num_labels, network.base)
         num_inputs = network.mixing if network.projects else in_features
         self.judge = build_network(num_inputs, num_labels, network, kind, seed, 0 if network.projects else num_words)
         self.small = self.judge if network.shared else copy.deepcopy(self.judge)
@@ -194,9 +187,7 @@ class Collaborator(nn.Module):
     @property
     def name(self) -> CollaboratorName:
         """The name of this kind of network: KCM for learned curves, or the name of a control."""
-        if self.kind == "kan":
-            return _NAMES_BY_BASIS.get(self.network.basis, "kcm")
-        return _NAMES[self.kind]
+        return _NAMES.get(self.network.basis if self.kind == "kan" else self.kind, "kcm")
 
     def merged(self) -> Collaborator:
         """This collaborator with one network if judge and small have ended up equal, or unchanged if not.
@@ -215,13 +206,6 @@ def _equal(module: nn.Module, other: nn.Module) -> bool:
     """Whether two networks of one architecture hold the same values."""
     other_state = other.state_dict()
     return all(torch.equal(tensor, other_state[name]) for name, tensor in module.state_dict().items())
-
-
-def make_base(in_features: int, num_labels: int, network: NetworkConfig) -> ClassBase | None:
-    """The base that the networks are added to, without any rows yet; None without a base."""
-    if network.base == "none":
-        return None
-    return ClassBase(in_features, num_labels, network.base)
 
 
 def build_network(

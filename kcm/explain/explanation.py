@@ -14,7 +14,7 @@ from torch import Tensor
 from kcm.bundle.answers import Input, Judgement, Unreadable
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 from kcm.explain.gate import GateReading, read_gate
 from kcm.explain.networks import base_logits, feature_name, network_inputs, networks_with_curves
 from kcm.inputs.content import Content
@@ -78,10 +78,8 @@ def reasons_for(
     `base_C` are the logits that the network adds to, `name` returns the name of a curve's input by its number, and
     `label_names` are the names of the labels.
 
-    Raises DataError for an input of another width, ConfigError for a label that does not exist.
+    Raises DataError for an input of another width.
     """
-    if not 0 <= label < network.widths[-1]:
-        raise ConfigError(f"label = {label}", where="explain", hint=f"It must be from 0 to {network.widths[-1] - 1}")
     shares = attribution(network, x_I.unsqueeze(0))
     share_I, slope_H = shares.contributions[0, label], shares.slopes[0, label]
     by_edge_HI = slope_H.unsqueeze(1) * first_changes(network, x_I.unsqueeze(0))[0]

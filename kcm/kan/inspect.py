@@ -1,4 +1,4 @@
-"""Inspection of a KAN: the curves on its edges, attribution of logits to inputs, and drawings, which need matplotlib."""
+"""Inspection of a KAN: the curves on its edges, attribution of logits to inputs, and drawings by matplotlib."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, null_space
 from torch import Tensor
 
-from kcm.errors import ConfigError
 from kcm.kan.basis import Grid, spline_basis
 from kcm.kan.random_relu import ProjectedCurves
 
@@ -48,7 +47,6 @@ class MixedSplines(ProjectedCurves):
         seed: int = 0,
         num_linear: int = 0,
     ) -> None:
-        """Raise ConfigError for a grid whose edges have fewer than four coefficients after a line."""
         turn_JK = torch.from_numpy(bends(grid, roughness)).float()
         self.num_curves = len(turn_JK)
         super().__init__(in_features, width, out_features, seed=seed, num_linear=num_linear)
@@ -102,13 +100,8 @@ def bends(grid: Grid, roughness: float) -> NDArray[np.float64]:
 
     Over a standard normal input the curves are orthogonal to each other, to a constant and to a line. Their squares
     have the mean 1 / (1 + roughness |D^3 c|^2), where D^3 c are third differences of the coefficients before scaling.
-    Raises ConfigError for fewer than four curves.
+    There are at least four curves (`NetworkConfig`).
     """
-    if grid.num_basis - 2 < MIN_FREE:
-        raise ConfigError(
-            f"grid_size {grid.size} and spline_order {grid.order} leave a curve {grid.num_basis - 2} free coefficients",
-            hint=f"Give grid_size + spline_order = {MIN_FREE + 2} or more",
-        )
     z_N = np.linspace(-6, 6, 4001)
     mass_N = np.exp(-(z_N**2) / 2) / np.exp(-(z_N**2) / 2).sum()
     splines_NK = spline_basis(torch.from_numpy(z_N)[:, None], grid)[:, :, 0].numpy()

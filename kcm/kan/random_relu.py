@@ -203,7 +203,7 @@ class UnitCurves:
     coefficients: Tensor
     constant: Tensor
     span: tuple[float, float]
-    functions: Callable[[Tensor], Tensor]  # [..., in] to [..., functions, in]
+    edge_features: Callable[[Tensor], Tensor]  # that every edge is linear in, [..., in] to [..., functions, in]
 
     @property
     def in_features(self) -> int:
@@ -214,10 +214,6 @@ class UnitCurves:
     def out_features(self) -> int:
         """Number of outputs y."""
         return self.coefficients.shape[0]
-
-    def edge_features(self, z: Tensor) -> Tensor:
-        """The features that every edge is linear in, [..., functions, in] for `z` [..., in]."""
-        return self.functions(z)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Map `z` [..., in] to [..., out]."""

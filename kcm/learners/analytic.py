@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from kcm.closed_form.design import Design, design_of
 from kcm.closed_form.discriminant import residual_metric
-from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, ridge_by_gcv
+from kcm.closed_form.gcv import MIN_STRENGTH, GcvRidge, RidgeSums, ridge_by_gcv
 from kcm.closed_form.left_out import class_mean_scores, left_out_of_sums, without_own_class
-from kcm.closed_form.sums import RidgeSums
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ConfigError

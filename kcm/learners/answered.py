@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from kcm.closed_form.sums import RidgeSums
+from kcm.closed_form.gcv import RidgeSums
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch
 

@@ -70,7 +70,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, group: str, name: str, value: st
 
     entry = EntryPoint(name, value, group)
     monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
-    monkeypatch.setattr("kcm.api.source.entry_points", entry_points)
+    monkeypatch.setattr("kcm.bundle.entry_points", entry_points)
 
 
 def test_a_verb_that_is_registered_is_a_name_of_kcm(monkeypatch: pytest.MonkeyPatch) -> None:

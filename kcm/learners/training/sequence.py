@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Position:
     total: int = 0
 
 
+@dataclass(eq=False, repr=False)
 class SequenceTrainer(ABC):
     """Trains `collaborator` on `tasks`, one after the other, with `learner`.
 
@@ -45,29 +46,25 @@ class SequenceTrainer(ABC):
     one more task ends, bit for bit, like a trainer of all these tasks.
     """
 
-    def __init__(
-        self,
-        collaborator: Collaborator,
-        learner: Learner,
-        tasks: Sequence[TaskRows],
-        train: TrainConfig,
-        distill: DistillConfig,
-        *,
-        seed: int,
-        ranks: Ranks | None = None,
-    ) -> None:
-        _check_tasks(tasks, learner)
-        learner.check(collaborator.num_labels)
-        learner.require(collaborator)
-        self.collaborator, self.learner, self.tasks = collaborator, learner, list(tasks)
-        self.train, self.distill, self.seed = train, distill, seed
-        self.ranks = ranks or Ranks()
+    collaborator: Collaborator
+    learner: Learner
+    tasks: Sequence[TaskRows]
+    train: TrainConfig
+    distill: DistillConfig
+    _: KW_ONLY
+    seed: int
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        _check_tasks(self.tasks, self.learner)
+        self.learner.check(self.collaborator.num_labels)
+        self.learner.require(self.collaborator)
         self.position = Position()
-        self._labels = SequenceLabels(tasks, collaborator.num_labels)
+        self._labels = SequenceLabels(self.tasks, self.collaborator.num_labels)
         self.accuracy: dict[str, list[list[float | None]]] = {"judge": [], "small": []}
         self._fit_inputs()
-        if train.mask_unseen:
-            collaborator.resize(0)
+        if self.train.mask_unseen:
+            self.collaborator.resize(0)
         self.baseline = self.evaluate(num_learned=0)
         self._steps = self.fit()
 

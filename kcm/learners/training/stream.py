@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kcm.errors import DataError
@@ -20,9 +19,8 @@ from kcm.inputs.vectors import matrix
 from kcm.learners.base import Batch, joined
 from kcm.learners.ranks import Ranks
 from kcm.parquet import sound
-from kcm.tasks.shards import RowIndex
+from kcm.tasks.shards import GROUP_ROWS, RowIndex
 
-ROWS_PER_GROUP = 1024  # rows of one Parquet row group: the unit of reading
 _OPEN_SHARDS = 64  # whose footers are kept
 
 
@@ -72,7 +70,7 @@ class ParquetRows:
 
     Rows that are out of scope belong to no split here: networks are neither trained nor tested on them.
     What is read is not kept: memory does not depend on the number of rows. Threads may read at the same time.
-    Raises DataError for shards that do not hold the same rows: ids are compared when rows are read for the first time.
+    Raises DataError for shards that do not hold the same rows: ids are compared whenever rows are read.
     """
 
     def __init__(self, name: str, features: Sequence[Path], outcomes: Sequence[Path] | None) -> None:
@@ -83,7 +81,6 @@ class ParquetRows:
             raise DataError("features and outcomes have different shards", where=where)
         self._index = RowIndex.of_shards(self._features)
         self._starts = np.concatenate([[0], np.cumsum(self._index.shard_rows)])
-        self._compared: dict[str, NDArray[np.bool_]] = {}  # blocks of each split whose ids were
         self._lock = threading.Lock()  # an open file has one place of reading
         self._shard = lru_cache(_OPEN_SHARDS)(self._open)
 
@@ -97,12 +94,7 @@ class ParquetRows:
 
     def read(self, split: str, start: int, stop: int) -> Batch:
         """Rows `start` to `stop` of a split."""
-        count = self.num_rows(split)
-        compared = self._compared.setdefault(split, np.zeros(_num_blocks(count), dtype=bool))
-        is_new = not compared[start // ROWS_PER_GROUP : _num_blocks(stop)].all()
-        rows = joined(self._batch(*part, is_new) for part in self._parts(split, start, stop))
-        compared[_num_blocks(start) : _num_blocks(stop) if stop == count else stop // ROWS_PER_GROUP] = True
-        return rows
+        return joined(self._batch(*part) for part in self._parts(split, start, stop))
 
     def ids_and_labels(self, split: str, start: int, stop: int) -> tuple[list[str], list[int]]:
         """The ids and labels of these rows."""
@@ -117,12 +109,12 @@ class ParquetRows:
 
     def take(self, split: str, positions: Tensor) -> Batch:
         """The rows at `positions` of a split, read by row group."""
-        group_N = positions // ROWS_PER_GROUP
+        group_N = positions // GROUP_ROWS
         order_N = torch.argsort(group_N, stable=True)
         parts = []
         for group in sorted(set(group_N.tolist())):
-            start = group * ROWS_PER_GROUP
-            rows = self.read(split, start, min(start + ROWS_PER_GROUP, self.num_rows(split)))
+            start = group * GROUP_ROWS
+            rows = self.read(split, start, min(start + GROUP_ROWS, self.num_rows(split)))
             index = positions[group_N == group] - start
             parts.append(rows.take(index, torch.ones(len(index))))
         return joined(parts).take(order_N.argsort(), torch.ones(len(positions)))
@@ -142,16 +134,16 @@ class ParquetRows:
             parts.append((shard, max(first - at, 0), min(last, int(self._starts[shard + 1])) - at))
         return parts
 
-    def _batch(self, shard: int, first: int, last: int, is_new: bool) -> Batch:
+    def _batch(self, shard: int, first: int, last: int) -> Batch:
         """Some rows of a shard; a tenth of reading them goes into ids."""
         with self._lock:
             features, outcomes = self._shard(shard)
-            ids = ["id"] if is_new and outcomes is not None else []
+            ids = [] if outcomes is None else ["id"]
             rows = features.rows(first, last, [*ids, "features", "label"])
             large_NC = np.full((len(rows), 1), np.nan, dtype=np.float32)
             if outcomes is not None:
                 answers = outcomes.rows(first, last, [*ids, "large_label", "large_probabilities"])
-                if ids and not answers["id"].equals(rows["id"]):
+                if not answers["id"].equals(rows["id"]):
                     raise self._different(shard)
                 large_NC = large_distributions(
                     matrix(answers["large_probabilities"]), answers["large_label"].to_numpy()
@@ -164,7 +156,7 @@ class ParquetRows:
         )
 
     def _open(self, shard: int) -> tuple[_ShardFile, _ShardFile | None]:
-        """The files of a shard, which must hold the same rows: ids are compared when rows are read first."""
+        """The files of a shard, which must hold the same rows: ids are compared when rows are read."""
         features = _ShardFile(self._features[shard])
         if self._outcomes is None:
             return features, None
@@ -204,11 +196,6 @@ def large_distributions(large_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarra
     only_label = np.flatnonzero(np.isnan(large_NC).any(axis=1) & in_list)
     large_NC[only_label] = np.eye(large_NC.shape[1], dtype=np.float32)[labels_N[only_label]]
     return large_NC
-
-
-def _num_blocks(size: int) -> int:
-    """Row groups of so many rows."""
-    return -(-size // ROWS_PER_GROUP)
 
 
 TaskRows = TensorRows | ParquetRows

@@ -24,7 +24,8 @@ from kcm.learners.base import Batch, Learner, Scored, joined
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
-from kcm.learners.training.stream import ROWS_PER_GROUP, TaskRows
+from kcm.learners.training.stream import TaskRows
+from kcm.tasks.shards import GROUP_ROWS
 
 
 class ClosedFormTrainer(SequenceTrainer):
@@ -69,7 +70,7 @@ class ClosedFormTrainer(SequenceTrainer):
         return self._widened(rows.read("train", first, int(index[-1]) + 1)).take(index - first, weights)
 
 
-_ROWS_SKETCHED = 16 * ROWS_PER_GROUP  # of which ids and labels are held at a time
+_ROWS_SKETCHED = 16 * GROUP_ROWS  # of which ids and labels are held at a time
 
 
 def trainer_of(
@@ -84,14 +85,14 @@ def trainer_of(
 ) -> SequenceTrainer:
     """The trainer that a learner needs: one pass for a closed form, otherwise optimiser steps."""
     kind = ClosedFormTrainer if learner.closed_form else Trainer
-    return kind(collaborator, learner, tasks, train, distill, seed=seed, ranks=ranks)
+    return kind(collaborator, learner, tasks, train, distill, seed=seed, ranks=ranks or Ranks())
 
 
 class Trainer(SequenceTrainer):
     """The trainer of learners that take optimiser steps; the hooks of `Learner` say what they add to a step."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._initial = self._initial_tensors() if self.learner.restarts else {}
         self._optimizer: Optimizer | None = None  # of the task that is being trained
 
@@ -266,17 +267,15 @@ def shuffled_windows(
 ) -> Iterator[Batch]:
     """The rows of an epoch over `sizes[k]` rows of stream k, one shuffled window at a time.
 
-    Blocks of ROWS_PER_GROUP rows come in an order that is seeded by `key`, and the rows of `window` blocks are shuffled
+    Blocks of GROUP_ROWS rows come in an order that is seeded by `key`, and the rows of `window` blocks are shuffled
     together. `read` returns the rows `start` to `stop` of a stream. The first `skipped` rows are left out, and a window
     without other rows is not read.
     """
-    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
+    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, GROUP_ROWS)]
     rng = np.random.default_rng(key)
     rng.shuffle(blocks)
     for number, first in enumerate(range(0, len(blocks), window)):
-        ranges = [
-            (stream, at, min(at + ROWS_PER_GROUP, sizes[stream])) for stream, at in blocks[first : first + window]
-        ]
+        ranges = [(stream, at, min(at + GROUP_ROWS, sizes[stream])) for stream, at in blocks[first : first + window]]
         num_rows = sum(stop - start for _, start, stop in ranges)
         if skipped < num_rows:
             # The first window is drawn after the order of the blocks, by the same generator.

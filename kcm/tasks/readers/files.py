@@ -108,31 +108,24 @@ class FoundTable:
     def shards(self, layout: TableLayout) -> list[Shard]:
         """The file as one shard, or as several row groups if it is large."""
         if self.location.suffix != ".parquet" or self.size <= SHARD_BYTES:
-            return [FileShard(self, layout)]
+            return [FileShard(self.place.where, self, layout, self.size)]
         with readable(self.location), open_parquet(self.location) as file:
             num_groups = file.num_row_groups
         num_shards = min(num_groups, -(-self.size // SHARD_BYTES)) or 1
         ends = [number * num_groups // num_shards for number in range(num_shards + 1)]
-        return [FileShard(self, layout, range(*pair)) for pair in pairwise(ends)]
+        num_bytes = min(self.size, SHARD_BYTES)
+        return [FileShard(self.place.where, self, layout, num_bytes, range(*pair)) for pair in pairwise(ends)]
 
 
 @dataclass(frozen=True)
 class FileShard(Shard):
     """A file, or some row groups of a Parquet file."""
 
+    where: str
     table: FoundTable
     layout: TableLayout
+    num_bytes: int = 0
     groups: range | None = None
-
-    @property
-    def where(self) -> str:  # type: ignore[override]  # a property here
-        """The file."""
-        return self.table.place.where
-
-    @property
-    def num_bytes(self) -> int:  # type: ignore[override]
-        """Its share of the file."""
-        return self.table.size if self.groups is None else min(self.table.size, SHARD_BYTES)
 
     def read(self) -> Iterator[pa.Table]:
         """The rows of the file."""

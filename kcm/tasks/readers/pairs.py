@@ -48,7 +48,9 @@ class PairsSource(SourceConfig):
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, "pairs")
-        shards = [PairsShard(task, self._source_of(path).build(assets_dir), self) for task, path in self.tables.items()]
+        sources = {task: self._source_of(path).build(assets_dir) for task, path in self.tables.items()}
+        sizes = {task: 2 * sum(shard.num_bytes for shard in source.shards) for task, source in sources.items()}
+        shards = (PairsShard(self.tables[task], task, source, sizes[task]) for task, source in sources.items())
         return Source("pairs", tuple(shards), LABELS)
 
     def _source_of(self, path: str) -> FilesSource:
@@ -61,19 +63,10 @@ class PairsSource(SourceConfig):
 class PairsShard(Shard):
     """The pairs of one table, whose pictures are in memory while they are read."""
 
+    where: str
     task: str
     source: Source
-    config: PairsSource
-
-    @property
-    def where(self) -> str:  # type: ignore[override]  # a property here
-        """The table."""
-        return self.config.tables[self.task]
-
-    @property
-    def num_bytes(self) -> int:  # type: ignore[override]
-        """The bytes of its files, whose pictures come twice."""
-        return 2 * sum(shard.num_bytes for shard in self.source.shards)
+    num_bytes: int = 0  # of its files, whose pictures come twice
 
     def read(self) -> Iterator[pa.Table]:
         """The pairs. Raises DataError for a table with a single caption."""

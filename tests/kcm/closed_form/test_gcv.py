@@ -5,8 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from kcm.closed_form.gcv import ridge_by_gcv
-from kcm.closed_form.sums import RidgeSums
+from kcm.closed_form.gcv import RidgeSums, ridge_by_gcv
 from kcm.errors import DataError
 
 

@@ -8,13 +8,13 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from kcm.closed_form import left_out
+from kcm.closed_form.gcv import RidgeSums
 from kcm.closed_form.left_out import (
     class_mean_scores,
     gram_ridge_left_out,
     ridge_left_out,
     without_own_class,
 )
-from kcm.closed_form.sums import RidgeSums
 from kcm.metrics.intervals import Units
 
 

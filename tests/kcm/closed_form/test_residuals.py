@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from kcm.closed_form.discriminant import residual_metric
-from kcm.closed_form.sums import RidgeSums
+from kcm.closed_form.gcv import RidgeSums
 
 TARGET, NUM_INPUTS = 10.0, 12
 LABELS = np.repeat(np.arange(4), [8, 10, 12, 20])

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.interpolate import BSpline
 from scipy.stats import norm
 
-from kcm.errors import ConfigError
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.kan import MixedSplines, RandomQuadratic, RandomReLU, num_parameters
 from kcm.kan.basis import Grid
 from kcm.kan.mixed_splines import bends
@@ -53,8 +54,8 @@ def test_a_rough_penalty_leaves_a_learned_parabola() -> None:
 
 
 def test_fewer_than_four_free_coefficients_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"leave a curve 3 free coefficients.*6 or more"):
-        MixedSplines(6, 24, 3, Grid(3, 2, -3.0, 3.0), 0.01)
+    with pytest.raises(ValidationError, match=r"leave a curve 3 free coefficients.*6 or more"):
+        NetworkConfig(hidden=(), basis="pspline", mixing=24, grid_size=3, spline_order=2)
 
 
 def test_mixtures_are_those_of_the_rows_however_they_come() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from kcm.api.source import folder_of
+from kcm.bundle import folder_of
 from kcm.errors import KcmError
 
 MALFORMED = [

@@ -13,8 +13,8 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.learners.base import Batch, Learner
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.stream import ROWS_PER_GROUP
 from kcm.learners.training.trainer import ClosedFormTrainer, batches_of, shuffled_windows
+from kcm.tasks.shards import GROUP_ROWS
 from tests.kcm.learners.tasks import rows_of
 
 KEY = (3, 1, 2)
@@ -42,14 +42,14 @@ def numbers(batches: list[Batch]) -> torch.Tensor:
 
 
 @settings(max_examples=25)
-@given(sizes=st.lists(st.integers(1, 3 * ROWS_PER_GROUP), min_size=1, max_size=3), window=st.integers(1, 4))
+@given(sizes=st.lists(st.integers(1, 3 * GROUP_ROWS), min_size=1, max_size=3), window=st.integers(1, 4))
 def test_every_row_comes_once_an_epoch(sizes: list[int], window: int) -> None:
     """Every block is read once, and a window has at most `window` blocks."""
     streams = Streams(*sizes)
     windows = streams.epoch(window)
     rows = [row + 1e5 * stream for stream, size in enumerate(sizes) for row in range(size)]
     assert sorted(numbers(windows).tolist()) == rows
-    assert all(len(part) <= window * ROWS_PER_GROUP for part in windows)
+    assert all(len(part) <= window * GROUP_ROWS for part in windows)
     assert set(streams.blocks.values()) == {1}
 
 
@@ -63,24 +63,24 @@ def test_the_order_changes_with_each_part_of_the_key() -> None:
 def test_one_window_order_equals_earlier_versions() -> None:
     """Trained figures must not move without a reason: the order that was drawn as one list of blocks."""
     sizes = [2500, 1030]
-    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, ROWS_PER_GROUP)]
+    blocks = [(stream, start) for stream, size in enumerate(sizes) for start in range(0, size, GROUP_ROWS)]
     rng = np.random.default_rng(KEY)
     rng.shuffle(blocks)
-    rows = [1e5 * s + row for s, start in blocks for row in range(start, min(start + ROWS_PER_GROUP, sizes[s]))]
+    rows = [1e5 * s + row for s, start in blocks for row in range(start, min(start + GROUP_ROWS, sizes[s]))]
     assert numbers(Streams(*sizes).epoch(16)).tolist() == np.array(rows)[rng.permutation(len(rows))].tolist()
 
 
 @pytest.mark.parametrize(("window", "size"), [(1, 700), (3, 64), (16, 20_000)])
 def test_a_resumed_epoch_gives_the_rest_of_the_batches(window: int, size: int) -> None:
     """A batch may span windows, and windows that were used up are not read again."""
-    sizes = (9 * ROWS_PER_GROUP + 7, 13 * ROWS_PER_GROUP, 5)
+    sizes = (9 * GROUP_ROWS + 7, 13 * GROUP_ROWS, 5)
     batches = list(batches_of(Streams(*sizes).epoch(window), size))
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
     for done in {0, 1, len(batches) // 2, len(batches) - 1}:
         late = Streams(*sizes)
         rest = list(batches_of(late.epoch(window, skipped=done * size), size))
         assert torch.equal(numbers(rest), numbers(batches[done:]))
-        assert len(late.blocks) <= 24 - done * size // (window * ROWS_PER_GROUP) * window
+        assert len(late.blocks) <= 24 - done * size // (window * GROUP_ROWS) * window
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 16, 20])

@@ -14,7 +14,8 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.inputs.vectors import list_column
 from kcm.learners.ranks import Ranks
 from kcm.learners.training.sequence import SequenceLabels
-from kcm.learners.training.stream import ROWS_PER_GROUP, ParquetRows, shares
+from kcm.learners.training.stream import ParquetRows, shares
+from kcm.tasks.shards import GROUP_ROWS
 
 
 def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
@@ -26,7 +27,7 @@ def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
     ids = [f"row-{n}" for n in range(num_rows)]
     splits = ["train"] * (num_rows - 10) + ["test"] * 10
     columns = {"id": ids, "split": splits, "label": rng.integers(0, 2, num_rows), "features": list_column(features)}
-    pq.write_table(pa.table(columns), folder / "features.parquet", row_group_size=ROWS_PER_GROUP)
+    pq.write_table(pa.table(columns), folder / "features.parquet", row_group_size=GROUP_ROWS)
     outcome_ids = ids if shuffled_from is None else [*ids[:shuffled_from], *ids[shuffled_from:][::-1]]
     large_labels = large.argmax(1)
     answers = large.copy()
@@ -34,7 +35,7 @@ def write_task(folder, num_rows: int, *, shuffled_from: int | None = None):
     large[0], large[1], large_labels[1] = np.eye(2)[large_labels[0]], np.nan, -1
     columns_of_answers = {"large_label": large_labels, "large_probabilities": list_column(answers)}
     outcomes = pa.table({"id": outcome_ids} | columns_of_answers)
-    pq.write_table(outcomes, folder / "outcomes.parquet", row_group_size=ROWS_PER_GROUP)
+    pq.write_table(outcomes, folder / "outcomes.parquet", row_group_size=GROUP_ROWS)
     return features, large, columns["label"]
 
 
