@@ -25,8 +25,8 @@ from benchmarks.script import options
 from benchmarks.study.seeds import resampled_mean
 from kcm.cascade.evaluation import router_quality
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.routing.head import fit_head
 from kcm.routing.inputs import RouterInputs, hashed_words, text_statistics
+from kcm.routing.router import fit_head
 
 NUM_FOLDS, ALPHAS, SHRINKAGE = 5, (3.0, 10.0, 30.0), 10
 Rows = NDArray[np.intp]

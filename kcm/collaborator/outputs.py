@@ -6,6 +6,7 @@ is the same whether or not more labels follow.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from kcm.kan import KAN, MLP, KANLinear, RandomReLU
 from kcm.kan.mlp import drawn_linear
-from kcm.tasks.splits import row_key
 
 
 def output_names(network: nn.Module) -> list[str]:
@@ -39,7 +39,7 @@ def start_outputs(network: nn.Module, labels: Iterable[int], seed: int, *, zero:
     """Set the outputs of these labels to their start; to zero if `zero`."""
     layer = _last_layer(network)
     for label in labels:
-        fresh = _draw(layer, torch.Generator().manual_seed(row_key(seed, f"output\0{label}")))
+        fresh = _draw(layer, torch.Generator().manual_seed(_output_seed(seed, label)))
         for name, tensor in _rows(layer).items():
             tensor[label] = 0.0 if zero else fresh[name][0]
 
@@ -68,3 +68,8 @@ def _draw(layer: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
         return {"weight": layer.drawn_weight(1, layer.weight.shape[1], generator), "offset": torch.zeros(1)}
     assert isinstance(layer, nn.Linear)
     return drawn_linear(layer.in_features, 1, generator).state_dict()
+
+
+def _output_seed(seed: int, label: int) -> int:
+    digest = hashlib.blake2b(f"{seed}\0output\0{label}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

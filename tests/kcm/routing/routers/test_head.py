@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from kcm.routing import head as heads
-from kcm.routing.head import fit_head
+from kcm.routing import router as heads
 from kcm.routing.inputs import RouterInputs, hashed_words
+from kcm.routing.router import fit_head
 
 
 def inputs(num_rows: int, *, num_buckets: int, seed: int = 0) -> tuple[RouterInputs, np.ndarray]:
