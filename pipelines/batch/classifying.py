@@ -76,10 +76,9 @@ def classify_shards(
     attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, sources: Mapping[str, Path]
 ) -> LinearHead:
     """Write a file with the answers to every shard of features to the attempt's folder; the head."""
-    cluster, storage = attempt.context.cluster, attempt.context.store.storage
+    storage = attempt.context.store.storage
     fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
-    build, scratch, bar = partial(row_classifier, fitted), attempt.scratch, attempt.bar
-    map_shards(sources, build, attempt.folder, cluster=cluster, scratch=scratch, storage=storage, bar=bar)
+    map_shards(attempt, sources, partial(row_classifier, fitted), attempt.folder, attempt.scratch)
     return fitted.head
 
 

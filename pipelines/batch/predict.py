@@ -1,6 +1,6 @@
 """Batch prediction: files of any size through a cascade; finished files and units of rows survive a kill.
 
-Each file is cut into units of rows, see `pipelines.batch.units`. When all units of a file are there, its output is
+Each file is cut into units of rows, see `pipelines.batch.shards`. When all units of a file are there, its output is
 written: the original rows with the answers of the units, in order.
 """
 
@@ -10,9 +10,9 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,13 @@ from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.large import UpstreamConfig
-from kcm.large.base import PaidModel
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.inputrows import ID, InputReader, InputRows
 from pipelines.batch.mapping import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
-from pipelines.batch.pricing import say_paid, say_price
+from pipelines.batch.pricing import paying, price_of_escalated
 from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
 from pipelines.progress import Reporter
@@ -153,8 +152,12 @@ def predict(
             if on_cluster
             else partial(in_process, threads=threads)
         )
-        paying = _paying(bundle, assets_dir, upstreams, responses, opened.values(), reporter)
-        with paying, reporter.bar("predict", "rows") as bar:
+        with ExitStack() as stack:
+            if bundle.large.remote:
+                model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
+                price = partial(price_of_escalated, bundle=bundle, files=list(opened.values()))
+                stack.enter_context(paying(model, bundle.large, price, reporter))
+            bar = stack.enter_context(reporter.bar("predict", "rows"))
             counts_by_file = map_units(
                 units,
                 build,
@@ -201,31 +204,6 @@ def predict(
         "void": void,
         "outside_promise": num_outside / max(routes.total(), 1),
     }
-
-
-@contextmanager
-def _paying(
-    bundle: Bundle,
-    assets_dir: Path,
-    upstreams: Sequence[UpstreamConfig],
-    responses: ResponseStore | None,
-    files: Iterable[InputRows],
-    reporter: Reporter,
-) -> Iterator[None]:
-    """A block in which a server is asked: prints the price before, and the amount paid after."""
-    if not bundle.large.remote:
-        yield
-        return
-    model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
-    if not isinstance(model, PaidModel):
-        yield
-        return
-    before = say_price(model, bundle, files, reporter)
-    try:
-        yield
-        say_paid(model, before, reporter)
-    finally:
-        model.close()
 
 
 def row_predictor(

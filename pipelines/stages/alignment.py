@@ -59,9 +59,7 @@ class Heads(Plan):
         for side, towers in self.towers.items():
             rows = _fitted_on(sequence, towers.share, self.seed)
             images_NI, texts_NT = (
-                feature_matrix(
-                    encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
-                )
+                feature_matrix(encoded(attempt, tower, rows, attempt.scratch / side / part))
                 for part, tower in (("image", towers.config.image), ("text", towers.config.text))
             )
             head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), self.seed)

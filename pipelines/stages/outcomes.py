@@ -15,7 +15,7 @@ from rich.markup import escape
 from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.large.base import PaidModel
-from pipelines.batch.asking import LargeSpec, ask_shards, server_model
+from pipelines.batch.asking import ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import look_up_shards
@@ -70,7 +70,7 @@ def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> A
 
 def server_fault(context: Context, large: LargeConfig, names: Names) -> str | None:
     """Why a server does not answer a question of no row; None where it does, or cannot be asked one."""
-    model = server_model(context, LargeSpec(large, names.answers, len(names.labels)))
+    model = server_model(context, large, names)
     if not isinstance(model, PaidModel):
         return None
     answer = model.probe()
@@ -109,7 +109,7 @@ class RecordedOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
         names, storage = sequence.names, attempt.context.store.storage
-        arguments = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
+        arguments = self.large, names, sequence.all_shards, attempt.folder, storage
         usage = run_remotely(look_up_shards, *arguments)
         write_identity(attempt.folder, self.identity, **usage)
 
@@ -124,8 +124,7 @@ class AskedOutcomes(AskingPlan):
         """The answers under the task prompt."""
         names, context = sequence.names, attempt.context
         large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, self.device))
-        spec = LargeSpec(large, names.answers, len(names.labels))
-        usage = ask_shards(context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
+        usage = ask_shards(attempt, large, names, sequence.all_shards, attempt.folder, attempt.scratch)
         runtime = large.backbone.in_use if large.backbone else None
         write_identity(attempt.folder, self.identity, runtime=runtime, device=self.device, **usage)
 

@@ -33,9 +33,9 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 from kcm.durable import drafted
 from kcm.errors import MAKE_ROOM, ArtefactError, LockedError, is_disk_full
 from kcm.redact import redacted_values
-from pipelines.store.control.lease import leased
-from pipelines.store.control.records import Control
 from pipelines.store.files import Files, Stat
+from pipelines.store.lease import leased
+from pipelines.store.records import Control
 from pipelines.store.storage import AT_ONCE, Storage
 
 MANIFEST = "manifest.json"
