@@ -5,7 +5,7 @@ Shapes: N rows, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards
 from pipelines.batch.units import Counts, RowFunction
 from pipelines.context import Attempt
-from pipelines.store.features import SECONDS, feature_matrix
+from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import Answers
 from pipelines.store.storage import Storage
 
@@ -40,16 +40,26 @@ class RowHead:
 
     @classmethod
     def fit(
-        cls, large: LargeConfig, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None
+        cls,
+        large: LargeConfig,
+        rows: pa.Table,
+        num_labels: int,
+        seed: int,
+        known: LinearHead | None = None,
+        dim: int | None = None,
     ) -> Self:
-        """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels."""
+        """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels.
+
+        It reads the first `dim` features; a `known` head reads those that it has read.
+        """
         labels_N, groups_N = rows["label"].to_numpy(), units_of_rows(rows)
-        fit = large.fit(feature_matrix(rows), labels_N, groups_N, num_labels, seed, known)
+        features_ND = _first_features(rows, known.weight_CD.shape[1] if known else dim)
+        fit = large.fit(features_ND, labels_N, groups_N, num_labels, seed, known)
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
         """Class probabilities, by a head that has not seen the row."""
-        probabilities_NC = self.head.probabilities(feature_matrix(rows))
+        probabilities_NC = self.head.probabilities(_first_features(rows, self.head.weight_CD.shape[1]))
         positions = pc.index_in(rows["id"], value_set=self.ids)
         is_fitted = positions.is_valid().to_numpy()
         probabilities_NC[is_fitted] = self.out_of_fold_NC[positions.drop_null().to_numpy()]
@@ -73,25 +83,26 @@ def row_classifier(fitted: RowHead) -> RowFunction:
 
 
 def classify_shards(
-    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, sources: Mapping[str, Path]
+    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, features: FeaturesArtefact
 ) -> LinearHead:
-    """Write a file with the answers to every shard of features to the attempt's folder; the head."""
-    storage = attempt.context.store.storage
-    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
+    """Write a file with the answers to every shard of features to the attempt's folder; the head.
+
+    Topics of words, which the small side reads beside the features, are not read.
+    """
+    sources, dim = features.all_shards, features.dim - features.num_words
+    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), features.storage, dim)
     map_shards(attempt, sources, partial(row_classifier, fitted), attempt.folder, attempt.scratch)
     return fitted.head
 
 
-def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:
+def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage, dim: int) -> RowHead:
     """Fit the head on this node, to which all shards come."""
-    return fit_rows(large, num_labels, seed, [storage.fetch(shard) for shard in shards])
+    rows = fitted_rows([storage.fetch(shard) for shard in shards], seed)
+    return RowHead.fit(large, rows, num_labels, seed, dim=dim)
 
 
-def fit_rows(
-    large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
-) -> RowHead:
-    """Fit the head on the labelled train rows, at most `limit` of them: see `fitted_rows`."""
-    return RowHead.fit(large, fitted_rows(shards, seed, limit), num_labels, seed)
+def _first_features(rows: pa.Table, dim: int | None) -> np.ndarray:
+    return np.ascontiguousarray(feature_matrix(rows)[:, :dim])
 
 
 def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:

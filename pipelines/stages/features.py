@@ -61,10 +61,10 @@ class Encoding(Plan):
     preview_seed: int | None = Field(None, exclude=True)  # of the rows that tell a person what the features are worth
 
     @classmethod
-    def of(cls, encoder: EncoderConfig, context: Context) -> Self:
+    def of(cls, encoder: EncoderConfig, context: Context, *, words: bool = False) -> Self:
         """The encoder with its identity on this machine."""
         identity = encoder.identity(context.assets_path)
-        return cls(encoder=encoder, identity=identity, device=context.cluster.device)
+        return cls(encoder=encoder, identity=identity, device=context.cluster.device, words=words)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """A file for every shard, with the same rows.
@@ -116,8 +116,8 @@ class Features(Stage):
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with the head that was fitted for it."""
         encoder = sequence.with_head(self.encoder)
-        plan = Encoding.of(encoder, context)
-        return plan.model_copy(update={"preview_seed": self.seed, "words": encoder.fits_words})
+        plan = Encoding.of(encoder, context, words=encoder.fits_words)
+        return plan.model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
         """Say what the features are worth, before the large model is asked."""

@@ -236,7 +236,7 @@ class Prompter:
         """The outcome table of a shard, which has no train rows, and the prompts of its rows; split by split."""
         for split in SPLITS:
             files = PartFiles(shard.task, split, split, shard.features, shard.answers)
-            part = outcome_part(self.collaborator, files.read(self.names, storage.readable), self.names)
+            part = outcome_part(self.collaborator, files.read(self.names, storage), self.names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 
