@@ -25,6 +25,7 @@ from pipelines.batch.units import Counts, RowFunction
 from pipelines.context import Attempt
 from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import Answers
+from pipelines.store.sequence import unit_names
 from pipelines.store.storage import Storage
 
 MAX_FITTED_ROWS = 65_536  # a class has a few hundred weights: more rows hardly move a head
@@ -52,7 +53,7 @@ class RowHead:
 
         It reads the first `dim` features; a `known` head reads those that it has read.
         """
-        labels_N, groups_N = rows["label"].to_numpy(), units_of_rows(rows)
+        labels_N, groups_N = rows["label"].to_numpy(), unit_names(rows)
         features_ND = _first_features(rows, known.weight_CD.shape[1] if known else dim)
         fit = large.fit(features_ND, labels_N, groups_N, num_labels, seed, known)
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
@@ -127,12 +128,7 @@ def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
 
 
 def _keys(rows: pa.Table, seed: int) -> np.ndarray:
-    return np.array([row_key(seed, unit) for unit in units_of_rows(rows)], dtype=np.int64)
-
-
-def units_of_rows(rows: pa.Table) -> list[str]:
-    """The unit of every row: its group, or the row itself without a group."""
-    return pc.coalesce(rows["group"], rows["id"]).to_pylist()
+    return np.array([row_key(seed, unit) for unit in unit_names(rows)], dtype=np.int64)
 
 
 def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -39,9 +39,9 @@ from pipelines.batch.inputrows import ID, InputReader, InputRows
 from pipelines.batch.mapping import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
 from pipelines.batch.pricing import paying, price_of_escalated
-from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
+from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, UnitMapper, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
-from pipelines.progress import Reporter
+from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.sequence import contents_of
 
@@ -111,14 +111,7 @@ def predict(
         "image_root": Location.of(image_root) if image_root else None,
     }
     command = _digest(_FORMAT, bundle.digest, columns, on_large_failure)
-
-    def look(file: PredictedFile) -> FileRecord | InputRows:
-        return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
-
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        looked = dict(zip(files, pool.map(look, files), strict=True))
-    opened = {file: state for file, state in looked.items() if isinstance(state, InputRows)}
-    records = [state for state in looked.values() if not isinstance(state, InputRows)]
+    opened, records = _looked_through(files, columns, command, overwrite=overwrite)
     require_models(bundle, assets_dir, upstreams)
     if not bundle.certificates:
         reporter.say(escape(NOT_CERTIFIED))
@@ -133,77 +126,93 @@ def predict(
             hidden.mkdir(parents=True, exist_ok=True)
             storage.files.write(f"{storage.name(hidden)}/command", command.encode())
         responses = (responses or ResponseStore.of_user()) if bundle.large.remote else None
-        build = partial(
-            row_predictor,
-            bundle_folder.absolute(),
-            assets_dir.absolute(),
-            cluster.device,
-            tuple(upstreams),
-            responses,
-            on_large_failure,
-        )
-        stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
-        units = _units(opened, stamps, hidden / "units", command)
+        folders, servers = (bundle_folder.absolute(), assets_dir.absolute()), tuple(upstreams)
+        build = partial(row_predictor, *folders, cluster.device, servers, responses, on_large_failure)
         # Paid answers, and what a path of this machine names, are here.
-        only_here = bundle.large.remote or (not storage.is_remote or any(file.source.is_local for file in opened))
+        only_here = bundle.large.remote or not storage.is_remote or any(file.source.is_local for file in opened)
         threads = cluster.num_encoders if bundle.large.remote else 1  # one encodes while others wait for a server
-        mapper = (
-            partial(on_cluster, cluster=cluster, only_here=only_here)
-            if on_cluster
-            else partial(in_process, threads=threads)
-        )
+        mapper = partial(in_process, threads=threads)
+        if on_cluster:
+            mapper = partial(on_cluster, cluster=cluster, only_here=only_here)
         with ExitStack() as stack:
             if bundle.large.remote:
                 model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
                 price = partial(price_of_escalated, bundle=bundle, files=list(opened.values()))
                 stack.enter_context(paying(model, bundle.large, price, reporter))
-            bar = stack.enter_context(reporter.bar("predict", "rows"))
-            counts_by_file = map_units(
-                units,
-                build,
-                InputReader,
-                mapper=mapper,
-                scratch=hidden / "units",
-                storage=storage,
-                bar=bar,
-            )
-            for file, counts in counts_by_file:
-                num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()
-                record = FileRecord(
-                    command=command,
-                    source=str(file.source),
-                    stamp=stamps[file],
-                    size=write_file(file, opened[file], units[file], faults),
-                    fault=faults.most_common(1)[0][0] if faults else None,
-                    routes={name: int(count) for name, count in counts.items()},
-                    unfinished=num_failed,
-                )
-                file.write(record)
-                records.append(record)
-                if not num_failed:
-                    storage.drop([unit.target.parent for unit in units[file][:1]])
+            records += _answered(opened, command, build, mapper, stack.enter_context(reporter.bar("predict", "rows")))
     if not any(record.unfinished for record in records):  # the output has all answers now
         storage.drop([hidden / "units"])
     routes = sum((Counter(record.routes) for record in records), Counter[str]())
-    by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
-    reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
     num_outside = sum(record.unfinished for record in records)
-    if num_outside:
-        fault = next((f"; most often: {record.fault}" for record in records if record.fault), "")
-        void = f"{num_outside:,} of {routes.total():,} rows have no answer of the large model that they needed{fault}"
-        reporter.say(
-            f"[yellow]warning: {escape(void)}. They are outside the promise, so that the certificate is void for this"
-            " output; their `error` says why. Start again once the large model answers: only they are asked[/yellow]"
-        )
     return {
         "output": str(output_path),
         "files": len(files),
         "answered_before": len(files) - len(opened),
         "rows": routes.total(),
         "routes": dict(routes),
-        "void": void,
+        "void": _say_routes(routes, records, reporter) or void,
         "outside_promise": num_outside / max(routes.total(), 1),
     }
+
+
+def _looked_through(
+    files: Sequence[PredictedFile], columns: Mapping[str, Any], command: str, *, overwrite: bool
+) -> tuple[dict[PredictedFile, InputRows], list[FileRecord]]:
+    """The files to be answered, opened, and the records of those that are answered already."""
+
+    def look(file: PredictedFile) -> FileRecord | InputRows:
+        return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
+
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        states = dict(zip(files, pool.map(look, files), strict=True))
+    opened = {file: state for file, state in states.items() if isinstance(state, InputRows)}
+    return opened, [state for state in states.values() if isinstance(state, FileRecord)]
+
+
+def _answered(
+    opened: Mapping[PredictedFile, InputRows],
+    command: str,
+    build: Callable[[], RowFunction],
+    mapper: UnitMapper,
+    bar: Bar,
+) -> Iterator[FileRecord]:
+    """Answer the files one after the other, and write their outputs; the record of each."""
+    first = next(iter(opened))
+    storage, scratch = first.storage, first.hidden / "units"
+    stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
+    units = _units(opened, stamps, scratch, command)
+    counts_by_file = map_units(units, build, InputReader, mapper=mapper, scratch=scratch, storage=storage, bar=bar)
+    for file, counts in counts_by_file:
+        num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()
+        record = FileRecord(
+            command=command,
+            source=str(file.source),
+            stamp=stamps[file],
+            size=write_file(file, opened[file], units[file], faults),
+            fault=faults.most_common(1)[0][0] if faults else None,
+            routes={name: int(count) for name, count in counts.items()},
+            unfinished=num_failed,
+        )
+        file.write(record)
+        if not num_failed:
+            storage.drop([unit.target.parent for unit in units[file][:1]])
+        yield record
+
+
+def _say_routes(routes: Counter[str], records: Sequence[FileRecord], reporter: Reporter) -> str | None:
+    """Say who answered the rows; why the certificate is void for them, if the large model failed on some."""
+    by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
+    reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
+    num_outside = sum(record.unfinished for record in records)
+    if not num_outside:
+        return None
+    fault = next((f"; most often: {record.fault}" for record in records if record.fault), "")
+    void = f"{num_outside:,} of {routes.total():,} rows have no answer of the large model that they needed{fault}"
+    reporter.say(
+        f"[yellow]warning: {escape(void)}. They are outside the promise, so that the certificate is void for this"
+        " output; their `error` says why. Start again once the large model answers: only they are asked[/yellow]"
+    )
+    return void
 
 
 def row_predictor(

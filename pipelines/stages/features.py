@@ -41,7 +41,7 @@ from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Recipe, write_json
 from pipelines.store.features import CUT, FACTS, IDENTITY, WORDS, FeaturesArtefact, feature_matrix
-from pipelines.store.sequence import SequenceArtefact
+from pipelines.store.sequence import SequenceArtefact, unit_names
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right
 SAMPLE = 1000  # rows that are used, over all tasks: an accuracy of 90% is known to a point
@@ -159,7 +159,7 @@ def _useful_words(shards: Sequence[Path], readable: partial[Path | BinaryIO]) ->
         return None
     rows = rows.take(np.argsort(draws(_SEED, "words", rows["id"].to_pylist()), kind="stable")[:_CHOOSING_ROWS])
     labels, label_N = np.unique(rows["label"].to_numpy(), return_inverse=True)
-    units = units_among(rows)
+    units = Units(np.array(unit_names(rows), dtype=object), len(rows))
     if len(labels) < 2 or units.count < 2:
         return None
     scale = useful_scale(feature_matrix(rows), words.encode(rows[TEXT].to_pylist()), label_N, units)
@@ -241,15 +241,8 @@ def right_left_out(features_ND: NDArray[np.float32], rows: pa.Table) -> NDArray[
     None with fewer than two labels or two units.
     """
     labels, label_N = np.unique(rows["label"].to_numpy(), return_inverse=True)
-    units = units_among(rows)
+    units = Units(np.array(unit_names(rows), dtype=object), len(rows))
     if len(labels) < 2 or units.count < 2:
         return None
     ridge = ridge_left_out(features_ND.astype(np.float64).__getitem__, np.eye(len(labels))[label_N], units)
     return np.asarray(ridge.left_out.argmax(1) == label_N)
-
-
-def units_among(rows: pa.Table) -> Units:
-    """The units of rows: their groups; a row without a group is a unit of its own."""
-    groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)
-    names = zip(groups, rows["id"].to_pylist(), strict=True)
-    return Units(np.array([group or row for group, row in names], dtype=object), len(rows))

@@ -36,6 +36,7 @@ from kcm.metrics.intervals import Units
 from pipelines.batch.outcome_table import LeftOut, OutcomePart, PartRows, drawn, part_rows
 from pipelines.store.features import FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import unit_names
 
 MAX_FITTED_ROWS = 65_536
 MAX_ROWS = 10_000  # left-out train rows of all tasks together: more tell a gate and a threshold little
@@ -170,6 +171,5 @@ def left_out_of(
 
 def _units(rows: pa.Table) -> np.ndarray:
     """The name of every row's unit, [N]."""
-    own = [row.tobytes().hex() for row in feature_matrix(rows)]
-    groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)
-    return np.array([group or row for group, row in zip(groups, own, strict=True)], dtype=object)
+    alone = [row.tobytes().hex() for row in feature_matrix(rows)]
+    return np.array(unit_names(rows, alone), dtype=object)
