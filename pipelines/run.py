@@ -27,9 +27,9 @@ from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import ArtefactStore, Recipe, storage_errors, write_json
-from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.files import StorageError
 from pipelines.store.garbage import CLEANING
+from pipelines.store.lease import leased, refuse_while_held
 from pipelines.tracking.tracking import Tracking
 
 SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -18,29 +17,20 @@ from rich.markup import escape
 
 from kcm.errors import DataError
 from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, Prompt, PromptMode, Resources
-from kcm.large.base import Estimate, PaidModel
+from kcm.large.base import PaidModel
 from kcm.large.response_cache import STORE_FILE, ResponseStore
-from pipelines.batch.pricing import money, say_paid
+from pipelines.batch.pricing import paying, price_of_all
 from pipelines.batch.shards import map_shards, shard_reader, sizes_of
 from pipelines.batch.units import FAILED, Counts, RowFunction
-from pipelines.context import Context
-from pipelines.progress import Bar
+from pipelines.context import Attempt, Context
+from pipelines.progress import Reporter
 from pipelines.store.outcomes import Answers
-from pipelines.store.sequence import contents_of
+from pipelines.store.sequence import Names, contents_of
 
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
 UNITS_AT_ONCE = 4  # groups under way at a server: while one waits for its slowest question, the next is asked
 _OFF_LABEL = "off the label list: "  # begins the counts of replies
 _SHOWN = 3  # replies off the label list that each call counts by their words; as many are reported
-
-
-@dataclass(frozen=True)
-class LargeSpec:
-    """A large model and its possible answers."""
-
-    large: LargeConfig
-    answer_names: tuple[str, ...]  # the label list, then none-of-these if it is an answer
-    num_labels: int  # names of the label list
 
 
 class FailureLimit:
@@ -66,7 +56,7 @@ class FailureLimit:
 
 
 def row_answerer(
-    model: LargeModel, spec: LargeSpec, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
+    model: LargeModel, names: Names, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
 ) -> RowFunction:
     """A function that answers rows by the large model, under their column `prompt` if there is one.
 
@@ -78,9 +68,9 @@ def row_answerer(
     def answer(rows: pa.Table) -> tuple[pa.Table, Counts]:
         large_answers = model.answer(_items(rows))
         for row, one in zip(rows["id"], large_answers, strict=True):
-            if fault := one.fault(len(spec.answer_names)):
+            if fault := one.fault(len(names.answers)):
                 raise DataError(f"the large model gave {fault}, to row {row.as_py()!r}", where="large")
-        answers = Answers.of(large_answers, spec.num_labels)
+        answers = Answers.of(large_answers, len(names.labels))
         failed = [large_answers[row] for row in np.flatnonzero(answers.failed_N).tolist()]
         reasons = Counter(FAILED + (one.error or "") for one in failed)
         count(reasons)
@@ -95,14 +85,13 @@ def row_answerer(
 
 
 def ask_shards(
-    context: Context,
-    spec: LargeSpec,
+    attempt: Attempt,
+    large: LargeConfig,
+    names: Names,
     sources: Mapping[str, Path],
     folder: Path,
-    mode: PromptMode = "none",
-    *,
     scratch: Path,
-    bar: Bar,
+    mode: PromptMode = "none",
 ) -> dict[str, Any]:
     """Write a file with the answers to the rows of every shard to `folder`; the usage.
 
@@ -111,74 +100,52 @@ def ask_shards(
     interrupted attempt are asked again. Raises DataError when no row was answered, or more failed than `max_failed` of
     the model allows.
     """
-    storage, say = context.store.storage, context.reporter.say
-    common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar}
-    common["rows_per_unit"] = spec.large.rows_per_batch
-    if spec.large.remote:
-        model, sizes = server_model(context, spec), sizes_of(sources, storage)
-        paid_before = _say_estimate(context, spec, model, sources, sizes)
-        limit = FailureLimit(spec.large.failed_share, sum(sizes.values()))
-        answer = row_answerer(model, spec, mode, limit.count)
-        try:
+    context = attempt.context
+    ask = partial(map_shards, attempt, sources, rows_per_unit=large.rows_per_batch, folder=folder, scratch=scratch)
+    if large.remote:
+        model, sizes = server_model(context, large, names), sizes_of(sources, context.store.storage)
+        limit = FailureLimit(large.failed_share, sum(sizes.values()))
+        answer = row_answerer(model, names, mode, limit.count)
+        items = partial(_items_of, context, sources, sizes)
+        with paying(model, large, lambda paid: price_of_all(paid, items()), context.reporter):
             if isinstance(model, PaidModel):
-                model.ask_ahead(_items_of(context, sources, sizes))
-            counts = map_shards(sources, lambda: answer, folder, cluster=None, units_at_once=UNITS_AT_ONCE, **common)
-        except BaseException:  # nothing more is asked, or the process would go on paying
-            if isinstance(model, PaidModel):
-                model.close()
-            raise
-        if isinstance(model, PaidModel):
-            say_paid(model, paid_before, context.reporter)
+                model.ask_ahead(items())
+            counts = ask(build=lambda: answer, threads=UNITS_AT_ONCE)
     else:
-        resources = Resources(context.cluster.device)
-        build = partial(_local_answerer, spec, mode, context.assets_path, resources)
-        counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
-    usage = _usage(counts, spec.large.remote)
+        counts = ask(build=partial(_local_answerer, large, names, mode, context.assets_path, context.cluster.device))
+    usage = _usage(counts, large.remote)
+    _say_faults(usage, counts, large, context.reporter)
+    return usage
+
+
+def _say_faults(usage: Mapping[str, Any], counts: Counts, large: LargeConfig, reporter: Reporter) -> None:
+    """Report the rows without a usable answer. DataError if a model of this cluster failed on too many."""
     if reasons := Counter({name: int(count) for name, count in counts.items() if name.startswith(FAILED)}):
-        if not spec.large.remote:
-            FailureLimit(spec.large.failed_share, usage["rows"]).count(reasons)
+        if not large.remote:
+            FailureLimit(large.failed_share, usage["rows"]).count(reasons)
         reason = reasons.most_common(1)[0][0].removeprefix(FAILED)
         later = "; the next run asks again" if usage["waiting"] else ""
-        say(
+        reporter.say(
             f"[yellow]the large model failed on {usage['failed']} of {usage['rows']} rows{later}; most often:"
             f" {escape(reason)}[/yellow]"
         )
     if usage["off_label"]:
         share, example = usage["off_label"] / usage["rows"], escape(repr(usage["off_label_replies"][0]))
-        say(
+        reporter.say(
             f"[yellow]{usage['off_label']} of {usage['rows']} answers ({share:.1%}) are not on the label list and count"
             f" as wrong, such as {example}[/yellow]"
         )
-    return usage
 
 
-def server_model(context: Context, spec: LargeSpec) -> LargeModel:
+def server_model(context: Context, large: LargeConfig, names: Names) -> LargeModel:
     """The model behind a server, with the paid answers of the storage; it says on the terminal when it is gone."""
     responses = context.responses or ResponseStore.in_file(context.store.root / STORE_FILE)
     warn = lambda line: context.reporter.say(f"[yellow]{escape(line)}[/yellow]")  # noqa: E731
-    return spec.large.build(spec.answer_names, context.assets_path, Resources(responses=responses, warn=warn))
+    return large.build(names.answers, context.assets_path, Resources(responses=responses, warn=warn))
 
 
-def _local_answerer(spec: LargeSpec, mode: PromptMode, assets_dir: Path, resources: Resources) -> RowFunction:
-    return row_answerer(spec.large.build(spec.answer_names, assets_dir, resources), spec, mode)
-
-
-def _say_estimate(
-    context: Context, spec: LargeSpec, model: LargeModel, sources: Mapping[str, Path], sizes: Mapping[str, int]
-) -> tuple[int, float]:
-    """Say what the answers to all rows will take; the calls and currency that were paid before."""
-    if not isinstance(model, PaidModel):
-        return 0, 0.0
-    total, num_rows = Estimate(), 0
-    for items in _items_of(context, sources, sizes):
-        total, num_rows = total + model.estimate(items), num_rows + len(items)
-    paid_before = model.spent()
-    context.reporter.say(
-        f"asking {escape(spec.large.location)}: {total.calls:,} calls for {num_rows:,} rows, about"
-        f" {total.tokens:,.0f} tokens{money(total.currency)}{money(total.most, ' at most')}; paid before on this"
-        f" storage: {paid_before[0]:,} calls{money(paid_before[1])}"
-    )
-    return paid_before
+def _local_answerer(large: LargeConfig, names: Names, mode: PromptMode, assets_dir: Path, device: str) -> RowFunction:
+    return row_answerer(large.build(names.answers, assets_dir, Resources(device)), names, mode)
 
 
 def _usage(counts: Counts, remote: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Shapes: N rows, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,9 @@ from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards
 from pipelines.batch.units import Counts, RowFunction
 from pipelines.context import Attempt
-from pipelines.store.features import SECONDS, feature_matrix
+from pipelines.store.features import SECONDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import Answers
+from pipelines.store.sequence import unit_names
 from pipelines.store.storage import Storage
 
 MAX_FITTED_ROWS = 65_536  # a class has a few hundred weights: more rows hardly move a head
@@ -40,16 +41,26 @@ class RowHead:
 
     @classmethod
     def fit(
-        cls, large: LargeConfig, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None
+        cls,
+        large: LargeConfig,
+        rows: pa.Table,
+        num_labels: int,
+        seed: int,
+        known: LinearHead | None = None,
+        dim: int | None = None,
     ) -> Self:
-        """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels."""
-        labels_N, groups_N = rows["label"].to_numpy(), units_of_rows(rows)
-        fit = large.fit(feature_matrix(rows), labels_N, groups_N, num_labels, seed, known)
+        """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels.
+
+        It reads the first `dim` features; a `known` head reads those that it has read.
+        """
+        labels_N, groups_N = rows["label"].to_numpy(), unit_names(rows)
+        features_ND = _first_features(rows, known.weight_CD.shape[1] if known else dim)
+        fit = large.fit(features_ND, labels_N, groups_N, num_labels, seed, known)
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
         """Class probabilities, by a head that has not seen the row."""
-        probabilities_NC = self.head.probabilities(feature_matrix(rows))
+        probabilities_NC = self.head.probabilities(_first_features(rows, self.head.weight_CD.shape[1]))
         positions = pc.index_in(rows["id"], value_set=self.ids)
         is_fitted = positions.is_valid().to_numpy()
         probabilities_NC[is_fitted] = self.out_of_fold_NC[positions.drop_null().to_numpy()]
@@ -73,26 +84,26 @@ def row_classifier(fitted: RowHead) -> RowFunction:
 
 
 def classify_shards(
-    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, sources: Mapping[str, Path]
+    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, features: FeaturesArtefact
 ) -> LinearHead:
-    """Write a file with the answers to every shard of features to the attempt's folder; the head."""
-    cluster, storage = attempt.context.cluster, attempt.context.store.storage
-    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
-    build, scratch, bar = partial(row_classifier, fitted), attempt.scratch, attempt.bar
-    map_shards(sources, build, attempt.folder, cluster=cluster, scratch=scratch, storage=storage, bar=bar)
+    """Write a file with the answers to every shard of features to the attempt's folder; the head.
+
+    Topics of words, which the small side reads beside the features, are not read.
+    """
+    sources, dim = features.all_shards, features.dim - features.num_words
+    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), features.storage, dim)
+    map_shards(attempt, sources, partial(row_classifier, fitted), attempt.folder, attempt.scratch)
     return fitted.head
 
 
-def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:
+def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage, dim: int) -> RowHead:
     """Fit the head on this node, to which all shards come."""
-    return fit_rows(large, num_labels, seed, [storage.fetch(shard) for shard in shards])
+    rows = fitted_rows([storage.fetch(shard) for shard in shards], seed)
+    return RowHead.fit(large, rows, num_labels, seed, dim=dim)
 
 
-def fit_rows(
-    large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
-) -> RowHead:
-    """Fit the head on the labelled train rows, at most `limit` of them: see `fitted_rows`."""
-    return RowHead.fit(large, fitted_rows(shards, seed, limit), num_labels, seed)
+def _first_features(rows: pa.Table, dim: int | None) -> np.ndarray:
+    return np.ascontiguousarray(feature_matrix(rows)[:, :dim])
 
 
 def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:
@@ -117,12 +128,7 @@ def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
 
 
 def _keys(rows: pa.Table, seed: int) -> np.ndarray:
-    return np.array([row_key(seed, unit) for unit in units_of_rows(rows)], dtype=np.int64)
-
-
-def units_of_rows(rows: pa.Table) -> list[str]:
-    """The unit of every row: its group, or the row itself without a group."""
-    return pc.coalesce(rows["group"], rows["id"]).to_pylist()
+    return np.array([row_key(seed, unit) for unit in unit_names(rows)], dtype=np.int64)
 
 
 def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -20,8 +20,7 @@ from kcm.tasks.sequence import VECTOR
 from kcm.tasks.shards import SHARD_ROWS
 from pipelines.batch.shards import map_shards, write_shard
 from pipelines.batch.units import Counts, RowFunction
-from pipelines.context import Context
-from pipelines.progress import Bar
+from pipelines.context import Attempt
 from pipelines.store.features import CUT, features_table
 from pipelines.store.sequence import contents_of
 
@@ -75,50 +74,38 @@ def vector_copier(encoder: EncoderConfig, assets_dir: Path) -> RowFunction:
 
 
 def encode_shards(
-    context: Context,
+    attempt: Attempt,
     encoder: EncoderConfig,
     sources: Mapping[str, Path],
     folder: Path,
+    scratch: Path,
     *,
     with_texts: bool = False,
-    scratch: Path,
-    bar: Bar,
 ) -> int:
     """Write a file with the features of every shard to `folder`, if wanted with texts; how many texts were cut.
 
     DataError that names rows which cannot be read, or have no finite features.
     """
+    context = attempt.context
     if encoder.vector_columns:
         build, at_least = partial(vector_copier, encoder, context.assets_path), None
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device, with_texts)
         at_least = encoder.batch_size
-    counts = map_shards(
-        sources,
-        build,
-        folder,
-        at_least=at_least,
-        cluster=context.cluster,
-        scratch=scratch,
-        storage=context.store.storage,
-        bar=bar,
-    )
-    return int(counts.get(CUT, 0))
+    return int(map_shards(attempt, sources, build, folder, scratch, at_least=at_least).get(CUT, 0))
 
 
-def encoded(context: Context, encoder: EncoderConfig, rows: pa.Table, *, scratch: Path, bar: Bar) -> pa.Table:
+def encoded(attempt: Attempt, encoder: EncoderConfig, rows: pa.Table, scratch: Path) -> pa.Table:
     """Features of rows with the columns id, text and image, and the seconds per row, by the actors.
 
     DataError naming the row ids when the encoder cannot read a row, or returns a NaN.
     """
-    storage, rows_folder, features_folder = context.store.storage, scratch / "rows", scratch / "features"
-    sources = {
-        f"{number:05}": rows_folder / f"{number:05}"
-        for number, start in enumerate(range(0, max(len(rows), 1), SHARD_ROWS))
-    }
-    for number, source in enumerate(sources.values()):  # actors of other nodes read them
-        write_shard(storage, [rows.slice(number * SHARD_ROWS, SHARD_ROWS)], source)
-    encode_shards(context, encoder, sources, features_folder, scratch=scratch / "units", bar=bar)
+    storage, features_folder = attempt.context.store.storage, scratch / "features"
+    starts = range(0, max(len(rows), 1), SHARD_ROWS)
+    sources = {f"{number:05}": scratch / "rows" / f"{number:05}" for number in range(len(starts))}
+    for start, source in zip(starts, sources.values(), strict=True):  # actors of other nodes read them
+        write_shard(storage, [rows.slice(start, SHARD_ROWS)], source)
+    encode_shards(attempt, encoder, sources, features_folder, scratch / "units")
     return pa.concat_tables([read_table(storage.readable(features_folder / name)) for name in sources])
 
 

@@ -7,12 +7,12 @@ Shapes: N rows, C labels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,16 +158,16 @@ class PartFiles:
                 files += [cls(number, split, source, *shards[shard], prompted or {}) for shard in holding]
         return files
 
-    def read(self, names: Names, readable: Callable[[Path], Path | BinaryIO] = Path) -> PartRows:
-        """The rows; of a remote file only their row groups are fetched. `readable` gives the file to read.
+    def read(self, names: Names, storage: Storage) -> PartRows:
+        """The rows; of a remote file only their row groups are fetched.
 
         Raises ArtefactError if the answers belong to other rows, and for a damaged file.
         """
         in_split = pc.field("split") == self.source
-        rows = read_table(readable(self.features), where=in_split)
+        rows = read_table(storage.readable(self.features), where=in_split)
 
         def answers(file: Path) -> pa.Table:
-            table = in_label_list(read_table(readable(file), where=in_split), len(names.labels))
+            table = in_label_list(read_table(storage.readable(file), where=in_split), len(names.labels))
             if not rows["id"].equals(table["id"]):
                 where = f"{self.features} and {file}"
                 raise ArtefactError("features and outcomes hold different rows", where=where)
@@ -184,9 +184,8 @@ def part_rows(
     prompted: Mapping[PromptMode, Path] | None = None,
 ) -> Iterator[PartRows]:
     """The rows of `splits`, shard by shard: task by task, split by split, in order."""
-    readable = features.storage.readable if features.storage else Path
     for files in PartFiles.all_of(features, outcomes, splits, prompted):
-        yield files.read(features.names, readable)
+        yield files.read(features.names, features.storage)
 
 
 def outcome_part(
@@ -255,12 +254,12 @@ def _scored(
     collaborator: Collaborator,
     gate: Gate,
     names: Names,
-    storage: Storage | None,
+    storage: Storage,
     shown: float,
     left_out: LeftOut | None,
     files: PartFiles,
 ) -> OutcomePart:
-    rows = files.read(names, storage.readable if storage else Path)
+    rows = files.read(names, storage)
     return outcome_part(collaborator, rows, names, left_out).scored(gate, shown)
 
 

@@ -1,6 +1,6 @@
 """Batch prediction: files of any size through a cascade; finished files and units of rows survive a kill.
 
-Each file is cut into units of rows, see `pipelines.batch.units`. When all units of a file are there, its output is
+Each file is cut into units of rows, see `pipelines.batch.shards`. When all units of a file are there, its output is
 written: the original rows with the answers of the units, in order.
 """
 
@@ -10,9 +10,9 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,16 @@ from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.large import UpstreamConfig
-from kcm.large.base import PaidModel
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
 from pipelines.batch.inputrows import ID, InputReader, InputRows
 from pipelines.batch.mapping import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
-from pipelines.batch.pricing import say_paid, say_price
-from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, map_units, unit_rows, units_of
+from pipelines.batch.pricing import paying, price_of_escalated
+from pipelines.batch.units import FAILED, Counts, RowFunction, Unit, UnitMapper, map_units, unit_rows, units_of
 from pipelines.cluster.config import ClusterConfig
-from pipelines.progress import Reporter
+from pipelines.progress import Bar, Reporter
 from pipelines.store.artefact import storage_errors
 from pipelines.store.sequence import contents_of
 
@@ -112,14 +111,7 @@ def predict(
         "image_root": Location.of(image_root) if image_root else None,
     }
     command = _digest(_FORMAT, bundle.digest, columns, on_large_failure)
-
-    def look(file: PredictedFile) -> FileRecord | InputRows:
-        return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
-
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        looked = dict(zip(files, pool.map(look, files), strict=True))
-    opened = {file: state for file, state in looked.items() if isinstance(state, InputRows)}
-    records = [state for state in looked.values() if not isinstance(state, InputRows)]
+    opened, records = _looked_through(files, columns, command, overwrite=overwrite)
     require_models(bundle, assets_dir, upstreams)
     if not bundle.certificates:
         reporter.say(escape(NOT_CERTIFIED))
@@ -134,98 +126,93 @@ def predict(
             hidden.mkdir(parents=True, exist_ok=True)
             storage.files.write(f"{storage.name(hidden)}/command", command.encode())
         responses = (responses or ResponseStore.of_user()) if bundle.large.remote else None
-        build = partial(
-            row_predictor,
-            bundle_folder.absolute(),
-            assets_dir.absolute(),
-            cluster.device,
-            tuple(upstreams),
-            responses,
-            on_large_failure,
-        )
-        stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
-        units = _units(opened, stamps, hidden / "units", command)
+        folders, servers = (bundle_folder.absolute(), assets_dir.absolute()), tuple(upstreams)
+        build = partial(row_predictor, *folders, cluster.device, servers, responses, on_large_failure)
         # Paid answers, and what a path of this machine names, are here.
-        only_here = bundle.large.remote or (not storage.is_remote or any(file.source.is_local for file in opened))
+        only_here = bundle.large.remote or not storage.is_remote or any(file.source.is_local for file in opened)
         threads = cluster.num_encoders if bundle.large.remote else 1  # one encodes while others wait for a server
-        mapper = (
-            partial(on_cluster, cluster=cluster, only_here=only_here)
-            if on_cluster
-            else partial(in_process, threads=threads)
-        )
-        paying = _paying(bundle, assets_dir, upstreams, responses, opened.values(), reporter)
-        with paying, reporter.bar("predict", "rows") as bar:
-            counts_by_file = map_units(
-                units,
-                build,
-                InputReader,
-                mapper=mapper,
-                scratch=hidden / "units",
-                storage=storage,
-                bar=bar,
-            )
-            for file, counts in counts_by_file:
-                num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()
-                record = FileRecord(
-                    command=command,
-                    source=str(file.source),
-                    stamp=stamps[file],
-                    size=write_file(file, opened[file], units[file], faults),
-                    fault=faults.most_common(1)[0][0] if faults else None,
-                    routes={name: int(count) for name, count in counts.items()},
-                    unfinished=num_failed,
-                )
-                file.write(record)
-                records.append(record)
-                if not num_failed:
-                    storage.drop([unit.target.parent for unit in units[file][:1]])
+        mapper = partial(in_process, threads=threads)
+        if on_cluster:
+            mapper = partial(on_cluster, cluster=cluster, only_here=only_here)
+        with ExitStack() as stack:
+            if bundle.large.remote:
+                model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
+                price = partial(price_of_escalated, bundle=bundle, files=list(opened.values()))
+                stack.enter_context(paying(model, bundle.large, price, reporter))
+            records += _answered(opened, command, build, mapper, stack.enter_context(reporter.bar("predict", "rows")))
     if not any(record.unfinished for record in records):  # the output has all answers now
         storage.drop([hidden / "units"])
     routes = sum((Counter(record.routes) for record in records), Counter[str]())
-    by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
-    reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
     num_outside = sum(record.unfinished for record in records)
-    if num_outside:
-        fault = next((f"; most often: {record.fault}" for record in records if record.fault), "")
-        void = f"{num_outside:,} of {routes.total():,} rows have no answer of the large model that they needed{fault}"
-        reporter.say(
-            f"[yellow]warning: {escape(void)}. They are outside the promise, so that the certificate is void for this"
-            " output; their `error` says why. Start again once the large model answers: only they are asked[/yellow]"
-        )
     return {
         "output": str(output_path),
         "files": len(files),
         "answered_before": len(files) - len(opened),
         "rows": routes.total(),
         "routes": dict(routes),
-        "void": void,
+        "void": _say_routes(routes, records, reporter) or void,
         "outside_promise": num_outside / max(routes.total(), 1),
     }
 
 
-@contextmanager
-def _paying(
-    bundle: Bundle,
-    assets_dir: Path,
-    upstreams: Sequence[UpstreamConfig],
-    responses: ResponseStore | None,
-    files: Iterable[InputRows],
-    reporter: Reporter,
-) -> Iterator[None]:
-    """A block in which a server is asked: prints the price before, and the amount paid after."""
-    if not bundle.large.remote:
-        yield
-        return
-    model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
-    if not isinstance(model, PaidModel):
-        yield
-        return
-    before = say_price(model, bundle, files, reporter)
-    try:
-        yield
-        say_paid(model, before, reporter)
-    finally:
-        model.close()
+def _looked_through(
+    files: Sequence[PredictedFile], columns: Mapping[str, Any], command: str, *, overwrite: bool
+) -> tuple[dict[PredictedFile, InputRows], list[FileRecord]]:
+    """The files to be answered, opened, and the records of those that are answered already."""
+
+    def look(file: PredictedFile) -> FileRecord | InputRows:
+        return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
+
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        states = dict(zip(files, pool.map(look, files), strict=True))
+    opened = {file: state for file, state in states.items() if isinstance(state, InputRows)}
+    return opened, [state for state in states.values() if isinstance(state, FileRecord)]
+
+
+def _answered(
+    opened: Mapping[PredictedFile, InputRows],
+    command: str,
+    build: Callable[[], RowFunction],
+    mapper: UnitMapper,
+    bar: Bar,
+) -> Iterator[FileRecord]:
+    """Answer the files one after the other, and write their outputs; the record of each."""
+    first = next(iter(opened))
+    storage, scratch = first.storage, first.hidden / "units"
+    stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
+    units = _units(opened, stamps, scratch, command)
+    counts_by_file = map_units(units, build, InputReader, mapper=mapper, scratch=scratch, storage=storage, bar=bar)
+    for file, counts in counts_by_file:
+        num_failed, faults = int(counts.pop(FAILED, 0)), Counter[str]()
+        record = FileRecord(
+            command=command,
+            source=str(file.source),
+            stamp=stamps[file],
+            size=write_file(file, opened[file], units[file], faults),
+            fault=faults.most_common(1)[0][0] if faults else None,
+            routes={name: int(count) for name, count in counts.items()},
+            unfinished=num_failed,
+        )
+        file.write(record)
+        if not num_failed:
+            storage.drop([unit.target.parent for unit in units[file][:1]])
+        yield record
+
+
+def _say_routes(routes: Counter[str], records: Sequence[FileRecord], reporter: Reporter) -> str | None:
+    """Say who answered the rows; why the certificate is void for them, if the large model failed on some."""
+    by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
+    reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
+    num_outside = sum(record.unfinished for record in records)
+    if not num_outside:
+        return None
+    fault = next((f"; most often: {record.fault}" for record in records if record.fault), "")
+    void = f"{num_outside:,} of {routes.total():,} rows have no answer of the large model that they needed{fault}"
+    reporter.say(
+        f"[yellow]warning: {escape(void)}. They are outside the promise, so that the certificate is void for this"
+        " output; their `error` says why. Start again once the large model answers: only they are asked[/yellow]"
+    )
+    return void
 
 
 def row_predictor(

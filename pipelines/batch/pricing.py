@@ -1,14 +1,15 @@
-"""What the escalated rows of a prediction will cost, said before the first is asked, and what they did cost."""
+"""What the answers of a server will cost, said before the first question, and what they did cost, said at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 
 from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle
-from kcm.large import Item
+from kcm.large import Item, LargeConfig, LargeModel
 from kcm.large.base import Estimate, PaidModel
 from pipelines.batch.inputrows import InputReader, InputRows
 from pipelines.progress import Reporter
@@ -17,35 +18,68 @@ from pipelines.store.sequence import contents_of
 MOST_PRICED = 20_000  # rows that are read; the price of more rows is extrapolated
 
 
-def say_price(model: PaidModel, bundle: Bundle, files: Iterable[InputRows], reporter: Reporter) -> tuple[int, float]:
-    """Say what the rows will take at the certified call rate, and at most; calls and currency of the store so far.
+@contextmanager
+def paying(
+    model: LargeModel, large: LargeConfig, price: Callable[[PaidModel], str], reporter: Reporter
+) -> Iterator[None]:
+    """A block in which a server is asked: says the `price` before and the amount paid after; then asks nothing more."""
+    if not isinstance(model, PaidModel):
+        yield
+        return
+    calls, currency = model.spent()
+    before = f"paid before in this store: {calls:,} calls{_money(currency)}"
+    reporter.say(f"asking {escape(large.location)}: {price(model)}; {before}")
+    try:
+        yield
+        calls_now, currency_now = model.spent()
+        paid = f"{calls_now - calls:,} calls{_money(currency_now - currency)}"
+        reporter.say(f"the large model was paid for {paid}")
+    finally:
+        model.close()
+
+
+def price_of_all(model: PaidModel, items: Iterable[Sequence[Item]]) -> str:
+    """What the answers to all items will take."""
+    total, num_rows = _estimate(model, items)
+    return (
+        f"{total.calls:,} calls for {num_rows:,} rows, about {total.tokens:,.0f} tokens{_money(total.currency)}"
+        f"{_money(total.most, ' at most')}"
+    )
+
+
+def price_of_escalated(model: PaidModel, bundle: Bundle, files: Sequence[InputRows]) -> str:
+    """What the rows of a prediction will take at the certified call rate, and at most, by the first of these rows.
 
     Which rows escalate is not known yet. Answers of the store are taken for nothing where no prompt of the small side
     goes along, whose words are not known yet either.
     """
-    total, num_rows, num_priced = Estimate(), 0, 0
-    for rows in files:
-        count = min(rows.num_rows, MOST_PRICED - num_priced)
-        num_rows, num_priced = num_rows + rows.num_rows, num_priced + count
-        for table in InputReader()(rows, 0, count) if count else ():
-            total += model.estimate(list(map(Item, repeat(""), contents_of(table))))
-    scale = num_rows / max(num_priced, 1)
-    rate, (calls, currency) = _call_rate(bundle), model.spent()
-    price = f"{money(rate * scale * total.currency)}{money(scale * total.most, ' at most')}"
-    reporter.say(
-        f"asking {escape(bundle.large.location)}: about {rate * scale * total.calls:,.0f} calls for {num_rows:,} rows,"
-        f" at a call rate of {rate:.0%}{price}; paid before in this store: {calls:,} calls{money(currency)}"
+    total, num_priced = _estimate(model, _first_items(files))
+    num_rows = sum(rows.num_rows for rows in files)
+    scale, rate = num_rows / max(num_priced, 1), _call_rate(bundle)
+    return (
+        f"about {rate * scale * total.calls:,.0f} calls for {num_rows:,} rows, at a call rate of {rate:.0%}"
+        f"{_money(rate * scale * total.currency)}{_money(scale * total.most, ' at most')}"
     )
-    return calls, currency
 
 
-def say_paid(model: PaidModel, before: tuple[int, float], reporter: Reporter) -> None:
-    """Say what was paid since `before`."""
-    calls, currency = (now - then for now, then in zip(model.spent(), before, strict=True))
-    reporter.say(f"the large model was paid for {calls:,} calls{money(currency)}")
+def _first_items(files: Iterable[InputRows]) -> Iterator[list[Item]]:
+    left = MOST_PRICED
+    for rows in files:
+        count = min(rows.num_rows, left)
+        left -= count
+        for table in InputReader()(rows, 0, count) if count else ():
+            yield list(map(Item, repeat(""), contents_of(table)))
 
 
-def money(currency: float, how: str = "") -> str:
+def _estimate(model: PaidModel, items: Iterable[Sequence[Item]]) -> tuple[Estimate, int]:
+    """The cost of the answers to all items, and their number."""
+    total, num_items = Estimate(), 0
+    for some in items:
+        total, num_items = total + model.estimate(some), num_items + len(some)
+    return total, num_items
+
+
+def _money(currency: float, how: str = "") -> str:
     """An amount as the end of a sentence's part, such as `, at most 1.25`; empty if it is nothing."""
     return f",{how} {currency:,.4g}" if currency else ""
 

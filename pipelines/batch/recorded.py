@@ -18,6 +18,7 @@ from kcm.parquet import read_table
 from pipelines.batch.shards import write_shard
 from pipelines.batch.units import Counts
 from pipelines.store.outcomes import Answers, over_labels
+from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "1GB"}  # DuckDB spills beyond it
@@ -25,12 +26,7 @@ _USAGE = ("rows", "tokens", "currency")
 
 
 def look_up_shards(
-    large: LargeConfig,
-    answer_names: tuple[str, ...],
-    sources: Mapping[str, Path],
-    folder: Path,
-    num_labels: int,
-    storage: Storage,
+    large: LargeConfig, names: Names, sources: Mapping[str, Path], folder: Path, storage: Storage
 ) -> Counts:
     """Write a file with the recorded answers to the rows of every shard to `folder`; the usage.
 
@@ -38,7 +34,8 @@ def look_up_shards(
     labels whose probabilities, a number for each of both, do not fit into memory.
     """
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
-    with _in_memory(num_labels, large.location), _joined(large, answer_names, rows) as database:
+    num_labels = len(names.labels)
+    with _in_memory(num_labels, large.location), _joined(large, names.answers, rows) as database:
         _require_all(database, large.location)
         for shard, name in enumerate(sources):
             query = "SELECT * FROM joined WHERE shard = ? ORDER BY place"

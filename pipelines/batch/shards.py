@@ -1,8 +1,8 @@
 """Make a file of every shard: the same rows in the same order, with what a worker makes of them.
 
-A shard is cut into units of some thousand rows. The process that works on a unit writes it to the storage, so a kill
-costs the units that were being made, and no node needs the files of another one. When all units are there, those of
-each shard are joined.
+A shard is cut into units of some thousand rows. The process that works on a unit writes it
+to the storage, so a kill costs the units that were being made, and no node needs the files of another one. When all
+units are there, those of each shard are joined.
 
     scratch/task-0003.00001.0000004096-0000008192.unit    what is made of rows 4,096 to 8,191 of a shard
     folder/task-0003.00001.parquet                        the shard
@@ -22,39 +22,36 @@ from kcm.parquet import open_file, read_table, sound
 from kcm.tasks.shards import SHARD_ROWS, shard_file, write_shards
 from pipelines.batch.mapping import map_items, map_with_actors
 from pipelines.batch.units import Counts, RowFunction, RowReader, at_once, map_units, total, unit_rows, units_of
-from pipelines.cluster.config import ClusterConfig
-from pipelines.progress import Bar
+from pipelines.context import Attempt
 from pipelines.store.storage import Storage
 
 
 def map_shards(
+    attempt: Attempt,
     sources: Mapping[str, Path],
     build: Callable[[], RowFunction],
     folder: Path,
+    scratch: Path,
     *,
     rows_per_unit: int = SHARD_ROWS,
     at_least: int | None = None,
-    cluster: ClusterConfig | None,
-    units_at_once: int = 1,
-    scratch: Path,
-    storage: Storage,
-    bar: Bar,
+    threads: int | None = None,
 ) -> Counts:
     """Write a file of every shard to `folder`; the sum of what the workers counted.
 
     `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
     `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
     says less, or `at_least` makes it an equal share of the rows, see `unit_rows`. Units that `scratch` holds from an
-    interrupted attempt are not made again, but for those with failed rows. Without `cluster` this process makes all
-    units, `units_at_once` by threads. Raises what the function raises, and ArtefactError for a shard that cannot be
-    read.
+    interrupted attempt are not made again, but for those with failed rows. With `threads` this process makes all units,
+    so many at once. Raises what the function raises, and ArtefactError for a shard that cannot be read.
     """
+    storage, cluster = attempt.context.store.storage, None if threads else attempt.context.cluster
     sizes = sizes_of(sources, storage)
     size = rows_per_unit if at_least is None else unit_rows(sum(sizes.values()), at_least)
     units = {name: units_of(source, sizes[name], size, scratch / name) for name, source in sources.items()}
     read = partial(shard_reader, storage)
-    mapper = partial(map_with_actors, cluster=cluster, threads=units_at_once)
-    counts_by_shard = map_units(units, build, read, mapper=mapper, scratch=scratch, storage=storage, bar=bar)
+    mapper = partial(map_with_actors, cluster=cluster, threads=threads or 1)
+    counts_by_shard = map_units(units, build, read, mapper=mapper, scratch=scratch, storage=storage, bar=attempt.bar)
     counts = total(counts for _, counts in counts_by_shard)
     joins = [([unit.target for unit in units[name]], folder / name) for name in sources]
     list(map_items(partial(_join, storage), joins))

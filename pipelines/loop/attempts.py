@@ -14,8 +14,7 @@ from typing import Any
 from kcm.config import Config
 from kcm.errors import DataError
 from pipelines.registry.champion import Champion
-from pipelines.store.control.journal import Journal
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control, Journal
 
 
 class UpdateAttempt(Config):

@@ -39,8 +39,8 @@ from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact
-from pipelines.store.control.journal import StoredLedger
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.records import StoredLedger
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"

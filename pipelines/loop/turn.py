@@ -29,7 +29,7 @@ from pipelines.registry.gates import Verdict, overall
 from pipelines.registry.promote import promoting
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.artefact import storage_errors
-from pipelines.store.control.lease import leased
+from pipelines.store.lease import leased
 
 _PASSED = "every promotion gate has passed"
 

@@ -14,8 +14,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from pipelines.registry.replicas import ReplicaReports
-from pipelines.store.control.journal import Journal
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control, Journal
 
 CHAMPION_LEASE = (
     "leases/champion/{}"  # lock of the promoting process; replicas see from its renewals that a trial is running

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from kcm.errors import KcmError
 from pipelines.registry.champion import CHAMPION_LEASE, Champion, Current, Pointer
 from pipelines.registry.replicas import RefusedByServiceError
-from pipelines.store.control.lease import leased
-from pipelines.store.control.records import Control
+from pipelines.store.lease import leased
+from pipelines.store.records import Control
 from pipelines.tracking.tracking import champion_of, set_champion
 
 PROMOTION_WAIT_S = 600.0  # wait for a concurrent promotion: a served version takes time to load

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import KcmError
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 
 BEAT_S = 5.0  # seconds between heartbeats
 SILENT_S = 20.0  # a replica without a heartbeat for this long counts as dead

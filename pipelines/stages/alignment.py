@@ -26,7 +26,7 @@ from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.features import feature_matrix
-from pipelines.store.sequence import ENCODER, LARGE, SequenceArtefact
+from pipelines.store.sequence import ENCODER, LARGE, SequenceArtefact, unit_names
 
 
 class Towers(Config):
@@ -59,9 +59,7 @@ class Heads(Plan):
         for side, towers in self.towers.items():
             rows = _fitted_on(sequence, towers.share, self.seed)
             images_NI, texts_NT = (
-                feature_matrix(
-                    encoded(attempt.context, tower, rows, scratch=attempt.scratch / side / part, bar=attempt.bar)
-                )
+                feature_matrix(encoded(attempt, tower, rows, attempt.scratch / side / part))
                 for part, tower in (("image", towers.config.image), ("text", towers.config.text))
             )
             head = fit_alignment(images_NI, texts_NT, rows["text"].to_pylist(), self.seed)
@@ -124,5 +122,4 @@ def _without(rows: pa.Table, share: float, seed: int) -> pa.Table:
 
 def _drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:
     """Rows whose group is drawn to fit heads, bool [N]; a larger share includes the rows of a smaller one."""
-    names = zip(rows["group"].to_pylist(), rows["id"].to_pylist(), strict=True)
-    return np.array([draw(seed, "alignment", group or row) < share for group, row in names], dtype=bool)
+    return np.array([draw(seed, "alignment", unit) < share for unit in unit_names(rows)], dtype=bool)

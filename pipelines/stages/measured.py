@@ -1,12 +1,15 @@
-"""What `result.json` and `report.json` say of one collaborator, from its scored outcome table."""
+"""What `result.json`, `report.json` and `kept_wrong.json` say of one collaborator, from its scored outcome table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
@@ -22,7 +25,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import MeasuredRows
+from kcm.cascade.table import MeasuredRows, Split
 from kcm.certification.certificate import Certificate, CertificateConfig, certificate_curve, certificates_json
 from kcm.collaborator.collaborator import Collaborator
 from kcm.explain.networks import base_logits
@@ -31,11 +34,14 @@ from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
+from kcm.parquet import read_table
 from pipelines.batch.outcome_table import PartRows, ScoredTable
+from pipelines.store.features import FeaturesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import Tuned
 
 MAX_LABELS = 100  # in the result
+MAX_ROWS, MAX_CHARS = 50, 200  # rows that are kept and wrong, and characters of a text
 
 
 def result_of(
@@ -181,3 +187,51 @@ def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[s
         num_rows += len(label_N)
     base, small = (right_2 / num_rows).tolist()
     return {"kind": collaborator.network.base, "accuracy": base, "small_accuracy": small}
+
+
+def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: FeaturesArtefact) -> dict[str, Any]:
+    """How many measured rows are kept and wrong, and the rows among them that the gate is surest of.
+
+    `outcomes` is the file that `scored` was made of. Of each row there are id, beginning of the text, label, and the
+    answers of both models; None stands for no answer, and for one that is no label. Rows that came from the log are
+    shown without text, since it may have to be forgotten.
+    """
+    measured_N = np.flatnonzero(scored.mask(scored.measured))
+    rows = scored.table.select(measured_N)
+    wrong_N = np.flatnonzero(policy.keep(rows.score, rows.task) & ~rows.small_correct)
+    shown_N = wrong_N[np.argsort(-rows.score[wrong_N], kind="stable")[:MAX_ROWS]]
+    ids = ds.dataset(outcomes).take(measured_N[shown_N], columns=["id"])["id"].to_pylist()
+    texts = _texts(features, scored.measured, ids, set(rows.task[shown_N]))
+    answers = (*features.names.answers, None)  # -1 is no answer
+    return {
+        "num_rows": len(wrong_N),
+        "rows": [
+            {
+                "id": name,
+                "text": texts.get(name, ""),
+                "label": answers[rows.label[row]],
+                "small": answers[rows.small_label[row]],
+                "large": answers[rows.none_label[row]],
+            }
+            for name, row in zip(ids, shown_N, strict=True)
+        ],
+    }
+
+
+def _texts(features: FeaturesArtefact, split: Split, ids: list[str], tasks: set[str]) -> dict[str, str]:
+    """The beginnings of the texts of rows of a split, by id, read shard by shard."""
+    sequence, texts_by_id = features.sequence, dict[str, str]()
+    where = pc.field("id").isin(ids)
+    for number, task in enumerate(features.names.tasks):
+        if task not in tasks or task in sequence.grown_tasks:
+            continue
+        shards = sequence.shards(number)
+        for shard in features.holding(number, features.stored_split(number, split)):
+            rows = read_table(sequence.readable(shards[shard].name), columns=["id", "text"], where=where)
+            texts = (" ".join(text[: 4 * MAX_CHARS].split()) for text in rows["text"].to_pylist())
+            texts_by_id |= zip(rows["id"].to_pylist(), (_beginning(text) for text in texts), strict=True)
+    return texts_by_id
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from pydantic import Field, InstanceOf, PrivateAttr
 from rich.markup import escape
 
+from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.large import LargeConfig
 from kcm.large.base import PaidModel
-from pipelines.batch.asking import LargeSpec, ask_shards, server_model
+from pipelines.batch.asking import ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.recorded import look_up_shards
@@ -70,7 +71,7 @@ def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> A
 
 def server_fault(context: Context, large: LargeConfig, names: Names) -> str | None:
     """Why a server does not answer a question of no row; None where it does, or cannot be asked one."""
-    model = server_model(context, LargeSpec(large, names.answers, len(names.labels)))
+    model = server_model(context, large, names)
     if not isinstance(model, PaidModel):
         return None
     answer = model.probe()
@@ -94,7 +95,7 @@ class ClassifierOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
         names, context = sequence.names, attempt.context
-        head = classify_shards(attempt, self.large, len(names.labels), self.seed, self.embedded.all_shards)
+        head = classify_shards(attempt, self.large, len(names.labels), self.seed, self.embedded)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
@@ -109,7 +110,7 @@ class RecordedOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
         names, storage = sequence.names, attempt.context.store.storage
-        arguments = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
+        arguments = self.large, names, sequence.all_shards, attempt.folder, storage
         usage = run_remotely(look_up_shards, *arguments)
         write_identity(attempt.folder, self.identity, **usage)
 
@@ -124,8 +125,7 @@ class AskedOutcomes(AskingPlan):
         """The answers under the task prompt."""
         names, context = sequence.names, attempt.context
         large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, self.device))
-        spec = LargeSpec(large, names.answers, len(names.labels))
-        usage = ask_shards(context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
+        usage = ask_shards(attempt, large, names, sequence.all_shards, attempt.folder, attempt.scratch)
         runtime = large.backbone.in_use if large.backbone else None
         write_identity(attempt.folder, self.identity, runtime=runtime, device=self.device, **usage)
 
@@ -143,6 +143,7 @@ class Outcomes(Stage):
 
     stage, version, reads, writes = "outcomes", 1, ("sequence",), OutcomesArtefact
 
+    encoder: EncoderConfig
     large: LargeConfig
     seed: int
     _attempts: dict[str, AskedOutcomes] = PrivateAttr(default_factory=dict)  # by the sequence's fingerprint
@@ -151,8 +152,7 @@ class Outcomes(Stage):
         """How the answers of this large model are made; a server is tried out for it once."""
         large = sequence.large_with_head(self.large)
         if large.fits_on_train:
-            assert large.backbone is not None  # what it is fitted on
-            embedded = Encoding.of(large.backbone, context).build(sequence, context, label=self.stage)
+            embedded = self._encoding(large, context, sequence).build(sequence, context, label=self.stage)
             return ClassifierOutcomes(large=large, seed=self.seed, embedded=embedded)
         answer_names = sequence.names.answers
         identity = large.identity(answer_names, context.assets_path)
@@ -165,6 +165,13 @@ class Outcomes(Stage):
             plan = next_attempt(self, plan, context, sequence.names, _num_waiting, sequence=sequence)
             self._attempts[sequence.fingerprint] = plan
         return self._attempts[sequence.fingerprint]
+
+    def _encoding(self, large: LargeConfig, context: Context, sequence: SequenceArtefact) -> Encoding:
+        """The features of the large model's encoder. If it is the small side's, all rows are encoded once for both."""
+        assert large.backbone is not None  # what it is fitted on
+        backbone, small = large.backbone, sequence.with_head(self.encoder)
+        shares = backbone.identity(context.assets_path) == small.identity(context.assets_path)
+        return Encoding.of(backbone, context, words=shares and backbone.fits_words and small.fits_words)
 
     def check(self) -> None:
         """Raise ConfigError where the server's key is missing."""

@@ -31,7 +31,7 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.large import LargeConfig, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
 from kcm.large.adapters.classifier import masked
 from kcm.parquet import read_table
-from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards
+from pipelines.batch.asking import PROMPT, ask_shards
 from pipelines.batch.mapping import map_items, run_remotely
 from pipelines.batch.outcome_table import PartFiles, outcome_part
 from pipelines.batch.shards import write_shard
@@ -85,13 +85,12 @@ class Prompting(AskingPlan):
     ) -> dict[str, Any]:
         """Write the answers to all rows under a mode, a file per shard; gives what they took together."""
         folder.mkdir()
-        context, names, storage = attempt.context, prompter.names, attempt.context.store.storage
+        names, storage = prompter.names, attempt.context.store.storage
         if self.large.fits_on_train:  # a mask tells its answers without asking
             return {"rows": sum(map_items(partial(write_masked, prompter, mode, storage, folder), shards))}
         write = partial(write_questions, prompter, mode, storage, scratch / "questions")
         questions = {file.name: file for file in map_items(write, shards)}
-        spec = LargeSpec(self.large, names.answers, len(names.labels))
-        return ask_shards(context, spec, questions, folder, mode, scratch=scratch / "answers", bar=attempt.bar)
+        return ask_shards(attempt, self.large, names, questions, folder, scratch / "answers", mode)
 
 
 def _prompter(
@@ -237,7 +236,7 @@ class Prompter:
         """The outcome table of a shard, which has no train rows, and the prompts of its rows; split by split."""
         for split in SPLITS:
             files = PartFiles(shard.task, split, split, shard.features, shard.answers)
-            part = outcome_part(self.collaborator, files.read(self.names, storage.readable), self.names)
+            part = outcome_part(self.collaborator, files.read(self.names, storage), self.names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 

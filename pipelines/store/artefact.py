@@ -33,10 +33,10 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 from kcm.durable import drafted
 from kcm.errors import MAKE_ROOM, ArtefactError, LockedError, is_disk_full
 from kcm.redact import redacted_values
-from pipelines.store.control.lease import leased
-from pipelines.store.control.records import Control
 from pipelines.store.files import Files, Stat
-from pipelines.store.storage import AT_ONCE, Storage
+from pipelines.store.lease import leased
+from pipelines.store.records import Control
+from pipelines.store.storage import AT_ONCE, THIS_NODE, Storage
 
 MANIFEST = "manifest.json"
 EMPTIED = "emptied"  # marks the manifest of an artefact whose files were removed on purpose: it counts as unfinished
@@ -107,7 +107,7 @@ ArtefactT = TypeVar("ArtefactT", bound="Artefact")
 class Artefact:
     """The output of a finished stage: a folder that will not change. A subclass per kind knows the files in it.
 
-    `path` is the local folder; `storage` can fetch its files on any node. Without `storage` they are local already.
+    `path` is the local folder; `storage` can fetch its files on any node.
     """
 
     kind: ClassVar[str]  # what stages that read it call it; several stages may write one kind
@@ -115,12 +115,12 @@ class Artefact:
     stage: str
     fingerprint: str
     path: Path
-    storage: Storage | None = field(default=None, compare=False, repr=False)
+    storage: Storage = field(default=THIS_NODE, compare=False, repr=False)
 
     @property
     def is_remote(self) -> bool:
         """Whether the files have to be fetched."""
-        return self.storage is not None and self.storage.is_remote
+        return self.storage.is_remote
 
     @property
     def folder(self) -> Path:
@@ -137,7 +137,7 @@ class Artefact:
     def file(self, name: str) -> Path:
         """One file of the folder, fetched if it is not local yet. Raises ArtefactError like `folder`."""
         path = self.path / name
-        if self.storage is None or not self.storage.is_remote or path.is_file():
+        if not self.is_remote or path.is_file():
             return path
         try:
             return self.storage.fetch(path, self.manifest["files"].get(name, ""))
@@ -161,12 +161,12 @@ class Artefact:
 
     def readable(self, name: str) -> Path | BinaryIO:
         """A source that pyarrow can read. Only the ranges read of a remote file are fetched; no hash is checked."""
-        return self.storage.readable(self.path / name) if self.storage is not None else self.path / name
+        return self.storage.readable(self.path / name)
 
     @property
     def where(self) -> str:
         """The location of the folder, for people: its path, or its URI."""
-        return str(self.path) if self.storage is None else self.storage.where(self.path)
+        return self.storage.where(self.path)
 
     @property
     def home(self) -> Path:
@@ -176,7 +176,7 @@ class Artefact:
     @property
     def manifest(self) -> dict[str, Any]:
         """The stage, version, configuration, inputs, attempt and file hashes."""
-        return read_manifest(self.storage or Storage.at(self.home), self.home)
+        return read_manifest(self.storage, self.home)
 
     def as_a(self, view: type[ArtefactT]) -> ArtefactT:
         """The same artefact as an instance of the class of its kind."""
@@ -192,15 +192,14 @@ class Artefact:
         raise ArtefactError(f"made of no artefact of stage {' or '.join(stages)}", where=str(self.path))
 
     def _source(self, stages: tuple[str, ...]) -> Artefact | None:
-        storage = self.storage or Storage.at(self.home.parents[2])
-        direct = (artefact for artefact in self.inputs(storage) if artefact.stage in stages)
-        further = (artefact._source(stages) for artefact in self.inputs(storage))
+        direct = (artefact for artefact in self.inputs() if artefact.stage in stages)
+        further = (artefact._source(stages) for artefact in self.inputs())
         return next(direct, None) or next(filter(None, further), None)
 
-    def inputs(self, storage: Storage) -> Iterator[Artefact]:
+    def inputs(self) -> Iterator[Artefact]:
         """The artefacts from which this one was made directly."""
         for stage, name in self.manifest["inputs"].items():
-            yield finished_at(storage, self.home.parents[1] / stage / name)
+            yield finished_at(self.storage, self.home.parents[1] / stage / name)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,5 +144,5 @@ class FeaturesArtefact(ShardedArtefact):
     @cached_property
     def _indices(self) -> list[RowIndex]:
         """The index of each task; from a bucket, only the columns with splits and labels are fetched."""
-        readable = self.storage.readable if self.storage else Path
+        readable = self.storage.readable
         return [RowIndex.of_shards(self.shards(number), readable) for number in range(len(self.names.tasks))]

@@ -28,7 +28,7 @@ from pipelines.store.artefact import (
     encoded,
     read_manifest,
 )
-from pipelines.store.control.lease import holder_of, leased
+from pipelines.store.lease import holder_of, leased
 
 CLEANING = "leases/gc"  # held while files are removed; no run starts meanwhile
 _BUNDLE, _LINEAGE = "bundle/bundle.json", "bundle/lineage.json"  # the first file names the bundle's digest

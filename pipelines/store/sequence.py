@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,12 @@ def contents_of(rows: pa.Table) -> list[Content]:
         Content(text or "", image or b"", vector=vector)
         for text, image, vector in zip(texts, images, vectors, strict=True)
     ]
+
+
+def unit_names(rows: pa.Table, alone: Sequence[str] | None = None) -> list[str]:
+    """The unit of every row: its group. A row without a group has a unit named by `alone`, by default by its id."""
+    groups = rows["group"].to_pylist() if "group" in rows.column_names else [None] * len(rows)
+    return [group or own for group, own in zip(groups, alone or rows["id"].to_pylist(), strict=True)]
 
 
 class ShardedArtefact(Artefact):

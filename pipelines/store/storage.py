@@ -128,3 +128,6 @@ class Storage:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+THIS_NODE = Storage.at("/")  # in which every file of this node has a name

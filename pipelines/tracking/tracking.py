@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import mlflow
@@ -239,14 +240,15 @@ def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str,
 
 @contextlib.contextmanager
 def answering(uri: str, hint: str = "Start again once it answers: finished work is kept") -> Iterator[None]:
-    """Turn exceptions of MLflow, and of the clients of its artefact stores, into a KcmError with a fix."""
+    """Turn what MLflow raises, and what databases and artefact stores raise within it, into a KcmError with a fix."""
     try:
         yield
-    except KcmError:
-        raise
     except Exception as error:
         if is_disk_full(error):
             raise KcmError("the disk is full", where=uri.removeprefix(SQLITE), hint=MAKE_ROOM) from error
+        modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+        if not any(module.partition(".")[0] == "mlflow" for module in modules):
+            raise  # nothing of MLflow was running
         reason = redacted(" ".join(str(error).split()) or type(error).__name__)[:500]
         raise KcmError(f"MLflow failed: {reason}", where=uri, hint=hint) from error
 

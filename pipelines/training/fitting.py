@@ -1,4 +1,7 @@
-"""A gate fitted on validate rows, and every row's score. Memory holds a bounded sample, and scalars.
+"""The rows that choose gate and policy, a gate fitted on them, and every row's score.
+
+Validate rows choose. Without them, left-out train rows do, by the collaborators' answers to these rows. Memory holds a
+bounded sample, and scalars.
 
 Of more rows than the limit, temperature and head are fitted on units drawn by a hash. The other rows are new to the
 head, so that what it says of them is as honest as out-of-fold scores are of the sample. Shapes: N rows of all, S of the
@@ -7,11 +10,12 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -21,10 +25,21 @@ from kcm.cascade.reference import Reference
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import OutcomeTable
+from kcm.collaborator.collaborator import Collaborator
+from kcm.collaborator.distill import DistillConfig
+from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.inputs.vectors import matrix
+from kcm.learners.base import Batch, Learner
+from kcm.learners.training.stream import large_distributions
 from kcm.metrics.calibration import fit_temperature
-from pipelines.batch.outcome_table import OutcomePart, drawn
+from kcm.metrics.intervals import Units
+from pipelines.batch.outcome_table import LeftOut, OutcomePart, PartRows, drawn, part_rows
+from pipelines.store.features import FeaturesArtefact, feature_matrix
+from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.sequence import unit_names
 
 MAX_FITTED_ROWS = 65_536
+MAX_ROWS = 10_000  # left-out train rows of all tasks together: more tell a gate and a threshold little
 FEWEST_CLASSES = 10  # of fewer, one left out says little of what else may come
 WithoutOwnClass = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 
@@ -111,3 +126,50 @@ def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> n
 def _sampled(table: OutcomeTable, share: float) -> np.ndarray:
     """Which rows are in the sample, [N]: whole units (a group, or a row without a group)."""
     return drawn(np.where(pd.isna(table.group), table.id, table.group), share)
+
+
+def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Iterator[PartRows]:
+    """The rows that choose gate and policy: validate rows, and of the tasks without them train rows.
+
+    Of these about `MAX_ROWS` are drawn by whole units, and all that are out of scope. The unit of a row is its group,
+    else all rows with its very features.
+    """
+    num_rows = sum(features.num_train_rows[number] for number in features.tasks_without_validate)
+    for part in part_rows(features, outcomes, ("validate",)):
+        if part.source == "train":
+            label_N = part.rows["label"].to_numpy()
+            drawn_N = (label_N >= 0) & drawn(_units(part.rows), MAX_ROWS / num_rows)
+            is_selected = pa.array(drawn_N | (label_N == OUT_OF_SCOPE))
+            part = replace(part, rows=part.rows.filter(is_selected), answers=part.answers.filter(is_selected))
+        yield part
+
+
+def left_out_of(
+    collaborator: Collaborator, learner: Learner, distill: DistillConfig, parts: Iterable[PartRows]
+) -> LeftOut:
+    """The logits of the labelled train rows of `deciding_rows`, of which there is one, after training."""
+    ids, units, features_ND, labels, large = [], [], [], [], []
+    for part in parts:
+        if part.source != "train":
+            continue
+        labelled = pa.array(part.rows["label"].to_numpy() >= 0)
+        rows, answers = part.rows.filter(labelled), part.answers.filter(labelled)
+        ids += rows["id"].to_pylist()
+        units.append(_units(rows))
+        features_ND.append(feature_matrix(rows))
+        labels.append(rows["label"].to_numpy())
+        large.append(large_distributions(matrix(answers["large_probabilities"]), answers["large_label"].to_numpy()))
+    batch = Batch(
+        torch.from_numpy(np.concatenate(features_ND)),
+        torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+        torch.from_numpy(np.concatenate(large)),
+        torch.ones(len(ids)),
+    )
+    judge_NC, small_NC = learner.left_out(collaborator, batch, Units(np.concatenate(units), len(ids)), distill)
+    return LeftOut(pd.Index(ids, dtype=object), judge_NC.float().numpy(), small_NC.float().numpy())
+
+
+def _units(rows: pa.Table) -> np.ndarray:
+    """The name of every row's unit, [N]."""
+    alone = [row.tobytes().hex() for row in feature_matrix(rows)]
+    return np.array(unit_names(rows, alone), dtype=object)

@@ -28,8 +28,7 @@ from kcm.learners import Learner
 from pipelines.batch.outcome_table import LeftOut, PartRows, outcome_part
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import TrainedArtefact, Tuned
-from pipelines.training.fitting import MAX_FITTED_ROWS, fitted_on
-from pipelines.training.left_out import deciding_rows, left_out_of
+from pipelines.training.fitting import MAX_FITTED_ROWS, deciding_rows, fitted_on, left_out_of
 from pipelines.training.worker import TrainerPlan, load_state
 
 

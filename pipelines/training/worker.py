@@ -28,11 +28,11 @@ from kcm.learners.training.stream import ParquetRows
 from kcm.learners.training.trainer import trainer_of
 from pipelines.store.artefact import storage_errors
 from pipelines.store.checkpoint import CHECKPOINTS, checkpoints, newest_checkpoint, write_checkpoint
-from pipelines.store.control.lease import TTL_S, Lease, leased
-from pipelines.store.control.records import Control
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.files import Files
+from pipelines.store.lease import TTL_S, Lease, leased
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.records import Control
 from pipelines.store.storage import Storage
 
 PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver

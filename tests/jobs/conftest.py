@@ -11,7 +11,7 @@ from pipelines.config import RunConfig
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions
 from pipelines.store.artefact import CONTROL
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 from pipelines.tracking.tracking import Tracking
 
 REVIEWS = Path(__file__).parents[2] / "jobs" / "configs" / "reviews.yaml"

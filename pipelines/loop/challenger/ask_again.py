@@ -18,7 +18,7 @@ from pydantic import Field
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
 from kcm.parquet import read_table, write_table
-from pipelines.batch.asking import LargeSpec, ask_shards
+from pipelines.batch.asking import ask_shards
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
 from pipelines.loop.challenger.grown_head import answers_by_grown_head
@@ -27,6 +27,7 @@ from pipelines.loop.window.stage import FACTS, ROWS, WindowArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.outcomes import FAILED
+from pipelines.store.sequence import Names
 
 _SHARD = "window.parquet"
 
@@ -56,18 +57,18 @@ class AskAgain(Stage, Plan):
 
     def write(self, attempt: Attempt, window: WindowArtefact) -> None:
         """The same decisions with new answers. DataError if the large model answers none of them."""
-        names = self.parent.sequence.names
-        answers = replace(names, labels=(*names.labels, *window.facts.new_labels)).answers
+        known_names: Names = self.parent.sequence.names
+        names = replace(known_names, labels=(*known_names.labels, *window.facts.new_labels))
         if self.large.fits_on_train:
             new_answers = answers_by_grown_head(attempt, window, self.large, self.seed, self.parent)
         else:
-            new_answers = self._asked(attempt, window.table, answers)
-        write_table(answered_anew(window.table, new_answers, answers), attempt.folder / ROWS)
+            new_answers = self._asked(attempt, window.table, names)
+        write_table(answered_anew(window.table, new_answers, names.answers), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, window.facts.model_dump(mode="json"))
 
-    def _asked(self, attempt: Attempt, rows: pa.Table, answers: tuple[str, ...]) -> pa.Table:
+    def _asked(self, attempt: Attempt, rows: pa.Table, names: Names) -> pa.Table:
         """What a model that needs no fitting answers, as a table of outcomes."""
-        context, none_label = attempt.context, self.parent.sequence.names.none_label
+        context = attempt.context
         answered_rows = rows.filter(rows["large_label"].is_valid())
         text, image = (pc.fill_null(answered_rows[name], empty) for name, empty in (("text", ""), ("image", b"")))
         ids, split = row_ids(answered_rows), pa.array(["train"] * len(answered_rows))
@@ -75,14 +76,8 @@ class AskAgain(Stage, Plan):
         write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
         device = context.cluster.device
         large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, device))
-        ask_shards(
-            context,
-            LargeSpec(large, answers, len(answers) - (none_label is not None)),
-            {_SHARD: attempt.scratch / "rows" / _SHARD},
-            attempt.scratch / "answers",
-            scratch=attempt.scratch / "units",
-            bar=attempt.bar,
-        )
+        sources = {_SHARD: attempt.scratch / "rows" / _SHARD}
+        ask_shards(attempt, large, names, sources, attempt.scratch / "answers", attempt.scratch / "units")
         return read_table(context.store.storage.readable(attempt.scratch / "answers" / _SHARD))
 
 

@@ -19,11 +19,11 @@ from pipelines.context import Attempt, Context
 from pipelines.loop.parent import Parent
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.train import train
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import TRIALS, TrainedArtefact, TunedArtefact
-from pipelines.training.train import train
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 

@@ -116,9 +116,7 @@ class GrowFeatures(Stage, Plan):
         number = len(sequence.names.tasks) - 1
         rows = sequence.task(number)
         encoder = earlier.made_by(self.encoder)
-        features_ND = window_features(
-            _decisions(window, rows), encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar
-        )
+        features_ND = window_features(_decisions(window, rows), encoder, attempt, attempt.scratch)
         if features_ND.shape[1] != earlier.dim:
             raise DataError(
                 f"stored features have {features_ND.shape[1]} numbers, the champion's have {earlier.dim}",

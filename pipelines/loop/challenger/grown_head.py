@@ -52,7 +52,7 @@ def answers_by_grown_head(
         rows = rows.set_column(column, "features", pa.nulls(len(rows), rows["features"].type))
     assert large.backbone is not None  # the rows on which the head is fitted
     encoder = first.made_by(large.backbone)
-    features_ND = window_features(rows, encoder, context, scratch=attempt.scratch / "features", bar=attempt.bar)
+    features_ND = window_features(rows, encoder, attempt, attempt.scratch / "features")
     columns = {"id": row_ids(rows), "label": pa.array(label_N), "split": pa.array(["train"] * len(rows))}
     table = features_table(pa.table(columns | {"group": rows["unit"]}), features_ND, np.zeros(len(rows)))
 

@@ -38,7 +38,7 @@ from pipelines.serve.config import log_url
 from pipelines.serve.log.labels import LabelLog
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
-from pipelines.store.control.journal import Journal, StoredLedger
+from pipelines.store.records import Journal, StoredLedger
 
 _NOTHING_STORED = "Nothing was stored"
 

@@ -27,9 +27,9 @@ from pipelines.loop.window.stage import WindowArtefact, WindowFacts, utc_of
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, scored_table
 from pipelines.stages.measured import curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.control.journal import StoredLedger
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
+from pipelines.store.records import StoredLedger
 from pipelines.training.artefacts import TunedArtefact
 
 JUDGED = "window.parquet"
@@ -169,7 +169,7 @@ class Recertify(Stage, Plan):
         candidate, names, facts = tuned.load(name), features.names, window.facts
         rows = window.of_purpose("validate", "certify", "test")
         encoder = features.made_by(self.encoder)
-        features_ND = window_features(rows, encoder, attempt.context, scratch=attempt.scratch, bar=attempt.bar)
+        features_ND = window_features(rows, encoder, attempt, attempt.scratch)
         judged_window = JudgedWindow.by(candidate.collaborator, candidate.gate, rows, features_ND, names.labels)
         certify = judged_window.of_purpose("certify")
         policy, certificates = certify_window(

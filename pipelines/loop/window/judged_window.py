@@ -25,8 +25,7 @@ from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from kcm.parquet import read_table, write_table
 from pipelines.batch.encoding import encoded
-from pipelines.context import Context
-from pipelines.progress import Bar
+from pipelines.context import Attempt
 from pipelines.store.features import feature_matrix
 
 PAYLOAD = ("text", "image", "features", "large_probabilities")  # columns that no certificate reads
@@ -199,9 +198,7 @@ class JudgedWindow:
         )
 
 
-def window_features(
-    window: pa.Table, encoder: EncoderConfig, context: Context, *, scratch: Path, bar: Bar
-) -> NDArray[np.float32]:
+def window_features(window: pa.Table, encoder: EncoderConfig, attempt: Attempt, scratch: Path) -> NDArray[np.float32]:
     """Features [N, D] of a window's rows: the stored features, or else the encoder's features of the stored input.
 
     Raises DataError for rows without either.
@@ -218,7 +215,7 @@ def window_features(
             where="serve.feedback.store_payloads",
             hint="Set it to text or all, and begin the window after that",
         )
-    made_MD = feature_matrix(encoded(context, encoder, rows, scratch=scratch, bar=bar))
+    made_MD = feature_matrix(encoded(attempt, encoder, rows, scratch))
     features_ND = np.empty((len(window), made_MD.shape[1]), dtype=np.float32)
     features_ND[~has_features] = made_MD
     if has_features.any():

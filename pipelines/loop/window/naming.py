@@ -13,8 +13,7 @@ from kcm.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import utc_now
-from pipelines.store.control.journal import Journal
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control, Journal
 
 
 class ClassNames:

@@ -52,16 +52,9 @@ def made(storage: Storage, name: str, num_encoders: int, build: Any) -> dict[str
         write_shard(storage, [pa.table({"id": np.arange(size)})], source)
         sources[source.name] = source
     bar: Any = SimpleNamespace(update=lambda done, total: None)
-    return map_shards(
-        sources,
-        build,
-        storage.root / name,
-        rows_per_unit=100,
-        cluster=ClusterConfig(num_encoders=num_encoders),
-        scratch=storage.root / f"{name} units",
-        storage=storage,
-        bar=bar,
-    )
+    context = SimpleNamespace(store=SimpleNamespace(storage=storage), cluster=ClusterConfig(num_encoders=num_encoders))
+    attempt: Any = SimpleNamespace(context=context, bar=bar)
+    return map_shards(attempt, sources, build, storage.root / name, storage.root / f"{name} units", rows_per_unit=100)
 
 
 def test_no_actor_needs_foreign_files_and_death_costs_no_row(storage: Storage, tmp_path: Path) -> None:

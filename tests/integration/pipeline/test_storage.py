@@ -30,10 +30,9 @@ from pipelines.registry.champion import Champion
 from pipelines.run import run
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import ArtefactStore
-from pipelines.store.control.journal import StoredLedger
-from pipelines.store.control.records import Control, Versioned
 from pipelines.store.features import SECONDS
 from pipelines.store.files import Files
+from pipelines.store.records import Control, StoredLedger, Versioned
 from pipelines.store.sequence import ShardedArtefact
 from tests.damage import damaged
 from tests.flaky_proxy import FAULTS, FlakyProxy

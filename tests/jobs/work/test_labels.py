@@ -13,7 +13,7 @@ from jobs.cli import app
 from jobs.work import labels as label_items
 from pipelines.loop.gates.items_to_label import DrawnItems
 from pipelines.loop.window.naming import ClassNames
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 from tests.pipelines.loop.windows import Asked, made_drawn, made_window
 
 

@@ -14,7 +14,8 @@ from kcm.errors import DataError
 from kcm.large import NO_PROMPT, LargeAnswer, batches
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.tasks.shards import write_shards
-from pipelines.batch.asking import PROMPT, LargeSpec, ask_shards, row_answerer
+from pipelines.batch.asking import PROMPT, ask_shards, row_answerer
+from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, completion, label
 
@@ -47,12 +48,11 @@ def context(tmp_path) -> Any:
 def asked(context, upstream, tmp_path, rows=ROWS, labels=LABELS, **changes):
     settings = {"api_key_env": None, "max_retries": 0, "num_concurrent": 1, "max_failed": 0.9} | changes
     large = OpenAiConfig(model="big", base_url=upstream.base_url, **settings)
-    bar = SimpleNamespace(update=lambda done, total: None)
+    attempt: Any = SimpleNamespace(context=context, bar=SimpleNamespace(update=lambda done, total: None))
     tmp_path.mkdir(exist_ok=True)
     write_shards(tmp_path, 0, [rows])
     sources = {"answers.parquet": tmp_path / "task-0000.parquet"}
-    spec = LargeSpec(large, labels, len(labels))
-    took = ask_shards(context, spec, sources, tmp_path / "made", scratch=tmp_path / "scratch", bar=bar)
+    took = ask_shards(attempt, large, Names((), labels, None), sources, tmp_path / "made", tmp_path / "scratch")
     return pq.read_table(tmp_path / "made" / "answers.parquet"), took
 
 
@@ -85,7 +85,7 @@ def test_calls_and_price_are_said_before_and_after(context, upstream, tmp_path) 
     asked(context, upstream, tmp_path, **prices)
     before, after = context.lines
     assert re.fullmatch(
-        r"asking big: 3 calls for 3 rows, about \d+ tokens, [\d.]+, at most [\d.]+; paid before on this storage:"
+        r"asking big: 3 calls for 3 rows, about \d+ tokens, [\d.]+, at most [\d.]+; paid before in this store:"
         r" 0 calls",
         before,
     )
@@ -101,10 +101,10 @@ def test_changed_question_states_the_cost_of_asking_again(context, upstream, tmp
     described = {"descriptions": {"negative": "the writer is unhappy"}}
     asked(context, upstream, tmp_path / "described", prompt=described, **prices)
     assert context.lines[4].startswith("asking big: 3 calls for 3 rows")
-    assert context.lines[4].endswith("paid before on this storage: 3 calls, 6")
+    assert context.lines[4].endswith("paid before in this store: 3 calls, 6")
     asked(context, upstream, tmp_path / "more", labels=(*LABELS, "neither"), **prices)
     assert context.lines[6].startswith("asking big: 3 calls for 3 rows")
-    assert context.lines[6].endswith("paid before on this storage: 6 calls, 12")
+    assert context.lines[6].endswith("paid before in this store: 6 calls, 12")
 
 
 def test_rows_are_asked_in_a_batch_where_that_is_wanted(context, upstream, tmp_path, monkeypatch) -> None:
@@ -184,6 +184,5 @@ def test_invalid_custom_adapter_answer_ends_the_run_by_row(label, probabilities,
     """Promise: no certificate is computed of answers that are none."""
     answer = LargeAnswer(label, probabilities and np.array(probabilities, np.float32))
     model: Any = SimpleNamespace(answer=lambda items: [LargeAnswer(0), answer, LargeAnswer(1)])
-    spec: Any = SimpleNamespace(answer_names=LABELS, num_labels=2)
     with pytest.raises(DataError, match=f"{fault}, to row 'b'"):
-        row_answerer(model, spec, "none")(ROWS)
+        row_answerer(model, Names((), LABELS, None), "none")(ROWS)

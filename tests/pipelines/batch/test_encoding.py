@@ -1,6 +1,8 @@
 """Features are those of the rows that were given, and rows without features are named."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,11 @@ from kcm.tasks.shards import write_shards
 from pipelines.batch.encoding import encode_shards, row_encoder, vector_copier
 from pipelines.store.storage import Storage
 
-BAR = SimpleNamespace(update=lambda done, total: None)
+
+def attempt_in(folder: Path) -> Any:
+    """As much of an attempt as encoding needs."""
+    context = SimpleNamespace(assets_path=folder, cluster=None, store=SimpleNamespace(storage=Storage.at(folder)))
+    return SimpleNamespace(context=context, bar=SimpleNamespace(update=lambda done, total: None))
 
 
 def rows(values_ND: np.ndarray) -> pa.Table:
@@ -29,9 +35,8 @@ def test_row_vectors_become_features_whatever_the_shards(tmp_path) -> None:
     """Read in parts that are no multiple of a row group, and joined, they are the rows that were given."""
     values_ND = np.random.default_rng(0).normal(size=(2500, 3)).astype(np.float32)
     write_shards(tmp_path, 0, [rows(values_ND)])
-    context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
     sources, folder = {"a": tmp_path / "task-0000.parquet"}, tmp_path / "made"
-    encode_shards(context, PrecomputedConfig(column="v"), sources, folder, scratch=tmp_path / "s", bar=BAR)
+    encode_shards(attempt_in(tmp_path), PrecomputedConfig(column="v"), sources, folder, tmp_path / "s")
     table = pq.read_table(folder / "a")
     np.testing.assert_array_equal(matrix(table["features"]), values_ND)
     assert table["id"].to_pylist() == [f"row {n}" for n in range(2500)]
@@ -46,10 +51,9 @@ def test_untrainable_vector_is_named_by_row_and_file(tmp_path) -> None:
     values_ND[2, 1] = np.nan
     write_shards(tmp_path, 0, [rows(values_ND)])
     shard = tmp_path / "task-0000.parquet"
-    context = SimpleNamespace(assets_path=tmp_path, cluster=None, store=SimpleNamespace(storage=Storage.at(tmp_path)))
     with pytest.raises(DataError) as error:
         encode_shards(
-            context, PrecomputedConfig(column="v"), {"a": shard}, tmp_path / "made", scratch=tmp_path / "s", bar=BAR
+            attempt_in(tmp_path), PrecomputedConfig(column="v"), {"a": shard}, tmp_path / "made", tmp_path / "s"
         )
     assert "row 2 (the vector holds a number that is not finite)" in str(error.value)
     assert error.value.where == str(shard)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from kcm.large import Item, LargeAnswer
 from kcm.large.base import Estimate
 from pipelines.batch import pricing
 from pipelines.batch.inputrows import InputRows
-from pipelines.batch.pricing import say_paid, say_price
+from pipelines.batch.pricing import paying, price_of_escalated
 from pipelines.progress import Reporter
 from tests.kcm.bundle.test_bundle import bundle
 
@@ -51,9 +52,9 @@ def said(tmp_path: Path, made: Bundle, num_rows: int) -> str:
     file.write_text("text\n" + "".join(f"{'known' if row % 2 else row}\n" for row in range(num_rows)))
     terminal, model = io.StringIO(), Priced()
     reporter = Reporter(Console(file=terminal, width=400))
-    before = say_price(model, made, [InputRows.opened(Location.of(file), "text")], reporter)
-    model.paid = (20, 0.2)
-    say_paid(model, before, reporter)
+    price = partial(price_of_escalated, bundle=made, files=[InputRows.opened(Location.of(file), "text")])
+    with paying(model, made.large, price, reporter):
+        model.paid = (20, 0.2)
     return terminal.getvalue()
 
 

@@ -13,6 +13,7 @@ from kcm.large.adapters.recorded import RecordedConfig
 from kcm.tasks.shards import write_shards
 from pipelines.batch import recorded
 from pipelines.batch.recorded import look_up_shards
+from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
 
 LABELS = ("no", "yes")
@@ -35,7 +36,7 @@ def answers(tmp_path, ids) -> RecordedConfig:
 
 def found(tmp_path, large):
     sources = {path.name: path for path in sorted(tmp_path.glob("task-*.parquet"))}
-    return look_up_shards(large, LABELS, sources, tmp_path / "made", 2, Storage.at(tmp_path))
+    return look_up_shards(large, Names((), LABELS, None), sources, tmp_path / "made", Storage.at(tmp_path))
 
 
 @pytest.fixture

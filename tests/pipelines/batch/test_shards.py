@@ -72,17 +72,9 @@ def mapped(
     """Counts, and what the bar showed."""
     marks: list[tuple[int, int]] = []
     bar: Any = SimpleNamespace(update=lambda done, total: marks.append((done, total)))
-    found = map_shards(
-        sources or shards_of(store),
-        Doubler,
-        folder,
-        rows_per_unit=together,
-        cluster=None,
-        scratch=scratch,
-        storage=store.storage,
-        bar=bar,
-    )
-    return found, marks
+    attempt: Any = SimpleNamespace(context=SimpleNamespace(store=store, cluster=None), bar=bar)
+    counts = map_shards(attempt, sources or shards_of(store), Doubler, folder, scratch, rows_per_unit=together)
+    return counts, marks
 
 
 def built(store: ArtefactStore, together: int = 300) -> Artefact:

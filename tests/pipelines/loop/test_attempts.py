@@ -8,7 +8,7 @@ import pytest
 from kcm.errors import DataError
 from pipelines.loop.attempts import Attempts
 from pipelines.registry.champion import Champion
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 
 CHAMPION = Champion(digest="one", version="demo/1", bundle="f", promoted_at="", after=100, by="run")
 NEXT = CHAMPION.model_copy(update={"digest": "two", "version": "demo/2", "after": 340, "parent": "one", "by": "update"})

@@ -22,7 +22,7 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.registry.champion import Champion
 from pipelines.store.artefact import Recipe, write_json
-from pipelines.store.control.journal import StoredLedger
+from pipelines.store.records import StoredLedger
 from tests.pipelines.loop.windows import NUM, START, facts_of, judged_of, made_drawn, made_window
 
 

@@ -15,8 +15,8 @@ from pipelines.loop import purging
 from pipelines.loop.purging import purge
 from pipelines.loop.window.stage import ROWS
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.control.lease import leased
 from pipelines.store.garbage import is_emptied
+from pipelines.store.lease import leased
 from tests.damage import damaged
 
 KEY = b"k" * 32

@@ -24,7 +24,7 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.turn import Delivery, approve, update
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate, Verdict
-from pipelines.store.control.lease import leased
+from pipelines.store.lease import leased
 from pipelines.tracking.tracking import Tracking, champion_of
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"

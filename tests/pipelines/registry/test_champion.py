@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.registry.champion import Challenger, Champion, Pointer
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 
 
 def champion(name: str, **more: object) -> Champion:

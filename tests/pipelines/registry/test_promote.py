@@ -9,7 +9,7 @@ from kcm.errors import KcmError
 from pipelines.registry.champion import Challenger, Champion, Pointer
 from pipelines.registry.promote import Champions, promoting
 from pipelines.registry.replicas import RefusedByServiceError, ReplicaReport
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 from pipelines.tracking.config import TrackingConfig
 from pipelines.tracking.tracking import Tracking, champion_of, set_champion
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.registry.replicas import SILENT_S, RefusedByServiceError, ReplicaReport, ReplicaReports
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 
 
 class Service:

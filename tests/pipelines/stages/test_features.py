@@ -18,7 +18,7 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
     """The artefact that an encoder's rows make, and what the actors were given."""
     given = []
 
-    def encode_shards(context, encoder, sources, folder, with_texts, scratch, bar):
+    def encode_shards(attempt, encoder, sources, folder, scratch, with_texts):
         given.append(encoder)
         return 7
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.stages import kept_wrong
+from pipelines.stages import measured
 from pipelines.stages.evaluate import OUTCOMES, Evaluate, EvaluatedArtefact
 from pipelines.store.sequence import SequenceArtefact
 from tests.outcome_files import read_outcomes, rows_where
@@ -46,8 +46,8 @@ def test_kept_wrong_rows_stand_with_text_truth_and_both_answers(run: Built) -> N
 
 
 def test_of_many_rows_and_of_long_texts_the_beginning_is_shown(run: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_wrong, "MAX_ROWS", 1)
-    monkeypatch.setattr(kept_wrong, "MAX_CHARS", 8)
+    monkeypatch.setattr(measured, "MAX_ROWS", 1)
+    monkeypatch.setattr(measured, "MAX_CHARS", 8)
     found: Any = evaluated(run).kept_wrong
     assert found["num_rows"] > 1
     assert [row["text"] for row in found["rows"]] == ["questio…"]

@@ -1,5 +1,6 @@
 """Words join the features of texts if they help; they are fitted to the first task and stored with the features."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,17 @@ import numpy as np
 import pytest
 
 from kcm.config import parse_config
+from kcm.encoders.text import TextEncoder
 from kcm.encoders.words import Words
+from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.features import Features
+from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.tasks import Tasks
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.features import SECONDS, WORDS, FeaturesArtefact, feature_matrix
+from pipelines.store.outcomes import OutcomesArtefact
 from tests.tiny_bert import save_bert
 
 NUM_ROWS = 240
@@ -60,6 +65,29 @@ def features_of(config: RunConfig) -> FeaturesArtefact:
     return features
 
 
+def test_both_sides_with_one_encoder_encode_once(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: with words beside the small side's features, the large model's answers are those without, at no cost."""
+    encoded: list[str] = []
+
+    class Counting(TextEncoder):
+        def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+            encoded.extend(content.text for content in inputs)
+            return super().encode(inputs)
+
+    monkeypatch.setattr("kcm.encoders.text.TextEncoder", Counting)
+    answers = []
+    for words in ("auto", "none"):
+        encoded.clear()
+        config = config_of(tmp_path / words, model, words=words)
+        features = features_of(config)
+        context = Context(config.name, ArtefactStore(config.storage_path), config.assets_path)
+        outcomes = Outcomes.of(config).build({"sequence": features.sequence}, context)
+        assert (features.num_words > 0, sorted(encoded)) == (words == "auto", sorted(set(encoded)))
+        assert len(encoded) == NUM_ROWS
+        answers.append(outcomes.as_a(OutcomesArtefact).task(0).drop_columns(["large_cost"]))
+    assert answers[0].equals(answers[1])
+
+
 def seconds_of(features: FeaturesArtefact) -> tuple[int, str, Any]:
     """Position, name and values of the column of seconds, which no two runs share."""
     rows = features.task(0)
@@ -91,7 +119,7 @@ def test_later_tasks_do_not_change_words(tmp_path: Path, model: str) -> None:
 
 def test_useless_words_cost_nothing(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: if words do not help left-out rows, features and identity are those of an encoder without words."""
-    monkeypatch.setattr("pipelines.stages.words.useful_scale", lambda *_: 0.0)
+    monkeypatch.setattr("pipelines.stages.features.useful_scale", lambda *_: 0.0)
     useless, without = (features_of(config_of(tmp_path / name, model, words=name)) for name in ("auto", "none"))
     assert useless.num_words == without.num_words == 0
     assert useless.identity == without.identity

@@ -9,8 +9,8 @@ import pytest
 from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
 from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
-from pipelines.store.control.lease import leased, refuse_while_held
 from pipelines.store.garbage import CLEANING, collect_garbage, find_garbage
+from pipelines.store.lease import leased, refuse_while_held
 
 
 def build(store: ArtefactStore, stage: str, number: int, *inputs: Artefact, parent: str | None = None) -> Artefact:

@@ -11,6 +11,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from kcm.errors import KcmError
 from pipelines.tracking.config import SQLITE, TrackingConfig
@@ -59,9 +60,17 @@ def test_an_error_of_a_store_of_reports_is_one_line(tmp_path: Path, monkeypatch:
     """Clients of artefact stores raise errors of their own, which name neither MLflow nor a fix."""
     tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
     failing = Mock(side_effect=RuntimeError("could not connect to the endpoint"))
-    monkeypatch.setattr(MlflowClient, "log_artifact", failing)
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifact", failing)
     with pytest.raises(KcmError, match=r"could not connect to the endpoint.*finished work is kept"):
         tracking.log({}, {}, tmp_path / "report.html")
+
+
+def test_an_error_of_our_own_is_not_called_mlflows(tmp_path: Path) -> None:
+    """Promise: only what is raised while MLflow runs is reported as MLflow's failure."""
+    tracking, bundle = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key"), tmp_path / "bundle"
+    bundle.mkdir()
+    with pytest.raises(ZeroDivisionError):
+        tracking.register("reviews", bundle, "f00", write_beside=lambda folder: str(1 / 0))
 
 
 @pytest.fixture(params=BACKENDS)

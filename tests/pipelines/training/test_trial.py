@@ -14,7 +14,7 @@ from pipelines.batch import outcome_table
 from pipelines.store.artefact import ArtefactStore
 from pipelines.training import trial
 from pipelines.training.artefacts import Tuned
-from pipelines.training.left_out import deciding_rows
+from pipelines.training.fitting import deciding_rows
 from pipelines.training.trial import Choice, TrialPlan
 from tests.pipelines.made_parts import SIZES, Fetched, logits, written
 

@@ -13,8 +13,7 @@ from kcm.certification.certificate import CertificateConfig
 from kcm.errors import DataError
 from pipelines.loop.gates.disagreements import GivenLabels, LabelPlan, State
 from pipelines.loop.gates.recertify import can_certify_window, certify_window
-from pipelines.store.control.journal import StoredLedger
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control, StoredLedger
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
 
 KEEP = Policy(decision=KEEP_ALL)

@@ -6,7 +6,7 @@ import pytest
 
 from kcm.errors import ConfigError
 from pipelines.loop.window.naming import ClassNames
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 
 KNOWN = ("card_lost", "balance")
 

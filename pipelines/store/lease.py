@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from kcm.errors import ArtefactError, LockedError
-from pipelines.store.control.records import Control
+from pipelines.store.records import Control
 
 TTL_S = 15.0  # a holder that has not renewed its lock for this long counts as dead
 RENEWALS = 5  # within a lock's time limit

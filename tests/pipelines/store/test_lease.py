@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import LockedError
-from pipelines.store.control import lease as module
-from pipelines.store.control.lease import holder_of, leased, refuse_while_held
-from pipelines.store.control.records import Control
+from pipelines.store import lease as module
+from pipelines.store.lease import holder_of, leased, refuse_while_held
+from pipelines.store.records import Control
 
 HOLDER = (
-    "import sys, time\nfrom pathlib import Path\nfrom pipelines.store.control.records import Control\n"
-    "from pipelines.store.control.lease import leased\n"
+    "import sys, time\nfrom pathlib import Path\nfrom pipelines.store.records import Control\n"
+    "from pipelines.store.lease import leased\n"
     "with leased(Control(Path(sys.argv[1])), 'run', 'it'):\n    print('held', flush=True)\n    time.sleep(600)\n"
 )
 

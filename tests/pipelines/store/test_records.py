@@ -10,9 +10,8 @@ import pytest
 
 from kcm.certification.ledger import look_delta
 from kcm.errors import ArtefactError
-from pipelines.store.control.journal import StoredLedger
-from pipelines.store.control.records import KEEP, Control, Versioned
 from pipelines.store.files import Files
+from pipelines.store.records import KEEP, Control, StoredLedger, Versioned
 
 
 def test_first_creation_wins_and_a_stale_swap_changes_nothing(place: str) -> None:

@@ -1,1 +1,0 @@
-"""Records that several processes may write, and their uses: leases, journals, the ledger of looks."""
