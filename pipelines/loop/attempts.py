@@ -35,6 +35,7 @@ class UpdateAttempt(Config):
         """64 bits of SHA-256 over all fields, as hexadecimal."""
         return fingerprint_of(self.model_dump(mode="json"))
 
+
 class Attempts:
     """The attempts of an application, in the store's control records."""
 

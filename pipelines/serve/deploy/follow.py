@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import CHAMPION_LEASE, Current
+from pipelines.registry.champion import TRIAL_LEASE, Current
 from pipelines.registry.replicas import BEAT_S, ReplicaReport
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.sources import ChampionSource
@@ -97,7 +97,7 @@ class ReleaseFollower:
         self._record = current.record
 
     async def _drop_without_lease(self, version: str) -> None:
-        lease = await asyncio.to_thread(self._source.store.control.get, CHAMPION_LEASE.format(self._source.name))
+        lease = await asyncio.to_thread(self._source.store.control.get, TRIAL_LEASE.format(self._source.name))
         if lease and lease.version != self._lease[0]:
             self._lease = lease.version, self._clock()
         if self._clock() - self._lease[1] > TRIAL_SILENT_S:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.registry.champion import Champion, Pointer
-from pipelines.registry.promote import CHAMPION_LEASE, promoting
+from pipelines.registry.champion import TRIAL_LEASE, Champion, Pointer
+from pipelines.registry.promote import on_trial
 from pipelines.serve.cascade.service import ServingState
 from pipelines.serve.deploy.follow import TRIAL_SILENT_S, ReleaseFollower
 from pipelines.serve.release import Release
@@ -107,13 +107,13 @@ async def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) 
 async def test_challenger_without_a_renewed_lease_is_dropped(world: World) -> None:
     """Promise: a challenger is dropped once nobody renews the lease of its trial."""
     world.pointer.try_out(beside(world.second))
-    with promoting(world.store.control, "demo"):
+    with on_trial(world.store.control, "demo"):
         world.pointer.try_out(beside(world.second))
         await world.follower.look()
-        lease = world.store.control.get(CHAMPION_LEASE.format("demo"))
+        lease = world.store.control.get(TRIAL_LEASE.format("demo"))
         assert lease is not None
         world.now = TRIAL_SILENT_S + 1
-        assert world.store.control.swap(CHAMPION_LEASE.format("demo"), lease.version, lease.value)  # a renewal
+        assert world.store.control.swap(TRIAL_LEASE.format("demo"), lease.version, lease.value)  # a renewal
         await world.follower.look()
         assert world.report.refused == {}
         world.now *= 3
