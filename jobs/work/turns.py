@@ -20,13 +20,17 @@ from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
-from pipelines.registry.champion import By, Champion
-from pipelines.registry.promote import promoting
+from pipelines.registry.champion import By, Champion, Current, ReplacedError
+from pipelines.registry.promote import on_trial, promoting
 from pipelines.serve.config import log_url
 from pipelines.serve.deploy.app import require_servable, void_release
+from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.trial import TrialLog
+from pipelines.store.files import StorageError
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
+
+TEMPORARY = (LockedError, LogUnavailableError, StorageError, OSError)  # errors that end without anybody's help
 
 
 def update(config: RunConfig) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def update(config: RunConfig) -> dict[str, Any]:
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Take a turn whenever one is due, until interrupted; a refused turn is reported, and the watch continues.
+    """Take a turn whenever one is due, until interrupted; what a later turn may repair is reported, and it continues.
 
     If traffic refutes a champion that an update promoted, the champion is rolled back first.
     """
@@ -47,13 +51,17 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
         say(f"starting an attempt: {reason}")
         try:
             say(outcome(update(config)))
-        except (DataError, LockedError) as error:
+        except (DataError, ReplacedError, *TEMPORARY) as error:
             say(str(error))
 
     def look() -> NewTraffic:
-        if (rollback := rollback_if_refuted(config)) is not None:
-            say(f"{rollback['rolled_back']} is rolled back to {rollback['version']}: {rollback['reason']}")
-        return NewTraffic.of(config)
+        try:
+            if (rollback := rollback_if_refuted(config)) is not None:
+                say(f"{rollback['rolled_back']} is rolled back to {rollback['version']}: {rollback['reason']}")
+            return NewTraffic.of(config)
+        except (ReplacedError, *TEMPORARY) as error:
+            say(str(error))
+            return NewTraffic()
 
     watch_log(look, attempt, settings, clock=time.monotonic, sleep=time.sleep)
 
@@ -103,11 +111,12 @@ def versions(config: RunConfig) -> dict[str, Any]:
     return {"champion": current.champion.version, "versions": newest, "rolled_back": state.rolled_back()}
 
 
-def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str, Any]:
+def promote(config: RunConfig, version: str, *, by: By = "promote", instead_of: int | None = None) -> dict[str, Any]:
     """Make a registered version the champion; a running service follows.
 
-    `version` is a number, or NAME/NUMBER. Raises KcmError, and changes nothing, for a version that is not registered,
-    cannot be served, or is refused by a replica.
+    `version` is a number, or NAME/NUMBER. Raises ReplacedError unless it replaces champion number `instead_of`, if that
+    is given; KcmError for a version that is not registered, cannot be served, or is refused by a replica. Nothing
+    changes then.
     """
     state = LoopState.of(config)
     champions = state.champions
@@ -120,7 +129,7 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
     require_servable(release, ServiceSettings.of(config).serve, config.assets_path)
     tags = version_tags(champions.uri, champions.model, number)
     with promoting(state.store.control, config.name):
-        before = champions.pointer.current()
+        before = champions.pointer.current() if instead_of is None else champions.pointer.require(instead_of)
         champion = Champion(
             version=release.version,
             digest=tags[DIGEST_TAG],
@@ -134,14 +143,22 @@ def promote(config: RunConfig, version: str, *, by: By = "promote") -> dict[str,
     return {"version": release.version, "served": served}
 
 
-def rollback(config: RunConfig, version: str | None = None, reason: str = "rolled back by hand") -> dict[str, Any]:
-    """Go back to an earlier champion, by default the previous one; never promote the current one automatically again.
+def rollback(
+    config: RunConfig,
+    version: str | None = None,
+    reason: str = "rolled back by hand",
+    *,
+    current: Current | None = None,
+) -> dict[str, Any]:
+    """Go back from `current`, by default today's champion, to an earlier one, by default the previous one.
 
-    Raises KcmError, and changes nothing, without an earlier champion, or if `promote` would raise.
+    The current one is never promoted automatically again. Raises KcmError, and changes nothing, without an earlier
+    champion, or if `promote` would raise.
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
-    today = state.champions.present().champion
+    current = current or state.champions.present()
+    today = current.champion
     earlier = [
         champion
         for champion in pointer.history()
@@ -151,7 +168,7 @@ def rollback(config: RunConfig, version: str | None = None, reason: str = "rolle
         raise KcmError(
             f"no champion before {today.version} is left: all others were rolled back", hint="Name a VERSION"
         )
-    result = promote(config, version or earlier[-1].version, by="rollback")
+    result = promote(config, version or earlier[-1].version, by="rollback", instead_of=current.number)
     if result["version"] != today.version:
         pointer.reject(today.digest, reason)
     return result | {"rolled_back": today.version, "reason": reason} | state.write()
@@ -169,7 +186,7 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     with log_reader(config) as log:
         if log.alarm(current.champion.version) is None:
             return None
-    return rollback(config, reason="its certificate was refuted by its own traffic")
+    return rollback(config, reason="its certificate was refuted by its own traffic", current=current)
 
 
 def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> Delivery:
@@ -179,8 +196,8 @@ def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> De
     labels bounds the disagreement with the large model. With labels, disagreement may be larger, but must not exceed
     `disagreement` (from the replay of the window) by more than epsilon.
     """
-    pointer = LoopState.of(config).champions.pointer
-    release = served_model(config, candidate.version)
+    state = LoopState.of(config)
+    pointer, release = state.champions.pointer, served_model(config, candidate.version)
     settings = ServiceSettings.of(config)
     require_servable(release, settings.serve, config.assets_path)
     current = pointer.current()
@@ -192,12 +209,13 @@ def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> De
     certificate = Bundle.read(release.bundle).certificates.get(None)
     epsilon = certificate.epsilon if certificate else config.certificate.epsilon
     label_free = certificate is not None and certificate.method == "traffic"
-    with TrialLog(log_url(settings.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
+    log = TrialLog(log_url(settings.serve, config.storage_folder), LOG_TIMEOUT_S, config.application)
+    with on_trial(state.store.control, config.name), log:
         outcome = Rollout(
             current.champion.version,
             candidate.version,
             config.update.canary,
-            PointerTrial(pointer, candidate, config.serve.load_timeout_s),
+            PointerTrial(pointer, candidate, current.number, config.serve.load_timeout_s),
             log,
             disagreement=epsilon if label_free else min(0.99, disagreement + epsilon),
         ).run()

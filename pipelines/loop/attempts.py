@@ -34,13 +34,6 @@ class UpdateAttempt(Config):
         """64 bits of SHA-256 over all fields, as hexadecimal."""
         return fingerprint_of(self.model_dump(mode="json"))
 
-    def goes_on_from(self, champion: Champion, after: int, configuration: str) -> bool:
-        """Whether an interrupted attempt is still the requested one; it may have promoted its challenger already."""
-        if self.labels is not None or self.configuration != configuration:  # labels are collected again
-            return False
-        promoted = champion.by == "update" and champion.parent == self.champion
-        return promoted or (champion.digest, after) == (self.champion, self.after)
-
 
 class Attempts:
     """The attempts of an application, in the store's control records."""
@@ -61,7 +54,7 @@ class Attempts:
                 where="log",
                 hint="Restore the log; or `kcm promote` the champion again, and the window begins at its end",
             )
-        if (earlier := self.interrupted()) and earlier.goes_on_from(champion, after, configuration):
+        if (earlier := self.interrupted()) and self._goes_on(earlier, champion, after, configuration):
             return earlier
         attempt = UpdateAttempt(champion=champion.digest, after=after, upto=watermark, configuration=configuration)
         return None if watermark <= after or self._was_made(attempt) else attempt
@@ -112,6 +105,15 @@ class Attempts:
             elif last is not None and entry["attempt"] == last.name:
                 last = None
         return last
+
+    def _goes_on(self, attempt: UpdateAttempt, champion: Champion, after: int, configuration: str) -> bool:
+        """Whether an interrupted attempt is still the requested one; it may have promoted its challenger already."""
+        if attempt.labels is not None or attempt.configuration != configuration:  # labels are collected again
+            return False
+        is_successor = champion.by == "update" and champion.parent == attempt.champion
+        if is_successor and champion.digest not in {turn["digest"] for turn in self.turns()}:  # nobody approved it
+            return True
+        return (champion.digest, after) == (attempt.champion, attempt.after)
 
     def _was_made(self, attempt: UpdateAttempt) -> bool:
         return attempt.name in {turn["attempt"] for turn in self.turns()}

@@ -81,10 +81,11 @@ def build_challenger(
     """
     assert config.update is not None
     champions = reversed(state.champions.pointer.history())
-    parent = Parent.of(state.store, next(champion for champion in champions if champion.digest == attempt.champion))
+    champion = next(champion for champion in champions if champion.digest == attempt.champion)
+    parent, names = Parent.of(state.store, champion), ClassNames.of(config)
     context = context_of(config, state.store, reporter)
     with log_reader(config) as log:  # needs no cluster
-        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, ClassNames.of(config))
+        stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, names, champion.version)
         window = stage.build({}, context).as_a(WindowArtefact)
     facts = window.facts
     num_labelled = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 
 from kcm.certification.monitoring.trial import Limits, StageVerdict, judge
 from kcm.config import Config
-from kcm.errors import KcmError
 from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import Challenger, Champion, Pointer
-from pipelines.serve.log.database import LogUnavailableError
+from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.log.trial import TrialLog
 
 POLL_S = 1.0
@@ -36,19 +35,24 @@ class PointerTrial:
 
     pointer: Pointer
     candidate: Champion
+    champion: int  # the number of the champion beside it
     timeout_s: float
 
     def try_out(self, stage: int, share: float) -> None:
-        """Let the challenger answer this share of the callers. Raises KcmError if a replica does not."""
+        """Let the challenger answer this share of the callers.
+
+        Raises RefusedByServiceError if a replica does not follow, ReplacedError if the champion was replaced.
+        """
         version, digest, bundle = self.candidate.version, self.candidate.digest, self.candidate.bundle
         challenger = Challenger(version=version, digest=digest, bundle=bundle, stage=stage, share=share)
-        current = self.pointer.try_out(challenger)
+        current = self.pointer.try_out(challenger, beside=self.champion)
         for report in self.pointer.reports.settled(current.record, self.timeout_s):
             if reason := report.refused.get(version):
-                raise KcmError(f"a replica dropped it: {reason}", where=version)
+                raise RefusedByServiceError(f"a replica dropped it: {reason}", where=version)
 
     def dropped(self) -> str | None:
-        """Why a replica has dropped the challenger, if one has."""
+        """Why a replica has dropped the challenger, if one has. Raises ReplacedError if a promotion ended the trial."""
+        self.pointer.require(self.champion)
         refusals = (report.refused.get(self.candidate.version) for _, report in self.pointer.reports.read().values())
         return next(filter(None, refusals), None)
 
@@ -89,7 +93,8 @@ class Rollout:
     def run(self) -> RolloutOutcome:
         """Take the challenger through all stages; if one fails, the champion answers everybody again.
 
-        A challenger that has passed still answers the callers of the last stage until it is promoted.
+        A challenger that has passed still answers the callers of the last stage until it is promoted. Raises errors
+        that say nothing about the challenger: ReplacedError, and those of log and storage.
         """
         self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last()
         limits = Limits(
@@ -101,10 +106,8 @@ class Rollout:
         try:
             for stage, share in enumerate(self.config.stages, start=1):
                 self._run_stage(stage, share, limits)
-        except (_StoppedError, KcmError) as error:
+        except (_StoppedError, RefusedByServiceError) as error:
             self.service.end()
-            if isinstance(error, LogUnavailableError):
-                raise  # which says nothing about the challenger
             logger.warning("challenger %s is rolled back: %s", self.challenger, error)
             return RolloutOutcome(passed=False, reason=str(error), stages=tuple(self.stages))
         except BaseException:

@@ -24,7 +24,7 @@ from pipelines.loop.gates.disagreements import GivenLabels
 from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
-from pipelines.registry.champion import Champion, utc_now
+from pipelines.registry.champion import Champion, ReplacedError, utc_now
 from pipelines.registry.gates import Verdict, overall
 from pipelines.registry.promote import promoting
 from pipelines.registry.replicas import RefusedByServiceError
@@ -87,7 +87,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
             for gate in challenger.gates:
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
             turn = _record(attempt, challenger) | _outcome(config, state, attempt, challenger, deliver)
-        except DataError as error:
+        except (DataError, ReplacedError) as error:
             state.attempts.refuse(attempt.name, str(error))
             raise
         turn |= {"seconds": round(time.monotonic() - started, 1)}
@@ -192,29 +192,29 @@ def _promote(
     `after` holds the digests of the champions that it may follow.
     """
     champions, promoted = state.champions, {"promoted": True, "awaits_approval": False, "reason": _PASSED}
-    with promoting(state.store.control, config.name):
-        current = champions.agreed()
-        if current.champion.digest == candidate.digest:  # and the process died before it could record that
-            return promoted
-        if current.champion.digest not in after:
-            raise KcmError(
-                f"{current.champion.version} became the champion while {candidate.version} was being trained",
-                where=config.name,
-                hint="Start `kcm update` again: it starts from the new champion",
-            )
-        delivery = bring()
-        stop_reason, served = delivery.stopped, delivery.served
-        renewed = candidate.model_copy(update={"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"})
-        if stop_reason is None:
-            try:
-                timeout_s = config.serve.load_timeout_s
-                served = champions.promote(renewed, expected=current.number, timeout_s=timeout_s)
-            except RefusedByServiceError as error:
-                stop_reason = str(error)
-        if stop_reason is not None:
-            champions.pointer.reject(candidate.digest, stop_reason, upto=upto)
-            refusal = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stop_reason}"}
-            return refusal | {"canary": delivery.stages}
+    current = champions.agreed()
+    if current.champion.digest == candidate.digest:  # and the process died before it could record that
+        return promoted
+    if current.champion.digest not in after:
+        raise ReplacedError(
+            f"{current.champion.version} became the champion while {candidate.version} was being trained",
+            where=config.name,
+            hint="Start `kcm update` again: it starts from the new champion",
+        )
+    delivery = bring()
+    stop_reason, served = delivery.stopped, delivery.served
+    if stop_reason is None:
+        try:
+            with promoting(state.store.control, config.name):
+                renewed = {"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"}
+                champion, timeout_s = candidate.model_copy(update=renewed), config.serve.load_timeout_s
+                served = champions.promote(champion, expected=current.number, timeout_s=timeout_s)
+        except RefusedByServiceError as error:
+            stop_reason = str(error)
+    if stop_reason is not None:
+        champions.pointer.reject(candidate.digest, stop_reason, upto=upto)
+        refusal = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stop_reason}"}
+        return refusal | {"canary": delivery.stages}
     return promoted | {"served": served, "canary": delivery.stages}
 
 

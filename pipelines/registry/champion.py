@@ -13,12 +13,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kcm.config import Config
+from kcm.errors import KcmError
 from pipelines.registry.replicas import ReplicaReports
 from pipelines.store.records import Control, Journal
 
-CHAMPION_LEASE = (
-    "leases/champion/{}"  # lock of the promoting process; replicas see from its renewals that a trial is running
-)
+TRIAL_LEASE = "leases/trial/{}"  # lock of the process that runs a trial, as replicas see from its renewals
 REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the bundle's folder in its artefact
 By = Literal["run", "update", "rollback", "promote"]
 
@@ -26,6 +25,10 @@ By = Literal["run", "update", "rollback", "promote"]
 def utc_now() -> str:
     """Now, for display: nothing is ordered by it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class ReplacedError(KcmError):
+    """Another version became the champion meanwhile."""
 
 
 class Champion(Config):
@@ -91,10 +94,22 @@ class Pointer:
             if now := self._write(record, Current(champion=champion, number=record + 1)):
                 return now
 
-    def try_out(self, challenger: Challenger | None) -> Current:
-        """Set the challenger, or end its trial. Requires a champion."""
+    def require(self, number: int) -> Current:
+        """The pointer as it is now. Raises ReplacedError if champion `number` is no longer the champion."""
+        current = self.current()
+        if current is None or current.number != number:
+            version = current.champion.version if current else "no version"
+            hint = "Look at `kcm versions`, and start again"
+            raise ReplacedError(f"{version} became the champion meanwhile", where=self._key, hint=hint)
+        return current
+
+    def try_out(self, challenger: Challenger | None, *, beside: int | None = None) -> Current:
+        """Set the challenger of champion number `beside` (None: of any champion), or end its trial.
+
+        Raises ReplacedError if that champion was replaced. Requires a champion.
+        """
         while True:
-            current = self.current()
+            current = self.current() if beside is None else self.require(beside)
             assert current is not None
             if current.challenger == challenger:
                 return current

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import CHAMPION_LEASE, Champion, Current, Pointer
+from pipelines.registry.champion import TRIAL_LEASE, Champion, Current, Pointer, ReplacedError
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.lease import leased
 from pipelines.store.records import Control
@@ -33,13 +33,13 @@ class Champions:
     def promote(self, champion: Champion, *, expected: int, timeout_s: float = LOAD_TIMEOUT_S) -> bool:
         """Make a version the champion after champion number `expected`; returns whether replicas serve it now.
 
-        Raises KcmError if another version became the champion meanwhile, and RefusedByServiceError, with the champion
+        Raises ReplacedError if champion number `expected` was replaced, and RefusedByServiceError, with the champion
         unchanged, if a replica refuses the version or does not load it in time.
         """
         before = self.pointer.current()
         promotion = self.pointer.swap(expected, champion)
         if promotion is None:
-            raise KcmError(
+            raise ReplacedError(
                 f"another version became the champion while {champion.version} was made ready",
                 where=self.model,
                 hint="Look at `kcm versions`, and start again",
@@ -133,9 +133,16 @@ class Champions:
 
 @contextmanager
 def promoting(control: Control, application: str) -> Iterator[None]:
-    """Hold the right to promote, so the service and the pointer change in the same order."""
+    """Hold the right to promote, so the service and the pointer change in the same order. A promotion ends a trial."""
     subject = f"the champion of {application!r}"
-    with leased(control, CHAMPION_LEASE.format(application), subject, wait_s=PROMOTION_WAIT_S):
+    with leased(control, f"leases/champion/{application}", subject, wait_s=PROMOTION_WAIT_S):
+        yield
+
+
+@contextmanager
+def on_trial(control: Control, application: str) -> Iterator[None]:
+    """Hold the right to try out a challenger. LockedError while another process does."""
+    with leased(control, TRIAL_LEASE.format(application), f"a trial of {application!r}"):
         pointer = Pointer(control, application)
         if (current := pointer.current()) and current.challenger:  # whose trial was killed
             pointer.try_out(None)

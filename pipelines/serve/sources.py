@@ -80,17 +80,14 @@ class ChampionSource:
             raise KcmError(
                 f"{self.name!r} has no champion", where=self.storage_path, hint="`kcm run CONFIG` makes the first one"
             )
-        return self.release_of(current).champion
+        return self._champion(current)
 
     def release_of(self, current: Current) -> Release:
         """The release that the pointer names, with its bundles fetched to this node.
 
         Raises ArtefactError if a bundle is missing or differs from the registered one.
         """
-        champion, challenger = current.champion, current.challenger
-        bundle = registered_bundle(self.store, champion.bundle, champion.digest)
-        release = Release(version=champion.version, bundle=bundle, artefact=champion.bundle)
-        write_json(self._last_known_file, release.model_dump(mode="json"))
+        release, challenger = self._champion(current), current.challenger
         if challenger is None:
             return release
         bundle = registered_bundle(self.store, challenger.bundle, challenger.digest)
@@ -106,6 +103,13 @@ class ChampionSource:
     def folder(self, release: Release) -> Path:
         """The folder of a release's bundle on this node, fetched if another node named it."""
         return registered_bundle(self.store, release.artefact) if release.artefact else release.bundle
+
+    def _champion(self, current: Current) -> Release:
+        champion = current.champion
+        bundle = registered_bundle(self.store, champion.bundle, champion.digest)
+        release = Release(version=champion.version, bundle=bundle, artefact=champion.bundle)
+        write_json(self._last_known_file, release.model_dump(mode="json"))
+        return release
 
     @property
     def _last_known_file(self) -> Path:

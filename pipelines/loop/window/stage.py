@@ -123,12 +123,13 @@ class LogWindow(Stage, Plan):
     max_share_per_caller: float = 1.0
     rule: int = _RULE
     bundle: Any = Field(exclude=True)  # the champion's Bundle
+    served_as: str = Field(exclude=True)  # the champion's version in the log
     log: Any = Field(exclude=True)  # a LogReader
     split_by_unit: dict[str, Split] = Field(exclude=True)
 
     @classmethod
     def read_from(
-        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, names: ClassNames
+        cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, names: ClassNames, served_as: str
     ) -> Self:
         """The window of a run's application. ArtefactError if the champion's rows are missing."""
         assert config.update is not None
@@ -155,6 +156,7 @@ class LogWindow(Stage, Plan):
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
             bundle=parent.bundle,
+            served_as=served_as,
             log=log,
             split_by_unit={unit: split for unit, split in split_by_unit.items() if unit not in forgotten_items},
         )
@@ -190,7 +192,7 @@ class LogWindow(Stage, Plan):
             untaught_labels=tuple(label for label in self.named_labels if label not in learned_labels),
             unknown_labels={label: count for label, count in labels.most_common() if label not in known_names},
             forgotten_rows=self.forgotten_rows,
-            signs=self._signs(rows),
+            signs=self._signs(),
             num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
         )
         require_sound(rows, facts)
@@ -214,11 +216,10 @@ class LogWindow(Stage, Plan):
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(f"kcm\0{self.rule}", unit, self.fractions)
 
-    def _signs(self, rows: pa.Table) -> tuple[str, ...]:
-        """The evidence in the log against the champion, which gave the last decision."""
-        version = rows["model_version"][-1].as_py() if len(rows) else ""
-        refuted = self.log.alarm(version) is not None
-        drift = drifted(self.log.drift(version))
+    def _signs(self) -> tuple[str, ...]:
+        """The evidence in the log against the champion."""
+        refuted = self.log.alarm(self.served_as) is not None
+        drift = drifted(self.log.drift(self.served_as))
         signs = {"its certificate is refuted": refuted, f"drift: {drift}": drift is not None}
         return tuple(sign for sign, holds in signs.items() if holds)
 

@@ -160,13 +160,14 @@ class CascadeService:
         """Store true labels in the log before they are acknowledged.
 
         Raises NotStoredError without a log, LogAwayError while it is unavailable, RejectedError for labels that it
-        refuses, InvalidInputError for a label that the model does not know, unless new labels are kept.
+        refuses, InvalidInputError for a label that no served version knows, unless new labels are kept.
         """
         if self._log is None:
             raise NotStoredError("labels are not kept here: serve.feedback.url is not set")
-        version = self._releases.current
-        label_names = version.small_side.bundle.label_names
-        unknown = [index for index, label in enumerate(labels) if label.label not in label_names]
+        served = self._releases.served
+        versions = [version for version in (served.champion, served.challenger) if version]
+        known_labels = {label for version in versions for label in version.small_side.bundle.label_names}
+        unknown = [index for index, label in enumerate(labels) if label.label not in known_labels]
         if unknown and self._config.feedback.new_labels == "refuse":
             raise InvalidInputError(f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
         labels = [replace(label, new=True) if index in unknown else label for index, label in enumerate(labels)]
@@ -175,8 +176,9 @@ class CascadeService:
         except LogUnavailableError:
             self.metrics.unstored("feedback")
             raise LogAwayError("the log is unavailable: the labels may not be stored") from None
-        if version.auditor:
-            version.auditor.monitor.schedule()
+        for version in versions:
+            if version.auditor:
+                version.auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def waiting_for(self) -> str | None:

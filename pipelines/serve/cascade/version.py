@@ -142,6 +142,7 @@ class CascadeVersion:
         `relay` asks the large model about the one input. Raises RequestError: InvalidInputError or SmallSideError
         before anything is escalated, others if the large model failed and the policy has no replacement.
         """
+        self.guard.act(refuted=False)  # the certificate may have expired, whether or not the log can be read
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         started = clock()
         with span("judge", items=len(inputs), request_id=request_id):

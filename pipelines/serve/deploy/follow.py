@@ -20,12 +20,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import CHAMPION_LEASE, Current
+from pipelines.registry.champion import TRIAL_LEASE, Current
 from pipelines.registry.replicas import BEAT_S, ReplicaReport
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.sources import ChampionSource
 
 POLL_S = 1.0  # time between two reads of the pointer
+RETRY_S = 60.0  # time between two attempts to load a version
 TRIAL_SILENT_S = 60.0  # a challenger is dropped if no process has controlled its trial for this long
 
 logger = logging.getLogger("ray.serve")
@@ -35,8 +36,8 @@ class ReleaseFollower:
     """Polls the pointer of `source`, and makes `service` serve the release that it names.
 
     While the storage is unavailable the replica continues with the versions in memory. A version that cannot be fetched
-    or loaded is reported as refused, and retried at every poll as long as the pointer names it. A challenger is dropped
-    when the lease of its trial is no longer renewed. `clock` returns monotonic seconds.
+    or loaded is reported as refused, and retried as long as the pointer names it: at every poll, or every `RETRY_S`. A
+    challenger is dropped when the lease of its trial is no longer renewed. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ReleaseFollower:
     ) -> None:
         self._source, self._replica, self._service, self._clock = source, replica, service, clock
         self._record = 0  # number of the pointer's record that was acted on
+        self._acted_at = clock()
         self._unfetched: dict[str, str] = {}
         self._report: ReplicaReport | None = None
         self._reported_at = 0.0
@@ -71,7 +73,7 @@ class ReleaseFollower:
         current = await asyncio.to_thread(self._source.pointer.current)
         if current is None:
             return
-        if current.record != self._record or self._unfetched:
+        if current.record != self._record or self._unfetched or self._may_load_again(current):
             await self._act_on(current)
         if current.challenger:
             await self._drop_without_lease(current.challenger.version)
@@ -82,7 +84,13 @@ class ReleaseFollower:
         with suppress(OSError, KcmError):
             self._source.pointer.reports.remove(self._replica)
 
+    def _may_load_again(self, current: Current) -> bool:
+        state = self._service.state()
+        is_refused = current.champion.version in state.refused and not state.loading
+        return is_refused and self._clock() - self._acted_at >= RETRY_S
+
     async def _act_on(self, current: Current) -> None:
+        self._acted_at = self._clock()
         try:
             release = await asyncio.to_thread(self._source.release_of, current)
         except (OSError, KcmError) as error:
@@ -97,7 +105,7 @@ class ReleaseFollower:
         self._record = current.record
 
     async def _drop_without_lease(self, version: str) -> None:
-        lease = await asyncio.to_thread(self._source.store.control.get, CHAMPION_LEASE.format(self._source.name))
+        lease = await asyncio.to_thread(self._source.store.control.get, TRIAL_LEASE.format(self._source.name))
         if lease and lease.version != self._lease[0]:
             self._lease = lease.version, self._clock()
         if self._clock() - self._lease[1] > TRIAL_SILENT_S:

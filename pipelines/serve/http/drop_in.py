@@ -28,7 +28,7 @@ from pipelines.serve.http.openai_api import (
     classify_last,
     completion,
 )
-from pipelines.serve.http.proxy import Proxy
+from pipelines.serve.http.proxy import Proxy, json_body
 from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.http.relay import RelayedReply
 from pipelines.serve.http.spending import parsed
@@ -76,7 +76,7 @@ def add_drop_in_routes(
     @api.post("/v1/chat/completions", response_model=None)
     async def complete(request: Request) -> Response:
         """The cascade's label in the words of the template, or what the upstream answers: see `x-kcm-route`."""
-        values = parsed(await request.body())
+        values = parsed(await json_body(request))
         if (match := matching(values, template, limits)) is not None:
             body, text = match
             if body.model == MODEL:  # the upstream has no such model

@@ -127,6 +127,9 @@ class Spending:
         model = request.get("model") if isinstance(request, Mapping) else None
         if not isinstance(model, str):
             raise Refusal(422, "model: every call counts against a budget here, so it must name its model")
+        for name in (*_LIMITS, *_COPIES):
+            if request.get(name) is not None and _count(request, name) is None:
+                raise Refusal(422, f"{name}: must be a whole number, since it decides what the call may cost")
         try:
             prices = self._server.prices_of(model)
         except ConfigError:

@@ -33,7 +33,8 @@ class DecisionAlarm(RateAlarm):
     """Bets, decision by decision, that losses exceed `limit`.
 
     A loss is a disagreement with the large model if `label_free`, and otherwise a loss that a label shows. An outcome
-    may take `wait`, counted from the answer. An answer dated in the future is not waited for: its clock is wrong.
+    may take `wait`, counted from the answer. Clocks of replicas may differ by as much: an answer dated further in the
+    future is not waited for.
     """
 
     def __init__(self, limit: float, delta: float, *, label_free: bool, wait: timedelta = AUDIT_WAIT) -> None:
@@ -66,7 +67,7 @@ class DecisionAlarm(RateAlarm):
         return [self.limit, self.delta, self.label_free]
 
     def _waits_for(self, event: Event, now: datetime) -> bool:
-        return not event.final and timedelta(0) <= now - event.answered_at < self._wait
+        return not event.final and abs(now - event.answered_at) < self._wait
 
 
 def drifted(e_values: Mapping[str, float]) -> str | None:

@@ -166,8 +166,9 @@ class DecisionLog(Database):
         new = {label.label for label in labels if label.new}
         with self.writing() as connection:
             owner = hashed(caller, self._key_by(connection))
-            issued = select(d.item).where(d.request_id == request_id, d.caller == owner, d.item.in_(list(label_of)))
-            if missing := label_of.keys() - set(connection.scalars(issued)):
+            own = (d.application == self._application) & (d.request_id == request_id) & (d.caller == owner)
+            issued = connection.scalars(select(d.item).where(own, d.item.in_(list(label_of))))
+            if missing := label_of.keys() - set(issued):
                 raise UnknownAnswerError(f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None:
                 take_turns(connection, owner)  # or two replicas would each count without the other's labels

@@ -124,9 +124,9 @@ class LogReader(Database):
     def export(self, file: Path, after: int, upto: int) -> int:
         """Write a window to a Parquet file atomically; returns the number of its decisions.
 
-        Raises KcmError if the file cannot be written.
+        Writes it again if something was deleted from the log meanwhile. Raises KcmError if the file cannot be written.
         """
-        num_rows = 0
+        num_forgotten, num_rows = self._num_forgotten(), 0
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as folder:
@@ -140,7 +140,13 @@ class LogReader(Database):
             raise KcmError(
                 f"the log cannot be written out: {error}", where=str(file), hint="See whether there is room"
             ) from error
-        return num_rows
+        return num_rows if self._num_forgotten() == num_forgotten else self.export(file, after, upto)
+
+    def _num_forgotten(self) -> int:
+        d = DECISIONS.c
+        is_forgotten = (d.application == self._application) & d.forgotten_at.is_not(None)
+        with self.reading() as connection:
+            return connection.scalar(select(func.count()).where(is_forgotten)) or 0
 
     def gaps(self, after: int, upto: int) -> int:
         """The number of decisions missing from a window: answered, but never logged.

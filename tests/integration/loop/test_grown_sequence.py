@@ -107,7 +107,7 @@ class Champion:
         names = ClassNames(self.context.store.control, f"named {named}")
         for label in set(named) - set(names.labels()):
             names.name(label, ())
-        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, names)
+        window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, names, "made/1")
         asked = [AskAgain.of(config, parent=parent)] if named else []
         stages: list[Stage] = [window, *asked, *stages_of(config, parent)]
         last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))

@@ -26,10 +26,10 @@ from kcm.config import load_config
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
 from pipelines.loop import canary
-from pipelines.loop.canary import PointerTrial, Rollout
+from pipelines.loop.canary import PointerTrial, Rollout, RolloutOutcome
 from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import Champion, Pointer
-from pipelines.registry.promote import Champions, promoting
+from pipelines.registry.promote import Champions, on_trial
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK
@@ -139,7 +139,7 @@ def first_again(url: str, served: Versions) -> Iterator[None]:
 @pytest.fixture
 def trial(config: RunConfig, served: Versions) -> Iterator[None]:
     """A promoter at work, without whom a trial would end by itself."""
-    with promoting(served.store.control, config.name):
+    with on_trial(served.store.control, config.name):
         yield
 
 
@@ -325,16 +325,22 @@ def test_rollout_promotes_good_and_rolls_back_bad_versions(
     monkeypatch.setattr(canary, "MAX_SLOW_RATE", 0.8)  # a busy machine says nothing about time
     settings = CanaryConfig(stages=(0.4, 1.0), decisions_per_stage=300, timeout_s=800.0)
     log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
-    trial = PointerTrial(served.pointer, second, 300.0)
+
+    def outcome_of(disagreement: float) -> RolloutOutcome:
+        current = served.pointer.current()
+        assert current is not None
+        trial = PointerTrial(served.pointer, second, current.number, 300.0)
+        return Rollout(first.version, second.version, settings, trial, log, disagreement=disagreement).run()
+
     with load_on(url, sentences) as load:
-        outcome = Rollout(first.version, second.version, settings, trial, log, disagreement=0.99).run()
+        outcome = outcome_of(0.99)
         assert outcome.passed, outcome.reason
         assert [stage.stage for stage in outcome.stages] == [1, 2]
         assert served.promote(second) is None
         assert served.promote(first) is None
         for _ in range(NUM_ROLLBACKS):
             # Most of what it keeps is not what the large model says, and its certificate allows it next to nothing.
-            outcome = Rollout(first.version, second.version, settings, trial, log, disagreement=0.05).run()
+            outcome = outcome_of(0.05)
             assert not outcome.passed
             assert "disagreement" in outcome.reason
             current = served.pointer.current()

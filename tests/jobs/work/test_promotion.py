@@ -10,8 +10,10 @@ from jobs.work import turns
 from jobs.work.turns import promote, rollback, rollback_if_refuted
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
+from pipelines.loop.canary import PointerTrial
 from pipelines.loop.state import LoopState
-from pipelines.registry.champion import By, Pointer
+from pipelines.registry.champion import By, Pointer, ReplacedError
+from pipelines.registry.promote import on_trial
 from pipelines.registry.replicas import ReplicaReport, ReplicaReports
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
@@ -108,6 +110,31 @@ def test_challenger_with_void_certificate_gets_no_canary(tmp_path: Path, monkeyp
     assert delivery.served
     assert "onnx on cpu" in (delivery.stopped or "")
     assert pointer(config).current().challenger is None
+
+
+def test_promotion_ends_a_running_trial_at_once(tmp_path: Path) -> None:
+    """Promise: an operator promotes during a trial without waiting, and the trial does not go on beside the new one."""
+    config = registered(tmp_path)
+    candidate, number = pointer(config).history()[0], pointer(config).current().number
+    trial = PointerTrial(pointer(config), candidate, number, timeout_s=5.0)
+    with on_trial(LoopState.of(config).store.control, config.name):
+        trial.try_out(1, 0.5)
+        assert promote(config, "1")["version"] == "reviews/1"
+        for step in (trial.dropped, lambda: trial.try_out(2, 1.0)):
+            with pytest.raises(ReplacedError, match="reviews/1 became the champion meanwhile"):
+                step()
+        trial.end()
+    assert pointer(config).current().challenger is None
+
+
+def test_rollback_does_not_undo_a_promotion_it_has_not_seen(tmp_path: Path) -> None:
+    """Promise: a rollback of a champion that somebody has just replaced changes and rejects nothing."""
+    config = registered(tmp_path)
+    seen = pointer(config).current()
+    promote(config, "2")
+    with pytest.raises(ReplacedError, match="became the champion meanwhile"):
+        rollback(config, current=seen)
+    assert (champion(config), pointer(config).rejections()) == ("2", [])
 
 
 def test_a_version_of_another_model_is_refused(config: RunConfig) -> None:

@@ -10,11 +10,13 @@ from jobs.cli import app
 from jobs.views.loop import outcome
 from jobs.work import turns
 from jobs.work.turns import versions
-from kcm.errors import DataError, KcmError
+from kcm.errors import ConfigError, DataError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.state import LoopState
 from pipelines.loop.triggers import NewTraffic
+from pipelines.serve.log.database import LogUnavailableError
+from pipelines.store.files import StorageError
 from tests.jobs.conftest import registered
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
@@ -94,26 +96,28 @@ def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pyte
     assert "complaints" in kcm("versions", str(CONFIG), "--set", storage).stdout
 
 
-def test_a_watch_goes_on_after_a_refused_window(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from kcm.config import load_config
 
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
     lines: list[str] = []
-    results: list[Any] = [DataError("nothing was audited"), TURN | {"changed": True}, KcmError("the log is gone")]
+    faults = [DataError("nothing was audited"), LogUnavailableError("the log fails")]
+    results: list[Any] = [*faults, TURN | {"changed": True}, ConfigError("no section")]
+    looks: list[Any] = [StorageError("no route"), *[NewTraffic(decisions=9, labels=50)] * 4]
 
-    def update(_: RunConfig) -> dict[str, Any]:
-        result = results.pop(0)
-        if isinstance(result, Exception):
+    def taken(queue: list[Any]) -> Any:
+        if isinstance(result := queue.pop(0), Exception):
             raise result
         return result
 
-    monkeypatch.setattr(turns, "update", update)
-    monkeypatch.setattr(NewTraffic, "of", lambda _: NewTraffic(decisions=9, labels=50))
+    monkeypatch.setattr(turns, "update", lambda _: taken(results))
+    monkeypatch.setattr(NewTraffic, "of", lambda _: taken(looks))
     monkeypatch.setattr(turns.time, "sleep", lambda _: None)
-    with pytest.raises(KcmError, match="the log is gone"):
+    with pytest.raises(ConfigError, match="no section"):
         turns.watch(config, lines.append)
-    assert lines[:2] == ["starting an attempt: 50 new labels", "nothing was audited"]
-    assert lines[3].startswith("reviews/3 is not promoted")
+    start = "starting an attempt: 50 new labels"
+    assert lines[:5] == ["no route", start, "nothing was audited", start, "the log fails"]
+    assert lines[6].startswith("reviews/3 is not promoted")
 
 
 def test_update_of_a_bundle_says_how_to_begin_a_run(tmp_path: Path) -> None:

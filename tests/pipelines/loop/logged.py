@@ -39,7 +39,7 @@ class MadeLog:
         return self.lost
 
     def alarm(self, version: str) -> int | None:
-        return self.refuted_upto
+        return self.refuted_upto if version == "made/1" else None
 
     def drift(self, version: str) -> Mapping[str, float]:
         return self.e_values

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from kcm.certification.monitoring.trial import Requests
-from kcm.errors import KcmError
 from pipelines.loop import canary
 from pipelines.loop.canary import Rollout, RolloutOutcome
 from pipelines.loop.config import CanaryConfig
+from pipelines.registry.champion import ReplacedError
+from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.log.database import LogUnavailableError
+from pipelines.store.files import StorageError
 
 CONFIG = CanaryConfig(decisions_per_stage=400)
 
@@ -54,7 +56,7 @@ class World:
 
     def try_out(self, stage: int, share: float) -> None:
         if self.refuses:
-            raise KcmError("a replica dropped it: no such encoder")
+            raise RefusedByServiceError("a replica dropped it: no such encoder")
         self.trials.append((stage, share))
 
     def dropped(self) -> str | None:
@@ -146,7 +148,11 @@ def test_a_challenger_that_the_service_drops_is_rolled_back(stage: int) -> None:
     assert "the service dropped it: it returned no numbers" in outcome.reason
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), LogUnavailableError("the log fails")], ids=["killed", "log"])
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), LogUnavailableError("fails"), StorageError("fails"), ReplacedError("by an operator")],
+    ids=["killed", "log", "storage", "replaced"],
+)
 def test_impossible_trial_keeps_the_champion_without_verdict(
     monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:

@@ -261,3 +261,17 @@ def test_missing_parent_bundle_stops_before_the_log_is_read(loop: Loop, fault: s
     )
     with pytest.raises(ArtefactError, match=expected):
         Parent.of(loop.state.store, loop.state.champions.agreed().champion)
+
+
+def test_interrupted_turn_ends_when_another_version_was_approved(loop: Loop) -> None:
+    """Promise: an attempt whose champion was replaced by an approved challenger ends, and the next turn starts anew."""
+    loop.verdicts = ["undecided"]
+    update(loop.config)
+    loop.verdicts, loop.watermark, loop.fault = ["pass"], 900, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        update(loop.config)
+    loop.fault, loop.watermark = None, 1000
+    assert approve(loop.config, "2")["promoted"]
+    loop.watermark = 1100
+    assert update(loop.config)["promoted"]
+    assert (loop.champion, loop.state.attempts.turns()[-1]["after"]) == ("reviews/3", 1000)

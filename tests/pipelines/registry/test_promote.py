@@ -7,7 +7,7 @@ import pytest
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
 from pipelines.registry.champion import Challenger, Champion, Pointer
-from pipelines.registry.promote import Champions, promoting
+from pipelines.registry.promote import Champions, on_trial
 from pipelines.registry.replicas import RefusedByServiceError, ReplicaReport
 from pipelines.store.records import Control
 from pipelines.tracking.config import TrackingConfig
@@ -87,12 +87,12 @@ def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: boo
     assert champions.pointer.history() == [a]
 
 
-def test_trial_of_a_killed_process_ends_at_next_promotion(versions, tmp_path: Path) -> None:
-    """Promise: a trial whose process was killed ends when the next one promotes."""
+def test_trial_of_a_killed_process_ends_at_the_next_trial(versions, tmp_path: Path) -> None:
+    """Promise: a trial whose process was killed ends when the next trial begins."""
     champions, (a, b, _) = versions
     champions.introduce(a)
     champions.pointer.try_out(Challenger(digest=b.digest, version=b.version, bundle=b.bundle, stage=1, share=0.5))
-    with promoting(Control(tmp_path / "control"), "demo"):
+    with on_trial(Control(tmp_path / "control"), "demo"):
         current = champions.present()
     assert (current.champion, current.challenger) == (a, None)
 

@@ -51,6 +51,7 @@ def write(tmp_path: Path) -> Write:
             "champion": "digest",
             "fractions": SPLITS,
             "bundle": bundle,
+            "served_as": "made/1",
             "log": log,
             "split_by_unit": {},
         }
@@ -123,6 +124,8 @@ def test_fully_escalated_window_is_known_and_explains_itself(write: Write) -> No
     log = MadeLog(
         [row | {"route": "large", "probability": 1.0} for row in decisions(TEXTS, ["good"] * 400, share=0.05)]
     )
+    versions = pa.array(["made/1"] * 399 + ["made/2"])  # the last decision is that of a challenger that was stopped
+    log.table = log.table.set_column(log.table.column_names.index("model_version"), "model_version", versions)
     log.refuted_upto, log.e_values = 0, {"combined": 99.0, "distance": 198.0, "labels": 0.0}
     facts = write(log).facts
     assert (facts.share_floor, facts.signs) == (1.0, ("its certificate is refuted", "drift: distance"))

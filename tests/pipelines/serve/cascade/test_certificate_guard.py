@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
+from kcm.bundle.answers import Input
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from kcm.inputs.content import Content
+from kcm.large import LargeAnswer
 from pipelines.serve.cascade.version import CertificateGuard
+from pipelines.serve.config import ServeConfig
+from tests.pipelines.serve.stubs import StubEscalation, StubSide, version_of
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 AT_ONE = Decision(decision="threshold", threshold=1.0)
@@ -31,6 +36,15 @@ def test_refuted_or_expired_version_escalates_all_tasks(refuted: bool, standing:
     assert guard.standing == standing
     assert [small.policy.decision_for(task) for task in (None, "films")] == [ESCALATE_ALL] * 2
     assert small.policy.prompt_for(None) == "none"  # the large model is asked as if it were alone
+
+
+async def test_certificate_expires_while_the_log_is_away() -> None:
+    """Promise: a request after the end of a certificate finds it expired, though no log is watched."""
+    small = StubSide(certificates=side(datetime(2000, 1, 1, tzinfo=UTC)).bundle.certificates)
+    small.bundle.policy = small.policy
+    version = version_of(small, StubEscalation(LargeAnswer(1)), ServeConfig())
+    await version.answer([Input(Content("a film"))], "r1")
+    assert (version.guard.standing, small.policy.decision) == ("expired", ESCALATE_ALL)
 
 
 def test_far_inputs_escalate_and_the_certificate_holds() -> None:

@@ -21,7 +21,7 @@ from pipelines.serve.errors import LargeFailedError
 from pipelines.serve.http.refusals import status_of
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Origin
+from pipelines.serve.log.entries import Feedback, Origin
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.tables import DECISIONS, FAILURES
 from pipelines.serve.log.writer import LogWriter
@@ -103,6 +103,15 @@ async def test_each_version_answers_its_callers_and_encodes_once(url: str) -> No
     assert {response.model_version for response in responses} == {"1", "2"}
     assert all(response.answers[0].label == f"label of {response.model_version}" for response in responses)
     assert replica.encoder.num_encoded - before == len(INPUTS) * len(CALLERS)
+
+
+async def test_callers_may_give_labels_that_the_challenger_knows(url: str) -> None:
+    """Promise: a label that is in the list of a served version is not refused."""
+    replica = Replica(url)
+    await replica.serve("2", share=1.0)
+    replica.sides["2"].bundle.label_names = ("label of 2", "refund")
+    await replica.service.predict(INPUTS, Origin("r"))
+    assert (await replica.service.feedback("r", None, [Feedback(0, "refund"), Feedback(1, "label of 1")])).stored == 2
 
 
 async def test_small_canary_is_fully_audited_in_the_log(url: str) -> None:

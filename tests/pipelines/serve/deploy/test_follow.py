@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.registry.champion import Champion, Pointer
-from pipelines.registry.promote import CHAMPION_LEASE, promoting
+from pipelines.registry.champion import TRIAL_LEASE, Champion, Pointer
+from pipelines.registry.promote import on_trial
 from pipelines.serve.cascade.service import ServingState
-from pipelines.serve.deploy.follow import TRIAL_SILENT_S, ReleaseFollower
+from pipelines.serve.deploy.follow import RETRY_S, TRIAL_SILENT_S, ReleaseFollower
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource
 from pipelines.store.artefact import ArtefactStore
@@ -84,7 +84,7 @@ async def test_a_replica_follows_the_pointer_and_reports_each_record(world: Worl
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "broken"])
 async def test_unservable_version_is_reported_and_old_one_stays(world: World, missing: bool) -> None:
-    """Promise: what cannot be served is reported and what is served stays."""
+    """Promise: what cannot be served is reported and what is served stays; a version that did not load is retried."""
     await world.follower.look()
     bad = world.second.model_copy(update={"bundle": "nowhere"}) if missing else world.second
     world.service.broken = world.second.version
@@ -94,6 +94,9 @@ async def test_unservable_version_is_reported_and_old_one_stays(world: World, mi
     reason = "the register artefact nowhere is missing" if missing else "it does not load"
     assert reason in world.report.refused["demo/2"]
     assert world.report.record == 2
+    world.service.broken, world.now = "", RETRY_S
+    await world.follower.look()
+    assert world.service.release.version == ("demo/1" if missing else "demo/2")  # type: ignore[union-attr]
 
 
 async def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) -> None:
@@ -107,18 +110,24 @@ async def test_a_bundle_that_is_not_the_registered_one_is_refused(world: World) 
 async def test_challenger_without_a_renewed_lease_is_dropped(world: World) -> None:
     """Promise: a challenger is dropped once nobody renews the lease of its trial."""
     world.pointer.try_out(beside(world.second))
-    with promoting(world.store.control, "demo"):
+    with on_trial(world.store.control, "demo"):
         world.pointer.try_out(beside(world.second))
         await world.follower.look()
-        lease = world.store.control.get(CHAMPION_LEASE.format("demo"))
+        lease = world.store.control.get(TRIAL_LEASE.format("demo"))
         assert lease is not None
         world.now = TRIAL_SILENT_S + 1
-        assert world.store.control.swap(CHAMPION_LEASE.format("demo"), lease.version, lease.value)  # a renewal
+        assert world.store.control.swap(TRIAL_LEASE.format("demo"), lease.version, lease.value)  # a renewal
         await world.follower.look()
         assert world.report.refused == {}
         world.now *= 3
         await world.follower.look()
         assert world.report.refused == {"demo/2": "the process that controls its trial has died"}
+
+
+def test_replica_starts_beside_a_challenger_that_is_missing(world: World) -> None:
+    """Promise: a challenger whose bundle cannot be fetched keeps no replica from starting with the champion."""
+    world.pointer.try_out(beside(world.second.model_copy(update={"bundle": "nowhere"})))
+    assert world.source.first().version == "demo/1"
 
 
 def test_replica_starts_with_last_champion_without_storage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,14 @@ def test_template_streams(chat: openai.OpenAI, upstream: FakeUpstream) -> None:
     assert upstream.paths == []
 
 
+@pytest.mark.parametrize("model", ["kcm", "gpt-4o-mini"])
+def test_pages_of_other_sites_cannot_ask(client: TestClient, service: Any, model: str) -> None:
+    """Promise: a content type that a browser sends across sites without asking is refused before anything is spent."""
+    body, plain = json.dumps(request(model=model)), {"content-type": "text/plain"}
+    assert client.post("/v1/chat/completions", content=body, headers=plain).status_code == 415
+    assert service.seen == []
+
+
 def test_label_without_a_reply_is_its_own_reply(client_of: Callable[..., TestClient], upstream: FakeUpstream) -> None:
     template = TEMPLATE.model_copy(update={"replies": {"bad": "BAD."}})
     answer = client_of(proxy=proxy_of(upstream, template=template)).post("/v1/chat/completions", json=request())

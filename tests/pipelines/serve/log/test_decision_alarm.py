@@ -68,10 +68,11 @@ def test_decision_is_bet_on_once_and_late_outcomes_ignored() -> None:
     assert (alarm.after, alarm.num_decisions, alarm.state_dict()) == (5, 5, before)
 
 
-def test_an_answer_from_the_future_holds_up_nothing() -> None:
-    """Promise: a clock that jumped does not silence the alarm."""
+@pytest.mark.parametrize(("ahead", "is_awaited"), [(SECOND, True), (timedelta(days=3650), False)])
+def test_outcomes_are_awaited_unless_a_clock_jumped(ahead: timedelta, is_awaited: bool) -> None:
+    """Promise: neither a clock that is slightly ahead nor one that jumped silences the alarm."""
     alarm = DecisionAlarm(0.05, 0.1, label_free=True, wait=WAIT)
-    assert alarm.advance([Event(1, 1.0, False, False, START + timedelta(days=3650))], START)
+    assert alarm.advance([Event(1, 1.0, False, False, START + ahead)], START) != is_awaited
 
 
 @pytest.mark.parametrize("share", [1.0, 0.2])

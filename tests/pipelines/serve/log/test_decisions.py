@@ -48,9 +48,12 @@ def test_conflicting_label_is_refused_and_nothing_stored(log: DecisionLog) -> No
     assert labels(log) == [("r1", 1, "good", None)]
 
 
-def test_labels_of_what_was_never_answered_are_refused(log: DecisionLog) -> None:
+def test_labels_of_what_was_never_answered_are_refused(log: DecisionLog, any_url: str) -> None:
     """Promise: only an item that the service has answered can have a label, and not one label of the others counts."""
     answer(log, "r1")
+    other = DecisionLog(any_url, 30.0, "films")
+    with other, pytest.raises(RejectedError):  # which knows other labels
+        other.add_feedback("r1", None, [Feedback(0, "good")])
     for request_id, items in (("made up", [0]), ("r1", [0, 1]), ("r1", [-1])):
         with pytest.raises(RejectedError):
             log.add_feedback(request_id, None, [Feedback(item, "good") for item in items])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kcm.bundle.answers import Route
@@ -109,6 +110,22 @@ def test_a_window_is_read_in_batches_and_none_is_missed(
         held = sum(len(row["text"] or "") for row in batch.to_pylist())
         assert batch.num_rows == 1 or (held <= 100 and batch.num_rows <= 7)
     assert pa.Table.from_batches(batches).schema == WINDOW
+
+
+def test_an_export_holds_nothing_that_was_deleted_meanwhile(
+    log: DecisionLog, reader: LogReader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Promise: once a deletion has returned, no export that ends later has the content."""
+    log.add_decisions([decision("r1", payload=Payload("secret"))])
+    batches = LogReader.batches
+
+    def deleting(reader: LogReader, after: int, upto: int) -> Iterator[pa.RecordBatch]:
+        yield from list(batches(reader, after, upto))
+        log.forget_request("r1")
+
+    monkeypatch.setattr(LogReader, "batches", deleting)
+    assert reader.export(tmp_path / "log.parquet", 0, reader.watermark()) == 1
+    assert pq.read_table(tmp_path / "log.parquet")["text"].to_pylist() == [None]
 
 
 def test_an_application_sees_its_own_decisions(log: DecisionLog, reader: LogReader, any_url: str) -> None:
