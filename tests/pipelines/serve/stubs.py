@@ -56,6 +56,54 @@ class StubSide(SmallSide):
         ]
 
 
+def request_to(
+    path: str,
+    method: str = "POST",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    client: tuple[str, int] = ("10.0.0.1", 1),
+    host: bytes = b"testserver",
+) -> dict[str, Any]:
+    """The ASGI scope of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [(b"host", host), *headers],
+        "client": client,
+        "server": (host.decode(), 80),
+    }
+
+
+def sending(content: bytes, more_body: bool = False) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
+    """The ASGI channel of a client that sends this much of its body at once, then nothing."""
+    messages = [{"type": "http.request", "body": content, "more_body": more_body}]
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.sleep(3600)
+        return messages.pop()
+
+    return receive
+
+
+async def statuses_of(app: Any, scope: dict[str, Any], receive: Any) -> list[int]:
+    """The status of the response; none if the client has gone."""
+    sent: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            sent.append(message["status"])
+
+    await app(scope, receive, send)
+    return sent
+
+
 class StubEscalation:
     """Gives one outcome, but for the number of times that it is in trouble first; remembers what it was asked."""
 
