@@ -5,7 +5,6 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -170,20 +169,10 @@ def test_failures_are_reported_with_their_commonest_reason(context, upstream, tm
     )
 
 
-@pytest.mark.parametrize(
-    ("label", "probabilities", "fault"),
-    [
-        (2, None, "a label that is not on the list"),
-        (-1, None, "a label that is not on the list"),
-        (0, [1.2, -0.2], "probabilities that are none"),
-        (0, [np.nan, 1.0], "probabilities that are none"),
-        (0, [0.5, 0.3, 0.2], "probabilities that are none"),
-    ],
-)
-def test_invalid_custom_adapter_answer_ends_the_run_by_row(label, probabilities, fault) -> None:
+def test_invalid_custom_adapter_answer_ends_the_run_by_row() -> None:
     """Promise: no certificate is computed of answers that are none."""
-    answer = LargeAnswer(label, probabilities and np.array(probabilities, np.float32))
+    answer = LargeAnswer(2)
     model: Any = SimpleNamespace(answer=lambda items: [LargeAnswer(0), answer, LargeAnswer(1)])
     spec: Any = SimpleNamespace(answer_names=LABELS, num_labels=2)
-    with pytest.raises(DataError, match=f"{fault}, to row 'b'"):
+    with pytest.raises(DataError, match="a label that is not on the list, to row 'b'"):
         row_answerer(model, spec, "none")(ROWS)
