@@ -79,7 +79,8 @@ def test_answers_off_the_label_list_are_counted_and_shown(context, upstream, tmp
     )
 
 
-def test_calls_and_price_are_said_before_and_after(context, upstream, tmp_path) -> None:
+def test_changed_question_states_the_cost_of_asking_again(context, upstream, tmp_path) -> None:
+    """Promise: calls and price are said before and after; a changed question or label says what asking again costs."""
     prices = {"input_price": 1e4, "output_price": 1e5}
     asked(context, upstream, tmp_path, **prices)
     before, after = context.lines
@@ -89,12 +90,6 @@ def test_calls_and_price_are_said_before_and_after(context, upstream, tmp_path) 
         before,
     )
     assert after == "the large model was paid for 3 calls, 6"
-
-
-def test_changed_question_states_the_cost_of_asking_again(context, upstream, tmp_path) -> None:
-    """Promise: a changed question or label says what it costs to ask all rows again."""
-    prices = {"input_price": 1e4, "output_price": 1e5}
-    asked(context, upstream, tmp_path, **prices)
     asked(context, upstream, tmp_path / "again", **prices)
     assert context.lines[2].startswith("asking big: 0 calls for 3 rows")
     described = {"descriptions": {"negative": "the writer is unhappy"}}
