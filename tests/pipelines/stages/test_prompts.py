@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 
 from kcm.config import parse_config
-from kcm.errors import ConfigError
 from kcm.tasks import shards
 from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards, write_shards
@@ -201,20 +200,6 @@ def test_every_row_is_asked_under_the_hint_of_its_own_features(asked: Built, ups
         name, probability = said[row["text"]]
         assert name == names[int(p_C.argmax())]
         assert float(probability) == pytest.approx(float(p_C.max()), abs=0.0051)
-
-
-def test_an_interrupted_stage_pays_for_no_answer_twice(asked: Built, upstream: FakeUpstream) -> None:
-    upstream.plan(*[label("pay")] * 50, *[Turn(401, "bad key")] * 20)
-    with pytest.raises(ConfigError, match="the server refuses"):
-        asked.prompted()
-    upstream.script.clear()
-    paid = [json.dumps(body) for body in upstream.requests[:50]]
-    before = len(upstream.requests)
-    asked.prompted()
-    later = [json.dumps(body) for body in upstream.requests[before:]]
-    assert not set(paid) & set(later)
-    assert len(set(paid)) + len(set(later)) == 2 * len(asked.asked_rows())
-    assert len(later) == len(set(later))
 
 
 def test_rows_that_failed_under_a_prompt_are_asked_again(
