@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,6 @@ from kcm.bundle.answers import Route
 from pipelines.serve.log.decisions import DecisionLog, Tally
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
-
-
-@pytest.fixture
-def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, timeout_s=30.0)
-    yield log
-    log.close()
 
 
 def answer(log: DecisionLog, request_id: str, num_items: int = 1, caller: str | None = None) -> None:

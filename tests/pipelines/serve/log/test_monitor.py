@@ -1,7 +1,7 @@
 """What the log says of a version's promise, and what cannot make it say something else."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -146,13 +146,22 @@ class Recorder:
         self.seen.append({"hidden": version})
 
 
+def writer_of(url: str) -> LogWriter:
+    return LogWriter(FeedbackConfig(timeout_s=30.0), url)
+
+
+def watching(url: str, promised: Certificate, act: Callable[[bool], None] = lambda refuted: None) -> Monitor:
+    """The monitor of a replica of its own."""
+    return Monitor(writer_of(url), "1", promised, Recorder(), act)
+
+
 async def test_one_process_monitors_and_its_alarm_survives_it(
     url: str, log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: there is one sequence for a version, and one set of figures, however many replicas look at it."""
     traffic, promised = Traffic(log, share=1.0), certificate(0.2)
     recorders = [Recorder() for _ in range(3)]
-    writers = [LogWriter(FeedbackConfig(timeout_s=30.0), url) for _ in range(3)]
+    writers = [writer_of(url) for _ in range(3)]
 
     async def look() -> list[bool]:
         found = [
@@ -200,15 +209,10 @@ async def test_late_loss_is_refuted_soon_in_every_replica(
     """Promise: what was good for long does not have to be outweighed; every replica learns of an alarm from the log."""
     traffic, promised = Traffic(log, share=0.5), certificate(0.05, method)
     acted: dict[str, list[bool]] = {"first": [], "second": []}
-    writer = LogWriter(FeedbackConfig(timeout_s=30.0), url)
+    writer = writer_of(url)
 
     async def look(name: str) -> None:
         await Monitor(writer, "1", promised, Recorder(), acted[name].append).check()
-
-    async def recall(name: str) -> None:
-        await Monitor(
-            LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", promised, Recorder(), acted[name].append
-        ).recall()
 
     for _ in range(10):
         traffic.answer(400)
@@ -220,14 +224,14 @@ async def test_late_loss_is_refuted_soon_in_every_replica(
             log.add_feedback(f"r{number}", None, [Feedback(item, "large's") for item in range(200)])
     assert not bounds(log.tallies("1"), certificate(0.05)).alarm  # the mean of the whole time is still good
     await look("first")
-    await recall("second")
+    await watching(url, promised, acted["second"].append).recall()
     assert acted == {"first": [False, False, True], "second": [True]}
 
 
 async def test_unlabelled_disagreement_refutes_no_label_certificate(url: str, log: DecisionLog) -> None:
     """Promise: without labels disagreement refutes no certificate that labels gave."""
     Traffic(log, share=1.0).answer(500, disagree=0.5)
-    found = await Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder()).check()
+    found = await watching(url, certificate(0.05)).check()
     assert found is not None
     assert not found.alarm
 
@@ -239,7 +243,7 @@ async def test_labels_that_come_late_are_still_seen(
     traffic.answer(200, disagree=1.0)
     wait_s, alarms = 0.001, []  # all of them come too late for the bets on single decisions
     monkeypatch.setattr("pipelines.serve.log.monitor.LABEL_WAIT", timedelta(seconds=wait_s))
-    monitor = Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.05), Recorder())
+    monitor = watching(url, certificate(0.05))
     for _ in range(2):
         await asyncio.sleep(wait_s)
         found = await monitor.check()
@@ -256,7 +260,7 @@ async def test_a_long_log_is_read_in_pieces_and_only_once(
     traffic.answer(330, disagree=0.2)
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(330)])
     for _ in range(2):  # a second process goes on from what the first has written
-        await Monitor(LogWriter(FeedbackConfig(timeout_s=30.0), url), "1", certificate(0.5), Recorder()).check()
+        await watching(url, certificate(0.5)).check()
         monkeypatch.setattr("pipelines.serve.log.decisions.MAX_LEASE", timedelta(0))
     whole = DecisionAlarm(0.5, 0.05, label_free=False)
     assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
