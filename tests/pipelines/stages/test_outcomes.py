@@ -166,17 +166,16 @@ def test_a_missing_key_is_found_before_anything_is_read(run: Run, monkeypatch: p
 CONFIG = CertificateConfig(delta=0.1)
 
 
-def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: str = "") -> SequenceArtefact:
+def sequence_of(store: ArtefactStore, file: Path, num_rows: int) -> SequenceArtefact:
     """The rows of a file as an artefact; every other one is a copy of the one before."""
     numbers = [number for number in range(num_rows // 2) for _ in range(2)]
     splits = ("train", "validate", "certify", "test")
-    lines = (f"case {n} of it,t,{'abc'[n % 3]},{group}{n},{splits[n // 3 % 4]}" for n in numbers)
-    file.write_text("\n".join(["text,task,label,group,split", *lines]), encoding="utf-8")
-    columns = {"split_column": "split"} | ({"group_column": "group"} if group else {})
-    source = {"kind": "files", "path": str(file), "task_column": "task"} | columns
+    lines = (f"case {n} of it,t,{'abc'[n % 3]},{splits[n // 3 % 4]}" for n in numbers)
+    file.write_text("\n".join(["text,task,label,split", *lines]), encoding="utf-8")
+    source = {"kind": "files", "path": str(file), "task_column": "task", "split_column": "split"}
     config = parse_config(TasksConfig, {"source": source})
     rows = config.source.build(file.parent)
-    recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows, "group": group})
+    recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows})
     made = store.build(recipe, lambda folder, scratch: write_sequence(config, folder, rows, 0))[0]
     return made.as_a(SequenceArtefact)
 
@@ -195,11 +194,3 @@ def test_renamed_and_copied_runs_keep_counting_looks(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
     assert spend("copy", "moved.csv", "elsewhere") == question_delta(0.1, 4)
     assert spend("copy", "more.csv", "of more rows", 800) == question_delta(0.1, 5)
-
-
-def test_groups_do_not_change_the_identity_of_rows(tmp_path: Path) -> None:
-    """Promise: groups and their names make no other rows of the same contents."""
-    store = ArtefactStore(tmp_path / "store")
-    tables = [sequence_of(store, tmp_path / "rows.csv", group=group).ledger_units for group in ("", "a", "b")]
-    looks = [take_look(store, units, CONFIG, f"run {number}") for number, units in enumerate(tables)]
-    assert [look.number for look in looks] == [1, 2, 3]
