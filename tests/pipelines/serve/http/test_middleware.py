@@ -149,22 +149,20 @@ def test_json_values_are_counted_and_strings_hide_none(value: Any) -> None:
     assert not exceeds(body, 2 * number)  # ... and from above
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"[" * 3000, b"{}," * 3000, b'"' * 4000, b'"",' * 3000, b'{"a":' * 3000, b"1," * 3000, b'"\\"",' * 3000],
-    ids=lambda body: body[:6].decode(),
-)
+@pytest.mark.parametrize("piece", [b"[", b"{},", b'""', b'"",', b'{"a":', b"1,", b'"\\"",'])
+def test_floods_that_are_no_json_exceed_the_limit(piece: bytes) -> None:
+    assert exceeds(piece * 3000, 1600)
+
+
 def test_floods_are_refused_unparsed_at_every_door(
-    client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, body: bytes
+    client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "MAX_JSON_VALUES", 1600)
     client = client_of()
     for path in ("/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"):
-        answer = client.post(path, content=body, headers={"content-type": "application/json"})
-        assert (answer.status_code, answer.json()["detail"]) == (
-            413,
-            "body: at most 1600 JSON keys and values are allowed",
-        )
+        answer = client.post(path, content=b"[" * 3000, headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+        assert answer.json()["detail"] == "body: at most 1600 JSON keys and values are allowed"
 
 
 def test_largest_allowed_request_is_answered(
