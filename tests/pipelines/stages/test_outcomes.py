@@ -27,6 +27,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.pipelines.runs import run_of
 
 NUM_ROWS = 60
 
@@ -64,20 +65,13 @@ class Run:
         rows = [{"text": f"text {row}", "label": ("good", "bad")[row % 2]} for row in range(NUM_ROWS)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._folder, self._upstream, self.said = folder, upstream, io.StringIO()
-        self.storage = folder / "storage"
         self.large: dict[str, Any] = {"api_key_env": None, "max_retries": 0, "max_failed": 0.1}
 
     def stages(self) -> tuple[RunConfig, Context]:
         server = {"adapter": "openai", "model": "big", "base_url": self._upstream.base_url}
-        source = {"kind": "files", "path": str(self._folder / "rows.jsonl")}
-        values = {
-            "name": "first",
-            "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1, "salt": 1},
-            "large": self.large if "adapter" in self.large else server | self.large,
-        }
-        config = parse_config(RunConfig, values | {"storage_path": str(self.storage), "encoder": {"model": "none"}})
+        large = self.large if "adapter" in self.large else server | self.large
         reporter = Reporter(Console(file=self.said, width=200))
-        return config, Context("first", ArtefactStore(config.storage_path), self._folder, reporter=reporter)
+        return run_of(self._folder, self._folder / "rows.jsonl", reporter, large=large, tasks={"salt": 1})
 
     def outcomes(self) -> OutcomesArtefact:
         """The answers, made after another stage, so that the server is tried out before."""

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.config import parse_config
 from kcm.encoders.words import Words
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.features import Features
 from pipelines.stages.tasks import Tasks
-from pipelines.store.artefact import ArtefactStore
 from pipelines.store.features import SECONDS, WORDS, FeaturesArtefact, feature_matrix
+from tests.pipelines.runs import run_of
 from tests.tiny_bert import save_bert
 
 NUM_ROWS = 240
@@ -26,7 +25,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_bert(tmp_path_factory.mktemp("bert"), ("a", "the", *NOUNS)))
 
 
-def config_of(folder: Path, model: str, tasks: int = 1, words: str = "auto", **more: Any) -> RunConfig:
+def run_on_texts(
+    folder: Path, model: str, tasks: int = 1, words: str = "auto", **more: Any
+) -> tuple[RunConfig, Context]:
     """A run on texts whose opinion is the label."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -37,23 +38,14 @@ def config_of(folder: Path, model: str, tasks: int = 1, words: str = "auto", **m
             first, second = rng.choice(NOUNS, 2)
             lines.append(f"row {row} the {first} and {OPINIONS[label]} {second} of week {task},{label},t{task}")
     (folder / "rows.csv").write_text("\n".join(lines))
-    values = {
-        "name": "words",
-        "storage_path": folder / "storage",
-        "tasks": {
-            "source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "task"},
-            "scenario": "domain_incremental",
-        },
-        "encoder": {"model": model, "words": words},
-        "large": {"adapter": "classifier", "encoder": {"model": model}},
-    }
-    return parse_config(RunConfig, values | more)
+    large = {"adapter": "classifier", "encoder": {"model": model}}
+    sections = {"tasks": {"scenario": "domain_incremental", "num_tasks": None}, "large": large} | more
+    encoder = {"model": model, "words": words}
+    return run_of(folder, folder / "rows.csv", source={"task_column": "task"}, encoder=encoder, **sections)
 
 
-def features_of(config: RunConfig) -> FeaturesArtefact:
+def features_of(config: RunConfig, context: Context) -> FeaturesArtefact:
     """The features of a run, by this process."""
-    context = Context(config.name, ArtefactStore(config.storage_path), config.assets_path)
-    context.run_folder.mkdir(parents=True, exist_ok=True)
     sequence = Tasks.of(config).build({}, context)
     features = Features.of(config).build({"sequence": sequence}, context)
     assert isinstance(features, FeaturesArtefact)
@@ -68,8 +60,8 @@ def seconds_of(features: FeaturesArtefact) -> tuple[int, str, Any]:
 
 def test_words_that_carry_the_label_join_the_features(tmp_path: Path, model: str) -> None:
     """Promise: topics of every row follow its embedding, and the encoder of the run computes the same features."""
-    config = config_of(tmp_path, model)
-    features = features_of(config)
+    config, context = run_on_texts(tmp_path, model)
+    features = features_of(config, context)
     words = Words.load(features.below(WORDS))
     assert features.num_words == words.num_topics > 0
     rows, values_ND = features.sequence.task(0), feature_matrix(features.task(0))
@@ -82,7 +74,7 @@ def test_words_that_carry_the_label_join_the_features(tmp_path: Path, model: str
 
 def test_later_tasks_do_not_change_words(tmp_path: Path, model: str) -> None:
     """Promise: a sequence that grows has the words of its first task."""
-    one, two = (features_of(config_of(tmp_path / f"{tasks}", model, tasks)) for tasks in (1, 2))
+    one, two = (features_of(*run_on_texts(tmp_path / f"{tasks}", model, tasks)) for tasks in (1, 2))
     first, second = (Words.load(features.below(WORDS)) for features in (one, two))
     texts = one.sequence.task(0)["text"].to_pylist()
     np.testing.assert_allclose(first.encode(texts), second.encode(texts), atol=1e-5)
@@ -92,7 +84,7 @@ def test_later_tasks_do_not_change_words(tmp_path: Path, model: str) -> None:
 def test_useless_words_cost_nothing(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: if words do not help left-out rows, features and identity are those of an encoder without words."""
     monkeypatch.setattr("pipelines.stages.words.useful_scale", lambda *_: 0.0)
-    useless, without = (features_of(config_of(tmp_path / name, model, words=name)) for name in ("auto", "none"))
+    useless, without = (features_of(*run_on_texts(tmp_path / name, model, words=name)) for name in ("auto", "none"))
     assert useless.num_words == without.num_words == 0
     assert useless.identity == without.identity
     assert useless.task(0).equals(without.task(0).set_column(*seconds_of(useless)))
@@ -104,4 +96,5 @@ SPLINES = {"learner": {"name": "analytic"}, "network": {"hidden": []}}
 @pytest.mark.parametrize("more", [{"learner": {"name": "replay"}}, SPLINES])
 def test_words_need_units_solved_in_closed_form(tmp_path: Path, model: str, more: dict[str, Any]) -> None:
     """Promise: no words are fitted for networks that would bend them, or that are trained step by step."""
-    assert not config_of(tmp_path, model, **more).encoder.fits_words
+    config, _ = run_on_texts(tmp_path, model, **more)
+    assert not config.encoder.fits_words
