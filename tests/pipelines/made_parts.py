@@ -14,6 +14,7 @@ from kcm.cascade.table import Split
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer, PromptMode
+from kcm.large.base import Cost
 from kcm.parquet import write_table
 from kcm.tasks.shards import GROUP_ROWS, shard_file, write_shards
 from pipelines.batch.outcome_table import OutcomePart, outcome_part, part_rows
@@ -22,6 +23,14 @@ from pipelines.store.features import FACTS, SECONDS, FeaturesArtefact
 from pipelines.store.files import Files, RangeFile
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
+
+ANSWERS = [
+    LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
+    LargeAnswer(0, None),
+    LargeAnswer(None, None, error="answered 'x'", off_label=True),
+    LargeAnswer(None, None, error="time-out"),
+]
+ROWS = pa.table({"id": ["a", "b", "c", "d"], "split": ["validate", "validate", "test", "test"]})
 
 DIM = 32
 SIZES = {"train": 12 * GROUP_ROWS, "validate": GROUP_ROWS, "certify": 400, "test": GROUP_ROWS}

@@ -24,17 +24,48 @@ from pipelines.serve.deploy.app import AppConfig
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"
 
 
+UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={}"]
+ON_A_BUCKET = "storage_path=s3://bucket/kcm"
+MLFLOW, LOG = "tracking.uri=http://mlflow:5000", "serve.feedback.url=sqlite:////log/kcm.db"
+NO_DATABASES = "s3://bucket/kcm cannot hold databases: set {}, such as"
+NO_KCM = r"an edge of KCM has [02] free coefficients.*choose the collaborator `quadratic`"
+NO_INPUTS = r"set serve\.feedback\.store_payloads to text or all"
+NO_NAME = "must be letters, digits, dots, dashes and underscores"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["network={}"], r"network\.hidden = \[16\].*Set network\.hidden: \[\]"),
         (["learner.strength=0"], r"learner\.strength must be at least 0\.000001, not 0"),
         (["network.mixing=-1"], r"network\.mixing must be at least 0, not -1"),
+        (["network={hidden: [], basis: quadratic, mixing: 64}"], NO_KCM),
+        (["network={hidden: [], grid_size: 1}"], NO_KCM),
+        ([ON_A_BUCKET], NO_DATABASES.format("tracking.uri and serve.feedback.url")),
+        ([ON_A_BUCKET, MLFLOW], NO_DATABASES.format("serve.feedback.url")),
+        ([ON_A_BUCKET, LOG], NO_DATABASES.format("tracking.uri")),
+        (["update={}"], r"update: needs train\.mask_unseen: true"),
+        ([*UPDATED, "serve.feedback.store_payloads=none"], NO_INPUTS),
+        ([*UPDATED, "serve.feedback.store_payloads=escalated"], NO_INPUTS),
+        ([*UPDATED, "certificate.epsilon=0"], r"set certificate\.epsilon above 0"),  # traffic credits no wins
+        ([*UPDATED, "update.canary.stages=[0.5, 0.25, 1.0]"], "must rise to 1"),
+        ([*UPDATED, "update.canary.stages=[0.5]"], "must rise to 1"),
+        ([*UPDATED, "update.aproval=manual"], r"did you mean 'update\.approval'"),
+        (["learner=analytic"], "bad configuration: learner"),
+        (["encoder=minilm"], "bad configuration: encoder"),
+        (["tune=5"], "bad configuration: tune"),
+        (["tune.prompt_modes=5"], r"tune\.prompt_modes must be a list, not 5"),
+        (["tune.prompt_modes=hints"], r"tune\.prompt_modes must be a list, not 'hints'"),
+        (["learner.equal_classes=all"], r"learner\.equal_classes must be a number, not 'all'"),
+        *(([f"name={json.dumps(name)}"], NO_NAME) for name in ("Straße 1 ü", "-a", "", "a/b")),
     ],
+    ids=str,
 )
-def test_what_the_analytic_learner_cannot_train_is_refused(overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_what_cannot_work_is_refused_in_one_line(overrides: list[str], message: str) -> None:
+    """Promise: a configuration that cannot work is refused with its place and the fix."""
+    with pytest.raises(ConfigError, match=message) as refused:
         load_config(RunConfig, CONFIG, overrides)
+    assert "\n" not in str(refused.value)
 
 
 OWN_DATA = CONFIG.with_name("own_data.yaml")
@@ -69,16 +100,6 @@ def test_kcm_learns_four_coefficients_an_edge(name: str) -> None:
     assert np.linalg.matrix_rank(rest, tol=1e-3 * np.abs(rest).max()) >= 4
 
 
-@pytest.mark.parametrize("network", ["{hidden: [], basis: quadratic, mixing: 64}", "{hidden: [], grid_size: 1}"])
-def test_fixed_units_are_not_called_kcm(network: str) -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"an edge of KCM has [02] free coefficients.*choose the collaborator "
-        r"`quadratic`",
-    ):
-        load_config(RunConfig, CONFIG, [f"network={network}"])
-
-
 def test_bucket_assets_have_a_local_folder_and_travel_as_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: assets in a bucket have a folder on each node and travel as their uri."""
     given = ["assets_path=s3://bucket/kcm"]
@@ -90,92 +111,28 @@ def test_bucket_assets_have_a_local_folder_and_travel_as_uri(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("given", "missing"),
-    [
-        ([], "tracking.uri and serve.feedback.url"),
-        (["tracking.uri=http://mlflow:5000"], "serve.feedback.url"),
-        (["serve.feedback.url=sqlite:////log/kcm.db"], "tracking.uri"),
-    ],
-)
-def test_a_storage_in_a_bucket_demands_places_for_the_databases(given: list[str], missing: str) -> None:
-    with pytest.raises(ConfigError, match=rf"s3://bucket/kcm cannot hold databases: set {missing}, such as"):
-        load_config(RunConfig, CONFIG, ["storage_path=s3://bucket/kcm", *given])
-
-
-@pytest.mark.parametrize(
     ("storage", "folder"), [("s3://bucket/kcm", "node/storage/"), ("file:///a/storage", "/a/storage"), ("a", "/a")]
 )
 def test_a_storage_has_a_folder_on_every_node(storage: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KCM_CACHE", "/node")
-    databases = ["tracking.uri=http://mlflow:5000", "serve.feedback.url=sqlite:////log/kcm.db"]
-    config = load_config(RunConfig, CONFIG, [f"storage_path={storage}", *databases])
+    config = load_config(RunConfig, CONFIG, [f"storage_path={storage}", MLFLOW, LOG])
     assert folder in str(config.storage_folder)
     assert config.storage_folder.is_absolute()
     assert config.model_dump(mode="json")["storage_path"] == (storage if "s3" in storage else str(config.storage_path))
-
-
-def test_an_update_needs_masked_labels() -> None:
-    with pytest.raises(ConfigError, match=r"update: needs train\.mask_unseen: true"):
-        load_config(RunConfig, CONFIG, ["update={}"])
-
-
-UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text"]
-
-
-@pytest.mark.parametrize("kept", ["none", "escalated"])
-def test_an_update_needs_the_inputs_of_its_traffic(kept: str) -> None:
-    with pytest.raises(ConfigError, match=r"set serve\.feedback\.store_payloads to text or all"):
-        load_config(RunConfig, CONFIG, ["train.mask_unseen=true", "update={}", f"serve.feedback.store_payloads={kept}"])
-
-
-def test_an_update_cannot_promise_that_nothing_is_lost() -> None:
-    """Windows of traffic credit no wins."""
-    with pytest.raises(ConfigError, match=r"set certificate\.epsilon above 0"):
-        load_config(RunConfig, CONFIG, [*UPDATED, "update={}", "certificate.epsilon=0"])
 
 
 @pytest.mark.parametrize(
     ("overrides", "share"),
     [
         ([], 0.0),
-        (["update={}"], 0.05),
-        (["update={}", "serve.port=8001"], 0.05),
-        (["update={}", "serve.audit.seed=1"], 0.05),
-        (["update={}", "serve.audit.share=0.2"], 0.2),
+        (UPDATED, 0.05),
+        ([*UPDATED, "serve.port=8001"], 0.05),
+        ([*UPDATED, "serve.audit.seed=1"], 0.05),
+        ([*UPDATED, "serve.audit.share=0.2"], 0.2),
     ],
 )
 def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float) -> None:
-    config = load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
-    assert config.serve.audit.share == share
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["update.canary.stages=[0.5, 0.25, 1.0]"], "must rise to 1"),
-        (["update.canary.stages=[0.5]"], "must rise to 1"),
-        (["update.aproval=manual"], r"did you mean 'update\.approval'"),
-    ],
-)
-def test_an_update_that_cannot_work_is_refused(overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_config(RunConfig, CONFIG, [*UPDATED, *overrides])
-
-
-@pytest.mark.parametrize(
-    ("override", "place"),
-    [
-        ("learner=analytic", "learner"),
-        ("encoder=minilm", "encoder"),
-        ("tune=5", "tune"),
-        ("tune.prompt_modes=5", r"tune\.prompt_modes must be a list, not 5"),
-        ("tune.prompt_modes=hints", r"tune\.prompt_modes must be a list, not 'hints'"),
-        ("learner.equal_classes=all", r"learner\.equal_classes must be a number, not 'all'"),
-    ],
-)
-def test_a_section_of_another_form_is_refused_in_one_line(override: str, place: str) -> None:
-    with pytest.raises(ConfigError, match=rf"bad configuration: {place}[^\n]*$"):
-        load_config(RunConfig, OWN_DATA, [override])
+    assert load_config(RunConfig, CONFIG, overrides).serve.audit.share == share
 
 
 @pytest.mark.parametrize(
@@ -195,12 +152,6 @@ def test_left_out_train_rows_or_validate_rows_choose(needs: str) -> None:
             RunConfig, OWN_DATA, [needs, "tasks.fractions={train: 0.5, validate: 0, certify: 0.25, test: 0.25}"]
         )
     assert load_config(RunConfig, OWN_DATA, [needs]).tasks.fractions["validate"] > 0
-
-
-@pytest.mark.parametrize("name", ["Straße 1 ü", "-a", "", "a/b"])
-def test_a_name_that_is_no_folder_s_is_refused_in_words(name: str) -> None:
-    with pytest.raises(ConfigError, match="must be letters, digits, dots, dashes and underscores"):
-        load_config(RunConfig, CONFIG, [f"name={json.dumps(name)}"])
 
 
 SECRET = "Xq7hunter2secretZ9"

@@ -1,8 +1,6 @@
 """Rows to answer are read from every kind of file as training rows are, whichever of them a worker is given."""
 
-import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +37,6 @@ def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
     for start, stop in ((0, 1000), (1000, 1100), (2000, 2500), (5, 6), (900, 2100), (0, 0)):
         (rows,) = read(file, start, stop)
         assert rows["text"].to_pylist() == rows["id"].to_pylist() == list(map(str, range(start, stop)))
-
-
-def test_stored_and_compressed_files_are_read_like_others(put: Callable[[str, bytes], str]) -> None:
-    """Promise: a file in a store and one that is compressed are read as others are."""
-    uri = put("a/rows.csv.gz", gzip.compress(b"text,image\nplain,../b.png\nbad,c.png\n"))
-    put("a/c.png", b"file")
-    first, second = rows_of(InputRows.opened(Location.of(uri), "text", "image"))
-    assert (first["text"], "does not lie below" in first["fault"]) == ("plain", True)
-    assert (second["text"], second["image"], second["fault"]) == ("bad", b"file", "")
 
 
 def test_pictures_are_below_the_file_folder_or_a_named_root(tmp_path: Path) -> None:

@@ -19,16 +19,9 @@ from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 from tests.outcome_files import rows_where
-from tests.pipelines.made_parts import parts_here
+from tests.pipelines.made_parts import ANSWERS, ROWS, parts_here
 
-ANSWERS = [
-    LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
-    LargeAnswer(0, None),
-    LargeAnswer(None, None, error="answered 'x'", off_label=True),
-    LargeAnswer(None, None, error="time-out"),
-]
 BASELINE = [LargeAnswer(label, None, Cost(seconds=1.0)) for label in (0, 1, 0, 1)]
-ROWS = pa.table({"id": ["a", "b", "c", "d"], "split": ["validate", "validate", "test", "test"]})
 FEATURES = (
     ROWS.append_column("label", [[1, 1, 0, 0]])
     .append_column("group", [pa.nulls(4, pa.string())])

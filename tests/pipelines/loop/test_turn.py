@@ -136,15 +136,6 @@ def test_learning_configuration_change_makes_a_new_attempt(loop: Loop, changes) 
     assert update(with_update(loop, **changes))["changed"] == ("min_large_answers" in changes)
 
 
-def test_a_killed_turn_goes_on_with_its_own_window(loop: Loop) -> None:
-    loop.fault = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        update(loop.config)
-    loop.fault, loop.watermark = None, 900
-    assert update(loop.config)["promoted"]
-    assert len(set(loop.built)) == 1
-
-
 def test_turn_killed_after_the_swap_reports_the_promotion(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a turn that was killed after the swap tells of the promotion when it goes on."""
     with monkeypatch.context() as patch:

@@ -1,6 +1,5 @@
 """The champion changes by compare-and-swap, keeps its history, and never goes back to a rejected version by itself."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -70,22 +69,6 @@ def test_undone_promotion_leaves_no_trace_in_the_history(pointer: Pointer) -> No
     assert third is not None
     assert [each.digest for each in pointer.history()] == ["a", "ccc"]
     assert not pointer.is_mirrored(third.number)
-
-
-def _swap(root: Path, name: str, won: multiprocessing.Queue) -> None:
-    won.put(Pointer(Control(root), "demo").swap(0, champion(name)) is not None)
-
-
-def test_of_processes_that_promote_at_once_one_wins(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")  # obstore hangs in a forked child of a process that has used it
-    won = context.Queue()
-    processes = [context.Process(target=_swap, args=(tmp_path, "x" * n, won)) for n in range(1, 7)]
-    for process in processes:
-        process.start()
-    results = [won.get(timeout=300) for _ in processes]
-    for process in processes:
-        process.join()
-    assert sum(results) == 1
 
 
 def test_applications_on_one_storage_have_champions_of_their_own(tmp_path: Path) -> None:

@@ -81,10 +81,6 @@ def test_the_bundle_is_found_with_its_own_digest(in_use: Path, registered: tuple
     assert version == "reviews/1"
     assert bundle_digest(copy) == bundle_digest(in_use) == Bundle.read(copy).digest
     assert {file.name for file in copy.iterdir()} > {"MLmodel", "requirements.txt", "bundle.json"}
-    assert [line.partition("==")[0] for line in (copy / "requirements.txt").read_text().split()] == [
-        "mlflow",
-        "kcm-cascade[onnx]",
-    ]
 
 
 @pytest.mark.parametrize("source", ["models:/reviews@champion", "models:/reviews/1", "models:/reviews"])

@@ -13,7 +13,7 @@ from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.large.prompts import PromptMessage, PromptView
 from pipelines.serve.cascade.version import NO_CURVES
-from pipelines.serve.config import LimitsConfig, ServeConfig
+from pipelines.serve.config import FeedbackConfig, LimitsConfig, ServeConfig
 from pipelines.serve.errors import RequestError
 from pipelines.serve.http.api import create_api
 from pipelines.serve.log.entries import Feedback, Origin
@@ -119,6 +119,12 @@ class StubService:
 def url(tmp_path: Path) -> str:
     """The URL of a log in which nothing is yet."""
     return f"sqlite:///{tmp_path}/log.db"
+
+
+@pytest.fixture
+def feedback(url: str) -> FeedbackConfig:
+    """Where decisions and paid answers are written."""
+    return FeedbackConfig(url=url, timeout_s=0.5)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,18 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.large import Item, LargeAnswer
+from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
-from pipelines.serve.config import BatchingConfig, ServeConfig
+from pipelines.serve.config import BatchingConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.http.refusals import status_of
+from pipelines.serve.http.spending import SETTLE_S
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
+from tests.fake_upstream import FakeUpstream
 
 
 def picture(width: int, height: int = 1) -> bytes:
@@ -56,6 +60,54 @@ class StubSide(SmallSide):
         ]
 
 
+def request_to(
+    path: str,
+    method: str = "POST",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    client: tuple[str, int] = ("10.0.0.1", 1),
+    host: bytes = b"testserver",
+) -> dict[str, Any]:
+    """The ASGI scope of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [(b"host", host), *headers],
+        "client": client,
+        "server": (host.decode(), 80),
+    }
+
+
+def sending(content: bytes, more_body: bool = False) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
+    """The ASGI channel of a client that sends this much of its body at once, then nothing."""
+    messages = [{"type": "http.request", "body": content, "more_body": more_body}]
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.sleep(3600)
+        return messages.pop()
+
+    return receive
+
+
+async def statuses_of(app: Any, scope: dict[str, Any], receive: Any) -> list[int]:
+    """The status of the response; none if the client has gone."""
+    sent: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            sent.append(message["status"])
+
+    await app(scope, receive, send)
+    return sent
+
+
 class StubEscalation:
     """Gives one outcome, but for the number of times that it is in trouble first; remembers what it was asked."""
 
@@ -71,6 +123,12 @@ class StubEscalation:
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
         self._troubles -= 1
         return DOWN if self._troubles >= 0 else None
+
+
+def spent(upstream: FakeUpstream, feedback: FeedbackConfig) -> tuple[int, float]:
+    """Calls and their cost in the log, once ended calls are settled."""
+    time.sleep(2 * SETTLE_S)
+    return ResponseCache(ResponseStore.in_log(str(feedback.url)), upstream.base_url).spent()
 
 
 class Handle:

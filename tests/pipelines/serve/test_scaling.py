@@ -6,7 +6,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from pipelines.serve.scaling import by_offered_load
 
 
-def context(requests: float, loads: dict[Any, float] | None, running: int = 2) -> AutoscalingContext:
+def context(requests: float, loads: dict[Any, float] | None, running: int) -> AutoscalingContext:
     """Replicas that are to have 4 requests each."""
     given: dict[str, Any] = dict.fromkeys(
         (
@@ -35,20 +35,17 @@ def context(requests: float, loads: dict[Any, float] | None, running: int = 2) -
 
 
 @pytest.mark.parametrize(
-    ("requests", "loads", "replicas"),
+    ("requests", "loads", "running", "replicas"),
     [
-        (8, None, 2),  # as Ray Serve's own policy where nothing is reported
-        (8, {"a": 0.2, "b": 0.2}, 2),
-        (8, {"a": 2.1, "b": 2.1}, 6),  # most of it was refused, and so is not among the requests
-        (16, {"a": 0.7, "b": 0.7}, 4),  # they wait
-        (0, {"a": 0.0, "b": 0.0}, 0),
+        (8, None, 2, 2),  # as Ray Serve's own policy where nothing is reported
+        (8, {"a": 0.2, "b": 0.2}, 2, 2),
+        (8, {"a": 2.1, "b": 2.1}, 2, 6),  # most of it was refused, and so is not among the requests
+        (16, {"a": 0.7, "b": 0.7}, 2, 4),  # they wait
+        (0, {"a": 0.0, "b": 0.0}, 2, 0),
+        (1, None, 0, 1),  # a request where no replica runs starts one
     ],
 )
 def test_replicas_are_as_many_as_requests_or_the_load_ask_for(
-    requests: float, loads: dict[Any, float] | None, replicas: int
+    requests: float, loads: dict[Any, float] | None, running: int, replicas: int
 ) -> None:
-    assert by_offered_load(context(requests, loads))[0] == pytest.approx(replicas)
-
-
-def test_a_request_where_no_replica_runs_starts_one() -> None:
-    assert by_offered_load(context(1, None, running=0))[0] == 1
+    assert by_offered_load(context(requests, loads, running))[0] == pytest.approx(replicas)

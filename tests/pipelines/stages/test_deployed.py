@@ -17,13 +17,9 @@ from pipelines.config import RunConfig
 from pipelines.stages.evaluate import Evaluate, chosen
 from pipelines.stages.measured import beside_base
 from pipelines.stages.train import Train
+from tests.pipelines.runs import SIDES, SOURCE
 
-RUN = {
-    "name": "reviews",
-    "tasks": {"source": {"kind": "files", "path": "rows.csv"}},
-    "encoder": {"model": "some/model"},
-    "large": {"adapter": "zero_shot", "encoder": {"model": "some/model"}},
-}
+RUN: dict[str, Any] = {"name": "reviews", "tasks": {"source": SOURCE}} | SIDES
 
 
 def searched(goal: str = "calls", **reached: Mapping[str, float]) -> SimpleNamespace:

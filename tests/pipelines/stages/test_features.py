@@ -12,6 +12,7 @@ from pipelines.config import RunConfig
 from pipelines.stages import features
 from pipelines.stages.features import Encoding, Features
 from pipelines.store.features import FeaturesArtefact
+from tests.pipelines.runs import SOURCE
 
 
 def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
@@ -54,8 +55,7 @@ TEXT = {"kind": "text", "model": "any"}
 
 
 def check(encoder: object, large: object) -> None:
-    source = {"kind": "files", "path": "rows.parquet"}
-    config = parse_config(RunConfig, {"name": "n", "tasks": {"source": source}, "encoder": encoder, "large": large})
+    config = parse_config(RunConfig, {"name": "n", "tasks": {"source": SOURCE}, "encoder": encoder, "large": large})
     Features.of(config).check()
 
 

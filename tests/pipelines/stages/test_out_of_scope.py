@@ -6,20 +6,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from rich.console import Console
 
 from kcm.bundle.bundle import Bundle
-from kcm.config import parse_config
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
 from kcm.parquet import write_table
-from pipelines.config import RunConfig
-from pipelines.context import Context
-from pipelines.progress import Reporter
 from pipelines.run import STAGES
 from pipelines.stages.stage import run_stages
-from pipelines.store.artefact import ArtefactStore
 from tests.outcome_files import read_outcomes, rows_where
+from tests.pipelines.runs import run_of
 
 INTENTS = ("book", "cancel", "pay", "weather")
 NONE = "oos"
@@ -53,26 +48,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run from the rows to the bundle."""
     folder = tmp_path_factory.mktemp("intents")
     write_rows(file := folder / "rows.parquet")
-    source = {"kind": "files", "path": str(file), "id_column": "id", "label_column": "label", "split_column": "split"}
-    values = {
-        "name": "intents",
-        "storage_path": str(folder / "storage"),
-        "collaborators": ["kcm"],
-        "encoder": {"kind": "precomputed", "column": "vector"},
-        "tasks": {
-            "source": source | {"text_column": None, "out_of_scope_label": NONE},
-            "out_of_scope": "keep",
-            "scenario": "class_incremental",
-            "num_tasks": 2,
-        },
-        "large": {"adapter": "recorded", "path": str(file), "id_column": "id", "label_column": "large"},
-        "tune": {"gates": ["confidence"], "scopes": ["global"], "max_loss": 0.0},
-        "certificate": {"epsilon": 0.1},
-    }
-    config = parse_config(RunConfig, values)
-    quiet = Reporter(Console(quiet=True))
-    context = Context(config.name, ArtefactStore(config.storage_path), folder, reporter=quiet)
-    context.run_folder.mkdir(parents=True)
+    columns = {"id_column": "id", "label_column": "label", "split_column": "split", "text_column": None}
+    config, context = run_of(
+        folder,
+        file,
+        source=columns | {"out_of_scope_label": NONE},
+        collaborators=["kcm"],
+        encoder={"kind": "precomputed", "column": "vector"},
+        tasks={"out_of_scope": "keep", "num_tasks": 2},
+        large={"adapter": "recorded", "path": str(file), "id_column": "id", "label_column": "large"},
+        tune={"gates": ["confidence"], "scopes": ["global"], "max_loss": 0.0},
+        certificate={"epsilon": 0.1},
+    )
     done = dict(run_stages([stage.of(config) for stage in STAGES], context))
     return done | {
         "result": done["evaluate"].result["kcm"],

@@ -27,6 +27,7 @@ from pipelines.store.artefact import Artefact, ArtefactStore, Recipe
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.pipelines.runs import run_of
 
 NUM_ROWS = 60
 
@@ -64,20 +65,13 @@ class Run:
         rows = [{"text": f"text {row}", "label": ("good", "bad")[row % 2]} for row in range(NUM_ROWS)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._folder, self._upstream, self.said = folder, upstream, io.StringIO()
-        self.storage = folder / "storage"
         self.large: dict[str, Any] = {"api_key_env": None, "max_retries": 0, "max_failed": 0.1}
 
     def stages(self) -> tuple[RunConfig, Context]:
         server = {"adapter": "openai", "model": "big", "base_url": self._upstream.base_url}
-        source = {"kind": "files", "path": str(self._folder / "rows.jsonl")}
-        values = {
-            "name": "first",
-            "tasks": {"source": source, "scenario": "class_incremental", "num_tasks": 1, "salt": 1},
-            "large": self.large if "adapter" in self.large else server | self.large,
-        }
-        config = parse_config(RunConfig, values | {"storage_path": str(self.storage), "encoder": {"model": "none"}})
+        large = self.large if "adapter" in self.large else server | self.large
         reporter = Reporter(Console(file=self.said, width=200))
-        return config, Context("first", ArtefactStore(config.storage_path), self._folder, reporter=reporter)
+        return run_of(self._folder, self._folder / "rows.jsonl", reporter, large=large, tasks={"salt": 1})
 
     def outcomes(self) -> OutcomesArtefact:
         """The answers, made after another stage, so that the server is tried out before."""
@@ -166,17 +160,16 @@ def test_a_missing_key_is_found_before_anything_is_read(run: Run, monkeypatch: p
 CONFIG = CertificateConfig(delta=0.1)
 
 
-def sequence_of(store: ArtefactStore, file: Path, num_rows: int = 400, group: str = "") -> SequenceArtefact:
+def sequence_of(store: ArtefactStore, file: Path, num_rows: int) -> SequenceArtefact:
     """The rows of a file as an artefact; every other one is a copy of the one before."""
     numbers = [number for number in range(num_rows // 2) for _ in range(2)]
     splits = ("train", "validate", "certify", "test")
-    lines = (f"case {n} of it,t,{'abc'[n % 3]},{group}{n},{splits[n // 3 % 4]}" for n in numbers)
-    file.write_text("\n".join(["text,task,label,group,split", *lines]), encoding="utf-8")
-    columns = {"split_column": "split"} | ({"group_column": "group"} if group else {})
-    source = {"kind": "files", "path": str(file), "task_column": "task"} | columns
+    lines = (f"case {n} of it,t,{'abc'[n % 3]},{splits[n // 3 % 4]}" for n in numbers)
+    file.write_text("\n".join(["text,task,label,split", *lines]), encoding="utf-8")
+    source = {"kind": "files", "path": str(file), "task_column": "task", "split_column": "split"}
     config = parse_config(TasksConfig, {"source": source})
     rows = config.source.build(file.parent)
-    recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows, "group": group})
+    recipe = Recipe("tasks", 1, {"file": file.name, "rows": num_rows})
     made = store.build(recipe, lambda folder, scratch: write_sequence(config, folder, rows, 0))[0]
     return made.as_a(SequenceArtefact)
 
@@ -195,11 +188,3 @@ def test_renamed_and_copied_runs_keep_counting_looks(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
     assert spend("copy", "moved.csv", "elsewhere") == question_delta(0.1, 4)
     assert spend("copy", "more.csv", "of more rows", 800) == question_delta(0.1, 5)
-
-
-def test_groups_do_not_change_the_identity_of_rows(tmp_path: Path) -> None:
-    """Promise: groups and their names make no other rows of the same contents."""
-    store = ArtefactStore(tmp_path / "store")
-    tables = [sequence_of(store, tmp_path / "rows.csv", group=group).ledger_units for group in ("", "a", "b")]
-    looks = [take_look(store, units, CONFIG, f"run {number}") for number, units in enumerate(tables)]
-    assert [look.number for look in looks] == [1, 2, 3]

@@ -10,13 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kcm.config import parse_config
 from kcm.inputs import location
 from kcm.tasks.readers.files import FileShard
-from pipelines.config import RunConfig
-from pipelines.context import Context
 from pipelines.stages.tasks import Tasks
-from pipelines.store.artefact import Artefact, ArtefactStore
+from pipelines.store.artefact import Artefact
+from tests.pipelines.runs import run_of
 
 
 @pytest.fixture
@@ -52,13 +50,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def build(tmp_path: Path, rows: Path) -> Callable[..., Artefact]:
     """The artefact of the stage, for a configuration with some sections changed."""
 
-    def built(storage: Path = tmp_path / "storage", **changes: Any) -> Artefact:
-        source = {"kind": "files", "path": f"{rows}/*.parquet"}
-        tasks = {"scenario": "class_incremental", "num_tasks": 1, "source": source} | changes
-        sides = {"encoder": {"model": "any"}, "large": {"adapter": "recorded", "path": str(tmp_path / "answers.csv")}}
-        config = parse_config(RunConfig, {"name": "run", "storage_path": str(storage), "tasks": tasks} | sides)
-        context = Context("run", ArtefactStore(storage), tmp_path)
-        context.run_folder.mkdir(parents=True, exist_ok=True)
+    def built(**changes: Any) -> Artefact:
+        config, context = run_of(tmp_path, rows / "*.parquet", tasks=changes)
         return Tasks.of(config).build({}, context)
 
     return built

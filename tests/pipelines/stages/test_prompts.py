@@ -11,36 +11,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from rich.console import Console
 
-from kcm.config import parse_config
-from kcm.errors import ConfigError
 from kcm.tasks import shards
 from kcm.tasks.preparation import build
 from kcm.tasks.shards import task_shards, write_shards
 from pipelines.config import RunConfig
 from pipelines.context import Context
-from pipelines.progress import Reporter
 from pipelines.stages import prompts
 from pipelines.stages.features import Features
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.tasks import Tasks
 from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
-from pipelines.store.artefact import ArtefactStore, Recipe
+from pipelines.store.artefact import Recipe
 from pipelines.store.outcomes import Answers, OutcomesArtefact, write_identity
 from pipelines.training.artefacts import TunedArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.pipelines.runs import run_of
 
 LABELS = ("book", "cancel", "pay", "weather")
 NUM_ROWS, SHARD_ROWS = 160, 12
 CONFIG: dict[str, Any] = {
-    "name": "intents",
     "collaborators": ["kcm"],
     "encoder": {"kind": "precomputed", "column": "vector"},
     "train": {"num_epochs": 2, "learning_rate": 0.01},
     "certificate": {"epsilon": 0.2},
     "prompts": {"reliability": 0.9},
+    "tasks": {"num_tasks": 2, "salt": 1},
 }
 
 
@@ -74,22 +71,10 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
         for number, vector_D in enumerate(vectors_ND.tolist()):
             row = {"text": f"question {number}", "label": LABELS[number % 4], "vector": vector_D}
             file.write(json.dumps(row) + "\n")
-    more = {
-        "storage_path": str(folder / "storage"),
-        "tasks": {
-            "source": {"kind": "files", "path": str(folder / "rows.jsonl")},
-            "scenario": "class_incremental",
-            "num_tasks": 2,
-            "salt": 1,
-        },
-        "large": large,
-        "tune": {"prompt_modes": modes, "gates": ["confidence"], "scopes": ["global"], "num_trials": 1},
-    }
-    config = parse_config(RunConfig, CONFIG | more)
-    quiet = Reporter(Console(quiet=True))
-    run = Built(config, Context("intents", ArtefactStore(config.storage_path), folder, reporter=quiet))
-    sequence = run.done["sequence"] = Tasks.of(config).build({}, run.context)
-    run.done["features"] = Features.of(config).build(run.done, run.context)
+    tune = {"prompt_modes": modes, "gates": ["confidence"], "scopes": ["global"], "num_trials": 1}
+    run = Built(*run_of(folder, folder / "rows.jsonl", large=large, tune=tune, **CONFIG))
+    sequence = run.done["sequence"] = Tasks.of(run.config).build({}, run.context)
+    run.done["features"] = Features.of(run.config).build(run.done, run.context)
 
     def answer(target: Path) -> None:
         for task in range(2):
@@ -106,7 +91,7 @@ def built(folder: Path, large: dict[str, Any], modes: list[str]) -> Built:
     made, _ = run.context.store.build(recipe, lambda folder, scratch: answer(folder))
     run.done["outcomes"] = made.as_a(OutcomesArtefact)
     for stage in (Train, Tune):
-        run.done[stage.writes.kind] = stage.of(config).build(run.done, run.context)
+        run.done[stage.writes.kind] = stage.of(run.config).build(run.done, run.context)
     return run
 
 
@@ -201,20 +186,6 @@ def test_every_row_is_asked_under_the_hint_of_its_own_features(asked: Built, ups
         name, probability = said[row["text"]]
         assert name == names[int(p_C.argmax())]
         assert float(probability) == pytest.approx(float(p_C.max()), abs=0.0051)
-
-
-def test_an_interrupted_stage_pays_for_no_answer_twice(asked: Built, upstream: FakeUpstream) -> None:
-    upstream.plan(*[label("pay")] * 50, *[Turn(401, "bad key")] * 20)
-    with pytest.raises(ConfigError, match="the server refuses"):
-        asked.prompted()
-    upstream.script.clear()
-    paid = [json.dumps(body) for body in upstream.requests[:50]]
-    before = len(upstream.requests)
-    asked.prompted()
-    later = [json.dumps(body) for body in upstream.requests[before:]]
-    assert not set(paid) & set(later)
-    assert len(set(paid)) + len(set(later)) == 2 * len(asked.asked_rows())
-    assert len(later) == len(set(later))
 
 
 def test_rows_that_failed_under_a_prompt_are_asked_again(

@@ -17,14 +17,9 @@ from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.stages import register
 from pipelines.stages.register import BundleArtefact, Register
 from pipelines.store.artefact import ArtefactStore
+from tests.pipelines.stages.test_deployed import RUN
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
-RUN = {
-    "name": "reviews",
-    "tasks": {"source": {"kind": "files", "path": "rows.csv"}},
-    "encoder": {"model": "some/model"},
-    "large": {"adapter": "zero_shot", "encoder": {"model": "some/model"}},
-}
 
 
 class Published:

@@ -20,13 +20,11 @@ from kcm.tasks.rows import SourceRow, rows_of
 from kcm.tasks.sequence import BAD_ROWS, Summary
 from kcm.tasks.sources import Source, TableShard
 from kcm.tasks.splits import DEFAULT_FRACTIONS
-from pipelines.config import RunConfig
-from pipelines.context import Context
 from pipelines.progress import Reporter
 from pipelines.stages.overview import overview
 from pipelines.stages.tasks import StoredFolder, Tasks
-from pipelines.store.artefact import ArtefactStore
 from pipelines.store.storage import Storage
+from tests.pipelines.runs import run_of
 
 
 class Refused(Exception):
@@ -42,20 +40,7 @@ def build(folder: Path, num_rows: int, reporter: Reporter) -> None:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         writer.writerows([f"text {number}", "ab"[number % 2]] for number in range(num_rows))
-    values = {
-        "name": "few",
-        "storage_path": str(folder / "storage"),
-        "tasks": {
-            "source": {"kind": "files", "path": str(folder / "rows.csv")},
-            "scenario": "class_incremental",
-            "num_tasks": 1,
-        },
-        "encoder": {"model": "any"},
-        "large": {"adapter": "classifier"},
-    }
-    config = parse_config(RunConfig, values)
-    context = Context(config.name, ArtefactStore(config.storage_path), folder, reporter=reporter)
-    context.run_folder.mkdir(parents=True)
+    config, context = run_of(folder, folder / "rows.csv", reporter)
     Tasks.of(config).build({}, context)
 
 
@@ -66,10 +51,6 @@ def test_a_run_in_vain_is_asked_about_once_its_warning_was_said(tmp_path: Path) 
     assert "everything would go to the large model" in output.getvalue()
 
 
-def test_a_run_that_can_certify_is_not_asked_about(tmp_path: Path) -> None:
-    build(tmp_path, 1200, Reporter(Console(file=io.StringIO()), in_vain=refuse))
-
-
 def test_the_time_of_tasks_is_that_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(*given: Any, **more: Any) -> str:
         time.sleep(0.3)
@@ -77,7 +58,7 @@ def test_the_time_of_tasks_is_that_of_reading(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("pipelines.stages.tasks.write_sequence", slowly)
     output = io.StringIO()
-    build(tmp_path, 1200, Reporter(Console(file=output)))
+    build(tmp_path, 1200, Reporter(Console(file=output), in_vain=refuse))  # it can certify: nobody is asked
     said = re.search(r"tasks +done in ([\d.]+) s", output.getvalue())
     assert said is not None
     assert float(said[1]) >= 0.3

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.config import parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.encoders.words import Words
 from kcm.inputs.content import Content
@@ -16,9 +15,9 @@ from pipelines.context import Context
 from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.tasks import Tasks
-from pipelines.store.artefact import ArtefactStore
 from pipelines.store.features import SECONDS, WORDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact
+from tests.pipelines.runs import run_of
 from tests.tiny_bert import save_bert
 
 NUM_ROWS = 240
@@ -31,7 +30,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_bert(tmp_path_factory.mktemp("bert"), ("a", "the", *NOUNS)))
 
 
-def config_of(folder: Path, model: str, tasks: int = 1, words: str = "auto", **more: Any) -> RunConfig:
+def run_on_texts(
+    folder: Path, model: str, tasks: int = 1, words: str = "auto", **more: Any
+) -> tuple[RunConfig, Context]:
     """A run on texts whose opinion is the label."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -42,23 +43,14 @@ def config_of(folder: Path, model: str, tasks: int = 1, words: str = "auto", **m
             first, second = rng.choice(NOUNS, 2)
             lines.append(f"row {row} the {first} and {OPINIONS[label]} {second} of week {task},{label},t{task}")
     (folder / "rows.csv").write_text("\n".join(lines))
-    values = {
-        "name": "words",
-        "storage_path": folder / "storage",
-        "tasks": {
-            "source": {"kind": "files", "path": str(folder / "rows.csv"), "task_column": "task"},
-            "scenario": "domain_incremental",
-        },
-        "encoder": {"model": model, "words": words},
-        "large": {"adapter": "classifier", "encoder": {"model": model}},
-    }
-    return parse_config(RunConfig, values | more)
+    large = {"adapter": "classifier", "encoder": {"model": model}}
+    sections = {"tasks": {"scenario": "domain_incremental", "num_tasks": None}, "large": large} | more
+    encoder = {"model": model, "words": words}
+    return run_of(folder, folder / "rows.csv", source={"task_column": "task"}, encoder=encoder, **sections)
 
 
-def features_of(config: RunConfig) -> FeaturesArtefact:
+def features_of(config: RunConfig, context: Context) -> FeaturesArtefact:
     """The features of a run, by this process."""
-    context = Context(config.name, ArtefactStore(config.storage_path), config.assets_path)
-    context.run_folder.mkdir(parents=True, exist_ok=True)
     sequence = Tasks.of(config).build({}, context)
     features = Features.of(config).build({"sequence": sequence}, context)
     assert isinstance(features, FeaturesArtefact)
@@ -78,9 +70,8 @@ def test_both_sides_with_one_encoder_encode_once(tmp_path: Path, model: str, mon
     answers = []
     for words in ("auto", "none"):
         encoded.clear()
-        config = config_of(tmp_path / words, model, words=words)
-        features = features_of(config)
-        context = Context(config.name, ArtefactStore(config.storage_path), config.assets_path)
+        config, context = run_on_texts(tmp_path / words, model, words=words)
+        features = features_of(config, context)
         outcomes = Outcomes.of(config).build({"sequence": features.sequence}, context)
         assert (features.num_words > 0, sorted(encoded)) == (words == "auto", sorted(set(encoded)))
         assert len(encoded) == NUM_ROWS
@@ -96,8 +87,8 @@ def seconds_of(features: FeaturesArtefact) -> tuple[int, str, Any]:
 
 def test_words_that_carry_the_label_join_the_features(tmp_path: Path, model: str) -> None:
     """Promise: topics of every row follow its embedding, and the encoder of the run computes the same features."""
-    config = config_of(tmp_path, model)
-    features = features_of(config)
+    config, context = run_on_texts(tmp_path, model)
+    features = features_of(config, context)
     words = Words.load(features.below(WORDS))
     assert features.num_words == words.num_topics > 0
     rows, values_ND = features.sequence.task(0), feature_matrix(features.task(0))
@@ -110,7 +101,7 @@ def test_words_that_carry_the_label_join_the_features(tmp_path: Path, model: str
 
 def test_later_tasks_do_not_change_words(tmp_path: Path, model: str) -> None:
     """Promise: a sequence that grows has the words of its first task."""
-    one, two = (features_of(config_of(tmp_path / f"{tasks}", model, tasks)) for tasks in (1, 2))
+    one, two = (features_of(*run_on_texts(tmp_path / f"{tasks}", model, tasks)) for tasks in (1, 2))
     first, second = (Words.load(features.below(WORDS)) for features in (one, two))
     texts = one.sequence.task(0)["text"].to_pylist()
     np.testing.assert_allclose(first.encode(texts), second.encode(texts), atol=1e-5)
@@ -120,7 +111,7 @@ def test_later_tasks_do_not_change_words(tmp_path: Path, model: str) -> None:
 def test_useless_words_cost_nothing(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: if words do not help left-out rows, features and identity are those of an encoder without words."""
     monkeypatch.setattr("pipelines.stages.features.useful_scale", lambda *_: 0.0)
-    useless, without = (features_of(config_of(tmp_path / name, model, words=name)) for name in ("auto", "none"))
+    useless, without = (features_of(*run_on_texts(tmp_path / name, model, words=name)) for name in ("auto", "none"))
     assert useless.num_words == without.num_words == 0
     assert useless.identity == without.identity
     assert useless.task(0).equals(without.task(0).set_column(*seconds_of(useless)))
@@ -132,4 +123,5 @@ SPLINES = {"learner": {"name": "analytic"}, "network": {"hidden": []}}
 @pytest.mark.parametrize("more", [{"learner": {"name": "replay"}}, SPLINES])
 def test_words_need_units_solved_in_closed_form(tmp_path: Path, model: str, more: dict[str, Any]) -> None:
     """Promise: no words are fitted for networks that would bend them, or that are trained step by step."""
-    assert not config_of(tmp_path, model, **more).encoder.fits_words
+    config, _ = run_on_texts(tmp_path, model, **more)
+    assert not config.encoder.fits_words

@@ -1,21 +1,12 @@
 """Answers keep their meaning on the way through an outcomes file."""
 
 import numpy as np
-import pyarrow as pa
 
 from kcm.inputs.vectors import matrix
 from kcm.large import LargeAnswer
-from kcm.large.base import Cost
 from kcm.tasks.shards import write_shards
 from pipelines.store.outcomes import Answers, OutcomesArtefact, in_label_list
-
-ANSWERS = [
-    LargeAnswer(1, np.array([0.25, 0.75], dtype=np.float32), Cost(seconds=2.0)),
-    LargeAnswer(0, None),
-    LargeAnswer(None, None, error="answered 'x'", off_label=True),
-    LargeAnswer(None, None, error="time-out"),
-]
-ROWS = pa.table({"id": ["a", "b", "c", "d"], "split": ["validate", "validate", "test", "test"]})
+from tests.pipelines.made_parts import ANSWERS, ROWS
 
 
 def test_off_list_answer_is_no_failure_and_missing_one_is() -> None:

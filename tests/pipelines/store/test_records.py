@@ -120,7 +120,7 @@ def test_a_value_is_on_disk_before_it_counts(
 
 @pytest.mark.parametrize("num_purposes", [16, 4])
 def test_sixteen_writers_take_each_look_once(place: str, num_purposes: int) -> None:
-    """Promise: sixteen writers take a look for each purpose and none twice."""
+    """Promise: sixteen writers take a look for each purpose and none twice; other rows begin anew."""
     control = Control(Files.at(place))
     threads = [
         threading.Thread(target=StoredLedger(control, "rows").look, args=(0.1, f"purpose {number % num_purposes}"))
@@ -134,6 +134,7 @@ def test_sixteen_writers_take_each_look_once(place: str, num_purposes: int) -> N
     assert [look.number for look in looks] == list(range(1, num_purposes + 1))
     assert [look.spend for look in looks] == [look_delta(0.1, look.number) for look in looks]
     assert {look.digest for look in looks} == {f"purpose {number}" for number in range(num_purposes)}
+    assert StoredLedger(control, "other rows").look(0.1, "purpose 0").number == 1
 
 
 def test_a_missing_look_is_refused_and_not_waited_for(place: str) -> None:
@@ -151,13 +152,3 @@ def test_a_damaged_look_is_refused(place: str) -> None:
     control.create("ledger/rows", b"{")
     with pytest.raises(ArtefactError, match="ledger of looks is damaged"):
         StoredLedger(control, "rows").look(0.1, "reviews")
-
-
-def test_same_purpose_is_one_look_and_other_rows_start_anew(place: str) -> None:
-    """Promise: the same purpose is the same look and other rows begin anew."""
-    control = Control(Files.at(place))
-    ledger = StoredLedger(control, "rows")
-    first = ledger.look(0.1, "reviews")
-    assert ledger.look(0.1, "reviews") == first
-    assert ledger.look(0.1, "another").number == 2
-    assert StoredLedger(control, "other rows").look(0.1, "reviews").number == 1

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from pipelines.loop.challenger.grow import task_of
@@ -17,15 +18,35 @@ def window(purpose: str, **columns: Any) -> pa.Table:
     return MadeLog(rows).table.append_column("purpose", pa.array([purpose], pa.string()))
 
 
-def chosen(purpose: str, split: str, **columns: Any) -> list[tuple[str, int]]:
+def chosen(split: str, **columns: Any) -> list[tuple[str, int]]:
     """Ids and labels of the rows of a split that one decision of a unit with this purpose gives."""
-    rows = task_of(window(purpose, **columns), "new", NAMES).splits[split]
+    rows = task_of(window(split, **columns), "new", NAMES).splits[split]
     return list(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
 
 
-def test_large_answer_teaches_without_being_a_label() -> None:
-    """Promise: an answer of the large model teaches without being a label."""
-    assert chosen("train", "train") == [("r1/0", UNLABELLED)]
+ASKED = {"label": "bad", "label_probability": 0.5}  # of a person
+OUTSIDE = "none of these"
+FINAL = ("validate", "test")
+
+
+@pytest.mark.parametrize(
+    ("splits", "columns", "labels"),
+    [
+        (["train"], {}, [UNLABELLED]),  # an answer of the large model teaches without being a label
+        (["train"], {"label": "bad"}, [0]),  # a volunteered label trains, with or without an answer
+        (["train"], {"label": "bad", "large_label": None}, [0]),
+        (["train"], {"large_label": None}, []),
+        (FINAL, {"label": "bad"}, [1]),  # and measures nothing
+        (FINAL, {"label": "bad", "large_label": None}, []),
+        (["train", *FINAL], ASKED, [0]),  # what a person who was asked says is right
+        (["test"], {"large_label": OUTSIDE}, [OUT_OF_SCOPE]),  # measures, and is no label to train on
+        (["train"], {"label": OUTSIDE}, [UNLABELLED]),
+        (["test"], {"large_label": "perhaps"}, []),
+    ],
+)
+def test_labels_of_rows_by_what_is_known_of_a_decision(splits: Any, columns: Any, labels: list[int]) -> None:
+    for split in splits:
+        assert chosen(split, **columns) == [("r1/0", label) for label in labels]
 
 
 def test_closed_form_learns_answers_after_people_labels() -> None:
@@ -36,40 +57,13 @@ def test_closed_form_learns_answers_after_people_labels() -> None:
 
     assert list(taught()) == [1]
     assert list(taught(label="bad")) == [0]
-    assert list(taught(large_label="none of these")) == [UNLABELLED]
-
-
-def test_a_volunteered_label_trains_with_or_without_an_answer() -> None:
-    assert chosen("train", "train", label="bad") == [("r1/0", 0)]
-    assert chosen("train", "train", label="bad", large_label=None) == [("r1/0", 0)]
-    assert chosen("train", "train", large_label=None) == []
-
-
-def test_a_volunteered_label_measures_nothing() -> None:
-    for split in ("validate", "test"):
-        assert chosen(split, split, label="bad") == [("r1/0", 1)]
-        assert chosen(split, split, label="bad", large_label=None) == []
-
-
-def test_a_label_of_a_person_who_was_asked_is_the_right_one() -> None:
-    asked = {"label": "bad", "label_probability": 0.5}
-    for split in ("train", "validate", "test"):
-        assert chosen(split, split, **asked) == [("r1/0", 0)]
+    assert list(taught(large_label=OUTSIDE)) == [UNLABELLED]
 
 
 def test_certify_decision_never_becomes_a_row() -> None:
     """Promise: a certify decision becomes no row whatever is known of it."""
-    task = task_of(window("certify", label="bad", label_probability=0.5), "new", NAMES)
+    task = task_of(window("certify", **ASKED), "new", NAMES)
     assert not len(task.rows)
-
-
-def test_none_of_these_measures_but_is_no_label_to_train_on() -> None:
-    assert chosen("test", "test", large_label="none of these") == [("r1/0", OUT_OF_SCOPE)]
-    assert chosen("train", "train", label="none of these") == [("r1/0", UNLABELLED)]
-
-
-def test_an_answer_outside_the_list_measures_nothing() -> None:
-    assert chosen("test", "test", large_label="perhaps") == []
 
 
 def test_rows_that_are_out_of_scope_lie_after_the_others() -> None:

@@ -2,25 +2,16 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kcm.errors import DataError
-from pipelines.loop.gates.items_to_label import DrawnItem, DrawnItems
+from pipelines.loop.gates.items_to_label import DrawnItem
 from pipelines.loop.gates.label_files import FORMS, read_answers, write_items
-from tests.pipelines.loop.windows import made_drawn, made_window
 
 HOSTILE = ('=HYPERLINK("http://x";"y")', "+1", "-1", "@SUM(A1)", "\t=1", "'=1", 'a, "b"\nc; d', "<b>it</b>")
-
-
-@pytest.fixture
-def drawn(tmp_path: Path) -> Iterator[DrawnItems]:
-    drawn = made_drawn(tmp_path, made_window(9000, rate=0.05)).drawn
-    yield drawn
-    drawn.log.close()
 
 
 def item(
@@ -62,25 +53,6 @@ def test_no_cell_is_a_formula_and_no_model_s_answer_is_shown(tmp_path: Path) -> 
         assert not row["text"].startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_file_of_labels_certifies_as_labels_one_by_one(drawn: DrawnItems, tmp_path: Path, form: str) -> None:
-    file = tmp_path / f"items{form}"
-    write_items(drawn.items(), file)
-    if form == ".csv":  # a spreadsheet of another country
-        rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
-        text = "\ufeffid;text;task;label;skip\n" + "".join(f"{row[0]};{row[1]};;yes;\n" for row in rows)
-        file.write_text(text)
-    elif form == ".jsonl":
-        lines = [json.loads(line) | {"label": "yes"} for line in file.read_text().splitlines()]
-        file.write_text("\n".join(json.dumps(line) for line in lines))
-    else:
-        said = {"result": [{"type": "choices", "value": {"choices": ["yes"]}}], "was_cancelled": False}
-        file.write_text(json.dumps([task | {"annotations": [said]} for task in json.loads(file.read_text())]))
-    drawn.answer(read_answers(file))
-    standing = drawn.standing()
-    assert (standing.certified, standing.num_open) == (True, 0)
-
-
 WINDOWS = 'id;text;label\nr1/0;"\u00e9, \u00fc";s\u00fc\u00df\n'.encode("cp1252")
 UTF16 = "id\ttext\tlabel\tmore\r\n\r\nr1/0\t\tyes\t\r\nr2/0\r\n".encode("utf-16")
 NUMBERS = b'{"id": "r1/0", "label": 0}\n\n{"id": "r2/0", "label": null, "skip": true}'
@@ -95,10 +67,11 @@ NULLS = [
     [
         ("a.csv", WINDOWS, {"r1/0": "s\u00fc\u00df"}),
         ("a.csv", UTF16, {"r1/0": "yes"}),
+        ("a.csv", "\ufeffid;text;task;label;skip\nr1/0;a;;yes;\n".encode(), {"r1/0": "yes"}),
         ("a.jsonl", NUMBERS, {"r1/0": "0", "r2/0": None}),
         ("a.json", json.dumps(NULLS).encode(), {"r2/0": None}),
     ],
-    ids=["Windows", "UTF-16 with more columns, an empty and a short row", "numbers as labels", "nulls"],
+    ids=["Windows", "UTF-16 with more columns, an empty and a short row", "BOM", "numbers as labels", "nulls"],
 )
 def test_files_that_other_programs_write_are_read(tmp_path: Path, name: str, text: bytes, answers: Any) -> None:
     (tmp_path / name).write_bytes(text)

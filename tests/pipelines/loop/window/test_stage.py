@@ -152,34 +152,29 @@ def test_named_labels_are_new_and_others_are_refused(write: Write) -> None:
         write(MadeLog(rows))
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"model_version": None}, "1 decisions have no version"),
-        ({"probability": None}, "no probability"),
-        ({"audit_share": 0.0}, "nothing was audited when 1 decisions"),
-        ({"large_identity": "large-2"}, "another large model gave answers: large-2"),
-    ],
-)
-def test_one_such_decision_refuses_the_window(write: Write, change: dict[str, Any], says: str) -> None:
+def made(lost: int = 0, **change: Any) -> MadeLog:
+    """A log in which one decision has a fault."""
     rows = decisions(TEXTS, ["good"] * 400)
     rows[9] |= change
-    with pytest.raises(DataError, match=says) as refused:
-        write(MadeLog(rows))
-    assert "\n" not in str(refused.value)
+    return MadeLog(rows, lost)
 
 
 @pytest.mark.parametrize(
     ("log", "change", "says"),
     [
-        (MadeLog(decisions(TEXTS, ["good"] * 400), lost=1), {}, "1 decisions are missing"),
+        (made(lost=1), {}, "1 decisions are missing"),
         (MadeLog([]), {}, "no decision"),
         (None, {"prompt": "soft"}, "prompt soft"),
+        (made(model_version=None), {}, "1 decisions have no version"),
+        (made(probability=None), {}, "no probability"),
+        (made(audit_share=0.0), {}, "nothing was audited when 1 decisions"),
+        (made(large_identity="large-2"), {}, "another large model gave answers: large-2"),
     ],
 )
 def test_such_a_window_is_refused(write: Write, log: MadeLog | None, change: dict[str, Any], says: str) -> None:
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=says) as refused:
         write(log, **change)
+    assert "\n" not in str(refused.value)
 
 
 def test_decisions_from_the_future_are_refused() -> None:

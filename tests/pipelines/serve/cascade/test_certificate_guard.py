@@ -32,8 +32,9 @@ def test_refuted_or_expired_version_escalates_all_tasks(refuted: bool, standing:
     """Promise: a refuted or expired version escalates all whatever the task."""
     small = side(NOW)
     guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
-    guard.act(refuted)
-    assert guard.standing == standing
+    for known in (refuted, False):  # what is refuted stays refuted
+        guard.act(known)
+        assert guard.standing == standing
     assert [small.policy.decision_for(task) for task in (None, "films")] == [ESCALATE_ALL] * 2
     assert small.policy.prompt_for(None) == "none"  # the large model is asked as if it were alone
 
@@ -54,11 +55,3 @@ def test_far_inputs_escalate_and_the_certificate_holds() -> None:
     for farthest in (2.0, 3.0):
         guard.escalate_novel(farthest)
     assert (small.farthest, guard.standing, small.policy) == (2.0, "holds", small.bundle.policy)
-
-
-def test_what_is_refuted_stays_refuted() -> None:
-    small = side()
-    guard = CertificateGuard(small, "1", "escalate_all", lambda: NOW)
-    guard.act(refuted=True)
-    guard.act(refuted=False)
-    assert (guard.standing, small.policy.decision) == ("refuted", ESCALATE_ALL)

@@ -13,7 +13,7 @@ import pytest
 from kcm.bundle.answers import Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import ComputedBy
-from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
+from kcm.cascade.policy import ESCALATE_ALL, Decision, OnLargeFailure, Policy
 from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.text import TextEncoderConfig
@@ -22,7 +22,7 @@ from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import LargeReplicaConfig, ServeConfig
 from pipelines.serve.release import Release
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import NoMetrics
@@ -103,3 +103,12 @@ def test_shared_encoder_is_computed_in_its_own_runtime(release: Release) -> None
     """Promise: a version that shares the encoder of another is computed as that one."""
     first = loaded(release, ServeConfig(runtime="torch"))
     assert loaded(release, ServeConfig(), beside=first).guard.standing == "void"
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "answer_small"), ("error", "error")])
+def test_the_operators_failure_rule_goes_first(
+    release: Release, chosen: OnLargeFailure | None, expected: OnLargeFailure
+) -> None:
+    """Promise: `serve.large.on_large_failure` replaces the bundle's rule, also where a guard restores the policy."""
+    side = loaded(release, ServeConfig(large=LargeReplicaConfig(on_large_failure=chosen))).small_side
+    assert side.policy.on_large_failure == side.bundle.policy.on_large_failure == expected

@@ -3,7 +3,6 @@
 Door and deployment of the large model are the real ones; only Ray between them is left out.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +33,19 @@ OUTSIDE = set(TEXTS[2:])
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    return {
-        "encoder": save_bert(tmp_path_factory.mktemp("bert"), WORDS),
-    }
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_bert(tmp_path_factory.mktemp("bert"), WORDS)
 
 
 @pytest.fixture(params=["zero_shot", "openai"])
 def large(
     request: pytest.FixtureRequest,
-    models: Mapping[str, Path],
+    encoder: Path,
     upstream: FakeUpstream,
     monkeypatch: pytest.MonkeyPatch,
 ) -> LargeConfig:
     if request.param == "zero_shot":
-        values = {"encoder": {"model": str(models["encoder"]), "max_length": 32}, "template": "{label}"}
+        values = {"encoder": {"model": str(encoder), "max_length": 32}, "template": "{label}"}
         return parse_config(ZeroShotConfig, values)
     monkeypatch.setenv("KEY_OF_THE_OPERATOR", "sk-operator")
     monkeypatch.setenv("SECRET_OF_ANOTHER_SERVICE", "sk-another")
@@ -81,9 +78,9 @@ def bundle_with(large: LargeConfig, encoder: Path, assets: Path) -> Bundle:
 
 
 async def test_rows_outside_the_label_list_are_answered(
-    large: LargeConfig, models: Mapping[str, Path], upstream: FakeUpstream, tmp_path: Path
+    large: LargeConfig, encoder: Path, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
-    ours = bundle_with(large, models["encoder"], tmp_path)
+    ours = bundle_with(large, encoder, tmp_path)
     upstreams = [{"base_url": upstream.base_url, "api_key_env": "KEY_OF_THE_OPERATOR"}]
     config = parse_config(ServeConfig, {"large": {"upstreams": upstreams}})
     release = Release(version="1", bundle=ours.write(tmp_path / "bundle"))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from fastapi.testclient import TestClient
@@ -225,6 +226,7 @@ def test_callers_identity_stays_here_and_the_operators_key_goes(
             answer = client.post("/v1/embeddings", json={"model": "e", "input": "x"}, headers=private | public)
     for sent in upstream.headers:
         assert sent.pop("authorization") == f"Bearer {OPERATORS_KEY}"
+        assert sent["host"] == httpx.URL(upstream.base_url).netloc.decode()
         assert sent.keys() == {
             *("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent"),
             *("idempotency-key", "openai-beta"),

@@ -47,24 +47,19 @@ def test_last_user_message_is_classified_with_a_route_header(chat: openai.OpenAI
     assert (raw.headers["x-kcm-route"], raw.headers["x-kcm-version"]) == ("small", "3")
 
 
+OWN = question("a film", ["bad", "good"], NO_PROMPT)  # as our own large models are asked
+MARKED = "Good or bad? The text stands between <<< and >>>.\n<<<\na film\n>>>\nLabel:"
+PARTS = [{"type": "text", "text": "a "}, {"type": "text", "text": "film"}]
+
+
 @pytest.mark.parametrize(
-    "content",
-    [
-        "Good or bad? The text stands between <<< and >>>.\n<<<\na film\n>>>\nLabel:",
-        [{"type": "text", "text": "a "}, {"type": "text", "text": "film"}],
-    ],
-    ids=["between marks", "in parts"],
+    "messages",
+    [[("user", MARKED)], [("user", PARTS)], [("system", OWN.instructions), ("user", OWN.data)]],
+    ids=["between marks", "in parts", "our own question"],
 )
-def test_a_text_may_standtext_between_marks_or_come_in_parts(chat: openai.OpenAI, service: Any, content: Any) -> None:
-    ask(chat, ("user", content))
+def test_forms_in_which_a_text_may_stand(chat: openai.OpenAI, service: Any, messages: list[tuple[str, Any]]) -> None:
+    ask(chat, *messages)
     assert service.seen == [Input(Content("a film"))]
-
-
-def test_question_of_our_own_large_models_is_understood(chat: openai.OpenAI, service: Any) -> None:
-    """Promise: the question that our own large models are asked is understood."""
-    asked = question("a film", ["bad", "good"], NO_PROMPT)
-    ask(chat, ("system", asked.instructions), ("user", asked.data))
-    assert service.seen[0].content.text == "a film"
 
 
 @settings(max_examples=200, derandomize=True, database=None)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +12,14 @@ from fastapi.testclient import TestClient
 
 from kcm.cascade.policy import Policy
 from kcm.large import LargeAnswer
-from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.logs.reading import ReplyReading
 from kcm.logs.template import Message, Template
 from pipelines.serve.config import FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.spending import SETTLE_S
 from pipelines.serve.log.entries import LoggedDecision
 from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
-from tests.pipelines.serve.stubs import StubEscalation, StubSide, service_of, version_of
+from tests.pipelines.serve.stubs import StubEscalation, StubSide, service_of, spent, version_of
 
 SYSTEM = "Is the review good or bad? Answer as JSON with the field verdict and the reason."
 TEMPLATE = Template(
@@ -31,11 +27,6 @@ TEMPLATE = Template(
 )
 JSON, EVENTS = {"Content-Type": "application/json"}, {"Content-Type": "text/event-stream"}
 OWN_WORDS = '{"verdict": "Good",  "reason": "the cast"}'
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> FeedbackConfig:
-    return FeedbackConfig(url=f"sqlite:///{tmp_path}/log.db")
 
 
 class Decisions:
@@ -62,14 +53,14 @@ def decisions() -> Decisions:
 
 
 @pytest.fixture
-def served(upstream: FakeUpstream, log: FeedbackConfig, decisions: Any) -> Iterator[Callable[..., TestClient]]:
+def served(upstream: FakeUpstream, feedback: FeedbackConfig, decisions: Any) -> Iterator[Callable[..., TestClient]]:
     """A client of a service whose small model keeps the text `keep` alone, and escalates any other."""
     opened: list[TestClient] = []
 
     def client(policy: Policy | None = None, **budget: Any) -> TestClient:
         options = {"api_key_env": None, "template": TEMPLATE, "prices": {"gpt-4o-mini": (1.0, 10.0)}, "max_cost": 1.0}
         proxy = ProxyConfig(upstream=upstream.base_url, **options | budget)
-        config = ServeConfig(proxy=proxy, allowed_hosts=("testserver",), feedback=log)
+        config = ServeConfig(proxy=proxy, allowed_hosts=("testserver",), feedback=feedback)
         version = version_of(StubSide(policy), StubEscalation(LargeAnswer(0)), config)
         service: Any = asyncio.run(service_of(version, log=decisions))
         opened.append(TestClient(create_api(service, config)).__enter__())
@@ -87,14 +78,8 @@ def ask(client: TestClient, text: str = "a film", **more: Any) -> Any:
     return client.post("/v1/chat/completions", content=json.dumps(body, indent=2), headers=JSON)
 
 
-def spent(upstream: FakeUpstream, log: FeedbackConfig) -> tuple[int, float]:
-    """Once ended calls are settled."""
-    time.sleep(2 * SETTLE_S)
-    return ResponseCache(ResponseStore.in_log(str(log.url)), upstream.base_url).spent()
-
-
 def test_upstream_gets_the_callers_own_request(
-    served: Callable[..., TestClient], upstream: FakeUpstream, log: FeedbackConfig
+    served: Callable[..., TestClient], upstream: FakeUpstream, feedback: FeedbackConfig
 ) -> None:
     """Byte for byte, and the caller gets the upstream's reply, byte for byte; it is booked once."""
     client = served()
@@ -105,7 +90,7 @@ def test_upstream_gets_the_callers_own_request(
     assert upstream.headers[0]["content-length"] == str(len(json.dumps(request, indent=2)))
     assert (request["temperature"], request["messages"][0]["content"]) == (0.3, SYSTEM)
     assert reply.content == completion(OWN_WORDS, headers={}).body.encode()  # type: ignore[union-attr]
-    assert spent(upstream, log) == (1, pytest.approx((100 * 1.0 + 10 * 10.0) / 1e6))
+    assert spent(upstream, feedback) == (1, pytest.approx((100 * 1.0 + 10 * 10.0) / 1e6))
 
 
 def test_label_in_the_reply_is_the_answer(
@@ -122,17 +107,17 @@ def test_label_in_the_reply_is_the_answer(
 
 
 def test_repeated_request_is_paid_once(
-    served: Callable[..., TestClient], upstream: FakeUpstream, log: FeedbackConfig, decisions: Decisions
+    served: Callable[..., TestClient], upstream: FakeUpstream, feedback: FeedbackConfig, decisions: Decisions
 ) -> None:
     """The same bytes come back from the store; another temperature is another request."""
     client = served()
     upstream.otherwise = lambda _: completion(OWN_WORDS)
     first, again = ask(client), ask(client)
     assert (again.content, again.headers["x-kcm-route"]) == (first.content, "large")
-    assert (len(upstream.requests), spent(upstream, log)[0]) == (1, 1)
+    assert (len(upstream.requests), spent(upstream, feedback)[0]) == (1, 1)
     assert decisions.labels() == [("large", "good")] * 2
     ask(client, temperature=0.9)
-    assert spent(upstream, log)[0] == len(upstream.requests) == 2
+    assert spent(upstream, feedback)[0] == len(upstream.requests) == 2
 
 
 def test_service_without_a_budget_keeps_replies_too(served: Callable[..., TestClient], upstream: FakeUpstream) -> None:
@@ -143,7 +128,7 @@ def test_service_without_a_budget_keeps_replies_too(served: Callable[..., TestCl
 
 
 def test_stream_of_the_upstream_is_relayed(
-    served: Callable[..., TestClient], upstream: FakeUpstream, log: FeedbackConfig, decisions: Decisions
+    served: Callable[..., TestClient], upstream: FakeUpstream, feedback: FeedbackConfig, decisions: Decisions
 ) -> None:
     """Its bytes reach the caller as they are, its text is read for the label, and its usage is booked."""
     client = served()
@@ -155,7 +140,7 @@ def test_stream_of_the_upstream_is_relayed(
     reply = ask(client, stream=True)
     assert (reply.text, reply.headers["x-kcm-route"]) == (body, "large")
     assert decisions.labels() == [("large", "good")]
-    assert spent(upstream, log) == (1, pytest.approx((7 * 1.0 + 2 * 10.0) / 1e6))
+    assert spent(upstream, feedback) == (1, pytest.approx((7 * 1.0 + 2 * 10.0) / 1e6))
 
 
 def test_reply_without_a_label_reaches_its_caller(

@@ -30,6 +30,7 @@ from kcm.inputs.content import Content
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.log.entries import Feedback
+from tests.pipelines.serve.stubs import request_to, sending, statuses_of
 
 ITEM = {"text": "a"}
 
@@ -179,13 +180,6 @@ def test_it_is_alive_before_it_is_ready(client: TestClient, service: Any) -> Non
     assert client.get("/readyz").status_code == 200
 
 
-def test_the_card_shows_what_is_served(client: TestClient) -> None:
-    card = client.get("/v1/model").json()
-    assert card["policy"]["decision"] == {"decision": "keep_all", "threshold": None}
-    assert (card["model_version"], card["labels"], card["lineage"]) == ("3", ["bad", "good"], {"parent": "2"})
-    assert (card["traffic"]["large"], card["call_rate"], card["cost_saved"]) == (1, 0.25, 0.5)
-
-
 def test_the_documentation_and_all_that_it_loads_come_from_here(client: TestClient) -> None:
     loaded = re.findall(r'(?:href|src)="([^"]+)"', client.get("/docs").text)
     assert len(loaded) == 3
@@ -239,25 +233,8 @@ class Forgetful(list[Any]):
 
 async def status_of(api: FastAPI, path: str, body: bytes) -> int:
     """The status of the answer, without a client in between."""
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-    }
-    statuses: list[int] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(message["status"])
-
-    await api(scope, receive, send)
-    (status,) = statuses
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    (status,) = await statuses_of(api, request_to(path, headers=headers), sending(body))
     return status
 
 

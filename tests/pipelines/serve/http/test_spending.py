@@ -15,14 +15,15 @@ from pydantic import ValidationError
 from kcm.inputs.content import Content
 from kcm.large import Item
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
-from kcm.large.response_cache import ResponseCache, ResponseStore
+from kcm.large.response_cache import ResponseCache
 from kcm.logs.template import Template
 from pipelines.serve.cascade.models.large import budget_store
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.http import spending
-from pipelines.serve.http.spending import SETTLE_S, StreamedReply, Usage
+from pipelines.serve.http.spending import StreamedReply, Usage
 from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
+from tests.pipelines.serve.stubs import spent
 from tests.waiting import wait_until
 
 PRICES = {"m": (1.0, 10.0), "e": (0.5, 0.0)}
@@ -32,13 +33,8 @@ EVENTS = {"Content-Type": "text/event-stream"}
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> FeedbackConfig:
-    return FeedbackConfig(url=f"sqlite:///{tmp_path}/log.db", timeout_s=0.5)
-
-
-@pytest.fixture
 def paying(
-    client_of: Callable[..., TestClient], upstream: FakeUpstream, log: FeedbackConfig
+    client_of: Callable[..., TestClient], upstream: FakeUpstream, feedback: FeedbackConfig
 ) -> Iterator[Callable[..., TestClient]]:
     """A client of a service with this budget."""
     opened: list[TestClient] = []
@@ -46,7 +42,7 @@ def paying(
     def client(**budget: Any) -> TestClient:
         template = Template(before="Review: ")
         options = {"upstream": upstream.base_url, "api_key_env": None, "template": template, "prices": PRICES}
-        opened.append(client_of(proxy=ProxyConfig(**options | budget), feedback=log).__enter__())
+        opened.append(client_of(proxy=ProxyConfig(**options | budget), feedback=feedback).__enter__())
         return opened[-1]
 
     yield client
@@ -54,37 +50,33 @@ def paying(
         each.__exit__(None, None, None)
 
 
-def spent(upstream: FakeUpstream, log: FeedbackConfig) -> tuple[int, float]:
-    """Once ended calls are settled."""
-    time.sleep(2 * SETTLE_S)
-    return ResponseCache(ResponseStore.in_log(str(log.url)), upstream.base_url).spent()
-
-
 def ask(client: TestClient, path: str = "chat/completions", **more: Any) -> Any:
     return client.post(f"/v1/{path}", json={"model": "m", "messages": [], "max_tokens": 10} | more)
 
 
-def test_call_costs_its_usage(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
+def test_call_costs_its_usage(paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig) -> None:
     """A million tokens read at 1 and written at 10; an embedding reads alone."""
     client = paying(max_cost=1.0)
     upstream.plan(completion("x", usage={"prompt_tokens": 100, "completion_tokens": 10}))
     assert ask(client).status_code == 200
-    assert spent(upstream, log) == (1, pytest.approx(200e-6))
+    assert spent(upstream, feedback) == (1, pytest.approx(200e-6))
     upstream.plan(completion("x", usage={"prompt_tokens": 100, "total_tokens": 100}))
     assert ask(client, "embeddings", model="e", input="x").status_code == 200
-    assert spent(upstream, log) == (2, pytest.approx(250e-6))
+    assert spent(upstream, feedback) == (2, pytest.approx(250e-6))
     upstream.plan(completion("x", usage={"input_tokens": 10, "output_tokens": 1}))
     assert ask(client, "responses", input="x", max_output_tokens=5).status_code == 200
-    assert spent(upstream, log) == (3, pytest.approx(270e-6))
+    assert spent(upstream, feedback) == (3, pytest.approx(270e-6))
 
 
-def test_stream_costs_the_usage_of_its_last_event(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
+def test_stream_costs_the_usage_of_its_last_event(
+    paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig
+) -> None:
     client = paying(max_cost=1.0)
     chunks = [{"choices": [{}], "usage": None}, {"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 5}}]
     events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
     upstream.plan(Turn(body=events, headers=EVENTS))
     assert ask(client, stream=True).text == events
-    assert spent(upstream, log) == (1, pytest.approx(100e-6))
+    assert spent(upstream, feedback) == (1, pytest.approx(100e-6))
 
 
 def test_ended_call_leaves_room_for_the_next_at_once(paying: Any, upstream: FakeUpstream) -> None:
@@ -96,7 +88,7 @@ def test_ended_call_leaves_room_for_the_next_at_once(paying: Any, upstream: Fake
 
 
 def test_call_of_a_client_that_leaves_is_settled(
-    paying: Any, upstream: FakeUpstream, log: FeedbackConfig, monkeypatch: pytest.MonkeyPatch
+    paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that is cancelled after its reply does not take the settling with it, however slow that is."""
     settle = ResponseCache.settle
@@ -108,23 +100,23 @@ def test_call_of_a_client_that_leaves_is_settled(
     monkeypatch.setattr(ResponseCache, "settle", settle_slowly)
     upstream.otherwise = lambda _: completion("x", headers=JSON)
     assert ask(paying(max_cost=1.0)).status_code == 200
-    wait_until(lambda: spent(upstream, log) == (1, pytest.approx(200e-6)))
+    wait_until(lambda: spent(upstream, feedback) == (1, pytest.approx(200e-6)))
 
 
-def test_stream_without_a_usage_costs_the_most(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
+def test_stream_without_a_usage_costs_the_most(paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig) -> None:
     """Nobody knows what it cost: the budget counts what it may have cost."""
     client = paying(max_cost=1.0)
     upstream.plan(Turn(body="data: [DONE]\n\n", headers=EVENTS))
     response = ask(client, stream=True, max_tokens=100, n=2)
     most = len(response.request.content) + 64 + 10 * 2 * 100
-    assert spent(upstream, log) == (1, pytest.approx(most / 1e6))
+    assert spent(upstream, feedback) == (1, pytest.approx(most / 1e6))
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 307])
-def test_refused_call_costs_nothing(paying: Any, upstream: FakeUpstream, log: FeedbackConfig, status: int) -> None:
+def test_refused_call_costs_nothing(paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig, status: int) -> None:
     upstream.plan(Turn(status, "{}", JSON))
     assert ask(paying(max_calls=9)).status_code >= 400
-    assert spent(upstream, log) == (0, 0)
+    assert spent(upstream, feedback) == (0, 0)
 
 
 def test_spent_budget_lets_no_call_through(paying: Any, upstream: FakeUpstream) -> None:
@@ -177,11 +169,13 @@ def test_two_models_in_a_body_are_refused(paying: Any, upstream: FakeUpstream) -
     assert (answer.status_code, upstream.requests) == (422, [])
 
 
-def test_large_model_and_other_calls_share_the_budget(paying: Any, upstream: FakeUpstream, log: FeedbackConfig) -> None:
+def test_large_model_and_other_calls_share_the_budget(
+    paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig
+) -> None:
     """The bundle's large model takes the operator's key, prices and account, and finds the budget spent by others."""
     proxy = ProxyConfig(upstream=upstream.base_url, api_key_env=None, template=Template(), prices=PRICES, max_calls=2)
     large = OpenAiConfig(model="m", base_url=upstream.base_url).at((proxy.server,))
-    model = OpenAiModel(large, ["positive", "negative"], budget_store(large.upstream, log))
+    model = OpenAiModel(large, ["positive", "negative"], budget_store(large.upstream, feedback))
     client = paying(max_calls=2)
     assert ask(client).status_code == 200
     (first,) = model.answer([Item("1", Content("a film"))])

@@ -18,21 +18,10 @@ from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.writer import LogWriter
-from pipelines.serve.metrics import AuditOutcome
+from tests.pipelines.serve.stubs import Recorder
 
 NAMES = ("bad", "good")
 DOWN = Failure("the large model failed")
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.outcomes: list[AuditOutcome] = []
-
-    def audited(self, outcome: AuditOutcome) -> None:
-        self.outcomes.append(outcome)
-
-    def set_bounds(self, version: str, **bounds: Any) -> None:
-        raise AssertionError("it is not time to look")
 
 
 class Large:
@@ -56,7 +45,7 @@ class Large:
 class Audits:
     """An auditor with a log of its own, as the door uses it."""
 
-    def __init__(self, url: str, large: Large, recorder: Recorder, **config: Any) -> None:
+    def __init__(self, url: str, large: Large, recorder: Any, **config: Any) -> None:
         self.log = LogWriter(FeedbackConfig(timeout_s=30.0), url)
         settings = AuditConfig(**{"share": 1.0, "seed": 0} | config)
         self.share = settings.share
@@ -71,6 +60,10 @@ class Audits:
             ]
         )
         self.auditor.begin(request_id, inputs, drawn)
+
+
+def outcomes(recorder: Recorder) -> list[str]:
+    return [outcome for (outcome,) in recorder.calls["audited"]]
 
 
 def answer(label: str, route: Route = "small") -> Answer:
@@ -91,7 +84,7 @@ async def test_kept_items_alone_are_put_to_the_large_model(url: str) -> None:
     assert large.asked == []  # not before the answer has gone out
     await audits.auditor.settled()
     assert large.asked == ["kept", "kept too"]
-    assert recorder.outcomes == ["disagree", "agree"]
+    assert outcomes(recorder) == ["disagree", "agree"]
 
 
 def test_the_share_is_drawn_at_random_and_the_seed_decides(url: str) -> None:
@@ -134,8 +127,8 @@ async def test_failed_or_excess_audits_are_lost_in_the_log(url: str, monkeypatch
         await asyncio.sleep(0)
     waiting.go.set()
     await busy.auditor.settled()
-    assert recorder.outcomes[:2] == ["lost", "lost"]
-    assert sorted(recorder.outcomes[2:]) == ["agree"] * 2 + ["lost"] * 3
+    assert outcomes(recorder)[:2] == ["lost", "lost"]
+    assert sorted(outcomes(recorder)[2:]) == ["agree"] * 2 + ["lost"] * 3
     assert len(waiting.asked) == 2
     states = {row["request_id"]: row["state"] for row in DecisionLog(url, 30.0).read(DECISIONS)}
     assert states.pop("failing") == states.pop("silent") == "lost"
@@ -147,7 +140,7 @@ async def test_what_cannot_be_drawn_in_the_log_is_not_asked_about(tmp_path: Path
     audits = Audits(f"sqlite:///{tmp_path}/nowhere/feedback.db", large, recorder)
     audits.answered("r", [Input(Content("x"))], [answer("good")])
     await audits.auditor.settled()
-    assert recorder.outcomes == ["lost"]
+    assert outcomes(recorder) == ["lost"]
     assert large.asked == []
 
 
@@ -162,5 +155,5 @@ async def test_an_outcome_that_the_log_does_not_take_stays_unknown(url: str, mon
     monkeypatch.setattr("pipelines.serve.log.writer.MAX_WAITING", 0)
     large.go.set()
     await audits.auditor.settled()
-    assert recorder.outcomes == ["lost"]
+    assert outcomes(recorder) == ["lost"]
     assert [row["state"] for row in DecisionLog(url, 30.0).read(DECISIONS)] == ["drawn"]

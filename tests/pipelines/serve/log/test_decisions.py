@@ -1,7 +1,8 @@
 """What the log keeps of requests, and whose labels it takes."""
 
 import datetime
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,6 @@ from kcm.bundle.answers import Route
 from pipelines.serve.log.decisions import DecisionLog, Tally
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
-
-
-@pytest.fixture
-def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, timeout_s=30.0)
-    yield log
-    log.close()
 
 
 def answer(log: DecisionLog, request_id: str, num_items: int = 1, caller: str | None = None) -> None:
@@ -96,44 +90,44 @@ def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
     assert len(log.read(FEEDBACK)) == len(log.read(DECISIONS)) == 20
 
 
-def test_replicas_share_the_limit_of_new_labels(any_url: str, log: DecisionLog) -> None:
-    """Promise: a caller gives `max_new` different new labels a day, however many replicas it asks at once."""
-    for number in range(24):
-        answer(log, f"r{number}", caller="liar")
-    replicas = [DecisionLog(any_url, timeout_s=30.0) for _ in range(8)]
+def outcomes(url: str, num_labels: int, give: Callable[[DecisionLog, int], None]) -> Counter[str]:
+    """What becomes of labels that are given to eight replicas at once."""
+    replicas = [DecisionLog(url, timeout_s=30.0) for _ in range(8)]
 
-    def flood(number: int) -> str:
+    def outcome(number: int) -> str:
         try:
-            replicas[number % 8].add_feedback(f"r{number}", "liar", [Feedback(0, f"made up {number}", new=True)], 3)
+            give(replicas[number % 8], number)
         except RejectedError as rejected:
             return type(rejected).__name__
         return "stored"
 
     with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(flood, range(24)))
+        counts = Counter(pool.map(outcome, range(num_labels)))
     for replica in replicas:
         replica.close()
-    assert (outcomes.count("stored"), outcomes.count("TooManyLabelsError")) == (3, 21)
+    return counts
+
+
+def test_replicas_share_the_limit_of_new_labels(any_url: str, log: DecisionLog) -> None:
+    """Promise: a caller gives `max_new` different new labels a day, however many replicas it asks at once."""
+    for number in range(24):
+        answer(log, f"r{number}", caller="liar")
+
+    def flood(replica: DecisionLog, number: int) -> None:
+        replica.add_feedback(f"r{number}", "liar", [Feedback(0, f"made up {number}", new=True)], 3)
+
+    assert outcomes(any_url, 24, flood) == {"stored": 3, "TooManyLabelsError": 21}
 
 
 def test_contradicting_labels_leave_one(any_url: str, log: DecisionLog) -> None:
     """Promise: of labels that contradict each other, given to several replicas at once, the first is kept."""
     for number in range(20):
         answer(log, f"r{number}", caller="ann")
-    replicas = [DecisionLog(any_url, timeout_s=30.0) for _ in range(4)]
 
-    def label(number: int) -> str:
-        try:
-            replicas[number % 4].add_feedback(f"r{number // 4}", "ann", [Feedback(0, f"label {number % 4}")])
-        except RejectedError as rejected:
-            return type(rejected).__name__
-        return "stored"
+    def label(replica: DecisionLog, number: int) -> None:
+        replica.add_feedback(f"r{number // 4}", "ann", [Feedback(0, f"label {number % 4}")])
 
-    with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(label, range(80)))
-    for replica in replicas:
-        replica.close()
-    assert (outcomes.count("stored"), outcomes.count("LabelConflictError")) == (20, 60)
+    assert outcomes(any_url, 80, label) == {"stored": 20, "LabelConflictError": 60}
 
 
 def test_tallies_count_every_item_once(log: DecisionLog) -> None:

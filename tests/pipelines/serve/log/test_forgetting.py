@@ -43,14 +43,6 @@ def answered(log: DecisionLog, request_id: str, caller: str) -> None:
     log.add_feedback(request_id, caller, [Feedback(item, SECRET, SECRET) for item in range(3)])
 
 
-@pytest.fixture
-def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, 30.0, "films")
-    log.open()
-    yield log
-    log.close()
-
-
 def dump(url: str) -> str:
     """All that any table holds."""
     engine = create_engine(url)

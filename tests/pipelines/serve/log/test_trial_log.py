@@ -57,13 +57,8 @@ class Traffic:
 
 
 @pytest.fixture
-def url(any_url: str) -> str:
-    return any_url
-
-
-@pytest.fixture
-def traffic(url: str) -> Iterator[Traffic]:
-    traffic = Traffic(url)
+def traffic(any_url: str) -> Iterator[Traffic]:
+    traffic = Traffic(any_url)
     yield traffic
     traffic.log.close()
 
@@ -76,14 +71,14 @@ def read(url: str) -> Requests:
         log.close()
 
 
-def test_challenger_loses_kept_items_of_other_large_labels(url: str, traffic: Traffic) -> None:
+def test_challenger_loses_kept_items_of_other_large_labels(any_url: str, traffic: Traffic) -> None:
     """Promise: a challenger loses kept items on which the large model says otherwise."""
     kept: Route = "small"
     traffic.request((kept, "good", "bad"), version="two", stage=1, share=1.0, seconds=0.3)
     traffic.request((kept, "good", "good"), ("large", "good", "bad"), version="two", stage=1, share=1.0)
     traffic.request((kept, "good", "bad"), (kept, "good", NOT_ASKED), version="two", stage=2, share=0.25)
     traffic.request((kept, "good", None), version="two", stage=2, share=0.25)
-    found = read(url)
+    found = read(any_url)
     assert found.stage.tolist() == [1, 1, 2, 2]
     assert found.num_items.tolist() == [1, 2, 2, 1]
     assert found.lost_low.tolist() == [1.0, 0.0, 2.0, 0.0]
@@ -93,20 +88,20 @@ def test_challenger_loses_kept_items_of_other_large_labels(url: str, traffic: Tr
     assert (found.num_decisions(1), found.num_decisions(2)) == (3, 3)
 
 
-def test_failed_requests_stand_in_their_stage(url: str, traffic: Traffic) -> None:
+def test_failed_requests_stand_in_their_stage(any_url: str, traffic: Traffic) -> None:
     traffic.request(("small", "good", "good"), version="two", stage=1, share=1.0)
     traffic.request(("small", "good", "good"), version="two", stage=2, share=1.0)
     traffic.log.add_failure("lost", "two", 1, 503)
     traffic.log.add_failure("another's", "three", 1, 503)
-    found = read(url)
+    found = read(any_url)
     assert (found.stage.tolist(), found.failed.tolist()) == ([1, 1, 2], [False, True, False])
     assert np.isnan(found.seconds[1])
 
 
-def test_other_applications_and_earlier_decisions_are_ignored(url: str, traffic: Traffic) -> None:
+def test_other_applications_and_earlier_decisions_are_ignored(any_url: str, traffic: Traffic) -> None:
     """Promise: other applications versions and earlier decisions are left out."""
     traffic.request(("small", "good", NOT_ASKED), version="two")
-    log = TrialLog(url, 10.0, "films")
+    log = TrialLog(any_url, 10.0, "films")
     after = log.last()
     traffic.request(("small", "good", NOT_ASKED), version="two", application="songs")
     traffic.request(("small", "good", NOT_ASKED), version="two", stage=None)
@@ -115,10 +110,10 @@ def test_other_applications_and_earlier_decisions_are_ignored(url: str, traffic:
     log.close()
 
 
-def test_slowest_requests_are_those_of_own_callers(url: str, traffic: Traffic) -> None:
+def test_slowest_requests_are_those_of_own_callers(any_url: str, traffic: Traffic) -> None:
     """Promise: a request counts once, however many items it has, and with or without a trial."""
     kept = ("small", "good", NOT_ASKED)
-    log = TrialLog(url, 10.0, "films")
+    log = TrialLog(any_url, 10.0, "films")
     assert log.slowest("one", 0.99) is None
     traffic.request(*[kept] * 7, seconds=0.1)
     for seconds in (0.2, 0.3):
@@ -129,7 +124,7 @@ def test_slowest_requests_are_those_of_own_callers(url: str, traffic: Traffic) -
     log.close()
 
 
-def test_without_audits_nothing_is_known_of_what_was_lost(url: str, traffic: Traffic) -> None:
+def test_without_audits_nothing_is_known_of_what_was_lost(any_url: str, traffic: Traffic) -> None:
     traffic.request(("small", "good", NOT_ASKED), version="two", stage=1, share=0.0)
-    found = read(url)
+    found = read(any_url)
     assert (found.lost_low.tolist(), found.lost_high.tolist(), found.share.tolist()) == ([0.0], [1.0], [1.0])

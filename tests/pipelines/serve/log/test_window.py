@@ -42,14 +42,6 @@ def decision(request_id: str, item: int = 0, route: Route = "small", **values: A
 
 
 @pytest.fixture
-def log(any_url: str) -> Iterator[DecisionLog]:
-    log = DecisionLog(any_url, 30.0, "films")
-    log.open()
-    yield log
-    log.close()
-
-
-@pytest.fixture
 def reader(any_url: str, log: DecisionLog) -> Iterator[LogReader]:
     with LogReader(any_url, "films") as reader:
         yield reader

@@ -101,29 +101,27 @@ async def test_failed_batch_fails_only_its_own_requests() -> None:
     assert await together.submit(["a"]) == ["A"]
 
 
-class Ticking:
-    """A clock, and a model that takes a second for each item."""
+class Slow:
+    """A model that takes its time by a clock of its own: `seconds` for each item."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, compute: Computer, seconds: float = 1.0) -> None:
+        self.compute, self.seconds, self.now = compute, seconds, 0.0
 
-    def __call__(self) -> float:
+    def clock(self) -> float:
         return self.now
 
-    def compute(self, items: list[str]) -> list[str]:
-        self.now += len(items)
-        return items
+    def __call__(self, items: list[str]) -> list[str]:
+        self.now += self.seconds * len(items)
+        return self.compute(items)
+
+    def batcher(self, size: int, max_wait_s: float) -> Batcher[str, str]:
+        return Batcher(self, len, BatchingConfig(max_batch_size=size), max_wait_s=max_wait_s, clock=self.clock)
 
 
 async def test_item_with_a_too_long_wait_is_refused_on_arrival() -> None:
     """Promise: an item that would wait too long is refused when it comes."""
-    clock, compute = Ticking(), Computer(hold=True)
-
-    def slow(items: list[str]) -> list[str]:
-        clock.now += len(items)
-        return compute(items)
-
-    together = Batcher(slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
+    compute = Computer(hold=True)
+    together = Slow(compute).batcher(2, max_wait_s=4.0)
     for _ in range(3):
         compute.go.release()
         assert await together.submit(["a", "b"]) == ["A", "B"]  # a second each
@@ -147,17 +145,15 @@ async def test_item_with_a_too_long_wait_is_refused_on_arrival() -> None:
 @pytest.mark.parametrize("stalled", [0, 2])
 async def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: int) -> None:
     """The first batch of a replica, or one beside a replica that starts, takes seconds; the others do not."""
-    clock, compute = Ticking(), Computer(hold=True)
-
-    def once_slow(items: list[str]) -> list[str]:
-        clock.now += 10.0 if len(compute.batches) == stalled else 0.01
-        return compute(items)
-
-    together = Batcher(once_slow, len, BatchingConfig(max_batch_size=2), max_wait_s=4.0, clock=clock)
-    for _ in range(stalled + 1):
+    compute = Computer(hold=True)
+    model = Slow(compute)
+    together = model.batcher(2, max_wait_s=4.0)
+    for number in range(stalled + 1):
+        model.seconds = 10.0 if number == stalled else 0.01
         compute.go.release()
         await together.submit(["a"])
         compute.started.acquire()
+    model.seconds = 0.01
     first = await occupied(compute, together)
     second = asyncio.ensure_future(together.submit(["b"]))
     await asyncio.sleep(0)
@@ -167,14 +163,9 @@ async def test_a_batch_that_stalled_makes_no_later_request_look_late(stalled: in
 
 async def test_an_item_that_would_end_too_late_is_not_begun() -> None:
     """Promise: what its caller would give up on, and ask for again, is not computed in vain."""
-    clock, compute = Ticking(), Computer(hold=True)
-
-    def slow(items: list[str]) -> list[str]:
-        found = compute(items)
-        clock.now += 3.0 * len(items)
-        return found
-
-    together = Batcher(slow, len, BatchingConfig(max_batch_size=1), max_wait_s=8.0, clock=clock)
+    compute = Computer(hold=True)
+    model = Slow(compute, seconds=3.0)
+    together = model.batcher(1, max_wait_s=8.0)
     for _ in range(3):
         compute.go.release()
         await together.submit(["a"])  # three seconds each
@@ -182,7 +173,7 @@ async def test_an_item_that_would_end_too_late_is_not_begun() -> None:
     first = await occupied(compute, together)
     second = asyncio.ensure_future(together.submit(["b"]))  # after six seconds, as it seems
     await asyncio.sleep(0)
-    clock.now += 2.5  # but the first stalls, and the second would be done after eight and a half
+    model.now += 5.5  # but the first stalls, and the second would be done after eight and a half
     compute.go.release()
     assert await first == ["FIRST"]
     with pytest.raises(QueueFullError, match="cannot be done within 8 s"):
@@ -263,7 +254,6 @@ async def test_items_behind_a_too_long_queue_are_refused() -> None:
 
 async def test_own_items_and_an_old_pace_refuse_no_request() -> None:
     """Promise: a request is not refused for its own items nor for a pace that has passed."""
-    clock = Ticking()
-    together = Batcher(clock.compute, len, BatchingConfig(max_batch_size=8), max_wait_s=3.0, clock=clock)
+    together = Slow(Computer()).batcher(8, max_wait_s=3.0)
     for _ in range(5):
-        assert await together.submit(["a"] * 8) == ["a"] * 8  # eight seconds of work, and nothing before them
+        assert await together.submit(["a"] * 8) == ["A"] * 8  # eight seconds of work, and nothing before them
