@@ -22,7 +22,7 @@ from benchmarks.label_boundary import (
     placed,
 )
 from benchmarks.label_tables import clinc, recorded, simulated
-from benchmarks.label_texts import calibration, kept_at, output_labels
+from benchmarks.label_texts import output_labels
 from benchmarks.rivals.tables import scored, selection, summary
 from kcm.labelling.purchases import FAILED
 
@@ -171,24 +171,6 @@ def test_boundary_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["all"] == (3, 30)
     assert rows["ties"] == (3, 6)
     assert rows["early"] == (1, 10)
-
-
-def test_calibration_is_measured() -> None:
-    """Chances of one half are calibrated if half are right, and cost log 2; sure ones that err half the time do not."""
-    right = np.tile([True, False], 150)
-    assert calibration(np.full(300, 0.5), right) == {"log_loss": 0.6931, "ece": 0.0}
-    assert calibration(np.full(300, 0.9), right)["ece"] == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize(("agreement", "share"), [(0.75, 1.0), (0.9, 0.5), (0.7, 1.0)])
-def test_kept_share_follows_agreement(agreement: float, share: float) -> None:
-    """The longest prefix counts, although a shorter one disagrees."""
-    assert kept_at(np.array([True, True, False, True]), agreement) == share
-
-
-def test_nothing_is_kept_if_the_first_is_wrong() -> None:
-    """A prefix has at least one row."""
-    assert kept_at(np.array([False]), 0.5) == 0
 
 
 def test_output_is_found_by_its_labels(tmp_path: Path) -> None:

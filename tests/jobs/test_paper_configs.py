@@ -57,23 +57,6 @@ def cifar(tmp_path: Path) -> RunConfig:
     )
 
 
-def test_cifar_100_becomes_long_tailed_tasks_with_clip(
-    cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Promise: cifar 100 becomes tasks with a long tail and clip answers."""
-    monkeypatch.setattr(hub, "export", lambda *_: cifar_files(tmp_path))
-    reads = cifar.encoder.reads | cifar.large.reads
-    sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
-    assert (reads, len(sequence.tasks), len(sequence.long_tail)) == ({"image"}, 10, 100)
-    assert not sequence.bad_rows
-    rows = sequence.tasks[0].rows.to_pydict()
-    shown = contents(rows["text"], rows["image"])[:5]
-    assert cifar.encoder.build(tmp_path).encode(shown).shape == (5, 8)
-    model = cifar.large.build(sequence.label_names, tmp_path)
-    answers = model.answer([Item(str(number), content) for number, content in enumerate(shown)])
-    assert all(answer.error is None and abs(answer.probabilities.sum() - 1) < 1e-4 for answer in answers)
-
-
 def test_the_script_prints_the_table_of_cifar_100(
     cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
-"""`kcm label`, then `kcm run`, traffic and `kcm update` on the configuration that it wrote."""
+"""`kcm label`, then `kcm predict` with its bundle, and `kcm run`, traffic and `kcm update` with its configuration."""
 
 import asyncio
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jobs.cli import app
 from jobs.options import load
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import NOT_CERTIFIED
 from kcm.inputs.content import Content
 from kcm.large.base import PROBE
 from pipelines.config import RunConfig
@@ -57,8 +59,9 @@ async def send(config: RunConfig, inputs: list[str]) -> None:
 def test_labelled_table_goes_on_learning(
     upstream: FakeUpstream, assets_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run pays for no row and promises nothing; its traffic certifies a challenger, which is promoted."""
+    """The bundle labels the next file; the run pays for no row; its traffic certifies a challenger for promotion."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KCM_ASSETS", str(assets_dir))
     monkeypatch.chdir(tmp_path)
 
     def answer(body: dict[str, Any]) -> Any:
@@ -69,6 +72,19 @@ def test_labelled_table_goes_on_learning(
     words = ["label", "tickets.csv", "--llm", "large", "--base-url", upstream.base_url, "--labels", "film,food"]
     said = invoked(*words, "--text", "text", "--yes", "--assets-path", str(assets_dir))
     assert f"keep it learning: kcm run {CONFIG}" in said
+    assert "next: kcm predict tickets.labelled.bundle FILE -o OUT | kcm serve --bundle tickets.labelled" in said
+    assert json.loads(Path("tickets.labelled.certificate.json").read_text())["certified"]
+    assert Path("tickets.labelled.html").exists()
+
+    pd.DataFrame({"text": texts(2000, 40)}).to_csv("next.csv", index=False)
+    num_asked = len(upstream.requests)
+    said = invoked("predict", "tickets.labelled.bundle", "next.csv", "-o", "out.csv")
+    assert NOT_CERTIFIED in " ".join(said.split())
+    out = pd.read_csv("out.csv")
+    assert (out["label"] == out["text"].str.contains("film").map({True: "film", False: "food"})).all()
+    assert (out["route"] == "small").mean() > 0.2
+    assert len(upstream.requests) - num_asked == (out["route"] == "large").sum()
+
     num_asked, config = len(upstream.requests), load(Path(CONFIG), LIMITS)
 
     sets = [word for limit in LIMITS for word in ("--set", limit)]

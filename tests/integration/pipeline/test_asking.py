@@ -25,8 +25,7 @@ from kcm.cascade.policy import Policy
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
-from kcm.large import Item
-from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
+from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.large.prompts import sanitized
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.config import RunConfig
@@ -111,47 +110,10 @@ def language_model(assets_dir: Path) -> Iterator[LanguageModel]:
     server.kill()
 
 
-@pytest.mark.slow
-def test_a_weak_language_model_is_never_called(language_model, tweets, assets_dir, tmp_path) -> None:
-    """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
-    weak = f"{{adapter: openai, model: smollm, base_url: http://127.0.0.1:{language_model.port}/v1, api_key_env: null}}"
-    mild = {"certificate.epsilon": 0.2}
-    result = run(config(weak, tweets, tmp_path, assets_dir, **mild), until="evaluate")
-    measured = result["kcm"]["overall"]
-    assert measured["large_accuracy"] < measured["small_accuracy"]
-    assert measured["call_rate"] == 0
-    assert result["certificate"]["decision"] == "keep_all"
-    assert measured["cascade_accuracy"] == measured["small_accuracy"]
-
-
 def asked_at(server: LanguageModel, **more: Any) -> OpenAiConfig:
     """A patient client of the server."""
     address = {"base_url": f"http://127.0.0.1:{server.port}/v1", "api_key_env": None}
     return OpenAiConfig(**{"model": "smollm", **address, "max_retries": 60, "max_wait_s": 2} | more)
-
-
-@pytest.mark.slow
-def test_killed_asking_resumes_and_asks_nothing_twice(
-    language_model: LanguageModel, tweets: Path, tmp_path: Path
-) -> None:
-    """llama.cpp's own server: labels with probabilities, more questions than slots, a restart under way."""
-    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[:16]]
-    settings = asked_at(language_model)
-    paid = ResponseStore.in_file(tmp_path / "paid.sqlite")
-    model = OpenAiModel(settings, ("negative", "positive"), paid)
-    items = [Item(str(number), Content(text)) for number, text in enumerate(texts)]
-    first = model.answer(items[:4])
-    asked = [model.ask(item) for item in items]
-    language_model.kill()  # while eight questions are under way
-    language_model.start()
-    answers = [future.result() for future in asked]
-    assert all(answer.error is None and answer.label in (0, 1) for answer in answers)
-    assert all(answer.probabilities is not None and answer.cost.tokens > 20 for answer in answers)
-    assert [answer.label for answer in answers[:4]] == [answer.label for answer in first]
-    language_model.kill()
-    again = OpenAiModel(settings, ("negative", "positive"), paid).answer(items)
-    assert [answer.label for answer in again] == [answer.label for answer in answers]
-    language_model.start()
 
 
 @pytest.mark.slow

@@ -1,35 +1,22 @@
 """Pictures take the way that texts take: through the stages, batch prediction and Serve, broken ones named."""
 
-import base64
 import csv
-import io
 import random
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image, ImageDraw
-from ray import serve
 
-from kcm.api.cascade import load_cascade
-from kcm.bundle.answers import Input
-from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
-from kcm.inputs.content import Content
 from pipelines.batch.predict import predict
 from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.serve.deploy.app import build_app, start
-from pipelines.serve.release import Release
-from pipelines.serve.sources import FixedSource
 from pipelines.tracking.tracking import champion_of, fetch_model
-from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -156,25 +143,3 @@ def test_picture_file_is_answered_and_faults_say_why(bundle: Path, table: Path, 
     assert all(rows[name]["kcm_label"] in SHAPES for name in write_unusual(tmp_path))
     right = [row["kcm_label"] == row["label"] for row in rows.values() if not row["error"]]
     assert sum(right) / len(right) > 0.8
-
-
-@pytest.fixture(scope="module")
-def url(bundle: Path, config: RunConfig) -> Iterator[str]:
-    port = free_port()
-    large = config.serve.large.model_copy(update={"timeout_s": 50.0, "attempt_timeout_s": 50.0})
-    patient = {"timeout_s": 100.0, "judge_timeout_s": 50.0, "large": large}  # a busy machine answers alike
-    settings = config.serve.model_copy(update={"port": port, **patient})
-    yield start(build_app(FixedSource(Release(version="1", bundle=bundle)), settings, config.assets_path), settings)
-    serve.shutdown()
-
-
-def test_a_served_picture_gets_the_answer_of_the_cascade(url: str, bundle: Path, config: RunConfig) -> None:
-    stream = io.BytesIO()
-    drawing("disc", "thin", random.Random(1)).save(stream, "JPEG")
-    sent = {"image": base64.b64encode(stream.getvalue()).decode(), "task": "thin"}
-    (answer,) = httpx.post(f"{url}/v1/predict", json={"inputs": [sent]}, timeout=120).json()["answers"]
-    cascade = load_cascade(bundle, config.assets_path)
-    (expected,) = cascade.answer([Input(Content(image=stream.getvalue()), "thin")])
-    assert (answer["label"], answer["route"]) == (expected.label, expected.route)
-    assert answer["gate_score"] == pytest.approx(expected.gate_score)
-    assert Bundle.read(bundle).reads == {"image"}

@@ -102,23 +102,6 @@ def assert_same(state: dict[str, dict[str, Any]], expected: dict[str, dict[str, 
 
 
 @pytest.mark.slow
-def test_a_worker_killed_mid_task_changes_nothing(plan, undisturbed, tmp_path) -> None:
-    killed: list[int] = []
-
-    def kill() -> None:
-        progress = wait_for(tmp_path, 100)
-        os.kill(progress["pid"], signal.SIGKILL)
-        killed.append(progress["steps"])
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    state = train(worker_plan(plan, tmp_path))
-    killer.join()
-    assert killed[0] < 1000  # of 1,200: it died on the way
-    assert_same(state, undisturbed)
-
-
-@pytest.mark.slow
 def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
     storage = tmp_path / "storage"
     (tmp_path / "plan.pickle").write_bytes(pickle.dumps((worker_plan(plan, storage), CLUSTER)))
