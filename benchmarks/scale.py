@@ -5,7 +5,7 @@
 Rows are generated: features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
 recorded answers of a large model that is right in 19 of 20 cases. The main job runs in a process of its own, and the
 private memory of all its processes is sampled; then once more, when everything is there. `--write` puts the figures
-into benchmarks/results/scale.json, of which benchmarks/scale_table.py makes the table in docs/cluster.md.
+into benchmarks/results/scale.json and prints the table of docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -32,13 +32,20 @@ import yaml
 from rich.pretty import pprint
 
 from benchmarks.machine import machine
-from benchmarks.scale_table import FEATURES
 from benchmarks.script import keep, options, read
 from kcm.inputs.vectors import list_column
 from kcm.tasks.shards import SHARD_ROWS
 
-BATCH_SIZE, WINDOW = 1024, 16
+FEATURES, BATCH_SIZE, WINDOW = 64, 1024, 16  # features of a row
 _MIB = 2**20
+_COLUMNS = {  # and what Ray calls the processes
+    "driver": "driver",
+    "train worker": "RayTrainWorker",
+    "a trial": "Trial",
+    "`features`, `outcomes`": "MapWorker",
+    "the process that certifies and measures": "measure",
+    "the one that writes the bundle": "_write_bundle",
+}
 
 
 class Peaks:
@@ -168,6 +175,16 @@ def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return usage, json.loads(result.read_text(encoding="utf-8"))
 
 
+def memory_table() -> str:
+    """Largest private memory of a process, in MiB, by rows of the job, as `--write` stored it."""
+    rows = read("scale")["job"][f"{FEATURES} features"]["found"]
+    lines = [f"| rows | {' | '.join(_COLUMNS)} |", "|---" * (len(_COLUMNS) + 1) + "|"]
+    for row in rows:
+        sizes = (f"{row['peak_mib'][kind]:,}" for kind in _COLUMNS.values())
+        lines.append(f"| {row['rows'] / 1e6:g} million | {' | '.join(sizes)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure the job for every number of rows."""
     parser = options(__doc__, results="scale")
@@ -180,6 +197,7 @@ def main() -> None:
     if arguments.write:
         figures = {f"{FEATURES} features": {"machine": machine(), "found": rows}}
         keep("scale", {"job": read("scale").get("job", {}) | figures})
+        print(memory_table())
 
 
 if __name__ == "__main__":

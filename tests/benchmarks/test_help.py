@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[2]
 PARTS = {
     "hosts_load.py",
     "upstream.py",
-    "scale_table.py",
     "verdict.py",
 }  # without options: started by others, or tables
 SCRIPTS = [
