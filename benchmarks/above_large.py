@@ -20,7 +20,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -76,8 +76,8 @@ def main() -> None:
                 cells.append(cell)
                 print(name, json.dumps(cell), flush=True)
         figures = summary(cells)
-        for line in table_lines(figures):
-            print(line)
+        for line in figures:
+            print(json.dumps(line))
         if arguments.write:
             keep("above_large", {name: {"machine": machine(), "splits": arguments.splits, "cells": figures}})
 
@@ -223,22 +223,6 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         figures["over_sceptic"] = mean_and_ends(our_calls - sceptics, share)
         sizes.append(figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in splits]))})
     return sizes
-
-
-def table_lines(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield "| labels | side | right | over the large model, points | calls | certified |"
-    yield "|---|---|---|---|---|---|"
-    for size in figures:
-        for side in SIDES:
-            cells = [in_percent(size[side][key], sign) for key, sign in (("right", ""), ("gain", "+"), ("calls", ""))]
-            yield f"| {size['train_rows']} | {side} | {' | '.join(cells)} | {size[side].get('certified', '')} |"
-
-
-def in_percent(ends: Sequence[float], sign: str) -> str:
-    """A mean and its interval in % or points."""
-    mean, low, high = (f"{100 * end:{sign}.1f}" for end in ends)
-    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":

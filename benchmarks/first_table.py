@@ -32,10 +32,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binom
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.against_binomial import exact_cut
 from benchmarks.first_table_rows import READERS, Places, Table
 from benchmarks.machine import machine
 from benchmarks.script import options
@@ -297,12 +297,13 @@ def regression(draw: Draw, train: Any, certify: Any, fresh: Any) -> Regression:
 
 def promised(draw: Draw, fitted: Regression) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """What the fresh rows get: whether they are kept, and the answers, under an exact binomial test."""
-    certify, score = draw.certify, fitted.certify_NC.max(1)
     small = fitted.classes[fitted.certify_NC.argmax(1)]
-    lost = np.sort(score[(small != certify.labels) & (certify.large == certify.labels)])[::-1]
-    passing = binom.cdf(np.arange(len(score)), len(score), CERTIFICATE.epsilon) <= FIRST_LOOK
-    affordable = int(passing.sum()) - 1
-    threshold = np.inf if affordable < 0 else lost[affordable] if affordable < len(lost) else -np.inf
+    rows = ScoredOutcomes(
+        score=fitted.certify_NC.max(1),
+        small_correct=small == draw.certify.labels,
+        large_correct=draw.certify.large == draw.certify.labels,
+    )
+    threshold = exact_cut(rows, CERTIFICATE.epsilon, FIRST_LOOK)
     return fitted.fresh_NC.max(1) > threshold, fitted.classes[fitted.fresh_NC.argmax(1)]
 
 

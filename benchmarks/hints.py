@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -24,16 +25,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.pretty import pprint
 
 from benchmarks.hints_asked import Answers, served, short, stored
-from benchmarks.hints_replay import Sides, replayed
-from benchmarks.hints_small import KINDS, answered, fitted, vectors
+from benchmarks.hints_replay import Sides, Small, replayed
 from benchmarks.hints_tables import HintTable, encoded_labels, hint_table
 from benchmarks.machine import machine
 from benchmarks.script import keep, options, read
+from benchmarks.study.rows import at_unit_length, batch, learned, task_of, text_vectors
 from benchmarks.study.seeds import resampled_mean
+from kcm.collaborator.collaborator import Collaborator, NetworkKind
 
+KINDS: Mapping[str, NetworkKind] = {"KCM": "kan", "MCM": "random_relu"}  # as `kcm run` fits them by default
 NUM_ASKED = {"sentiment": 400, "topic": 360, "product": 300}
 CHUNK = 20  # rows of a table that are asked before the next table's
 GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -61,6 +65,24 @@ def ask(gguf: Path, tables: list[HintTable], answers: Answers) -> None:
         for hint, row in product((None, *range(len(table.labels))), rows):
             answers.ask(server, table, row, hint)
         print(f"{table.name}: asked {rows.stop} rows, {time.process_time() - started:.0f} CPU seconds", flush=True)
+
+
+def vectors(texts: Sequence[str], assets: Path, folder: Path) -> np.ndarray:
+    """MiniLM's vectors of texts at unit length [N, 384], which `folder` stores."""
+    return at_unit_length(text_vectors(texts, assets, folder))
+
+
+def fitted(kind: NetworkKind, train_ND: np.ndarray, labels_N: np.ndarray, num_labels: int, seed: int) -> Collaborator:
+    """A collaborator fitted to train rows in closed form."""
+    task = task_of("table", batch(train_ND, labels_N))
+    return learned(kind, [task], train_ND.shape[1], num_labels, seed)[0]
+
+
+@torch.no_grad()
+def answered(collaborator: Collaborator, features_ND: np.ndarray) -> Small:
+    """Labels and confidences: the gate `confidence`, the largest probability of the judge."""
+    judge_NC, small_NC = collaborator(torch.from_numpy(features_ND))
+    return Small(small_NC.numpy().argmax(1), judge_NC.softmax(1).numpy().max(1))
 
 
 def splits(table: HintTable, record: dict[str, Any], assets: Path, storage: Path) -> list[dict[str, Any]]:

@@ -1,14 +1,13 @@
 """Learned curves against fixed units of equal size, solved by the same ridge regression on the same rows.
 
-    python benchmarks/kan_basis.py --clinc data_full.json --banking FOLDER [--choose | --out FILE --write]
+    python benchmarks/kan_basis.py --clinc data_full.json --banking FOLDER [--write]
 
 Contestants are penalised splines over mixtures (`basis: pspline`), and three controls without a learned curve: squares
 (quadratic features, with a linear part), ReLU units (a closed-form MLP) and Fourier features, all of random directions.
 `parabolas` are an ablation: mixtures of rows as the splines have them, without curves. `kac` is the head of KAC (Hu et
 al., CVPR 2025), which learns curves of the features: layer norm, then Gaussian bumps. A draw gives training
-rows, as many as the cell says, and up to 4,000 test rows. `--choose` compares settings of the splines by leave-one-out
-on training rows of other draws, whose test rows are not read. Strengths are chosen by generalised cross-validation, as
-in the product. Seconds are CPU seconds of fit and answers together.
+rows, as many as the cell says, and up to 4,000 test rows. Strengths are chosen by generalised cross-validation, as in
+the product. Seconds are CPU seconds of fit and answers together.
 
 Test rows were read once for the committed figures, and once more each for the parabolas and for `kac`. Before, mixtures
 (random, of rows, of class means, whitened) and penalties were tried on two other draws of BANKING77, 1,000 rows each,
@@ -21,9 +20,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,14 +36,12 @@ from benchmarks.script import keep, options
 from benchmarks.study.rows import NETWORK, batch, fit_at_once
 from benchmarks.study.seeds import mean_and_ends
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.collaborator.distill import DistillConfig
 from kcm.kan import KAN, MixedSplines, RandomReLU
-from kcm.learners.analytic import TARGET, AnalyticConfig
+from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch
-from kcm.metrics.intervals import Units
 
 CELLS = {"banking": (1000, 3000), "clinc": (1000, 3000), "digits": (300, 1000)}
-NUM_TEST, FIRST_CHOOSING = 4_000, 100
+NUM_TEST = 4_000
 SPLINES = NETWORK.model_copy(update={"shared": True})
 UNBALANCED = AnalyticConfig(class_balance=0)
 CONTROLS = ("squares", "relu", "fourier")
@@ -129,24 +125,6 @@ def measured(
     return {"right": accuracy, "cpu_s": seconds, "coefficients": collaborator.judge.weight.shape[1]}
 
 
-def left_out(train: Batch, num_labels: int, network: NetworkConfig, seed: int) -> dict[str, float]:
-    """Mean squared error and right in % of train rows, each left out of the fit."""
-    collaborator = contestant("splines", train.features.shape[1], num_labels, seed, network)
-    learner = fit_at_once(collaborator, train, UNBALANCED)
-    scores_NC, _ = learner.left_out(collaborator, train, Units(None, len(train)), DistillConfig())
-    errors_NC = scores_NC / TARGET - F.one_hot(train.labels, num_labels)
-    accuracy = 100 * float((scores_NC.argmax(1) == train.labels).double().mean())
-    return {"squared_error": float(errors_NC.square().sum(1).mean()), "right": accuracy}
-
-
-def choices() -> Iterable[tuple[str, NetworkConfig]]:
-    """Settings with about 2,050 free coefficients plus the linear part."""
-    for (grid_size, order), roughness in product(((4, 2), (3, 3), (5, 1), (6, 2)), (0.003, 0.01, 0.03)):
-        mixing = 2048 // (grid_size + order - 2)
-        changes = {"grid_size": grid_size, "spline_order": order, "mixing": mixing, "roughness": roughness}
-        yield f"{grid_size} intervals of degree {order}, roughness {roughness}", SPLINES.model_copy(update=changes)
-
-
 def summary(draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over draws, and splines minus each control with a paired 95% interval, in points."""
     lines = []
@@ -168,46 +146,27 @@ def summary(draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = options(__doc__, True, "", "kan_basis", ("clinc", "banking"), "storage/features", only=CELLS)
-    parser.add_argument("--rows", type=int, nargs="*", help="only cells with these numbers of train rows")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--choose", action="store_true", help="compare settings by leave-one-out, on other draws")
-    parser.add_argument("--out", type=Path, help="written draw by draw, and gone on with")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     places = Places(arguments.assets, arguments.clinc, arguments.banking, arguments.features)
-    results = json.loads(arguments.out.read_text()) if arguments.out and arguments.out.exists() else {"draws": []}
-    large = SPLINES.model_copy(update={"mixing": 640})
+    networks = dict.fromkeys(("splines", *CONTROLS, "kac", "parabolas"), SPLINES)
+    networks["splines, 640"] = SPLINES.model_copy(update={"mixing": 640})
+    draws = []
     for name in arguments.only:
         table = READERS[name](places)
         num_labels = int(table.labels.max()) + 1
-        for num_rows, seed in product(arguments.rows or CELLS[name], range(arguments.seeds)):
-            about = {"table": name, "rows": num_rows, "seed": seed}
-            if arguments.choose:
-                train, _ = drawn(table, num_rows, FIRST_CHOOSING + seed)
-                for words, network in choices():
-                    print(
-                        json.dumps(about | {"network": words} | left_out(train, num_labels, network, seed)), flush=True
-                    )
-                continue
+        for num_rows, seed in product(CELLS[name], range(arguments.seeds)):
             train, test = drawn(table, num_rows, seed)
-            for network_name, network in (
-                *((control_name, SPLINES) for control_name in ("splines", *CONTROLS, "kac", "parabolas")),
-                ("splines, 640", large),
-            ):
-                key = about | {"name": network_name}
-                if not any(key.items() <= draw.items() for draw in results["draws"]):
-                    figures = measured(network_name.split(",")[0], train, test, num_labels, network, seed)
-                    results["draws"].append(key | figures)
-            if arguments.out:
-                arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    if not arguments.choose:
-        results["cells"] = summary(results["draws"])
-        if arguments.out:
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-        for line in results["cells"]:
-            print(json.dumps(line))
-        if arguments.write:
-            keep("kan_basis", {"machine": machine(), "cells": results["cells"]})
+            for contestant_name, network in networks.items():
+                figures = measured(contestant_name.split(",")[0], train, test, num_labels, network, seed)
+                draws.append({"table": name, "rows": num_rows, "seed": seed, "name": contestant_name} | figures)
+                print(json.dumps(draws[-1]), flush=True)
+    cells = summary(draws)
+    for line in cells:
+        print(json.dumps(line))
+    if arguments.write:
+        keep("kan_basis", {"machine": machine(), "cells": cells})
 
 
 if __name__ == "__main__":

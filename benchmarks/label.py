@@ -1,6 +1,6 @@
-"""The figures of `kcm label`, `kcm.label_scored` and `kcm.select_scored`: oracle calls, promises kept, and calibration.
+"""The figures of `kcm label`, `kcm.label_scored` and `kcm.select_scored`: oracle calls, and promises kept.
 
-    python benchmarks/label.py --data DATA [--only scored selection texts judge tracer boundary] [--write]
+    python benchmarks/label.py --data DATA [--only scored selection texts boundary] [--write]
     python benchmarks/label.py --data DATA --only texts --table ecommerce --spends "first look" --text-seeds 3 --write
 
 `DATA` has the folders bargain/, supg/, clinc150/ and llm/; the heads of benchmarks/rivals/tables.py and
@@ -13,8 +13,6 @@ texts     tables of texts by the command `kcm label`, delta .05: calls per row, 
           a run beside encoding. clinc150 has 10,000 questions and a simulated oracle that is wrong on 5% by a fixed
           confusion and on 2% at random (by rows, or by intents, see benchmarks/label_tables.py), the others recorded
           answers
-judge     calibration of the judge, of logistic regression and of boosting on rows that were not bought
-tracer    fresh rows kept at the agreement of TRACER (`--tracer`), whose tables it writes to `--features`
 
 Every promise is checked against the answers that the run never saw. `whole` spends all of delta, as BARGAIN does.
 `first look` spends what a ledger gives to the first look at a table, 80% of delta; `kcm label` does so by default.
@@ -24,7 +22,6 @@ Every promise is checked against the answers that the run never saw. `whole` spe
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -36,8 +33,8 @@ import numpy as np
 
 import kcm.labelling.label
 from benchmarks import label_boundary
-from benchmarks.label_tables import TextTable, clinc, embedded, recorded, tracer_tables
-from benchmarks.label_texts import JUDGE_BOUGHT, encode_once, judged, kept_at, kept_first, run_command
+from benchmarks.label_tables import TextTable, clinc, recorded
+from benchmarks.label_texts import encode_once, run_command
 from benchmarks.rivals.tables import SCORED, Scored, report, scored, selection, summary
 from benchmarks.script import keep, options, read
 from benchmarks.study.rows import MINILM
@@ -180,45 +177,15 @@ def text_row(table: TextTable, target: float, spend: str, given: argparse.Namesp
     }
 
 
-def judge_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Calibration of the judge beside its rivals."""
-    for table in (recorded(given.data, "banking77"), clinc(given.data), recorded(given.data, "technology")):
-        vectors = kcm.labelling.label.encoded(tuple(table.frame["text"]), MINILM, given.assets)
-        for num_bought in JUDGE_BOUGHT:
-            if num_bought < len(vectors) / 2:
-                yield from judged(table, vectors, num_bought, seed=0)
-
-
 def boundary_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """How often promises break at the boundary."""
     yield from label_boundary.measured(given.tables)
-
-
-def tracer_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Rows kept of TRACER's tables: by the small model and the judge of `kcm label`, at the agreement that TRACER has.
-
-    Writes the files that benchmarks/rivals/run_tracer.py reads, if they are missing.
-    """
-    for name, (texts, labels, fresh) in tracer_tables(given.data).items():
-        file = given.features / f"{name}.npz"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(file, features=embedded(texts, given.assets), labels=labels, fresh=fresh)
-        rivals = json.loads(given.tracer.read_text(encoding="utf-8")) if given.tracer else []
-        right = kept_first(np.load(file)["features"], labels, fresh)
-        for rival in (row for row in rivals if row["table"] == name and row["kept"]):
-            row = {"cell": "tracer", "table": name, "agreement": rival["agreement"], "TRACER": rival["kept"]}
-            yield row | {"kept": round(kept_at(right, rival["agreement"]), 4)}
-        for target in TARGETS:
-            yield {"cell": "tracer", "table": name, "agreement": target, "kept": round(kept_at(right, target), 4)}
 
 
 CELLS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
     "scored": scored_rows,
     "selection": selection_rows,
     "texts": text_rows,
-    "judge": judge_rows,
-    "tracer": tracer_rows,
     "boundary": boundary_rows,
 }
 
@@ -236,7 +203,6 @@ def main() -> None:
     )
     parser.add_argument("--tables", type=int, default=1000, help="simulated tables at the boundary")
     parser.add_argument("--features", type=Path, default=Path("storage/label"), help="folder of vectors")
-    parser.add_argument("--tracer", type=Path, help="figures written by benchmarks/rivals/run_tracer.py --json")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     encode_once(given.features)

@@ -72,20 +72,6 @@ def clinc(folder: Path, num_rows: int = 10_000, seed: int = 0, *, by_intent: boo
     return TextTable(name, frame.assign(oracle=answers), "oracle", intents(frame["gold"]))
 
 
-def tracer_tables(folder: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
-    """Tables on which TRACER was published: texts, gold labels [N], and whether a row is fresh [N]."""
-    frame = pd.read_csv(folder / "llm" / "banking77.csv", dtype=str, keep_default_na=False)
-    fresh = np.zeros(len(frame), dtype=bool)
-    fresh[np.random.default_rng(0).permutation(len(frame))[:1081]] = True
-    data = json.loads((folder / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
-    rows = [*data["train"], *data["test"]]
-    texts, labels = map(list, zip(*rows, strict=True))
-    return {
-        "banking77": (frame["text"].tolist(), frame["gold"].to_numpy(str), fresh),
-        "clinc150": (texts, np.array(labels, dtype=str), np.arange(len(rows)) >= len(data["train"])),
-    }
-
-
 def simulated(gold: pd.Series, rng: np.random.Generator, *, by_intent: bool) -> np.ndarray:
     """The simulated oracle's answers [N] to rows with these gold labels, see `clinc`."""
     names = np.array(intents(gold), dtype=object)

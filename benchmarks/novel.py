@@ -41,9 +41,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from scipy.special import logsumexp, softmax
-from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.script import options
@@ -516,25 +513,16 @@ def quiet(items: Items, seed: int) -> list[Turn]:
 
 
 def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
-    """By score, the area under the ROC curve of test questions without an intent against the others."""
+    """By gate score and distance, the area under the ROC curve of test questions without an intent against others."""
     stream = Stream(items, 0)
     rows = (np.flatnonzero(items.split == name) for name in ("train", "val", "test"))
     train, validate, test = (Rows(row, stream.label_N[row]) for row in rows)
     version = learned(stream, [{"train": train, "validate": validate, "test": test}], len(stream.names))
     features_ND = np.concatenate([items.features_ND[test.row], out_of_scope.features_ND])
     judge_NC, small_NC = logits(version.collaborator, features_ND)
-    tempered_NC = judge_NC / version.gate.temperature
-    train_ND = items.features_ND[train.row]
-    mean_CD = np.stack([train_ND[train.label == c].mean(0) for c in range(len(stream.names))])
-    precision_D, axis_DD = np.linalg.eigh(EmpiricalCovariance().fit(train_ND - mean_CD[train.label]).precision_)
-    whiten_DD = axis_DD * np.sqrt(np.maximum(precision_D, 0))  # features at unit length vary in fewer directions
     scores = {
         "gate": -version.gate.score(features_ND, judge_NC, small_NC),
         "distance": version.novelty.distances(judge_NC),
-        "probability": -softmax(tempered_NC, axis=1).max(1),
-        "energy": -logsumexp(tempered_NC, axis=1),
-        "mahalanobis": cdist(features_ND @ whiten_DD, mean_CD @ whiten_DD).min(1),
-        "nearest_rows": -np.partition(features_ND @ train_ND.T, -5)[:, -5:].mean(1),  # features are at unit length
     }
     novel_N = np.arange(len(features_ND)) >= len(test.row)
     return {name: round(roc_auc_score(novel_N, score_N), 4) for name, score_N in scores.items()}

@@ -3,7 +3,7 @@
 The small model ranks a gallery by its log-odds of a match and the cosine of its dual encoder; where its judge is not
 sure of the first item, the large model's dual encoder ranks the small one's first k again: by its own cosine (a hard
 prompt), or by that and the small model's scores (a soft prompt). A query is right where a right item comes first, and
-costs the pairs that the large model scores for it. So the gates, frontier and certificate of classification apply. The
+costs the pairs that the large model scores for it. So the gates and the frontier of classification apply. The
 answers of the small side are the places 1 to k of its ranking. All choices are made on validate queries.
 Shapes: N rows that match, Q queries, G items of a gallery, K = k, D dimensions of a dual encoder.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,14 +26,10 @@ from kcm.bundle.runtime import logits
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate, tempered
 from kcm.cascade.gate_kinds import GateRows
-from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
-from kcm.cascade.search import find_policy
 from kcm.cascade.table import SPLITS, Split
-from kcm.certification.certificate import certificates_json, certify_policy
-from kcm.certification.forecast import forecast_certificate
-from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import EncoderConfig
 from kcm.encoders.dual.image_text import pair_features
@@ -121,7 +116,7 @@ class Candidate:
 
 
 def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]:
-    """R@1 by collaborator, as certified and within half of the pairs; the stages up to the search run or are reused."""
+    """R@1 by collaborator within half of the pairs; the stages up to the search run or are reused."""
     with run_context(config, stages := [stage.of(config) for stage in SEARCH]) as context:
         artefacts = dict(run_stages(stages, context))
     features, tuned = artefacts["features"], artefacts["tune"]
@@ -306,36 +301,9 @@ def candidates(gallery_list: Sequence[Gallery], config: RunConfig, top_k: Sequen
 
 
 def measured(gallery_list: Sequence[Gallery], config: RunConfig, top_k: Sequence[int]) -> dict[str, Any]:
-    """The test queries by the certified policy that keeps most, and by the best that scores half of the pairs."""
-    candidate_list = list(candidates(gallery_list, config, top_k))
-    delta = question_delta(config.certificate.delta, 1)  # the search ends before matching is certified on the same rows
-    best, searched = cheapest(candidate_list, len(candidate_list[0].on(gallery_list, "certify")[1]), config, delta)
-    policy, certificates = certify_policy(
-        best.validate, best.on(gallery_list, "certify")[1], searched, config.certificate, delta=delta
-    )
-    bounded, decision = within_share(candidate_list)
-    return {
-        "certified": figures(best, gallery_list, policy.decision) | {"certificate": certificates_json(certificates)},
-        "within_share": figures(bounded, gallery_list, decision),
-    }
-
-
-def cheapest(
-    candidate_list: Sequence[Candidate], num_certify: int, config: RunConfig, delta: float
-) -> tuple[Candidate, Policy]:
-    """The candidate with the highest expected certified keep rate, with the policy to certify."""
-
-    def standing(candidate: Candidate) -> tuple[tuple[float, ...], Policy]:
-        max_loss = config.tune.allowed_loss(config.certificate.epsilon)
-        search = partial(find_policy, gate=candidate.gate, scope="global", max_loss=max_loss)
-        result = search(candidate.validate)
-        forecast = forecast_certificate(search, candidate.validate, num_certify, config.certificate, delta)
-        return (forecast.keep_rate, result.calls_saved, result.area), result.policy
-
-    _, policy, candidate = max(
-        ((*standing(candidate_now), candidate_now) for candidate_now in candidate_list), key=lambda item: item[0]
-    )
-    return candidate, policy
+    """The test queries by the most accurate policy that scores half of the pairs."""
+    candidate, decision = within_share(list(candidates(gallery_list, config, top_k)))
+    return figures(candidate, gallery_list, decision)
 
 
 def within_share(candidate_list: Sequence[Candidate]) -> tuple[Candidate, Decision]:

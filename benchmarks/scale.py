@@ -1,19 +1,16 @@
-"""What rows cost at scale: memory of every process, rows a second, seconds of a cache hit; sections run by name.
+"""What rows cost at scale: memory of every process of the main job, CPU seconds, seconds of a cache hit.
 
-    python benchmarks/scale.py job --rows 1000000 4000000 [--write]
-    python benchmarks/scale.py tasks --rows 1000000 4000000 [--write]
+    python benchmarks/scale.py --rows 1000000 10000000 [--write]
 
 Rows are generated: features that come with them (`precomputed`), two classes that a line nearly tells apart, and the
-recorded answers of a large model that is right in 19 of 20 cases. `job` runs the whole main job in a process of its own
-and samples the private memory of all its processes; then once more, when everything is there. `tasks` reads, splits and
-writes rows of words, in a process of its own. `--write` puts the figures into benchmarks/results/scale.json, of which
-benchmarks/scale_table.py makes the table in docs/cluster.md.
+recorded answers of a large model that is right in 19 of 20 cases. The main job runs in a process of its own, and the
+private memory of all its processes is sampled; then once more, when everything is there. `--write` puts the figures
+into benchmarks/results/scale.json and prints the table of docs/cluster.md.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -21,8 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,16 +32,20 @@ import yaml
 from rich.pretty import pprint
 
 from benchmarks.machine import machine
-from benchmarks.scale_table import FEATURES
 from benchmarks.script import keep, options, read
-from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
-from kcm.tasks import TasksConfig
-from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.shards import SHARD_ROWS
 
-BATCH_SIZE, WINDOW = 1024, 16
+FEATURES, BATCH_SIZE, WINDOW = 64, 1024, 16  # features of a row
 _MIB = 2**20
+_COLUMNS = {  # and what Ray calls the processes
+    "driver": "driver",
+    "train worker": "RayTrainWorker",
+    "a trial": "Trial",
+    "`features`, `outcomes`": "MapWorker",
+    "the process that certifies and measures": "measure",
+    "the one that writes the bundle": "_write_bundle",
+}
 
 
 class Peaks:
@@ -175,61 +175,29 @@ def _watched_run(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return usage, json.loads(result.read_text(encoding="utf-8"))
 
 
-def tasks(rows: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Rows of 12 words to a task sequence, each time in one process of its own: CPU seconds, and its largest memory."""
-    records = []
-    for count in rows:
-        place = folder / f"tasks-{count}"
-        _write_texts(place / "rows", count)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            seconds, peak_mib = process.submit(_write_tasks, place).result()
-        per_million = round(seconds * 1e6 / count, 1)
-        records.append(
-            {"rows": count, "cpu_s": round(seconds, 1), "cpu_s_per_million": per_million, "peak_mib": peak_mib}
-        )
-    return records
-
-
-def _write_texts(folder: Path, count: int) -> None:
-    """Texts with labels in files of a shard's size."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    words = np.array([f"word{number}" for number in range(5000)])
-    for number, start in enumerate(range(0, count, SHARD_ROWS)):
-        size = min(SHARD_ROWS, count - start)
-        texts = [" ".join(words[row]) for row in rng.integers(0, len(words), (size, 12))]
-        labels = [f"label-{label}" for label in rng.integers(0, 10, size)]
-        pq.write_table(pa.table({"text": texts, "label": labels}), folder / f"part-{number:05}.parquet")
-
-
-def _write_tasks(folder: Path) -> tuple[float, int]:
-    """CPU seconds of making the sequence, and the most memory that this process has had, in MiB with mapped files."""
-    source = {"kind": "files", "path": str(folder / "rows" / "*.parquet")}
-    config = parse_config(TasksConfig, {"source": source, "scenario": "class_incremental", "num_tasks": 5})
-    started = time.process_time()
-    write_sequence(config, folder / "sequence", config.source.build(folder), 0)
-    cpu_seconds = time.process_time() - started
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return cpu_seconds, round(int(peak.split()[1]) / 1024)
-
-
-SECTIONS: dict[str, Callable[[Sequence[int], Path], list[dict[str, Any]]]] = {"job": job, "tasks": tasks}
+def memory_table() -> str:
+    """Largest private memory of a process, in MiB, by rows of the job, as `--write` stored it."""
+    rows = read("scale")["job"][f"{FEATURES} features"]["found"]
+    lines = [f"| rows | {' | '.join(_COLUMNS)} |", "|---" * (len(_COLUMNS) + 1) + "|"]
+    for row in rows:
+        sizes = (f"{row['peak_mib'][kind]:,}" for kind in _COLUMNS.values())
+        lines.append(f"| {row['rows'] / 1e6:g} million | {' | '.join(sizes)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure the sections that are named."""
+    """Measure the job for every number of rows."""
     parser = options(__doc__, results="scale")
-    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for section in arguments.sections:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = SECTIONS[section](arguments.rows, Path(folder))
-        pprint(rows)
-        if arguments.write:
-            section_results = {f"{FEATURES} features": {"machine": machine(), "found": rows}}
-            keep("scale", {section: read("scale").get(section, {}) | section_results})
+    with tempfile.TemporaryDirectory() as folder:
+        rows = job(arguments.rows, Path(folder))
+    pprint(rows)
+    if arguments.write:
+        figures = {f"{FEATURES} features": {"machine": machine(), "found": rows}}
+        keep("scale", {"job": read("scale").get("job", {}) | figures})
+        print(memory_table())
 
 
 if __name__ == "__main__":

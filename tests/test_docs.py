@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from markdown_it import MarkdownIt
 
-from benchmarks.scale_table import memory_table
+from benchmarks.scale import memory_table
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.sample_size import outlook
 from pipelines.registry.pyfunc import register_model

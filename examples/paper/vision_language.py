@@ -56,9 +56,8 @@ def coco(overrides: Sequence[str] = ()) -> Iterator[str]:
         write_coco(downloaded(), TABLE)
     yield from head("R@1", "pairs scored")
     for name, figures in retrieval(config).items():
-        within = figures["within_share"]
-        recalls = {side: within[f"{side}_recall_at_1"] for side in SIDES}
-        yield row(name, "both ways", recalls, within["pair_share"])
+        recalls = {side: figures[f"{side}_recall_at_1"] for side in SIDES}
+        yield row(name, "both ways", recalls, figures["pair_share"])
 
 
 def downloaded() -> Iterable[Mapping[str, Any]]:

@@ -121,8 +121,8 @@ def join(address: str) -> None:
     try:
         with loopback_kept():
             ray.init(address=address, **_QUIET)
-    except ConnectionError as error:
-        raise _absent(error, address) from error
+    except ConnectionError as error:  # something listens there; Ray hides that it wanted a token
+        raise _absent(error, address, f"If it requires a token: {_TOKEN_HINT}") from error
     except AuthenticationError as error:
         raise refused(error, address) from error
     except RuntimeError as error:
@@ -148,8 +148,11 @@ def require_listener(address: str) -> None:
         raise _absent(error, address) from error
 
 
-def _absent(error: Exception, address: str) -> KcmError:
-    return KcmError(f"no Ray cluster answers: {error}", where=address, hint="Start one, or drop the address")
+_TOKEN_HINT = "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token"
+
+
+def _absent(error: Exception, address: str, hint: str = "Start one, or drop the address") -> KcmError:
+    return KcmError(f"no Ray cluster answers: {error}", where=address, hint=hint)
 
 
 def _speaks_http2(connection: socket.socket) -> bool:
@@ -166,7 +169,7 @@ def refused(error: AuthenticationError, address: str) -> KcmError:
     return KcmError(
         f"the Ray cluster refuses us: {str(error).splitlines()[0].partition('. ')[0]}",
         where=address,
-        hint="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file of its token",
+        hint=_TOKEN_HINT,
     )
 
 

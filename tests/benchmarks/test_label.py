@@ -1,6 +1,5 @@
 """The figures of `kcm label` count what they claim to count: tables, broken promises, the boundary, calibration."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from benchmarks.label_boundary import (
     placed,
 )
 from benchmarks.label_tables import clinc, recorded, simulated
-from benchmarks.label_texts import calibration, kept_at, output_labels
+from benchmarks.label_texts import output_labels
 from benchmarks.rivals.tables import scored, selection, summary
 from kcm.labelling.purchases import FAILED
 
@@ -35,23 +34,17 @@ def test_rows_measured_again_replace_earlier_ones() -> None:
     assert merged(earlier, [again]) == [*earlier[1:], again]
 
 
-@pytest.mark.parametrize(("name", "label"), [("reviews", "1"), ("onto", "1.0"), ("tacred", "True")])
+@pytest.mark.parametrize(
+    ("name", "label"), [("bargain/reviews.csv", "1"), ("supg/onto.csv", "1.0"), ("supg/imagenet.csv.gz", "True")]
+)
 def test_scored_tables_load(tmp_path: Path, name: str, label: str) -> None:
-    """The three spellings of a positive label are 1, whatever other columns there are."""
-    folder = tmp_path / ("bargain" if name == "reviews" else "supg")
-    folder.mkdir()
-    (folder / f"{name}.csv").write_text(f",id,label,proxy_score\n0,0,{label},0.75\n1,1,0,1e-9\n", encoding="utf-8")
-    table = scored(tmp_path, name)
+    """The three spellings of a positive label are 1, whatever other columns there are; the largest is compressed."""
+    file = tmp_path / name
+    file.parent.mkdir()
+    pd.DataFrame({"id": [0, 1], "label": [label, "0"], "proxy_score": [0.75, 1e-9]}).to_csv(file)
+    table = scored(tmp_path, file.name.partition(".")[0])
     assert table.labels.tolist() == [1, 0]
     assert table.scores.tolist() == [0.75, 1e-9]
-
-
-def test_packed_scored_tables_load(tmp_path: Path) -> None:
-    """The largest table is compressed."""
-    (tmp_path / "supg").mkdir()
-    with gzip.open(tmp_path / "supg" / "imagenet.csv.gz", "wt", encoding="utf-8") as file:
-        file.write("id,label,proxy_score\n0,False,0.25\n")
-    assert scored(tmp_path, "imagenet").labels.tolist() == [0]
 
 
 def test_recorded_tables_load(tmp_path: Path) -> None:
@@ -171,24 +164,6 @@ def test_boundary_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["all"] == (3, 30)
     assert rows["ties"] == (3, 6)
     assert rows["early"] == (1, 10)
-
-
-def test_calibration_is_measured() -> None:
-    """Chances of one half are calibrated if half are right, and cost log 2; sure ones that err half the time do not."""
-    right = np.tile([True, False], 150)
-    assert calibration(np.full(300, 0.5), right) == {"log_loss": 0.6931, "ece": 0.0}
-    assert calibration(np.full(300, 0.9), right)["ece"] == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize(("agreement", "share"), [(0.75, 1.0), (0.9, 0.5), (0.7, 1.0)])
-def test_kept_share_follows_agreement(agreement: float, share: float) -> None:
-    """The longest prefix counts, although a shorter one disagrees."""
-    assert kept_at(np.array([True, True, False, True]), agreement) == share
-
-
-def test_nothing_is_kept_if_the_first_is_wrong() -> None:
-    """A prefix has at least one row."""
-    assert kept_at(np.array([False]), 0.5) == 0
 
 
 def test_output_is_found_by_its_labels(tmp_path: Path) -> None:

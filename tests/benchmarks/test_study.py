@@ -124,25 +124,21 @@ def test_the_settings_of_the_benchmarks_are_settings(path: Path) -> None:
         assert setting.network.shared
 
 
-def by_size(labels: list[int], correct: list[int], counts: list[int]) -> dict[str, float | None]:
-    return size_accuracies([(np.array(labels), np.array(correct, dtype=bool))], np.array(counts))
-
-
-def test_bands_follow_the_train_counts_and_weigh_classes_equally() -> None:
-    # Train rows per class: many (101), medium at both edges (100, 20), few (19); class 3 has test rows of both kinds.
-    found = by_size([0, 0, 0, 0, 1, 2, 2, 3, 3], [1, 1, 1, 0, 0, 1, 1, 1, 0], [101, 100, 20, 19])
-    assert [found[band] for band in ("many", "medium", "few")] == [0.75, 0.5, 0.5]
-
-
-def test_empty_bands_are_undefined_not_zero() -> None:
-    """Promise: empty bands and classes without test rows are undefined not zero."""
-    found = by_size([0, 0], [1, 0], [500, 500, 3])
-    assert [found[band] for band in ("many", "medium", "few")] == [0.5, None, None]
-
-
-def test_thirds_follow_train_rows_not_label_order() -> None:
-    """Promise: thirds go by train rows whatever the order of the labels."""
-    counts = [5, 50, 500, 10, 100, 1000]  # head: 5, 2; middle: 4, 1; tail: 3, 0
-    correct_by_class = {5: 1, 2: 1, 4: 1, 1: 0, 3: 0, 0: 0}
-    found = by_size([*correct_by_class], [*correct_by_class.values()], counts)
-    assert [found[third] for third in ("head", "middle", "tail")] == [1.0, 0.5, 0.0]
+@pytest.mark.parametrize(
+    ("labels", "correct", "counts", "expected"),
+    [
+        # Many (101), medium at both edges (100, 20), few (19); class 3 has test rows of both kinds.
+        ([0, 0, 0, 0, 1, 2, 2, 3, 3], [1, 1, 1, 0, 0, 1, 1, 1, 0], [101, 100, 20, 19], (0.75, 0.5, 0.5)),
+        ([0, 0], [1, 0], [500, 500, 3], (0.5, None, None)),
+        # Head: classes 5 and 2; middle: 4 and 1; tail: 3 and 0.
+        ([5, 2, 4, 1, 3, 0], [1, 1, 1, 0, 0, 0], [5, 50, 500, 10, 100, 1000], (1.0, 0.5, 0.0)),
+    ],
+    ids=["classes weigh equally", "no rows, no figure", "thirds"],
+)
+def test_bands_of_classes_follow_their_train_rows(
+    labels: list[int], correct: list[int], counts: list[int], expected: tuple[float | None, ...]
+) -> None:
+    """Promise: bands go by train rows, whatever the order of the labels; without test rows they are undefined."""
+    accuracies = size_accuracies([(np.array(labels), np.array(correct, dtype=bool))], np.array(counts))
+    bands = ("head", "middle", "tail") if len(counts) == 6 else ("many", "medium", "few")
+    assert tuple(accuracies[band] for band in bands) == expected

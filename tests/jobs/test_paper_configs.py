@@ -1,6 +1,5 @@
 """The paper's own settings work on small stand-ins of the same schema; nothing here needs the hub."""
 
-import csv
 import io
 from pathlib import Path
 
@@ -12,16 +11,11 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
-from benchmarks.sequences import build_sequence
 from examples.paper import vision_language
 from kcm.config import load_config
-from kcm.inputs.content import contents
-from kcm.large import Item, Prompt
 from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.tasks.readers import hub
 from pipelines.config import RunConfig
-from tests.fake_upstream import FakeUpstream
-from tests.tiny_bert import save_bert
 from tests.tiny_clip import save_clip
 
 CONFIGS = Path(__file__).parents[2] / "jobs/configs"
@@ -55,23 +49,6 @@ def cifar(tmp_path: Path) -> RunConfig:
     return load_config(
         RunConfig, CONFIGS / "cifar100_lt_clip.yaml", [f"encoder.model={resnet}", f"large.encoder.model={clip}"]
     )
-
-
-def test_cifar_100_becomes_long_tailed_tasks_with_clip(
-    cifar: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Promise: cifar 100 becomes tasks with a long tail and clip answers."""
-    monkeypatch.setattr(hub, "export", lambda *_: cifar_files(tmp_path))
-    reads = cifar.encoder.reads | cifar.large.reads
-    sequence = build_sequence(cifar.tasks, tmp_path, cifar.seed, reads=reads)
-    assert (reads, len(sequence.tasks), len(sequence.long_tail)) == ({"image"}, 10, 100)
-    assert not sequence.bad_rows
-    rows = sequence.tasks[0].rows.to_pydict()
-    shown = contents(rows["text"], rows["image"])[:5]
-    assert cifar.encoder.build(tmp_path).encode(shown).shape == (5, 8)
-    model = cifar.large.build(sequence.label_names, tmp_path)
-    answers = model.answer([Item(str(number), content) for number, content in enumerate(shown)])
-    assert all(answer.error is None and abs(answer.probabilities.sum() - 1) < 1e-4 for answer in answers)
 
 
 def test_the_script_prints_the_table_of_cifar_100(
@@ -111,42 +88,3 @@ def test_the_script_writes_a_row_for_every_caption(tmp_path: Path) -> None:
     assert set(columns) == set(rows[0])
     assert [row["caption"] for row in rows] == ["a cat", "one cat"]
     assert {row["imgid"] for row in rows} == {"0"}
-
-
-@pytest.fixture
-def amazon(upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    """Reviews of 60 products in two categories, two of each product."""
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    table, bert = tmp_path / "amazon_reviews.csv", tmp_path / "bert"
-    with table.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["reviewText", "sentiment", "category", "asin"])
-        for product in range(60):
-            category = ("Books", "Electronics")[product % 2]
-            for sentiment, word in (("negative", "bad"), ("positive", "good")):
-                writer.writerow([f"a {word} thing {product}", sentiment, category, f"B{product:05d}"])
-    save_bert(bert, ("a", "bad", "good", "thing"), max_tokens=256)
-    changes = [f"tasks.source.path={table}", f"encoder.model={bert}", f"large.base_url={upstream.base_url}"]
-    return load_config(RunConfig, CONFIGS / "amazon_openai.yaml", changes)
-
-
-def test_amazon_reviews_become_tasks_with_a_chat_model(
-    amazon: RunConfig, upstream: FakeUpstream, tmp_path: Path
-) -> None:
-    """Promise: amazon reviews become a task per category and a chat model answers."""
-    sequence = build_sequence(amazon.tasks, tmp_path, amazon.seed)
-    assert [task.name for task in sequence.tasks] == ["Books", "Electronics"]
-    assert sequence.label_names == ("negative", "positive")
-    for number in range(2):
-        rows = sequence.tasks[number].rows.to_pandas()
-        assert rows.groupby("group")["split"].nunique().max() == 1  # reviews of one product stay together
-    shown = contents(rows["text"][:4])
-    assert amazon.encoder.build(tmp_path).encode(shown).shape == (4, 32)
-    hint = Prompt("soft", suggestions=((0, 0.8),))
-    model = amazon.large.build(sequence.label_names, tmp_path)
-    plain, hinted = model.answer([Item("plain", shown[0]), Item("hinted", shown[0], hint)])
-    assert (plain.label, plain.error, hinted.label) == (1, None, 1)
-    assert plain.cost.currency == pytest.approx((100 * 0.15 + 10 * 0.60) / 1e6)
-    hinted = {"suggests negative with probability 0.80" in body["messages"][0]["content"] for body in upstream.requests}
-    assert hinted == {False, True}
-    assert {headers["authorization"] for headers in upstream.headers} == {"Bearer secret"}

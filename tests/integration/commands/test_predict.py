@@ -16,8 +16,6 @@ import ray
 from pyarrow import fs
 from rich.console import Console
 
-from kcm.api.cascade import load_cascade
-from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
 from kcm.errors import ArtefactError, DataError
 from kcm.inputs.content import Content
@@ -52,45 +50,6 @@ def run(assets_dir: Path) -> Callable[..., dict[str, Any]]:
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     pd.DataFrame(rows).to_csv(path, index=False)
-
-
-def test_a_file_is_answered_as_the_cascade_answers_in_process(
-    quick_bundle: Callable[..., Path],
-    run: Callable[..., dict[str, Any]],
-    sentences: list[str],
-    assets_dir: Path,
-    tmp_path: Path,
-) -> None:
-    bundle, bad = quick_bundle(), {7: "no text", 9: "no such task: flims"}
-    rows = [
-        {"number": i, "text": text, "domain": "films", "label": "true one"} for i, text in enumerate(sentences[:120])
-    ]
-    rows[7]["text"], rows[9]["domain"] = "  ", "flims"
-    write_csv(tmp_path / "in.csv", rows)
-    result = run(bundle, tmp_path / "in.csv", tmp_path / "out.parquet", task_column="domain")
-
-    found = pd.read_parquet(tmp_path / "out.parquet")
-    confidence = ["judge_confidence", "answer_probability"]
-    answers = ["kcm_label", *confidence, "gate_score", "route", "cost_s", "error"]
-    assert list(found.columns) == ["number", "text", "domain", "label", "id", *answers]
-    assert found["number"].tolist() == [str(row["number"]) for row in rows]  # of a CSV file nothing is guessed
-    assert found["error"].dropna().to_dict() == bad
-    assert found["route"][[*bad]].isna().all()
-
-    good = found.drop(index=[*bad])
-    expected = load_cascade(bundle, assets_dir).answer([Input(Content(text)) for text in good["text"]])
-    close = 0
-    for (_, row), answer in zip(good.iterrows(), expected, strict=True):
-        assert isinstance(answer, Answer)
-        assert answer.threshold is not None
-        assert row["gate_score"] == pytest.approx(answer.gate_score, abs=1e-4)
-        if abs(answer.gate_score - answer.threshold) < 1e-4:
-            close += 1
-            continue
-        assert (row["kcm_label"], row["route"]) == (answer.label, answer.route)
-    assert close <= 4
-    assert result["rows"] == 120
-    assert result["routes"] == {"error": len(bad), **good["route"].value_counts().to_dict()}
 
 
 def test_bucket_folder_keeps_order_and_resumes_after_kill(

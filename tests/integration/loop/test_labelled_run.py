@@ -1,12 +1,14 @@
-"""`kcm label`, then `kcm run`, traffic and `kcm update` on the configuration that it wrote."""
+"""`kcm label`, then `kcm predict` with its bundle, and `kcm run`, traffic and `kcm update` with its configuration."""
 
 import asyncio
+import json
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from benchmarks.simulation.local_service import local_service
@@ -14,6 +16,7 @@ from jobs.cli import app
 from jobs.options import load
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
+from kcm.bundle.models import NOT_CERTIFIED
 from kcm.inputs.content import Content
 from kcm.large.base import PROBE
 from pipelines.config import RunConfig
@@ -32,6 +35,7 @@ LIMITS = [  # of a test that few rows and a busy machine must not decide
     "update.gates.max_cost=99",
 ]
 CONFIG = "tickets.labelled.yaml"
+GATES = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate", "cost", "latency"]
 
 
 def texts(first: int, num_rows: int) -> list[str]:
@@ -57,8 +61,9 @@ async def send(config: RunConfig, inputs: list[str]) -> None:
 def test_labelled_table_goes_on_learning(
     upstream: FakeUpstream, assets_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run pays for no row and promises nothing; its traffic certifies a challenger, which is promoted."""
+    """The bundle labels the next file; the run pays for no row; its traffic certifies a challenger for promotion."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KCM_ASSETS", str(assets_dir))
     monkeypatch.chdir(tmp_path)
 
     def answer(body: dict[str, Any]) -> Any:
@@ -69,6 +74,19 @@ def test_labelled_table_goes_on_learning(
     words = ["label", "tickets.csv", "--llm", "large", "--base-url", upstream.base_url, "--labels", "film,food"]
     said = invoked(*words, "--text", "text", "--yes", "--assets-path", str(assets_dir))
     assert f"keep it learning: kcm run {CONFIG}" in said
+    assert "next: kcm predict tickets.labelled.bundle FILE -o OUT | kcm serve --bundle tickets.labelled" in said
+    assert json.loads(Path("tickets.labelled.certificate.json").read_text())["certified"]
+    assert Path("tickets.labelled.html").exists()
+
+    pd.DataFrame({"text": texts(2000, 40)}).to_csv("next.csv", index=False)
+    num_asked = len(upstream.requests)
+    said = invoked("predict", "tickets.labelled.bundle", "next.csv", "-o", "out.csv")
+    assert NOT_CERTIFIED in " ".join(said.split())
+    out = pd.read_csv("out.csv")
+    assert (out["label"] == out["text"].str.contains("film").map({True: "film", False: "food"})).all()
+    assert (out["route"] == "small").mean() > 0.2
+    assert len(upstream.requests) - num_asked == (out["route"] == "large").sum()
+
     num_asked, config = len(upstream.requests), load(Path(CONFIG), LIMITS)
 
     sets = [word for limit in LIMITS for word in ("--set", limit)]
@@ -90,7 +108,14 @@ def test_labelled_table_goes_on_learning(
     turn = LoopState.of(config).attempts.turns()[-1]
     assert turn["gates"]["champion"]["reason"] == "the champion has no certificate"
     assert turn["promoted"], turn["reason"]
+    assert list(turn["gates"]) == GATES
+    assert turn["gates"]["probe"]["verdict"] == turn["gates"]["panel"]["verdict"] == "pass"
+    assert turn["certificate"]["window"] == [0, 640]
     second = Parent.of(LoopState.of(config).store, champions.present().champion).bundle
     assert second.certificates[None].valid
     assert second.certificates[None].method == "traffic"
     assert second.policy.lowest_cut < float("inf")
+    assert len(second.task_names) == len(bundle.task_names) + 1
+    assert second.lineage.parent == first.digest
+    registered = MlflowClient(champions.uri).get_model_version(config.name, "2")
+    assert registered.tags["kcm.parent"] == first.digest

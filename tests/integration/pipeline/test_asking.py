@@ -4,37 +4,28 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openai
 import pyarrow.parquet as pq
 import pytest
-from ray import serve
 
 from benchmarks.sequences import TaskSequence
 from jobs.assets import fetch
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.policy import Policy
-from kcm.config import load_config, parse_config
+from kcm.config import load_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item
-from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.prompts import sanitized
-from kcm.large.response_cache import ResponseCache, ResponseStore
+from kcm.large.response_cache import ResponseStore
 from pipelines.config import RunConfig
 from pipelines.run import run
-from pipelines.serve.config import ServeConfig
-from pipelines.serve.deploy.app import build_app, start
-from pipelines.serve.release import Release
-from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, Turn, label
 from tests.ports import free_port
 
@@ -111,19 +102,6 @@ def language_model(assets_dir: Path) -> Iterator[LanguageModel]:
     server.kill()
 
 
-@pytest.mark.slow
-def test_a_weak_language_model_is_never_called(language_model, tweets, assets_dir, tmp_path) -> None:
-    """SmolLM2-135M is weak on reviews, where the small model is not: nothing tells the router but the rows."""
-    weak = f"{{adapter: openai, model: smollm, base_url: http://127.0.0.1:{language_model.port}/v1, api_key_env: null}}"
-    mild = {"certificate.epsilon": 0.2}
-    result = run(config(weak, tweets, tmp_path, assets_dir, **mild), until="evaluate")
-    measured = result["kcm"]["overall"]
-    assert measured["large_accuracy"] < measured["small_accuracy"]
-    assert measured["call_rate"] == 0
-    assert result["certificate"]["decision"] == "keep_all"
-    assert measured["cascade_accuracy"] == measured["small_accuracy"]
-
-
 def asked_at(server: LanguageModel, **more: Any) -> OpenAiConfig:
     """A patient client of the server."""
     address = {"base_url": f"http://127.0.0.1:{server.port}/v1", "api_key_env": None}
@@ -152,71 +130,6 @@ def test_killed_asking_resumes_and_asks_nothing_twice(
     again = OpenAiModel(settings, ("negative", "positive"), paid).answer(items)
     assert [answer.label for answer in again] == [answer.label for answer in answers]
     language_model.start()
-
-
-@pytest.mark.slow
-def test_served_cascade_survives_its_llm_and_pays_once(
-    language_model: LanguageModel, tweets: Path, quick_bundle: Callable[..., Path], assets_dir: Path, tmp_path: Path
-) -> None:
-    """The deployed service, by OpenAI's own client and its streams: a restart under way, then a server that is gone."""
-    texts = [json.loads(line)["text"] for line in tweets.read_text(encoding="utf-8").splitlines()[16:26]]
-    settings = asked_at(language_model, max_calls=1000, num_concurrent=4)  # a budget: what is paid lies in the log
-    values = {
-        "port": free_port(),
-        "timeout_s": 100.0,
-        "feedback": {"url": f"sqlite:///{tmp_path / 'log.db'}"},
-        "large": {"timeout_s": 90.0, "attempt_timeout_s": 80.0, "upstreams": [settings.upstream.model_dump()]},
-    }
-    config = parse_config(ServeConfig, values)
-    identity = openai_identity(settings, ("negative", "positive"))
-    bundle = quick_bundle(large=settings, large_head=None, large_identity=identity, policy=Policy())  # escalates all
-    url = start(build_app(FixedSource(Release(version="1", bundle=bundle)), config, assets_dir), config)
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=120)
-    spending = ResponseCache(ResponseStore.in_log(str(config.feedback.url)), settings.base_url)
-    try:
-        probed, _ = spending.spent()
-        streamed = asked_by(client, texts[0])
-        with ThreadPoolExecutor(5) as pool:
-            futures = [pool.submit(asked_by, client, text) for text in texts]
-            futures[0].result()  # paid for before
-            language_model.kill()  # while questions are under way
-            language_model.start()
-            answers = [future.result() for future in futures]
-        assert {answer.route for answer in answers} == {"large"}
-        assert {answer.label for answer in answers} <= {"negative", "positive"}
-        assert all(answer.usage_tokens == len(text.split()) + 1 for text, answer in zip(texts, answers, strict=True))
-        assert streamed == answers[0]
-        calls, _ = spending.spent()
-        assert calls - probed >= len(texts)  # and whatever was lost with the server
-        language_model.kill()
-        assert [asked_by(client, text) for text in texts] == answers  # by what is paid for, of a server that is gone
-        assert spending.spent() == (calls, 0.0)
-    finally:
-        serve.shutdown()
-        language_model.start()
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """What a client reads of a stream of chat completions."""
-
-    label: str
-    route: str
-    usage_tokens: int
-
-
-def asked_by(client: openai.OpenAI, text: str) -> Streamed:
-    """The label of a text, as a stream whose last chunk tells the usage."""
-    raw = client.chat.completions.with_raw_response.create(
-        model="kcm",
-        messages=[{"role": "user", "content": text}],
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    *chunks, last = list(raw.parse())
-    assert last.usage is not None
-    label = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    return Streamed(label, raw.headers["x-kcm-route"], last.usage.total_tokens)
 
 
 class Oracle:

@@ -47,7 +47,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path, monkeypatch):
-    """Promise: the script prints the table of MSCOCO; what is measured is what was certified."""
+    """Promise: the script prints the table of MSCOCO, of the figures that were measured."""
     clip = save_clip(tmp_path / "clip", WORDS, max_tokens=77)
     bert = save_bert(tmp_path / "bert", WORDS)
     changes = {
@@ -67,10 +67,8 @@ def test_the_papers_retrieval_setting_runs_on_a_stand_in(coco, tmp_path, monkeyp
     assert head == "| collaborator | R@1 | small | large | cascade | pairs scored |"
     assert [line.split(" | ")[0] for line in lines] == ["| kcm", "| mcm", "| linear"]
     for each in found.values():
-        certified = each["certified"]
-        assert all(0 <= certified[f"{model}_recall_at_1"] <= 1 for model in ("small", "large", "cascade"))
-        assert each["within_share"]["pair_share"] <= 0.5
-        assert certified["decision"]["decision"] == certified["certificate"]["decision"]
+        assert all(0 <= each[f"{model}_recall_at_1"] <= 1 for model in ("small", "large", "cascade"))
+        assert each["pair_share"] <= 0.5
     # A part of the train groups fitted the head, and nothing else learned from it.
     (everything,) = (tmp_path / "storage/artefacts/tasks").glob("*/attempt-*/sequence.json")
     (left,) = (tmp_path / "storage/artefacts/alignment").glob("*/attempt-*/sequence.json")

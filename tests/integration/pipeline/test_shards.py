@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from kcm.errors import DataError
 from pipelines.batch.mapping import map_items
 from pipelines.batch.shards import map_shards, write_shard
 from pipelines.cluster.config import ClusterConfig
@@ -41,10 +40,6 @@ def doubled(death: Path | None) -> Any:
     return double
 
 
-def refused(rows: pa.Table) -> Any:
-    raise DataError("no such row", where="rows")
-
-
 def made(storage: Storage, name: str, num_encoders: int, build: Any) -> dict[str, float]:
     sources = {}
     for number, size in enumerate(SIZES):
@@ -65,11 +60,6 @@ def test_no_actor_needs_foreign_files_and_death_costs_no_row(storage: Storage, t
     assert (tmp_path / "death").exists()
     one, three = (storage.files.sha256(f"{name}/task-0000.parquet") for name in ("one", "three"))
     assert one == three
-
-
-def test_an_error_for_a_person_comes_as_it_was_raised(storage: Storage) -> None:
-    with pytest.raises(DataError, match=r"no such row \(rows\)"):
-        made(storage, "refused", 2, lambda: refused)
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

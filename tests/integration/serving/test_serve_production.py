@@ -32,7 +32,7 @@ from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions, on_trial
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.tables import DECISIONS, FEEDBACK
+from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.trial import TrialLog
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.tracking import Tracking
@@ -219,28 +219,6 @@ def card(url: str) -> dict[str, Any]:
 
 def post(url: str, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
     return httpx.post(f"{url}/v1/{path}", json=body, headers=key_of() | headers, timeout=120)
-
-
-def test_an_escalated_answer_and_its_feedback_are_in_the_log(url: str, config: RunConfig, sentences: list[str]) -> None:
-    """Promise: what was acknowledged is stored, under the id that the service gave, with the client's beside it."""
-    body = {"inputs": [{"text": text} for text in sentences[:20]]}
-    response = post(url, "predict", body, **{"x-request-id": "mine"}).json()
-    labels = [{"item": 3, "label": "positive"}]
-    request_id = response["request_id"]
-    for _ in range(2):
-        stored = post(url, "feedback", {"request_id": request_id, "labels": labels})
-        assert (stored.status_code, stored.json()["stored"]) == (200, 1)
-    made_up = post(url, "feedback", {"request_id": "mine", "labels": labels})
-    assert made_up.status_code == 404
-    log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0)
-    assert [(row["item"], row["label"]) for row in log.read(FEEDBACK)] == [(3, "positive")]
-    escalated = [index for index, answer in enumerate(response["answers"]) if answer["route"] == "large"]
-    decisions = [row for row in log.read(DECISIONS) if row["request_id"] == request_id]
-    assert [row["route"] for row in decisions] == [answer["route"] for answer in response["answers"]]
-    assert {(row["client_request_id"], row["audit_share"]) for row in decisions} == {("mine", 0.5)}
-    assert [row["item"] for row in decisions if row["large_label"] and row["state"] is None] == escalated != []
-    drawn = {row["item"] for row in decisions if row["state"]}
-    assert drawn <= set(range(20)) - set(escalated)
 
 
 def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[str]) -> None:

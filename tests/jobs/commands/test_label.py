@@ -1,6 +1,7 @@
 """`kcm label`: promises about single labels, accuracies by people's labels, and places that cannot be used."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli import app
+from tests.fake_upstream import FakeUpstream, label
 
 
 @pytest.fixture
@@ -99,3 +101,44 @@ def test_what_cannot_work_is_one_line_and_costs_nothing(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (table.parent / "user").exists()
+
+
+PRICES = ("--input-price", "10", "--output-price", "10")
+
+
+@pytest.fixture
+def priced(table: Path, upstream: FakeUpstream) -> Callable[..., Result]:
+    """Label the table by a server that reads the label off the text, at a price."""
+    kinds = {"win": "spam", "see": "ham"}
+    upstream.otherwise = lambda body: label(kinds[body["messages"][1]["content"].split()[1]])
+    fixed = ["--llm", "some-model", "--base-url", upstream.base_url, "--labels", "spam,ham", "--text", "text"]
+    fixed += ["--encoder", "words", *PRICES, "--json", str(table.parent / "out.json")]
+    return lambda *words: CliRunner().invoke(app, ["label", str(table), *fixed, *words])
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--dry-run"], 0), (["--max-cost", "0.000001"], 4)])
+def test_neither_a_dry_run_nor_a_tiny_cap_asks(
+    priced: Callable[..., Result], upstream: FakeUpstream, words: list[str], code: int
+) -> None:
+    """Promise: a dry run names the price; a cap below one call ends with a code of its own."""
+    done = priced(*words)
+    assert done.exit_code == code, done.stderr
+    assert code or "1,500 calls, about $" in done.stderr
+    assert upstream.requests == []
+
+
+def test_capped_job_delivers_what_it_paid_for(
+    priced: Callable[..., Result], upstream: FakeUpstream, table: Path
+) -> None:
+    """Promise: exit code 3 and labels for all rows; --pilot-only leaves unbought what such a job has begun to draw."""
+    done = priced("--max-cost", "0.15")
+    assert done.exit_code == 3, done.stderr
+    result = json.loads((table.parent / "out.json").read_text())
+    assert 0 < result["cost"] <= 0.15
+    assert not result["certified"]
+    assert pd.read_csv(table.parent / "table.labelled.csv")["label"].notna().all()
+    num_asked = len(upstream.requests)
+    pilot = priced("--pilot-only")
+    assert pilot.exit_code == 0, pilot.stderr
+    assert "the draw has begun" in pilot.stderr
+    assert len(upstream.requests) == num_asked

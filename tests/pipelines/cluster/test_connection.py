@@ -154,3 +154,14 @@ def test_address_with_a_listener_is_left_to_ray(started: dict[str, object], list
     assert started["address"] == listening
     join("auto")
     assert started["address"] == "auto"
+
+
+def test_silent_refusal_names_the_token(listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a cluster that listens and refuses without a word is no missing cluster: the line says how to enter."""
+
+    def refuse(**_: object) -> None:
+        raise ConnectionError(f"Failed to connect to Ray cluster at {listening}")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(KcmError, match="If it requires a token: Set RAY_AUTH_MODE=token"):
+        join(listening)
