@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,12 @@ class PartRows:
     split: Split
     source: FileSplit
     rows: pa.Table
-    answers: pa.Table
-    prompted: Mapping[PromptMode, pa.Table]  # answers under further prompt modes
+    answers: Mapping[PromptMode, pa.Table]  # `none` first
+
+    def filtered(self, mask_N: np.ndarray) -> PartRows:
+        """Some of the rows, with their answers."""
+        answers = {mode: table.filter(pa.array(mask_N)) for mode, table in self.answers.items()}
+        return replace(self, rows=self.rows.filter(pa.array(mask_N)), answers=answers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +108,8 @@ class LeftOut:
 
     def known(self, part: PartRows) -> PartRows:
         """The rows whose logits are here, and those that are out of scope, which no network learns from."""
-        label_N = part.rows["label"].to_numpy()
-        is_known = pa.array((self._positions(part.rows["id"]) >= 0) | (label_N == OUT_OF_SCOPE))
-        return replace(part, rows=part.rows.filter(is_known), answers=part.answers.filter(is_known))
+        is_out_of_scope_N = part.rows["label"].to_numpy() == OUT_OF_SCOPE
+        return part.filtered(is_out_of_scope_N | (self._positions(part.rows["id"]) >= 0))
 
     def logits(
         self, collaborator: Collaborator, ids: pa.ChunkedArray, features_ND: np.ndarray
@@ -125,17 +128,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class PartFiles:
-    """Where one split of a shard is read: shards of features and of the answers to the same rows.
-
-    `prompted` are the folders of the answers under further prompt modes, in shards of the same names.
-    """
+    """Where one split of a shard is read: shards of features, and of the answers to the same rows by prompt mode."""
 
     task: int
     split: Split
     source: FileSplit
     features: Path
-    answers: Path
-    prompted: Mapping[PromptMode, Path] = field(default_factory=dict)
+    answers: Mapping[PromptMode, Path]  # `none` first
 
     @classmethod
     def all_of(
@@ -147,6 +146,8 @@ class PartFiles:
     ) -> list[PartFiles]:
         """All that hold rows of `splits`: task by task, split by split, in order; one at least of each.
 
+        `prompted` are the folders of the answers under further prompt modes, in shards of the same names.
+
         The rows of validate are those that choose gate and policy, see `FeaturesArtefact.stored_split`.
         """
         files = []
@@ -154,8 +155,9 @@ class PartFiles:
             shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
             for split in splits:
                 source = features.stored_split(number, split)
-                holding = features.holding(number, source)
-                files += [cls(number, split, source, *shards[shard], prompted or {}) for shard in holding]
+                for shard, answers in (shards[position] for position in features.holding(number, source)):
+                    further = {mode: folder / shard.name for mode, folder in (prompted or {}).items()}
+                    files.append(cls(number, split, source, shard, {"none": answers, **further}))
         return files
 
     def read(self, names: Names, storage: Storage) -> PartRows:
@@ -173,8 +175,8 @@ class PartFiles:
                 raise ArtefactError("features and outcomes hold different rows", where=where)
             return table
 
-        prompted = {mode: answers(folder / self.features.name) for mode, folder in self.prompted.items()}
-        return PartRows(self.task, self.split, self.source, rows, answers(self.answers), prompted)
+        answers_by_mode = {mode: answers(file) for mode, file in self.answers.items()}
+        return PartRows(self.task, self.split, self.source, rows, answers_by_mode)
 
 
 def part_rows(
@@ -206,7 +208,8 @@ def outcome_part(
         judge_NC, small_NC = unseen.logits(collaborator, row["id"], features_ND)
     else:
         judge_NC, small_NC = logits(collaborator, features_ND)
-    label_N, large = row["label"].to_numpy(), _large_columns(part.answers, num_answers)
+    label_N, (answers, *prompted) = row["label"].to_numpy(), part.answers.values()
+    large = _large_columns(answers, num_answers)
     table = OutcomeTable(
         id=_objects(row["id"]),
         task=np.full(len(row), names.tasks[part.task], dtype=object),
@@ -215,7 +218,7 @@ def outcome_part(
         label=np.where(label_N == OUT_OF_SCOPE, num_answers - 1, label_N),
         judge_logits=with_none(judge_NC, num_answers, -np.inf),
         small_logits=with_none(small_NC, num_answers, -np.inf),
-        prompt=_objects(part.answers["prompt"]),
+        prompt=_objects(answers["prompt"]),
         label_names=names.answers,
         none_label=large["large_label"],
         none_error=large["large_error"],
@@ -223,7 +226,7 @@ def outcome_part(
     )
     modes = [
         replace(table, prompt=_objects(answers["prompt"]), **_large_columns(answers, num_answers))
-        for answers in part.prompted.values()
+        for answers in prompted
     ]
     seconds_N = row[SECONDS].to_numpy()
     all_modes = OutcomeTable.joined([table, *modes]) if modes else table  # no second copy of the logits on its way

@@ -166,7 +166,7 @@ def _looked_through(
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         states = dict(zip(files, pool.map(look, files), strict=True))
     opened = {file: state for file, state in states.items() if isinstance(state, InputRows)}
-    return opened, [state for state in states.values() if isinstance(state, FileRecord)]
+    return opened, [state for state in states.values() if not isinstance(state, InputRows)]
 
 
 def _answered(

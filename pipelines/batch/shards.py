@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from kcm.parquet import open_file, read_table, sound
 from kcm.tasks.shards import SHARD_ROWS, shard_file, write_shards
 from pipelines.batch.mapping import map_items, map_with_actors
-from pipelines.batch.units import Counts, RowFunction, RowReader, at_once, map_units, total, unit_rows, units_of
+from pipelines.batch.units import Counts, RowFunction, RowReader, map_units, total, unit_rows, units_of
 from pipelines.context import Attempt
-from pipelines.store.storage import Storage
+from pipelines.store.storage import Storage, at_once
 
 
 def map_shards(

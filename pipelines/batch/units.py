@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from kcm.tasks.shards import GROUP_ROWS, open_shard
 from pipelines.batch.mapping import in_process
 from pipelines.progress import Bar
 from pipelines.store.artefact import storage_errors
-from pipelines.store.storage import AT_ONCE, Storage
+from pipelines.store.storage import Storage, at_once
 
 UNIT_ROWS = 4 * GROUP_ROWS  # at most
 FAILED = "failed: "  # begins the counts of rows that the next attempt makes again, by reason
@@ -33,7 +32,6 @@ _COUNTS = "counts"
 Counts: TypeAlias = dict[str, float]
 RowFunction: TypeAlias = Callable[[pa.Table], tuple[pa.Table, Counts]]
 RowReader: TypeAlias = Callable[[Any, int, int], Iterator[pa.Table]]
-ResultT = TypeVar("ResultT")
 KeyT = TypeVar("KeyT")
 
 
@@ -136,12 +134,6 @@ def total(parts: Iterable[Mapping[str, float]]) -> Counts:
     for part in parts:
         summed |= {name: summed.get(name, 0) + count for name, count in part.items()}
     return summed
-
-
-def at_once(function: Callable[[Path], ResultT], paths: Iterable[Path]) -> list[ResultT]:
-    """The results for files of which little is read, several at a time."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(function, paths))
 
 
 def _counts_of(unit: Path, storage: Storage) -> Counts:

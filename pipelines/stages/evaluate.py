@@ -120,7 +120,7 @@ class Evaluate(Stage, Plan):
         certifier = self.certifier(attempt, features)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
-            arguments = (name, tuned, features, outcomes, self.certificate, certifier, attempt.folder / name)
+            arguments = name, tuned, self.certificate, certifier, attempt.folder / name
             result[name], report[name] = run_remotely(measure, *arguments)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
@@ -152,23 +152,17 @@ class Uncertified(Evaluate):
 
 
 def measure(
-    name: str,
-    tuned: TunedArtefact,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    config: CertificateConfig,
-    certifier: Certifier,
-    folder: Path,
+    name: str, tuned: TunedArtefact, config: CertificateConfig, certifier: Certifier, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
-    candidate, names = tuned.load(name), features.names
+    candidate, features, outcomes = tuned.load(name), tuned.plan.features, tuned.plan.outcomes
     answers = tuned.answers(name, list(candidate.objectives))
     folder.mkdir()
     scored = scored_table(candidate, features, outcomes, prompted=answers, file=folder / OUTCOMES)
     policy, certificates = certifier(scored.rows("validate"), scored.rows("certify"), candidate.policy, config)
     policy.save(folder)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
-    result = result_of(scored, policy, certificates, candidate, names)
+    result = result_of(scored, policy, certificates, candidate, features.names)
     if candidate.collaborator.base is not None:
         result["base"] = beside_base(candidate.collaborator, part_rows(features, outcomes, ["validate"]))
     return result, curves_of(scored, certificates[None], config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from scipy.special import softmax
 from kcm.cascade.policy import Goal, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import TuneConfig, find_policy
-from kcm.cascade.table import SPLITS, MeasuredRows, OutcomeTable
+from kcm.cascade.table import SPLITS, OutcomeTable
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.forecast import forecast_certificate
 from kcm.certification.ledger import question_delta
@@ -41,9 +41,9 @@ from pipelines.stages.outcomes import AskingPlan, next_attempt
 from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, over_labels
-from pipelines.store.sequence import Names
+from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.store.storage import Storage
-from pipelines.training.artefacts import Tuned, TunedArtefact, save_prompts, standing
+from pipelines.training.artefacts import TunedArtefact, save_prompts, standing
 
 
 class Prompting(AskingPlan):
@@ -61,50 +61,43 @@ class Prompting(AskingPlan):
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
         """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
-        shards = PromptedShard.all_of(features, outcomes)
+        shards = [
+            PartFiles(task, SPLITS[0], SPLITS[0], shard, {"none": answers})
+            for task in range(len(features.names.tasks))
+            for shard, answers in zip(features.shards(task), outcomes.shards(task), strict=True)
+        ]
         for name in tuned.plan.config.collaborators:
-            folder, arguments = attempt.folder / name, (self, name, tuned, features, outcomes)
+            folder = attempt.folder / name
             shutil.copytree(tuned.below(name), folder)
-            prompter = run_remotely(_prompter, *arguments)
+            prompter = run_remotely(_prompter, self, name, tuned)
             folders = {mode: folder / mode for mode in self.modes if mode != "none"}
-            usage: dict[str, Any] = {
-                mode: self._answer(prompter, mode, shards, below, attempt.scratch / name / mode, attempt)
-                for mode, below in folders.items()
-            }
-            policy, objectives = run_remotely(_best, *arguments, folders)
+            usage: dict[str, Any] = {mode: self._answer(attempt, prompter, name, mode, shards) for mode in folders}
+            policy, objectives = run_remotely(_best, self, name, tuned, folders)
             save_prompts(folder, policy, prompter.prompts, objectives, usage)
 
     def _answer(
-        self,
-        prompter: Prompter,
-        mode: PromptMode,
-        shards: Sequence[PromptedShard],
-        folder: Path,
-        scratch: Path,
-        attempt: Attempt,
+        self, attempt: Attempt, prompter: Prompter, name: str, mode: PromptMode, shards: Sequence[PartFiles]
     ) -> dict[str, Any]:
-        """Write the answers to all rows under a mode, a file per shard; gives what they took together."""
+        """Write the answers to all rows under a mode, a file per shard; returns their usage."""
+        folder, scratch = (parent / name / mode for parent in (attempt.folder, attempt.scratch))
         folder.mkdir()
-        names, storage = prompter.names, attempt.context.store.storage
         if self.large.fits_on_train:  # a mask tells its answers without asking
-            return {"rows": sum(map_items(partial(write_masked, prompter, mode, storage, folder), shards))}
-        write = partial(write_questions, prompter, mode, storage, scratch / "questions")
+            return {"rows": sum(map_items(partial(write_masked, prompter, mode, folder), shards))}
+        write = partial(write_questions, prompter, mode, scratch / "questions")
         questions = {file.name: file for file in map_items(write, shards)}
-        return ask_shards(attempt, self.large, names, questions, folder, scratch / "answers", mode)
+        return ask_shards(attempt, self.large, prompter.names, questions, folder, scratch / "answers", mode)
 
 
-def _prompter(
-    plan: Prompting, name: str, tuned: TunedArtefact, features: FeaturesArtefact, outcomes: OutcomesArtefact
-) -> Prompter:
+def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
     """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
-    candidate, names = tuned.load(name), features.names
-    rows = _validate_rows(candidate, features, outcomes)
+    candidate, features = tuned.load(name), tuned.plan.features
+    names, rows = features.names, scored_table(candidate, features, tuned.plan.outcomes, ("validate",)).table
     is_kept_N = candidate.policy.keep(rows.score, rows.task)
     candidates = hard_candidates(
         rows.label, is_kept_N & rows.small_correct, len(names.answers), plan.prompts.reliability
     )
     prompts = Prompts(top_k=plan.prompts.top_k, candidates=candidates)
-    return Prompter(candidate.collaborator, candidate.policy.temperature, prompts, names)
+    return Prompter(candidate.collaborator, candidate.policy.temperature, prompts, features.sequence)
 
 
 def _num_waiting(tuned: TunedArtefact) -> int:
@@ -114,16 +107,11 @@ def _num_waiting(tuned: TunedArtefact) -> int:
 
 
 def _best(
-    plan: Prompting,
-    name: str,
-    tuned: TunedArtefact,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    folders: Mapping[PromptMode, Path],
+    plan: Prompting, name: str, tuned: TunedArtefact, folders: Mapping[PromptMode, Path]
 ) -> tuple[Policy, dict[str, dict[str, Any]]]:
     """The policy of the mode with the best forecast, and each mode's objectives on validate."""
-    tuned_one = tuned.load(name)
-    table = _validate_rows(tuned_one, features, outcomes, folders)
+    tuned_one, features = tuned.load(name), tuned.plan.features
+    table = scored_table(tuned_one, features, tuned.plan.outcomes, ("validate",), folders).table
     policies: dict[str, Policy] = {}
     objectives: dict[str, dict[str, Any]] = {}
     first_look = question_delta(plan.certificate.delta, 1)
@@ -139,16 +127,6 @@ def _best(
         objectives[mode] = {"calls_saved": searched.calls_saved, "area": searched.area} | forecast.figures
     best = max(policies, key=lambda mode: standing(objectives[mode], plan.goal))
     return policies[best], objectives
-
-
-def _validate_rows(
-    candidate: Tuned,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    prompted: Mapping[PromptMode, Path] | None = None,
-) -> MeasuredRows:
-    """The validate rows under prompt `none` and all of `prompted`, as the search scored them."""
-    return scored_table(candidate, features, outcomes, ("validate",), prompted).table
 
 
 class ChoosePrompts(Stage):
@@ -203,73 +181,63 @@ class ChoosePrompts(Stage):
 
 
 @dataclass(frozen=True)
-class PromptedShard:
-    """A shard of a task: its rows, their features, and the large model's answers under prompt `none`."""
-
-    task: int
-    rows: Path
-    features: Path
-    answers: Path
-
-    @classmethod
-    def all_of(cls, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> list[PromptedShard]:
-        """The shards of all tasks, in order."""
-        return [
-            cls(task, *files)
-            for task in range(len(features.names.tasks))
-            for files in zip(features.sequence.shards(task), features.shards(task), outcomes.shards(task), strict=True)
-        ]
-
-
-@dataclass(frozen=True)
 class Prompter:
-    """What of a collaborator writes prompts for the large model."""
+    """What of a collaborator writes prompts for the large model, about the rows of a sequence."""
 
     collaborator: Collaborator
     temperature: float
     prompts: Prompts
-    names: Names
+    sequence: SequenceArtefact
 
-    def tables(
-        self, shard: PromptedShard, mode: PromptMode, storage: Storage
-    ) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
-        """The outcome table of a shard, which has no train rows, and the prompts of its rows; split by split."""
+    @property
+    def names(self) -> Names:
+        """The names of the tasks and labels."""
+        return self.sequence.names
+
+    @property
+    def storage(self) -> Storage:
+        """The storage of the rows, and of all that is written about them."""
+        return self.sequence.storage
+
+    def tables(self, shard: PartFiles, mode: PromptMode) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
+        """The outcome table of a shard without its train rows, and the prompts of its rows; split by split."""
         for split in SPLITS:
-            files = PartFiles(shard.task, split, split, shard.features, shard.answers)
-            part = outcome_part(self.collaborator, files.read(self.names, storage), self.names)
+            files = replace(shard, split=split, source=split)
+            part = outcome_part(self.collaborator, files.read(self.names, self.storage), self.names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 
 
-def write_questions(prompter: Prompter, mode: PromptMode, storage: Storage, folder: Path, shard: PromptedShard) -> Path:
+def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> Path:
     """Write the rows of a shard with their prompts to a shard of the same name in `folder`; where that is.
 
     Raises ArtefactError if the features belong to other rows.
     """
 
+    sequence, name = prompter.sequence, shard.features.name
+
     def questions() -> Iterator[pa.Table]:
-        for split, (table, prompts) in zip(SPLITS, prompter.tables(shard, mode, storage), strict=True):
-            rows = read_table(storage.readable(shard.rows), where=pc.field("split") == split)
+        for split, (table, prompts) in zip(SPLITS, prompter.tables(shard, mode), strict=True):
+            rows = read_table(sequence.readable(name), where=pc.field("split") == split)
             if rows["id"].to_pylist() != table.id.tolist():
-                raise ArtefactError("rows and features are not the same", where=f"{shard.rows} and {shard.features}")
+                raise ArtefactError("the rows are others", where=f"{sequence.path / name} and {shard.features}")
             yield rows.append_column(
                 "prompt", pa.array([PROMPT.dump_json(prompt).decode() for prompt in prompts], pa.string())
             )
 
-    target = folder / shard.rows.name
-    write_shard(storage, questions(), target)
-    return target
+    write_shard(prompter.storage, questions(), folder / name)
+    return folder / name
 
 
-def write_masked(prompter: Prompter, mode: PromptMode, storage: Storage, folder: Path, shard: PromptedShard) -> int:
+def write_masked(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> int:
     """Write a classifier's answers under hard prompts, which are its own, masked, to a shard; its number of rows."""
     num_labels, tables = len(prompter.names.labels), []
-    for table, prompts in prompter.tables(shard, mode, storage):
+    for table, prompts in prompter.tables(shard, mode):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
         label_N = np.where(np.isfinite(probabilities_NC).all(axis=1), probabilities_NC.argmax(axis=1), -1)
         distributions_NC = over_labels(probabilities_NC, label_N, num_labels)
         answered = Answers(label_N, distributions_NC, table.large_cost, label_N < 0)
         rows = pa.table({name: pa.array(getattr(table, name), pa.string()) for name in ("id", "split")})
         tables.append(answered.table(rows, mode))
-    write_shard(storage, tables, folder / shard.rows.name)
+    write_shard(prompter.storage, tables, folder / shard.features.name)
     return sum(map(len, tables))

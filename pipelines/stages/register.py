@@ -37,6 +37,7 @@ from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
+from pipelines.training.worker import TrainerPlan
 
 _MOST_DRIFT_ROWS = 65_536  # about, whose features tell how far apart inputs lie
 DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
@@ -82,7 +83,7 @@ class Register(Stage, Plan):
     ) -> None:
         """The bundle of the deployed collaborator, with one network where judge and small are the same."""
         encoder = features.made_by(self.encoder)
-        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, features, outcomes, tuned, evaluated)
+        run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, tuned, evaluated)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Register the bundle, and make it the champion where nothing speaks against it.
@@ -164,17 +165,11 @@ class Register(Stage, Plan):
 
 
 def _write_bundle(
-    stage: Register,
-    folder: Path,
-    encoder: EncoderConfig,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    tuned: TunedArtefact,
-    evaluated: EvaluatedArtefact,
+    stage: Register, folder: Path, encoder: EncoderConfig, tuned: TunedArtefact, evaluated: EvaluatedArtefact
 ) -> None:
     """Write the bundle to a new folder."""
-    plan, sequence = tuned.plan, features.sequence
-    name = evaluated.deployed
+    plan, name = tuned.plan, evaluated.deployed
+    features, outcomes, sequence = plan.features, plan.outcomes, plan.features.sequence
     candidate, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
     encoder = encoder.with_settings(dim=features.dim)
     large = sequence.large_with_head(stage.large).with_backbone(
@@ -209,7 +204,7 @@ def _write_bundle(
         },
         learner_state=candidate.state["learner"],
         trained_units=trained_units(sequence),
-        drift=_drift(candidate, policy, features, outcomes),
+        drift=_drift(candidate, policy, plan),
         lineage=Lineage(
             artefacts={source.stage: source.fingerprint for source in (features, outcomes, tuned, evaluated)},
             parent=stage.continues,
@@ -218,17 +213,15 @@ def _write_bundle(
     bundle.write(folder)
 
 
-def _drift(
-    candidate: Tuned, policy: Policy, features: FeaturesArtefact, outcomes: OutcomesArtefact
-) -> DriftReference | None:
+def _drift(candidate: Tuned, policy: Policy, plan: TrainerPlan) -> DriftReference | None:
     """The reference for traffic: the certify rows under the deployed policy; None if they are too few."""
-    num_rows, num_labels = features.num_rows("certify"), candidate.collaborator.num_labels
+    num_rows, num_labels = plan.features.num_rows("certify"), candidate.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
         return None
     novelty = Novelty.of(candidate.state["learner"])
     small, keeps, differs, shown, distances = [], [], [], [], []
-    share = _MOST_DRIFT_ROWS / num_rows
-    for part in scored_parts(candidate.collaborator, candidate.gate, features, outcomes, ["certify"], shown=share):
+    sides, share = (candidate.collaborator, candidate.gate), _MOST_DRIFT_ROWS / num_rows
+    for part in scored_parts(*sides, plan.features, plan.outcomes, ["certify"], shown=share):
         small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
         keeps.append(policy.keep(part.scores(candidate.gate), part.table.task))
         differs.append(small[-1] != part.table.large_label)

@@ -13,7 +13,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +34,14 @@ from kcm.tasks import TasksConfig
 from kcm.tasks.preparation.build import Workers, in_process, write_sequence
 from kcm.tasks.sequence import BAD_ROWS, DESCRIPTION, UNITS
 from kcm.tasks.shards import SequenceFolder
-from kcm.tasks.sources import Shard, Source
+from kcm.tasks.sources import Source
 from pipelines.batch.mapping import map_items
 from pipelines.context import Attempt, Context
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, Recipe
 from pipelines.store.sequence import Names, SequenceArtefact
-from pipelines.store.storage import AT_ONCE, Storage
+from pipelines.store.storage import Storage, at_once
 
 MANY_ROWS = 200_000  # from which on a cluster, which takes seconds to start, is worth it
 
@@ -211,16 +210,8 @@ def source_key(source: Source, decides: Mapping[str, Any]) -> str | None:
 
     `decides` is what else makes the sequence, as plain values.
     """
-    stamps = _stamps(source.shards)
-    if None in stamps:
+    stamps = at_once(lambda shard: shard.stamp(), source.shards)
+    if not stamps or None in stamps:
         return None
     content = [source.name, source.labels, source.out_of_scope_label, stamps, dict(decides)]
     return f"sources/{hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]}"
-
-
-def _stamps(shards: Sequence[Shard]) -> list[str | None]:
-    """The stamp of every shard, in order; empty if the first has none."""
-    if not shards or shards[0].stamp() is None:
-        return [None]
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(lambda shard: shard.stamp(), shards))

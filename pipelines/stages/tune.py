@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ class Tune(Stage, Plan):
                     ended=lambda: attempt.bar.update(next(num_ended), num_trials),
                 )
                 _mark_pareto(trials[name])
-            best = {name: Choice(**max(own_trials, key=standing)["params"]) for name, own_trials in trials.items()}
+            rank = partial(standing, goal=self.tune.goal)
+            best = {name: Choice(**max(own_trials, key=rank)["params"]) for name, own_trials in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)

@@ -24,7 +24,6 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -36,7 +35,7 @@ from kcm.redact import redacted_values
 from pipelines.store.files import Files, Stat
 from pipelines.store.lease import leased
 from pipelines.store.records import Control
-from pipelines.store.storage import AT_ONCE, THIS_NODE, Storage
+from pipelines.store.storage import THIS_NODE, Storage, at_once
 
 MANIFEST = "manifest.json"
 EMPTIED = "emptied"  # marks the manifest of an artefact whose files were removed on purpose: it counts as unfinished
@@ -53,8 +52,7 @@ def publish(storage: Storage, home: Path, recipe: Mapping[str, Any], attempt: Pa
     """
     local_files = {path for path in attempt.rglob("*") if path.is_file()}
     if storage.is_remote:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(storage.keep, local_files))
+        at_once(storage.keep, local_files)
     stored_files = storage.listed(attempt)
     if missing := local_files - {attempt / name for name in stored_files}:
         raise ArtefactError(f"the storage has lost {min(missing)}", where=str(attempt), hint="Start again")
@@ -76,17 +74,16 @@ def read_manifest(storage: Storage, home: Path, *, anew: bool = False) -> dict[s
     return manifest
 
 
-def marks_of(listed: Mapping[str, Stat]) -> dict[str, list[Any]]:
-    """Size and mark of each file, by name."""
-    return {name: [stat.size, stat.mark] for name, stat in sorted(listed.items())}
+def _mark(stat: Stat) -> list[Any]:
+    """What tells whether a file has changed."""
+    return [stat.size, stat.mark]
 
 
 def described(storage: Storage, listed: Mapping[str, Stat]) -> dict[str, Any]:
     """The manifest's entry for files: their SHA-256, computed only if the object does not carry it."""
     names = sorted(listed)
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # hashing releases the interpreter lock
-        hashes = pool.map(storage.files.noted_sha256, [listed[name].name for name in names])
-        return {"files": dict(zip(names, hashes, strict=True)), "marks": marks_of(listed)}
+    hashes = at_once(storage.files.noted_sha256, [listed[name].name for name in names])
+    return {"files": dict(zip(names, hashes, strict=True)), "marks": {name: _mark(listed[name]) for name in names}}
 
 
 def encoded(value: object) -> bytes:
@@ -378,7 +375,7 @@ def damaged_files(storage: Storage, artefact: Artefact) -> Iterator[str]:
     yield from sorted(hashes.keys() ^ stored_files.keys())
     for name in sorted(hashes.keys() & stored_files.keys()):
         stat = stored_files[name]
-        if marks.get(name) != [stat.size, stat.mark] and storage.files.sha256(stat.name) != hashes[name]:
+        if marks.get(name) != _mark(stat) and storage.files.sha256(stat.name) != hashes[name]:
             yield name
 
 

@@ -11,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from kcm.durable import drafted
 from kcm.inputs.location import cache_folder
 from pipelines.store.files import Files, Stat, StorageError
 
-AT_ONCE = 16  # small requests sent concurrently
+_AT_ONCE = 16  # small requests sent concurrently
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,7 @@ class Storage:
         def copy(name: str) -> None:
             self.files.copy(self.name(paths[name]), self.name(folder / name))
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(copy, paths))
+        at_once(copy, paths)
 
     def readable(self, path: Path) -> Path | BinaryIO:
         """A source that pyarrow can read; from a remote object, only the ranges that are read are fetched.
@@ -128,6 +129,12 @@ class Storage:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def at_once(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+    """The results of small requests to a storage, in order, several at a time."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(function, items))
 
 
 THIS_NODE = Storage.at("/")  # in which every file of this node has a name

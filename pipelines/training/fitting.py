@@ -139,8 +139,7 @@ def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Ite
         if part.source == "train":
             label_N = part.rows["label"].to_numpy()
             drawn_N = (label_N >= 0) & drawn(_units(part.rows), MAX_ROWS / num_rows)
-            is_selected = pa.array(drawn_N | (label_N == OUT_OF_SCOPE))
-            part = replace(part, rows=part.rows.filter(is_selected), answers=part.answers.filter(is_selected))
+            part = part.filtered(drawn_N | (label_N == OUT_OF_SCOPE))
         yield part
 
 
@@ -152,8 +151,8 @@ def left_out_of(
     for part in parts:
         if part.source != "train":
             continue
-        labelled = pa.array(part.rows["label"].to_numpy() >= 0)
-        rows, answers = part.rows.filter(labelled), part.answers.filter(labelled)
+        labelled = part.filtered(part.rows["label"].to_numpy() >= 0)
+        rows, answers = labelled.rows, labelled.answers["none"]
         ids += rows["id"].to_pylist()
         units.append(_units(rows))
         features_ND.append(feature_matrix(rows))

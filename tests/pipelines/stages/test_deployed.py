@@ -102,7 +102,7 @@ def test_a_network_is_measured_beside_its_base() -> None:
     assert collaborator.base is not None
     collaborator.base.add(collaborator.base.sums_of([(torch.from_numpy(features_ND), torch.from_numpy(label_N))]))
     rows = pa.table({"features": list_column(features_ND), "label": label_N})
-    parts = [PartRows(0, "validate", "validate", rows.slice(start, 30), pa.table({}), {}) for start in (0, 30)]
+    parts = [PartRows(0, "validate", "validate", rows.slice(start, 30), {}) for start in (0, 30)]
     assert beside_base(collaborator, parts) == {"kind": "means", "accuracy": 1.0, "small_accuracy": 1.0}
     with torch.no_grad():
         collaborator.base.bias[2] = -1e4  # a label that the base does not know

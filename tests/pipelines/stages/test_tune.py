@@ -1,5 +1,6 @@
 """What a search tries, what it says beforehand, and what is recorded of it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.stages.tune import search_space
+from pipelines.stages import tune
+from pipelines.stages.tune import Tune, search_space
+from pipelines.training.artefacts import REACHED
+from pipelines.training.trial import Choice
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,26 @@ def space(more: dict[str, Any], tasks: tuple[str, ...] = ("one",)) -> dict[str, 
     features = SimpleNamespace(names=SimpleNamespace(tasks=tasks))
     learner = lambda name: config.learner.build(config.seed)  # noqa: E731
     return search_space(config.tune, SimpleNamespace(config=config, features=features, learner=learner), "kcm")
+
+
+@pytest.mark.parametrize(("goal", "gate"), [("calls", "confidence"), ("accuracy", "signals")])
+def test_the_goal_ranks_trials_that_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: str, gate: str
+) -> None:
+    """Promise: of trials that take steps too, the best by `tune.goal` is written."""
+    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
+    config = parse_config(RunConfig, values | {"learner": {"name": "replay"}, "tune": {"goal": goal}})
+    choice = Choice(learning_rate=0.1, large_weight=0.5, judge_weight=0.5, gate="confidence", scope="global")
+    trials = [
+        {"params": vars(choice) | {"gate": gate}} | dict.fromkeys(REACHED, 0.5) | reached
+        for gate, reached in (("confidence", {"forecast": 0.6}), ("signals", {"forecast_accuracy": 0.6}))
+    ]
+    written: list[dict[str, Choice]] = []
+    monkeypatch.setattr(tune.extras, "load", lambda *_: lambda *_, **__: trials)
+    monkeypatch.setattr(tune, "run_remotely", lambda function, plan, folder, best: written.append(best))
+    features: Any = SimpleNamespace(names=SimpleNamespace(tasks=("one",)))
+    context = SimpleNamespace(cached={}, cluster=config.cluster, reporter=SimpleNamespace(say=lambda line: None))
+    attempt: Any = SimpleNamespace(context=context, folder=tmp_path, storage=None)
+    names = config.model_copy(update={"collaborators": ("kcm",)})
+    Tune.of(config).write(attempt, features, features, SimpleNamespace(config=names))  # type: ignore[arg-type]
+    assert written[0]["kcm"].gate == gate
