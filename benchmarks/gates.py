@@ -84,7 +84,7 @@ def measured(prepared: Prepared, seed: int) -> dict[str, dict[str, float]]:
     best = max(OURS, key=lambda name: figures[name]["calls_saved_on_validate"])
     return figures | {
         CHOSEN: figures[best],
-        "parameters": {"signals": head.curves.num_parameters, "curves": len(head.signals)},
+        "parameters": {"signals": head.curves.kan.kan_layers[0].weight.numel() + 1, "curves": len(head.signals)},
     }
 
 

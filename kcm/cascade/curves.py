@@ -36,14 +36,6 @@ _LIMIT = 30.0  # log-odds of a target that every row has, or no row
 _GRID_SIZE, _SPLINE_ORDER = 5, 2
 
 
-@dataclass(frozen=True, eq=False)
-class MonotoneFit:
-    """log-odds = constant + KAN(x); every curve is 0 on average over the fitted rows."""
-
-    kan: KAN
-    constant: float
-
-
 def monotone_kan(num_inputs: int) -> KAN:
     """The KAN [F, 1] of the fit, with inputs in [-1, 1] and 7 coefficients per curve."""
     kan = KAN([num_inputs, 1], _GRID_SIZE, _SPLINE_ORDER, (-1.0, 1.0), base_activation="none", zero_start=True)
@@ -52,8 +44,11 @@ def monotone_kan(num_inputs: int) -> KAN:
 
 def fit_monotone(
     inputs_NF: NDArray[np.float64], direction_F: Sequence[int], target_N: NDArray[np.float64], strength: float
-) -> MonotoneFit:
-    """Fit P(target) for inputs in [-1, 1]; `direction_F` is 1 for a curve that may only rise, -1 fall, 0 either."""
+) -> tuple[KAN, float]:
+    """Fit log-odds = constant + KAN(x) of the target, for inputs in [-1, 1]; returns the KAN and the constant.
+
+    `direction_F` is 1 for a curve that may only rise, -1 fall, 0 either. Every curve is 0 on average over the rows.
+    """
     num_inputs = inputs_NF.shape[1]
     kan = monotone_kan(num_inputs)
     splines_NKF = _splines(kan, inputs_NF)
@@ -85,7 +80,7 @@ def fit_monotone(
     layer = kan.layers[0]
     assert isinstance(layer, KANLinear)
     layer.weight.copy_(torch.from_numpy(curve_FK.T.reshape(1, -1)))
-    return MonotoneFit(kan, float(solution[0]))
+    return kan, float(solution[0])
 
 
 def unit_folds(units: Units, seed: int) -> NDArray[np.int64]:
@@ -126,12 +121,16 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class SignalCurves:
-    """Fitted curves; `low_F` and `high_F` are the ends of every signal, beyond which a curve is flat."""
+    """Fitted curves; `low_F` and `high_F` are the ends of every signal, beyond which a curve is flat.
+
+    `constant` is the score of an average row.
+    """
 
     signals: tuple[Signal, ...]
     low_F: NDArray[np.float64]
     high_F: NDArray[np.float64]
-    fit: MonotoneFit
+    kan: KAN
+    constant: float
 
     @classmethod
     def fitted(
@@ -141,7 +140,7 @@ class SignalCurves:
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
         directions = [signal.direction for signal in signals]
         fit = fit_monotone(_scale(values_NF, low_F, high_F), directions, target_N, strength)
-        return cls(tuple(signals), low_F, high_F, fit)
+        return cls(tuple(signals), low_F, high_F, *fit)
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], known: Sequence[Signal]) -> SignalCurves:
@@ -152,7 +151,8 @@ class SignalCurves:
             tuple(known[position] for position in tensors["signal_F"].tolist()),
             tensors["low_F"].numpy(),
             tensors["high_F"].numpy(),
-            MonotoneFit(kan, float(tensors["constant"])),
+            kan,
+            float(tensors["constant"]),
         )
 
     def tensors(self, known: Sequence[Signal]) -> dict[str, Tensor]:
@@ -166,18 +166,8 @@ class SignalCurves:
         }
 
     @property
-    def constant(self) -> float:
-        """The score of an average row."""
-        return self.fit.constant
-
-    @property
-    def num_parameters(self) -> int:
-        """The number of fitted values that a person has to check: the curves' coefficients and the constant."""
-        return self._layer.weight.numel() + 1
-
-    @property
     def _layer(self) -> KANLinear:
-        return self.fit.kan.kan_layers[0]
+        return self.kan.kan_layers[0]
 
     def score(self, values_NF: NDArray[np.float64]) -> NDArray[np.float64]:
         """The constant plus all curves, [N]."""

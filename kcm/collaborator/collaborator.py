@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -19,7 +19,6 @@ from kcm.kan.basis import Grid
 from kcm.kan.mixed_splines import MIN_FREE
 from kcm.kan.network import BaseActivation
 
-Single = TypeVar("Single", bound=nn.Module)
 # A KAN, which learns curves; its controls with as many parameters, an MLP and squares; logistic regression.
 CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]
 NetworkKind = Literal["kan", "mlp", "random_relu", "quadratic", "linear"]
@@ -218,8 +217,18 @@ def build_network(
     The MLP has the KAN's depth and at least one hidden layer. Its width is `network.mlp_width`; if that is null, the
     width that brings its parameter count closest to the KAN's.
     """
+    module = _network(in_features, num_labels, network, kind, seed, num_linear)
+    if network.zero_start and kind != "mlp" and not isinstance(module, KAN):  # a KAN starts its last layer itself
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+    return module
+
+
+def _network(
+    in_features: int, num_labels: int, network: NetworkConfig, kind: NetworkKind, seed: int, num_linear: int
+) -> nn.Module:
     if kind == "linear":
-        return _zero_if_configured(MLP([in_features, num_labels], seed=seed), network)
+        return MLP([in_features, num_labels], seed=seed)
     if kind == "mlp" and network.mlp_width is not None:
         return MLP([in_features, *[network.mlp_width] * max(1, len(network.hidden)), num_labels], seed=seed)
     kan = _kan(in_features, num_labels, network, seed, num_linear)
@@ -228,7 +237,7 @@ def build_network(
     if kind == "mlp":
         return MLP.matching(kan, seed=seed)
     units = RandomQuadratic if kind == "quadratic" else RandomReLU
-    return _zero_if_configured(units.matching(kan, seed=seed), network)
+    return units.matching(kan, seed=seed)
 
 
 def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int, num_linear: int) -> KAN | RandomReLU:
@@ -236,11 +245,10 @@ def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int, n
     sizes = in_features, network.mixing, num_labels
     if network.basis == "pspline":
         grid = Grid(network.grid_size, network.spline_order, *network.grid_range)
-        splines = MixedSplines(*sizes, grid, network.roughness, seed=seed, num_linear=num_linear)
-        return _zero_if_configured(splines, network)
+        return MixedSplines(*sizes, grid, network.roughness, seed=seed, num_linear=num_linear)
     if network.basis != "spline":
         units = RandomQuadratic if network.basis == "quadratic" else RandomReLU
-        return _zero_if_configured(units(*sizes, seed=seed, num_linear=num_linear), network)
+        return units(*sizes, seed=seed, num_linear=num_linear)
     return KAN(
         [in_features, *network.hidden, num_labels],
         grid_size=network.grid_size,
@@ -251,11 +259,3 @@ def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int, n
         zero_start=network.zero_start,
         seed=seed,
     )
-
-
-def _zero_if_configured(single: Single, network: NetworkConfig) -> Single:
-    """A network with one trained layer, set to zero if the configuration says so."""
-    if network.zero_start:
-        for parameter in single.parameters():
-            nn.init.zeros_(parameter)
-    return single

@@ -87,35 +87,18 @@ def reasons_for(
     value_I = network.curve_inputs(x_I)
     inputs = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
     names, exact = label_names or [str(number) for number in range(network.widths[-1])], len(network.kan_layers) == 1
-    contributions = tuple(
-        _with_curve(
-            network,
-            Contribution(
-                i,
-                float(value_I[i]),
-                float(share_I[i]),
-                h,
-                float(by_edge_HI[h, i]),
-                float(slope_H[h]),
-                name(i),
-                to=names[h] if exact else f"hidden node {h}",
-            ),
-        )
-        for i, h in zip(inputs, through_I[inputs].tolist(), strict=True)
-    )
+    contributions = []
+    for i, h in zip(inputs, through_I[inputs].tolist(), strict=True):
+        figures = float(value_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h])
+        edge = Contribution(i, *figures, name(i), to=names[h] if exact else f"hidden node {h}")
+        points, curve = (column.tolist() for column in contribution_curve(network, edge))
+        rounded_points, rounded_curve = tuple(round(x, 4) for x in points), tuple(round(y, 5) for y in curve)
+        contributions.append(replace(edge, points=rounded_points, curve=rounded_curve))
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
     remainder = total - sum(part.contribution for part in contributions)
     base = 0.0 if base_C is None else float(base_C[label])
-    return Reasons(label, baseline + base + total, baseline, base, contributions, remainder, exact, names[label])
-
-
-def _with_curve(network: CurveNetwork, contribution: Contribution) -> Contribution:
-    points_P, curve_P = contribution_curve(network, contribution)
-    return replace(
-        contribution,
-        points=tuple(round(point, 4) for point in points_P.tolist()),
-        curve=tuple(round(value, 5) for value in curve_P.tolist()),
-    )
+    logit = baseline + base + total
+    return Reasons(label, logit, baseline, base, tuple(contributions), remainder, exact, names[label])
 
 
 @torch.no_grad()

@@ -30,15 +30,19 @@ def written(value: object) -> str | None:
 
 def as_text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column as text; each cell by `written`."""
-    cells = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(cells, pa.ChunkedArray):
-        cells = pa.concat_arrays(cells.chunks)
+    cells = whole(column) if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_nested(cells.type):
         return pa.array(map(written, cells.to_pylist()), pa.string())
     if is_text(cells.type) or pa.types.is_integer(cells.type) or pa.types.is_null(cells.type):
         return cells.cast(pa.string())
     codes = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
     return pa.array(map(written, codes.dictionary.to_pylist()), pa.string()).take(codes.indices)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; `combine_chunks` may leave several of a type with small offsets."""
+    cells = column.combine_chunks()
+    return pa.concat_arrays(cells.chunks) if isinstance(cells, pa.ChunkedArray) else cells
 
 
 def without_missing(cells: pa.Array, known: Collection[str] = ()) -> pa.Array:

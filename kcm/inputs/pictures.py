@@ -90,17 +90,18 @@ def num_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
 
 def picture_fault(data: bytes) -> str | None:
     """Why a picture cannot be used; None if it can. Detects a damaged end without keeping any pixels."""
+
+    def check(image: Image.Image) -> None:
+        if image.format == "PNG":
+            image.verify()  # the checksums of its chunks: much cheaper than its pixels
+        else:
+            image.draft(None, (1, 1))
+            image.load()
+
     try:
-        with _open(data) as image:
-            if image.format == "PNG":
-                image.verify()  # the checksums of its chunks: much cheaper than its pixels
-            else:
-                image.draft(None, (1, 1))
-                image.load()
+        _decode(data, check)
     except PictureError as error:
         return str(error)
-    except Exception as error:
-        return _reason(error)
     return None
 
 

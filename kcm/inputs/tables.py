@@ -103,7 +103,7 @@ def _first_names(names: Sequence[object]) -> str:
 def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
     """The whole table of a file of one of `kinds`, such as .csv.
 
-    Raises the errors of `read_chunks`, and DataError for a row with more fields than the header.
+    Raises the errors of `read_chunks`, and DataError without rows or for a row with more fields than the header.
     """
     location = Location.of(path)
     with readable(location, kinds):
@@ -112,9 +112,9 @@ def read_frame(path: str | Path, kinds: Collection[str]) -> pd.DataFrame:
             for position, fault in chunk.faults.items():
                 raise ValueError(f"row {chunk.first + position}: {fault}")
             tables.append(chunk.table)
-        if not tables:
-            raise DataError("the file is empty", where=str(location))
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    if not any(map(len, tables)):
+        raise DataError("the file holds no rows" if tables else "the file is empty", where=str(location))
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
 
 def scanned(location: Location) -> tuple[pa.Schema, int]:

@@ -11,7 +11,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -126,32 +125,29 @@ def read_csv(location: Location, text_format: TextFormat) -> Iterator[CsvRows]:
     Raises ValueError for a repeated column name, a file that ends within a quoted cell, a cell of more than
     `BLOCK_BYTES`, and a cell that swallowed rows.
     """
-    delimiter = text_format.delimiter or ","
-    with open_text(location, text_format.encoding or "utf-8") as stream, _short_cells():
-        header = (row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row)))
-        names, first = column_names(next(header, [])), 1
-        for block in _blocks(stream, len(names), delimiter) if names else ():
-            wrong = {row: len(cells) for row, cells in enumerate(block) if len(cells) != len(names)}
-            for row in wrong:
-                block[row] = [*block[row], *[""] * len(names)][: len(names)]
-            columns = zip(*block, strict=True) if block else [()] * len(names)
-            table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
-            broken = _rows_with_breaks(table, delimiter, first)
-            table, faults = _mark_end(table)
-            wrong_rows = {row: f"{count} fields instead of {len(names)}" for row, count in wrong.items()}
-            short = {row: fault for row, fault in wrong_rows.items() if wrong[row] < len(names)}
-            long = {row: fault for row, fault in wrong_rows.items() if row not in short}
-            yield CsvRows(table, faults | long, short, broken)
-            first += len(table)
-
-
-@contextmanager
-def _short_cells() -> Iterator[None]:
-    """A block that reads cells; an endless one becomes a ValueError."""
     try:
-        yield
+        with open_text(location, text_format.encoding or "utf-8") as stream:
+            yield from _read_rows(stream, text_format.delimiter or ",")
     except csv.Error:
         raise ValueError(f"a row is longer than {BLOCK_BYTES >> 20} MiB. Is a quote left open?") from None
+
+
+def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
+    header = (row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row)))
+    names, first = column_names(next(header, [])), 1
+    for block in _blocks(stream, len(names), delimiter) if names else ():
+        num_fields = {row: len(cells) for row, cells in enumerate(block) if len(cells) != len(names)}
+        for row in num_fields:
+            block[row] = [*block[row], *[""] * len(names)][: len(names)]
+        columns = zip(*block, strict=True) if block else [()] * len(names)
+        table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
+        broken = _rows_with_breaks(table, delimiter, first)
+        table, faults = _mark_end(table)
+        short: dict[int, str] = {}
+        for row, count in num_fields.items():
+            (short if count < len(names) else faults)[row] = f"{count} fields instead of {len(names)}"
+        yield CsvRows(table, faults, short, broken)
+        first += len(table)
 
 
 def _blocks(stream: io.TextIOWrapper, num_columns: int, delimiter: str) -> Iterator[list[list[str]]]:

@@ -1,7 +1,4 @@
-"""Kolmogorov–Arnold networks.
-
-The network itself is exported here. Inspection has one module per view: `curves`, `attribution`, `plotting`.
-"""
+"""Kolmogorov–Arnold networks, exported here; `kcm.kan.inspect` shows what they have learned."""
 
 from kcm.kan.mixed_splines import MixedSplines
 from kcm.kan.mlp import MLP, num_parameters

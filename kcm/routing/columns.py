@@ -6,7 +6,6 @@ Errors name the rows that cannot be read.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from kcm.errors import DataError
-from kcm.inputs.tables import missing_column, read_frame
+from kcm.inputs.tables import missing_column
 from kcm.routing.config import RouteColumns
-
-SUFFIXES = (".csv", ".tsv", ".parquet")
 
 _TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _WHOLE = re.compile(r"[-+]?\d+(\.0*)?")
 _SHOWN = 3
-
-
-def read_columns(path: Path) -> pd.DataFrame:
-    """The whole table. Raises DataError for a file that is missing, empty, of an unknown kind, or not readable."""
-    frame = read_frame(path, SUFFIXES)
-    frame.columns = pd.Index([str(name) for name in frame.columns])
-    if repeated := sorted(frame.columns[frame.columns.duplicated()]):
-        raise DataError(f"the column {repeated[0]!r} occurs twice", where=str(path))
-    if frame.empty:
-        raise DataError("the file holds no rows", where=str(path))
-    return frame.reset_index(drop=True)
 
 
 def check_columns(frame: pd.DataFrame, columns: RouteColumns, where: str) -> None:

@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import ColumnTable
 from kcm.certification.ledger import CONTENT, GROUP, ID, Hashes, unit_hashes
-from kcm.inputs.tables import matching_columns
-from kcm.routing.columns import Cells, check_columns, read_columns
+from kcm.inputs.tables import matching_columns, read_frame
+from kcm.routing.columns import Cells, check_columns
 from kcm.routing.config import RouteColumns
 from kcm.tasks.rows import split_name
 from kcm.tasks.units import content_names, group_names, text_key, text_keys
 
+_SUFFIXES = (".csv", ".tsv", ".parquet")
 _TEXT_LENGTH = 12  # mean number of characters of a text column; shorter cells are ids or categories
 
 
@@ -93,8 +94,7 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
 
     Raises ConfigError if the columns do not say who was right, and DataError naming rows that cannot be used.
     """
-    columns.check()
-    return table_of(read_columns(path), columns, str(path))
+    return table_of(read_frame(path, _SUFFIXES), columns, str(path))
 
 
 def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
-from kcm.inputs.cell_text import is_text
+from kcm.inputs.cell_text import is_text, whole
 from kcm.inputs.chunks import Chunk
 from kcm.inputs.tables import matching_columns, missing_column
 from kcm.inputs.vectors import numbers_in
@@ -108,8 +108,7 @@ class VectorColumns:
                 f"the vectors of column {name!r} have {type_.list_size} numbers, in {self.where} they have {self.dim}",
                 where=where,
             )
-        lists = column.combine_chunks()
-        lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
+        lists = whole(column)
         width_N = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
         fits_N = width_N == self.dim
         values_ND[fits_N] = _floats(pc.list_flatten(lists.filter(pa.array(fits_N)))).reshape(-1, self.dim)

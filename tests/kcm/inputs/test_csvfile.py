@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import DataError
-from kcm.inputs import textfile
 from kcm.inputs.chunks import Chunk, read_chunks
 from kcm.inputs.location import Location
 
@@ -61,13 +60,3 @@ def test_few_swallowed_rows_are_named(tmp_path: Path) -> None:
     """Up to a handful of lines are no proof: the row is one with line breaks."""
     [chunk] = read(tmp_path / "rows.csv", with_quotes(100, 103, 3))
     assert (chunk.num_rows, chunk.broken) == (257, (99,))
-
-
-def test_wrong_rows_return_to_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows with too few fields stay between their neighbours, in blocks of wrong rows alone as well."""
-    monkeypatch.setattr(textfile, "BLOCK_BYTES", 64)
-    rows = [",".join([str(n)] * (1 if n % 50 else 2)) for n in range(1, 401)]
-    found = read(tmp_path / "rows.csv", "\n".join(["a,b", *rows]))
-    assert [row["a"] for chunk in found for row in chunk.table.to_pylist()] == [str(n) for n in range(1, 401)]
-    short = [chunk.first + at for chunk in found for at in chunk.short]
-    assert short == [n for n in range(1, 401) if n % 50]

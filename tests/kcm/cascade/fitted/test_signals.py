@@ -76,7 +76,7 @@ def test_curves_follow_their_direction_and_are_readable(reference):
     for signal, (points, added) in zip(head.signals, head.curves.drawn(), strict=True):
         assert (np.diff(points) > 0).all()
         assert (signal.direction * np.diff(added) >= -1e-9).all()
-    assert head.curves.num_parameters == 7 * len(names) + 1
+    assert head.curves.kan.kan_layers[0].weight.numel() == 7 * len(names)
 
 
 def test_a_score_is_the_constant_and_what_its_curves_add(reference):
