@@ -17,11 +17,10 @@ from kcm.large import LargeAnswer
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from kcm.logs.reading import ReplyReading
 from kcm.logs.template import Message, Template
-from pipelines.serve.config import FeedbackConfig, ServeConfig
+from pipelines.serve.config import FeedbackConfig, ProxyConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.spending import SETTLE_S
 from pipelines.serve.log.entries import LoggedDecision
-from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.pipelines.serve.stubs import StubEscalation, StubSide, service_of, version_of
 

@@ -107,7 +107,7 @@ def test_other_applications_and_earlier_decisions_are_ignored(url: str, traffic:
     """Promise: other applications versions and earlier decisions are left out."""
     traffic.request(("small", "good", NOT_ASKED), version="two")
     log = TrialLog(url, 10.0, "films")
-    after = log.last()
+    after = log.last_number()
     traffic.request(("small", "good", NOT_ASKED), version="two", application="songs")
     traffic.request(("small", "good", NOT_ASKED), version="two", stage=None)
     traffic.request(("small", "good", NOT_ASKED), version="one")
