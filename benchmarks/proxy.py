@@ -29,8 +29,8 @@ from benchmarks.upstream import labelled
 from kcm.logs.template import Template
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
+from pipelines.serve.config import ProxyConfig
 from pipelines.serve.deploy.environment import prepare_environment
-from pipelines.serve.proxy_config import ProxyConfig
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 

@@ -96,7 +96,7 @@ class Rollout:
         A challenger that has passed still answers the callers of the last stage until it is promoted. Raises errors
         that say nothing about the challenger: ReplacedError, and those of log and storage.
         """
-        self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last()
+        self._deadline, self._after = self.clock() + self.config.timeout_s, self.log.last_number()
         limits = Limits(
             error_rate=MAX_ERROR_RATE,
             slow_s=self.log.slowest(self.champion, 0.99),

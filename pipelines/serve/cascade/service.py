@@ -24,7 +24,7 @@ from pipelines.serve.errors import (
     SmallSideError,
 )
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import ChallengerRelease, Release, Releases
@@ -209,6 +209,7 @@ class CascadeService:
         if (log := self._log) is None:
             return
         auditor, bundle, answers = version.auditor, version.small_side.bundle, answered.answers
+        stored_inputs = self._config.feedback.store_payloads
         share = 1.0 if trial and trial.share < AUDITED_BELOW else self._config.audit.share
         drawn_labels = auditor.draw(answers, share) if auditor else {}
         large_answers = iter([] if isinstance(answered.large, LargeUnavailable) else answered.large)
@@ -231,7 +232,7 @@ class CascadeService:
                     task=item.task,
                     unit=unit_digest(item.content, item.group),
                     large_identity=bundle.large_identity,
-                    payload=log.payload(item.content, judgement.features_D, answer.route),
+                    payload=Payload.of(item.content, judgement.features_D, answer.route, stored_inputs),
                     stage=trial.stage if trial else None,
                     seconds=answered.timings.total_s,
                 )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Literal, Protocol
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
@@ -60,10 +61,12 @@ class CertificateGuard:
         self._side, self._version, self._on_refuted, self._now = side, version, on_refuted, now
         self.void = void
         self.standing: Standing = "holds"
+        windows = [certificate.window for certificate in side.bundle.certificates.values() if certificate.window]
+        self._expires_at = min((window.expires_at for window in windows), default=None)
 
     def act(self, refuted: bool) -> None:
         """Check the certificates; `refuted` is the log's finding."""
-        expired = any(certificate.expired(self._now()) for certificate in self._side.bundle.certificates.values())
+        expired = self._expires_at is not None and self._now() >= self._expires_at
         if self.standing == "holds" and (refuted or expired or self.void):
             self.standing = "refuted" if refuted else "expired" if expired else "void"
             if self._on_refuted == "escalate_all":
@@ -135,6 +138,11 @@ class CascadeVersion:
     guard: CertificateGuard
     auditor: Auditor | None = None
     drift: Drift | None = None
+
+    @cached_property
+    def reads(self) -> frozenset[Part]:
+        """The parts of an input that it reads."""
+        return self.small_side.bundle.reads
 
     async def answer(self, inputs: Sequence[Input], request_id: str, relay: Relay | None = None) -> AnsweredRequest:
         """Judge the inputs, escalate those that are not kept, and join the answers.
@@ -213,29 +221,26 @@ class CascadeVersion:
 
     def require_beside(self, challenger: CascadeVersion) -> None:
         """Raise ValueError unless `challenger` can answer whatever this version answers."""
-        own_bundle, challenger_bundle = self.small_side.bundle, challenger.small_side.bundle
-        if own_bundle.reads != challenger_bundle.reads:
-            raise ValueError(
-                f"it reads {', '.join(challenger_bundle.reads)} and version {self.name} {', '.join(own_bundle.reads)}"
-            )
-        if missing := set(own_bundle.task_names) - set(challenger_bundle.task_names):
+        if self.reads != challenger.reads:
+            raise ValueError(f"it reads {', '.join(challenger.reads)} and version {self.name} {', '.join(self.reads)}")
+        if missing := set(self.small_side.bundle.task_names) - set(challenger.small_side.bundle.task_names):
             raise ValueError(f"it lacks tasks of version {self.name}: {', '.join(sorted(missing))}")
 
     def _require_known(self, inputs: Sequence[Input], place: str) -> None:
         """Raise InvalidInputError for an input of a task, or with parts, that the model does not know."""
         bundle = self.small_side.bundle
-        parts = " and ".join(sorted(_FIELDS[part] for part in bundle.reads))
+        parts = " and ".join(sorted(_FIELDS[part] for part in self.reads))
         for index, item in enumerate(inputs):
             where = place.format(index)
             if item.task is not None and item.task not in bundle.task_names:
                 nearest = difflib.get_close_matches(item.task, bundle.task_names, n=1, cutoff=0.0)
                 hint = f", did you mean '{nearest[0]}'?" if nearest else ""
                 raise InvalidInputError(f"{where}.task: there is no such task{hint}")
-            if missing := item.content.lacks(bundle.reads):
+            if missing := item.content.lacks(self.reads):
                 raise InvalidInputError(f"{where}.{_FIELDS[missing]}: this model reads {parts}, but it is missing")
-            if needless := next(iter(item.content.parts - bundle.reads), None):
+            if needless := next(iter(item.content.parts - self.reads), None):
                 raise InvalidInputError(f"{where}.{_FIELDS[needless]}: this model reads only {parts}")
-            if "vector" in bundle.reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
+            if "vector" in self.reads and (fault := vector_fault(item.content, bundle.collaborator.in_features)):
                 raise InvalidInputError(f"{where}.features: {fault}")
 
     async def _judged(self, inputs: Sequence[Input], place: str) -> list[Judgement]:

@@ -170,7 +170,7 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, limits: LimitsConfig, metrics: ServeMetrics) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
-        self._num_unread = 0
+        self._num_unread, self._max_values = 0, limits.max_json_values
         self._slow: Counter[str] = Counter()  # slow bodies by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -216,8 +216,8 @@ class BodyLimit:
             body = await reading
         finally:
             reading.cancel()
-        if body is not None and exceeds(body, limits.max_json_values):
-            raise Refusal(413, f"body: at most {limits.max_json_values} JSON keys and values are allowed")
+        if body is not None and exceeds(body, self._max_values):
+            raise Refusal(413, f"body: at most {self._max_values} JSON keys and values are allowed")
         return body
 
     async def _comes_soon(self, reading: asyncio.Future[bytes | None]) -> bool:

@@ -24,13 +24,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from kcm.redact import MASK
 from kcm.tracing import span, trace_headers
-from pipelines.serve.config import RETRY_AFTER_S
+from pipelines.serve.config import RETRY_AFTER_S, ProxyConfig
 from pipelines.serve.http.middleware import CLIENT_GONE, LEAVE
 from pipelines.serve.http.openai_api import ROUTE_HEADER
 from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.http.spending import Spending, StreamedReply, Usage, content_of, parsed
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.proxy_config import ProxyConfig
 
 SENT = frozenset({b"accept", b"content-type", b"openai-beta", b"idempotency-key"})  # headers that go upstream
 RETURNED = re.compile(

@@ -17,8 +17,8 @@ from pydantic_core import from_json
 
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
+from pipelines.serve.config import ProxyConfig
 from pipelines.serve.http.refusals import Refusal
-from pipelines.serve.proxy_config import ProxyConfig
 
 SETTLE_S = 0.1  # a call that has ended is still booked at its maximum this long, unless another one is booked
 MAX_OUTPUT_TOKENS = 16_384  # booked for a call without a limit of its own: as many as current models write at most

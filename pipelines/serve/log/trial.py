@@ -22,10 +22,6 @@ RECENT = 10_000  # answered items of a version from which its latency is compute
 class TrialLog(Database):
     """Reads the trials of an application; every call blocks and may raise LogUnavailableError."""
 
-    def last(self) -> int:
-        """The number of the last decision, 0 without any; a trial that starts now comes after it."""
-        return self.last_number()
-
     def slowest(self, version: str, quantile: float) -> float | None:
         """The `quantile` of the seconds that a version's latest requests took; None without any."""
         d = DECISIONS.c

@@ -16,15 +16,10 @@ from itertools import islice
 from os import SEEK_END
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kcm.bundle.answers import Route
-from kcm.inputs.content import Content
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import APPLICATION, LogUnavailableError, LogVersionError
 from pipelines.serve.log.decisions import STEP, DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Payload, UnknownAnswerError
+from pipelines.serve.log.entries import Feedback, LoggedDecision, UnknownAnswerError
 
 MAX_WAITING = 256  # calls that wait for the database
 MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
@@ -176,10 +171,6 @@ class LogWriter:
             self._log.interrupt()
             raise LogUnavailableError("the database is silent")
         return running.result()
-
-    def payload(self, content: Content, features_D: NDArray[np.float32], route: Route) -> Payload | None:
-        """The part of an input that is stored."""
-        return Payload.of(content, features_D, route, self._config.store_payloads)
 
     def add_decisions(self, decisions: Sequence[LoggedDecision]) -> None:
         """Commit answered items soon, in order; retries while the database fails."""

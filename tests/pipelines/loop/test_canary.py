@@ -65,7 +65,7 @@ class World:
     def end(self) -> None:
         self.trials.append(None)
 
-    def last(self) -> int:
+    def last_number(self) -> int:
         return 17
 
     def slowest(self, version: str, quantile: float) -> float:

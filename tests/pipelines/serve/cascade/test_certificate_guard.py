@@ -21,7 +21,7 @@ FRONTIER = {"call_rate": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "threshold": [None, 0.0
 
 
 def side(expires: datetime | None = None) -> Any:
-    certificate = SimpleNamespace(expired=lambda now: expires is not None and now >= expires)
+    certificate = SimpleNamespace(window=expires and SimpleNamespace(expires_at=expires))
     policy = Policy(decision=AT_ONE, task_decisions={"films": KEEP_ALL}, prompt="soft")
     bundle = SimpleNamespace(policy=policy, metrics={"frontier": FRONTIER}, certificates={None: certificate})
     return SimpleNamespace(bundle=bundle, policy=policy, farthest=inf)

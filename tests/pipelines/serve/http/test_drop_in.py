@@ -14,8 +14,7 @@ from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from kcm.large.prompts import answer_schema
 from kcm.logs.template import Message, Template
-from pipelines.serve.config import AuthConfig, LargeReplicaConfig, ServeConfig
-from pipelines.serve.proxy_config import ProxyConfig
+from pipelines.serve.config import AuthConfig, LargeReplicaConfig, ProxyConfig, ServeConfig
 from tests.fake_upstream import FakeUpstream, Turn
 
 SYSTEM = "Is the review good or bad? Answer with one word."

@@ -14,10 +14,9 @@ import pytest
 from starlette.types import ASGIApp
 
 from kcm.logs.template import Template
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import ProxyConfig, ServeConfig
 from pipelines.serve.http import proxy as module
 from pipelines.serve.http.api import create_api
-from pipelines.serve.proxy_config import ProxyConfig
 from tests.pipelines.serve.conftest import StubService
 from tests.pipelines.serve.stubs import request_to
 

@@ -14,10 +14,9 @@ from kcm.cascade.policy import Policy
 from kcm.large import LargeAnswer
 from kcm.logs.reading import ReplyReading
 from kcm.logs.template import Message, Template
-from pipelines.serve.config import FeedbackConfig, ServeConfig
+from pipelines.serve.config import FeedbackConfig, ProxyConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.log.entries import LoggedDecision
-from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.pipelines.serve.stubs import StubEscalation, StubSide, service_of, spent, version_of
 

@@ -18,10 +18,9 @@ from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.response_cache import ResponseCache
 from kcm.logs.template import Template
 from pipelines.serve.cascade.models.large import budget_store
-from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.config import FeedbackConfig, ProxyConfig
 from pipelines.serve.http import spending
 from pipelines.serve.http.spending import StreamedReply, Usage
-from pipelines.serve.proxy_config import ProxyConfig
 from tests.fake_upstream import FakeUpstream, Turn, completion
 from tests.pipelines.serve.stubs import spent
 from tests.waiting import wait_until

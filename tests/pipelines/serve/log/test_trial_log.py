@@ -102,7 +102,7 @@ def test_other_applications_and_earlier_decisions_are_ignored(any_url: str, traf
     """Promise: other applications versions and earlier decisions are left out."""
     traffic.request(("small", "good", NOT_ASKED), version="two")
     log = TrialLog(any_url, 10.0, "films")
-    after = log.last()
+    after = log.last_number()
     traffic.request(("small", "good", NOT_ASKED), version="two", application="songs")
     traffic.request(("small", "good", NOT_ASKED), version="two", stage=None)
     traffic.request(("small", "good", NOT_ASKED), version="one")

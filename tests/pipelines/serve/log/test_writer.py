@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from kcm.bundle.answers import Route
 from kcm.inputs.content import Content
-from pipelines.serve.config import FeedbackConfig
+from pipelines.serve.config import FeedbackConfig, StoredInputs
 from pipelines.serve.log import writer as room
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
@@ -106,16 +106,14 @@ if "postgres" in BACKENDS:
         asyncio.run(asyncio.wait_for(write(), 240))
 
 
-def test_payloads_are_kept_as_configured(url: str) -> None:
-    def kept(route: Route, **config: Any) -> Payload | None:
-        writing = LogWriter(FeedbackConfig(**config), url)
-        return writing.payload(Content("a text", b"a picture"), np.ones(2, np.float32), route)
+def test_payloads_are_kept_as_configured() -> None:
+    def kept(route: Route, parts: StoredInputs) -> Payload | None:
+        return Payload.of(Content("a text", b"a picture"), np.ones(2, np.float32), route, parts)
 
-    assert kept("large") is None
-    assert kept("small", store_payloads="escalated") is None
-    assert kept("large", store_payloads="escalated") == Payload("a text")
-    assert kept("small", store_payloads="text") == Payload("a text")
-    assert kept("small", store_payloads="all") == Payload("a text", b"a picture", np.ones(2, "<f4").tobytes())
+    assert kept("large", "none") is None
+    assert kept("small", "escalated") is None
+    assert kept("large", "escalated") == kept("small", "text") == Payload("a text")
+    assert kept("small", "all") == Payload("a text", b"a picture", np.ones(2, "<f4").tobytes())
 
 
 async def test_old_payloads_are_deleted_while_it_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
