@@ -51,8 +51,6 @@ def imports_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *filter(None, [node.module])])
             found += [(name, f"{module}.{alias.name}") for alias in node.names]
-        elif isinstance(node, ast.Call):
-            found += [(name, target) for target in loaded_by(node)]
     return tuple(found)
 
 
@@ -64,14 +62,6 @@ def loads_of(path: Path, root: Path) -> tuple[tuple[str, str], ...]:
     loads = (call.args for call in calls if ast.unparse(call.func).rpartition(".")[2] in LOADERS)
     strings = (arg.value for args in loads for arg in args if isinstance(arg, ast.Constant))
     return tuple((name, text.replace(":", ".")) for text in strings if isinstance(text, str) and BY_STRING.match(text))
-
-
-def loaded_by(call: ast.Call) -> list[str]:
-    """What a command loads by `kcm.extras.load("jobs.module:name", ...)` once its arguments have been read."""
-    match call:
-        case ast.Call(func=ast.Name(id="load" | "load_part"), args=[ast.Constant(value=str(target)), *_]):
-            return [target.replace(":", ".")] if within(target.partition(":")[0], "jobs") else []
-    return []
 
 
 def within(name: str, *modules: str) -> bool:
@@ -216,7 +206,8 @@ def reached(start: set[str], root: Path = ROOT) -> dict[str, str]:
         module = left.pop()
         parents = [module.rpartition(".")[0]] if "." in module else []
         names = [name for _, name in imports_of(files[module], root)] if module in files else []
-        for name in [*parents, *names]:
+        loads = [name for _, name in loads_of(files[module], root) if within(name, "jobs")] if module in files else []
+        for name in [*parents, *names, *loads]:
             target = name if name in files or not within(name, *PACKAGES) else name.rpartition(".")[0]
             if target not in importers:
                 importers[target] = module

@@ -73,7 +73,20 @@ def test_help_has_a_short_name_everywhere() -> None:
         assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""
 
 
-ANSWERED = {"outside_promise": 0.0}  # what predict says of its rows
+@pytest.fixture
+def predictions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, dict[str, Any]]]:
+    """Paths and options of every prediction; none is made. The working folder has rows."""
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def predict(*paths: object, **options: Any) -> dict[str, float]:
+        asked.append((paths, options))
+        return {"small": 3, "large": 1, "outside_promise": 0.0}
+
+    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
+    monkeypatch.setattr("pipelines.batch.predict.predict", predict)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("text\na\n")
+    return asked
 
 
 @pytest.fixture
@@ -86,22 +99,19 @@ def champion(monkeypatch: pytest.MonkeyPatch, registry: RunConfig, tmp_path: Pat
 
 @pytest.mark.parametrize("named", ["models:/reviews@champion", "models:/reviews/2"])
 def test_every_command_takes_a_registered_model_alike(
-    named: str, champion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    named: str, champion: str, predictions: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.csv").write_text("text\na\n")
-    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
-    monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
+    explained: list[Path] = []
     monkeypatch.setattr("jobs.work.explain.provide_models", lambda *_: None)
     monkeypatch.setattr(
-        "jobs.work.explain.Explainer", lambda bundle, *_: asked.append(bundle) or SimpleNamespace(void=None)
+        "jobs.work.explain.Explainer", lambda bundle, *_: explained.append(bundle) or SimpleNamespace(void=None)
     )
     monkeypatch.setattr("jobs.work.explain.write_explanations", lambda *_: ({"pictures": []}, []))
     for command in (["predict", named, "rows.csv", "--output", "answers.csv"], ["explain", named]):
         shown = kcm(*command)
         assert shown.exit_code == 0, shown.stderr
-    assert [(bundle / "bundle.json").read_text() for bundle in asked] == [champion, champion]
+    bundles = [predictions[0][0][0], *explained]
+    assert [(bundle / "bundle.json").read_text() for bundle in bundles] == [champion, champion]
 
 
 def test_a_registered_model_is_served_without_a_configuration(
@@ -121,18 +131,11 @@ def test_a_registered_model_is_served_without_a_configuration(
     assert settings.serve.feedback.url == f"sqlite:///{tmp_path}/feedback.db", "what must outlive the cache of models"
 
 
-def test_predict_asks_the_registry_of_its_run(
-    registry: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[Path] = []
-    rows = tmp_path / "rows.csv"
-    rows.write_text("text\na\n")
-    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
-    monkeypatch.setattr("pipelines.batch.predict.predict", lambda bundle, *_, **__: asked.append(bundle) or ANSWERED)
+def test_predict_asks_the_registry_of_its_run(registry: RunConfig, predictions: list[Any]) -> None:
     words = ["--config", REVIEWS, "--set", f"storage_path={registry.storage_path}"]
-    shown = kcm("predict", "models:/reviews/1", str(rows), "--output", "answers.csv", *words)
+    shown = kcm("predict", "models:/reviews/1", "rows.csv", "--output", "answers.csv", *words)
     assert shown.exit_code == 0, shown.stderr
-    assert (asked[0] / "bundle.json").read_text() == "first"
+    assert (predictions[0][0][0] / "bundle.json").read_text() == "first"
 
 
 def test_environment_sets_assets_unless_configured(
@@ -221,15 +224,7 @@ def test_bad_input_is_one_line(
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
 
 
-def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {}
-
-    def answer(*paths: object, **options: Any) -> dict[str, float]:
-        asked.update(options, paths=paths)
-        return {"small": 3, "large": 1} | ANSWERED
-
-    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
-    monkeypatch.setattr("pipelines.batch.predict.predict", answer)
+def test_predict_passes_its_columns_and_the_configs_cluster_on(predictions: list[Any], tmp_path: Path) -> None:
     out = str(tmp_path / "out.json")
     words = ["--output", "answers", "--text-column", "body", "--task-column", "domain", "--json", out]
     words += ["--format", "parquet", "--overwrite"]
@@ -237,8 +232,9 @@ def test_predict_passes_its_columns_and_the_configs_cluster_on(monkeypatch: pyte
         "predict", str(tmp_path), "s3://rows/*.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3"
     )
     assert (shown.exit_code, shown.stdout) == (0, "answers\n")
+    [(paths, asked)] = predictions
     assert (asked["suffix"], asked["overwrite"]) == (".parquet", True)
-    assert asked["paths"] == (tmp_path, "s3://rows/*.csv", "answers", "body")
+    assert paths == (tmp_path, "s3://rows/*.csv", "answers", "body")
     assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
     assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1, "outside_promise": 0.0}
 
