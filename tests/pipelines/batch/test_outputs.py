@@ -16,6 +16,7 @@ from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.tables import scanned
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
+from tests.kcm.inputs.table_files import csv_text, json_lines
 
 
 @pytest.fixture(autouse=True)
@@ -148,19 +149,6 @@ RECORDS = [
 ]
 
 
-def as_csv(path: Path) -> None:
-    flat = [record | {"nested": json.dumps(record["nested"])} for record in RECORDS]
-    pd.DataFrame(flat).to_csv(path, index=False)
-
-
-def as_jsonl(path: Path) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
-
-
-def as_parquet(path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist(RECORDS), path)
-
-
 def copy(source: Path, target: Path) -> None:
     location = Location.of(source)
     with writing(target, target.suffix, scanned(location)[0], ANSWERS) as write:
@@ -174,7 +162,11 @@ READ: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     ".jsonl": lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
     ".parquet": lambda path: pq.read_table(path).to_pylist(),
 }
-WRITE = {".csv": as_csv, ".jsonl": as_jsonl, ".parquet": as_parquet}
+WRITE: dict[str, Callable[[Path], object]] = {
+    ".csv": lambda path: path.write_text(csv_text([row | {"nested": json.dumps(row["nested"])} for row in RECORDS])),
+    ".jsonl": lambda path: path.write_text(json_lines(RECORDS)),
+    ".parquet": lambda path: pq.write_table(pa.Table.from_pylist(RECORDS), path),
+}
 
 
 @pytest.mark.parametrize("source", WRITE)

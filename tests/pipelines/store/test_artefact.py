@@ -2,7 +2,7 @@
 
 import pickle
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,13 +126,9 @@ def test_two_processes_may_fetch_one_file_at_once(node_bucket: str) -> None:
     store = ArtefactStore(node_bucket)
     artefact = store.build(RECIPE, write_data)[0]
     (artefact.path / "data.txt").unlink()
-    read: list[str] = []
-    threads = [threading.Thread(target=lambda: read.append(artefact.file("data.txt").read_text())) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert read == ["forty-two"] * 8
+    with ThreadPoolExecutor(8) as threads:
+        read = [threads.submit(artefact.file, "data.txt") for _ in range(8)]
+    assert [file.result().read_text() for file in read] == ["forty-two"] * 8
     assert [path.name for path in artefact.path.iterdir()] == ["data.txt"]
 
 

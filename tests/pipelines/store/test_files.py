@@ -4,6 +4,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,21 +59,16 @@ def test_files_below_a_name_are_the_same_files(place: str) -> None:
 
 
 def test_of_sixteen_creators_one_succeeds_every_time(place: str) -> None:
-    files, rounds = Files.at(place), 3
-    for number in range(rounds):
-        won: list[int] = []
+    files = Files.at(place)
+    for number in range(3):
         ready = threading.Barrier(16)
 
-        def create(writer: int, name: str = f"key/{number}", ready=ready, won=won) -> None:
+        def create(writer: int, name: str = f"key/{number}", ready=ready) -> bool:
             ready.wait()
-            if files.create(name, str(writer).encode()):
-                won.append(writer)
+            return files.create(name, str(writer).encode())
 
-        threads = [threading.Thread(target=create, args=(writer,)) for writer in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(16) as threads:
+            won = [writer for writer, is_first in enumerate(threads.map(create, range(16))) if is_first]
         assert [str(writer).encode() for writer in won] == [files.read(f"key/{number}")]
 
 

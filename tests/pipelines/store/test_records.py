@@ -2,8 +2,8 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,14 +122,9 @@ def test_a_value_is_on_disk_before_it_counts(
 def test_sixteen_writers_take_each_look_once(place: str, num_purposes: int) -> None:
     """Promise: sixteen writers take a look for each purpose and none twice; other rows begin anew."""
     control = Control(Files.at(place))
-    threads = [
-        threading.Thread(target=StoredLedger(control, "rows").look, args=(0.1, f"purpose {number % num_purposes}"))
-        for number in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(16) as threads:
+        for number in range(16):
+            threads.submit(StoredLedger(control, "rows").look, 0.1, f"purpose {number % num_purposes}")
     looks = StoredLedger(control, "rows").looks()
     assert [look.number for look in looks] == list(range(1, num_purposes + 1))
     assert [look.spend for look in looks] == [look_delta(0.1, look.number) for look in looks]

@@ -276,7 +276,7 @@ CHECKS: list[Any] = [
     response_schema_conformance,
     status_code_conformance,
 ]
-PATHS = ["/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"]
+PATHS = list(VALID)
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
