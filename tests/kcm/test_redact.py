@@ -60,7 +60,6 @@ def test_a_key_that_names_a_secret_masks_lists_and_tuples_too() -> None:
 
 class Section(Config):
     url: PlainUrl = "auto"
-    variable: VariableName = "OPENAI_API_KEY"
 
 
 @pytest.mark.parametrize(
@@ -72,9 +71,6 @@ class Section(Config):
         {"url": f"postgresql://host/name?sslmode=require;sslpassword={SECRET}"},
         {"url": f"postgresql://kcm:a/{SECRET}@host/name"},
         {"url": f"http://[{SECRET}@host"},
-        {"variable": SECRET},
-        {"variable": f"sk-{SECRET}"},
-        {"variable": "AKIAIOSFODNN7EXAMPLE"},
     ],
 )
 def test_a_field_refuses_a_secret_without_repeating_it(values: dict[str, str]) -> None:
@@ -130,6 +126,7 @@ class _Run(Config):
     "secret",
     [
         "sk-proj-4f8a",
+        "AKIAIOSFODNN74F8A",
         "gsk_4f8a9b",
         "4f8a9b4f8a9b",
         "KEY=4f8a9b",
@@ -145,11 +142,6 @@ def test_key_in_place_of_a_variable_is_refused_and_hidden(secret: object) -> Non
     for key in ("key_env", "key_evn"):  # misspelled, too
         with pytest.raises(ConfigError) as raised:
             parse_config(_Run, {"large": {key: secret}})
-        assert "4f8a" not in str(raised.value)
+        assert "4f8a" not in str(raised.value).lower()
         assert "4815162342" not in str(raised.value)
         assert "large" in str(raised.value)
-
-
-@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KEY_2", None])
-def test_the_name_of_a_variable_is_taken(name: str | None) -> None:
-    assert parse_config(_Asking, {"key_env": name}).key_env == name

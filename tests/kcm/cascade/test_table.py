@@ -15,12 +15,6 @@ def test_who_is_right_follows_from_the_answers(table):
     assert table.large_correct.tolist() == [True, True, False, False, True]
 
 
-def test_a_selection_of_another_prompt_keeps_its_baseline(table):
-    soft = rows_where(table, prompt="soft")
-    assert soft.id.tolist() == ["d"]
-    assert (soft.large_correct.tolist(), soft.large_none_correct.tolist()) == ([True], [False])
-
-
 def test_rows_are_selected_by_split_task_and_prompt_together(table):
     assert rows_where(table, split="validate", task="two", prompt="none").id.tolist() == ["d"]
     assert rows_where(table, task="one").id.tolist() == ["a", "b"]

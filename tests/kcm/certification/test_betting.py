@@ -45,12 +45,6 @@ def test_samples_are_tested_together_as_alone():
     assert 0 < min(alone) < max(alone) < 1
 
 
-def test_blocks_change_nothing():
-    values = np.random.default_rng(0).choice([0, 0.5, 1], p=[0.05, 0.92, 0.03], size=9000)
-    wealths = list(_wealths(values, 0.51, 0.1))
-    assert _test(values).p_value(0.51) == pytest.approx(1 / max(wealths), rel=1e-9)
-
-
 def test_no_more_is_read_than_the_decision_needs():
     read = []
 

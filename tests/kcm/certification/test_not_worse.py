@@ -9,7 +9,7 @@ from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import KEEP_ALL, Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify
-from kcm.certification.threshold_paths import NetPath, NotWorsePath, frozen_grid, not_worse_path
+from kcm.certification.threshold_paths import NotWorsePath, frozen_grid
 
 NOT_WORSE = CertificateConfig(epsilon=0.0, delta=0.1)
 
@@ -51,16 +51,6 @@ def test_rows_that_are_neither_won_nor_lost_say_nothing() -> None:
     rows = ScoredOutcomes(score=np.linspace(0, 1, 1000), small_correct=right, large_correct=right)
     assert NotWorsePath(rows, np.array([0.5]), 0.1).p_value(0.5) == 1.0
     assert certify(rows, rows, KEEP_ALL, NOT_WORSE).decision == "escalate_all"
-
-
-def test_groups_are_tested_by_bets_on_their_means() -> None:
-    """The sign of a group says nothing of the mean over its rows, which is what is promised."""
-    rows = rows_of(40, 0, won=0.1, lost=0.06)
-    groups = np.repeat(np.arange(10), 4).astype(object)
-    grouped = ScoredOutcomes(
-        score=rows.score, small_correct=rows.small_correct, large_correct=rows.large_correct, group=groups
-    )
-    assert type(not_worse_path(grouped, np.array([0.0]), 0.1)) is NetPath
 
 
 @pytest.mark.parametrize("method", ["auto", "net"])

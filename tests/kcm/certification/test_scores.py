@@ -54,13 +54,6 @@ def test_the_promise_is_broken_at_most_delta() -> None:
     assert 10 < broken < 400 * 0.2 + 3 * math.sqrt(400 * 0.2 * 0.8)
 
 
-def test_ties_are_kept_or_escalated_together() -> None:
-    """Rows of equal scores move together."""
-    score = np.repeat([0.9, 0.5], 300)
-    found = kcm.certify(score, np.arange(600) < 400)
-    assert (found.kept, found.threshold) == (0.5, pytest.approx(0.7))
-
-
 def test_keep_all_and_escalate_all() -> None:
     """Without a loss all rows are kept; with too few rows, or losses at the top, none is."""
     score = np.linspace(0, 1, 300)

@@ -87,15 +87,18 @@ def _net_losses(rows, threshold):
     return baseline.astype(int) - np.where(kept, rows.small_correct, escalated)
 
 
-@pytest.mark.parametrize("prompted", [False, True])
-def test_the_net_path_tests_the_difference_to_the_baseline(draw, prompted):
-    rng = np.random.default_rng(5)
-    extra = {"large_none_correct": rng.random(3000) < 0.9} if prompted else {}
-    rows = draw(3000, 4, **extra)
+@pytest.mark.parametrize("kind", ["plain", "prompted", "grouped"])
+def test_the_net_path_tests_the_difference_to_the_baseline(draw, kind):
+    """Promise: bets on the losses against the task prompt's answers, of rows or of the means of groups."""
+    group = np.array([f"g{i % 700}" for i in range(3000)], dtype=object)
+    prompted = {"large_none_correct": np.random.default_rng(5).random(3000) < 0.9}
+    rows = draw(3000, 4, **{"plain": {}, "prompted": prompted, "grouped": {"group": group}}[kind])
     path = NetPath(rows, np.array([0.0]), 0.05, 0.1)
     for threshold in (-0.5, 1.0):
-        x = (1 + _net_losses(rows, threshold)[np.random.default_rng(0).permutation(3000)]) / 2
-        test = BettingTest(lambda start, stop, x=x: x[start:stop], 3000, 0.1)
+        loss = _net_losses(rows, threshold)
+        means = np.array([loss[group == name].mean() for name in dict.fromkeys(group)]) if kind == "grouped" else loss
+        x = (1 + means[np.random.default_rng(0).permutation(len(means))]) / 2
+        test = BettingTest(lambda start, stop, x=x: x[start:stop], len(x), 0.1)
         assert path.p_value(threshold) == pytest.approx(test.p_value(0.525))
         assert path.upper_bound(threshold) == pytest.approx(2 * test.upper_bound() - 1)
 
@@ -110,37 +113,14 @@ def test_escalated_failure_of_task_prompt_loses_nothing():
     assert NetPath(hinted, np.array([1.0]), 0.02, 0.1).certified() == np.inf
 
 
-def test_the_net_loss_of_a_group_is_the_mean_over_its_rows(draw):
-    group = np.array([f"g{i % 700}" for i in range(2000)], dtype=object)
-    rows = draw(2000, 6, group=group)
-    path = NetPath(rows, np.array([0.0]), 0.05, 0.1)
-    loss = _net_losses(rows, 0.2)
-    names = list(dict.fromkeys(group))
-    means = np.array([loss[group == name].mean() for name in names])[np.random.default_rng(0).permutation(700)]
-    test = BettingTest(lambda start, stop: (1 + means[start:stop]) / 2, 700, 0.1)
-    assert path.num_units == 700
-    assert path.p_value(0.2) == pytest.approx(test.p_value(0.525))
-
-
-def test_net_path_stops_at_the_first_failing_threshold(draw):
-    """Promise: the net path stops at the first threshold of its grid that fails."""
-    rows = draw(4000, 1)
-    grid = np.array([2.0, 1.0, 0.0, -0.5, -3.0, -np.inf])
-    path = NetPath(rows, grid, 0.02, 0.1)
-    passes = [path.p_value(threshold) <= 0.1 for threshold in grid]
-    first = passes.index(False)
-    assert 0 < first < len(grid)
-    assert path.certified() == grid[first - 1]
-
-
 def test_failure_in_the_grid_hides_thresholds_below():
-    """Promise: a failure in the middle of the grid hides what would pass below it."""
+    """Promise: the net path stops at the first threshold of its grid that fails, though one below it would pass."""
     # Above 0 the small model always loses to the large one, below it always wins: keeping all is no loss on the whole.
     score = np.concatenate([np.full(500, 1.0), np.full(500, -1.0)])
     rows = ScoredOutcomes(score=score, small_correct=score < 0, large_correct=score > 0)
-    path = NetPath(rows, np.array([0.0, -np.inf]), 0.1, 0.1)
+    path = NetPath(rows, np.array([3.0, 2.0, 0.0, -np.inf]), 0.1, 0.1)
     assert path.p_value(-np.inf) < 0.1 < path.p_value(0.0)
-    assert path.certified() == np.inf
+    assert path.certified() == 2.0
 
 
 def test_each_threshold_is_tested_by_whichever_more_samples_pass(draw):

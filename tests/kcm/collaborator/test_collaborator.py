@@ -78,7 +78,9 @@ def test_only_the_last_kan_layer_starts_at_zero() -> None:
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("basis", "per_label"), [("quadratic", 12 + 200 + 1), ("relu", 200)])
+@pytest.mark.parametrize(
+    ("basis", "per_label"), [("quadratic", 12 + 200 + 1), ("relu", 200), ("pspline", 12 + 6 * 200 + 1)]
+)
 def test_other_basis_uses_projections_and_controls_match(basis, per_label) -> None:
     """Promise: another basis is one layer on its own projections and controls match it."""
     network = NetworkConfig(hidden=(), mixing=200, basis=basis)

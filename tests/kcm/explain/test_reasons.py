@@ -125,16 +125,3 @@ def test_curve_passes_through_its_edge_and_zero_at_reference(widths: tuple[int, 
             assert each.carried == pytest.approx(each.contribution, abs=1e-6)
         else:
             assert reference == pytest.approx(0, abs=1e-3)
-
-
-def test_edge_carries_its_change_times_the_later_slope() -> None:
-    """Promise: what an edge carries is its change from the reference times the slope behind it."""
-    network, x = KAN([6, 5, 3], seed=0), rows(1, 6)[0]
-    for each in reasons_for(network, x, label=2, top=6).contributions:
-        assert each.carried == pytest.approx(each.slope * edge_change(network, x, each.feature, each.through), abs=1e-5)
-
-
-def edge_change(network: KAN, x: torch.Tensor, i: int, j: int) -> float:
-    """What an edge of the first layer adds at `x`, against what it adds at zero."""
-    _, (here, there) = edge_curve(network.kan_layers[0], i, j, torch.stack([x[i], torch.zeros(())]))
-    return float(here - there)

@@ -7,7 +7,7 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.tables import read_frame, read_table
-from tests.kcm.inputs.table_files import WRITERS, excel
+from tests.kcm.inputs.table_files import excel
 
 KINDS = (".csv", ".tsv", ".parquet")
 
@@ -36,16 +36,6 @@ def test_a_file_that_is_not_sound_says_why(tmp_path: Path, name: str, content: b
 
 
 ROWS = [{"id": n, "text": f"Größe; {n}", "label": "ab"[n % 2]} for n in range(20)]
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_table_of_any_kind_is_read_into_memory(tmp_path: Path, name: str) -> None:
-    """Rows are numbered from 1, in files of every kind."""
-    WRITERS[name](ROWS, tmp_path / name)
-    frame = read_table(tmp_path / name).frame
-    assert frame.index.tolist() == list(range(1, 21))
-    assert frame["text"].tolist() == [row["text"] for row in ROWS]
-    assert frame["id"].astype(str).tolist() == [str(row["id"]) for row in ROWS]
 
 
 def test_notes_say_what_a_table_lacks(tmp_path: Path) -> None:

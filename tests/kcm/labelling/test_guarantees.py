@@ -10,24 +10,14 @@ from kcm.errors import ConfigError
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee, class_plan, too_rare
-from kcm.labelling.guess import Guess
 from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule
+from tests.kcm.labelling.test_rounds import Fixed
 
 NAMES = ("ham", "spam", "eggs")
 Ints = NDArray[np.int64]
-
-
-class Fixed:
-    """A small model that never learns."""
-
-    def __init__(self, answer: Ints, wrong: NDArray[np.float64]) -> None:
-        self.guess = Guess(answer, wrong)
-
-    def fit(self, units: Ints, labels: Ints) -> Guess:
-        return self.guess
 
 
 def table(seed: int, *, rate: float = 0.1, early: bool = False) -> tuple[Ints, Ints, NDArray[np.float64]]:

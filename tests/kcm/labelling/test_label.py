@@ -219,18 +219,11 @@ def server(upstream: FakeUpstream) -> dict[str, Any]:
     return {"base_url": upstream.base_url, "llm": "some-model"}
 
 
-def test_a_second_start_pays_for_nothing(upstream: FakeUpstream) -> None:
-    frame = table()
-    found = labelling(frame, **server(upstream))
-    paid = len(upstream.requests)
-    assert paid == found.certificate.bought
-    again = labelling(frame, **server(upstream))
-    assert len(upstream.requests) == paid
-    assert again.certificate == found.certificate
-
-
 def test_a_job_that_dies_goes_on_where_it_was(upstream: FakeUpstream, own_folder: Path) -> None:
-    """The server stops answering in the middle: what was paid is kept, the job ends as if it had not."""
+    """The server stops answering in the middle: what was paid is kept, the job ends as if it had not.
+
+    A further start pays for nothing.
+    """
     frame = table()
     whole = labelling(frame, ledger=own_folder / "other")
     asked: set[str] = set()
@@ -251,16 +244,9 @@ def test_a_job_that_dies_goes_on_where_it_was(upstream: FakeUpstream, own_folder
     found = labelling(frame, **options)
     assert found.certificate.certified
     assert found.certificate.bought == whole.certificate.bought
-
-
-def test_a_budget_is_a_cap(upstream: FakeUpstream) -> None:
-    """The cap holds with calls under way, and the job ends with a weaker promise."""
-    upstream.otherwise = classify
-    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
-    found = labelling(table(), llm=config, max_cost=0.2)
-    assert 0 < found.cost <= 0.2
-    assert found.frame["label"].notna().all()
-    assert found.certificate.promised < 1
+    paid = len(upstream.requests)
+    assert labelling(frame, **options).certificate == found.certificate
+    assert len(upstream.requests) == paid
 
 
 def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:
@@ -326,6 +312,9 @@ def test_capped_job_names_the_money_that_is_missing(upstream: FakeUpstream) -> N
     upstream.otherwise = classify
     config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
     short = labelling(table(), llm=config, max_cost=0.2)
+    assert 0 < short.cost <= 0.2  # with calls under way, too
+    assert short.frame["label"].notna().all()
+    assert short.certificate.promised < 1
     assert short.missing_cost is not None
     enough = labelling(table(), llm=config, max_cost=short.cost + short.missing_cost)
     assert enough.certificate.certified

@@ -84,3 +84,15 @@ def solved(trainer: SequenceTrainer, features_ND: Tensor) -> tuple[Tensor, Tenso
     trainer.learner.solve(precise, Ranks())
     with torch.no_grad():
         return precise(features_ND.double())
+
+
+def assert_close(ours: Any, theirs: Any, **tolerance: float) -> None:
+    """States are equal up to a tolerance, tensor by tensor."""
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(ours, theirs, **tolerance, equal_nan=True)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert_close(ours[key], value, **tolerance)
+    else:
+        assert ours == theirs

@@ -11,13 +11,25 @@ from examples.learners.der import DerConfig
 from examples.learners.ewc import EwcConfig
 from examples.learners.lwf import LwfConfig
 from examples.learners.si import SiConfig
+from kcm.collaborator.collaborator import NetworkConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.replay import ReplayConfig
+from kcm.learners.replay import JointConfig, ReplayConfig
 from kcm.learners.training.sequence import SequenceTrainer
+from tests.kcm.learners.tasks import assert_close
 
 REPLAY = ReplayConfig(memory=31, batch_size=18)
-LEARNERS: list[LearnerConfig] = [REPLAY, DerConfig(memory=31, batch_size=18), LwfConfig(), EwcConfig(), SiConfig()]
+LEARNERS: list[LearnerConfig] = [
+    JointConfig(),
+    REPLAY,
+    ReplayConfig(memory=31, batch_size=18, margin=2.0),
+    DerConfig(memory=31, batch_size=18),
+    LwfConfig(),
+    EwcConfig(),
+    EwcConfig(fisher="empirical", online=True, decay=0.9),
+    SiConfig(),
+]
+ON_A_BASE = NetworkConfig(hidden=(), base="lda", zero_start=True)
 State = dict[str, Any]
 
 
@@ -54,10 +66,11 @@ def test_gradients_do_not_depend_on_the_number_of_ranks(
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ranks) -> None:
-    """Promise: workers may come and go between checkpoints; the memory is the same, and so is the accuracy matrix."""
+    """Promise: workers may come and go between checkpoints, without changing memory, state or accuracy matrix."""
 
     def continued(states: list[State | None], steps: int, ranks: Ranks) -> list[State]:
-        trainers = [make_trainer(uneven, learner, epochs=2, ranks=ranks) for learner in LEARNERS]
+        make = functools.partial(make_trainer, uneven, epochs=2, ranks=ranks, network=ON_A_BASE)
+        trainers = [make(learner) for learner in LEARNERS]
         for trainer, state in zip(trainers, states, strict=True):
             if state:
                 trainer.load_state_dict(state)
@@ -72,8 +85,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(make_trainer, uneven, on_ran
     for world_size, steps in ((2, 9), (1, 7), (4, 10)):  # stops in the first task and in the second
         states = on_ranks(world_size, functools.partial(continued, states, steps))
     for ours, theirs in zip(states, undisturbed, strict=True):
-        assert ours["position"] == [3, 0, 26]
+        assert ours["position"] == theirs["position"]
         assert ours["learner"].get("memory", {}).get("ids") == theirs["learner"].get("memory", {}).get("ids")
         assert ours["accuracy"] == theirs["accuracy"]
-        for name, tensor in theirs["collaborator"].items():
-            torch.testing.assert_close(ours["collaborator"][name], tensor, atol=2e-4, rtol=1e-3)
+        assert_close(ours["collaborator"], theirs["collaborator"], atol=2e-4, rtol=1e-3)
+        assert_close(ours["learner"], theirs["learner"], atol=1e-3, rtol=1e-2)

@@ -20,21 +20,9 @@ from tests.kcm.logs.logs import (
     BEGIN,
     SYSTEM,
     exchanges,
-    langfuse_rows,
-    litellm_rows,
     openai_rows,
-    otel_rows,
-    table_rows,
     write_lines,
 )
-
-FORMATS = {
-    "OpenAI requests": openai_rows,
-    "LiteLLM spend log": litellm_rows,
-    "Langfuse export": langfuse_rows,
-    "OpenTelemetry spans": otel_rows,
-    "table": table_rows,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -74,19 +62,6 @@ def test_log_of_two_templates(tmp_path: Path) -> None:
     assert template["labels"] == ["billing", "login", "shipping"]
     assert template["bound"] <= 0.05
     assert template["delta"] == pytest.approx(0.04)
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_templates_in_each_format(name: str, tmp_path: Path) -> None:
-    """Both templates are found and told apart, and the spend is the same, by costs or by the list of prices."""
-    found = of(write_lines(tmp_path / "log.jsonl", FORMATS[name](exchanges(600))))
-    assert list(found.reading.formats) == [name]
-    assert sorted(each.group.kind for each in found.templates) == ["classification", "free text"]
-    assert found.calls == 600
-    assert found.others.calls == 0
-    assert found.spend == pytest.approx(600 * 0.00018)
-    assert classified(found).group.template.before == BEFORE
-    assert classified(found).group.reader.names == ("billing", "login", "shipping")  # type: ignore[union-attr]
 
 
 def test_bound_holds_on_later_calls(tmp_path: Path) -> None:

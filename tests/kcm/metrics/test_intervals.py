@@ -93,11 +93,6 @@ def test_grouped_rows_cover_where_rows_taken_alone_would_not():
     assert hits["alone"] / 300 <= 0.6
 
 
-def test_copied_rows_have_their_number_as_design_effect():
-    correct = np.repeat(np.random.default_rng(0).random(500) < 0.6, 4)
-    assert design_effect(correct, np.repeat(np.arange(500), 4)) == pytest.approx(4, rel=0.01)
-
-
 def test_design_effect_compares_unbiased_variances():
     """Promise: the design effect of few groups compares unbiased variances."""
     correct = np.repeat([1, 0, 1, 1, 0], 3)

@@ -58,11 +58,6 @@ def test_auroc_is_the_share_of_pairs_in_order(rows):
     assert found == (None if expected is None else pytest.approx(expected))
 
 
-def test_the_oracle_calls_only_where_a_call_helps():
-    small, large = [1, 1, 0, 0, 0], [1, 0, 1, 1, 0]
-    assert routing.oracle_router(small, large) == (0.8, 0.4)
-
-
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=8))
 def test_no_route_beats_the_oracle_and_none_as_good_calls_less(pairs):

@@ -1,6 +1,9 @@
 """A run as the pipeline reports it, and readers that take a page as a person or a browser does."""
 
+import base64
 import copy
+import hashlib
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
@@ -47,6 +50,28 @@ class Reader(HTMLParser):
 @pytest.fixture
 def read_page() -> type[Reader]:
     return Reader
+
+
+@pytest.fixture
+def assert_safe() -> Callable[[str], None]:
+    """Whether a page asks nothing of the network, and runs one script, which its policy names."""
+
+    def check(page: str) -> None:
+        tags = Reader(page).tags
+        names = [tag for tag, _ in tags]
+        assert not {"link", "img", "iframe", "object"} & set(names)
+        assert names.count("script") == names.count("style") == 1
+        assert all((attributes.get("href") or "#").startswith("#") for _, attributes in tags)
+        attributes = {name for _, attributes in tags for name in attributes}
+        assert not {"src", "srcset", "action", "data"} & attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        assert not re.search(r"url\(|@import", page)
+        (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policies = [given["content"] for _, given in tags if given.get("http-equiv") == "Content-Security-Policy"]
+        assert policies == [f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
+
+    return check
 
 
 class Lines(Reader):

@@ -43,12 +43,6 @@ def test_the_e_value_is_what_is_left_of_stakes_and_cash(rate: float) -> None:
     assert alarm.e_value == pytest.approx(written_out(y, 0.2, 0.05), rel=1e-9)
 
 
-def test_a_past_without_events_costs_nothing() -> None:
-    alarm = RateAlarm(0.02, 0.1)
-    alarm.observe(np.zeros(100_000), 0.05)
-    assert alarm.e_value == pytest.approx(1.0)
-
-
 def test_mean_wealth_is_at_most_one_at_the_limit() -> None:
     """Ville's inequality needs no more than this of the wealth at any time."""
     rng = np.random.default_rng(5)

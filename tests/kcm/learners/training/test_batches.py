@@ -53,13 +53,6 @@ def test_every_row_comes_once_an_epoch(sizes: list[int], window: int) -> None:
     assert set(streams.blocks.values()) == {1}
 
 
-def test_the_order_changes_with_each_part_of_the_key() -> None:
-    orders = {
-        tuple(numbers(Streams(5000).epoch(2, key)).tolist()) for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-    }
-    assert len(orders) == 4
-
-
 def test_one_window_order_equals_earlier_versions() -> None:
     """Trained figures must not move without a reason: the order that was drawn as one list of blocks."""
     sizes = [2500, 1030]

@@ -15,11 +15,10 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import LearnerConfig
-from kcm.learners.ranks import Ranks
 from kcm.learners.replay import FinetuneConfig, JointConfig, ReplayConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.metrics.continual import summarise
-from tests.kcm.learners.tasks import part_of, rows_of
+from tests.kcm.learners.tasks import assert_close, part_of, rows_of
 
 LEARNERS = [
     FinetuneConfig(),
@@ -74,7 +73,7 @@ def test_a_run_resumed_at_any_step_ends_like_an_undisturbed_one(
         resumed.load_state_dict(torch.load(path, weights_only=True))
         resumed.run()
         assert resumed.accuracy == undisturbed.accuracy
-        _assert_close(resumed.collaborator.state_dict(), undisturbed.collaborator.state_dict(), atol=0, rtol=0)
+        assert_close(resumed.collaborator.state_dict(), undisturbed.collaborator.state_dict(), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=repr)
@@ -86,36 +85,7 @@ def test_the_state_of_a_learner_survives_the_folder_of_a_bundle(make_trainer, di
     with sealing(tmp_path / "bundle", "manifest.json", 1) as draft:
         write_state(draft / "learner", trainer.learner.state_dict())
     found = SealedFolder(tmp_path / "bundle", "manifest.json", 1).state("learner")
-    _assert_close(found, trainer.learner.state_dict(), atol=0, rtol=0)
-
-
-def test_ranks_train_the_same_network_and_state(make_trainer, uneven, on_ranks) -> None:
-    """Promise: one two and four ranks train the same network and keep the same state."""
-
-    def trained(ranks: Ranks) -> list[dict]:
-        make = functools.partial(make_trainer, uneven, epochs=2, ranks=ranks, network=ON_A_BASE)
-        trainers = [make(learner) for learner in LEARNERS]
-        for trainer in trainers:
-            trainer.run()
-        return [trainer.state_dict() for trainer in trainers]
-
-    one, two, four = (on_ranks(n, trained) for n in (1, 2, 4))
-    for other in (two, four):
-        for ours, theirs in zip(other, one, strict=True):
-            assert ours["learner"].get("memory", {}).get("ids") == theirs["learner"].get("memory", {}).get("ids")
-            _assert_close(ours["collaborator"], theirs["collaborator"], atol=2e-4, rtol=1e-3)
-            _assert_close(ours["learner"], theirs["learner"], atol=1e-3, rtol=1e-2)
-
-
-def _assert_close(ours, theirs, **tolerance: float) -> None:
-    if isinstance(theirs, torch.Tensor):
-        torch.testing.assert_close(ours, theirs, **tolerance, equal_nan=True)
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            _assert_close(ours[key], value, **tolerance)
-    else:
-        assert ours == theirs
+    assert_close(found, trainer.learner.state_dict(), atol=0, rtol=0)
 
 
 def test_a_state_of_other_tasks_is_refused(make_trainer, digits) -> None:

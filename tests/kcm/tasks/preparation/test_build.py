@@ -168,13 +168,6 @@ def test_tasks_have_test_rows_all_or_none_where_none_are_wanted(write_csv, build
         build(write_csv([*rows, *measured], ("text", "label", "split")), fractions=fractions)
 
 
-def test_a_class_that_given_splits_leave_out_of_train_is_refused(write_csv, build):
-    rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val", "test") for i in range(40)]
-    rows += [(f"late {i}", "class-9", "test") for i in range(10)]
-    with pytest.raises(DataError, match="class 'class-9' of task 'task-1' has no train rows"):
-        build(write_csv(rows, ("text", "label", "split")), num_tasks=1)
-
-
 def some_rows(count: int = 1200) -> pa.Table:
     """Rows of every kind: documents, texts that repeat, ids that repeat, out-of-scope and unlabelled rows, bad ones."""
     draw = np.random.default_rng(0)
