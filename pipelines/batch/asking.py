@@ -31,6 +31,7 @@ from pipelines.store.sequence import contents_of
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
 UNITS_AT_ONCE = 4  # groups under way at a server: while one waits for its slowest question, the next is asked
 _OFF_LABEL = "off the label list: "  # begins the counts of replies
+_ROWS_AT_ONCE = 64  # answered and committed together, unless a server's model says how many
 _SHOWN = 3  # replies off the label list that each call counts by their words; as many are reported
 
 
@@ -113,11 +114,11 @@ def ask_shards(
     """
     storage, say = context.store.storage, context.reporter.say
     common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar}
-    common["rows_per_unit"] = spec.large.rows_per_batch
     if spec.large.remote:
         model, sizes = server_model(context, spec), sizes_of(sources, storage)
         paid_before = _say_estimate(context, spec, model, sources, sizes)
-        limit = FailureLimit(spec.large.failed_share, sum(sizes.values()))
+        limit = FailureLimit(model.max_failed if isinstance(model, PaidModel) else 1.0, sum(sizes.values()))
+        common["rows_per_unit"] = model.rows_per_batch if isinstance(model, PaidModel) else _ROWS_AT_ONCE
         answer = row_answerer(model, spec, mode, limit.count)
         try:
             if isinstance(model, PaidModel):
@@ -130,13 +131,14 @@ def ask_shards(
         if isinstance(model, PaidModel):
             say_paid(model, paid_before, context.reporter)
     else:
+        common["rows_per_unit"] = _ROWS_AT_ONCE
         resources = Resources(context.cluster.device)
         build = partial(_local_answerer, spec, mode, context.assets_path, resources)
         counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
     usage = _usage(counts, spec.large.remote)
     if reasons := Counter({name: int(count) for name, count in counts.items() if name.startswith(FAILED)}):
         if not spec.large.remote:
-            FailureLimit(spec.large.failed_share, usage["rows"]).count(reasons)
+            FailureLimit(1.0, usage["rows"]).count(reasons)
         reason = reasons.most_common(1)[0][0].removeprefix(FAILED)
         later = "; the next run asks again" if usage["waiting"] else ""
         say(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.inputs.labels import UNLABELLED
-from kcm.large import LargeConfig, LinearHead
+from kcm.large import LinearHead, fit_head
 from kcm.tasks.hashing import row_key
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards
@@ -39,12 +39,10 @@ class RowHead:
     out_of_fold_NC: np.ndarray
 
     @classmethod
-    def fit(
-        cls, large: LargeConfig, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None
-    ) -> Self:
+    def fit(cls, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None) -> Self:
         """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels."""
         labels_N, groups_N = rows["label"].to_numpy(), units_of_rows(rows)
-        fit = large.fit(feature_matrix(rows), labels_N, groups_N, num_labels, seed, known)
+        fit = fit_head(feature_matrix(rows), labels_N, groups_N, num_labels, seed=seed, known=known)
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
@@ -72,27 +70,23 @@ def row_classifier(fitted: RowHead) -> RowFunction:
     return classify
 
 
-def classify_shards(
-    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, sources: Mapping[str, Path]
-) -> LinearHead:
+def classify_shards(attempt: Attempt, num_labels: int, seed: int, sources: Mapping[str, Path]) -> LinearHead:
     """Write a file with the answers to every shard of features to the attempt's folder; the head."""
     cluster, storage = attempt.context.cluster, attempt.context.store.storage
-    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), storage)
+    fitted = run_remotely(_fit, num_labels, seed, list(sources.values()), storage)
     build, scratch, bar = partial(row_classifier, fitted), attempt.scratch, attempt.bar
     map_shards(sources, build, attempt.folder, cluster=cluster, scratch=scratch, storage=storage, bar=bar)
     return fitted.head
 
 
-def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:
+def _fit(num_labels: int, seed: int, shards: Sequence[Path], storage: Storage) -> RowHead:
     """Fit the head on this node, to which all shards come."""
-    return fit_rows(large, num_labels, seed, [storage.fetch(shard) for shard in shards])
+    return fit_rows(num_labels, seed, [storage.fetch(shard) for shard in shards])
 
 
-def fit_rows(
-    large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS
-) -> RowHead:
+def fit_rows(num_labels: int, seed: int, shards: Sequence[Path], limit: int = MAX_FITTED_ROWS) -> RowHead:
     """Fit the head on the labelled train rows, at most `limit` of them: see `fitted_rows`."""
-    return RowHead.fit(large, fitted_rows(shards, seed, limit), num_labels, seed)
+    return RowHead.fit(fitted_rows(shards, seed, limit), num_labels, seed)
 
 
 def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import Field, InstanceOf, PrivateAttr
 from rich.markup import escape
 
-from kcm.errors import DataError
+from kcm.encoders.runtime import resolved, runtime_of
+from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
-from kcm.large.base import PaidModel
+from kcm.large.base import PaidModel, RecordedAnswers
 from pipelines.batch.asking import LargeSpec, ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
@@ -94,7 +95,7 @@ class ClassifierOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
         names, context = sequence.names, attempt.context
-        head = classify_shards(attempt, self.large, len(names.labels), self.seed, self.embedded.all_shards)
+        head = classify_shards(attempt, len(names.labels), self.seed, self.embedded.all_shards)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
@@ -108,8 +109,13 @@ class RecordedOutcomes(Plan):
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
-        names, storage = sequence.names, attempt.context.store.storage
-        arguments = self.large, names.answers, sequence.all_shards, attempt.folder, len(names.labels), storage
+        names, context = sequence.names, attempt.context
+        model = self.large.build(names.answers, context.assets_path)
+        if not isinstance(model, RecordedAnswers):
+            fault = f"the large model {self.large.adapter!r} reads no part of a row, and has no recorded answers"
+            raise ConfigError(fault, where="large.adapter", hint="Give its model a method `tables`")
+        where, storage = self.large.location, context.store.storage
+        arguments = model, where, sequence.all_shards, attempt.folder, len(names.labels), storage
         usage = run_remotely(look_up_shards, *arguments)
         write_identity(attempt.folder, self.identity, **usage)
 
@@ -123,10 +129,10 @@ class AskedOutcomes(AskingPlan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
         names, context = sequence.names, attempt.context
-        large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, self.device))
+        large = self.large.with_backbone(lambda backbone: resolved(backbone, context.assets_path, self.device))
         spec = LargeSpec(large, names.answers, len(names.labels))
         usage = ask_shards(context, spec, sequence.all_shards, attempt.folder, scratch=attempt.scratch, bar=attempt.bar)
-        runtime = large.backbone.in_use if large.backbone else None
+        runtime = runtime_of(large.backbone) if large.backbone else None
         write_identity(attempt.folder, self.identity, runtime=runtime, device=self.device, **usage)
 
 

@@ -32,7 +32,7 @@ def shards(tmp_path, sizes, rows_per_group=None):
 
 def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
     (path,) = shards(tmp_path, [100])
-    fitted = fit_rows(LARGE, 2, 0, [path])
+    fitted = fit_rows(2, 0, [path])
     assert fitted.ids.to_pylist() == [f"row {n}" for n in range(80)]
     table, _ = row_classifier(fitted)(pq.read_table(path))
     answered = np.array(table["large_probabilities"].to_pylist(), dtype=np.float32)
@@ -44,8 +44,8 @@ def test_few_rows_are_all_fitted_and_get_out_of_fold_answers(tmp_path) -> None:
 def test_whole_units_are_fitted_whatever_their_shards(tmp_path) -> None:
     """Promise: of more rows whole units are fitted whatever their shards."""
     (path,) = paths = shards(tmp_path, [100], rows_per_group=4)
-    one = fit_rows(LARGE, 2, 0, paths, limit=30)
-    three = fit_rows(LARGE, 2, 0, shards(tmp_path, [40, 25, 35], rows_per_group=4), limit=30)
+    one = fit_rows(2, 0, paths, limit=30)
+    three = fit_rows(2, 0, shards(tmp_path, [40, 25, 35], rows_per_group=4), limit=30)
     np.testing.assert_array_equal(one.head.weight_CD, three.head.weight_CD)
     rows = pq.read_table(path)
     fitted = set(one.ids.to_pylist())

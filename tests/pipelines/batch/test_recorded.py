@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large.adapters.recorded import RecordedConfig
+from kcm.large.adapters.recorded import RecordedConfig, RecordedModel
 from kcm.tasks.shards import write_shards
 from pipelines.batch import recorded
 from pipelines.batch.recorded import look_up_shards
@@ -35,7 +35,9 @@ def answers(tmp_path, ids) -> RecordedConfig:
 
 def found(tmp_path, large):
     sources = {path.name: path for path in sorted(tmp_path.glob("task-*.parquet"))}
-    return look_up_shards(large, LABELS, sources, tmp_path / "made", 2, Storage.at(tmp_path))
+    return look_up_shards(
+        RecordedModel(large, LABELS), large.location, sources, tmp_path / "made", 2, Storage.at(tmp_path)
+    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kcm.config import parse_config
+from kcm.encoders.text_settings import fits_words
 from kcm.encoders.words import Words
 from pipelines.config import RunConfig
 from pipelines.context import Context
@@ -104,4 +105,4 @@ SPLINES = {"learner": {"name": "analytic"}, "network": {"hidden": []}}
 @pytest.mark.parametrize("more", [{"learner": {"name": "replay"}}, SPLINES])
 def test_words_need_units_solved_in_closed_form(tmp_path: Path, model: str, more: dict[str, Any]) -> None:
     """Promise: no words are fitted for networks that would bend them, or that are trained step by step."""
-    assert not config_of(tmp_path, model, **more).encoder.fits_words
+    assert not fits_words(config_of(tmp_path, model, **more).encoder)
