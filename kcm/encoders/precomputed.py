@@ -84,6 +84,8 @@ def vector_fault(content: Content, dim: int | None) -> str:
 
 def vector_columns(encoder: EncoderConfig) -> tuple[str, ...]:
     """Names, or patterns such as f_*, of the columns of a row's vector; empty if `encoder` reads none."""
+    if "vector" not in encoder.reads:
+        return ()
     column = getattr(encoder, "column", None)
     return getattr(encoder, "columns", ()) if column is None else (column,)
 

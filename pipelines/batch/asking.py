@@ -113,12 +113,14 @@ def ask_shards(
     the model allows.
     """
     storage, say = context.store.storage, context.reporter.say
-    common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar}
+    common: dict[str, Any] = {"scratch": scratch, "storage": storage, "bar": bar, "rows_per_unit": _ROWS_AT_ONCE}
     if spec.large.remote:
         model, sizes = server_model(context, spec), sizes_of(sources, storage)
         paid_before = _say_estimate(context, spec, model, sources, sizes)
-        limit = FailureLimit(model.max_failed if isinstance(model, PaidModel) else 1.0, sum(sizes.values()))
-        common["rows_per_unit"] = model.rows_per_batch if isinstance(model, PaidModel) else _ROWS_AT_ONCE
+        max_failed = 1.0
+        if isinstance(model, PaidModel):
+            max_failed, common["rows_per_unit"] = model.max_failed, model.rows_per_batch
+        limit = FailureLimit(max_failed, sum(sizes.values()))
         answer = row_answerer(model, spec, mode, limit.count)
         try:
             if isinstance(model, PaidModel):
@@ -131,7 +133,6 @@ def ask_shards(
         if isinstance(model, PaidModel):
             say_paid(model, paid_before, context.reporter)
     else:
-        common["rows_per_unit"] = _ROWS_AT_ONCE
         resources = Resources(context.cluster.device)
         build = partial(_local_answerer, spec, mode, context.assets_path, resources)
         counts = map_shards(sources, build, folder, cluster=context.cluster, **common)
