@@ -28,6 +28,7 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.ledger import question_delta
 from kcm.encoders import Encoder, EncoderConfig
+from kcm.encoders.runtime import resolved
 from kcm.inputs.content import Content, Part, contents
 from kcm.learners.training.stream import ParquetRows
 from pipelines.batch.outcome_table import ScoredTable
@@ -97,8 +98,8 @@ def with_kept_vectors(config: RunConfig, folder: Path, splits: int) -> RunConfig
         np.savez(file, keys=[content.key for content in vectors], vectors=np.stack(list(vectors.values())))
         return Kept(kind="benchmarks.over_splits:Kept", encoder=encoder, file=file.absolute())
 
-    large = config.large.with_backbone(lambda encoder: kept(encoder.resolved(config.assets_path)))
-    return config.model_copy(update={"encoder": kept(config.encoder.resolved(config.assets_path)), "large": large})
+    large = config.large.with_backbone(lambda encoder: kept(resolved(encoder, config.assets_path)))
+    return config.model_copy(update={"encoder": kept(resolved(config.encoder, config.assets_path)), "large": large})
 
 
 def all_contents(config: RunConfig, splits: int = 1) -> list[Content]:
@@ -123,7 +124,7 @@ def cost_ratio(config: RunConfig) -> float:
     assert config.large.backbone is not None
     seconds = []
     for encoder in (config.encoder, config.large.backbone):
-        built, passes = encoder.resolved(config.assets_path).build(config.assets_path), []
+        built, passes = resolved(encoder, config.assets_path).build(config.assets_path), []
         for _ in range(3):
             started = time.process_time()
             built.encode(rows)

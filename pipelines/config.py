@@ -16,6 +16,8 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
+from kcm.encoders.config import is_dual
+from kcm.encoders.text_settings import without_words
 from kcm.kan.mixed_splines import MIN_FREE
 from kcm.large import LargeConfig, PromptsConfig, UpstreamConfig
 from kcm.learners import LearnerConfig
@@ -151,7 +153,7 @@ class RunConfig(Config):
     def _reads_words(self) -> RunConfig:
         """Fit words only for networks that are linear in them: units that are solved in closed form."""
         if self.network.basis == "spline" or not self.learner.closed_form:
-            self._settle(encoder=self.encoder.with_settings(words="none"))
+            self._settle(encoder=without_words(self.encoder))
         return self
 
     @model_validator(mode="after")
@@ -231,7 +233,7 @@ class RunConfig(Config):
         rows.
         """
         is_solved = self.learner.gives_left_out and not getattr(self.learner, "equal_classes", 0)
-        asks_alike = self.tune.prompt_modes == ("none",) and not self.encoder.dual
+        asks_alike = self.tune.prompt_modes == ("none",) and not is_dual(self.encoder)
         return not (is_solved and asks_alike and self.tasks.long_tail is None)
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kcm import extras
+from kcm.encoders.precomputed import vector_columns
 from kcm.redact import redacted_values
 from pipelines.cluster.config import require_room, starts_local
 from pipelines.config import OPERATIONAL, RunConfig
@@ -49,7 +50,7 @@ def run(
     stages = stages_of(config)
     # A faulty file is reported before a cluster starts, and leaves nothing. An existing cluster reads the file once.
     if config.tasks.source.opens_quickly and starts_local(config.cluster):
-        config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
+        config.tasks.source.build(config.assets_path, vector_columns(config.encoder))
     with run_context(config, stages, reporter) as context:
         section = config.model_dump(mode="json", exclude=set(OPERATIONAL))
         key = Recipe("run", 1, section).fingerprint

@@ -25,8 +25,10 @@ from benchmarks.simulation.local_service import LocalService, local_service
 from benchmarks.simulation.played import PlayedConfig
 from benchmarks.simulation.scenario import TURNS, Scenario, Waves, script_of
 from kcm.bundle.answers import Input
+from kcm.encoders.precomputed import vector_columns
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import PARTS, Content
+from kcm.large.base import RecordedAnswers
 from kcm.parquet import write_table
 from kcm.tasks.rows import SourceRow
 from kcm.tasks.units import content_key
@@ -100,7 +102,7 @@ def simulate(config: RunConfig, waves: Waves, scenario: Scenario, reporter: Repo
 
 def _rows_by_label(config: RunConfig) -> dict[str, list[SourceRow]]:
     """The labelled rows by their label, each content once."""
-    source = config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
+    source = config.tasks.source.build(config.assets_path, vector_columns(config.encoder))
     rows: dict[str, dict[str, SourceRow]] = {}
     for row in source.records:
         if not (row.text or row.image):
@@ -163,7 +165,8 @@ def _played(config: RunConfig, rows: Sequence[SourceRow], file: Path) -> dict[st
 
 def _recorded(config: RunConfig, labels: Sequence[str]) -> dict[str, str]:
     """A recorded large model's answers to rows, by id; empty for any other model, whose answers would cost money."""
-    tables = config.large.answer_tables(labels) if config.large.is_recorded else ()
+    model = config.large.build(labels, config.assets_path) if config.large.is_recorded else None
+    tables = model.tables() if isinstance(model, RecordedAnswers) else ()
     rows = (row for table in tables for row in table.select(["id", "label"]).to_pylist())
     return {row["id"]: labels[row["label"]] for row in rows if row["label"] >= 0}
 

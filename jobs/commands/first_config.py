@@ -16,6 +16,7 @@ import yaml
 
 from kcm.certification.sample_size import outlook
 from kcm.config import parse_config
+from kcm.encoders.precomputed import vector_columns
 from kcm.errors import ConfigError
 from kcm.inputs.cell_text import written
 from kcm.report.formats import plural
@@ -181,7 +182,7 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     tasks = values["tasks"]
     tasks["max_bad_rows"] = f"{_MAX_BAD:.0%}"
     config = parse_config(RunConfig, values, where="kcm init")
-    source = config.tasks.source.build(config.assets_path, config.encoder.vector_columns)
+    source = config.tasks.source.build(config.assets_path, vector_columns(config.encoder))
     try:
         summary, bad_rows = _build(config, source)
     except SplitError as error:

@@ -14,6 +14,7 @@ import typer
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from kcm.encoders.config import towers_of
 from kcm.errors import KcmError
 from pipelines.cluster.config import ClusterConfig, require_room, starts_local
 from pipelines.cluster.connection import connected
@@ -129,7 +130,7 @@ def _models_here(config: RunConfig) -> None:
 def _local_models(config: RunConfig) -> Iterator[tuple[str, Callable[[Path], str]]]:
     """The models that nodes load: the name, and a function that reads the files for the identity."""
     for encoder in filter(None, (config.encoder, config.large.backbone)):
-        towers = encoder.to_align  # the run fits a head on them
+        towers = towers_of(encoder)  # the run fits a head on them
         for part in (towers.image, towers.text) if towers else (encoder,):
             yield part.name, part.identity
     if not (config.large.backbone or config.large.remote or config.large.is_recorded):

@@ -18,6 +18,7 @@ from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.models import load_large
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
+from kcm.encoders.precomputed import vector_columns
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.inputs.content import Content
 from kcm.large import AsksEach, LargeModel, UpstreamConfig
@@ -76,7 +77,7 @@ class Cascade:
         optional. A picture is bytes, a path or a PIL image. A vector has the columns of the bundle's encoder, or is the
         list `features`. Raises DataError for a missing column, and for a single text in place of many.
         """
-        vector = self.bundle.encoder.vector_columns
+        vector = vector_columns(self.bundle.encoder)
         requests = inputs_of(inputs, self.bundle.reads, text=text, image=image, task=task, id=id, vector=vector)
         faults = [fault_of(self.bundle, example) for example in requests]
         model_answers = iter(

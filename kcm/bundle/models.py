@@ -24,6 +24,7 @@ from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
 from kcm.config import Config, with_paths
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.config import Runtime
+from kcm.encoders.runtime import computed_by, in_runtime, kind_of
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
@@ -62,19 +63,15 @@ class FrozenModels:
 
     def in_runtimes(self, encoder: Runtime | None, large: Runtime | None) -> Self:
         """The same with its networks in other runtimes, if their precision allows; None: unchanged."""
-        large_model = self.large.with_backbone(lambda backbone: backbone.with_settings(runtime=large))
-        return replace(self, encoder=self.encoder.with_settings(runtime=encoder), large=large_model)
-
-    def computed_by(self, encoder_device: str, large_device: str) -> ComputedBy:
-        """The runtime and device of both sides on these devices."""
-        return ComputedBy(encoder=self.encoder.computed_by(encoder_device), large=self.large.computed_by(large_device))
+        large_model = self.large.with_backbone(lambda backbone: in_runtime(backbone, large))
+        return replace(self, encoder=in_runtime(self.encoder, encoder), large=large_model)
 
     def void_on(self, encoder_device: str, large_device: str) -> str | None:
         """Why the certificate of the bundle does not hold on these devices; None if it does.
 
         Raises ConfigError for a precision that a device does not support.
         """
-        return void_reason(self.certified_by, self.computed_by(encoder_device, large_device))
+        return void_reason(self.certified_by, ComputedBy.of(self.encoder, self.large, encoder_device, large_device))
 
     @property
     def answer_names(self) -> tuple[str, ...]:
@@ -287,6 +284,13 @@ class ComputedBy(Config):
 
     encoder: str = Field(description="Runtime and device of the small side's encoder.")
     large: str = Field(description="Runtime and device of the large model.")
+
+    @classmethod
+    def of(cls, encoder: EncoderConfig, large: LargeConfig, encoder_device: str, large_device: str) -> Self:
+        """The runtime and device of both sides on these devices."""
+        is_local = not (large.remote or large.is_recorded)
+        local = computed_by(large.backbone, large_device) if large.backbone else kind_of(large_device)
+        return cls(encoder=computed_by(encoder, encoder_device), large=local if is_local else "")
 
     def difference(self, other: ComputedBy) -> str:
         """In words, the difference between this (certified) and `other` (served)."""

@@ -5,8 +5,7 @@ Shapes: N pictures, B pictures of a batch, S pixels per side, T tokens or positi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 
 from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.config import Arrays, Encoder, NetworkEncoderConfig, read_json
+from kcm.encoders.config import Arrays, Encoder, read_json
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.pretrained import load_backbone
+from kcm.encoders.runtime import NetworkEncoderConfig
 from kcm.encoders.torch_network import Exportable, dtype_of
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part
@@ -44,20 +44,12 @@ class ImageEncoderConfig(NetworkEncoderConfig):
     )
     batch_size: int = Field(default=32, ge=1, description="Pictures per forward pass.")
 
-    @property
-    def name(self) -> str:
-        return self.model if self.side is None else f"{self.model}, {self.side} x {self.side}"
-
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         return ImageEncoder(self, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
         settings = f"side {self.side}\npooling {self.pooling}\ndtype {self.precision}\nmax_pixels {MAX_PIXELS}\n"
         return folder_digest(resolve(self.model, assets_dir), settings)
-
-    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Decodes and shrinks the picture to the model's side."""
-        return partial(with_square, side=image_side(self, resolve(self.model, assets_dir)))
 
 
 class ImageEncoder(NetworkEncoder):
@@ -69,13 +61,18 @@ class ImageEncoder(NetworkEncoder):
 
     def __init__(self, config: ImageEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
         self._settings, self._folder = config, resolve(config.model, assets_dir)
+        self._side = image_side(config, self._folder)
         super().__init__(config, assets_dir, device)
+
+    def read(self, content: Content) -> Content:
+        """Decodes and shrinks the picture to the model's side."""
+        return with_square(content, self._side)
 
     def arrays(self, inputs: Sequence[Content]) -> Arrays:
         return {_PIXELS: np.array([content.pixels for content in inputs])}
 
     def exportable(self) -> Exportable:
-        side, preprocessor = image_side(self._settings, self._folder), read_json(self._folder / _PREPROCESSOR)
+        side, preprocessor = self._side, read_json(self._folder / _PREPROCESSOR)
         mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
         backbone = _load(self._folder).to(dtype_of(self._settings.precision))
         levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kcm.encoders.config import Arrays, Network, NetworkEncoderConfig
+from kcm.encoders.config import Arrays, Network
 from kcm.encoders.export import NETWORK, OnnxNetwork, exported
+from kcm.encoders.runtime import NetworkEncoderConfig, is_exported
 from kcm.encoders.torch_network import Exportable, TorchNetwork
 from kcm.inputs.content import PROBE, Content
 from kcm.inputs.pictures import read_all
@@ -20,9 +21,8 @@ class NetworkEncoder(ABC):
 
     def __init__(self, config: NetworkEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
         self.config, self.reads, self.identity = config, config.reads, config.identity(assets_dir)
-        self.read = config.reader(assets_dir)
         self._network: Network
-        if config.is_exported(device):
+        if is_exported(config, device):
             folder = exported(self.identity, config.precision, assets_dir, self.exportable)
             self._network = OnnxNetwork(folder / NETWORK)
         else:
@@ -30,6 +30,10 @@ class NetworkEncoder(ABC):
         # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim: int = self.encode([PROBE]).shape[1]
+
+    def read(self, content: Content) -> Content:
+        """See `Encoder`."""
+        return content
 
     @abstractmethod
     def exportable(self) -> Exportable:

@@ -6,15 +6,14 @@ Shapes: N pictures, S pixels of a side, D features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from kcm.encoders.config import Encoder, EncoderConfig
+from kcm.encoders.config import Encoder, EncoderConfig, Engine
 from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, squares, with_square
 
@@ -25,22 +24,16 @@ class PixelsConfig(EncoderConfig):
     """Shrunk pictures: each pixel and colour is a feature."""
 
     reads: ClassVar[frozenset[Part]] = IMAGE
+    engine: ClassVar[Engine] = "numpy"
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size"})  # no effect, or part of the identity
 
     side: int = Field(default=24, ge=1, le=256, description="Pixels per side.")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="Three features per pixel, or one.")
 
     @property
-    def name(self) -> str:
-        return f"pixels, {self.side} x {self.side} {self.color}"
-
-    @property
     def pixel_grid(self) -> tuple[int, int, int]:
         """Rows, columns and colours, innermost last: `kcm explain` draws the features as a picture."""
         return self.side, self.side, 3 if self.color == "rgb" else 1
-
-    def computed_by(self, device: str) -> str:
-        return ""
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """Loads nothing."""
@@ -49,10 +42,6 @@ class PixelsConfig(EncoderConfig):
     def identity(self, assets_dir: Path) -> str:
         """A digest of everything that determines the features; there are no weights."""
         return hashlib.sha256(f"pixels {self.side} {self.color} {MAX_PIXELS}".encode()).hexdigest()
-
-    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Decodes and shrinks the picture."""
-        return partial(with_square, side=self.side)
 
 
 class PixelsEncoder:
@@ -64,8 +53,12 @@ class PixelsEncoder:
     reads = PixelsConfig.reads
 
     def __init__(self, config: PixelsConfig) -> None:
-        self.config, self.identity, self.read = config, config.identity(Path()), config.reader(Path())
+        self.config, self.identity = config, config.identity(Path())
         self.dim = config.side**2 * (3 if config.color == "rgb" else 1)
+
+    def read(self, content: Content) -> Content:
+        """Decodes and shrinks the picture."""
+        return with_square(content, self.config.side)
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, D] by rows of pixels, colours innermost. Raises UnreadableError."""

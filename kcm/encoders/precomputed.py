@@ -6,24 +6,26 @@ Shapes: N rows, D numbers of a vector.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from kcm.encoders.config import Encoder, EncoderConfig
+from kcm.encoders.config import Encoder, EncoderConfig, Engine
 from kcm.errors import ConfigError
 from kcm.inputs.content import VECTOR, Content, Part, PartError
 from kcm.inputs.pictures import read_all
+
+EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 
 
 class PrecomputedConfig(EncoderConfig):
     """Vectors of the rows: one column with a list of numbers, or one column per number."""
 
     reads: ClassVar[frozenset[Part]] = VECTOR
+    engine: ClassVar[Engine] = "numpy"
     # These have no effect on the vectors, or are determined by the rows.
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "batch_size", "dim"})
 
@@ -40,28 +42,13 @@ class PrecomputedConfig(EncoderConfig):
             raise ValueError("give either `column`, with a list of numbers, or `columns`, with a number each")
         return self
 
-    @property
-    def vector_columns(self) -> tuple[str, ...]:
-        return self.columns if self.column is None else (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"precomputed, {', '.join(self.vector_columns)}"
-
-    def computed_by(self, device: str) -> str:
-        return ""
-
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """Loads nothing. Raises ConfigError if `dim` is unknown."""
         return PrecomputedEncoder(self)
 
     def identity(self, assets_dir: Path) -> str:
         """A digest of the vectors' origin; their values are part of the rows."""
-        return hashlib.sha256("\0".join(("precomputed", *self.vector_columns)).encode()).hexdigest()
-
-    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Checks the vector: PartError if it is missing, of the wrong length, or not finite."""
-        return partial(_checked, dim=self.dim)
+        return hashlib.sha256("\0".join(("precomputed", *vector_columns(self))).encode()).hexdigest()
 
 
 class PrecomputedEncoder:
@@ -72,7 +59,13 @@ class PrecomputedEncoder:
     def __init__(self, config: PrecomputedConfig) -> None:
         if config.dim is None:
             raise ConfigError("the length of the vectors is not known", where="encoder.dim", hint="Give their length")
-        self.dim, self.identity, self.read = config.dim, config.identity(Path()), config.reader(Path())
+        self.dim, self.identity = config.dim, config.identity(Path())
+
+    def read(self, content: Content) -> Content:
+        """The content. Raises PartError for a vector that is missing, of the wrong length, or not finite."""
+        if fault := vector_fault(content, self.dim):
+            raise PartError(fault)
+        return content
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Float32 [N, D], unchanged, without scaling. Raises UnreadableError."""
@@ -89,7 +82,14 @@ def vector_fault(content: Content, dim: int | None) -> str:
     return "" if np.isfinite(content.vector).all() else "the vector holds a number that is not finite"
 
 
-def _checked(content: Content, dim: int | None) -> Content:
-    if fault := vector_fault(content, dim):
-        raise PartError(fault)
-    return content
+def vector_columns(encoder: EncoderConfig) -> tuple[str, ...]:
+    """Names, or patterns such as f_*, of the columns of a row's vector; empty if `encoder` reads none."""
+    if "vector" not in encoder.reads:
+        return ()
+    column = getattr(encoder, "column", None)
+    return getattr(encoder, "columns", ()) if column is None else (column,)
+
+
+def with_dim(encoder: EncoderT, dim: int) -> EncoderT:
+    """The encoder with the length of the rows' vectors; unchanged if it reads none."""
+    return encoder.with_settings(dim=dim) if vector_columns(encoder) else encoder

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from kcm.assets import folder_digest, resolve, weights_sha256
 from kcm.encoders.config import Encoder
 from kcm.encoders.export import NETWORK, OnnxNetwork, exported
+from kcm.encoders.runtime import is_exported
 from kcm.encoders.text_settings import TOKENIZER, WORDS_FILE, TextSettings, prompt_text, refuse_foreign_modules
 from kcm.errors import AssetError
 from kcm.inputs.content import Content
@@ -60,10 +61,10 @@ class TextEncoder:
     reads = TextEncoderConfig.reads
 
     def __init__(self, config: TextEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
-        self.config, self.identity, self.read = config, config.identity(assets_dir), config.reader(assets_dir)
+        self.config, self.identity = config, config.identity(assets_dir)
         folder = resolve(config.model, assets_dir)
         self._embed: Any  # one of `_OnnxTexts` and `TorchTexts`
-        if config.is_exported(device):
+        if is_exported(config, device):
             export = exported(self.identity, config.precision, assets_dir, lambda: _exportable(config, folder))
             self._embed = _OnnxTexts(export, config, folder)
         else:
@@ -73,6 +74,10 @@ class TextEncoder:
         # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
         self._batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim = self._embed(["a text"]).shape[1]
+
+    def read(self, content: Content) -> Content:
+        """See `Encoder`."""
+        return content
 
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""

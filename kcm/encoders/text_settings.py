@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from kcm.config import LocalPath
-from kcm.encoders.config import NetworkEncoderConfig, read_json
+from kcm.encoders.config import EncoderConfig, read_json
+from kcm.encoders.runtime import NetworkEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import TEXT, Part
 
@@ -55,21 +56,23 @@ class TextSettings(NetworkEncoderConfig):
         return self
 
     @property
-    def name(self) -> str:
-        return self.model
-
-    @property
-    def fits_words(self) -> bool:
-        return self.words == "auto"
-
-    @property
     def fitted_head(self) -> Path | None:
         """The folder of the fitted words."""
         return self.words if isinstance(self.words, Path) else None
 
     def aligned(self, folder: Path) -> Self:
         """This encoder with the fitted words in `folder`."""
-        return self.model_copy(update={"words": folder})
+        return self.with_settings(words=folder)
+
+
+def fits_words(encoder: EncoderConfig) -> bool:
+    """Whether a run fits words beside the features of an encoder, see `kcm.encoders.words`."""
+    return getattr(encoder, "words", None) == "auto"
+
+
+def without_words(encoder: EncoderConfig) -> EncoderConfig:
+    """The encoder without words beside its vectors; unchanged if its kind never has any."""
+    return encoder.with_settings(words="none") if hasattr(encoder, "words") else encoder
 
 
 def prompt_text(config: TextSettings, model_path: Path) -> str:

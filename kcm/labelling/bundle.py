@@ -23,6 +23,7 @@ from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
+from kcm.encoders.precomputed import with_dim
 from kcm.inputs.content import Content
 from kcm.labelling.labelled import Labelled
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
@@ -95,7 +96,7 @@ class FittedSide:
             seed=self.seed,
             label_names=labels,
             task_names=(TASK,),
-            encoder=encoder.with_settings(dim=self.collaborator.in_features),
+            encoder=with_dim(encoder, self.collaborator.in_features),
             encoder_identity=encoder_identity,
             large=server,
             large_identity=openai_identity(server, labels),

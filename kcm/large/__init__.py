@@ -1,6 +1,6 @@
 """Pretrained large models behind one protocol, and the prompts of the small side."""
 
-from kcm.large.base import PROBE, AsksEach, Item, LargeAnswer, LargeModel
+from kcm.large.base import PROBE, AsksEach, Item, LargeAnswer, LargeModel, ReadsAhead
 from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import HeadFit, LinearHead, fit_head
 from kcm.large.prompts import NO_PROMPT, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
@@ -20,6 +20,7 @@ __all__ = [
     "PromptMode",
     "Prompts",
     "PromptsConfig",
+    "ReadsAhead",
     "Resources",
     "UpstreamConfig",
     "fit_head",

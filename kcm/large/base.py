@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import pyarrow as pa
 
 from kcm.inputs import content
 from kcm.inputs.content import Content
@@ -89,6 +90,14 @@ class Estimate:
 class PaidModel(Protocol):
     """A large model behind a server that may cost money; `ask_shards` reports the cost before and after."""
 
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows that are asked and committed together: enough to keep all connections busy."""
+
+    @property
+    def max_failed(self) -> float:
+        """Share of a run's rows that may stay without an answer; all of them never may."""
+
     def probe(self) -> LargeAnswer:
         """The server's answer to a question that belongs to no row, never cached. Raises what `answer` raises."""
 
@@ -103,6 +112,22 @@ class PaidModel(Protocol):
 
     def close(self) -> None:
         """Ask nothing more; waiting callers get CancelledError."""
+
+
+@runtime_checkable
+class RecordedAnswers(Protocol):
+    """A large model whose answers are known already; a run looks them up by id."""
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All answers, some thousand rows at a time, as `kcm.large.adapters.recorded`."""
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A large model that can read a picture before it joins a batch."""
+
+    def read(self, content: Content) -> Content:
+        """See `kcm.encoders.Encoder`."""
 
 
 @runtime_checkable

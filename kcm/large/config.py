@@ -5,26 +5,23 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, final
 from urllib.parse import urlsplit
 
-import numpy as np
-import pyarrow as pa
 from pydantic import AfterValidator, Field, model_validator
 
 from kcm.components import FAMILIES, Component, Family
-from kcm.config import Config
+from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.config import kind_of
 from kcm.errors import ConfigError
 from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
-from kcm.large.head import HeadFit, LinearHead
+from kcm.large.head import LinearHead
 from kcm.large.prices import price_of
-from kcm.large.prompts import PromptMessage, PromptMode, PromptView
+from kcm.large.prompts import PromptMessage, PromptMode
 from kcm.redact import PlainUrl, VariableName
 
 if TYPE_CHECKING:  # a database, which paid models alone need
@@ -130,7 +127,7 @@ class Resources:
     """The arguments from which a large model is built; an adapter uses some of them."""
 
     device: str = "cpu"
-    head: LinearHead | None = None  # what `fit` made
+    head: LinearHead | None = None  # for a model that `fits_on_train`
     responses: ResponseStore | None = None  # the store of paid answers; None keeps them in memory
     limit_s: float = math.inf  # the time that a server may take for one question
     warn: Callable[[str], None] = lambda line: None  # told when a server stops answering, and when it is back
@@ -140,23 +137,25 @@ ON_CPU = Resources()
 
 
 class LargeConfig(Component):
-    """A pretrained large model; see docs/extending.md for an adapter of your own."""
+    """A pretrained large model; see docs/extending.md for an adapter of your own.
+
+    Its frozen encoder, if it has one, is the setting `encoder`. A model behind a server has the settings of an
+    `UpstreamConfig`.
+    """
 
     family: ClassVar[Family] = FAMILIES["large model"]
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
     remote: ClassVar[bool] = False  # a server, which the driver asks itself; otherwise a pool of actors holds the model
-    is_recorded: ClassVar[bool] = False  # a table of answers, `answer_tables`, which cannot be served
-    fits_on_train: ClassVar[bool] = False  # needs a `head`, which `fit` makes of the train rows' `backbone` features
+    fits_on_train: ClassVar[bool] = False  # needs a `head`, fitted to features of the train rows by its `encoder`
 
     adapter: str = Field("", description="Chooses this form of the section.")
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Check at import that a model has the methods that its capabilities require."""
-        super().__init_subclass__(**options)
-        for capability, needed in (("fits_on_train", ("backbone", "fit")), ("is_recorded", ("answer_tables",))):
-            absent = [name for name in needed if getattr(cls, name) is getattr(LargeConfig, name)]
-            if getattr(cls, capability) and absent:
-                raise TypeError(f"{cls.__name__} {capability}, but lacks {' and '.join(absent)}")
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Check at import that a model whose head is fitted has an encoder."""
+        super().__pydantic_init_subclass__(**options)
+        if cls.fits_on_train and "encoder" not in cls.model_fields:
+            raise TypeError(f"{cls.__name__} fits_on_train, but lacks the setting `encoder`")
 
     @property
     @abstractmethod
@@ -175,77 +174,59 @@ class LargeConfig(Component):
         """The identity of the model, without loading weights; raises what `build` raises."""
 
     @property
-    def upstream(self) -> UpstreamConfig | None:
-        """The server, its key and budget, which the operator decides; None for a local model."""
-        return None
-
-    @property
-    def failed_share(self) -> float:
-        """Share of a run's rows that may stay without an answer; all of them never may."""
-        return 1.0
-
-    def at(self, upstreams: Sequence[UpstreamConfig]) -> LargeConfig:
-        """The model of a bundle, restricted to the operator's addresses and keys.
-
-        Raises ConfigError for an address that is not among `upstreams`.
-        """
-        return self
-
-    @property
     def location(self) -> str:
         """The location of the model, for messages."""
         return self.adapter
-
-    @property
-    def rows_per_batch(self) -> int:
-        """Rows that are answered and committed together."""
-        return 64
-
-    @property
-    def backbone(self) -> EncoderConfig | None:
-        """The frozen encoder; None for a model without one."""
-        return None
-
-    def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> LargeConfig:
-        """The same model with its backbone changed; one without a backbone as it is."""
-        return self
-
-    def computed_by(self, device: str) -> str:
-        """What computes the answers on a device, such as `torch on cuda`; empty for a server and for recorded ones."""
-        if self.remote or self.is_recorded:
-            return ""
-        return self.backbone.computed_by(device) if self.backbone else kind_of(device)
-
-    def fit(
-        self,
-        features_ND: np.ndarray,
-        labels_N: np.ndarray,
-        groups_N: Sequence[str],
-        num_classes: int,
-        seed: int,
-        known: LinearHead | None = None,
-    ) -> HeadFit:
-        """The head of a model that `fits_on_train`, from the backbone's features of labelled train rows.
-
-        One that is `known` gets classes after its own, whose odds among themselves stay what they were.
-        """
-        raise ConfigError(f"{self.adapter!r} is not fitted on train rows", where="large.adapter")
-
-    def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
-        """The answers of a model that `is_recorded`, some thousand rows at a time, as `kcm.large.adapters.recorded`."""
-        raise ConfigError(f"{self.adapter!r} is not recorded", where="large.adapter")
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages for an item, for display."""
         return []
 
-    def shown(self, label_names: Sequence[str], item: Item) -> PromptView:
-        """What the model is shown of `item`."""
-        prompt = item.prompt
-        suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
-        candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
-        return PromptView(prompt.mode, suggestions, candidates, tuple(self.messages(label_names, item)))
+    @property
+    @final
+    def is_recorded(self) -> bool:
+        """Whether the answers are known already: it reads no part of a row, and cannot be served."""
+        return not self.reads
 
+    @property
+    @final
+    def backbone(self) -> EncoderConfig | None:
+        """The frozen encoder; None for a model without one."""
+        return getattr(self, "encoder", None)
+
+    @final
+    def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> Self:
+        """The same model with its encoder changed; one without an encoder as it is."""
+        return self.model_copy(update={"encoder": change(self.backbone)}) if self.backbone else self
+
+    @property
+    @final
+    def upstream(self) -> UpstreamConfig | None:
+        """The server, its key and budget, which the operator decides; None without one."""
+        names = UpstreamConfig.model_fields.keys()
+        if not names <= type(self).model_fields.keys():
+            return None
+        return UpstreamConfig(**{name: getattr(self, name) for name in names})
+
+    @final
+    def at(self, upstreams: Sequence[UpstreamConfig]) -> Self:
+        """A bundle's model, called with the key, prices and budget that the operator configured for its address.
+
+        Raises ConfigError for an address that is not among `upstreams`: the author of a bundle must not decide where
+        texts are sent, nor which environment variable is sent along.
+        """
+        if (server := self.upstream) is None:
+            return self
+        for upstream in upstreams:
+            if upstream.base_url == server.base_url:
+                return parse_config(type(self), dict(self) | dict(upstream), where=f"upstream {server.base_url}")
+        raise ConfigError(
+            f"the bundle's large model is at {server.base_url}, which this configuration does not allow",
+            where="large.base_url",
+            hint="If it may get your texts, add its address and key variable to serve.large.upstreams of CONFIG",
+        )
+
+    @final
     def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
         """Raise ConfigError for a prompt mode that the adapter cannot follow."""
         for mode in modes:
@@ -273,12 +254,3 @@ class EncodedConfig(LargeConfig):
     def location(self) -> str:
         """The encoder, as people call it."""
         return self.encoder.name
-
-    @property
-    def backbone(self) -> EncoderConfig:
-        """The encoder."""
-        return self.encoder
-
-    def with_backbone(self, change: Callable[[EncoderConfig], EncoderConfig]) -> LargeConfig:
-        """The same model with its encoder changed."""
-        return self.model_copy(update={"encoder": change(self.encoder)})

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -230,6 +230,13 @@ class PromptView:
     suggestions: dict[str, float]
     candidates: tuple[str, ...]
     messages: tuple[PromptMessage, ...]
+
+    @classmethod
+    def of(cls, prompt: Prompt, label_names: Sequence[str], messages: Iterable[PromptMessage]) -> Self:
+        """The question with this prompt and these messages."""
+        suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
+        candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
+        return cls(prompt.mode, suggestions, candidates, tuple(messages))
 
 
 KEY = "label"  # key of the object in a structured answer

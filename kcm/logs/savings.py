@@ -15,6 +15,7 @@ from kcm.certification.certificate import Certificate
 from kcm.certification.ledger import Ledger
 from kcm.certification.pvalues import fewest_binomial
 from kcm.config import parse_config
+from kcm.encoders.runtime import computed_by, resolved
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.location import Location
 from kcm.labelling.encoding import Mapper, in_process, named_encoder
@@ -163,7 +164,7 @@ class Savings:
         forecast = self.best.forecast
         assert forecast is not None
         assert forecast.trained is not None
-        encoder = self.vectors.encoder.resolved(self.vectors.assets)
+        encoder = resolved(self.vectors.encoder, self.vectors.assets)
         return forecast.trained.side.bundle(
             forecast.trained.texts,
             forecast.trained.labels,
@@ -172,7 +173,7 @@ class Savings:
             server,
             forecast.decision,
             certificates={None: _certificate(forecast, self.max_loss)},
-            certified_by=ComputedBy(encoder=encoder.computed_by("cpu"), large=""),
+            certified_by=ComputedBy(encoder=computed_by(encoder, "cpu"), large=""),
             metrics={"savings": self.best.as_json()},
         )
 

@@ -30,6 +30,7 @@ from pipelines.store.sequence import Names, contents_of
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
 UNITS_AT_ONCE = 4  # groups under way at a server: while one waits for its slowest question, the next is asked
 _OFF_LABEL = "off the label list: "  # begins the counts of replies
+_ROWS_AT_ONCE = 64  # answered and committed together, unless a server's model says how many
 _SHOWN = 3  # replies off the label list that each call counts by their words; as many are reported
 
 
@@ -101,18 +102,21 @@ def ask_shards(
     the model allows.
     """
     context = attempt.context
-    ask = partial(map_shards, attempt, sources, rows_per_unit=large.rows_per_batch, folder=folder, scratch=scratch)
+    ask = partial(map_shards, attempt, sources, folder=folder, scratch=scratch)
     if large.remote:
         model, sizes = server_model(context, large, names), sizes_of(sources, context.store.storage)
-        limit = FailureLimit(large.failed_share, sum(sizes.values()))
+        paid = model if isinstance(model, PaidModel) else None
+        limit = FailureLimit(paid.max_failed if paid else 1.0, sum(sizes.values()))
         answer = row_answerer(model, names, mode, limit.count)
         items = partial(_items_of, context, sources, sizes)
         with paying(model, large, lambda paid: price_of_all(paid, items()), context.reporter):
-            if isinstance(model, PaidModel):
-                model.ask_ahead(items())
-            counts = ask(build=lambda: answer, threads=UNITS_AT_ONCE)
+            if paid:
+                paid.ask_ahead(items())
+            rows_per_unit = paid.rows_per_batch if paid else _ROWS_AT_ONCE
+            counts = ask(build=lambda: answer, threads=UNITS_AT_ONCE, rows_per_unit=rows_per_unit)
     else:
-        counts = ask(build=partial(_local_answerer, large, names, mode, context.assets_path, context.cluster.device))
+        build = partial(_local_answerer, large, names, mode, context.assets_path, context.cluster.device)
+        counts = ask(build=build, rows_per_unit=_ROWS_AT_ONCE)
     usage = _usage(counts, large.remote)
     _say_faults(usage, counts, large, context.reporter)
     return usage
@@ -122,7 +126,7 @@ def _say_faults(usage: Mapping[str, Any], counts: Counts, large: LargeConfig, re
     """Report the rows without a usable answer. DataError if a model of this cluster failed on too many."""
     if reasons := Counter({name: int(count) for name, count in counts.items() if name.startswith(FAILED)}):
         if not large.remote:
-            FailureLimit(large.failed_share, usage["rows"]).count(reasons)
+            FailureLimit(1.0, usage["rows"]).count(reasons)
         reason = reasons.most_common(1)[0][0].removeprefix(FAILED)
         later = "; the next run asks again" if usage["waiting"] else ""
         reporter.say(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.inputs.labels import UNLABELLED
-from kcm.large import LargeConfig, LinearHead
+from kcm.large import LinearHead, fit_head
 from kcm.tasks.splits import row_key
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards
@@ -41,13 +41,7 @@ class RowHead:
 
     @classmethod
     def fit(
-        cls,
-        large: LargeConfig,
-        rows: pa.Table,
-        num_labels: int,
-        seed: int,
-        known: LinearHead | None = None,
-        dim: int | None = None,
+        cls, rows: pa.Table, num_labels: int, seed: int, known: LinearHead | None = None, dim: int | None = None
     ) -> Self:
         """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels.
 
@@ -55,7 +49,7 @@ class RowHead:
         """
         labels_N, groups_N = rows["label"].to_numpy(), unit_names(rows)
         features_ND = _first_features(rows, known.weight_CD.shape[1] if known else dim)
-        fit = large.fit(features_ND, labels_N, groups_N, num_labels, seed, known)
+        fit = fit_head(features_ND, labels_N, groups_N, num_labels, seed=seed, known=known)
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
@@ -83,23 +77,21 @@ def row_classifier(fitted: RowHead) -> RowFunction:
     return classify
 
 
-def classify_shards(
-    attempt: Attempt, large: LargeConfig, num_labels: int, seed: int, features: FeaturesArtefact
-) -> LinearHead:
+def classify_shards(attempt: Attempt, num_labels: int, seed: int, features: FeaturesArtefact) -> LinearHead:
     """Write a file with the answers to every shard of features to the attempt's folder; the head.
 
     Topics of words, which the small side reads beside the features, are not read.
     """
     sources, dim = features.all_shards, features.dim - features.num_words
-    fitted = run_remotely(_fit, large, num_labels, seed, list(sources.values()), features.storage, dim)
+    fitted = run_remotely(_fit, num_labels, seed, list(sources.values()), features.storage, dim)
     map_shards(attempt, sources, partial(row_classifier, fitted), attempt.folder, attempt.scratch)
     return fitted.head
 
 
-def _fit(large: LargeConfig, num_labels: int, seed: int, shards: Sequence[Path], storage: Storage, dim: int) -> RowHead:
+def _fit(num_labels: int, seed: int, shards: Sequence[Path], storage: Storage, dim: int) -> RowHead:
     """Fit the head on this node, to which all shards come."""
     rows = fitted_rows([storage.fetch(shard) for shard in shards], seed)
-    return RowHead.fit(large, rows, num_labels, seed, dim=dim)
+    return RowHead.fit(rows, num_labels, seed, dim=dim)
 
 
 def _first_features(rows: pa.Table, dim: int | None) -> np.ndarray:

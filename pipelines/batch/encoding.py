@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from kcm.encoders import EncoderConfig, encode_readable
+from kcm.encoders.precomputed import vector_columns, vector_fault
 from kcm.encoders.text import TextEncoder, TextsWithWords
 from kcm.errors import DataError
-from kcm.inputs.content import Content, PartError
+from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
 from kcm.parquet import read_table
 from kcm.tasks.sequence import VECTOR
@@ -52,22 +53,19 @@ def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str, with_text
     return encode
 
 
-def vector_copier(encoder: EncoderConfig, assets_dir: Path) -> RowFunction:
+def vector_copier(encoder: EncoderConfig) -> RowFunction:
     """A function that takes the rows' own vectors as their features, at no cost.
 
     It raises DataError that names the rows whose vectors do not fit the encoder or are not finite.
     """
-    check = encoder.reader(assets_dir)
+    dim = getattr(encoder, "dim", None)
 
     def copy(rows: pa.Table) -> tuple[pa.Table, Counts]:
         features_ND = matrix(rows[VECTOR])
-        faults = {}
-        for row in {0, *np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()} if len(rows) else ():
-            try:  # all rows have vectors of one length, so the first tells whether it is the right one
-                check(Content(vector=features_ND[row]))
-            except PartError as error:
-                faults[row] = str(error)
-        _refuse(faults, rows["id"])
+        # All rows have vectors of one length, so the first tells whether it is the right one.
+        suspects = {0, *np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()} if len(rows) else set()
+        faults = {row: vector_fault(Content(vector=features_ND[row]), dim) for row in suspects}
+        _refuse({row: fault for row, fault in faults.items() if fault}, rows["id"])
         return features_table(rows, features_ND, np.zeros(len(rows))), {}
 
     return copy
@@ -87,8 +85,8 @@ def encode_shards(
     DataError that names rows which cannot be read, or have no finite features.
     """
     context = attempt.context
-    if encoder.vector_columns:
-        build, at_least = partial(vector_copier, encoder, context.assets_path), None
+    if vector_columns(encoder):
+        build, at_least = partial(vector_copier, encoder), None
     else:
         build = partial(row_encoder, encoder, context.assets_path, context.cluster.device, with_texts)
         at_least = encoder.batch_size

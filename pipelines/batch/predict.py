@@ -28,6 +28,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import NOT_CERTIFIED, load_large, require_models
 from kcm.bundle.runtime import fault_of
 from kcm.cascade.policy import OnLargeFailure
+from kcm.encoders.precomputed import vector_columns
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
@@ -107,7 +108,7 @@ def predict(
         "text_column": text_column if "text" in bundle.reads else None,
         "image_column": image_column if "image" in bundle.reads else None,
         "task_column": task_column,
-        "vectors": bundle.encoder.vector_columns if "vector" in bundle.reads else None,
+        "vectors": vector_columns(bundle.encoder) if "vector" in bundle.reads else None,
         "image_root": Location.of(image_root) if image_root else None,
     }
     command = _digest(_FORMAT, bundle.digest, columns, on_large_failure)

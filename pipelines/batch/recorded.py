@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from kcm.errors import DataError
 from kcm.inputs.vectors import matrix
-from kcm.large import LargeConfig
 from kcm.large.adapters.recorded import PROBABILITIES, repeated
+from kcm.large.base import RecordedAnswers
 from kcm.parquet import read_table
 from pipelines.batch.shards import write_shard
 from pipelines.batch.units import Counts
@@ -26,7 +26,7 @@ _USAGE = ("rows", "tokens", "currency")
 
 
 def look_up_shards(
-    large: LargeConfig, names: Names, sources: Mapping[str, Path], folder: Path, storage: Storage
+    model: RecordedAnswers, where: str, names: Names, sources: Mapping[str, Path], folder: Path, storage: Storage
 ) -> Counts:
     """Write a file with the recorded answers to the rows of every shard to `folder`; the usage.
 
@@ -35,8 +35,8 @@ def look_up_shards(
     """
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
     num_labels = len(names.labels)
-    with _in_memory(num_labels, large.location), _joined(large, names.answers, rows) as database:
-        _require_all(database, large.location)
+    with _in_memory(num_labels, where), _joined(model, where, rows) as database:
+        _require_all(database, where)
         for shard, name in enumerate(sources):
             query = "SELECT * FROM joined WHERE shard = ? ORDER BY place"
             answers = _answers(database.sql(query, params=[shard]).to_arrow_table(), num_labels)
@@ -58,9 +58,7 @@ def _in_memory(num_labels: int, where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _joined(
-    large: LargeConfig, answer_names: tuple[str, ...], rows: Iterable[pa.Table]
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def _joined(model: RecordedAnswers, where: str, rows: Iterable[pa.Table]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database with the table `joined`: every row with its answer, or with nulls.
 
     `shard` counts the tables of `rows`, `place` the rows of one. Raises DataError for two answers to one item.
@@ -69,7 +67,7 @@ def _joined(
         tempfile.TemporaryDirectory(prefix="kcm-") as folder,
         duckdb.connect(Path(folder, "answers.duckdb"), config=_SETTINGS) as database,
     ):
-        _insert(database, "answers", large.answer_tables(answer_names))
+        _insert(database, "answers", model.tables())
         numbered = (
             table.append_column("shard", pa.array([shard] * len(table), pa.int64())).append_column(
                 "place", pa.array(range(len(table)), pa.int64())
@@ -81,7 +79,7 @@ def _joined(
             "SELECT min(id) FROM (SELECT id FROM answers GROUP BY id HAVING count(*) > 1)"
         ).fetchall()
         if twice[0] is not None:
-            raise repeated(twice[0], large.location)
+            raise repeated(twice[0], where)
         database.execute("CREATE TABLE joined AS FROM rows LEFT JOIN answers USING (id) ORDER BY shard, place")
         yield database
 

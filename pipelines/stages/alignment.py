@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.encoders.config import EncoderConfig, TowersConfig
+from kcm.encoders.config import EncoderConfig, TowersConfig, towers_of
 from kcm.encoders.dual.alignment import fit_alignment, save_aligned
 from kcm.errors import DataError
 from kcm.large import LargeConfig
@@ -102,7 +102,7 @@ class Alignment(Stage):
 
     def _towers(self) -> dict[str, TowersConfig]:
         encoders = {ENCODER: self.encoder, LARGE: self.large.backbone}
-        return {side: towers for side, encoder in encoders.items() if encoder and (towers := encoder.to_align)}
+        return {side: towers for side, encoder in encoders.items() if encoder and (towers := towers_of(encoder))}
 
 
 def _fitted_on(sequence: SequenceArtefact, share: float, seed: int) -> pa.Table:

@@ -24,6 +24,9 @@ from rich.markup import escape
 
 from kcm.closed_form.left_out import ridge_left_out
 from kcm.encoders import EncoderConfig
+from kcm.encoders.precomputed import vector_columns
+from kcm.encoders.runtime import resolved, runtime_of
+from kcm.encoders.text_settings import fits_words
 from kcm.encoders.words import Words, fit_words, useful_scale
 from kcm.errors import ConfigError
 from kcm.inputs.vectors import list_column
@@ -72,7 +75,7 @@ class Encoding(Plan):
         DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
         """
         context = attempt.context
-        encoder = self.encoder.resolved(context.assets_path, self.device)  # here, once, for all actors
+        encoder = resolved(self.encoder, context.assets_path, self.device)  # here, once, for all actors
         storage, sources = context.store.storage, sequence.all_shards
         folder = attempt.scratch / "embedded" if self.words else attempt.folder
         num_cut = encode_shards(attempt, encoder, sources, folder, attempt.scratch, with_texts=self.words)
@@ -83,7 +86,7 @@ class Encoding(Plan):
         tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
         seed = self.preview_seed
         counts = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
-        write_json(attempt.folder / FACTS, {"runtime": encoder.in_use, "preview": counts, CUT: num_cut} | words)
+        write_json(attempt.folder / FACTS, {"runtime": runtime_of(encoder), "preview": counts, CUT: num_cut} | words)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
@@ -105,10 +108,10 @@ class Features(Stage):
 
     def check(self) -> None:
         """Raise ConfigError for a large model that reads other vectors than the encoder: a row has one."""
-        backbone = self.large.backbone
-        if backbone is not None and backbone.vector_columns not in ((), self.encoder.vector_columns):
+        columns = vector_columns(self.large.backbone) if self.large.backbone else ()
+        if columns not in ((), vector_columns(self.encoder)):
             raise ConfigError(
-                f"the large model reads the vectors {', '.join(backbone.vector_columns)}, which are not the encoder's",
+                f"the large model reads the vectors {', '.join(columns)}, which are not the encoder's",
                 where="large.encoder",
                 hint="Give both the same columns, or the large model an encoder of texts or pictures",
             )
@@ -116,7 +119,7 @@ class Features(Stage):
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with the head that was fitted for it."""
         encoder = sequence.with_head(self.encoder)
-        plan = Encoding.of(encoder, context, words=encoder.fits_words)
+        plan = Encoding.of(encoder, context, words=fits_words(encoder))
         return plan.model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:

@@ -13,9 +13,11 @@ from pydantic import Field, InstanceOf, PrivateAttr
 from rich.markup import escape
 
 from kcm.encoders import EncoderConfig
-from kcm.errors import DataError
+from kcm.encoders.runtime import resolved, runtime_of
+from kcm.encoders.text_settings import fits_words
+from kcm.errors import ConfigError, DataError
 from kcm.large import LargeConfig
-from kcm.large.base import PaidModel
+from kcm.large.base import PaidModel, RecordedAnswers
 from pipelines.batch.asking import ask_shards, server_model
 from pipelines.batch.classifying import classify_shards
 from pipelines.batch.mapping import run_remotely
@@ -95,7 +97,7 @@ class ClassifierOutcomes(Plan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers, and the head."""
         names, context = sequence.names, attempt.context
-        head = classify_shards(attempt, self.large, len(names.labels), self.seed, self.embedded)
+        head = classify_shards(attempt, len(names.labels), self.seed, self.embedded)
         head.save(attempt.folder / HEAD)
         identity = self.large.identity(names.labels, context.assets_path, head=head)
         write_identity(attempt.folder, identity, runtime=self.embedded.runtime, device=self.embedded.device)
@@ -109,8 +111,12 @@ class RecordedOutcomes(Plan):
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers."""
-        names, storage = sequence.names, attempt.context.store.storage
-        arguments = self.large, names, sequence.all_shards, attempt.folder, storage
+        names, context = sequence.names, attempt.context
+        model = self.large.build(names.answers, context.assets_path)
+        if not isinstance(model, RecordedAnswers):
+            fault = f"the large model {self.large.adapter!r} reads no part of a row, and has no recorded answers"
+            raise ConfigError(fault, where="large.adapter", hint="Give its model a method `tables`")
+        arguments = model, self.large.location, names, sequence.all_shards, attempt.folder, context.store.storage
         usage = run_remotely(look_up_shards, *arguments)
         write_identity(attempt.folder, self.identity, **usage)
 
@@ -124,9 +130,9 @@ class AskedOutcomes(AskingPlan):
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
         """The answers under the task prompt."""
         names, context = sequence.names, attempt.context
-        large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, self.device))
+        large = self.large.with_backbone(lambda backbone: resolved(backbone, context.assets_path, self.device))
         usage = ask_shards(attempt, large, names, sequence.all_shards, attempt.folder, attempt.scratch)
-        runtime = large.backbone.in_use if large.backbone else None
+        runtime = runtime_of(large.backbone) if large.backbone else None
         write_identity(attempt.folder, self.identity, runtime=runtime, device=self.device, **usage)
 
 
@@ -171,7 +177,7 @@ class Outcomes(Stage):
         assert large.backbone is not None  # what it is fitted on
         backbone, small = large.backbone, sequence.with_head(self.encoder)
         shares = backbone.identity(context.assets_path) == small.identity(context.assets_path)
-        return Encoding.of(backbone, context, words=shares and backbone.fits_words and small.fits_words)
+        return Encoding.of(backbone, context, words=shares and fits_words(backbone) and fits_words(small))
 
     def check(self) -> None:
         """Raise ConfigError where the server's key is missing."""

@@ -27,6 +27,7 @@ from kcm.certification.certificate import CertificateConfig
 from kcm.certification.forecast import forecast_certificate
 from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
+from kcm.encoders.runtime import in_runtime
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import LargeConfig, Prompt, PromptMode, Prompts, PromptsConfig, hard_candidates
 from kcm.large.adapters.classifier import masked
@@ -161,7 +162,7 @@ class ChoosePrompts(Stage):
         """The large model of the stage `outcomes`."""
         large = features.sequence.large_with_head(self.large)
         plan = Prompting(
-            large=large.with_backbone(lambda backbone: backbone.with_settings(runtime=outcomes.runtime)),
+            large=large.with_backbone(lambda backbone: in_runtime(backbone, outcomes.runtime)),
             identity=outcomes.identity,
             device=context.cluster.device,
             modes=self.tune.prompt_modes,

@@ -16,6 +16,8 @@ from kcm.cascade.policy import Policy
 from kcm.certification.certificate import CertificateConfig, why_not_promotable
 from kcm.certification.monitoring.drift import FEWEST_ROWS, DriftReference
 from kcm.encoders import EncoderConfig
+from kcm.encoders.precomputed import with_dim
+from kcm.encoders.runtime import in_runtime
 from kcm.large import LargeConfig
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import scored_parts
@@ -171,13 +173,11 @@ def _write_bundle(
     plan, name = tuned.plan, evaluated.deployed
     features, outcomes, sequence = plan.features, plan.outcomes, plan.features.sequence
     candidate, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
-    encoder = encoder.with_settings(dim=features.dim)
+    encoder = with_dim(encoder, features.dim)
     large = sequence.large_with_head(stage.large).with_backbone(
-        lambda backbone: backbone.with_settings(
-            runtime=outcomes.runtime, dim=features.dim if backbone.vector_columns else None
-        )
+        lambda backbone: with_dim(in_runtime(backbone, outcomes.runtime), features.dim)
     )
-    computed_by = ComputedBy(encoder=encoder.computed_by(features.device), large=large.computed_by(outcomes.device))
+    computed_by = ComputedBy.of(encoder, large, features.device, outcomes.device)
     is_certified = all(certificate.issued for certificate in certificates.values())
     bundle = Bundle(
         collaborator=candidate.collaborator.merged(),

@@ -27,6 +27,7 @@ from kcm.certification.certificate import CertificateConfig
 from kcm.certification.sample_size import outlook
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
+from kcm.encoders.precomputed import vector_columns
 from kcm.errors import ArtefactError
 from kcm.large import LargeConfig
 from kcm.learners import LearnerConfig
@@ -102,7 +103,7 @@ class Tasks(Stage):
 
         So faults of the data and its labels stop the run before hours of encoding.
         """
-        source = self.tasks.source.build(context.assets_path, self.encoder.vector_columns)
+        source = self.tasks.source.build(context.assets_path, vector_columns(self.encoder))
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None
         if known and (artefact := self._finished(known.value.decode(), context)):
@@ -124,7 +125,7 @@ class Tasks(Stage):
             "units": "group, else content",  # rows of equal content were units of their own before
             "tasks": self.tasks.model_dump(mode="json"),
             "seed": self.seed,
-            "vectors": self.encoder.vector_columns,
+            "vectors": vector_columns(self.encoder),
             "reads": sorted(self.encoder.reads | self.large.reads),
         }
 

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.encoders.config import EncoderConfig, Runtime
+from kcm.encoders.runtime import in_runtime
+from kcm.encoders.text_settings import fits_words
 from kcm.inputs.vectors import list_column, matrix
 from kcm.tasks import Split
 from kcm.tasks.shards import RowIndex, shard_file
@@ -70,8 +72,8 @@ class FeaturesArtefact(ShardedArtefact):
 
     def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
         """The configured encoder as it computed them: with what was fitted for it, in its runtime."""
-        encoder = self.sequence.with_head(encoder).with_settings(runtime=self.runtime)
-        return encoder.aligned(self.below(WORDS)) if self.num_words and encoder.fits_words else encoder
+        encoder = in_runtime(self.sequence.with_head(encoder), self.runtime)
+        return encoder.aligned(self.below(WORDS)) if self.num_words and fits_words(encoder) else encoder
 
     @property
     def num_words(self) -> int:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from kcm.certification.ledger import CONTENT, GROUP, Hashes, unit_hashes
 from kcm.encoders import EncoderConfig
+from kcm.encoders.config import towers_of
 from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
 from kcm.large import LargeConfig
@@ -155,7 +156,7 @@ class SequenceArtefact(ShardedArtefact):
 
     def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
         """The encoder that names its fitted head in place of `towers`; one without towers as it is."""
-        return encoder if encoder.to_align is None else encoder.aligned(self.below(side))
+        return encoder if towers_of(encoder) is None else encoder.aligned(self.below(side))
 
     def large_with_head(self, large: LargeConfig) -> LargeConfig:
         """The large model; if it has an encoder, the encoder names its fitted head in place of `towers`."""

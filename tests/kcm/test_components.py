@@ -1,10 +1,12 @@
 """A component is found by its tag: a name of ours, an entry point, or package.module:Class."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -16,7 +18,8 @@ from kcm.encoders.dual.image_text import ImageTextConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ConfigError
-from kcm.large import LargeConfig
+from kcm.inputs.content import TEXT, Part
+from kcm.large import ON_CPU, LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
@@ -112,12 +115,12 @@ def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, 
         parse_config(Run, values)
 
 
-LARGE = """
+FITTED = """
 from typing import ClassVar
 from kcm.large import LargeConfig
 class Mine(LargeConfig):
     reads: ClassVar = frozenset()
-    {flag}: ClassVar = True
+    fits_on_train: ClassVar = True
     def build(self, label_names, assets_dir, resources): ...
     def identity(self, label_names, assets_dir, head=None): ...
 """
@@ -131,11 +134,10 @@ class Solver(Learner):
 @pytest.mark.parametrize(
     ("written", "section", "message"),
     [
-        (LARGE.format(flag="fits_on_train"), {"large": {"adapter": "mine:Mine"}}, "fits_on_train, but lacks backbone"),
-        (LARGE.format(flag="is_recorded"), {"large": {"adapter": "mine:Mine"}}, "is_recorded, but lacks answer_tables"),
+        (FITTED, {"large": {"adapter": "mine:Mine"}}, "fits_on_train, but lacks the setting `encoder`"),
         (SOLVER, {"learner": {"name": "mine:Mine"}}, "Solver is closed_form, but lacks `absorb`"),
     ],
-    ids=["fitted model", "recorded model", "learner"],
+    ids=["fitted model", "learner"],
 )
 def test_component_claims_are_checked_when_it_is_found(
     outside_package: Path, written: str, section: Any, message: str
@@ -144,6 +146,40 @@ def test_component_claims_are_checked_when_it_is_found(
     (outside_package / "mine.py").write_text(written)
     with pytest.raises(ConfigError, match=message):
         parse_config(Run, section)
+
+
+@pytest.mark.parametrize("name", ["encoder", "large model"])
+def test_extension_page_names_every_hook(name: str) -> None:
+    """Promise: docs/extending.md lists exactly the members that a component of one's own may override."""
+    base, page = FAMILIES[name].abstract(), Path(__file__).parents[2] / "docs" / "extending.md"
+    members = {key: getattr(value, "fget", value) for key, value in vars(base).items() if key not in base.model_fields}
+    hooks = {key for key, value in members.items() if not (key.startswith(("_", "model_")) or final(value))}
+    (row,) = (line for line in page.read_text().splitlines() if line.startswith(f"| {name} |"))
+    documented = re.findall(r"`(\w+)[`(]", "".join(row.split("|")[5:7]))
+    assert hooks - {"family"} == {*documented} - {"Encoder", "LargeModel", "operational"}
+
+
+def final(member: object) -> bool:
+    return getattr(member, "__final__", False)
+
+
+class Server(LargeConfig, UpstreamConfig):
+    reads: ClassVar[frozenset[Part]] = TEXT
+
+    def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
+        raise NotImplementedError
+
+    def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
+        return ""
+
+
+def test_operator_decides_where_any_server_is() -> None:
+    """Promise: a bundle with a server's model of one's own is asked at the operator's addresses, with their keys."""
+    server = Server(base_url="https://there.example/v1", api_key_env="THEIR_KEY")
+    ours = UpstreamConfig(base_url=server.base_url, api_key_env="OUR_KEY", max_calls=7)
+    assert server.at([ours]).upstream == ours
+    with pytest.raises(ConfigError, match=r"at https://there\.example/v1, which this configuration does not allow"):
+        server.at([UpstreamConfig()])
 
 
 def test_a_name_of_ours_stays_ours_whatever_is_installed(outside_package: Path) -> None:

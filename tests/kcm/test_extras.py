@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kcm.encoders.runtime import resolved
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import KcmError
 from kcm.extras import EXTRAS, MissingExtraError, load, naming_extra, require
@@ -43,4 +44,4 @@ def test_an_encoder_runs_in_torch_without_onnx(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(MissingExtraError, match=r"kcm-cascade\[onnx\]"):
         require("onnxruntime", "an encoder in ONNX Runtime")
     monkeypatch.setattr(TextEncoderConfig, "build", lambda *_: require("onnx", "an encoder in ONNX Runtime"))
-    assert TextEncoderConfig(model="owner/tiny").resolved(tmp_path).runtime == "torch"
+    assert resolved(TextEncoderConfig(model="owner/tiny"), tmp_path).runtime == "torch"

@@ -1,34 +1,34 @@
-"""Features of a picture and a text: both vectors of a dual encoder, combined.
+"""Dual encoders: pictures and texts as unit vectors of one space, and features of a pair of both.
 
-Shapes: N inputs, K dimensions of the dual encoder's space.
+Shapes: N inputs, B inputs of a batch, K dimensions of the common space.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from kcm.assets import BundleName, folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.config import Encoder, NetworkEncoderConfig, Runtime, TowersConfig
+from kcm.encoders.config import Arrays, Encoder, Engine, TowersConfig
 from kcm.encoders.dual.alignment import AlignedTower, AlignmentHead, read_towers
-from kcm.encoders.dual.dual import ImageTower, TextTower, pretrained_reader
-from kcm.errors import ConfigError
-from kcm.inputs.content import IMAGE, TEXT, Content, Part, UnreadableError
-from kcm.inputs.pictures import MAX_PIXELS
+from kcm.encoders.network_encoder import NetworkEncoder
+from kcm.encoders.pretrained import load_image_processor, load_tokenizer, load_whole
+from kcm.encoders.runtime import NetworkEncoderConfig
+from kcm.encoders.torch_network import Exportable, dtype_of
+from kcm.errors import AssetError, ConfigError
+from kcm.inputs.content import IMAGE, PROBE, TEXT, Content, Part, UnreadableError, contents
+from kcm.inputs.pictures import MAX_PIXELS, upright
 
 Output = Literal["pair", "image", "text"]
-
-_READS: dict[Output, frozenset[Part]] = {
-    "pair": IMAGE | TEXT,
-    "image": IMAGE,
-    "text": TEXT,
-}
 
 
 class ImageTextConfig(NetworkEncoderConfig):
@@ -38,7 +38,6 @@ class ImageTextConfig(NetworkEncoderConfig):
     to a pretrained model; towers have their own.
     """
 
-    dual: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size", "runtime"})
 
     model: Annotated[str, LocalPath] = Field(
@@ -51,20 +50,11 @@ class ImageTextConfig(NetworkEncoderConfig):
     @property
     def reads(self) -> frozenset[Part]:
         """The parts of a content that it reads."""
-        return _READS[self.output]
-
-    @property
-    def name(self) -> str:
-        return self.model or "alignment head"
-
-    @property
-    def to_align(self) -> TowersConfig | None:
-        """The towers, as long as their head is not fitted."""
-        return self.towers
+        return IMAGE | TEXT if self.output == "pair" else frozenset({self.output})
 
     def aligned(self, folder: Path) -> ImageTextConfig:
         """The fitted head in place of its towers."""
-        return self.model_copy(update={"model": str(folder), "towers": None})
+        return self.with_settings(model=str(folder), towers=None)
 
     @property
     def fitted_head(self) -> Path | None:
@@ -73,14 +63,6 @@ class ImageTextConfig(NetworkEncoderConfig):
             return None
         folder = Path(self.model).expanduser()
         return folder if self.model and self._towers_in(folder) is not None else None
-
-    def reader(self, assets_dir: Path) -> Callable[[Content], Content]:
-        """Decodes the picture as the model, or the picture tower, expects it."""
-        if "image" not in self.reads:
-            return lambda content: content
-        folder = self._folder(assets_dir)
-        towers = self._towers_in(folder)
-        return towers.image.reader(assets_dir) if towers else pretrained_reader(folder)
 
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """See `EncoderConfig`; a pair shares its two sides with single-part encoders of the same model."""
@@ -93,9 +75,7 @@ class ImageTextConfig(NetworkEncoderConfig):
             encoder, project = (towers.image, head.images) if is_image else (towers.text, head.texts)
             dim, identity = head.text.out_features, self.identity(assets_dir)
             return AlignedTower(encoder.build(assets_dir, device), project, dim, identity)
-        if is_image:
-            return ImageTower(self, folder, assets_dir, device)
-        return TextTower(self, folder, assets_dir, device, max_length=self.max_length)
+        return (ImageTower if is_image else TextTower)(self, folder, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
         folder = self._folder(assets_dir)
@@ -108,9 +88,9 @@ class ImageTextConfig(NetworkEncoderConfig):
         return f"{digest}-{self.output}"
 
     @property
-    def in_use(self) -> Runtime | None:
-        """None, because towers have their own."""
-        return None if self.towers or self.fitted_head else super().in_use
+    def engine(self) -> Engine:
+        """Towers have runtimes of their own."""
+        return "own" if self.towers or self.fitted_head else super().engine
 
     def _towers_in(self, folder: Path) -> TowersConfig | None:
         return read_towers(folder, self.model.folder if isinstance(self.model, BundleName) else None)
@@ -133,10 +113,117 @@ class ImageTextConfig(NetworkEncoderConfig):
         return self
 
 
+class ImageTower(NetworkEncoder):
+    """The picture side of a dual encoder of transformers, such as CLIP or SigLIP, with its own image processor.
+
+    Raises AssetError if the folder holds no such model.
+    """
+
+    def __init__(self, config: ImageTextConfig, folder: Path, assets_dir: Path, device: str) -> None:
+        self._folder, self._processor = folder, load_image_processor(folder)
+        super().__init__(config, assets_dir, device)
+
+    def read(self, content: Content) -> Content:
+        """The content with its picture as the image processor returns it."""
+        if content.pixels is not None:
+            return content
+        pixels = self._processor(images=[upright(content.image)], return_tensors="pt")["pixel_values"]
+        return replace(content, pixels=pixels[0].numpy())
+
+    def arrays(self, inputs: Sequence[Content]) -> Arrays:
+        return {"pixel_values": np.array([content.pixels for content in inputs])}
+
+    def exportable(self) -> Exportable:
+        pixels = self.read(PROBE).pixels
+        assert pixels is not None
+        levels = np.random.default_rng(0).normal(size=(5, *pixels.shape)).astype(np.float32)
+        probes = [{"pixel_values": levels[:4]}, {"pixel_values": levels[4:]}]
+        module = _ImageNetwork(_model(self._folder, self.config, excluded="text_model"))
+        return Exportable(module, probes, {"pixel_values": {0: "batch"}})
+
+
+class TextTower(NetworkEncoder):
+    """The text side of a dual encoder of transformers, with its own tokenizer.
+
+    Raises AssetError if the folder holds no such model, ConfigError for a `max_length` above the model's limit.
+    """
+
+    def __init__(self, config: ImageTextConfig, folder: Path, assets_dir: Path, device: str) -> None:
+        self._folder, self._tokenizer, self._max_length = folder, load_tokenizer(folder), config.max_length
+        super().__init__(config, assets_dir, device)
+
+    def arrays(self, inputs: Sequence[Content]) -> Arrays:
+        # SigLIP was trained on texts of one length; padding to it changes nothing for models that have a mask.
+        tokens = self._tokenizer(
+            [content.text for content in inputs],
+            padding="max_length",
+            truncation=True,
+            max_length=self._max_length,
+            return_tensors="np",
+        )
+        return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask") if name in tokens}
+
+    def exportable(self) -> Exportable:
+        model = _model(self._folder, self.config, excluded="vision_model")
+        longest = model.config.text_config.max_position_embeddings
+        if self._max_length > longest:
+            raise ConfigError(
+                f"max_length = {self._max_length}, but the model takes {longest} tokens", where="encoder.max_length"
+            )
+        batches = ["a picture", "a photograph of two dogs on a beach", "!"], ["a cat"]
+        probes = [self.arrays(contents(texts)) for texts in batches]
+        return Exportable(_TextNetwork(model), probes, {name: {0: "batch"} for name in probes[0]})
+
+
+class _ImageNetwork(nn.Module):
+    """The image tower of a dual encoder."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Unit vectors, float32 [B, K]."""
+        return _unit(self.model.get_image_features(pixel_values=pixel_values.to(self.model.dtype)))
+
+
+class _TextNetwork(nn.Module):
+    """The text tower of a dual encoder."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Unit vectors, float32 [B, K]."""
+        mask_argument = {} if attention_mask is None else {"attention_mask": attention_mask}
+        return _unit(self.model.get_text_features(input_ids=input_ids, **mask_argument))
+
+
+def _model(model_path: Path, config: NetworkEncoderConfig, *, excluded: str) -> Any:
+    """The model of a folder without the network of its other side, which would only take memory."""
+    model = load_whole(model_path)
+    if not hasattr(model, "get_image_features"):
+        raise AssetError(
+            f"a {model.config.model_type} model is no dual encoder",
+            where=str(model_path),
+            hint="Name a model such as CLIP or SigLIP, or align two encoders",
+        )
+    if hasattr(model, excluded):
+        setattr(model, excluded, None)
+    return model.to(dtype_of(config.precision)).eval()
+
+
+def _unit(embedded: Any) -> Tensor:
+    """Unit vectors, float32; transformers gives a tensor or an output around one, by version."""
+    vectors_BK: Tensor = getattr(embedded, "pooler_output", embedded)
+    return torch.nn.functional.normalize(vectors_BK.float(), dim=-1)
+
+
 class PairEncoder:
     """Pairs of a picture and a text by the two sides of a dual encoder."""
 
-    reads = _READS["pair"]
+    reads = IMAGE | TEXT
 
     def __init__(self, image: Encoder, text: Encoder, identity: str) -> None:
         self._image, self._text = image, text

@@ -15,9 +15,10 @@ from pydantic import Field
 from kcm.encoders import Encoder, EncoderConfig, encode_readable
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
+from kcm.inputs.content import Content
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
-from kcm.large.head import HeadFit, LinearHead, fit_head
+from kcm.large.head import LinearHead
 from kcm.large.prompts import Prompt, PromptMode
 
 
@@ -44,23 +45,16 @@ class ClassifierConfig(EncodedConfig):
         digest.update(np.ascontiguousarray(head.weight_CD).tobytes() + np.ascontiguousarray(head.bias_C).tobytes())
         return digest.hexdigest()
 
-    def fit(
-        self,
-        features_ND: np.ndarray,
-        labels_N: np.ndarray,
-        groups_N: Sequence[str],
-        num_classes: int,
-        seed: int,
-        known: LinearHead | None = None,
-    ) -> HeadFit:
-        return fit_head(features_ND, labels_N, groups_N, num_classes, seed=seed, known=known)
-
 
 class EncodedModel(ABC):
     """A large model that computes probabilities [N, C] from the features [N, D] of its encoder."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+
+    def read(self, content: Content) -> Content:
+        """See `Encoder`."""
+        return self._encoder.read(content)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item; each costs its share of the batch's seconds.

@@ -108,31 +108,6 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
             )
         return self
 
-    @property
-    def failed_share(self) -> float:
-        """Share of a run's rows that may stay without an answer."""
-        return self.max_failed
-
-    @property
-    def upstream(self) -> UpstreamConfig:
-        """The server with its key and budget, which the operator decides."""
-        return UpstreamConfig(**{name: getattr(self, name) for name in UpstreamConfig.model_fields})
-
-    def at(self, upstreams: Sequence[UpstreamConfig]) -> OpenAiConfig:
-        """A bundle's model, called with the key, prices and budget that the operator configured for its address.
-
-        Raises ConfigError for an address that is not among `upstreams`: the author of a bundle must not decide where
-        texts are sent, nor which environment variable is sent along.
-        """
-        for upstream in upstreams:
-            if upstream.base_url == self.base_url:
-                return parse_config(OpenAiConfig, dict(self) | dict(upstream), where=f"upstream {self.base_url}")
-        raise ConfigError(
-            f"the bundle's large model is at {self.base_url}, which this configuration does not allow",
-            where="large.base_url",
-            hint="If it may get your texts, add its address and key variable to serve.large.upstreams of CONFIG",
-        )
-
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         return OpenAiModel(self, label_names, resources.responses, resources.limit_s, resources.warn)
 
@@ -144,11 +119,6 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
     def location(self) -> str:
         """The model's name."""
         return self.model
-
-    @property
-    def rows_per_batch(self) -> int:
-        """Enough to keep all connections busy."""
-        return 8 * self.num_concurrent
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request for one item."""
@@ -191,6 +161,16 @@ class OpenAiModel:
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # the futures that wait for each question's answer
         self._lock = threading.Lock()
+
+    @property
+    def rows_per_batch(self) -> int:
+        """See `PaidModel`."""
+        return 8 * self._config.num_concurrent
+
+    @property
+    def max_failed(self) -> float:
+        """See `PaidModel`."""
+        return self._config.max_failed
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item. Equal questions are asked once, even if several threads ask them.

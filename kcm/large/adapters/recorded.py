@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -33,7 +34,6 @@ PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"
 _PROBABILITY = "probability:"
 _CURRENCY = "currency"
-_KINDS = SUFFIXES
 
 
 class RecordedConfig(LargeConfig):
@@ -45,7 +45,6 @@ class RecordedConfig(LargeConfig):
 
     prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
-    is_recorded: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # the identity covers the content
 
     path: Annotated[str, LocalPath] = Field(description="File with the answers: CSV, JSON lines, Parquet, Excel, …")
@@ -65,28 +64,8 @@ class RecordedConfig(LargeConfig):
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
         require_may_open(self.path, assets_dir)
-        with readable(Location.of(self.file), _KINDS):
+        with readable(Location.of(self.file), SUFFIXES):
             return sha256_of(self.file)
-
-    def answer_tables(self, label_names: Sequence[str]) -> Iterator[pa.Table]:
-        """The recorded answers in tables of a few thousand rows: id, label, probabilities, costs and error.
-
-        `label` is an index into the label list, or -1 for a missing label, for the reason in `error`. Probabilities are
-        NaN if none are recorded. Raises DataError for impossible values.
-        """
-        location = Location.of(self.file)
-        with readable(location, _KINDS):
-            number = -1
-            for number, chunk in enumerate(read_chunks(location)):
-                if number == 0:
-                    _check_columns(chunk.table, self, label_names)
-                usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))  # a source's bad rows have no answer
-                ids = row_names(chunk.part or stem_of(location.name), chunk.first, chunk.num_rows)
-                if self.id_column is not None:
-                    ids = as_text(chunk.table[self.id_column])
-                yield _answer_table(chunk.table.take(usable), ids.take(usable), self, label_names)
-        if number < 0:
-            raise DataError("the file is empty", where=self.path)
 
     @property
     def file(self) -> Path:
@@ -100,21 +79,50 @@ class RecordedConfig(LargeConfig):
 
 
 class RecordedModel:
-    """Answers by id. Raises DataError for a missing file or column, a repeated id, or a label outside the list."""
+    """Answers by id, read on first use.
+
+    Raises DataError for a missing file or column, a repeated id, or a label outside the list.
+    """
 
     def __init__(self, config: RecordedConfig, label_names: Sequence[str]) -> None:
-        self._answers: dict[str, LargeAnswer] = {}
-        for table in config.answer_tables(label_names):
-            for row, probabilities_C in zip(
-                table.drop_columns([PROBABILITIES]).to_pylist(), matrix(table[PROBABILITIES]), strict=True
-            ):
-                if row["id"] in self._answers:
-                    raise repeated(row["id"], config.path)
-                self._answers[row["id"]] = _answer(row, probabilities_C)
+        self._config, self._label_names = config, tuple(label_names)
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """The recorded answers; an item without an answer fails. `kcm run` lists such items beforehand."""
-        return [self._answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
+        answers = self._answers
+        return [answers.get(item.id) or LargeAnswer(None, None, Cost(), NO_ANSWER) for item in items]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The recorded answers in tables of a few thousand rows: id, label, probabilities, costs and error.
+
+        `label` is an index into the label list, or -1 for a missing label, for the reason in `error`. Probabilities are
+        NaN if none are recorded. Raises DataError for impossible values.
+        """
+        config, location = self._config, Location.of(self._config.file)
+        with readable(location, SUFFIXES):
+            number = -1
+            for number, chunk in enumerate(read_chunks(location)):
+                if number == 0:
+                    _check_columns(chunk.table, config, self._label_names)
+                usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))  # a source's bad rows have no answer
+                ids = row_names(chunk.part or stem_of(location.name), chunk.first, chunk.num_rows)
+                if config.id_column is not None:
+                    ids = as_text(chunk.table[config.id_column])
+                yield _answer_table(chunk.table.take(usable), ids.take(usable), config, self._label_names)
+        if number < 0:
+            raise DataError("the file is empty", where=config.path)
+
+    @cached_property
+    def _answers(self) -> dict[str, LargeAnswer]:
+        answers: dict[str, LargeAnswer] = {}
+        for table in self.tables():
+            for row, probabilities_C in zip(
+                table.drop_columns([PROBABILITIES]).to_pylist(), matrix(table[PROBABILITIES]), strict=True
+            ):
+                if row["id"] in answers:
+                    raise repeated(row["id"], self._config.path)
+                answers[row["id"]] = _answer(row, probabilities_C)
+        return answers
 
 
 def repeated(item: str, path: str) -> DataError:

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from scipy.special import softmax
 
 from kcm.encoders import Encoder, EncoderConfig
+from kcm.encoders.config import is_dual
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content, contents
 from kcm.large.adapters.classifier import EncodedModel, masked
@@ -40,11 +41,6 @@ class ZeroShotConfig(EncodedConfig):
     )
     template: str = Field(default=f"This text is about {_PLACE}.", description="Prompt of a label, with its place.")
     temperature: float = Field(default=0.05, gt=0, description="Divides the similarities; small values are surer.")
-
-    @property
-    def label_encoder(self) -> EncoderConfig:
-        """The encoder of the label prompts: the text side of a dual encoder, or the encoder of texts itself."""
-        return _of_texts(self.encoder)
 
     @field_validator("encoder")
     @classmethod
@@ -74,11 +70,13 @@ class ZeroShotConfig(EncodedConfig):
         return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
-        inputs, labels = (encoder.build(assets_dir, resources.device) for encoder in (self.encoder, self.label_encoder))
+        inputs, labels = (
+            encoder.build(assets_dir, resources.device) for encoder in (self.encoder, _of_texts(self.encoder))
+        )
         return ZeroShotModel(self, inputs, labels, label_names)
 
     def identity(self, label_names: Sequence[str], assets_dir: Path, *, head: LinearHead | None = None) -> str:
-        inputs, labels = (encoder.identity(assets_dir) for encoder in (self.encoder, self.label_encoder))
+        inputs, labels = (encoder.identity(assets_dir) for encoder in (self.encoder, _of_texts(self.encoder)))
         parts = (inputs, labels, self.template, repr(self.temperature), *label_names)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -90,7 +88,8 @@ class ZeroShotConfig(EncodedConfig):
 
 
 def _of_texts(encoder: EncoderConfig) -> EncoderConfig:
-    return encoder.with_settings(output="text") if encoder.dual else encoder
+    """The encoder of the label prompts: the text side of a dual encoder, or the encoder of texts itself."""
+    return encoder.with_settings(output="text") if is_dual(encoder) else encoder
 
 
 class ZeroShotModel(EncodedModel):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from kcm.encoders.runtime import resolved
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
 from kcm.parquet import read_table, write_table
@@ -75,7 +76,7 @@ class AskAgain(Stage, Plan):
         shard = pa.table({"id": ids, "split": split, "text": text, "image": image})
         write_shard(context.store.storage, [shard], attempt.scratch / "rows" / _SHARD)
         device = context.cluster.device
-        large = self.large.with_backbone(lambda backbone: backbone.resolved(context.assets_path, device))
+        large = self.large.with_backbone(lambda backbone: resolved(backbone, context.assets_path, device))
         sources = {_SHARD: attempt.scratch / "rows" / _SHARD}
         ask_shards(attempt, large, names, sources, attempt.scratch / "answers", attempt.scratch / "units")
         return read_table(context.store.storage.readable(attempt.scratch / "answers" / _SHARD))

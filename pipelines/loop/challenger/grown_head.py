@@ -59,7 +59,7 @@ def answers_by_grown_head(
     storage, head = context.store.storage, parent.outcomes.head
     shard_paths = [parent.features.path / name for name in first.all_shards]  # without forgotten rows
     labelled_rows = table.filter(pc.not_equal(table["label"], UNLABELLED))
-    arguments = large, head, len(labels), seed, list(first.all_shards.values()), shard_paths, labelled_rows, storage
+    arguments = head, len(labels), seed, list(first.all_shards.values()), shard_paths, labelled_rows, storage
     new_head = run_remotely(_grown, *arguments)
     new_head.head.save(attempt.folder / HEAD)
     is_new_N = labelled_rows["label"].to_numpy() >= len(labels) - len(new)
@@ -73,7 +73,6 @@ def answers_by_grown_head(
 
 
 def _grown(
-    large: LargeConfig,
     head: LinearHead,
     num_labels: int,
     seed: int,
@@ -89,4 +88,4 @@ def _grown(
         ids = read_table(storage.readable(shard), columns=["id"])["id"]
         is_kept_N |= pc.is_in(rows["id"], value_set=ids.combine_chunks()).to_numpy()
     rows = pa.concat_tables([rows.filter(pa.array(is_kept_N)), labelled_rows.select(rows.column_names)])
-    return RowHead.fit(large, rows, num_labels, seed, head)
+    return RowHead.fit(rows, num_labels, seed, head)

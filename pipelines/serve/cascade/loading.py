@@ -14,6 +14,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import large_names, load_encoder, require_models
 from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
+from kcm.encoders.runtime import runtime_of
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation
@@ -52,7 +53,7 @@ class VersionLoader:
         if champion and champion.small_side.bundle.encoder_identity == bundle.encoder_identity:
             judging = champion.judging
             bundle = bundle.in_runtimes(
-                champion.small_side.bundle.encoder.in_use, None
+                runtime_of(champion.small_side.bundle.encoder), None
             )  # the champion's encoder encodes
         else:
             judging = await asyncio.to_thread(self._judging, bundle)
@@ -73,9 +74,9 @@ class VersionLoader:
         return CascadeVersion(small_side, judging, escalation, config, release.version, guard, auditor, drift)
 
     def _judging(self, bundle: Bundle) -> Judging:
-        config = self._config
-        pictures = PictureReader(bundle.encoder.reader(self._assets_dir), config, MAX_PIXELS)
-        return Judging(self._encoder_of(bundle), pictures, config, max_wait_s=config.judge_timeout_s)
+        config, encoder = self._config, self._encoder_of(bundle)
+        pictures = PictureReader(encoder.read, config, MAX_PIXELS)
+        return Judging(encoder, pictures, config, max_wait_s=config.judge_timeout_s)
 
     def _encoder_of(self, bundle: Bundle) -> Encoder:
         return load_encoder(bundle, self._assets_dir, self._config.device)

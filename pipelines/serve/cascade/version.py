@@ -22,6 +22,7 @@ from kcm.explain.explanation import explain, variants
 from kcm.explain.networks import heat_map
 from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
+from kcm.large.prompts import PromptView
 from kcm.tracing import span
 from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
@@ -197,6 +198,7 @@ class CascadeVersion:
         side, bundle = self.small_side, self.small_side.bundle
         explanation = explain(bundle, item, judgements, top)
         cells = heat_map(bundle, explanation.judgement.features_D)
+        names, question = large_names(bundle), side.question(item, explanation.judgement)
         return ExplainResponse(
             model_version=self.name,
             request_id=request_id,
@@ -210,7 +212,7 @@ class CascadeVersion:
             reasons=explanation.reasons,
             no_curves=None if explanation.reasons else NO_CURVES,
             gate=explanation.gate,
-            shown=bundle.large.shown(large_names(bundle), side.question(item, explanation.judgement)),
+            shown=PromptView.of(question.prompt, names, bundle.large.messages(names, question)),
         )
 
     async def judge_probe(self) -> None:

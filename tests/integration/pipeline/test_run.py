@@ -24,6 +24,7 @@ from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
 from kcm.components import components_of
 from kcm.config import load_config
+from kcm.encoders.runtime import runtime_of
 from kcm.inputs.content import Content
 from pipelines.batch.predict import predict
 from pipelines.config import RunConfig
@@ -129,8 +130,8 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert bundle.metrics["frontier"]["call_rate"][0] in (0.0, 1.0)
     made = config.storage_path / "artefacts/features" / bundle.lineage.artefacts["features"]
     (recorded,) = made.glob("*/features.json")
-    assert bundle.encoder.in_use == json.loads(recorded.read_text())["runtime"]
-    assert {encoder.in_use for encoder in (bundle.encoder, bundle.large.backbone)} <= {"torch", "onnx"}
+    assert runtime_of(bundle.encoder) == json.loads(recorded.read_text())["runtime"]
+    assert {runtime_of(encoder) for encoder in (bundle.encoder, bundle.large.backbone)} <= {"torch", "onnx"}
     assert len(bundle.metrics["frontier"]["accuracy"]) == len(bundle.metrics["frontier"]["call_rate"])
     assert len(bundle.learner_state["memory"]["ids"]) > 0
 

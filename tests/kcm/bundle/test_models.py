@@ -107,5 +107,5 @@ def test_a_bundle_keeps_what_computed_its_certify_rows(tmp_path: Path) -> None:
     ],
 )
 def test_every_encoder_says_what_computes_it(encoder: EncoderConfig, device: str, expected: str) -> None:
-    assert encoder.computed_by(device) == expected
-    assert ClassifierConfig(encoder=encoder).computed_by(device) == expected
+    both = ComputedBy.of(encoder, ClassifierConfig(encoder=encoder), device, device)
+    assert both == ComputedBy(encoder=expected, large=expected)

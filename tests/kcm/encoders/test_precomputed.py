@@ -7,7 +7,7 @@ import pytest
 
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig, encode_readable
-from kcm.encoders.precomputed import PrecomputedConfig
+from kcm.encoders.precomputed import PrecomputedConfig, vector_columns
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, UnreadableError
 
@@ -57,7 +57,7 @@ def test_identity_names_the_source_not_the_length() -> None:
 
 def test_the_columns_are_those_of_the_configuration() -> None:
     written = {"encoder": {"kind": "precomputed", "columns": ["f_*"]}}
-    assert parse_config(Section, written).encoder.vector_columns == ("f_*",)
+    assert vector_columns(parse_config(Section, written).encoder) == ("f_*",)
     for wrong in ({}, {"column": "a", "columns": ["b"]}):
         with pytest.raises(ConfigError, match="give either `column`, with a list of numbers, or `columns`"):
             parse_config(Section, {"encoder": {"kind": "precomputed"} | wrong})

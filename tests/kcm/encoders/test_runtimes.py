@@ -8,6 +8,8 @@ import pytest
 from kcm.config import parse_config
 from kcm.encoders import export
 from kcm.encoders.export import NETWORK, OnnxNetwork
+from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.runtime import in_runtime, resolved, runtime_of
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import contents
@@ -93,10 +95,10 @@ def test_a_precision_that_the_runtime_does_not_have_is_refused(precision, runtim
 def test_auto_becomes_an_equal_runtime_and_stays_fixed(model_folder, tmp_path):
     """Promise: auto becomes a runtime that gives the same and stays that."""
     config = text(model_folder)
-    assert config.in_use == "auto"
-    found = config.resolved(tmp_path)
-    assert found.in_use == "onnx"
-    assert found.resolved(tmp_path) == found
+    assert runtime_of(config) == "auto"
+    found = resolved(config, tmp_path)
+    assert runtime_of(found) == "onnx"
+    assert resolved(found, tmp_path) == found
     np.testing.assert_allclose(found.load(tmp_path).encode(TEXTS), config.load(tmp_path).encode(TEXTS), atol=1e-5)
     assert exports(tmp_path)
 
@@ -106,9 +108,16 @@ def test_auto_is_torch_where_the_network_cannot_be_exported(model_folder, tmp_pa
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr("torch.onnx.export", fails)
-    assert text(model_folder).resolved(tmp_path).in_use == "torch"
+    assert runtime_of(resolved(text(model_folder), tmp_path)) == "torch"
     with pytest.raises(AssetError, match="cannot be exported: no such operator"):
         text(model_folder, runtime="onnx").load(tmp_path)
+
+
+def test_a_setting_that_a_kind_lacks_is_refused():
+    """Promise: a setting that the kind does not have is refused by its name. Only a network gets a runtime."""
+    with pytest.raises(ConfigError, match=r"an encoder of kind 'pixels' has no setting 'runtime'\. Its settings are"):
+        PixelsConfig().with_settings(runtime="onnx")
+    assert in_runtime(PixelsConfig(), "onnx") == PixelsConfig()
 
 
 def test_int8_on_a_gpu_is_refused(model_folder, tmp_path):
@@ -117,6 +126,6 @@ def test_int8_on_a_gpu_is_refused(model_folder, tmp_path):
 
 
 def test_auto_is_torch_on_a_gpu_and_what_the_precision_needs(tmp_path):
-    assert text("m").resolved(tmp_path, "cuda").in_use == "torch"
-    assert text("m", precision="int8").resolved(tmp_path).in_use == "onnx"
-    assert text("m", precision="bfloat16").resolved(tmp_path).in_use == "torch"
+    assert runtime_of(resolved(text("m"), tmp_path, "cuda")) == "torch"
+    assert runtime_of(resolved(text("m", precision="int8"), tmp_path)) == "onnx"
+    assert runtime_of(resolved(text("m", precision="bfloat16"), tmp_path)) == "torch"

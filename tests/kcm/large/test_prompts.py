@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
-from kcm.large import NO_PROMPT, Item, Prompt, Prompts, hard_candidates
+from kcm.large import NO_PROMPT, Item, LargeConfig, Prompt, Prompts, hard_candidates
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.adapters.zero_shot import ZeroShotConfig
-from kcm.large.prompts import CLOSING, OPENING, question, sanitized
+from kcm.large.prompts import CLOSING, OPENING, PromptView, question, sanitized
 from tests.fake_upstream import FakeUpstream
 
 LABELS = ("refund", "late delivery", "praise")
@@ -121,10 +121,14 @@ def test_no_text_spells_a_mark_or_a_tag(text):
     assert not any(mark in sanitized(text, 1000) for mark in (OPENING, CLOSING, "<|", "[INST]"))
 
 
+def shown(config: LargeConfig, item: Item) -> PromptView:
+    return PromptView.of(item.prompt, LABELS, config.messages(LABELS, item))
+
+
 def test_openai_server_gets_the_messages_people_see(upstream: FakeUpstream) -> None:
     """Promise: an openai server is sent the messages that people are shown."""
     config = OpenAiConfig(base_url=upstream.base_url, model="m", api_key_env=None, max_chars=8)
-    view = config.shown(LABELS, SOFT)
+    view = shown(config, SOFT)
     OpenAiModel(config, LABELS).answer([SOFT])
     (sent,) = (body["messages"] for body in upstream.requests)
     assert [{"role": message.role, "content": message.content} for message in view.messages] == sent
@@ -134,10 +138,10 @@ def test_openai_server_gets_the_messages_people_see(upstream: FakeUpstream) -> N
 
 def test_people_are_shown_what_a_local_model_reads() -> None:
     """A dual encoder reads a prompt for each candidate, a classifier the input alone."""
-    dual = ZeroShotConfig(template="A note of {label}.").shown(LABELS, HARD)
+    dual = shown(ZeroShotConfig(template="A note of {label}."), HARD)
     assert dual.candidates == ("late delivery", "praise")
     assert [message.content for message in dual.messages] == ["A note of late delivery.", "A note of praise."]
-    assert ClassifierConfig().shown(LABELS, HARD).messages == ()
+    assert shown(ClassifierConfig(), HARD).messages == ()
 
 
 PAID = {"model": "big", "api_key_env": None}

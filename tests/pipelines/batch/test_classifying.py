@@ -5,12 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.inputs.vectors import list_column
-from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.batch.classifying import MAX_FITTED_ROWS, RowHead, fitted_rows, row_classifier
 
 
 def fitted_on(paths, limit=MAX_FITTED_ROWS) -> RowHead:
-    return RowHead.fit(ClassifierConfig(), fitted_rows(paths, 0, limit), 2, 0)
+    return RowHead.fit(fitted_rows(paths, 0, limit), 2, 0)
 
 
 def shards(tmp_path, sizes, rows_per_group=None):

@@ -58,7 +58,7 @@ def test_untrainable_vector_is_named_by_row_and_file(tmp_path) -> None:
     assert "row 2 (the vector holds a number that is not finite)" in str(error.value)
     assert error.value.where == str(shard)
     with pytest.raises(DataError, match=r"row 0 \(the vector has 3 numbers instead of 5\)"):
-        vector_copier(PrecomputedConfig(column="v", dim=5), tmp_path)(rows(np.ones((2, 3), np.float32)))
+        vector_copier(PrecomputedConfig(column="v", dim=5))(rows(np.ones((2, 3), np.float32)))
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path) -> None:

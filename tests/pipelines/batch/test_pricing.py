@@ -24,6 +24,8 @@ from tests.kcm.bundle.test_bundle import bundle
 class Priced:
     """A server that takes .01 for a call, at most .05, and was paid for the text `known`."""
 
+    rows_per_batch, max_failed = 64, 0.02
+
     def __init__(self) -> None:
         self.paid = (7, 0.07)
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large.adapters.recorded import RecordedConfig
+from kcm.large.adapters.recorded import RecordedConfig, RecordedModel
 from kcm.tasks.shards import write_shards
 from pipelines.batch import recorded
 from pipelines.batch.recorded import look_up_shards
@@ -36,7 +36,9 @@ def answers(tmp_path, ids) -> RecordedConfig:
 
 def found(tmp_path, large):
     sources = {path.name: path for path in sorted(tmp_path.glob("task-*.parquet"))}
-    return look_up_shards(large, Names((), LABELS, None), sources, tmp_path / "made", Storage.at(tmp_path))
+    names = Names((), LABELS, None)
+    arguments = RecordedModel(large, LABELS), large.location, names, sources, tmp_path / "made", Storage.at(tmp_path)
+    return look_up_shards(*arguments)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from kcm.config import parse_config
 from kcm.encoders.pixels import PixelsConfig
+from kcm.encoders.runtime import in_runtime, runtime_of
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ConfigError
 from pipelines.config import RunConfig
@@ -33,11 +34,9 @@ def written_by(encoder, folder, monkeypatch) -> tuple[FeaturesArtefact, list]:
 
 @pytest.mark.parametrize("faster", ["torch", "onnx"])
 def test_auto_is_resolved_once_for_all_actors_and_recorded(faster, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(
-        TextEncoderConfig, "resolved", lambda self, assets_dir, device: self.with_settings(runtime=faster)
-    )
+    monkeypatch.setattr(features, "resolved", lambda encoder, assets_dir, device: in_runtime(encoder, faster))
     artefact, given = written_by(TextEncoderConfig(model="m"), tmp_path, monkeypatch)
-    assert [encoder.in_use for encoder in given] == [faster]
+    assert [runtime_of(encoder) for encoder in given] == [faster]
     assert artefact.runtime == faster
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kcm.encoders.text import TextEncoder
+from kcm.encoders.text_settings import fits_words
 from kcm.encoders.words import Words
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
@@ -124,4 +125,4 @@ SPLINES = {"learner": {"name": "analytic"}, "network": {"hidden": []}}
 def test_words_need_units_solved_in_closed_form(tmp_path: Path, model: str, more: dict[str, Any]) -> None:
     """Promise: no words are fitted for networks that would bend them, or that are trained step by step."""
     config, _ = run_on_texts(tmp_path, model, **more)
-    assert not config.encoder.fits_words
+    assert not fits_words(config.encoder)

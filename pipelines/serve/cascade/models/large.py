@@ -14,7 +14,7 @@ from ray import serve
 
 from kcm.bundle.models import FrozenModels, load_large
 from kcm.errors import ConfigError
-from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeModel, UpstreamConfig
+from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeModel, ReadsAhead, UpstreamConfig
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.models.judging import PictureReader
 from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
@@ -92,7 +92,7 @@ class Large:
         (answer,) = await asyncio.to_thread(model.answer, [PROBE])
         if answer.error and not answer.off_label:  # logged only here: clients get the small model's answers
             logger.warning("the large model does not answer a probe: %s", answer.error)
-        return Loaded(self._queue(model), self._pictures(bundle))
+        return Loaded(self._queue(model), self._pictures(model) if "image" in bundle.large.reads else None)
 
     def _queue(self, model: LargeModel) -> Batcher[Item, LargeAnswer] | QuestionQueue:
         config = self._config
@@ -106,12 +106,9 @@ class Large:
             max_wait_s=ANSWERED_WITHIN * config.attempt_timeout_s,
         )
 
-    def _pictures(self, bundle: FrozenModels) -> PictureReader | None:
-        """The reader of the model's own encoder: pictures are decoded and small before they join a batch."""
-        backbone = bundle.large.backbone
-        if backbone is None or "image" not in backbone.reads:
-            return None
-        return PictureReader(backbone.reader(self._assets_dir), self._config, MAX_PIXELS)
+    def _pictures(self, model: LargeModel) -> PictureReader | None:
+        """The model's reader of pictures: they are decoded and small before they join a batch."""
+        return PictureReader(model.read, self._config, MAX_PIXELS) if isinstance(model, ReadsAhead) else None
 
     def _large_model(self, bundle: FrozenModels) -> LargeModel:
         config = self._config

@@ -15,6 +15,7 @@ from benchmarks.sequences import build_sequence
 from jobs.cli import app
 from jobs.commands.inspect_table import initialise, source_of
 from kcm.config import load_config
+from kcm.encoders.precomputed import vector_columns
 from kcm.inputs.content import Content
 from kcm.inputs.labels import UNLABELLED
 from kcm.large import Item
@@ -326,7 +327,7 @@ def test_numbers_are_used_or_the_reason_is_said(at: Path) -> None:
         assert line in shown.stderr, shown.stderr
     assert shown.stderr.count("alone reveals every label") == 1
     config = load_config(RunConfig, at / "numbers.yaml")
-    assert config.encoder.vector_columns == ("f1", "f2", "final_cost", "f_gap")
+    assert vector_columns(config.encoder) == ("f1", "f2", "final_cost", "f_gap")
     assert (config.network.scaling, config.network.basis) == ("first_task", "pspline")  # columns have their own units
 
 

@@ -37,7 +37,9 @@ def write(tmp_path):
 
 
 def load(path, **columns) -> RecordedModel:
-    return RecordedModel(RecordedConfig(path=str(path), **columns), LABELS)
+    model = RecordedModel(RecordedConfig(path=str(path), **columns), LABELS)
+    model.answer([])  # reads the table
+    return model
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

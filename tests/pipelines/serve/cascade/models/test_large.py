@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kcm.bundle.models import FrozenModels
+from kcm.encoders import Encoder
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content
@@ -134,8 +135,9 @@ def test_a_budget_needs_a_database_in_which_replicas_share_it() -> None:
 class Sees:
     """A model that answers what it can see, and remembers what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.given: list[Item] = []
+        self.read = encoder.read
 
     def answer(self, batch: list[Item]) -> list[LargeAnswer]:
         self.given += batch
@@ -146,7 +148,8 @@ async def test_bad_picture_fails_only_its_own_item(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Promise: pictures are read before they are batched and a bad one costs itself alone."""
-    model, encoder = Sees(), PixelsConfig(side=2)
+    encoder = PixelsConfig(side=2)
+    model = Sees(encoder.build(Path()))
     large = ClassifierConfig(encoder=encoder)
     bundle = FrozenModels(label_names=LABELS, encoder=encoder, encoder_identity="", large=large, large_identity="sees")
     monkeypatch.setattr(module, "FrozenModels", SimpleNamespace(read_models=lambda _: bundle))
