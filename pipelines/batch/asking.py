@@ -109,7 +109,7 @@ def ask_shards(
         limit = FailureLimit(paid.max_failed if paid else 1.0, sum(sizes.values()))
         answer = row_answerer(model, names, mode, limit.count)
         items = partial(_items_of, context, sources, sizes)
-        with paying(model, large, lambda paid: price_of_all(paid, items()), context.reporter):
+        with paying(model, large, lambda server: price_of_all(server, items()), context.reporter):
             if paid:
                 paid.ask_ahead(items())
             rows_per_unit = paid.rows_per_batch if paid else _ROWS_AT_ONCE
