@@ -33,12 +33,12 @@ class OutcomesArtefact(ShardedArtefact):
 
     @property
     def runtime(self) -> Runtime | None:
-        """The runtime of the large model's encoder; None if there is no choice, torch in older artefacts."""
-        return self._facts.get("runtime", "torch")
+        """The runtime of the large model's encoder; None if there is no choice, or no encoder."""
+        return self._facts.get("runtime")
 
     @property
     def device(self) -> str:
-        """The kind of device that computed them; a CPU in older artefacts."""
+        """The kind of device that computed them; `cpu` for recorded answers."""
         return self._facts.get("device", "cpu")
 
     @property
