@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -114,10 +113,6 @@ class Certificate(Config):
     def issued(self) -> bool:
         """Whether any row was tested; if not, nothing is promised."""
         return self.num_rows > 0
-
-    def expired(self, now: datetime) -> bool:
-        """Whether the promise is too old to be relied on; a promise on certify rows never expires."""
-        return self.window is not None and now >= self.window.expires_at
 
 
 def certify(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -34,7 +33,7 @@ class Breaker:
         self._failures = 0
         self._opened_at: float | None = None
         self._trying = False
-        self._period = 0  # counts how often the breaker has opened or closed
+        self._period = 1  # numbers its calls: one more whenever the breaker opens or closes
 
     @property
     def state(self) -> State:
@@ -43,56 +42,36 @@ class Breaker:
             return "closed"
         return "open" if self._clock() - self._opened_at < self._config.rest_s else "half_open"
 
-    def admit(self) -> Call | None:
-        """A call that may be made now, or None. In the half-open state it is the only open call."""
+    def admit(self) -> int | None:
+        """The number of a call that may be made now, or None. In the half-open state it is the only open call."""
         state = self.state
         if state == "open" or (state == "half_open" and self._trying):
             return None
         self._trying = state == "half_open"
-        return Call(self, self._period)
+        return self._period
 
-    def _succeeded(self, period: int) -> None:
-        if period != self._period:
+    def record(self, call: int, succeeded: bool | None) -> None:
+        """Record the outcome of an admitted call, once; None if it says nothing about the service.
+
+        Its client left, for example, or a full queue refused it.
+        """
+        if call != self._period:
             return
-        self._failures = 0
-        if self._opened_at is not None:
-            self._start_period(None)
-
-    def _failed(self, period: int) -> None:
-        if period != self._period:
-            return
-        self._failures += 1
-        if self._opened_at is not None or self._failures >= self._config.failures:
-            self._start_period(self._clock())
-
-    def _abandoned(self, period: int) -> None:
-        if period == self._period:
+        if succeeded is None:
             self._trying = False
+        elif succeeded:
+            self._failures = 0
+            if self._opened_at is not None:
+                self._start_period(None)
+        else:
+            self._failures += 1
+            if self._opened_at is not None or self._failures >= self._config.failures:
+                self._start_period(self._clock())
 
     def _start_period(self, opened_at: float | None) -> None:
         """Open at this time, or close if it is None."""
         self._opened_at, self._trying = opened_at, False
         self._period += 1
-
-
-@dataclass(frozen=True)
-class Call:
-    """An admitted call; it ends with exactly one of the three methods."""
-
-    _breaker: Breaker
-    _period: int
-
-    def succeeded(self) -> None:
-        """The call was answered."""
-        self._breaker._succeeded(self._period)
-
-    def failed(self) -> None:
-        """The call failed or timed out."""
-        self._breaker._failed(self._period)
-
-    def abandoned(self) -> None:
-        """The call ended without evidence: its client left, or a full queue refused it."""
-        self._breaker._abandoned(self._period)
 
 
 class TokenBucket:

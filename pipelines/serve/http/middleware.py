@@ -216,6 +216,8 @@ class BodyLimit:
             body = await reading
         finally:
             reading.cancel()
+        if body and b"\0" in body:  # Python reads UTF-16 as well, in which quotation marks cannot be counted
+            raise Refusal(400, "body: must be JSON in UTF-8")
         if body is not None and exceeds(body, self._max_values):
             raise Refusal(413, f"body: at most {self._max_values} JSON keys and values are allowed")
         return body

@@ -45,8 +45,8 @@ def test_full_agreement_certifies_the_searched_threshold():
     assert found.method == "traffic"
     assert found.bound < 0.02
     assert found.call_rate == pytest.approx(0.16, abs=0.03)
-    assert not found.expired(datetime(2026, 4, 2, tzinfo=UTC))
-    assert found.expired(datetime(2026, 4, 3, tzinfo=UTC))
+    assert found.window is not None
+    assert found.window.expires_at == datetime(2026, 4, 3, tzinfo=UTC)
     assert "101 to 9000" in found.statement
     assert "exchangeable" in found.statement
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipelines.serve.breaker import Breaker, BreakerConfig, Call, RateLimit, TokenBucket
+from pipelines.serve.breaker import Breaker, BreakerConfig, RateLimit, TokenBucket
 
 
 class Clock:
@@ -25,7 +25,7 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(BreakerConfig(failures=3, rest_s=10.0), clock)
 
 
-def admitted(breaker: Breaker) -> Call:
+def admitted(breaker: Breaker) -> int:
     call = breaker.admit()
     assert call is not None
     return call
@@ -33,12 +33,12 @@ def admitted(breaker: Breaker) -> Call:
 
 def fail(breaker: Breaker, times: int) -> None:
     for _ in range(times):
-        admitted(breaker).failed()
+        breaker.record(admitted(breaker), False)
 
 
 def test_it_opens_after_failures_in_a_row(breaker: Breaker) -> None:
     fail(breaker, 2)
-    admitted(breaker).succeeded()  # the count begins again
+    breaker.record(admitted(breaker), True)  # the count begins again
     fail(breaker, 2)
     assert breaker.state == "closed"
     fail(breaker, 1)
@@ -51,33 +51,33 @@ def test_of_twenty_requests_at_once_half_open_lets_one_through(breaker: Breaker,
         clock.now += 10.0
         calls = [call for _ in range(20) if (call := breaker.admit())]
         assert len(calls) == 1
-        calls[0].failed()
+        breaker.record(calls[0], False)
     clock.now += 10.0
-    admitted(breaker).succeeded()
+    breaker.record(admitted(breaker), True)
     assert all(breaker.admit() for _ in range(20))
 
 
 def test_a_trial_that_tells_nothing_leaves_room_for_another(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 11
-    admitted(breaker).abandoned()
+    breaker.record(admitted(breaker), None)
     admitted(breaker)
 
 
-@pytest.mark.parametrize("outcome", ["succeeded", "failed", "abandoned"])
-def test_calls_from_before_it_opened_change_nothing(breaker: Breaker, clock: Clock, outcome: str) -> None:
+@pytest.mark.parametrize("succeeded", [True, False, None])
+def test_calls_from_before_it_opened_change_nothing(breaker: Breaker, clock: Clock, succeeded: bool | None) -> None:
     """Neither while it rests, nor while one call tries: however many of them end then, no other is admitted."""
     late = [admitted(breaker) for _ in range(12)]
     fail(breaker, 3)
     for call in late[:6]:
-        getattr(call, outcome)()
+        breaker.record(call, succeeded)
     assert breaker.state == "open"
     clock.now += 11
     trial = admitted(breaker)
     for call in late[6:]:
-        getattr(call, outcome)()
+        breaker.record(call, succeeded)
         assert (breaker.state, breaker.admit()) == ("half_open", None)
-    trial.succeeded()
+    breaker.record(trial, True)
     assert breaker.state == "closed"
 
 
@@ -124,8 +124,6 @@ def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_breaker_rests_neither_longer_nor_shorter() -> None:
     short, long = Breaker(BreakerConfig(failures=1, rest_s=0.01)), Breaker(BreakerConfig(failures=1, rest_s=1000.0))
     for breaker in (short, long):
-        call = breaker.admit()
-        assert call is not None
-        call.failed()
+        fail(breaker, 1)
     time.sleep(0.02)
     assert (short.state, long.state) == ("half_open", "open")

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.answers import Failure
 from kcm.large import PROBE, Item, LargeAnswer
-from pipelines.serve.breaker import Breaker, Call, TokenBucket
+from pipelines.serve.breaker import Breaker, TokenBucket
 from pipelines.serve.cascade.models.queues import QueueFullError
 from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.errors import BusyError, LargeFailedError, LargeTimeoutError, RequestError
@@ -75,9 +75,9 @@ class Escalation:
                 logger.warning("%s; retrying", outcome.reason)
                 outcome = await self._attempt(items, deadline - clock())
         except BaseException:
-            call.abandoned()
+            self._breaker.record(call, None)
             raise
-        _record(call, outcome)
+        self._breaker.record(call, _success(outcome))
         return outcome
 
     async def probe(self, timeout_s: float) -> LargeUnavailable | None:
@@ -120,20 +120,17 @@ class Escalation:
         return LargeAnswer(None, cost=answer.cost, error=f"the large model returned {fault}")
 
 
-def _record(call: Call, outcome: list[LargeAnswer] | LargeUnavailable) -> None:
-    """Record a call with the breaker.
+def _success(outcome: list[LargeAnswer] | LargeUnavailable) -> bool | None:
+    """Whether a call has shown that the large model works; None if it has shown nothing.
 
     A malformed answer is no failure of the service, or one caller could open the breaker for all. Errors of the items
     themselves, such as an empty text, show nothing about the service.
     """
     if isinstance(outcome, LargeUnavailable):
-        (call.failed if outcome.worth_a_retry else call.abandoned)()
-    elif any(answer.label is not None or answer.off_label for answer in outcome):
-        call.succeeded()
-    elif any(answer.outage for answer in outcome):
-        call.failed()
-    else:
-        call.abandoned()
+        return False if outcome.worth_a_retry else None
+    if any(answer.label is not None or answer.off_label for answer in outcome):
+        return True
+    return False if any(answer.outage for answer in outcome) else None
 
 
 _FULL = LargeUnavailable("the large model has no room for more requests", BusyError, worth_a_retry=False)

@@ -165,6 +165,13 @@ def test_floods_are_refused_unparsed_at_every_door(
         assert answer.json()["detail"] == "body: at most 1600 JSON keys and values are allowed"
 
 
+def test_other_encodings_hide_no_flood(client: TestClient) -> None:
+    """Promise: values are counted in every body that is parsed: in UTF-16 some characters look like quotation marks."""
+    body = '{"a":"\u2200","inputs":[1,1]}'.encode("utf-16-le")
+    answer = client.post("/v1/predict", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (400, "body: must be JSON in UTF-8")
+
+
 def test_largest_allowed_request_is_answered(
     client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

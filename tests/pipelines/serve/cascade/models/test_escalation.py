@@ -225,6 +225,6 @@ async def test_a_probe_goes_through_an_open_breaker() -> None:
     breaker = Breaker(BreakerConfig(failures=1))
     call = breaker.admit()
     assert call is not None
-    call.failed()
+    breaker.record(call, False)
     handle = FakeHandle(giving([LargeAnswer(0)]))
     assert await escalation(handle, breaker=breaker).probe(5.0) is None
