@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.errors import DataError
-from kcm.routing.certify import with_splits
+from kcm.routing.certify import unit_names, with_splits
 from kcm.routing.table import RoutingTable
 
 
@@ -35,6 +35,11 @@ def test_drawn_splits_have_their_shares_and_keep_copies() -> None:
 def test_rows_added_later_move_none() -> None:
     few, many = [str(n) for n in range(50)], [str(n) for n in range(90)]
     assert with_splits(table(few), 3).tolist() == with_splits(table(many), 3)[:50].tolist()
+
+
+def test_items_of_a_group_and_groups_of_an_item_stay_together() -> None:
+    names = unit_names(table(["a", "b", "b", "c", "d"], group=["1", "1", "2", None, "2"]))
+    assert names[0] == names[1] == names[2] == names[4] != names[3]
 
 
 @pytest.mark.parametrize(
