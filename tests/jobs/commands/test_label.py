@@ -84,7 +84,10 @@ def test_the_plan_counts_the_calls_for_truth(table: Path) -> None:
     [
         (["table.csv", "-o", "s3://bucket/out.csv"], "the output is a file of this machine (s3://bucket/out.csv)"),
         (["table.csv", "-o", "folder.csv"], "the output is a folder (folder.csv)"),
+        (["table.csv", "-o", "./table.csv"], "the output would replace the table (table.csv)"),
+        (["table.csv", "-o", "out.xlsx"], "cannot write .xlsx (out.xlsx)"),
         (["gone.csv"], "no such file (gone.csv)"),
+        (["folder.csv"], "a folder, not a file (folder.csv)"),
         (["ftp://host/films.csv"], "cannot read from ftp://"),
         (["table.csv", "--guarantee", "recall:eggs=.9"], "'eggs'"),
     ],
@@ -99,3 +102,13 @@ def test_what_cannot_work_is_one_line_and_costs_nothing(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (table.parent / "user").exists()
+
+
+def test_dry_run_needs_no_key(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price is known before there is an account; the job itself ends with 4 without a key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    words = ["label", str(table), "--llm", "gpt-4.1-mini", "--labels", "spam,ham", "--text", "text"]
+    shown = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert shown.exit_code == 0, shown.stderr
+    assert "1,500 calls, about $" in shown.stderr
+    assert CliRunner().invoke(app, words).exit_code == 4
