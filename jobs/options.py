@@ -78,7 +78,7 @@ def located(table: str) -> Location:
 
     location = Location.of(table)
     if location.is_local and not Path(location.path).is_file():
-        raise KcmError("no such file", where=table)
+        raise KcmError("a folder, not a file" if Path(location.path).is_dir() else "no such file", where=table)
     return location
 
 

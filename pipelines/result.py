@@ -35,7 +35,8 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
         if "prompts" in artefacts:
             result["large"]["prompts"] = artefacts["prompts"].asked(deployed)
         result["kept_wrong"] = evaluated.kept_wrong
-        result["recommendation"] = recommendation(result, evaluated.curves[deployed]["certificate_path"])
+        path, live = evaluated.curves[deployed]["certificate_path"], not config.large.is_recorded
+        result["recommendation"] = recommendation(result, path, live=live)
     result |= {
         "seconds": context.seconds,
         "cached": context.cached,

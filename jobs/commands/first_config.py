@@ -33,6 +33,7 @@ ASSETS = Path("assets")
 _MILDEST = 0.1  # largest epsilon worth a run
 _FEWEST = 3  # fewest rows of a label: fewer cannot be in train, certify and test
 _MAX_RARE = _MAX_BAD = 0.2  # largest share of rows that may be left out
+_OFF_LIST = re.compile(r"^label '.*' is not in the label list$", re.DOTALL)  # one line for all rare labels
 _USUAL_BAD = 0.01  # the default of tasks.max_bad_rows
 _HEAD = """\
 # Written by `kcm init {table}`. `kcm config` explains every key.
@@ -269,7 +270,8 @@ def bad_row_lines(bad_rows: Sequence[BadRow], num_rows: int, limit: int | None) 
     """Lines on rows that are left out, by reason."""
     reasons: dict[str, list[int]] = defaultdict(list)
     for row in bad_rows:
-        reasons[re.sub(r"^line \d+: ", "", row.reason)].append(row.row)
+        reason = re.sub(r"^line \d+: ", "", row.reason)
+        reasons[_OFF_LIST.sub("a label that is not in the label list", reason)].append(row.row)
     for reason, rows in sorted(reasons.items(), key=lambda pair: -len(pair[1])):
         numbers = ", ".join(map(str, rows[:_SHOWN])) + (", …" if len(rows) > _SHOWN else "")
         yield f"left out: {plural(len(rows), 'row')}, {reason} (row {numbers})"

@@ -11,7 +11,7 @@ from jobs.exit import NOTHING_BOUGHT, OutsidePromise
 from jobs.options import AssetsPath, is_asked, located, options_of, require_free
 from kcm.errors import ConfigError, KcmError
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
-from kcm.labelling.output import check_kind
+from kcm.labelling.output import check_output
 
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx")
 
@@ -102,7 +102,7 @@ def label(
     folder = Path(table).parent if location.is_local else Path()
     target = Path(output) if output else folder / f"{Path(location.name).stem}.labelled.csv"
     bundle = target.with_name(f"{target.stem}.bundle")
-    check_kind(target)
+    check_output(target, Path(table) if location.is_local else None)
     if batch and not llm:
         raise KcmError("--batch has no effect without --llm", where="label", hint="Recorded answers cost nothing")
     require_free(bundle, "--output")
@@ -119,6 +119,8 @@ def label(
     }
     server: dict[str, Any] = {name: value for name, value in server_options.items() if value is not None}
     servers = [openai_config(model, **server, batch=batch) for model in llm or ()]
+    if dry_run:  # asks nothing
+        servers = [config.model_copy(update={"api_key_env": None}) for config in servers]
     try:
         for config in servers:
             config.key()  # before the slow imports

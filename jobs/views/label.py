@@ -263,7 +263,7 @@ def not_proved(certificate: TableCertificate) -> list[str]:
 def next_steps(table: LabelledTable, bundle: Path, learning: Path | None) -> list[str]:
     """What to do with the bundle, or why there is none; `learning` is the configuration of a run that goes on."""
     if table.no_bundle:
-        return [f"No bundle for the next file: {table.no_bundle}."]
+        return [f"No model is saved for the next file: {table.no_bundle}."]
     folder, lines = shlex.quote(str(bundle)), []
     column = "" if table.texts.column == "text" else f" --text-column {shlex.quote(table.texts.column)}"
     if learning is not None:

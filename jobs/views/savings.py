@@ -129,18 +129,22 @@ def _forecast_lines(template: TemplateSavings, max_loss: float) -> Iterator[str]
 def next_steps(savings: Savings, log: str, bundle: Path | None, config: Path | None) -> Iterator[str]:
     """What to do with the answer."""
     if savings.best is None:
-        drifts = any(template.forecast and template.forecast.could_save is None for template in savings.templates)
-        newer = "run this again on the part of the log since the mix is steady"
+        forecasts = [template.forecast for template in savings.templates if template.forecast]
         if not savings.templates:
             yield f"next: run this on a longer log; a prompt template needs at least {MIN_CALLS:,} calls"
-            return
-        yield f"next: {newer if drifts else 'nothing to set up; kcm has no small model that helps here'}"
+        elif any(forecast.could_save is None for forecast in forecasts):
+            yield "next: run this again on the part of the log since the mix is steady"
+        elif any(forecast.is_short(savings.max_loss) for forecast in forecasts):
+            yield "next: run this on a longer log"
+        else:
+            yield "next: nothing to set up; kcm has no small model that helps here"
         return
     if savings.no_bundle:
         yield f"No bundle: {savings.no_bundle}"
         return
     if bundle is None:
         wanted = "--serve serve.yaml" if savings.best.is_told_apart else "--out DIR"
+        wanted += "" if savings.best.tally.model else " --llm MODEL"
         yield f"next: kcm savings {shlex.quote(log)} {wanted} writes what answers these calls"
         return
     folder = shlex.quote(str(bundle))

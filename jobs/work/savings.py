@@ -46,9 +46,11 @@ def savings_log(
         for text in template_lines(number, template, savings):
             typer.echo(text)
     (folder, wanted), config = places, None
-    if folder is None or savings.no_bundle:
+    if folder is not None and savings.no_bundle:
+        fault = f"warning: {wanted or folder} is not written: {savings.no_bundle}"
+        typer.secho(fault, fg=typer.colors.YELLOW, err=True)
         folder = None
-    else:
+    if folder is not None:
         server = _server(savings, model, base_url)
         savings.bundle(server).replace(folder)
         remember(server)

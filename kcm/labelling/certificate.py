@@ -17,8 +17,8 @@ class TableCertificate(Config):
     """With probability at least 1 - `spend` at most `most_differ` of `rows` differ from the oracle's answers.
 
     `delta` was asked for, and this look at the question may spend `spend` of it; `look` is None if no ledger recorded
-    it. `certified` says whether the `target` and all `guarantees` are proved. It holds for this table and not for other
-    rows.
+    it, or if there was no draw: then `spend` is 0. `certified` says whether the `target` and all `guarantees` are
+    proved. It holds for this table and not for other rows.
     """
 
     rows: int
@@ -51,7 +51,8 @@ class TableCertificate(Config):
         look: Look | None = None,
         bought_cheaper: int = 0,
     ) -> TableCertificate:
-        """The certificate of a finished job; without a look it spends the whole delta."""
+        """The certificate of a finished job; a draw without a look spends the whole delta."""
+        is_sampled = bool(labelled.tests or labelled.guarantees)
         return cls(
             rows=labelled.num_rows,
             texts=len(labelled.answer_U),
@@ -60,7 +61,7 @@ class TableCertificate(Config):
             failed=labelled.num_failed,
             target=target,
             delta=delta,
-            spend=delta if look is None else look.spend,
+            spend=0.0 if not is_sampled else delta if look is None else look.spend,
             look=None if look is None else look.number,
             allowed=labelled.allowed,
             most_differ=labelled.differ,
@@ -84,7 +85,8 @@ class TableCertificate(Config):
             return f"All {self.rows:,} labels are the LLM's own."
         if self.target is None:
             return f"With {sure} probability each, of the {self.rows:,} labels against what the LLM would have said:"
+        chance = f"With {sure} probability, at" if self.spend else "At"
         return (
-            f"With {sure} probability, at least {100 * self.promised:.2f}% of the {self.rows:,} labels are what the LLM"
-            f" would have said: at most {self.most_differ:,} differ."
+            f"{chance} least {100 * self.promised:.2f}% of the {self.rows:,} labels are what the LLM would have said:"
+            f" at most {self.most_differ:,} differ."
         )

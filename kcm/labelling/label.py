@@ -134,7 +134,7 @@ class LabelledTable:
     def no_bundle(self) -> str | None:
         """Why there is no bundle; None if there is one."""
         if self.models is None:
-            return "it needs a server that answers what it escalates, and a text encoder"
+            return "a bundle needs an --llm to ask later, and a text encoder: --encoder words makes none"
         return "fewer than two answers were bought" if self.result.bought_U.sum() < 2 else None
 
     @cached_property
@@ -270,7 +270,7 @@ def label(
             target=config.target,
             delta=config.delta,
             seed=config.seed,
-            look=looks.take(again=result.is_second_look),
+            look=looks.taken(again=result.is_second_look),
             bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
         ),
         cost=last.oracle.spent,
@@ -352,7 +352,7 @@ class _Job:
         except NoAnswers as error:
             reason = next(iter(oracle.reasons.values()), "")
             what = error.what if reason in error.what else f"{error.what}: {reason}"
-            hint = error.hint or "Check --labels and --prompt; replies are kept, and only another --store asks again"
+            hint = error.hint or "Correct --labels or --prompt; replies are kept: the same question is not asked again"
             raise NoAnswers(what, where=error.where, hint=hint) from None
 
     def _watch(self, failures: Mapping[int, str], forecast: Forecast, at: Callable[[float], Forecast]) -> None:
@@ -430,9 +430,11 @@ def _with_labels(
     source_U = np.where(labelled.bought_U, "llm", np.where(labelled.failed_U, "failed", "small")).astype(object)
     known_N = texts.unit_N >= 0
     unit_N = np.where(known_N, texts.unit_N, 0)
+    label_N, source_N = names[labelled.answer_U[unit_N]], source_U[unit_N]
+    label_N[~known_N] = source_N[~known_N] = None
     columns = {
-        "label": pd.Series(names[labelled.answer_U[unit_N]], frame.index).where(known_N, None),
-        "label_source": pd.Series(source_U[unit_N], frame.index).where(known_N, None),
+        "label": label_N,  # no Series: an index may repeat
+        "label_source": source_N,
         "label_probability": np.where(known_N, 1 - labelled.wrong_U[unit_N], np.nan),
     }
     named = free_names(columns, frame.columns)

@@ -36,17 +36,15 @@ class LabelList:
         if isinstance(labels, Path) or (isinstance(labels, str) and "," not in labels):
             path = Path(labels)
             if not path.is_file():
-                raise ConfigError(
-                    f"neither a list nor a file: {path}",
-                    where=where,
-                    hint="Give two or more names, such as a,b, or a file",
-                )
+                hint = "Give two or more names, such as a,b, or a file"
+                raise ConfigError(f"neither a list nor a file: {str(labels)!r}", where=where, hint=hint)
             where, described = str(path), _read(path)
         else:
             names = labels.split(",") if isinstance(labels, str) else labels
             described = {str(name).strip(): {} for name in _unique([str(name).strip() for name in names], where)}
         if len(described) < 2:
             raise ConfigError(f"{len(described)} label", where=where, hint="Give at least two labels")
+        parse_config(TaskPromptConfig, {"instructions": instructions}, where="prompt")  # no fault of the label file
         prompt = {
             "instructions": instructions,
             "descriptions": {name: entry["description"] for name, entry in described.items() if "description" in entry},

@@ -10,7 +10,7 @@ from kcm.labelling.config import LabelConfig
 
 
 class JobLooks:
-    """The looks of one job. They are recorded when a draw begins: a pilot and its plan have used nothing of delta.
+    """The looks of one job. They are recorded when a draw begins: without a draw nothing of delta is used.
 
     `texts` name the units, `digest` everything that the job depends on, and `purpose` describes it for people. `say`
     receives a line if there is a second look.
@@ -22,11 +22,17 @@ class JobLooks:
         self._ledger, self._units, self._delta, self._say = ledger, unit_hashes(texts), delta, say
         self._digest, self._purpose = digest, purpose
         self._next = ledger.preview(self._units, delta=delta, digest=digest)
+        self._taken: dict[bool, Look] = {}
 
     def take(self, *, again: bool = False) -> Look:
         """The first look of the job, or the second; repeating either costs nothing."""
         digest = f"{self._digest} again" if again else self._digest
-        return self._ledger.look(self._units, delta=self._delta, digest=digest, purpose=self._purpose)
+        self._taken[again] = self._ledger.look(self._units, delta=self._delta, digest=digest, purpose=self._purpose)
+        return self._taken[again]
+
+    def taken(self, *, again: bool = False) -> Look | None:
+        """The first look, or the second; None if the job has not taken it."""
+        return self._taken.get(again)
 
     def forecast(self, *, again: bool = False) -> float:
         """What of delta the first look may spend, or the second, as far as known before it is taken."""

@@ -100,7 +100,8 @@ class ServerOracle:
     def _unreachable(self, reason: str) -> DataError:
         """The error for a server that is out of reach."""
         if self._num_answered == 0:
-            return NoAnswers(f"the LLM does not answer: {reason}", where="llm", hint="Check --base-url and the key")
+            hint = "Check --base-url and the key, or start again later"
+            return NoAnswers(f"the LLM does not answer: {reason}", where="llm", hint=hint)
         hint = "Start again when it answers: the job goes on, and nothing is paid twice"
         return DataError(f"the LLM stopped answering: {reason}", where="llm", hint=hint)
 

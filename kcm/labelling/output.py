@@ -11,17 +11,19 @@ from kcm.errors import ArtefactError, ConfigError
 if TYPE_CHECKING:  # commands check the name of a file before they read a table
     import pandas as pd
 
-KINDS = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
+KINDS = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
-def check_kind(path: Path) -> None:
-    """Raise ConfigError for a file of another kind and for a folder, before anything is paid."""
+def check_output(path: Path, table: Path | None) -> None:
+    """Raise ConfigError for a file of another kind, a folder, and the local `table` itself, before anything is paid."""
     if path.suffix.lower() not in KINDS:
         raise ConfigError(
             f"cannot write {path.suffix or 'a file without a suffix'}", where=str(path), hint=f"Use {', '.join(KINDS)}"
         )
     if path.is_dir():
         raise ConfigError("the output is a folder", where=str(path), hint="Name a file by --output")
+    if table is not None and path.resolve() == table.resolve():
+        raise ConfigError("the output would replace the table", where=str(path), hint="Name another file by --output")
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -33,10 +35,7 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
                 frame.to_csv(draft, index=False, sep="\t" if kind == ".tsv" else ",")
             elif kind == ".parquet":
                 frame.to_parquet(draft, index=False)
-            elif kind == ".jsonl":
-                frame.to_json(draft, orient="records", lines=True, force_ascii=False)
             else:
-                with draft.open("wb") as file:
-                    frame.to_excel(file, index=False)
+                frame.to_json(draft, orient="records", lines=True, force_ascii=False)
     except OSError as error:
         raise ArtefactError(f"cannot write the table: {error.strerror}", where=str(path)) from None

@@ -85,7 +85,9 @@ class Rounds:
             self._take_look()  # the one of the earlier start
             self._purchases.buy(arrays["asked"])
             return BegunClasses.of(arrays)
-        prefix = prefix or self._everything()
+        if prefix is None:
+            guess, _ = self._train(self._promise.delta)
+            prefix = self._surest(guess, len(self._purchases.open_units))
         self._take_look()
         guarantees, delta = self._promise.guarantees, self._promise.delta
         begun = drawn_classes(prefix, self._purchases, self._forecaster, guarantees, delta, self._seed)
@@ -94,27 +96,50 @@ class Rounds:
             self._draws.write(CLASS_DRAW, begun.arrays() | {"asked": asked})
         return begun
 
-    def _everything(self) -> Prefix:
-        """All units that training has not bought."""
-        guess, _ = self._train(self._promise.delta)
-        units = self._purchases.open_units
-        return Prefix(guess, np.flatnonzero(self._purchases.asked_U), units, self._purchases.rows(units))
+    def _surest(self, guess: Guess, num_kept: int) -> Prefix:
+        """So many of the units that training has not bought; all of them may be wrong."""
+        purchases = self._purchases
+        units = purchases.surest(purchases.open_units, guess)[:num_kept]
+        return Prefix(guess, np.flatnonzero(purchases.asked_U), units, purchases.rows(units))
 
     def _agreeing(self) -> Prefix:
         """The units that may be kept by the promise of agreement."""
         first = self._agreement.begun(FIRST_DRAW)
-        if first is None:
-            guess, _ = self._train(self._promise.delta)
-            self._take_look()
-            delta = self._promise.delta
-            forecast = self._forecaster.forecast(guess, delta)
-            short = self._forecaster.is_short(guess, forecast)
-            capped = self._agreement.capped
-            first = capped(guess, delta) if short else self._agreement.drawn(guess, forecast, delta, FIRST_DRAW)
-        else:
+        if first is not None:
             self._take_look()  # the one of the earlier start
+        else:
+            guess, _ = self._train(self._promise.delta)
+            num_kept = self._untested(guess)
+            if num_kept is not None:
+                return self._surest(guess, num_kept)
+            first = self._first_draw(guess)
         prefix = self._agreement.tested(first, FIRST_DRAW)
         return self._with_more_money(prefix) if first.capped else prefix
+
+    def _untested(self, guess: Guess) -> int | None:
+        """How many units are kept without a draw: none if all are bought, or what a cap leaves; None for a draw.
+
+        Neither a draw nor a look is recorded, so a start with more money has a first draw and its whole share of delta.
+        """
+        if not len(self._purchases.open_units):
+            return 0
+        forecast = self._forecaster.forecast(guess, self._promise.delta)
+        if not self._forecaster.is_short(guess, forecast):
+            return None
+        _, _, plan = self._forecaster.capped_plan(guess, self._promise.delta)
+        if plan.num_drawn:
+            return None
+        self._lacking = forecast
+        return plan.num_kept
+
+    def _first_draw(self, guess: Guess) -> Draw:
+        """The draw of the plan, or of a cap that does not cover it, by a look that is taken now."""
+        self._take_look()
+        delta = self._promise.delta
+        forecast = self._forecaster.forecast(guess, delta)
+        if self._forecaster.is_short(guess, forecast):
+            return self._agreement.capped(guess, delta)
+        return self._agreement.drawn(guess, forecast, delta, FIRST_DRAW)
 
     def _take_look(self) -> None:
         """What this look may spend; a pilot without a draw has used nothing of delta."""

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from kcm.errors import DataError
 from kcm.inputs.content import Content
-from kcm.inputs.tables import missing_column
 from kcm.labelling.guess import Units
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.oracle import CallableOracle, Progress, ServerOracle
 from kcm.labelling.purchases import Money
-from kcm.labelling.table import Texts
+from kcm.labelling.table import Texts, column_of
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item
 from kcm.large.response_cache import ResponseStore
@@ -77,10 +76,7 @@ def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, 
 
 def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
     """A column of recorded answers as texts, None for a missing one. Raises DataError without the column."""
-    names = [str(name) for name in frame.columns]
-    if column not in names:
-        raise missing_column(column, "--answers", names)
-    cells = frame[column].astype("string").str.strip()
+    cells = column_of(frame, column, "--answers").astype("string").str.strip()
     return cells.astype(object).where(cells.notna() & (cells != ""), None)
 
 

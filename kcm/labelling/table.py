@@ -13,6 +13,17 @@ from kcm.inputs.tables import missing_column
 from kcm.tasks.readers.guess import guess_columns
 
 
+def column_of(frame: pd.DataFrame, column: str, option: str) -> pd.Series:
+    """The cells of the column that `option` names. Raises DataError if it is missing, or if two have this name."""
+    names = [str(name) for name in frame.columns]
+    if column not in names:
+        raise missing_column(column, option, names)
+    if names.count(column) > 1:
+        hint = "Rename all but one of them"
+        raise DataError(f"{names.count(column)} columns are called {column!r} ({option})", where="table", hint=hint)
+    return frame.iloc[:, names.index(column)]
+
+
 @dataclass(frozen=True, eq=False)
 class Texts:
     """Texts [U] of a frame's N rows; `unit_N` is the text of every row, -1 for a row without one."""
@@ -25,17 +36,17 @@ class Texts:
     def of(cls, frame: pd.DataFrame, column: str | None = None) -> Texts:
         """The texts of a column, by default of the column that looks like texts.
 
-        Raises DataError for a column that is missing, and if no column has texts.
+        Raises DataError for what is no table, a table without rows or texts, and a column that cannot be used.
         """
-        names = [str(name) for name in frame.columns]
-        if column is not None and column not in names:
-            raise missing_column(column, "--text", names)
-        if column is None and (column := guess_columns(frame).text) is None:
-            shown = ", ".join(names[:20]) or "none"
-            raise DataError("no column looks like texts", where="table", hint=f"Name one by --text: {shown}")
-        if frame.empty:
+        if not isinstance(frame, pd.DataFrame):
+            hint = "Read the file by pd.read_csv, or give pd.DataFrame({'text': texts})"
+            raise DataError(f"not a pandas DataFrame but a {type(frame).__name__}", where="table", hint=hint)
+        if not len(frame):
             raise DataError("the table has no rows", where="table")
-        cells = frame[column].astype("string").str.strip()
+        if column is None and (column := guess_columns(frame).text) is None:
+            shown = ", ".join(map(str, frame.columns[:20])) or "none"
+            raise DataError("no column looks like texts", where="table", hint=f"Name one by --text: {shown}")
+        cells = column_of(frame, column, "--text").astype("string").str.strip()
         empty_N = (cells.isna() | (cells == "")).to_numpy(dtype=bool)
         if empty_N.all():
             raise DataError(f"column {column!r} has no text", where="table", hint="Name another by --text")

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.inputs.tables import missing_column
 from kcm.labelling.guess import Units
 from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED, Money
+from kcm.labelling.table import column_of
 from kcm.large.prompts import matching_label
 from kcm.metrics.intervals import Interval, score_interval
 
@@ -45,10 +45,8 @@ def truth_codes(
     Case and surrounding spaces do not matter. Raises DataError for a missing column, for one without labels, and for
     values that are not on the label list.
     """
-    names = [str(name) for name in frame.columns]
-    if column not in names:
-        raise missing_column(column, "--truth", names)
-    values = frame[column].convert_dtypes().astype("string").str.strip()  # 1.0 beside empty cells is the label 1
+    cells = column_of(frame, column, "--truth")
+    values = cells.convert_dtypes().astype("string").str.strip()  # 1.0 beside empty cells is the label 1
     values = values.mask((values == "") | (unit_N < 0))
     counts = values.value_counts()
     code_of = {value: matching_label(str(value), label_names) for value in counts.index}

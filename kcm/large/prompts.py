@@ -31,6 +31,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
 # Every tag of the angle kind (<|im_start|>, </s>, <start_of_turn>, <<SYS>>) starts with `<` and the next character.
 _OPENS = re.compile(r"<(?=\S)")
 _CLOSES = re.compile(r">(?=>)")
+_FENCE = re.compile(r"^```\w*\s(.*?)\s*```$", re.DOTALL)  # a code block around the whole reply
 _BRACKETED = re.compile(r"\[(?=/?[A-Z_]{2,}\])")  # [INST], [/INST], [TOOL_CALLS]
 
 
@@ -255,7 +256,7 @@ def answer_schema(label_names: Sequence[str]) -> dict[str, object]:
 
 def reply_label(content: str) -> str:
     """The text of the label: the field of a structured answer, or the whole reply."""
-    stripped = content.strip()
+    stripped = _FENCE.sub(r"\1", content.strip())
     try:
         value = from_json(stripped)
     except ValueError:

@@ -109,12 +109,16 @@ class TemplateForecast:
         """Labels that must stay with the large model: the small one answers hardly any of their calls."""
         return tuple(label for label, share in self.kept.items() if share < STAYS)
 
+    def is_short(self, max_loss: float) -> bool:
+        """Whether there are too few calls to certify on, whatever the small model answers."""
+        return len(self.split.certify) < fewest_binomial(max_loss, self.delta)
+
     def why_nothing(self, max_loss: float) -> str:
         """Why nothing could be saved."""
         num_rows, fewest = len(self.split.certify), fewest_binomial(max_loss, self.delta)
         if self.trained is None:
             return "its earlier calls have one label alone"
-        if num_rows < fewest:
+        if self.is_short(max_loss):
             return f"{num_rows:,} calls to certify on, at least {fewest:,} are needed"
         return "the small model differs from the LLM too often, also where it is surest"
 

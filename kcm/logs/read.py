@@ -89,7 +89,8 @@ class Log:
             if calls is not None:
                 reading.formats[name] += 1
                 return calls
-        reading.faults[UNKNOWN] += 1
+        missing = next((name for name in (self.input, self.answer) if name and name not in row), None)
+        reading.faults[f"without a column {missing!r}" if missing else UNKNOWN] += 1
         return []
 
 

@@ -203,8 +203,11 @@ def _faults(asked: Numbers, where: str) -> list[str]:
 _UNDECIDED = 0.4  # a p-value beyond which a sample does not say which side is better
 
 
-def recommendation(result: Numbers, path: Columns | None = None) -> str:
-    """What to do with this run, and why; `path` is the certificate's path, if known."""
+def recommendation(result: Numbers, path: Columns | None = None, *, live: bool = True) -> str:
+    """What to do with this run, and why; `path` is the certificate's path, if known.
+
+    Without a `live` large model, only recorded answers, nothing can be deployed.
+    """
     overall, certificate = deployed(result)[1]["overall"], certificate_of(result)
     if not certificate:
         return "Certify it before you deploy it: nothing limits the loss yet."
@@ -220,9 +223,10 @@ def recommendation(result: Numbers, path: Columns | None = None) -> str:
         saved = prices.saved_per_1000(overall.get("calls_saved") or 0.0)
     if known(saved) and saved < 0:
         return "Keep asking the large model: the small side costs more than the calls that it saves."
+    deploy = "Deploy it" if live else "Set a live model in `large` and run again to deploy it"
     if not known(difference):
-        return f"Deploy it: a loss of at most {epsilon_words(certificate)} is guaranteed."
-    return f"Deploy it: on {measured_rows(result)} it {difference_words(overall)}, within the guarantee."
+        return f"{deploy}: a loss of at most {epsilon_words(certificate)} is guaranteed."
+    return f"{deploy}: on {measured_rows(result)} it {difference_words(overall)}, within the guarantee."
 
 
 def _remedy(certificate: Numbers, path: Columns) -> str:

@@ -86,7 +86,10 @@ def test_the_plan_counts_the_calls_for_truth(table: Path) -> None:
     [
         (["table.csv", "-o", "s3://bucket/out.csv"], "the output is a file of this machine (s3://bucket/out.csv)"),
         (["table.csv", "-o", "folder.csv"], "the output is a folder (folder.csv)"),
+        (["table.csv", "-o", "./table.csv"], "the output would replace the table (table.csv)"),
+        (["table.csv", "-o", "out.xlsx"], "cannot write .xlsx (out.xlsx)"),
         (["gone.csv"], "no such file (gone.csv)"),
+        (["folder.csv"], "a folder, not a file (folder.csv)"),
         (["ftp://host/films.csv"], "cannot read from ftp://"),
         (["table.csv", "--guarantee", "recall:eggs=.9"], "'eggs'"),
     ],
@@ -142,3 +145,13 @@ def test_capped_job_delivers_what_it_paid_for(
     assert pilot.exit_code == 0, pilot.stderr
     assert "the draw has begun" in pilot.stderr
     assert len(upstream.requests) == num_asked
+
+
+def test_dry_run_needs_no_key(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price is known before there is an account; the job itself ends with 4 without a key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    words = ["label", str(table), "--llm", "gpt-4.1-mini", "--labels", "spam,ham", "--text", "text"]
+    shown = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert shown.exit_code == 0, shown.stderr
+    assert "1,500 calls, about $" in shown.stderr
+    assert CliRunner().invoke(app, words).exit_code == 4

@@ -100,6 +100,15 @@ def test_unreadable_rows_are_counted(log: Path) -> None:
     assert "warning: 750 of 1,500 rows cannot be read: 750 not a JSON object" in done.stderr
 
 
+def test_short_log_asks_for_more_calls(tmp_path: Path) -> None:
+    """Nothing is written, which is said, and the next step is the remedy."""
+    write_lines(tmp_path / "log.jsonl", openai_rows(exchanges(100, free=0)))
+    done = run("log.jsonl", "--serve", "serve.yaml")
+    assert "calls to certify on, at least" in done.stdout
+    assert "next: run this on a longer log" in done.stdout
+    assert "warning: serve.yaml is not written: nothing could be saved" in done.stderr
+
+
 def test_free_text_only(tmp_path: Path) -> None:
     done = run(str(write_lines(tmp_path / "log.jsonl", openai_rows(exchanges(200, free=1.0)))))
     assert "No classification: 200 calls, 100% of all, 100% of the spend" in done.stdout
@@ -111,6 +120,7 @@ def test_free_text_only(tmp_path: Path) -> None:
     [
         (["gone.jsonl"], "no such file (gone.jsonl)"),
         (["empty.jsonl"], "no row is a call of an LLM"),
+        (["rows.csv", "--input", "body", "--answer", "gone"], "(1 without a column 'gone')"),
         (["empty.jsonl", "--serve", "taken.yaml"], "the file is there already (taken.yaml)"),
         (["empty.jsonl", "--out", "."], "something else lies where the bundle goes"),
         (["empty.jsonl", "--delta", "2"], "delta"),
@@ -119,6 +129,7 @@ def test_free_text_only(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(words: list[str], said: str) -> None:
     Path("empty.jsonl").write_text("")
     Path("taken.yaml").write_text("")
+    Path("rows.csv").write_text("body,queue\nhello,login\n")
     done = run(*words)
     assert done.exit_code == 2
     assert said in done.stderr

@@ -48,7 +48,7 @@ def labelling(frame: pd.DataFrame, **options: Any) -> LabelledTable:
 
 
 def test_a_table_without_labels_gets_them_for_fewer_calls() -> None:
-    frame = table()
+    frame = table().set_axis(np.arange(600) // 2)  # as of two tables that were joined
     found = labelling(frame)
     assert found.frame["label"].eq(frame["said"]).mean() >= 0.95
     assert found.certificate.certified
@@ -144,18 +144,25 @@ def test_failures_of_the_pilot_are_reported() -> None:
         ({"answers": "said"}, "1 --llm and 1 --answers"),
         ({"target": 1.5}, "target"),
         ({"text": "nothing"}, "no column 'nothing'"),
+        ({"prompt": "Sort this."}, r"must hold \{labels\} exactly once.* \(prompt\)"),
+        ({"frame": ["good film"]}, "not a pandas DataFrame but a list"),
+        ({"frame": table(50)[:0]}, "no rows"),
+        ({"frame": pd.concat([table(50)] * 2, axis=1), "text": "body"}, "2 columns are called 'body'"),
     ],
 )
 def test_mistakes_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
-        labelling(table(50), **options)
+        labelling(**{"frame": table(50)} | options)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 20])
 def test_few_rows_are_bought_whole(rows: int) -> None:
+    """Without a draw nothing is left to chance: a trial on the first rows leaves all of delta for the whole table."""
     found = labelling(table(rows))
     assert found.certificate.bought == rows
     assert found.certificate.most_differ == 0
+    assert (found.certificate.look, found.certificate.spend) == (None, 0)
+    assert labelling(table()).certificate.look == 1
     assert found.frame["label"].notna().all()
 
 
@@ -321,6 +328,21 @@ def test_capped_job_names_the_money_that_is_missing(upstream: FakeUpstream) -> N
     assert enough.missing_cost is None
     assert (enough.certificate.look, len(enough.certificate.draws)) == (2, 2)
     assert enough.certificate.spend < 0.2 * enough.certificate.delta
+    assert len(upstream.texts()) == len(set(upstream.texts()))
+
+
+def test_cap_without_a_draw_is_no_look(upstream: FakeUpstream) -> None:
+    """A cap that a pilot has used up proves nothing and freezes nothing: with more money the first look follows."""
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    with pytest.raises(KeyboardInterrupt):
+        labelling(table(), llm=config, watcher=Stops())
+    short = labelling(table(), llm=config, max_cost=1e-6)
+    assert (short.certificate.look, short.certificate.spend, short.certificate.draws) == (None, 0, ())
+    assert short.missing_cost is not None
+    enough = labelling(table(), llm=config, max_cost=short.cost + short.missing_cost)
+    assert enough.certificate.certified
+    assert (enough.certificate.look, len(enough.certificate.draws)) == (1, 1)
     assert len(upstream.texts()) == len(set(upstream.texts()))
 
 

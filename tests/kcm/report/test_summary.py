@@ -109,6 +109,11 @@ def test_a_gain_that_is_not_shown_asks_for_more_rows(result: dict[str, Any]) -> 
     assert binomtest(47, 110, 0.5, alternative="less").pvalue < 0.1
 
 
+def test_recorded_answers_are_not_deployed(result: dict[str, Any]) -> None:
+    assert summary.recommendation(result).startswith("Deploy it: ")
+    assert summary.recommendation(result, live=False).startswith("Set a live model in `large` and run again")
+
+
 @pytest.mark.parametrize("loss", [0.0, 0.005, 0.015])
 def test_so_many_rows_would_have_shown_it(loss: float) -> None:
     """Oracle: the exact binomial test."""

@@ -111,6 +111,7 @@ def test_a_hard_prompt_leaves_only_its_candidates(model, upstream):
         (' {"label":"positive"}\n', 1),
         ("Positive.", 1),
         ("**late delivery**", 2),
+        ('```json\n{"label": "late delivery"}\n```', 2),
         ("<<<\nlate delivery\n>>>", None),
         ("posit", None),
         ("positive or negative", None),
