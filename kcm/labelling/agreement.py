@@ -102,6 +102,7 @@ class Agreement:
     ) -> None:
         self._purchases, self._forecaster, self._draws = purchases, forecaster, draws
         self._seed, self._rng = seed, rng
+        self.salt: tuple[int, ...] = ()  # see `JobLooks`
         self.tests: list[TestedDraw] = []
 
     def begun(self, number: int) -> Draw | None:
@@ -155,10 +156,11 @@ class Agreement:
     def _places(self, num_ranked: int, num_drawn: int, number: int) -> Units:
         """The drawn ranks of draw `number`.
 
-        After the first draw each has a generator of its own: that of the job has gone through the pilot before, and
-        would repeat itself in a job that begins with a draw of an earlier start.
+        After the first draw of the first look each has a generator of its own: that of the job has gone through the
+        pilot before, and would repeat itself in a job that begins with a draw of an earlier start.
         """
-        rng = self._rng if number == FIRST_DRAW else np.random.default_rng((self._seed, number))
+        is_first = number == FIRST_DRAW and not self.salt
+        rng = self._rng if is_first else np.random.default_rng((self._seed, number, *self.salt))
         return np.sort(rng.choice(num_ranked, num_drawn, replace=False)).astype(np.int64)
 
     def _left_by_money(self, guess: Guess, num_ranked: int, forecast: Forecast) -> int:

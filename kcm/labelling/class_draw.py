@@ -48,14 +48,16 @@ def drawn_classes(
     forecaster: Forecaster,
     guarantees: Sequence[Guarantee],
     delta: float,
-    seed: int,
+    seeds: Sequence[int],
 ) -> BegunClasses:
-    """Draw within the kept units; nothing is bought yet."""
+    """Draw within the kept units; nothing is bought yet.
+
+    `seeds` are of a generator of its own: that of the job would repeat itself in a second start.
+    """
     ranked, plan = forecaster.class_plan(prefix.guess, prefix.units, delta)
     most = purchases.affords(ranked[::-1]) // 2 if purchases.capped else len(ranked)
-    rng = np.random.default_rng((seed, CLASS_DRAW))  # the generator of the job would repeat itself in a second start
     pursued = forecaster.pursued()
-    draw = plan.drawn(ranked, prefix.guess.answer_U, pursued, most, rng)
+    draw = plan.drawn(ranked, prefix.guess.answer_U, pursued, most, np.random.default_rng(seeds))
     return BegunClasses(prefix, draw, np.array([guarantee in pursued for guarantee in guarantees]))
 
 

@@ -46,6 +46,15 @@ class JobLooks:
         return look.spend
 
     @property
+    def salt(self) -> tuple[int, ...]:
+        """Seeds the draws of this job besides its seed; empty for the first look on these texts.
+
+        A later job, such as one with another target, is chosen in knowledge of earlier draws: its own must be new.
+        """
+        look = self._taken[False]
+        return () if look.number == 1 else (look.number, int(self._digest[:16], 16))
+
+    @property
     def earlier(self) -> str:
         """A line about the last other job on these texts; empty if there was none."""
         purposes = [

@@ -90,7 +90,8 @@ class Rounds:
             prefix = self._surest(guess, len(self._purchases.open_units))
         self._take_look()
         guarantees, delta = self._promise.guarantees, self._promise.delta
-        begun = drawn_classes(prefix, self._purchases, self._forecaster, guarantees, delta, self._seed)
+        seeds = self._seed, CLASS_DRAW, *self._agreement.salt
+        begun = drawn_classes(prefix, self._purchases, self._forecaster, guarantees, delta, seeds)
         if self._draws:
             asked = np.flatnonzero(self._purchases.asked_U)
             self._draws.write(CLASS_DRAW, begun.arrays() | {"asked": asked})
@@ -145,6 +146,7 @@ class Rounds:
         """What this look may spend; a pilot without a draw has used nothing of delta."""
         if self._looks is not None:
             self._promise = replace(self._promise, delta=self._looks.spend())
+            self._agreement.salt = self._looks.salt
 
     def _with_more_money(self, prefix: Prefix) -> Prefix:
         """A second draw after a capped one, if the money now pays for a whole plan; otherwise the first draw's result.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.forecast import Promise
+from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.guess import Guess
 from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED
@@ -274,10 +275,11 @@ class Store:
 
 @dataclass
 class Shares:
-    """What two looks may spend."""
+    """What two looks may spend, and what their draws are seeded with."""
 
     first: float
     second: float
+    salt: tuple[int, ...] = ()
 
     def forecast(self, *, again: bool = False) -> float:
         return self.second if again else self.first
@@ -310,6 +312,20 @@ def test_higher_cap_proves_the_target(tmp_path: Path) -> None:
     again = table.rounds(Promise(0.95, 0.1), draws=DrawFile(tmp_path), looks=looks).run()  # without a cap
     assert again.tests == second.tests
     assert (again.bought_U == second.bought_U).all()
+
+
+PRECISION = Guarantee("precision", "no", 0, 0.9)
+
+
+@pytest.mark.parametrize("promise", [Promise(0.95, 0.1), Promise(None, 0.1, (PRECISION,))])
+def test_a_later_look_has_a_draw_of_its_own(promise: Promise) -> None:
+    """Promise: who asks again in knowledge of the first draw, as with another target, does not get that draw again."""
+    table = Table.drawn(3)
+    salts: list[tuple[int, ...]] = [(), (2, 1), (2, 1), (3, 1)]
+    first, second, repeated, third = (table.rounds(promise, looks=Shares(0.1, 0.01, salt)).run() for salt in salts)
+    assert (second.bought_U == repeated.bought_U).all()
+    for one, other in [(first, second), (first, third), (second, third)]:
+        assert (one.bought_U != other.bought_U).sum() > 20
 
 
 def test_certificates_after_a_higher_cap_are_true(tmp_path: Path) -> None:
