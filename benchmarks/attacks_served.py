@@ -33,7 +33,7 @@ from kcm.encoders import Encoder
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
-from kcm.learners.replay import FinetuneConfig
+from kcm.learners.bounds import FinetuneConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader

@@ -45,7 +45,8 @@ from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.base import Batch, LearnerConfig
-from kcm.learners.replay import FinetuneConfig, ReplayConfig
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.trainer import trainer_of
 

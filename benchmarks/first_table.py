@@ -60,7 +60,7 @@ from kcm.learners.training.stream import TensorRows
 from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units
-from pipelines.stages.evaluate import chosen
+from pipelines.stages.deployed import chosen
 from pipelines.training.fitting import MAX_ROWS
 
 SHARES = {"train": 0.65, "certify": 0.25}

@@ -34,7 +34,8 @@ from kcm.learners.training.stream import ParquetRows
 from pipelines.batch.outcome_table import ScoredTable
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context
-from pipelines.stages.evaluate import chosen, scored_table
+from pipelines.stages.deployed import chosen
+from pipelines.stages.evaluate import scored_table
 from pipelines.stages.stage import run_stages
 from pipelines.store.artefact import Artefact
 from pipelines.training.artefacts import Tuned

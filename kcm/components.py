@@ -209,8 +209,8 @@ FAMILIES: Mapping[str, Family] = {
             group="kcm.learners",
             base="kcm.learners.base:LearnerConfig",
             ours={
-                "finetune": "kcm.learners.replay:FinetuneConfig",
-                "joint": "kcm.learners.replay:JointConfig",
+                "finetune": "kcm.learners.bounds:FinetuneConfig",
+                "joint": "kcm.learners.bounds:JointConfig",
                 "replay": "kcm.learners.replay:ReplayConfig",
                 "analytic": "kcm.learners.analytic:AnalyticConfig",
                 "slda": "kcm.learners.slda:SldaConfig",

@@ -20,9 +20,9 @@ from kcm.inputs.content import Content
 from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.closed_form import ClosedFormTrainer
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import ClosedFormTrainer
 from pipelines.config import DEFAULT_LEARNING
 
 MINILM = TextEncoderConfig(model="sentence-transformers/all-MiniLM-L6-v2")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from kcm.kan.network import KANLinear
+from kcm.kan.layer import KANLinear
 from kcm.kan.random_relu import RandomReLU
 
 FisherKind = Literal["exact", "empirical"]

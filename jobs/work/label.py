@@ -22,7 +22,8 @@ from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.output import write_frame
 from kcm.labelling.purchases import NoAnswers
 from kcm.large.adapters.openai import OpenAiConfig
-from kcm.report.page import LabelPage, render_labelled, write_page
+from kcm.report.labelled import LabelPage, render_labelled
+from kcm.report.page import write_page
 from pipelines.progress import Reporter
 
 

@@ -16,8 +16,8 @@ from kcm.collaborator.outputs import output_names, resize_outputs, start_outputs
 from kcm.config import Config
 from kcm.kan import KAN, MLP, MixedSplines, RandomQuadratic, RandomReLU
 from kcm.kan.basis import Grid
+from kcm.kan.layer import BaseActivation
 from kcm.kan.mixed_splines import MIN_FREE
-from kcm.kan.network import BaseActivation
 
 # A KAN, which learns curves; its controls with as many parameters, an MLP and squares; logistic regression.
 CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]

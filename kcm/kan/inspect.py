@@ -19,8 +19,9 @@ import itertools
 from dataclasses import dataclass
 
 from kcm.errors import DataError
+from kcm.kan.layer import KANLinear
 from kcm.kan.mixed_splines import MixedSplines
-from kcm.kan.network import KAN, KANLinear
+from kcm.kan.network import KAN
 from kcm.kan.random_relu import RandomQuadratic, UnitCurves
 
 CurveNetwork = KAN | MixedSplines | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`

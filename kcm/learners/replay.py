@@ -10,14 +10,12 @@ In the paper, stream rows see only their task's labels, which is an infinite `ma
 labels. In the first task, or if no label is old, the loss is the plain one. Keep the margin finite: the paper's memory
 holds rows of the current task, which push old labels down. This memory holds only rows of finished tasks, so with an
 infinite margin nothing would.
-
-The bounds of every comparison are here too: finetuning, which remembers nothing, and joint training on all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -214,33 +212,3 @@ class Replay(Learner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the memory."""
         self.memory.load_state_dict(state["memory"])
-
-
-class FinetuneConfig(LearnerConfig):
-    """Finetuning: the lower bound."""
-
-    def build(self, seed: int) -> Learner:
-        """A fresh learner."""
-        return Finetune()
-
-
-class Finetune(Learner):
-    """Trains on the rows of the current task alone, with no protection against forgetting."""
-
-
-class JointConfig(LearnerConfig):
-    """Joint training: the upper bound."""
-
-    def build(self, seed: int) -> Learner:
-        """A fresh learner."""
-        return Joint()
-
-
-class Joint(Learner):
-    """Restarts at every task with new networks, and trains on the rows of all tasks so far."""
-
-    restarts: ClassVar[bool] = True
-
-    def tasks_to_stream(self, task: int) -> range:
-        """All tasks up to this one."""
-        return range(task + 1)

@@ -16,21 +16,19 @@ from kcm.certification.certificate import (
     certify_policy,
     uncertified_policy,
 )
-from kcm.certification.forecast import CertificateForecast
 from kcm.certification.ledger import Ledger, Look, Units
 from kcm.config import Config
 from kcm.large import PromptMode
-from kcm.report.reading import NAMES
-from kcm.report.summary import forecast_words
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import ScoredTable, kept_parts, part_rows, scored_parts
 from pipelines.context import Attempt
+from pipelines.stages.deployed import chosen
 from pipelines.stages.measured import beside_base, curves_of, kept_wrong, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import RANKINGS, Tuned, TunedArtefact, is_better, standing
+from pipelines.training.artefacts import Tuned, TunedArtefact
 
 OUTCOMES = "outcomes.parquet"  # the outcome table of a collaborator
 Certifier = Callable[
@@ -193,45 +191,3 @@ def take_look(store: ArtefactStore, units: Units, config: CertificateConfig, fin
     All collaborators share a look: one is deployed, which was chosen before, and not by its certificate.
     """
     return Ledger(store.ledger).look(units, delta=config.delta, digest=fingerprint, purpose="kcm run")
-
-
-def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tuple[list[str], str]:
-    """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration.
-
-    Of what will be `updated`, those come first that notice classes which are new. KCM, which explains itself, is
-    deployed unless another one is better by more than a point and a standard error.
-    """
-    names: list[str] = list(tuned.plan.config.collaborators)
-    called = {str(name): words for name, words in NAMES.items()}
-    if not choose or len(names) == 1:
-        return names, f"{called[names[0]]} is deployed because the configuration names it first"
-    reached = {name: tuned.objectives(name) for name in names}
-    notices = {name: updated and tuned.load(name).novel is not None for name in names}
-    ranked = sorted(names, key=lambda name: (notices[name], standing(reached[name], tuned.goal)), reverse=True)
-    rivals = [name for name in ranked if notices[name] == notices[ranked[0]]]
-    better: set[str] = set()
-    if "kcm" in rivals[1:]:
-        better = {name for name in rivals if is_better(reached[name], reached["kcm"], tuned.goal)}
-        ranked.sort(key=lambda name: name not in (better or ("kcm",)))
-        if not better:
-            level = "none of the others is better by a point and a standard error on the rows that choose"
-            return ranked, f"{called['kcm']} is deployed because {level}; choosing so costs nothing of delta"
-    best, other = ranked[0], "kcm" if better else ranked[1]
-    deployed = f"{called[best]} is deployed because"
-    if notices[best] and not notices[other]:
-        return ranked, f"{deployed} it alone notices classes that are new, which an update has to learn"
-    if notices[best] and not all(notices.values()):
-        deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
-    differs = (objective for objective in RANKINGS[tuned.goal] if reached[best][objective] != reached[other][objective])
-    objective = RANKINGS[tuned.goal][0] if better else next(differs, None)
-    if objective is None:
-        return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
-    accuracies = (f"{reached[name]['forecast_accuracy']:.1%}" for name in (best, other))
-    shares = (forecast_words(CertificateForecast.of(reached[name]).summary) for name in (best, other))
-    words = {
-        "forecast_accuracy": "the certified cascade is forecast to be right on {} with it, against {} with {}",
-        "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
-        "calls_saved": "the forecasts are level ({} and {} with {}), and its search keeps more of these rows",
-        "area": "the forecasts are level ({} and {} with {}), and the area under its frontier is larger",
-    }[objective].format(*(accuracies if objective == "forecast_accuracy" else shares), called[other])
-    return ranked, f"{deployed} on the rows that choose {words}; choosing so costs nothing of delta"

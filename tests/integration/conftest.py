@@ -19,7 +19,7 @@ from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LinearHead
 from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.learners.replay import FinetuneConfig
+from kcm.learners.bounds import FinetuneConfig
 
 # Where a browser is not required, the tests that need one do not exist: what is not run is not counted.
 IN_A_BROWSER = ["page/test_page.py", "page/test_report_in_browser.py"]

@@ -1,4 +1,4 @@
-"""Trains a collaborator, in closed form or by optimiser steps: batches, steps, the end of the task, the state.
+"""Trains a collaborator by optimiser steps: batches, steps, the end of the task, the state.
 
 Step s of an epoch takes rows s*B to (s+1)*B of a seeded order, and each rank computes its share of them. Gradients are
 sums over the real rows divided by their weight over all ranks, added up over ranks. So they do not depend on the number
@@ -22,53 +22,11 @@ from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Learner, Scored, joined
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.closed_form import ClosedFormTrainer
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TaskRows
 from kcm.tasks.shards import GROUP_ROWS
-
-
-class ClosedFormTrainer(SequenceTrainer):
-    """The trainer of learners that are `closed_form`; a step adds one chunk of rows, and a task ends with a solve.
-
-    A chunk is a function of its number, and the sums are sums over all ranks. So neither the number of ranks nor an
-    interruption changes more than their rounding.
-    """
-
-    def fit(self) -> Iterator[bool]:
-        """Add the chunks of each task that are left to the sums, then solve and measure."""
-        while not self.done:
-            task = self.position.task
-            if self.position.step == 0:
-                self._begin_task()
-            chunks = self._chunks(task)
-            for chunk in chunks[self.position.step :]:
-                self.learner.absorb(self.collaborator, self._share(*chunk), self.distill, self.ranks)
-                self._advance()
-                if self.position.step < len(chunks):
-                    yield False
-            self.learner.end_task(self._learned_task())
-            self._end_task()
-            yield True
-
-    def num_steps(self, task: int) -> int:
-        """Chunks of a task."""
-        return len(self._chunks(task))
-
-    def _chunks(self, task: int) -> list[tuple[TaskRows, int, int]]:
-        """Rows, start and stop of every chunk of a task."""
-        size = self.learner.chunk_size
-        sized = [(rows, rows.num_rows("train")) for rows in self._streamed(task)]
-        return [
-            (rows, start, min(start + size, num_rows)) for rows, num_rows in sized for start in range(0, num_rows, size)
-        ]
-
-    def _share(self, rows: TaskRows, start: int, stop: int) -> Batch:
-        """This rank's share of a chunk, padding with weight 0."""
-        index, weights = self.ranks.share(torch.arange(start, stop))
-        first = int(index[0])
-        return self._widened(rows.read("train", first, int(index[-1]) + 1)).take(index - first, weights)
-
 
 _ROWS_SKETCHED = 16 * GROUP_ROWS  # of which ids and labels are held at a time
 

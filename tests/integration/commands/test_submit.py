@@ -1,6 +1,5 @@
 """The lines that `kcm submit` prints run a stage on a cluster that is not ours, and end as the job ends."""
 
-import csv
 import os
 import shlex
 import subprocess
@@ -17,13 +16,10 @@ import psutil
 import pytest
 import yaml
 
+from tests.integration.pipeline.test_precomputed import rows, values_of
 from tests.ports import free_ports
-from tests.tiny_bert import save_bert
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-WORDS = {"good": ("fine", "great", "lovely"), "bad": ("awful", "poor", "dull")}
-NUM_ROWS = 120
 
 
 @dataclass(frozen=True)
@@ -91,28 +87,10 @@ def wait_until_up(dashboard: str, process: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A run on a file of rows and a tiny encoder with random weights."""
-    rows = [(f"row-{i}", f"{WORDS[label][i % 3]} number{i}", label) for i in range(NUM_ROWS // 2) for label in WORDS]
-    rows = [(f"{name}-{label}", text, label) for name, text, label in rows]
-    with (tmp_path / "rows.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("id", "text", "label"), *rows])
-    with (tmp_path / "answers.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("id", "label"), *((name, label) for name, _, label in rows)])
-    save_bert(tmp_path / "encoder", sorted({word for _, text, _ in rows for word in text.split()}), max_tokens=128)
-    values = {
-        "name": "submitted",
-        "storage_path": str(tmp_path / "storage"),
-        "tasks": {
-            "source": {"kind": "files", "path": str(tmp_path / "rows.csv"), "id_column": "id"},
-            "scenario": "class_incremental",
-            "num_tasks": 1,
-        },
-        "encoder": {"model": str(tmp_path / "encoder")},
-        "large": {"adapter": "recorded", "path": str(tmp_path / "answers.csv")},
-        "cluster": {"num_encoders": 1},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    return tmp_path / "config.yaml"
+    """A run on rows that bring their vectors."""
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(values_of(rows(), tmp_path)))
+    return file
 
 
 @pytest.mark.parametrize("head", ["token"], indirect=True)
@@ -128,7 +106,7 @@ def test_the_printed_lines_run_a_stage_on_a_cluster(head: Head, config: Path, tm
 
 @pytest.mark.parametrize("head", ["token"], indirect=True)
 def test_a_job_that_fails_gives_a_non_zero_exit_and_its_reason(head: Head, config: Path, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").unlink()
+    (tmp_path / "rows.parquet").unlink()
     ended = head.submitted(str(config), "--until", "features")
     assert ended.returncode != 0
-    assert "rows.csv" in ended.stdout  # the reason, in the job's log
+    assert "rows.parquet" in ended.stdout  # the reason, in the job's log

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from benchmarks.simulation.local_service import local_service
@@ -34,6 +35,7 @@ LIMITS = [  # of a test that few rows and a busy machine must not decide
     "update.gates.max_cost=99",
 ]
 CONFIG = "tickets.labelled.yaml"
+GATES = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate", "cost", "latency"]
 
 
 def texts(first: int, num_rows: int) -> list[str]:
@@ -106,7 +108,14 @@ def test_labelled_table_goes_on_learning(
     turn = LoopState.of(config).attempts.turns()[-1]
     assert turn["gates"]["champion"]["reason"] == "the champion has no certificate"
     assert turn["promoted"], turn["reason"]
+    assert list(turn["gates"]) == GATES
+    assert turn["gates"]["probe"]["verdict"] == turn["gates"]["panel"]["verdict"] == "pass"
+    assert turn["certificate"]["window"] == [0, 640]
     second = Parent.of(LoopState.of(config).store, champions.present().champion).bundle
     assert second.certificates[None].valid
     assert second.certificates[None].method == "traffic"
     assert second.policy.lowest_cut < float("inf")
+    assert len(second.task_names) == len(bundle.task_names) + 1
+    assert second.lineage.parent == first.digest
+    registered = MlflowClient(champions.uri).get_model_version(config.name, "2")
+    assert registered.tags["kcm.parent"] == first.digest

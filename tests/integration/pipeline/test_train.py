@@ -1,14 +1,11 @@
 """Training on Ray ends with the same matrix whatever is killed on the way, and for any number of workers."""
 
-import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,7 +25,8 @@ from pipelines.progress import Reporter
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.storage import Storage
 from pipelines.training.driver import run_workers
-from pipelines.training.worker import PROGRESS, TrainerConfig, TrainerPlan, WorkerPlan
+from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
+from tests.integration.pipeline.losing_nodes import meanwhile, mid_task, progress_when
 from tests.pipelines.made_parts import MadeFeatures, write_task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -79,20 +77,6 @@ def undisturbed(plan: TrainerPlan, tmp_path_factory: pytest.TempPathFactory) -> 
     return train(worker_plan(plan, tmp_path_factory.mktemp("undisturbed")))
 
 
-def wait_for(storage: Path, steps: int, timeout_s: float = 400) -> dict[str, int]:
-    """What rank 0 last showed, once it has taken `steps`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            progress = json.loads((storage / PROGRESS).read_text())
-        except (OSError, ValueError):
-            progress = {"steps": 0}
-        if progress["steps"] >= steps:
-            return progress
-        time.sleep(0.02)
-    raise AssertionError(f"the workers never took {steps} steps")
-
-
 def assert_same(state: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
     for name in ("kcm", "mcm"):
         assert state[name]["accuracy"] == expected[name]["accuracy"]
@@ -108,7 +92,7 @@ def test_a_killed_driver_changes_nothing(plan, undisturbed, tmp_path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "plan.pickle")], env=environment)
     try:
-        progress = wait_for(storage, 100)
+        progress = mid_task(storage)
     finally:
         driver.kill()
         driver.wait()
@@ -139,15 +123,13 @@ def test_added_task_after_worker_kill_equals_a_full_run(plan, tmp_path) -> None:
     storage, killed = tmp_path / "storage", []
 
     def kill() -> None:
-        progress = wait_for(storage, 850)  # of 1,200, 800 of which were taken before
+        progress = progress_when(storage, lambda now: now["steps"] >= 850)  # of 1,200, 800 of which were taken before
         os.kill(progress["pid"], signal.SIGKILL)
         killed.append(progress["steps"])
 
-    killer = threading.Thread(target=kill)
-    killer.start()
     worker = replace(worker_plan(masked, storage), parents=parents)
-    state = train(worker, CLUSTER.model_copy(update={"num_workers": 1}))
-    killer.join()
+    with meanwhile(kill):
+        state = train(worker, CLUSTER.model_copy(update={"num_workers": 1}))
     assert 850 <= killed[0] < 1200
     assert_same(state, whole)
 

@@ -8,7 +8,8 @@ from examples.learners.der import DerConfig
 from examples.learners.lwf import LwfConfig
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Classes
-from kcm.learners.replay import FinetuneConfig, ReplayConfig
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.replay import ReplayConfig
 
 CURRENT, SEEN = torch.tensor([0, 0, 1, 1, 0]).bool(), torch.tensor([1, 1, 1, 1, 0]).bool()  # two old labels, one unseen
 CONFIGS = [

@@ -11,7 +11,7 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.replay import FinetuneConfig, JointConfig
+from kcm.learners.bounds import FinetuneConfig, JointConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from tests.kcm.learners.tasks import changed, learned, made_trainer, part_of, rows_of

@@ -17,7 +17,8 @@ from kcm.components import FAMILIES
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Batch, LearnerConfig
-from kcm.learners.replay import FinetuneConfig, JointConfig, ReplayConfig
+from kcm.learners.bounds import FinetuneConfig, JointConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows

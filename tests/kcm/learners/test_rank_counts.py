@@ -13,8 +13,9 @@ from examples.learners.lwf import LwfConfig
 from examples.learners.si import SiConfig
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.learners import LearnerConfig
+from kcm.learners.bounds import JointConfig
 from kcm.learners.ranks import Ranks
-from kcm.learners.replay import JointConfig, ReplayConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from tests.kcm.learners.tasks import assert_close
 

@@ -20,7 +20,8 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.learners import Batch, LearnerConfig
 from kcm.learners import answered as answered_rows
 from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.replay import FinetuneConfig, Replay, ReplayConfig
+from kcm.learners.bounds import FinetuneConfig
+from kcm.learners.replay import Replay, ReplayConfig
 from kcm.learners.slda import SldaConfig
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer

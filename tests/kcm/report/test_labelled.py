@@ -11,7 +11,7 @@ import pytest
 
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.label import LabelledTable, label
-from kcm.report.page import NUM_SHOWN, LabelPage, render_labelled
+from kcm.report.labelled import NUM_SHOWN, LabelPage, render_labelled
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 TOPICS = {"good": "pos", "bad": "neg", "odd": HOSTILE}

@@ -14,7 +14,8 @@ from kcm.config import parse_config
 from kcm.inputs.vectors import list_column
 from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
-from pipelines.stages.evaluate import Evaluate, chosen
+from pipelines.stages.deployed import chosen
+from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.measured import beside_base
 from pipelines.stages.train import Train
 from tests.pipelines.runs import SIDES, SOURCE

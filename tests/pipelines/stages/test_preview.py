@@ -12,7 +12,7 @@ from sklearn.model_selection import cross_val_score
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.inputs.vectors import list_column
 from kcm.tasks.shards import task_shards, write_shards
-from pipelines.stages.features import preview, preview_lines, right_left_out, sampled
+from pipelines.stages.preview import preview, preview_lines, right_left_out, sampled
 from pipelines.store.features import feature_matrix
 
 DIM, LABELS = 6, 3

@@ -111,7 +111,7 @@ def test_later_tasks_do_not_change_words(tmp_path: Path, model: str) -> None:
 
 def test_useless_words_cost_nothing(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: if words do not help left-out rows, features and identity are those of an encoder without words."""
-    monkeypatch.setattr("pipelines.stages.features.useful_scale", lambda *_: 0.0)
+    monkeypatch.setattr("pipelines.stages.words.useful_scale", lambda *_: 0.0)
     useless, without = (features_of(*run_on_texts(tmp_path / name, model, words=name)) for name in ("auto", "none"))
     assert useless.num_words == without.num_words == 0
     assert useless.identity == without.identity

@@ -12,8 +12,9 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners.base import Batch, Learner
 from kcm.learners.ranks import Ranks
+from kcm.learners.training.closed_form import ClosedFormTrainer
 from kcm.learners.training.config import TrainConfig
-from kcm.learners.training.trainer import ClosedFormTrainer, batches_of, shuffled_windows
+from kcm.learners.training.trainer import batches_of, shuffled_windows
 from kcm.tasks.shards import GROUP_ROWS
 from tests.kcm.learners.tasks import rows_of
 

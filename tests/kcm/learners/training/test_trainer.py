@@ -15,7 +15,8 @@ from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import LearnerConfig
-from kcm.learners.replay import FinetuneConfig, JointConfig, ReplayConfig
+from kcm.learners.bounds import FinetuneConfig, JointConfig
+from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.metrics.continual import summarise
 from tests.kcm.learners.tasks import assert_close, part_of, rows_of

@@ -1,0 +1,166 @@
+"""What the page of a labelled table shows: the promise, the money, rows by label, curves, and rows to look at.
+
+Shapes: U texts, of one or more rows each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kcm.report.figures import Chart, drawing
+from kcm.report.formats import MISSING, percent
+from kcm.report.page import render
+
+if TYPE_CHECKING:  # scikit-learn, which a served page does not need
+    from kcm.labelling.certificate import TableCertificate
+    from kcm.labelling.label import LabelledTable
+
+NUM_SHOWN = 20  # rows of either list
+MAX_CHARS = 280  # of a text
+FLAT = 0.005  # a curve that changes the log-odds by less has no effect
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Rows of a label, by the model that gave it; `failed` rows got no answer."""
+
+    label: str
+    small: int
+    llm: int
+    failed: int
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.small + self.llm + self.failed
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row to look at: its number in the table, from 1, and the small model's answer with its probability.
+
+    `llm` is the large model's answer, empty if it was not asked.
+    """
+
+    row: int
+    text: str
+    small: str
+    probability: float
+    llm: str
+
+
+@dataclass(frozen=True)
+class LabelPage:
+    """The numbers of one page; money is in dollars, None if no price is known. `flat` are signals without effect.
+
+    `differing` are some of the `num_differing` texts whose answers were bought after the small model was fixed, of
+    `num_compared`, and to which it would have given another answer.
+    """
+
+    name: str
+    certificate: TableCertificate
+    cost: float
+    saved: float | None
+    num_empty: int
+    labels: list[LabelCounts]
+    curves: list[Chart]
+    flat: list[str]
+    kept: list[ShownRow]
+    num_kept: int
+    differing: list[ShownRow]
+    num_differing: int
+    num_compared: int
+    bundle: str = ""
+
+    @classmethod
+    def of(cls, table: LabelledTable, name: str, bundle: str = "") -> LabelPage:
+        """The page of a finished job on the table `name`; `bundle` is the name of its bundle, empty without one."""
+        result, certificate = table.result, table.certificate
+        kept_K = np.flatnonzero(~result.bought_U & ~result.failed_U)
+        drawn = np.random.default_rng(certificate.seed).permutation(kept_K)[:NUM_SHOWN]
+        compared_U = result.bought_U & ~result.taught_U
+        differing_D = np.flatnonzero(compared_U & (result.guess.answer_U != result.answer_U))
+        surest = differing_D[np.argsort(result.guess.wrong_U[differing_D], kind="stable")][:NUM_SHOWN]
+        charts, flat = curves(table)
+        return cls(
+            name=name,
+            certificate=certificate,
+            cost=table.cost,
+            saved=_saved(table),
+            num_empty=table.texts.num_empty,
+            labels=_counts(table),
+            curves=charts,
+            flat=flat,
+            kept=_rows(table, sorted(drawn.tolist())),
+            num_kept=len(kept_K),
+            differing=_rows(table, surest.tolist()),
+            num_differing=len(differing_D),
+            num_compared=int(compared_U.sum()),
+            bundle=bundle,
+        )
+
+
+def render_labelled(page: LabelPage) -> str:
+    """A labelled table as HTML; text from data is escaped."""
+    return render("labelled", page=page, percent_of=percent_of)
+
+
+def curves(table: LabelledTable) -> tuple[list[Chart], list[str]]:
+    """A chart for each signal of the judge, the strongest first, on one scale; and the signals without effect."""
+    if table.judge is None:
+        return [], []
+    drawn = list(zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True))
+    drawn.sort(key=lambda curve: -float(np.ptp(curve[1][1])))
+    ends = [end(added) for _, (_, added) in drawn for end in (np.min, np.max)]
+    charts, flat = [], []
+    for signal, (points, added) in drawn:
+        if np.ptp(added) < FLAT:
+            flat.append(signal.name)
+            continue
+        rows = [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)]
+        first, last = rows[0]["x"], rows[-1]["x"]
+        limits = [{"x": first, "y": float(end)} for end in (min(ends), max(ends))]
+        zero = [{"x": x, "y": 0.0} for x in (first, last)]
+        svg = drawing("curve", limits=limits, zero=zero, curve=rows)
+        charts.append(Chart(signal.name.capitalize(), f"{signal.meaning[:1].upper()}{signal.meaning[1:]}.", svg))
+    return charts, flat
+
+
+def _rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
+    """Rows of these texts, with the large model's answer if it was bought."""
+    result, names = table.result, table.labels.names
+    first_U = table.texts.first_rows() + 1
+    rows = []
+    for unit in units:
+        text, llm = table.texts.texts[unit], names[result.answer_U[unit]] if result.bought_U[unit] else ""
+        text = text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
+        probability = 1 - float(result.guess.wrong_U[unit])
+        rows.append(ShownRow(int(first_U[unit]), text, names[result.guess.answer_U[unit]], probability, llm))
+    return rows
+
+
+def _counts(table: LabelledTable) -> list[LabelCounts]:
+    """Rows by label, the most frequent first; labels without rows too."""
+    result, names = table.result, table.labels.names
+    sources_U = (~result.bought_U & ~result.failed_U, result.bought_U, result.failed_U)
+    columns = [
+        np.bincount(result.answer_U, table.texts.copies_U * source_U, minlength=len(names)).astype(int).tolist()
+        for source_U in sources_U
+    ]
+    return sorted(map(LabelCounts, names, *columns), key=lambda counts: -counts.rows)
+
+
+def _saved(table: LabelledTable) -> float | None:
+    """The expected price of the answers that were not bought; None if no price is known."""
+    if table.estimate is None or not table.estimate.calls or not table.estimate.currency:
+        return None
+    price = table.estimate.currency / table.estimate.calls
+    return price * (table.certificate.texts - table.certificate.bought)
+
+
+def percent_of(part: int, whole: int) -> str:
+    """12 of 48 as `25%`; an en dash of nothing."""
+    return percent(part / whole, 0) if whole else MISSING
