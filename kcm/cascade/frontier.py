@@ -6,7 +6,6 @@ scores has K + 1 routes, found by one sort.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,27 +14,9 @@ from numpy.typing import NDArray
 
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.thresholds import midway
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned
-
-
-def midway(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Thresholds between adjacent scores `upper` > `lower`: at or above `lower` and below `upper`, for any floats."""
-    middle = np.maximum(upper / 2 + lower / 2, lower)  # halves first: the sum may overflow
-    return np.where(middle < upper, middle, lower)
-
-
-def lowest_threshold(scores: NDArray[np.float64], lost_scores: NDArray[np.float64], affordable: int) -> float:
-    """The lowest threshold that keeps only `affordable` lost rows; -inf if it may keep them all.
-
-    `lost_scores` are the gate scores of the lost rows, descending. The threshold lies just above the first lost row
-    that must not be kept; it is +inf if no score lies there.
-    """
-    if affordable == len(lost_scores):
-        return -math.inf
-    above = scores[scores > lost_scores[affordable]]
-    return float(midway(above.min(), lost_scores[affordable])) if len(above) else math.inf
-
 
 CURVE_POINTS = 300  # most points of a stored frontier
 

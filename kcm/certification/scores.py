@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kcm.cascade.frontier import lowest_threshold
+from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.ledger import GROUP, Ledger, Look, unit_hashes
 from kcm.certification.pvalues import LossTest, fewest_binomial
 

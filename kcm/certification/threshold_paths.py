@@ -14,8 +14,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.frontier import Frontier, lowest_threshold
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.betting import BettingTest, fewest_betting, p_values
 from kcm.certification.pvalues import LossTest, fewest_binomial, fewest_signs, sign_p_value
 from kcm.metrics.intervals import Units

@@ -31,7 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from kcm.cascade.frontier import lowest_threshold
+from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.betting import fewest_without_loss, largest_level
 from kcm.certification.threshold_paths import ThresholdPath
 from kcm.errors import ConfigError, DataError

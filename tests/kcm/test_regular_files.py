@@ -24,7 +24,7 @@ READERS = {
     "frame": lambda path: read_frame(path, (".csv",)),
     "source": lambda path: FilesSource(path=str(path)).build(path),
     "sources": lambda path: FilesSource(path=(str(path), str(path))).build(path),
-    "answers": lambda path: RecordedConfig(path=str(path)).build(["a"], path),
+    "answers": lambda path: RecordedConfig(path=str(path)).build(["a"], path).answer([]),
 }
 
 

@@ -45,7 +45,7 @@ def test_conflicting_label_is_refused_and_nothing_stored(log: DecisionLog) -> No
 def test_labels_of_what_was_never_answered_are_refused(log: DecisionLog, any_url: str) -> None:
     """Promise: only an item that the service has answered can have a label, and not one label of the others counts."""
     answer(log, "r1")
-    other = DecisionLog(any_url, 30.0, "films")
+    other = DecisionLog(any_url, 30.0, "books")
     with other, pytest.raises(RejectedError):  # which knows other labels
         other.add_feedback("r1", None, [Feedback(0, "good")])
     for request_id, items in (("made up", [0]), ("r1", [0, 1]), ("r1", [-1])):
@@ -92,7 +92,7 @@ def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
 
 def outcomes(url: str, num_labels: int, give: Callable[[DecisionLog, int], None]) -> Counter[str]:
     """What becomes of labels that are given to eight replicas at once."""
-    replicas = [DecisionLog(url, timeout_s=30.0) for _ in range(8)]
+    replicas = [DecisionLog(url, 30.0, "films") for _ in range(8)]
 
     def outcome(number: int) -> str:
         try:
