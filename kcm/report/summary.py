@@ -137,11 +137,12 @@ def epsilon_words(certificate: Numbers) -> str:
 
 
 def bound_words(certificate: Numbers) -> str:
-    """The upper bound on the loss as `1.8 points`; where even the bound is a gain, it is called one."""
+    """The upper bound on the loss, rounded up, as `1.8 points`; if even the bound is a gain, it is called one."""
     bound = certificate.get("bound")
     if not known(bound):
         return MISSING
-    return f"a gain of {unsigned_points(bound)}" if bound < 0 else unsigned_points(bound)
+    stated = math.ceil(1000 * bound - 1e-6) / 1000  # a promise must not be rounded to a better one
+    return f"a gain of {unsigned_points(stated)}" if bound < 0 else unsigned_points(stated)
 
 
 def confidence_words(certificate: Numbers) -> str:

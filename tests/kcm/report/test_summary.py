@@ -98,6 +98,13 @@ def test_confidence_is_rounded_down(delta: float, said: str) -> None:
     assert summary.confidence_words({"delta": delta}) == said
 
 
+@pytest.mark.parametrize(
+    ("bound", "said"), [(0.01034, "1.1 points"), (0.018, "1.8 points"), (-0.0049, "a gain of 0.4 points")]
+)
+def test_a_bound_is_rounded_up(bound: float, said: str) -> None:
+    assert summary.bound_words({"bound": bound}) == said
+
+
 def test_a_gain_that_is_not_shown_asks_for_more_rows(result: dict[str, Any]) -> None:
     """Oracle: the exact binomial test of as many wins and losses as the advised rows would have, at the same rates."""
     result["certificate"] |= ESCALATES | SEARCHED | {"epsilon": 0.0, "num_units": 400, "fewest_units": 4}
