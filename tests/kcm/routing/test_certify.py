@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kcm
+from kcm.certification.ledger import Ledger
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.routing.certify import certify_table, certifying_splits, with_splits
@@ -35,7 +36,7 @@ def certify(rows: RoutingTable, ledger: Path | None = None, **options: Any) -> d
     request = parse_config(RequestConfig, {"epsilon": 0.05} | options, where="options")
     assert rows.confidence is not None
     splits = with_splits(rows, 0) if request.needs_validate else certifying_splits(rows, 0, credit_wins=True)
-    result = certify_table(rows, splits, rows.confidence, request, ledger)
+    result = certify_table(rows, splits, rows.confidence, request, Ledger(ledger) if ledger else None)
     json.dumps(result, allow_nan=False)
     return result
 
