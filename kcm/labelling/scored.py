@@ -20,7 +20,7 @@ from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule
 
-SCHEDULE = Schedule(pilot=24, growth=0.5, unsure=0.5, slope=0.5)
+SCHEDULE = Schedule(pilot=24, growth=0.5, slope=0.5)
 _SUM_TOLERANCE = 1e-3
 _FLOOR = 1e-6  # probabilities below it are taken for it
 

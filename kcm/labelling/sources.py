@@ -96,7 +96,7 @@ def server(
     account: str,
     max_cost: float | None,
     progress: Progress,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None],
 ) -> AnswerSource:
     """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it.
 
