@@ -11,6 +11,7 @@ import atexit
 import gc
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jobs.exit import INTERRUPTED, USER_ERROR, write_result
+from kcm.errors import KcmError
 from kcm.extras import MissingExtraError, require
 from kcm.extras import load as load_part
 
@@ -146,7 +148,8 @@ def main() -> None:
         command = error.ctx.command_path if error.ctx else "kcm"
         line = f"{text[:1].lower()}{text[1:]}. `{command} -h` lists the options"
         typer.secho(f"error: {line}", fg=typer.colors.RED, err=True)
-        write_result(_json_file(sys.argv), {"error": line})
+        with suppress(KcmError):  # the error above may concern this file
+            write_result(_json_file(sys.argv), {"error": line})
         sys.exit(USER_ERROR)
     except (KeyboardInterrupt, typer.Abort):  # outside a command's own work, such as during its import
         sys.exit(INTERRUPTED)

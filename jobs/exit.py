@@ -35,7 +35,7 @@ class OutsidePromise(Exception):
 def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
     """Run the body of a command; the yielded dict is its JSON result.
 
-    Exit codes: 2 for a user error (KcmError), 1 for any other error, 3 for a result outside the promise, 130 for an
+    Exit codes: 2 for a user error (KcmError), 1 for any other error, 3 or 4 for an OutsidePromise, 130 for an
     interruption, 143 for a SIGTERM. Each prints one line on stderr, after the traceback if `debug`. The JSON file is
     written in every case; the file of a killed command says that it did not finish.
     """

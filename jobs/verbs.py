@@ -59,14 +59,18 @@ def serve(
 def _config(config: Given, overrides: Iterable[str]) -> RunConfig:
     if isinstance(config, str | Path):
         return load_config(RunConfig, Path(config), overrides)
-    if list(overrides):
-        raise ConfigError("overrides need a file, but none is given", hint="Change the mapping")
+    _refuse(overrides)
     return parse_config(RunConfig, config, where="config") if isinstance(config, Mapping) else config
 
 
 def _service(config: Given, overrides: Iterable[str]) -> tuple[RunConfig | None, ServiceSettings | None]:
     if isinstance(config, str | Path):
         return configured(read_values(Path(config), overrides), str(config))
-    if isinstance(config, Mapping) and not list(overrides):
-        return configured(config, "config")
-    return _config(config, overrides), None
+    _refuse(overrides)
+    return configured(config, "config") if isinstance(config, Mapping) else (config, None)
+
+
+def _refuse(overrides: Iterable[str]) -> None:
+    """Raise ConfigError for overrides of a configuration that is no file."""
+    if list(overrides):
+        raise ConfigError("overrides need a file, but none is given", hint="Change the mapping")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from jobs.options import is_asked
 
 
 def init(
@@ -44,7 +45,7 @@ def init(
         find_tables(table)  # a missing file is reported before torch is imported
     from jobs.commands.inspect_table import initialise
 
-    asks = ask if sys.stdin.isatty() and not yes else None
+    asks = ask if is_asked() and not yes else None
     result = initialise(table, output, {"text": text, "label": label, "large": large}, asks)
     for line in result["overview"]:
         typer.echo(line, err=True)

@@ -61,5 +61,5 @@ def savings(
         raise ConfigError("the file is there already", where=str(serve), hint="Name another by --serve, or delete it")
     options = {"input": input, "answer": answer, "ledger": ledger, "assets": assets_path} | promise
     return load("jobs.work.savings:savings_log", "kcm savings")(
-        log, (folder, serve), options, model=llm, base_url=base_url
+        log, options, folder=folder, serve=serve, model=llm, base_url=base_url
     )

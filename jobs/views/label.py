@@ -122,19 +122,20 @@ class Screen(Watcher):
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """The plan after the pilot; later the total that is expected now."""
         assert self._task is not None
-        self._total, self._promised = min(forecast.total, self._num_texts), forecast.promised
+        total = min(forecast.total, self._num_texts)
+        self._total, self._promised = total, forecast.promised
         self._move("buying")
         if self._is_planned:
             return
         self._is_planned = True
         self._progress.stop()
         self._console.print(self._plan(forecast, at))
-        share = forecast.total / self._num_texts
+        share = total / self._num_texts
         compared = round(self._num_compared * forecast.plan.kept / self._num_texts)
         if compared:
             cost = f", ${compared * self._price:,.2f}," if self._price else ""
             self._say(f"Plus about {compared:,} calls{cost} for the LLM's accuracy on rows with people's labels")
-        self.result |= {"planned_calls": round(forecast.total) + compared, "planned_share": share}
+        self.result |= {"planned_calls": round(total) + compared, "planned_share": share}
         for rare in forecast.rare:
             self._warn(
                 f"{rare.kind} of {rare.name!r} cannot be promised: none of {forecast.bought:,} answers is this label"

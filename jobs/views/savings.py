@@ -181,5 +181,5 @@ def _prompt(template: Template) -> str:
 
 
 def _cut(text: str) -> str:
-    line = " ".join(text.split(" ")).replace("\n", "⏎")
+    line = text.replace("\n", "⏎")
     return line if len(line) <= _PROMPT else f"{line[:_PROMPT]}…"

@@ -21,6 +21,7 @@ from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, in_process
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.output import write_frame
 from kcm.labelling.purchases import NoAnswers
+from kcm.labelling.sources import answers_in
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.report.labelled import LabelPage, render_labelled
 from kcm.report.page import write_page
@@ -96,6 +97,5 @@ def _result(labelled: LabelledTable, answers: str | None) -> dict[str, Any]:
     if labelled.accuracies is not None:
         result["accuracies"] = labelled.accuracies.model_dump(mode="json")
     if answers is not None:
-        answer_column = labelled.frame[answers].astype("string").str.strip()
-        result["differ"] = int((answer_column != labelled.frame[labelled.column].astype("string")).fillna(True).sum())
+        result["differ"] = int((answers_in(labelled.frame, answers) != labelled.frame[labelled.column]).sum())
     return result

@@ -59,19 +59,16 @@ def labels(
         if out is not None:
             write_items(items, out)
         labels_by_id = {item.id: item.label for item in items if item.label is not None}
-        pairs = [
-            labels_by_id[name] != label
-            for name, label in check_answers.items()
-            if name in labels_by_id and label is not None
-        ]
-        noise = noise_bound(len(pairs), sum(pairs))
+        second = {name: label for name, label in check_answers.items() if name in labels_by_id and label is not None}
+        num_differ = sum(labels_by_id[name] != label for name, label in second.items())
+        noise = noise_bound(len(second), num_differ)
         open_items = [item for item in items if item.state == "drawn"]
         result = {
             "version": drawn_items.plan.version,
             "labels": list(drawn_items.plan.labels),
             "stored": len(answers),
             "written": None if out is None else len(items),
-            "checked": check and {"pairs": len(pairs), "differ": sum(pairs), "noise": noise},
+            "checked": check and {"pairs": len(second), "differ": num_differ, "noise": noise},
             "standing": asdict(drawn_items.standing()),
             "items": [
                 {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}

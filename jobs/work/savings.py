@@ -22,16 +22,17 @@ EVERY_REQUEST = "the template has no fixed text, so a service would answer every
 
 def savings_log(
     log: str,
-    places: tuple[Path | None, Path | None],
     options: Mapping[str, Any],
     *,
+    folder: Path | None,
+    serve: Path | None,
     model: str | None,
     base_url: str | None,
 ) -> dict[str, Any]:
     """Print the answer for `log`, write the bundle and the configuration, and return the JSON result.
 
-    `places` are those of the bundle and the configuration; None for what is not written. `options` are those of
-    `kcm.savings`. The bundle asks `model` at `base_url`; None: the model of the log, at OpenAI.
+    `options` are those of `kcm.savings`. The bundle goes to `folder` and the configuration to `serve`; None: it is not
+    written. The bundle asks `model` at `base_url`; None: the model of the log, at OpenAI.
     """
     line = StatusLine()
     try:
@@ -45,16 +46,16 @@ def savings_log(
     for number, template in enumerate(savings.templates, 1):
         for text in template_lines(number, template, savings):
             typer.echo(text)
-    (folder, wanted), config = places, None
+    config = None
     if folder is not None and savings.no_bundle:
-        fault = f"warning: {wanted or folder} is not written: {savings.no_bundle}"
+        fault = f"warning: {serve or folder} is not written: {savings.no_bundle}"
         typer.secho(fault, fg=typer.colors.YELLOW, err=True)
         folder = None
     if folder is not None:
         server = _server(savings, model, base_url)
         savings.bundle(server).replace(folder)
         remember(server)
-        config = _write_config(savings, server, wanted)
+        config = _write_config(savings, server, serve)
     for text in next_steps(savings, log, folder, config):
         typer.echo(text)
     return savings.as_json() | ({"bundle": str(folder)} if folder else {})

@@ -41,11 +41,13 @@ def update(config: RunConfig) -> dict[str, Any]:
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
     """Take a turn whenever one is due, until interrupted; what a later turn may repair is reported, and it continues.
 
-    If traffic refutes a champion that an update promoted, the champion is rolled back first.
+    If traffic refutes a champion that an update promoted, the champion is rolled back first. Raises ConfigError for a
+    configuration without updates.
     """
-    assert config.update is not None or update(config) is not None  # its error says what is missing
     settings = config.update
-    assert settings is not None
+    if settings is None:
+        update(config)  # raises ConfigError
+        return
 
     def attempt(reason: str) -> None:
         say(f"starting an attempt: {reason}")

@@ -35,8 +35,8 @@ class CheaperSide:
         ratio: float,
         allowed: int,
         delta: float,
-        draws: DrawFile | None = None,
-        ahead: Callable[[Units], None] = lambda units: None,
+        draws: DrawFile | None,
+        ahead: Callable[[Units], None],
     ) -> None:
         self._vectors, self._ask, self._ratio = vectors_UD, ask, ratio
         self._allowed, self._delta, self._draws, self._ahead = allowed, delta, draws, ahead

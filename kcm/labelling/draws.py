@@ -5,8 +5,10 @@ A draw that is planned again, with some of its answers known, would certify noth
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,7 @@ class DrawFile:
                 return {name: file[name] for name in file.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             hint = "Delete its folder to restart the job; paid answers are kept"
             raise ArtefactError(f"a draw is damaged: {error}", where=str(path), hint=hint) from None
 
@@ -45,7 +47,7 @@ class DrawFile:
         """Put a draw on disk before it is bought."""
         path = self._path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.npz")
+        draft = path.with_name(f".{path.name}")
         np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
         replace_durably(draft, path)
 

@@ -29,6 +29,7 @@ from scipy.special import gammaincc
 from kcm.certification.finite import fewest_drawn, missed_errors
 from kcm.config import Config
 from kcm.errors import ConfigError
+from kcm.labelling.guess import Units
 from kcm.large.prompts import matching_label
 
 MAX_COPIES = 2  # units with more rows are bought: one call makes all of them right
@@ -38,8 +39,6 @@ _NUM_LENGTHS = 12
 _ERRORS = np.array([0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 27])
 _OWN_SLACK = (1.3, 2.0, 4.0)  # candidates for the bound on a label's errors, in expected ones
 _REST = -2  # the stratum of answers that no promise names
-
-Units = NDArray[np.int64]
 
 
 class ClassPromise(Config):
@@ -101,13 +100,9 @@ class ClassDraw:
         promises = []
         for guarantee in guarantees:
             share = max(bounds.share(guarantee, int(length)) for length in (*self.lengths, 0))
-            proved = math.floor(10**6 * share) / 10**6
+            shares = {"asked": guarantee.share, "proved": math.floor(10**6 * share) / 10**6}
             holds = share >= Fraction(str(guarantee.share))
-            promises.append(
-                ClassPromise(
-                    kind=guarantee.kind, label=guarantee.name, asked=guarantee.share, proved=proved, holds=holds
-                )
-            )
+            promises.append(ClassPromise(kind=guarantee.kind, label=guarantee.name, holds=holds, **shares))
         return tuple(promises)
 
 

@@ -300,22 +300,32 @@ class _Job:
 
     def sources(self, store: ResponseStore | str | Path | None) -> list[AnswerSource]:
         """Whom the answers are bought from, the oracle last."""
-        account = f"label {self.digest([*map(_paid_as, self.llms)])[:32]}"
         progress = [self.watcher.bought_cheaper, self.watcher.bought][-len(self.columns or self.llms) :]
         if self.columns:
             pairs = zip(self.columns, progress, strict=True)
             return [recorded(self.frame, column, self.texts, self.labels, tell) for column, tell in pairs]
-        return [self._source(llm, store, account, tell) for llm, tell in zip(self.llms, progress, strict=True)]
+        return [self._source(llm, store, tell) for llm, tell in zip(self.llms, progress, strict=True)]
 
-    def _source(self, llm: Any, store: ResponseStore | str | Path | None, account: str, tell: Progress) -> AnswerSource:
+    def _source(self, llm: Any, store: ResponseStore | str | Path | None, tell: Progress) -> AnswerSource:
         if callable(llm):
             return function(llm, self.texts, self.labels, tell)
-        paid, config = opened_store(store, self.config.store_max_cost), self.config
-        return server(llm, self.texts, self.labels, paid, account, config.max_cost, tell, self.watcher.said)
+        paid, max_cost = opened_store(store, self.config.store_max_cost), self.config.max_cost
+        account = f"label {self.digest([*map(_paid_as, self.llms)])[:32]}"
+        return server(llm, self.texts, self.labels, paid, account, max_cost, tell, self.watcher.said)
 
     def digest(self, identities: Sequence[str]) -> str:
-        """See `_digest`; `identities` name what decides the answers."""
-        return _digest(self.texts, self.labels, identities, self.config, self.classes)
+        """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money.
+
+        `identities` name what decides the answers.
+        """
+        request = self.config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
+        labels = [self.labels.names, self.labels.prompt.model_dump(mode="json")]
+        parts = [*labels, list(identities), request, *map(asdict, self.classes)]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for text in self.texts.texts:
+            digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
+        digest.update(np.ascontiguousarray(self.texts.copies_U).tobytes())
+        return digest.hexdigest()
 
     def side(
         self, vectors_UD: NDArray[np.float32], sources: Sequence[AnswerSource], spend: float, draws: DrawFile | None
@@ -402,24 +412,6 @@ def _price_ratio(sources: Sequence[AnswerSource]) -> float:
     """The price of an answer of the cheaper model, in answers of the oracle; a fifteenth if prices are not known."""
     cheaper, dear = (source.estimate.currency if source.estimate else 0.0 for source in sources)
     return cheaper / dear if cheaper and dear else PRICE_RATIO
-
-
-def _digest(
-    texts: Texts,
-    labels: LabelList,
-    identities: Sequence[str],
-    config: LabelConfig,
-    classes: Sequence[Guarantee] = (),
-) -> str:
-    """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money."""
-    request = config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
-    parts: list[Any] = [labels.names, labels.prompt.model_dump(mode="json"), list(identities), request]
-    parts += [asdict(guarantee) for guarantee in classes]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for text in texts.texts:
-        digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
-    digest.update(np.ascontiguousarray(texts.copies_U).tobytes())
-    return digest.hexdigest()
 
 
 def _with_labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,21 +63,22 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"cannot read the labels: {error}", where=str(path), hint="Save the file as UTF-8") from None
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         return {name: {} for name in _unique([line.strip() for line in text.splitlines() if line.strip()], str(path))}
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=str(path)) from None
-    if isinstance(content, list):
+    kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
+    try:  # BaseLoader reads every word as text; otherwise the labels `yes` and `no` would be True and False
+        content = json.loads(text) if kind == "JSON" else yaml.load(text, yaml.BaseLoader)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"not {kind}: {' '.join(str(error).split())}", where=str(path)) from None
+    if isinstance(content, list) and not any(isinstance(name, list | dict) for name in content):
         return {name: {} for name in _unique([str(name).strip() for name in content], str(path))}
     if not isinstance(content, Mapping):
-        raise ConfigError("not a list or mapping of labels", where=str(path))
+        raise ConfigError("not a list of names or a mapping of labels", where=str(path))
     names = _unique([str(name).strip() for name in content], str(path))
     return {name: _described(value, name, path) for name, value in zip(names, content.values(), strict=True)}
 
 
 def _described(value: Any, name: str, path: Path) -> dict[str, Any]:
     match value:
-        case None:
+        case None | "" | "~" | "null":
             return {}
         case str():
             return {"description": value}

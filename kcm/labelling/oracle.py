@@ -23,6 +23,7 @@ from kcm.large.prompts import matching_label
 _MAX_OUTAGES = 16  # in a row
 _FEWEST = 50  # texts that a batch is worth waiting for
 _AT_ONCE = 2048  # questions that wait in memory; many more than are under way
+_IN_A_CALL = 64  # texts that a function gets together
 Progress = Callable[[int, float], None]
 """Called with the answers bought so far and the currency spent."""
 
@@ -30,9 +31,7 @@ Progress = Callable[[int, float], None]
 class ServerOracle:
     """A language model behind a server; answers are committed one by one, and paid for once."""
 
-    def __init__(
-        self, model: OpenAiModel, texts: Sequence[str], progress: Progress = lambda bought, spent: None
-    ) -> None:
+    def __init__(self, model: OpenAiModel, texts: Sequence[str], progress: Progress) -> None:
         self._model, self._texts, self._progress = model, texts, progress
         self._num_bought = self._num_answered = 0
         self.reasons: dict[int, str] = {}
@@ -119,19 +118,18 @@ class CallableOracle:
         answer: Callable[[list[str]], Sequence[Any]],
         texts: Sequence[str],
         label_names: Sequence[str],
-        progress: Progress = lambda bought, spent: None,
-        batch_size: int = 64,
+        progress: Progress,
     ) -> None:
-        self._answer, self._texts, self._names, self._progress = answer, texts, list(label_names), progress
-        self._batch_size, self._num_bought = batch_size, 0
+        self._answer, self._texts, self._names, self._progress = answer, texts, label_names, progress
+        self._num_bought = 0
         self.reasons: dict[int, str] = {}
         self.spent = 0.0
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises DataError for another number of answers than texts."""
         codes: list[int] = []
-        for start in range(0, len(units), self._batch_size):
-            part = units[start : start + self._batch_size]
+        for start in range(0, len(units), _IN_A_CALL):
+            part = units[start : start + _IN_A_CALL]
             answers = list(self._answer([self._texts[unit] for unit in part]))
             if len(answers) != len(part):
                 raise DataError(f"{len(answers)} answers to {len(part)} texts", where="llm")

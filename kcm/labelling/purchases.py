@@ -27,9 +27,12 @@ class Money:
         self._prices, self._left = prices, left
 
     def affords(self, units: Units) -> int:
-        """How many of these units, in order, can be bought at their highest price."""
+        """How many of these units, in order, can be bought at their highest price.
+
+        Paid units cost nothing, so they are affordable even if a lowered cap is below what was spent.
+        """
         total = np.cumsum(self._prices()[units])
-        return int(np.searchsorted(total, self._left() * (1 + 1e-12), side="right"))
+        return int(np.searchsorted(total, max(0.0, self._left()) * (1 + 1e-12), side="right"))
 
 
 class Purchases:

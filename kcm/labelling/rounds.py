@@ -27,6 +27,7 @@ from kcm.labelling.purchases import Money, NoAnswers, Purchases
 from kcm.labelling.schedule import Schedule
 
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
+_UNSURE = 0.5  # share of a round from the third of units that the small model is least sure of
 
 
 class Rounds:
@@ -228,7 +229,7 @@ class Rounds:
     def _batch(self, guess: Guess, size: int) -> Units:
         """Units for another round of training."""
         rest = self._purchases.outside(np.empty(0, np.int64), guess)
-        first = self._rng.permutation(rest[: max(1, len(rest) // 3)])[: round(self._schedule.unsure * size)]
+        first = self._rng.permutation(rest[: max(1, len(rest) // 3)])[: round(_UNSURE * size)]
         others = self._rng.permutation(np.setdiff1d(rest, first))[: size - len(first)]
         return np.concatenate([first, others])
 
@@ -251,11 +252,10 @@ class Rounds:
         purchases.buy_in_bulk(paid)
         if self._promise.target is not None and not len(unreached):
             prefix = self._repaired(prefix)
-        units = np.arange(len(purchases.copies_U))
-        bought, failed = (
-            np.isin(units, purchases.answered),
-            np.isin(units, np.concatenate([purchases.failed, unreached])),
-        )
+        bought, failed, taught = (np.zeros(len(purchases.copies_U), dtype=bool) for _ in range(3))
+        bought[purchases.answered] = True
+        failed[purchases.failed] = failed[unreached] = True
+        taught[prefix.taught] = True
         kept = prefix.units[~purchases.asked_U[prefix.units]]
         num_failed = int(purchases.copies_U[failed].sum())
         return Labelled(
@@ -265,7 +265,7 @@ class Rounds:
             failed_U=failed,
             asked_U=purchases.asked_U.copy(),
             guess=prefix.guess,
-            taught_U=bought & np.isin(units, prefix.taught),
+            taught_U=bought & taught,
             num_rows=num_rows,
             num_failed=num_failed,
             allowed=self._forecaster.allowed,

@@ -16,15 +16,14 @@ _ROUNDS_FITTED, _SLOPE_WEIGHT, _ODDS = 5, 0.3, 1.6
 class Schedule:
     """How much is bought before the draw.
 
-    The pilot has `pilot` units. A further round buys `growth` times what was bought so far: a share `unsure` of it from
-    the third of units that the small model is least sure of, which would be escalated in any case, the rest uniformly.
+    The pilot has `pilot` units. A further round buys `growth` times what was bought so far: half of it from the third
+    of units that the small model is least sure of, which would be escalated in any case, the rest uniformly.
     `slope` is how fast the calls after training are assumed to fall, as a power of what was bought, before rounds have
     shown it. Rounds end if another one is not expected to pay.
     """
 
     pilot: int
     growth: float
-    unsure: float = 0.5
     slope: float = 0.4
 
     def pays(self, bought: Sequence[float], calls: Sequence[float]) -> bool:

@@ -20,7 +20,7 @@ from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule
 
-SCHEDULE = Schedule(pilot=24, growth=0.5, unsure=0.5, slope=0.5)
+SCHEDULE = Schedule(pilot=24, growth=0.5, slope=0.5)
 _SUM_TOLERANCE = 1e-3
 _FLOOR = 1e-6  # probabilities below it are taken for it
 
@@ -47,16 +47,14 @@ class Recalibration:
     def fit(self, units: NDArray[np.int64], labels: NDArray[np.int64]) -> Guess:
         """Refit on the rows bought so far; see `SmallModel`."""
         num_labels = self._log.shape[1]
-        known = (labels >= 0) & (labels < num_labels)
-        log, label = self._log[units[known]], labels[known]
-        hot = np.eye(num_labels)[label]
+        log, hot = self._log[units], np.eye(num_labels)[labels]
 
         def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             t, b = parameters[0], parameters[1:]
             scaled = np.exp(t) * log
             log_p = log_softmax(scaled + b, axis=1)
             excess = np.exp(log_p) - hot
-            value = -float(log_p[np.arange(len(label)), label].sum()) + ((t + 1) ** 2 + (b**2).sum() / 9) / 2
+            value = -float(log_p[np.arange(len(labels)), labels].sum()) + ((t + 1) ** 2 + (b**2).sum() / 9) / 2
             return value, np.concatenate([[(excess * scaled).sum() + t + 1], excess.sum(0) + b / 9])
 
         best = minimize(loss, np.concatenate([[-1.0], np.zeros(num_labels)]), jac=True, method="L-BFGS-B").x
@@ -88,7 +86,8 @@ def label_scored(
     target, delta : the promise
     seed : of the draw; another seed is another look at the same table
 
-    Raises ValueError for no rows, NaN, rows that do not sum to one, and target or delta outside (0, 1).
+    Raises ValueError for no rows, NaN, rows that do not sum to one, target or delta outside (0, 1), and answers that
+    are no label.
 
     Examples
     --------
@@ -114,6 +113,9 @@ def label_scored(
         answers = list(oracle(units))
         if len(answers) != len(units):
             raise ValueError(f"oracle: {len(answers)} answers for {len(units)} rows")
+        for row, label in zip(units, answers, strict=True):
+            if label is not None and label not in range(p_NC.shape[1]):
+                raise ValueError(f"oracle: expected 0 to {p_NC.shape[1] - 1} or None for row {row}, got {label!r}")
         return np.array([FAILED if label is None else int(label) for label in answers], dtype=np.int64)
 
     copies = np.ones(len(p_NC), dtype=np.int64)

@@ -223,7 +223,6 @@ class _Job:
         """The number of drawn rows, and a selection of this recall."""
         ranked, p_M = self._open()
         num_bought = int(self.positive.sum())
-        everything = np.ones(len(self.bought), dtype=bool)
         plan = recall_plan(p_M, num_bought, self._left, share, self._delta)
         if plan is None:
             return 0, ~self.bought | self.positive | self.failed
@@ -238,11 +237,11 @@ class _Job:
         places = self._draw(plan.tail, plan.tail_drawn)
         drawn = tail[places]
         self.buy(drawn)
-        left_out = longest_prefix(places, self.positive[drawn] | self.failed[drawn], plan.tail, plan.afforded)
-        everything[tail[:left_out]] = False
-        returned = tail[left_out:]
+        num_left_out = longest_prefix(places, self.positive[drawn] | self.failed[drawn], plan.tail, plan.afforded)
+        returned = tail[num_left_out:]
         self.buy(returned[~self.bought[returned]][: self._left])
-        return len(top) + len(drawn), (everything & ~self.bought) | self.positive | self.failed
+        selected = self._delivered(returned)
+        return len(top) + len(drawn), selected | self.failed
 
     def _allows(self, errors: int, prefix: Rows, share: float) -> bool:
         """Whether a precision of `share` allows so many errors, if the prefix and all bought positives are selected."""

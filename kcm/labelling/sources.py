@@ -76,7 +76,7 @@ def recorded(frame: pd.DataFrame, column: str, texts: Texts, labels: LabelList, 
 
 def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
     """A column of recorded answers as texts, None for a missing one. Raises DataError without the column."""
-    cells = column_of(frame, column, "--answers").astype("string").str.strip()
+    cells = column_of(frame, column, "--answers").convert_dtypes().astype("string").str.strip()  # 1.0 at gaps is 1
     return cells.astype(object).where(cells.notna() & (cells != ""), None)
 
 
@@ -96,7 +96,7 @@ def server(
     account: str,
     max_cost: float | None,
     progress: Progress,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None],
 ) -> AnswerSource:
     """A model behind a server. `account` is what the job's spending is booked to; `max_cost` limits it.
 

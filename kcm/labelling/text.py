@@ -34,17 +34,17 @@ class VectorSide:
     `hint_U` are the answers of a cheaper model, as codes of labels; regression and judge read them.
     """
 
-    def __init__(self, vectors_UD: NDArray[np.float32], hint_U: Units | None = None, seed: int = 0) -> None:
+    def __init__(self, vectors_UD: NDArray[np.float32], hint_U: Units | None = None) -> None:
         self._vectors, self._hint = vectors_UD, hint_U
-        self._hints, self._seed = None if hint_U is None else np.unique(hint_U), seed
-        self._mix_MD = random_directions(WIDTH, vectors_UD.shape[1], torch.Generator().manual_seed(seed)).numpy()
+        self._hints = None if hint_U is None else np.unique(hint_U)
+        self._mix_MD = random_directions(WIDTH, vectors_UD.shape[1], torch.Generator().manual_seed(0)).numpy()
         self.judge: Judge | None = None  # the last one
         self.wrong_B: NDArray[np.float64] = np.empty(0)  # what the judge says of the bought units, left out
 
     def fit(self, units: Units, labels: Units) -> Guess:
         """Fit regression and judge again to the bought units, or to a random `MAX_TAUGHT` of them."""
         if len(units) > MAX_TAUGHT:
-            chosen = np.sort(np.random.default_rng(self._seed).permutation(len(units))[:MAX_TAUGHT])
+            chosen = np.sort(np.random.default_rng(0).permutation(len(units))[:MAX_TAUGHT])
             units, labels = units[chosen], labels[chosen]
         names, label_B = np.unique(labels, return_inverse=True)
         if len(names) < 2:  # nothing to tell apart yet

@@ -90,9 +90,11 @@ def measured(
 
 
 def difference_estimate(
-    right_n: NDArray[np.bool_], control_n: NDArray[np.float64], control_N: NDArray[np.float64], level: float = 0.95
+    right_n: NDArray[np.bool_], control_n: NDArray[np.float64], control_N: NDArray[np.float64]
 ) -> Interval:
-    """The share of right rows of a finite table, from a random sample and a control that is known for every row.
+    """The share of right rows of a finite table, with a 95% interval.
+
+    It follows from a random sample and a control that is known for every row.
 
     Notes
     -----
@@ -122,4 +124,4 @@ def difference_estimate(
     estimate = float(np.clip(mean + tuning * (control_N.mean() - control_n.mean()), 0, 1))
     if len(y_n) == num_rows:
         return Interval(mean, mean, mean)
-    return score_interval(estimate, len(y_n) / ((1 - factor) * (1 - len(y_n) / num_rows)), level)
+    return score_interval(estimate, len(y_n) / ((1 - factor) * (1 - len(y_n) / num_rows)))

@@ -33,7 +33,7 @@ def label_drift(labels: Sequence[str], seed: int) -> LabelDrift:
     """Test whether both halves of labels in the order of time have the same mix.
 
     The statistic is Pearson's chi-squared of the two halves; its distribution comes from permutations of the rows,
-    which keep the number of rows with each label. Two labels at least.
+    which keep the number of rows with each label. At least two rows.
     """
     names, code_N = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
     half = len(code_N) // 2
@@ -53,8 +53,8 @@ def _statistic(count_PC: NDArray[np.int64], expected_C: NDArray[np.float64]) -> 
     return np.asarray(((count_PC - expected_C) ** 2 / expected_C).sum(1))
 
 
-def share_interval(kept_N: NDArray[np.bool_], level: float = 0.95) -> tuple[float, float]:
-    """An interval for the share of kept rows in a long time to come, from rows in the order of time.
+def share_interval(kept_N: NDArray[np.bool_]) -> tuple[float, float]:
+    """A 95% interval for the share of kept rows in a long time to come, from rows in the order of time.
 
     The variance has two parts: that of a draw of N rows, and how much more than such draws the shares of ten blocks of
     time differ, which a further block has once more. Its quantile is Student's with nine degrees of freedom.
@@ -63,6 +63,6 @@ def share_interval(kept_N: NDArray[np.bool_], level: float = 0.95) -> tuple[floa
     blocks = np.array([block.mean() for block in np.array_split(kept_N, _NUM_BLOCKS) if len(block)])
     drawn = max(share * (1 - share), 1 / num_rows)
     between = max(0.0, float(blocks.var(ddof=1)) - drawn * len(blocks) / num_rows) if len(blocks) > 1 else 0.0
-    width = float(student.ppf((1 + level) / 2, max(1, len(blocks) - 1)))
+    width = float(student.ppf(0.975, max(1, len(blocks) - 1)))
     width *= (drawn / num_rows + between * (1 + 1 / len(blocks))) ** 0.5
     return max(0.0, share - width), min(1.0, share + width)

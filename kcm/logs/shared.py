@@ -9,25 +9,25 @@ from collections.abc import Sequence
 QUORUM = 0.97  # share of the texts that must share it, so that a few foreign ones do not hide it
 
 
-def shared_prefix(texts: Sequence[str], quorum: float = QUORUM) -> str:
-    """The longest prefix that a share `quorum` of the texts has, cut back to the end of a word.
+def shared_prefix(texts: Sequence[str]) -> str:
+    """The longest prefix that a share `QUORUM` of the texts has, cut back to the end of a word.
 
     A prefix of marks alone, such as a quote, must be shared by all.
     """
-    prefix = re.sub(r"\w+\Z", "", _grown(texts, quorum))
+    prefix = re.sub(r"\w+\Z", "", _grown(texts))
     if not re.search(r"[\w\n]", prefix) and not all(text.startswith(prefix) for text in texts):
         return ""
     return prefix
 
 
-def shared_suffix(texts: Sequence[str], quorum: float = QUORUM) -> str:
+def shared_suffix(texts: Sequence[str]) -> str:
     """As `shared_prefix`, from the end."""
-    return shared_prefix([text[::-1] for text in texts], quorum)[::-1]
+    return shared_prefix([text[::-1] for text in texts])[::-1]
 
 
-def _grown(texts: Sequence[str], quorum: float) -> str:
+def _grown(texts: Sequence[str]) -> str:
     """Character by character, each time with the texts that still agree; all of the texts are longer than it."""
-    members, needed = list(texts), max(2, quorum * len(texts))
+    members, needed = list(texts), max(2, QUORUM * len(texts))
     prefix = ""
     while members:
         letters = Counter(text[len(prefix)] for text in members if len(text) > len(prefix))

@@ -15,10 +15,10 @@ _TIMED = 0.99  # share of the rows that must have a time for a split by time
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """`ordered` are all rows, by time if `by_time`, otherwise in the order of the log.
+    """`ordered` are the rows with a time, by time, if `by_time`; otherwise all rows in the order of the log.
 
-    With times all of `train` is earlier than `certify`. Without, a draw decides that depends on the seed and on the
-    contents alone, so that another order of the log makes no difference.
+    With times, no row of `train` is later than a row of `certify`. Without, a draw splits the rows. It depends on the
+    seed and on the contents alone, so another order of the log makes no difference.
     """
 
     ordered: tuple[LabelledText, ...]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -111,9 +110,6 @@ def _refuse_shared(
     )
 
 
-DRAWN_WARNING = "the table is too small to be split into validate and certify rows"
-
-
 class LookAt(TypedDict):
     """The arguments of a look."""
 
@@ -132,7 +128,7 @@ def certify_table(
     splits: NDArray[np.object_],
     score_N: NDArray[np.float64],
     request: RequestConfig,
-    ledger: str | Path | Ledger | None = None,
+    ledger: Ledger | None = None,
 ) -> dict[str, Any]:
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
@@ -150,8 +146,8 @@ def certify_table(
             raise DataError(f"the split column has no {name} rows", where="split", hint=hint)
     look = None
     if ledger is not None and len(certify):
-        open_ledger, about = opened_ledger(ledger), look_at(table, splits, score_N, request)
-        look = open_ledger.look(**about, purpose="kcm route certify")
+        about = look_at(table, splits, score_N, request)
+        look = ledger.look(**about, purpose="kcm route certify")
     delta = request.delta if look is None else look.spend
     promise, mode = promise_of(request), request.mode
     if not all(map(len, tables.values())):
@@ -184,11 +180,6 @@ def certify_table(
         "warnings": warnings,
         "notes": [*table.notes, *_notes(splits, look)],
     }
-
-
-def opened_ledger(ledger: str | Path | Ledger) -> Ledger:
-    """The ledger in a folder, or an open ledger unchanged."""
-    return ledger if isinstance(ledger, Ledger) else Ledger(ledger)
 
 
 def look_at(
@@ -251,7 +242,7 @@ def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) 
         num_rows=num_rows,
         num_units=num_rows,
         fewest_units=fewest(promise.epsilon, delta, method),
-        reason=f"nothing is certified: {DRAWN_WARNING}",
+        reason="nothing is certified: the table is too small to be split into validate and certify rows",
     )
 
 

@@ -22,7 +22,10 @@ _SHOWN = 3
 
 
 def check_columns(frame: pd.DataFrame, columns: RouteColumns, where: str) -> None:
-    """Raise DataError for a named column that the table lacks, with the nearest name in the table."""
+    """Raise DataError for a named column that the table lacks, with the nearest name, and for equal column names."""
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"several columns are called {name!r}", where=where, hint="Rename all but one of them")
     for field, column in columns.named.items():
         if column not in frame.columns:
             raise missing_column(column, field, list(frame.columns), where)

@@ -15,7 +15,7 @@ from kcm.cascade.evaluation import router_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, certificate_curve
-from kcm.certification.ledger import Look
+from kcm.certification.ledger import Ledger, Look
 from kcm.config import load_config, parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
@@ -158,12 +158,12 @@ class RoutingFrame:
             for split in ("certify", "test"):
                 self.router.refuse_fitted(self.table.select(np.flatnonzero(splits == split)), split)
         table = replace(self.table, notes=(*self.table.notes, *self.notes))
-        return certificates.certify_table(table, splits, scores, request, ledger)
+        return certificates.certify_table(table, splits, scores, request, Ledger(ledger) if ledger else None)
 
     def next_look(self, request: RequestConfig, ledger: Path) -> Look:
         """The cost of `certify` as a look; writes nothing."""
         about = certificates.look_at(self.table, self.splits(request), self.scores, request)
-        return certificates.opened_ledger(ledger).preview(**about)
+        return Ledger(ledger).preview(**about)
 
     def certificate_path(self, request: RequestConfig, certified: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a report about the certificate from `certify`: see `certificate_curve`."""

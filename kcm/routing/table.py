@@ -100,7 +100,8 @@ def read_table(path: Path, columns: RouteColumns) -> RoutingTable:
 def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
     """The table in a frame, called `where` in messages; raises the errors of `read_table`."""
     columns.check()
-    table, cells = read_inputs(frame, columns, where)
+    frame = _checked(frame, columns, where)
+    table, cells = _read_inputs(frame, columns, where)
     notes: list[str] = []
     small_correct, large_correct, large_error = _correctness(cells, columns, notes)
     outcomes = replace(
@@ -121,14 +122,19 @@ def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> Ro
     """The inputs in a frame without correctness: both models count as wrong, at unknown cost, in no split."""
     optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
     columns = columns.model_copy(update=dict.fromkeys((*optional_fields, "small_cost", "large_cost", "split")))
-    return read_inputs(frame, columns, where)[0]
+    return _read_inputs(_checked(frame, columns, where), columns, where)[0]
 
 
-def read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[RoutingTable, Cells]:
-    """The table's inputs, without answers and costs (both models count as wrong), and all its cells."""
+def _checked(frame: pd.DataFrame, columns: RouteColumns, where: str) -> pd.DataFrame:
+    """The frame with texts as column names, and rows numbered from 0. Raises DataError as `check_columns` does."""
     frame = frame.reset_index(drop=True)
     frame.columns = pd.Index([str(name) for name in frame.columns])
     check_columns(frame, columns, where)
+    return frame
+
+
+def _read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tuple[RoutingTable, Cells]:
+    """The table's inputs, without answers and costs (both models count as wrong), and all its cells."""
     names = _row_names(frame, columns, where)
     cells = Cells(frame, names, where)
     notes: list[str] = []

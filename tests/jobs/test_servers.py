@@ -1,7 +1,5 @@
 """Servers that `kcm label` asked may be asked by `kcm predict` and `kcm serve`, and no others."""
 
-from pathlib import Path
-
 import pytest
 
 from jobs.servers import known_servers, remember
@@ -9,11 +7,6 @@ from jobs.settings import ServiceSettings
 from kcm.errors import ArtefactError
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.user_folder import user_folder
-
-
-@pytest.fixture(autouse=True)
-def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
 
 def server(**values: object) -> OpenAiConfig:

@@ -15,9 +15,8 @@ from tests.fake_upstream import FakeUpstream, label
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def table(tmp_path: Path) -> Path:
     """1,500 texts with recorded answers, and 150 labels by people in their own spelling."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     kind = np.random.default_rng(3).random(1500) < 0.3
     texts = [f"{'win a prize' if k else 'see the agenda'} {n}" for n, k in enumerate(kind)]
     people = np.where(np.arange(1500) % 10 == 0, np.where(kind, " SPAM", "Ham"), "")

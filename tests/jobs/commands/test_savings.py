@@ -20,8 +20,7 @@ from tests.tiny_bert import save_bert
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user folder and a working folder of the test's own."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    """A working folder of the test's own."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,7 +1,6 @@
 """The run that goes on from a labelled table, as far as it needs no server."""
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,12 +8,6 @@ import pytest
 from jobs.work.labelled_run import bought_rows
 from kcm.errors import ConfigError
 from kcm.labelling.label import LabelledTable, label
-
-
-@pytest.fixture(autouse=True)
-def own_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without an earlier job."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
 
 def labelled(names: list[str], rare: int = 20) -> LabelledTable:

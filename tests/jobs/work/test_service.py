@@ -174,9 +174,8 @@ serve:
 """
 
 
-def test_file_with_a_proxy_alone_serves_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_with_a_proxy_alone_serves_a_bundle(tmp_path: Path) -> None:
     """Promise: what `kcm savings --serve` writes is enough of a configuration; its server may be asked."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     values = yaml.safe_load(PROXY)
     run, own = configured(values, "proxy.yaml")
     assert run is None

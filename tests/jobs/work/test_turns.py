@@ -10,6 +10,7 @@ from jobs.cli import app
 from jobs.views.loop import outcome
 from jobs.work import turns
 from jobs.work.turns import versions
+from kcm.config import load_config
 from kcm.errors import ConfigError, DataError
 from pipelines.config import RunConfig
 from pipelines.loop.attempts import UpdateAttempt
@@ -97,8 +98,6 @@ def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pyte
 
 
 def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from kcm.config import load_config
-
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
     lines: list[str] = []
     faults = [DataError("nothing was audited"), LogUnavailableError("the log fails")]
@@ -118,6 +117,12 @@ def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.Monkey
     start = "starting an attempt: 50 new labels"
     assert lines[:5] == ["no route", start, "nothing was audited", start, "the log fails"]
     assert lines[6].startswith("reviews/3 is not promoted")
+
+
+def test_watch_needs_a_section_for_updates(tmp_path: Path) -> None:
+    config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}"])
+    with pytest.raises(ConfigError, match="has no section `update`"):
+        turns.watch(config, pytest.fail)
 
 
 def test_update_of_a_bundle_says_how_to_begin_a_run(tmp_path: Path) -> None:

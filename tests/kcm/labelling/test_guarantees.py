@@ -14,7 +14,7 @@ from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule
-from tests.kcm.labelling.test_rounds import Fixed
+from tests.kcm.labelling.test_rounds import Counting, Fixed, Purse
 
 NAMES = ("ham", "spam", "eggs")
 Ints = NDArray[np.int64]
@@ -98,29 +98,14 @@ def test_a_target_beside_guarantees_is_kept_too() -> None:
     assert shares(truth, found.answer_U, np.ones(2000, dtype=np.int64), code=2)["recall"] >= 0.9
 
 
-class Purse:
-    """Pays for some calls, all of the same price."""
-
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
-
-    def affords(self, units: Ints) -> int:
-        return min(self.calls, len(units))
-
-
 def test_little_money_proves_less() -> None:
     """A budget far below the plan is kept, and the promise is said to fail."""
     truth, answer, wrong = table(3)
-    purse = Purse(150)
-
-    def ask(units: Ints) -> Ints:
-        purse.calls -= len(units)
-        return truth[units]
-
+    oracle = Counting(truth)
     promise = Promise(None, 0.1, guarantees=Guarantee.parsed(["recall:spam=.98"], NAMES))
-    copies = np.ones(2000, dtype=np.int64)
-    found = Rounds(copies, Fixed(answer, wrong), ask, promise, Schedule(100, 0.5), 0, purse=purse).run()
-    assert purse.calls >= 0
+    copies, purse = np.ones(2000, dtype=np.int64), Purse(150, oracle)
+    found = Rounds(copies, Fixed(answer, wrong), oracle, promise, Schedule(100, 0.5), 0, purse=purse).run()  # type: ignore[arg-type]
+    assert oracle.asked.sum() <= 150
     assert not found.certified
     assert 0 <= found.guarantees[0].proved <= shares(truth, found.answer_U, copies)["recall"]
 

@@ -84,6 +84,13 @@ def test_recorded_answers_of_rows_never_bought_change_nothing(own_folder: Path) 
     assert again.certificate == found.certificate
 
 
+def test_recorded_numbers_with_gaps_are_the_labels_as_written() -> None:
+    """A gap makes a column of whole numbers one of 1.0 and 2.0; the labels are still 1 and 2."""
+    frame = table(40).assign(said=[None, *(1, 2) * 19, 1])
+    assert label(frame, answers="said", encoder="words").labels.names == ("1", "2")
+    assert label(frame, labels="1,2", answers="said", encoder="words").certificate.failed == 1
+
+
 def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
     frame = table()
     looks = [label(frame, answers="said", encoder="words", seed=seed).certificate for seed in (0, 0, 1)]
@@ -201,18 +208,26 @@ def test_a_table_with_a_label_column_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "descriptions"),
+    ("name", "content", "names", "descriptions"),
     [
-        ("labels.txt", "yes\nno\n", {}),
-        ("labels.yaml", "- yes it is\n- no\n", {}),
-        ("labels.yaml", "refund: wants money back\nother:\n", {"refund": "wants money back"}),
-        ("labels.json", json.dumps({"a": {"description": "first", "examples": ["an a"]}, "b": None}), {"a": "first"}),
+        ("labels.txt", "yes\nno\n", ("yes", "no"), {}),
+        ("labels.yaml", "- yes\n- no\n- 01\n", ("yes", "no", "01"), {}),
+        ("labels.yaml", "on: wants money back\nother:\nnone: ~\n", ("on", "other", "none"), {"on": "wants money back"}),
+        (
+            "labels.json",
+            json.dumps({"😀": {"description": "first", "examples": ["an a"]}, "b": None}),
+            ("😀", "b"),
+            {"😀": "first"},
+        ),
     ],
 )
-def test_label_files(tmp_path: Path, name: str, content: str, descriptions: dict[str, str]) -> None:
+def test_label_files(
+    tmp_path: Path, name: str, content: str, names: tuple[str, ...], descriptions: dict[str, str]
+) -> None:
+    """Names are as written: YAML would read `yes` and `no` as truth values, and split a letter of JSON in two."""
     (tmp_path / name).write_text(content)
     found = LabelList.of(tmp_path / name)
-    assert len(found.names) == 2
+    assert found.names == names
     assert found.prompt.descriptions == descriptions
 
 

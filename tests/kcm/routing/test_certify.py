@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kcm
+from kcm.certification.ledger import Ledger
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.routing.certify import certify_table, certifying_splits, with_splits
@@ -35,7 +36,7 @@ def certify(rows: RoutingTable, ledger: Path | None = None, **options: Any) -> d
     request = parse_config(RequestConfig, {"epsilon": 0.05} | options, where="options")
     assert rows.confidence is not None
     splits = with_splits(rows, 0) if request.needs_validate else certifying_splits(rows, 0, credit_wins=True)
-    result = certify_table(rows, splits, rows.confidence, request, ledger)
+    result = certify_table(rows, splits, rows.confidence, request, Ledger(ledger) if ledger else None)
     json.dumps(result, allow_nan=False)
     return result
 
@@ -68,7 +69,7 @@ def test_too_few_rows_escalate_all_and_state_the_fewest(num_rows: int) -> None:
 def test_failed_large_answer_counts_against_the_cascade() -> None:
     """Promise: an answer that the large model failed to give counts against the cascade."""
     rows = table(3000, large=0.9)
-    failed = RoutingTable(**{**vars(rows), "large_error": ~rows.large_correct})
+    failed = replace(rows, large_error=~rows.large_correct)
     assert certify(failed)["call_rate"] > certify(rows)["call_rate"]
 
 
@@ -110,15 +111,7 @@ def test_a_choice_by_wins_breaks_no_promise() -> None:
         score = rng.random(400)
         outcome = rng.random(400)
         lost, won = (score > 0.5) & (outcome < 0.106), (score < 0.5) & (outcome < 0.28)
-        names = np.array([f"row {n}" for n in range(400)], dtype=object)
-        rows = RoutingTable(
-            name=names,
-            item=names,
-            small_correct=~lost,
-            large_correct=~won,
-            large_error=np.zeros(400, dtype=bool),
-            confidence=score,
-        )
+        rows = replace(table(400), small_correct=~lost, large_correct=~won, confidence=score)
         found = certify(rows, epsilon=0.05, delta=0.2)
         chosen += found["num_validate_rows"] > 0
         kept_from = {"threshold": found["threshold"], "keep_all": 0.0, "escalate_all": 1.0}[found["decision"]]

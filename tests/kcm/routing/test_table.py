@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from kcm.certification.ledger import unit_hashes
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RouteColumns
-from kcm.routing.table import RoutingTable, read_table
+from kcm.routing.table import RoutingTable, read_table, table_of
 from kcm.tasks.units import content_names, text_keys
 
 CORRECT = {"small_correct": "s", "large_correct": "l"}
@@ -74,6 +75,13 @@ def test_a_bad_cell_is_named_by_row_and_column(table_file: Any, column: str, val
 def test_an_unknown_column_names_the_nearest(table_file: Any) -> None:
     with pytest.raises(DataError, match=r"no column 'confidnce' \(confidence\).* Did you mean 'confidence'"):
         read(table_file(s=[1], l=[1], confidence=[0.5]), **CORRECT, confidence="confidnce")
+
+
+def test_columns_of_equal_names_are_refused() -> None:
+    """A frame of the caller's may have them; a file with them is refused when it is read."""
+    frame = pd.DataFrame([[1, 1, "a", "b"]], columns=["s", "l", "note", "note"])
+    with pytest.raises(DataError, match="several columns are called 'note'"):
+        table_of(frame, RouteColumns(**CORRECT), "frame")
 
 
 def test_feature_columns_may_be_named_by_their_prefix(table_file: Any) -> None:

@@ -28,16 +28,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 
 def predicted(tmp_path: Path, *words: str) -> tuple[Result, dict[str, Any]]:
-    arguments = [
-        "predict",
-        str(tmp_path / "bundle"),
-        str(tmp_path / "in.csv"),
-        "--output",
-        str(tmp_path / "out.csv"),
-        "--json",
-        str(tmp_path / "r.json"),
-    ]
-    result = CliRunner().invoke(app, [*arguments, *words])
+    arguments = ["bundle", "in.csv", "--output", "out.csv", "--json", "r.json"]
+    paths = [word if word.startswith("--") else str(tmp_path / word) for word in arguments]
+    result = CliRunner().invoke(app, ["predict", *paths, *words])
     return result, json.loads((tmp_path / "r.json").read_text())
 
 

@@ -151,6 +151,16 @@ def test_a_person_is_asked_for_what_is_not_given(at: Path, monkeypatch: pytest.M
     assert result["columns"]["label"] == "topic"
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_person_at_a_terminal_is_asked(at: Path, is_asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who does not see the question, since standard error is a file, is not asked."""
+    monkeypatch.setattr("jobs.commands.init.is_asked", lambda: is_asked)
+    intents(400).to_csv("rows.csv", index=False)
+    shown = CliRunner().invoke(app, ["init", "rows.csv"], input="\n\n\n")
+    assert shown.exit_code == 0, shown.stderr
+    assert ("Column with the text" in shown.stderr) == is_asked
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
