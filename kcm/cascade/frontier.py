@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned
+
+if TYPE_CHECKING:  # imports pyarrow, which `kcm.certify` does without
+    from kcm.cascade.scored import ScoredOutcomes
 
 
 def midway(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:
