@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -19,7 +21,7 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import DataError
-from kcm.inputs.content import IMAGE, TEXT, Content
+from kcm.inputs.content import IMAGE, VECTOR, Content
 from kcm.large import Item, LargeAnswer
 from tests.kcm.bundle.test_runtime import TEXTS, ScriptedModel, StubEncoder, bundle, middle
 
@@ -106,7 +108,16 @@ def test_pictures_come_as_bytes_as_paths_and_decoded(tmp_path: Path) -> None:
     for each in found:
         assert Image.open(io.BytesIO(each.content.image)).getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(DataError, match="input 0: no image file"):
-        inputs_of([{"image": "nowhere.png"}], IMAGE | TEXT - TEXT, text="text", image="image", task="task", id="id")
+        inputs_of([{"image": "nowhere.png"}], IMAGE, text="text", image="image", task="task", id="id")
+
+
+@pytest.mark.parametrize("cell", [1.5, "1.5", np.float32(1.5), [1.5], np.array([1.5])], ids=repr)
+def test_a_vector_of_one_number_is_read(cell: object) -> None:
+    columns = {"text": "text", "image": "image", "task": "task", "id": "id"}
+    (given,) = inputs_of([{"f": cell}], VECTOR, **columns, vector=["f"])
+    np.testing.assert_array_equal(given.content.vector, [1.5])
+    with pytest.raises(DataError, match="input 0: the vector is not a list of numbers"):
+        inputs_of([{"f": date(2026, 1, 1)}], VECTOR, **columns, vector=["f"])
 
 
 class Slow(ScriptedModel):

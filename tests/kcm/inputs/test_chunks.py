@@ -16,6 +16,7 @@ from kcm.errors import DataError
 from kcm.inputs import chunks, textfile
 from kcm.inputs.chunks import Chunk, read_chunks
 from kcm.inputs.location import Location
+from kcm.inputs.textfile import UNDECODABLE
 
 
 def read(path: Path, content: bytes, wanted=lambda name: True) -> list[Chunk]:
@@ -31,7 +32,8 @@ def faults(found: list[Chunk]) -> dict[int, str]:
     return {c.first + at: text for c in found for at, text in [*c.faults.items(), *c.short.items()]}
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
+NOT_IN_CELLS = "\r\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029" + UNDECODABLE
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=NOT_IN_CELLS))
 
 
 @given(
@@ -189,13 +191,14 @@ def test_a_parquet_file_that_is_cut_is_refused(tmp_path: Path) -> None:
         ("rows.csv", b"a,b\nGr\xc3\xb6\xc3\x9fe,1\nbad \xff,2\nshort \xff\nfine,3\n"),
         ("late.csv", b"a,b\n" + b"x,1\n" * 1_200_000 + b"bad \xff,2\n"),
         ("rows.jsonl", b'{"a": "\xc3\xb6\xc3\x9f"}\n{"a": "\xff"}\n{"a": "c"}\n'),
+        ("rows.json", b'[{"a": "\xc3\xb6\xc3\x9f"},\n{"a": ["\xff"]},\n{"a": "c"}]'),
     ],
 )
 def test_undecodable_bytes_are_a_fault_of_their_row_only(tmp_path: Path, name: str, content: bytes) -> None:
     """Promise: bytes that cannot be decoded are a fault of their row alone."""
     found = read(tmp_path / name, content)
-    number = content.count(b"\n", 0, content.index(b"\xff")) + (name.endswith("jsonl") and 1)
+    number = content.count(b"\n", 0, content.index(b"\xff")) + (".json" in name)
     bad = faults(found)
     assert "bytes that are not of the file's encoding" in bad.pop(number)
     assert len(bad) == (name == "rows.csv")
-    assert not any("\ufdd0" in str(row) for row in rows(found[-1:]))
+    assert not any(UNDECODABLE in str(cell) for row in rows(found[-1:]) for cell in row.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.rows import SourceRow
@@ -147,3 +148,12 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
     write_csv([("a", "x")], name="reviews.csv")
     with pytest.raises(DataError, match=r"no such file.*revews\.csv.*holds reviews\.csv"):
         records(tmp_path / "revews.csv")
+
+
+def test_a_list_of_files_is_not_empty_and_of_one_kind_of_place(put, write_csv, tmp_path):
+    """Promise: a list that cannot be read is refused in one line."""
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        parse_config(FilesSource, {"path": []})
+    mixed = [str(write_csv([("a", "x")])), put("rows.csv", b"text,label\nb,y\n")]
+    with pytest.raises(DataError, match="files here and in a store"):
+        FilesSource(path=mixed).build(tmp_path)
