@@ -55,7 +55,7 @@ class FilesSource(TableSourceConfig):
 
     opens_quickly: ClassVar[bool] = True
 
-    path: Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], LocalPath] = Field(
+    path: Annotated[str | tuple[str, ...], LocalPath] = Field(
         description="CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder, a pattern, or a list; local, "
         "s3:// or gs://."
     )
@@ -171,6 +171,8 @@ def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FO
         files, where = _files(paths), paths if location.is_local else str(location)
         return [_table(file, where, text_format) for file in files]
     files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise DataError("the list of files is empty", where="source.path", hint="Name at least one file")
     if len({file.location.is_local for file in files}) > 1:
         raise DataError("the list names files here and in a store", where="source.path", hint="Copy them to one place")
     common = posixpath.commonpath([file.location.folder.path for file in files])
