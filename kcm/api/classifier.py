@@ -169,7 +169,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _start(self, features: Tensor) -> None:
         """Reset the classifier, and set the scaling of the features."""
-        vars(self).pop("collaborator_", None)
+        self.__dict__.pop("collaborator_", None)
         self._config, random = _learner_config(self.learner), self.random_state
         self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
         self._index = {}

@@ -136,7 +136,7 @@ class SignalCurves:
     def fitted(
         cls, signals: Sequence[Signal], values_NF: NDArray[np.float64], target_N: NDArray[np.float64], strength: float
     ) -> SignalCurves:
-        """SignalCurves whose sum is the log-odds of `target_N`."""
+        """Curves whose sum is the log-odds of `target_N`."""
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
         directions = [signal.direction for signal in signals]
         fit = fit_monotone(_scale(values_NF, low_F, high_F), directions, target_N, strength)

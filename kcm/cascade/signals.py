@@ -181,7 +181,7 @@ class SignalRows(ColumnTable):
         return np.stack(rates)
 
     def head(self, strength: float, reference: Reference | None = None) -> SignalsHead:
-        """SignalCurves fitted to all rows."""
+        """The curves fitted to all rows, and what they read."""
         by_name = {signal.name: signal for signal in SIGNALS}
         signals = [by_name[name] for name in (*self.names, *_RATES)]
         curves = SignalCurves.fitted(signals, self.values_NF, self.nothing_gained, strength)

@@ -107,7 +107,7 @@ def forecast_certificate(
         deployed, _ = certify_policy(rows, certify, search(rest).policy, config, delta=delta, choices=choices)
         kept_N = deployed.keep(rest.score, rest.task)
         shares.append(float(kept_N.mean()))
-        accuracies.append(float(np.where(kept_N, rest.small_correct, _large_correct(rest, kept_N)).mean()))
+        accuracies.append(float(rest.cascade_correct(kept_N).mean()))
     mean = float(np.mean(shares))
     # Of M draws the k-th has k / (M + 1) below it on average; numpy's own rule would leave 72% between the two ends.
     ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
@@ -121,11 +121,6 @@ def forecast_certificate(
         tuple(accuracies),
         _drawn_ratio(len(rows), num_certify),
     )
-
-
-def _large_correct(rows: ScoredOutcomes, kept_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where the large model is right; a policy that keeps nothing is deployed without prompts."""
-    return rows.large_correct if kept_N.any() else rows.baseline_correct
 
 
 def _draws(rows: ScoredOutcomes, num_certify: int) -> Iterator[tuple[ScoredOutcomes, ScoredOutcomes]]:

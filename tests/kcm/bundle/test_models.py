@@ -55,7 +55,6 @@ DIGESTS = frozenset(
 def test_it_is_the_set_of_what_it_was_given() -> None:
     found = UnitDigests.of([*DIGESTS, *DIGESTS])
     assert found == DIGESTS
-    assert found == DIGESTS
     assert len(found) == len(DIGESTS)
     assert list(found) == sorted(DIGESTS)
     assert UnitDigests(found.packed) == found

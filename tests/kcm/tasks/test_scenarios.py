@@ -19,8 +19,8 @@ def planned(cells=CELLS, labels=LABELS, **options):
     return plan_tasks(cells, labels, **{**defaults, **options})
 
 
-def test_labels_are_shared_equally_and_first_tasks_get_more():
-    """Promise: labels are shared out equally and the first tasks get the rest."""
+def test_labels_are_shared_out_equally_in_order():
+    """The numbers of labels of two tasks differ by one at most."""
     plan = planned(num_tasks=3)
     assert plan.labels == (("a", "b", "c"), ("d", "e"), ("f", "g"))
     assert plan.names == ("task-1", "task-2", "task-3")
