@@ -32,7 +32,6 @@ def cascade() -> Cascade:
 
 
 def test_list_frame_and_dataset_rows_get_equal_answers(cascade: Cascade) -> None:
-    """Promise: a list a frame and rows of a data set get the same answers."""
     datasets = pytest.importorskip("datasets")
     answers = cascade.predict(TEXTS)
     assert {answer.route for answer in answers} == {"small", "large"}
@@ -46,7 +45,6 @@ def test_list_frame_and_dataset_rows_get_equal_answers(cascade: Cascade) -> None
 
 
 def test_frame_keeps_index_and_columns_unchanged(cascade: Cascade) -> None:
-    """Promise: a frame keeps its index and its columns and is not changed."""
     frame = pd.DataFrame({"review": ["a", None, "b"], "label": [1, 2, 3]}, index=[7, 8, 9])
     before = frame.copy()
     found = cascade.predict(frame, text="review")
@@ -75,7 +73,6 @@ def test_an_input_that_cannot_be_answered_fails_alone(cascade: Cascade) -> None:
 
 
 def test_task_chooses_threshold_and_id_reaches_large_model() -> None:
-    """Promise: the task of a row chooses its threshold and its id reaches the large model."""
     large = ScriptedModel()
     policy = Policy(decision=middle(), task_decisions={"movies": ESCALATE_ALL})
     cascade = Cascade(SmallSide(bundle(policy), StubEncoder()), large)
@@ -152,7 +149,6 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
 
 
 def test_server_model_is_asked_by_all_threads_concurrently() -> None:
-    """Promise: a large model that is a server is asked by all threads at once."""
     both_are_in = threading.Barrier(2, timeout=60)  # one thread alone would wait here for ever
 
     class Remote(ScriptedModel):

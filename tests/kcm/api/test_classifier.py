@@ -36,7 +36,6 @@ def test_what_is_learned_in_calls_is_what_one_call_learns() -> None:
 
 
 def test_announced_classes_without_rows_are_never_answered() -> None:
-    """Promise: classes that are announced are never the answer before they have rows."""
     X, y = load_iris(return_X_y=True)
     announced = KANClassifier().partial_fit(X, y, classes=[0, 1, 2, 7])
     assert announced.predict_proba(X).shape == (len(X), 4)
@@ -73,7 +72,6 @@ def test_a_failed_fit_leaves_nothing_of_the_last_one() -> None:
 
 
 def test_matches_logistic_regression_where_curves_matter() -> None:
-    """Promise: it is no worse than logistic regression where curves are needed."""
     X = np.random.default_rng(0).normal(size=(600, 3))
     y = (X[:, 0] ** 2 + np.sin(2 * X[:, 1]) > 1).astype(int)
     linear = make_pipeline(StandardScaler(), LogisticRegression())

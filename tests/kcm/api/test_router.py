@@ -40,7 +40,6 @@ def router() -> Router:
 
 
 def test_easy_inputs_go_small_and_hard_ones_large(router: Router) -> None:
-    """Promise: easy inputs go to the small model and hard ones to the large."""
     new = logged(200, seed=1)[["prompt"]]  # nobody has answered them
     routes = router.predict(new)
     easy = new["prompt"].str.startswith("easy").to_numpy()

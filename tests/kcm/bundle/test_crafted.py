@@ -223,7 +223,6 @@ def test_no_module_is_imported_that_the_operator_has_not_named(
 
 
 def test_unlisted_file_is_no_part_of_the_bundle(crafted: Path) -> None:
-    """Promise: a file that the manifest does not list is no part of the bundle."""
     edited(crafted, "encoder.json", lambda encoder: encoder["config"].update(model="bundle:encoder"))
     (crafted / "encoder").mkdir()
     os.mkfifo(crafted / "encoder" / "alignment.json")
@@ -232,7 +231,6 @@ def test_unlisted_file_is_no_part_of_the_bundle(crafted: Path) -> None:
 
 @pytest.mark.parametrize("name", ["encoder.json", "large.json"])
 def test_words_outside_the_bundle_are_refused(crafted: Path, tmp_path: Path, name: str) -> None:
-    """Promise: a bundle cannot name fitted words in another folder."""
     words = {"words": str(tmp_path)}
 
     def edit(content: Any) -> None:
@@ -243,7 +241,6 @@ def test_words_outside_the_bundle_are_refused(crafted: Path, tmp_path: Path, nam
 
 
 def test_changed_value_gives_one_line_error_or_works(crafted: Path) -> None:
-    """Promise: whatever a value is changed to reading it ends in one line or works."""
     draw, files = random.Random(0), sorted(path for path in crafted.rglob("*.json") if path.name != "bundle.json")
     lines = []
     for _ in range(120):

@@ -74,7 +74,6 @@ GPU = ComputedBy(encoder="torch on cuda", large="torch on cuda")
 
 
 def test_certificate_is_void_in_another_environment() -> None:
-    """Promise: a certificate holds where it was certified and is void elsewhere."""
     assert void_reason(ONNX, ONNX) is None
     reason = void_reason(ONNX, GPU)
     assert reason is not None
