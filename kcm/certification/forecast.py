@@ -95,9 +95,10 @@ def forecast_certificate(
     Each draw takes `num_certify` rows, in whole units, for the certificate; all other rows search, and tell what the
     certified policy keeps. Only rows that choose are read, so a choice by this figure spends no delta.
 
-    A mean over n of N units misses their mean by sigma^2 (1/n - 1/N), and that of n new units by sigma^2 (1/n + 1/N):
-    the quantiles of the draws are moved apart by the root of the ratio. Where more than half of the rows would have
-    to certify, they are drawn with replacement from half of them, which has the second variance.
+    A mean over n of N units differs from the mean of all N with variance sigma^2 (1/n - 1/N), and from the mean of n
+    new units with variance sigma^2 (1/n + 1/N): the quantiles of the draws are moved apart by the root of the ratio.
+    If more than half of the rows would have to certify, they are drawn with replacement from half of them, which has
+    the second variance.
     """
     if Units(rows.group, len(rows)).count < 2:
         return CertificateForecast(0.0, 0.0, 1.0, float(rows.baseline_correct.mean()))

@@ -76,6 +76,15 @@ def test_nested_components_come_back_as_what_they_are() -> None:
     assert kept["large"]["encoder"]["towers"].keys() == {"text", "share"}
 
 
+def test_components_in_tuples_and_mappings_are_found() -> None:
+    class Several(Config):
+        encoders: tuple[EncoderConfig, ...]
+        learners: dict[str, LearnerConfig]
+
+    several = parse_config(Several, {"encoders": [{"model": "m"}], "learners": {"first": {"name": "replay"}}})
+    assert [type(each) for each in components_of(several)] == [TextEncoderConfig, ReplayConfig]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
