@@ -13,7 +13,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -326,14 +326,18 @@ class Component(Config):
         return section
 
 
-def components_of(config: BaseModel) -> Iterator[Component]:
-    """A configuration, if it is a component, and all components in its fields at any depth."""
-    if isinstance(config, Component):
-        yield config
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, BaseModel):
-            yield from components_of(value)
+def components_of(value: object) -> Iterator[Component]:
+    """The component that a value is, and all components in its fields or items, at any depth."""
+    if isinstance(value, Component):
+        yield value
+    if isinstance(value, BaseModel):
+        parts: Iterable[object] = [getattr(value, name) for name in type(value).model_fields]
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    else:
+        parts = value if isinstance(value, list | tuple) else ()
+    for part in parts:
+        yield from components_of(part)
 
 
 def _path_of(component: type[Component]) -> str:

@@ -91,6 +91,8 @@ def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         raise ConfigError("no such configuration file", where=str(path), hint="`kcm init TABLE` writes one") from None
     except IsADirectoryError:
         raise ConfigError("a folder, not a configuration file", where=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", where=str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(values, dict):

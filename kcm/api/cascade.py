@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import pandas as pd
 
 from kcm.api.rows import Column, inputs_of, with_answers
+from kcm.assets import assets_folder, default_assets
 from kcm.bundle import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle, facts
@@ -133,13 +133,13 @@ def load(
 ) -> Cascade:
     """The cascade in a bundle's folder, or at `models:/NAME@ALIAS` or `models:/NAME/VERSION` in a model registry.
 
-    `assets` is the folder in which `kcm assets` put the weights; default: the environment variable KCM_ASSETS, or
+    `assets` is the folder or bucket in which `kcm assets` put the weights; default: KCM_ASSETS in the environment, or
     `assets` in the current folder. `top_k` is the number of labels listed in each answer; default: all. `upstreams` are
     the servers that the bundle's large model may be called at. Raises KcmError for a missing source, a bundle that
     cannot be used, and weights other than its own.
     """
-    at = Path(assets or os.environ.get("KCM_ASSETS", "assets"))
-    return load_cascade(folder_of(source), at, device, top_k, upstreams=upstreams)
+    assets_dir = assets_folder(assets) if assets else default_assets()
+    return load_cascade(folder_of(source), assets_dir, device, top_k, upstreams=upstreams)
 
 
 def load_cascade(

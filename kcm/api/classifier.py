@@ -136,7 +136,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     @torch.inference_mode()
     def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
-        check_is_fitted(self)
+        check_is_fitted(self, "collaborator_")
         features_ND = torch.from_numpy(validate_data(self, X, dtype=np.float64, reset=False).copy())
         parts = [self.collaborator_(self._scaling(part))[0] for part in torch.split(features_ND, _ROWS_AT_ONCE)]
         logits_NC: NDArray[np.float64] = torch.cat(parts).numpy()
@@ -160,7 +160,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         }
         labels_N = torch.tensor([index[label] for label in target_N.tolist()])
         collaborator, state = self._train(self._scaling(features), labels_N, len(index))
-        # An error above this line leaves the fitted state unchanged.
+        # An error above this line leaves the fitted state unchanged in `partial_fit`, and no state in `fit`.
         self.collaborator_, self._state, self._index = collaborator.eval(), state, index
         self.classes_ = targets if restart else np.union1d(self.classes_, targets)
         self._seen_outputs |= set(labels_N.tolist())
@@ -169,6 +169,7 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _start(self, features: Tensor) -> None:
         """Reset the classifier, and set the scaling of the features."""
+        self.__dict__.pop("collaborator_", None)
         self._config, random = _learner_config(self.learner), self.random_state
         self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
         self._index = {}

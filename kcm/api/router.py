@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kcm.assets import assets_folder, default_assets
 from kcm.cascade.policy import Decision, Policy
 from kcm.config import parse_config
 from kcm.errors import ConfigError
@@ -25,14 +25,14 @@ class Router:
     """Decides for every input whether the small model may answer it.
 
     `encoder` is a model on the hub or a folder, or `none` for hashed words only; default: the model that `kcm assets`
-    fetched, if any. `assets` is the folder it is looked up in: KCM_ASSETS, or `assets` in the current folder. `seed`
-    draws the splits if the frame names none: 40% of the rows to fit on, 40% to certify with, 20% to test on. Splits
-    depend on content, so the same frame may be passed to `fit` and to `certify`.
+    fetched, if any. `assets` is the folder or bucket it is looked up in; default: KCM_ASSETS, or `assets` in the
+    current folder. `seed` draws the splits if the frame names none: 40% of the rows to fit on, 40% to certify with, 20%
+    to test on. Splits depend on content, so the same frame may be passed to `fit` and to `certify`.
     """
 
     def __init__(self, encoder: str | None = None, *, assets: str | Path | None = None, seed: int = 0) -> None:
         self.encoder, self.seed = encoder, seed
-        self.assets = Path(assets or os.environ.get("KCM_ASSETS", "assets"))
+        self.assets: Path = assets_folder(assets) if assets else default_assets()
         self.fitted: FittedRouter | None = None
         self.policy: Policy | None = None
 

@@ -1,13 +1,14 @@
 """From the name of a model to a folder whose files are verified: a local folder, a fetched asset, or the hub."""
 
 from kcm.assets.manifest import folder_digest, is_intact, weights_sha256
-from kcm.assets.remote import AssetsFolder, assets_place
+from kcm.assets.remote import AssetsFolder, assets_folder, assets_place
 from kcm.assets.resolve import default_assets, is_at_hand, resolve
 from kcm.assets.trusted_paths import BundleName, require_may_open
 
 __all__ = [
     "AssetsFolder",
     "BundleName",
+    "assets_folder",
     "assets_place",
     "default_assets",
     "folder_digest",

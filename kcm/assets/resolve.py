@@ -77,13 +77,11 @@ def _from_hub(model: str, assets_dir: Path) -> Path:
                 hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
             ) from None
     if revision is None:
-        _pin(pin, folder.name)  # the hub's cache names a snapshot's folder after its commit
+        with suppress(OSError), drafted(pin) as draft:  # read-only assets: only the hub's cache holds the commit
+            draft.write_text(
+                f"{folder.name}\n", encoding="utf-8"
+            )  # the cache names a snapshot's folder after its commit
     return folder
-
-
-def _pin(pin: Path, commit: str) -> None:
-    with suppress(OSError), drafted(pin) as draft:  # assets may be read-only: then only their cache holds the commit
-        draft.write_text(f"{commit}\n", encoding="utf-8")
 
 
 def _cached_folder(model: str, revision: str | None) -> Path | None:

@@ -60,6 +60,7 @@ _WITHOUT_THRESHOLD = {
     "keep_all": "the small model answers everything",
     "escalate_all": "the large model answers everything",
 }
+_SHOWN = 6  # labels or tasks that a line names
 DRIFT, DRIFT_ROWS = "drift.json", "drift.safetensors"
 
 
@@ -381,5 +382,5 @@ def _promise(certificates: Mapping[str | None, Certificate]) -> str:
     return f"{loss} the large model, with a probability of at least {certain}"
 
 
-def _shortened(names: Sequence[str], max_names: int = 6) -> str:
-    return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -80,13 +80,13 @@ class SmallSide:
         started = time.perf_counter()
         judge_NC, small_NC = logits(self._collaborator, features_ND)
         score_N = self.gate.score(features_ND, judge_NC, small_NC)
-        tasks, policy = [item.task for item in inputs], self.policy  # another thread may replace it
+        tasks, policy = [item.task for item in inputs], self.policy  # another thread may replace the policy
         novelty_N = self._novelty.distances(judge_NC) if self._novelty else np.zeros(len(inputs))
         threshold_N = np.where(novelty_N < self.farthest, policy.cuts(tasks, len(inputs)), math.inf)
         keeps_N = score_N > threshold_N
         label_N = small_NC.argmax(axis=1)
-        confidence_N = softmax(judge_NC / self.policy.temperature, axis=1).max(axis=1)
-        probabilities_NC = softmax(small_NC / self.policy.temperature, axis=1)
+        confidence_N = softmax(judge_NC / policy.temperature, axis=1).max(axis=1)
+        probabilities_NC = softmax(small_NC / policy.temperature, axis=1)
         cost_s = encoded_s + (time.perf_counter() - started) / len(inputs)
         return [
             Judgement(
@@ -130,13 +130,10 @@ class SmallSide:
             if isinstance(judgement, Unreadable):
                 answers.append(judgement)
             elif judgement.keeps:
-                answers.append(self._small_answer(judgement))
+                answers.append(self._answer(judgement, judgement.label, judgement.probabilities_C, "small"))
             else:
                 answers.append(self._large_answer(judgement, next(escalated)))
         return answers
-
-    def _small_answer(self, judgement: Judgement) -> Answer:
-        return self._answer(judgement, judgement.label, judgement.probabilities_C, "small")
 
     def _large_answer(self, judgement: Judgement, large: LargeAnswer | Failure) -> Answer | Failure:
         if isinstance(large, LargeAnswer) and large.label is not None:

@@ -13,17 +13,15 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kcm.assets.manifest import sha256_of
-from kcm.config import Config, parse_config
+from kcm.config import ConfigT, parse_config
 from kcm.errors import ArtefactError
-
-ConfigT = TypeVar("ConfigT", bound=Config)
 
 MAX_MANIFEST = 2**20  # bytes; a manifest has one line per file
 MAX_JSON = 2**24  # bytes; 100,000 label names take about 4 MB

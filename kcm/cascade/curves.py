@@ -136,7 +136,7 @@ class SignalCurves:
     def fitted(
         cls, signals: Sequence[Signal], values_NF: NDArray[np.float64], target_N: NDArray[np.float64], strength: float
     ) -> SignalCurves:
-        """SignalCurves whose sum is the log-odds of `target_N`."""
+        """Curves whose sum is the log-odds of `target_N`."""
         low_F, high_F = np.quantile(values_NF, _ENDS, axis=0)
         directions = [signal.direction for signal in signals]
         fit = fit_monotone(_scale(values_NF, low_F, high_F), directions, target_N, strength)
@@ -144,16 +144,14 @@ class SignalCurves:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], known: Sequence[Signal]) -> SignalCurves:
-        """The curves in `tensors`, over some of the `known` signals."""
-        kan = monotone_kan(len(tensors["signal_F"]))
+        """The curves in `tensors`, over some of the `known` signals. Raises RuntimeError if they do not fit."""
+        positions = tensors["signal_F"].long().flatten().tolist()
+        low_F, high_F = tensors["low_F"].numpy(), tensors["high_F"].numpy()
+        if not {*positions} <= {*range(len(known))} or not low_F.shape == high_F.shape == (len(positions),):
+            raise RuntimeError(f"curves over other signals than the {len(known)} known ones")
+        kan = monotone_kan(len(positions))
         kan.kan_layers[0].weight.copy_(tensors["curves"])
-        return cls(
-            tuple(known[position] for position in tensors["signal_F"].tolist()),
-            tensors["low_F"].numpy(),
-            tensors["high_F"].numpy(),
-            kan,
-            float(tensors["constant"]),
-        )
+        return cls(tuple(known[at] for at in positions), low_F, high_F, kan, float(tensors["constant"]))
 
     def tensors(self, known: Sequence[Signal]) -> dict[str, Tensor]:
         """All fitted values; signals by their positions in `known`."""

@@ -90,8 +90,7 @@ def route_quality(
     None without rows.
     """
     kept_N = np.asarray(kept, dtype=bool)
-    large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
-    cascade_N = np.where(kept_N, rows.small_correct, large_N)
+    cascade_N = rows.cascade_correct(kept_N)
     small = accuracy_interval(rows.small_correct, rows.group)
     large = accuracy_interval(rows.baseline_correct, rows.group)
     cascade = accuracy_interval(cascade_N, rows.group)
@@ -130,8 +129,7 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
     Labels with the most kept wrong answers come first.
     """
     kept_N, label_N, small_N = np.asarray(kept, dtype=bool), np.asarray(label), np.asarray(small)
-    large_N = rows.large_correct if kept_N.any() else rows.baseline_correct
-    right_N = np.where(kept_N, rows.small_correct, large_N)
+    right_N = rows.cascade_correct(kept_N)
     qualities = []
     for number in np.unique(label_N):
         has_label_N = label_N == number

@@ -79,6 +79,11 @@ class ScoredOutcomes(ColumnTable):
         """L_none as a certificate counts it, [N]: a failed answer counts as right, to the cascade's disadvantage."""
         return self.baseline_correct if self.large_none_error is None else self.baseline_correct | self.large_none_error
 
+    def cascade_correct(self, kept_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether a cascade that keeps these rows is right, [N]; one that keeps none is deployed without prompts."""
+        large_N = self.large_correct if kept_N.any() else self.baseline_correct
+        return np.where(kept_N, self.small_correct, large_N)
+
     def by_task(self) -> dict[str, ScoredOutcomes]:
         """The rows of every task. Raises DataError if rows carry no task."""
         if self.task is None:

@@ -181,7 +181,7 @@ class SignalRows(ColumnTable):
         return np.stack(rates)
 
     def head(self, strength: float, reference: Reference | None = None) -> SignalsHead:
-        """SignalCurves fitted to all rows."""
+        """Curves fitted to all rows, with the other inputs of their signals."""
         by_name = {signal.name: signal for signal in SIGNALS}
         signals = [by_name[name] for name in (*self.names, *_RATES)]
         curves = SignalCurves.fitted(signals, self.values_NF, self.nothing_gained, strength)

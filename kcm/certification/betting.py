@@ -82,11 +82,11 @@ def p_values(values_SU: NDArray[np.float64], level: float, delta: float) -> NDAr
     return np.asarray(np.exp(-np.maximum(wealth_SU.max(1), 0.0)))
 
 
-def fewest_betting(level: float, delta: float, value: float = 0.5) -> int:
-    """Fewest units that `BettingTest` can reject `level` with, when every X is `value`."""
+def fewest_betting(level: float, delta: float) -> int:
+    """Fewest units that `BettingTest` can reject `level` with, when every X is 1/2."""
 
     def rejects(num_units: int) -> bool:
-        return BettingTest(lambda start, stop: np.full(stop - start, value), num_units, delta).rejects(level)
+        return BettingTest(lambda start, stop: np.full(stop - start, 0.5), num_units, delta).rejects(level)
 
     return fewest(rejects)
 

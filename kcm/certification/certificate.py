@@ -34,7 +34,6 @@ from kcm.metrics.intervals import Units
 
 Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
 
-
 # The tests that `auto` chose, by the task whose threshold is certified; None is the key of the common threshold.
 Choices = dict[str | None, MethodChoice]
 NUM_SAMPLES, MAX_SAMPLED = 20, 10_000  # samples of the rows that choose, and rows per sample

@@ -40,7 +40,9 @@ def afforded_errors(num_units: int, num_drawn: int, allowed: int, delta: float) 
     `num_drawn` of `num_units` units are drawn, and at most `allowed` undrawn errors are promised.
     """
     max_errors = -1
-    while max_errors + 1 + allowed + 1 <= num_units and _passes(num_units, max_errors + 1, allowed, num_drawn, delta):
+    while (bad := allowed + max_errors + 2) <= num_units:
+        if hypergeom.cdf(max_errors + 1, num_units, bad, num_drawn) > delta:
+            break
         max_errors += 1
     return max_errors
 
@@ -90,10 +92,6 @@ def longest_prefix(places: Sequence[int] | NDArray[np.int64], wrong: ArrayLike, 
         return 0
     errors = np.asarray(places, dtype=np.int64)[np.asarray(wrong, dtype=bool)]
     return num_units if len(errors) <= most else int(errors[most])
-
-
-def _passes(num_units: int, errors: int, num_allowed: int, num_drawn: int, delta: float) -> bool:
-    return bool(hypergeom.cdf(errors, num_units, num_allowed + errors + 1, num_drawn) <= delta)
 
 
 def _log_cdf(

@@ -95,9 +95,10 @@ def forecast_certificate(
     Each draw takes `num_certify` rows, in whole units, for the certificate; all other rows search, and tell what the
     certified policy keeps. Only rows that choose are read, so a choice by this figure spends no delta.
 
-    A mean over n of N units misses their mean by sigma^2 (1/n - 1/N), and that of n new units by sigma^2 (1/n + 1/N):
-    the quantiles of the draws are moved apart by the root of the ratio. Where more than half of the rows would have
-    to certify, they are drawn with replacement from half of them, which has the second variance.
+    A mean over n of N units differs from the mean of all N with variance sigma^2 (1/n - 1/N), and from the mean of n
+    new units with variance sigma^2 (1/n + 1/N): the quantiles of the draws are moved apart by the root of the ratio.
+    If more than half of the rows would have to certify, they are drawn with replacement from half of them, which has
+    the second variance.
     """
     if Units(rows.group, len(rows)).count < 2:
         return CertificateForecast(0.0, 0.0, 1.0, float(rows.baseline_correct.mean()))
@@ -107,7 +108,7 @@ def forecast_certificate(
         deployed, _ = certify_policy(rows, certify, search(rest).policy, config, delta=delta, choices=choices)
         kept_N = deployed.keep(rest.score, rest.task)
         shares.append(float(kept_N.mean()))
-        accuracies.append(float(np.where(kept_N, rest.small_correct, _large_correct(rest, kept_N)).mean()))
+        accuracies.append(float(rest.cascade_correct(kept_N).mean()))
     mean = float(np.mean(shares))
     # Of M draws the k-th has k / (M + 1) below it on average; numpy's own rule would leave 72% between the two ends.
     ends = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="weibull")
@@ -121,11 +122,6 @@ def forecast_certificate(
         tuple(accuracies),
         _drawn_ratio(len(rows), num_certify),
     )
-
-
-def _large_correct(rows: ScoredOutcomes, kept_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where the large model is right; a policy that keeps nothing is deployed without prompts."""
-    return rows.large_correct if kept_N.any() else rows.baseline_correct
 
 
 def _draws(rows: ScoredOutcomes, num_certify: int) -> Iterator[tuple[ScoredOutcomes, ScoredOutcomes]]:

@@ -203,11 +203,6 @@ class Ledger:
         files = {kind: hashlib.sha256(_pack(hashes)).hexdigest() for kind, hashes in by_kind.items()}
         return self._next(self.looks(), by_kind, files, delta, digest, "")
 
-    def fresh(self, hashes: Hashes, kind: str = CONTENT) -> NDArray[np.bool_]:
-        """Which units [N] no earlier look has held; these units alone are a new question."""
-        files = {look.units[kind] for look in self.looks() if kind in look.units}
-        return ~np.isin(hashes, self._union(files))
-
     def looks(self) -> list[Look]:
         """All looks, the oldest first. Raises ArtefactError if the ledger is damaged."""
         names = sorted(entry.name.rpartition("/")[2] for entry in self._place.list(_LOOKS))

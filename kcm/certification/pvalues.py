@@ -60,7 +60,6 @@ def binomial_upper_bound(total_loss: float, num_units: int, delta: float) -> flo
     """Clopper-Pearson: the largest level that `binomial_p_value` does not reject at `delta`."""
     if total_loss >= num_units:
         return 1.0
-
     return float(betaincinv(total_loss + 1, num_units - total_loss, 1 - delta))
 
 

@@ -160,13 +160,13 @@ def without_own_class(scores_NC: Tensor, labels_N: Tensor, mean_scores_CC: Tenso
 
 
 def _best(left_out_SNK: NDArray[np.float64], y_NK: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Of every target the number of the strength with the least error, [K], and its left-out predictions, [N, K]."""
+    """The index of the best strength for each target, [K], and the left-out predictions with it, [N, K]."""
     best_K = np.square(left_out_SNK - y_NK).sum(1).argmin(0)
     return best_K, left_out_SNK[best_K, :, np.arange(len(best_K))].T
 
 
 def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues [R], descending, and eigenvectors [N, R] of a Gram matrix, without those that are but rounding."""
+    """Eigenvalues [R], descending, and eigenvectors [N, R] of a Gram matrix, without those that are rounding alone."""
     values, vectors = np.linalg.eigh(gram)
     kept = values > max(values[-1], 1e-300) * 1e-12
     return values[kept][::-1], vectors[:, kept][:, ::-1]

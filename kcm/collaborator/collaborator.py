@@ -23,7 +23,6 @@ from kcm.kan.mixed_splines import MIN_FREE
 CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]
 NetworkKind = Literal["kan", "mlp", "random_relu", "quadratic", "linear"]
 
-
 _NAMES: Mapping[str, CollaboratorName] = {  # by kind, or by the basis of kind "kan"; all others learn curves
     **dict.fromkeys(("mlp", "random_relu", "relu"), "mcm"),
     "quadratic": "quadratic",

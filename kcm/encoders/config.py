@@ -7,7 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, final
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, final
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -103,6 +103,9 @@ class EncoderConfig(Component):
                 hint = f"Its settings are {', '.join(settings)}"
                 raise ConfigError(f"an encoder of kind {self.kind!r} has no setting {name!r}", hint=hint)
         return self.model_copy(update=values)
+
+
+EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 
 
 def is_dual(encoder: EncoderConfig) -> bool:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from kcm.encoders.config import Encoder, EncoderConfig, Engine
+from kcm.encoders.config import Encoder, EncoderConfig, EncoderT, Engine
 from kcm.errors import ConfigError
 from kcm.inputs.content import VECTOR, Content, Part, PartError
 from kcm.inputs.pictures import read_all
-
-EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 
 
 class PrecomputedConfig(EncoderConfig):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from kcm.encoders.config import EncoderConfig, Engine, Precision, Runtime
+from kcm.encoders.config import EncoderConfig, EncoderT, Engine, Precision, Runtime
 from kcm.errors import AssetError, ConfigError
 
-EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 _NEEDS: Mapping[str, Runtime] = MappingProxyType({"bfloat16": "torch", "int8": "onnx"})
 
 

@@ -42,7 +42,6 @@ class TextSettings(NetworkEncoderConfig):
     max_length: int = Field(
         default=128, ge=3, description="Tokens beyond this number, or beyond the model's limit, are cut off."
     )
-
     words: Literal["auto", "none"] | Path = Field(
         default="auto",
         description="Words and pairs of words beside the embedding. auto: `kcm run` fits them to the first task if "

@@ -6,7 +6,7 @@ Shapes: N rows, D features of the encoder, I inputs of the networks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,17 +71,9 @@ def known_rows(bundle: Bundle) -> Tensor | None:
 _COLOURS = ("red", "green", "blue")
 
 
-@runtime_checkable
-class PixelEncoder(Protocol):
-    """The configuration of an encoder whose features are the pixels of a picture."""
-
-    @property
-    def pixel_grid(self) -> tuple[int, int, int]:
-        """Rows, columns and colours, innermost last."""
-
-
 def _pixel_grid(bundle: Bundle) -> tuple[int, int, int] | None:
-    return bundle.encoder.pixel_grid if isinstance(bundle.encoder, PixelEncoder) else None
+    """Rows, columns and colours of an encoder whose features are pixels, colours innermost."""
+    return getattr(bundle.encoder, "pixel_grid", None)
 
 
 def feature_name(bundle: Bundle, feature: int) -> str:

@@ -195,9 +195,10 @@ def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -
         names = dict.fromkeys(name for row in objects for name in row)
         remaining, first = iter(objects), 1
         while batch := list(islice(remaining, _MAX_ROWS)):
-            faults = dict.fromkeys(
-                (at for at, row in enumerate(batch) if UNDECODABLE in str(row.values())), UNDECODABLE_FAULT
-            )
+            faults: dict[int, str] = {}
+            for at, row in enumerate(batch if UNDECODABLE in content else ()):
+                if UNDECODABLE in json.dumps(row, ensure_ascii=False):
+                    batch[at], faults[at] = {}, UNDECODABLE_FAULT
             yield _objects_chunk(batch, first, names, is_wanted, faults, part=part)
             first += len(batch)
 

@@ -103,10 +103,9 @@ class Location:
         bucket = self.path.partition("/")[0]
         with naming_location(self):
             kind = self.file_system.get_file_info(self.path).type
-            if kind == fs.FileType.NotFound and self.store:
-                kind = kind if self.file_system.get_file_info(bucket).type != kind else None
-        if kind is None:
-            raise DataError(f"the bucket {bucket!r} does not exist", where=str(self))
+            nothing = kind == fs.FileType.NotFound
+            if nothing and self.store and self.file_system.get_file_info(bucket).type == fs.FileType.NotFound:
+                raise DataError(f"the bucket {bucket!r} does not exist", where=str(self))
         return kind
 
     def size(self) -> int:

@@ -6,7 +6,7 @@ Shapes: N rows, D numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from fnmatch import fnmatchcase
 from numbers import Number
 from typing import Any
@@ -57,8 +57,8 @@ def vector_in(row: Mapping[Any, Any], patterns: Sequence[str]) -> NDArray[np.flo
     """
     cells = {str(name): cell for name, cell in row.items()}
     names = matching(cells, patterns) or tuple(name for name in (FEATURES,) if name in cells)
-    values = [_without_separators(cells[name]) for name in names]
-    if len(values) == 1 and not isinstance(values[0], int | float | str):
+    values: Any = [_without_separators(cells[name]) for name in names]
+    if len(values) == 1 and (values[0] is None or (isinstance(values[0], Sized) and not isinstance(values[0], str))):
         values = values[0]
     return None if values is None or not len(values) else vector_of(values)
 

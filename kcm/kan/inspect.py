@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kcm.errors import ConfigError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
-import itertools
-from dataclasses import dataclass
-
-from kcm.errors import DataError
+from kcm.errors import ConfigError, DataError
 from kcm.kan.layer import KANLinear
 from kcm.kan.mixed_splines import MixedSplines
 from kcm.kan.network import KAN
 from kcm.kan.random_relu import RandomQuadratic, UnitCurves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CurveNetwork = KAN | MixedSplines | RandomQuadratic  # its layers are `kan_layers`, the first over `curve_inputs`
 CurveLayer = KANLinear | UnitCurves  # an output is `constant` plus a curve of each input

@@ -8,15 +8,11 @@ from kcm.learners.base import Learner, LearnerConfig
 
 
 class FinetuneConfig(LearnerConfig):
-    """Finetuning: the lower bound."""
+    """Finetuning on the rows of the current task alone, without protection against forgetting: the lower bound."""
 
     def build(self, seed: int) -> Learner:
         """A fresh learner."""
-        return Finetune()
-
-
-class Finetune(Learner):
-    """Trains on the rows of the current task alone, with no protection against forgetting."""
+        return Learner()
 
 
 class JointConfig(LearnerConfig):

@@ -90,7 +90,6 @@ def effective_rows(values: ArrayLike, group: ArrayLike | None = None, level: flo
     num_groups = int(unit_codes(group).max()) + 1
     if num_groups < 2:
         return 0.0
-
     few_groups = (_z(level) / float(stdtrit(num_groups - 1, (1 + level) / 2))) ** 2
     return len(values_N) / design_effect(values_N, group) * few_groups
 
@@ -122,12 +121,10 @@ def _end(excess: Callable[[float], float], inside: float, outermost: float) -> f
     if inside == outermost or excess(outermost) <= 0:
         return outermost
     start = inside + 1e-9 * (outermost - inside)  # without wins or losses the statistic is 0/0 at the estimate itself
-
     return float(brentq(excess, start, outermost, xtol=1e-10))
 
 
 def _z(level: float) -> float:
-
     return float(ndtri((1 + level) / 2))
 
 

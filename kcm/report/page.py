@@ -68,7 +68,7 @@ def model_section(
 ) -> Markup:
     """One deployed model: what it does, what is promised of it, its frontier and its accuracy matrix.
 
-    `metrics` are those of a bundle (`metrics.json`), empty where it was never evaluated; `certificate` and `policy` as
+    `metrics` are those of a bundle (`metrics.json`), empty if it was never evaluated; `certificate` and `policy` as
     in `result.json`; `void` says why nothing is promised here. Text from data is escaped.
     """
     result: dict[str, Any] = {"certificate": certificate, "costs": prices.model_dump() if prices else None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limi
 
     The message names the first of `bad_rows`.
     """
-    max_bad = limit if isinstance(limit, int) else int(float(limit.rstrip("%")) / 100 * num_rows)
+    max_bad = limit if isinstance(limit, int) else int(Decimal(limit.rstrip("%")) * num_rows / 100)
     if num_bad <= max_bad:
         return
     first = islice(bad_rows, min(num_bad, 3))

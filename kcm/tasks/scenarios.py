@@ -69,7 +69,7 @@ def plan_tasks(
 
 
 def _equal_shares(labels: Sequence[str], num_tasks: int) -> dict[str, str]:
-    """From label to task; the first tasks get one label more if the labels do not divide evenly."""
+    """From label to task; the numbers of labels of two tasks differ by one at most."""
     if num_tasks > len(labels):
         raise ConfigError(f"num_tasks = {num_tasks}, but there are {len(labels)} labels", where="tasks.num_tasks")
     width = len(str(num_tasks))

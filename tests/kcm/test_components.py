@@ -44,7 +44,6 @@ def test_every_name_of_ours_is_a_component_of_its_family(family) -> None:
 
 @pytest.mark.parametrize("tag", ["anchor:AnchorConfig", "anchor"])
 def test_outside_learner_is_found_and_written_as_named(outside_package: Path, tag: str) -> None:
-    """Promise: a learner from outside is found and written as it was named."""
     run = parse_config(Run, {"learner": {"name": tag, "strength": 0.5}})
     assert (type(run.learner).__module__, run.learner.strength) == ("anchor", 0.5)  # type: ignore[attr-defined]
     assert run.model_dump(mode="json")["learner"] == {"name": tag, "strength": 0.5}
@@ -75,6 +74,15 @@ def test_nested_components_come_back_as_what_they_are() -> None:
     assert kinds == [ReplayConfig, ClassifierConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig]
     kept = config.model_dump(mode="json", exclude={"large": {"encoder": {"towers": {"image"}}}})
     assert kept["large"]["encoder"]["towers"].keys() == {"text", "share"}
+
+
+def test_components_in_tuples_and_mappings_are_found() -> None:
+    class Several(Config):
+        encoders: tuple[EncoderConfig, ...]
+        learners: dict[str, LearnerConfig]
+
+    several = parse_config(Several, {"encoders": [{"model": "m"}], "learners": {"first": {"name": "replay"}}})
+    assert [type(each) for each in components_of(several)] == [TextEncoderConfig, ReplayConfig]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +150,6 @@ class Solver(Learner):
 def test_component_claims_are_checked_when_it_is_found(
     outside_package: Path, written: str, section: Any, message: str
 ) -> None:
-    """Promise: what a component says of itself is held against it when it is found."""
     (outside_package / "mine.py").write_text(written)
     with pytest.raises(ConfigError, match=message):
         parse_config(Run, section)

@@ -64,6 +64,12 @@ def test_bad_files_and_overrides_are_explained(tmp_path, text, overrides, messag
         load_config(Home, write(tmp_path, text), overrides)
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path) -> None:
+    """Promise: an error of the file system is one line, as a file that is not YAML is."""
+    with pytest.raises(ConfigError, match=r"cannot read it: Not a directory \(.*home\.yaml/pet\.yaml\)"):
+        load_config(Home, write(tmp_path, "") / "pet.yaml")
+
+
 class Part(Config):
     """A section with paths of each kind."""
 

@@ -14,7 +14,7 @@ def _synced(monkeypatch, target):
 
 
 def test_folder_is_on_disk_before_it_appears(tmp_path, monkeypatch):
-    """Promise: a folder is on disk with all that it holds before it appears and its name afterwards."""
+    """Promise: a folder is on disk with all that it holds before it appears, and its name afterwards."""
     draft, target = tmp_path / "draft", tmp_path / "place" / "bundle"
     (draft / "inner").mkdir(parents=True)
     (draft / "inner" / "weights").write_text("w")

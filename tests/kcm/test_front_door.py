@@ -18,7 +18,6 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def test_import_is_light_and_names_load_only_their_needs() -> None:
-    """Promise: import brings nothing heavy and a name only what it needs."""
     source = """
 import sys
 import kcm

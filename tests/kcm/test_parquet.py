@@ -42,7 +42,6 @@ def test_what_was_written_is_read(file: Path) -> None:
 
 
 def test_flipped_bit_names_the_file_and_spares_other_rows(file: Path) -> None:
-    """Promise: a flipped bit is an error that names the file and other rows are read."""
     flip(file, 0)
     assert len(pq.read_table(file)) == len(ROWS)  # without a check nobody notices
     with pytest.raises(ArtefactError, match="CRC checksum verification failed") as error:

@@ -138,7 +138,6 @@ class _Run(Config):
     ids=str,
 )
 def test_key_in_place_of_a_variable_is_refused_and_hidden(secret: object) -> None:
-    """Promise: a key in place of a variable's name is refused and not shown."""
     for key in ("key_env", "key_evn"):  # misspelled, too
         with pytest.raises(ConfigError) as raised:
             parse_config(_Run, {"large": {key: secret}})

@@ -41,7 +41,6 @@ def test_what_is_there_already_is_passed_over(url):
 
 
 def test_failed_transaction_changes_nothing_and_raises(url):
-    """Promise: a transaction that fails has done nothing and raises what the database says."""
     database = Numbers(url, 2.0)
 
     def add_and_fail():

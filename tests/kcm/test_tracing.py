@@ -26,7 +26,6 @@ def test_outside_a_trace_nothing_begins_one(exported: InMemorySpanExporter) -> N
 def test_span_is_sent_and_shows_only_the_type_of_an_error(
     exported: InMemorySpanExporter,
 ) -> None:
-    """Promise: a span within a trace is sent and tells of an error no more than its type."""
     around = trace.SpanContext(trace_id=7, span_id=8, is_remote=True, trace_flags=trace.TraceFlags(1))
     current = trace.use_span(trace.NonRecordingSpan(around))
 

@@ -45,10 +45,7 @@ class DistanceReference:
     @classmethod
     def fit(cls, features_ND: NDArray[np.float32], delta: float, seed: int) -> DistanceReference:
         """From certify rows [N, D]; the limit holds with probability 1 - delta. DataError for fewer than 100 rows."""
-        if len(features_ND) < FEWEST_ROWS:
-            raise DataError(f"{len(features_ND)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
-        order = np.random.default_rng(seed).permutation(len(features_ND))
-        reference, calibration = np.array_split(features_ND[order].astype(np.float32), 2)
+        reference, calibration = _halves(features_ND.astype(np.float32), seed)
         reference = reference[:MOST_ROWS]
         return cls(reference, *_typical(_distances(calibration, reference), delta))
 
@@ -70,16 +67,12 @@ class LabelReference:
 
         Half of the rows decide which labels are rare, the other half how rare. DataError for fewer than 100 rows.
         """
-        if len(labels_N) < FEWEST_ROWS:
-            raise DataError(f"{len(labels_N)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
-        order = np.random.default_rng(seed).permutation(len(labels_N))
-        reference_labels, calibration = np.array_split(labels_N[order], 2)
+        reference_labels, calibration = _halves(labels_N, seed)
         counts = np.bincount(reference_labels, minlength=num_labels)
         ascending = counts.argsort(kind="stable")
         is_typical = np.cumsum(counts[ascending]) <= TYPICAL * len(reference_labels)
         rare = frozenset(int(label) for label in ascending[is_typical])
         count = int(np.isin(calibration, list(rare)).sum())
-
         return cls(rare, binomial_upper_bound(count, len(calibration), delta))
 
     def unusual(self, labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -171,6 +164,14 @@ class DriftReference:
             figures["disagreement"],
             NoveltyReference(**novelty) if (novelty := figures.get("novelty")) else None,
         )
+
+
+def _halves(rows_N: NDArray[Any], seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The rows in two random halves: one for reference, one for calibration. DataError for fewer than FEWEST_ROWS."""
+    if len(rows_N) < FEWEST_ROWS:
+        raise DataError(f"{len(rows_N)} rows", where="drift", hint=f"Give at least {FEWEST_ROWS} certify rows")
+    reference, calibration = np.array_split(rows_N[np.random.default_rng(seed).permutation(len(rows_N))], 2)
+    return reference, calibration
 
 
 def _typical(values_N: NDArray[np.floating], delta: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from kcm.config import Config
 Verdict = Literal["pass", "undecided", "refuted"]
 
 _BETS = np.array([0.99, 0.5, 0.25, 0.1, 0.03])
-_CHECKS = ("errors", "slow", "disagreement")
+CheckName = Literal["errors", "slow", "disagreement"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Limits(Config):
 class Check(Config):
     """One quantity of a trial so far."""
 
-    name: Literal["errors", "slow", "disagreement"]
+    name: CheckName
     limit: float
     rate: float = Field(description="Measured, or bounded from above if large answers are missing.")
     evidence: float = Field(description="Log of the wealth as evidence that the limit is kept.")
@@ -99,7 +99,7 @@ def judge(
     `delta` is the probability that a bad challenger passes everything, or that a good challenger is ever refuted.
     Checks and stages share it.
     """
-    spend = delta / (len(_CHECKS) * num_stages)
+    spend = delta / (len(get_args(CheckName)) * num_stages)
     ones_N = np.ones(len(requests))
     is_answered_N = ~requests.failed
     checks = [_check("errors", requests.failed, requests.failed, ones_N, limits.error_rate, spend)]
@@ -122,7 +122,7 @@ def judge(
 
 
 def _check(
-    name: Literal["errors", "slow", "disagreement"],
+    name: CheckName,
     low: NDArray[np.float64] | NDArray[np.bool_],
     high: NDArray[np.float64] | NDArray[np.bool_],
     share: NDArray[np.float64],

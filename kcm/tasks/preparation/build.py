@@ -35,7 +35,6 @@ _CANDIDATES = 256  # rows per task and label used to judge a salt
 _ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read
 _TRAIN = SPLITS.index("train")
 
-
 Workers: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterable[Any]]
 """Runs a function over many items, in any processes; results come in the order of the items.
 

@@ -177,7 +177,7 @@ def write_facts(job: tuple[int, Shard], rules: RowRules, folder: SequenceFolder)
 
 
 def blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of a shard in blocks of a few megabytes, with at most as many rows as a shard of a task."""
+    """The rows in blocks of `BLOCK_BYTES` or one table, with at most as many rows as a shard of a task."""
     waiting: list[pa.Table] = []
     num_rows = num_bytes = 0
     for table in tables:

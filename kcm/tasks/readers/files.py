@@ -171,6 +171,10 @@ def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FO
         files, where = _files(paths), paths if location.is_local else str(location)
         return [_table(file, where, text_format) for file in files]
     files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise DataError("the list of files is empty", where="source.path", hint="Name at least one file")
+    if len({file.location.is_local for file in files}) > 1:
+        raise DataError("the list names files here and in a store", where="source.path", hint="Copy them to one place")
     common = posixpath.commonpath([file.location.folder.path for file in files])
     relative = [replace(file, relative=posixpath.relpath(file.location.path, common)) for file in files]
     return [_table(file, str(file.location.folder), text_format) for file in relative]

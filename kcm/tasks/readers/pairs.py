@@ -87,7 +87,8 @@ def _pairs(records: Sequence[SourceRow], task: str) -> Iterator[SourceRow]:
         units.setdefault(record.split or "", {}).setdefault(record.group or caption.casefold(), []).append(record)
     for split, members in units.items():
         if len(members) < 2:
-            raise DataError(f"table {task!r} needs two captions in a split, it has one {split}", where="source.tables")
+            place = f" in {split}" if split else ""
+            raise DataError(f"table {task!r} needs two captions, but has one{place}", where="source.tables")
         yield from _split_pairs(members, task)
 
 

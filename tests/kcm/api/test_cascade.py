@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -19,7 +21,7 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import DataError
-from kcm.inputs.content import IMAGE, TEXT, Content
+from kcm.inputs.content import IMAGE, VECTOR, Content
 from kcm.large import Item, LargeAnswer
 from tests.kcm.bundle.test_runtime import TEXTS, ScriptedModel, StubEncoder, bundle, middle
 
@@ -30,7 +32,6 @@ def cascade() -> Cascade:
 
 
 def test_list_frame_and_dataset_rows_get_equal_answers(cascade: Cascade) -> None:
-    """Promise: a list a frame and rows of a data set get the same answers."""
     datasets = pytest.importorskip("datasets")
     answers = cascade.predict(TEXTS)
     assert {answer.route for answer in answers} == {"small", "large"}
@@ -44,7 +45,6 @@ def test_list_frame_and_dataset_rows_get_equal_answers(cascade: Cascade) -> None
 
 
 def test_frame_keeps_index_and_columns_unchanged(cascade: Cascade) -> None:
-    """Promise: a frame keeps its index and its columns and is not changed."""
     frame = pd.DataFrame({"review": ["a", None, "b"], "label": [1, 2, 3]}, index=[7, 8, 9])
     before = frame.copy()
     found = cascade.predict(frame, text="review")
@@ -73,7 +73,6 @@ def test_an_input_that_cannot_be_answered_fails_alone(cascade: Cascade) -> None:
 
 
 def test_task_chooses_threshold_and_id_reaches_large_model() -> None:
-    """Promise: the task of a row chooses its threshold and its id reaches the large model."""
     large = ScriptedModel()
     policy = Policy(decision=middle(), task_decisions={"movies": ESCALATE_ALL})
     cascade = Cascade(SmallSide(bundle(policy), StubEncoder()), large)
@@ -106,7 +105,16 @@ def test_pictures_come_as_bytes_as_paths_and_decoded(tmp_path: Path) -> None:
     for each in found:
         assert Image.open(io.BytesIO(each.content.image)).getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(DataError, match="input 0: no image file"):
-        inputs_of([{"image": "nowhere.png"}], IMAGE | TEXT - TEXT, text="text", image="image", task="task", id="id")
+        inputs_of([{"image": "nowhere.png"}], IMAGE, text="text", image="image", task="task", id="id")
+
+
+@pytest.mark.parametrize("cell", [1.5, "1.5", np.float32(1.5), [1.5], np.array([1.5])], ids=repr)
+def test_a_vector_of_one_number_is_read(cell: object) -> None:
+    columns = {"text": "text", "image": "image", "task": "task", "id": "id"}
+    (given,) = inputs_of([{"f": cell}], VECTOR, **columns, vector=["f"])
+    np.testing.assert_array_equal(given.content.vector, [1.5])
+    with pytest.raises(DataError, match="input 0: the vector is not a list of numbers"):
+        inputs_of([{"f": date(2026, 1, 1)}], VECTOR, **columns, vector=["f"])
 
 
 class Slow(ScriptedModel):
@@ -141,7 +149,6 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
 
 
 def test_server_model_is_asked_by_all_threads_concurrently() -> None:
-    """Promise: a large model that is a server is asked by all threads at once."""
     both_are_in = threading.Barrier(2, timeout=60)  # one thread alone would wait here for ever
 
     class Remote(ScriptedModel):

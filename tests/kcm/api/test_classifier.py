@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris, load_wine
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -35,7 +36,6 @@ def test_what_is_learned_in_calls_is_what_one_call_learns() -> None:
 
 
 def test_announced_classes_without_rows_are_never_answered() -> None:
-    """Promise: classes that are announced are never the answer before they have rows."""
     X, y = load_iris(return_X_y=True)
     announced = KANClassifier().partial_fit(X, y, classes=[0, 1, 2, 7])
     assert announced.predict_proba(X).shape == (len(X), 4)
@@ -59,8 +59,19 @@ def test_a_call_that_is_refused_changes_nothing() -> None:
     np.testing.assert_array_equal(classifier.predict_proba(X), before)
 
 
+def test_a_failed_fit_leaves_nothing_of_the_last_one() -> None:
+    """Promise: after an error of `fit` the classifier is unfitted, and the next call starts from its own rows."""
+    X, y = load_iris(return_X_y=True)
+    classifier = KANClassifier().fit(X, y)
+    with pytest.raises(ConfigError):
+        classifier.set_params(grid_size=0).fit(X, y)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+    assert classifier.set_params(grid_size=5).partial_fit(X[:100], y[:100]).classes_.tolist() == [0, 1]
+    assert set(classifier.predict(X)) == {0, 1}
+
+
 def test_matches_logistic_regression_where_curves_matter() -> None:
-    """Promise: it is no worse than logistic regression where curves are needed."""
     X = np.random.default_rng(0).normal(size=(600, 3))
     y = (X[:, 0] ** 2 + np.sin(2 * X[:, 1]) > 1).astype(int)
     linear = make_pipeline(StandardScaler(), LogisticRegression())

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kcm.api.cascade import load
 from kcm.api.router import Router
+from kcm.assets import assets_place
 from kcm.errors import ConfigError, DataError
 from kcm.routing.config import RequestConfig
 from kcm.routing.frame import RoutingFrame
@@ -38,7 +40,6 @@ def router() -> Router:
 
 
 def test_easy_inputs_go_small_and_hard_ones_large(router: Router) -> None:
-    """Promise: easy inputs go to the small model and hard ones to the large."""
     new = logged(200, seed=1)[["prompt"]]  # nobody has answered them
     routes = router.predict(new)
     easy = new["prompt"].str.startswith("easy").to_numpy()
@@ -71,6 +72,18 @@ def test_tasks_may_have_thresholds_of_their_own() -> None:
     assert router.policy is not None
     assert router.policy.task_decisions.keys() == {"one", "two"}
     assert set(router.predict(logged(50, seed=2).drop(columns=["S", "L"]))) == {"small", "large"}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_assets_may_lie_in_a_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: bool) -> None:
+    """Promise: a bucket is a place for assets in Python too, as an argument and in KCM_ASSETS."""
+    used: list[Path] = []
+    monkeypatch.setattr("kcm.api.cascade.load_cascade", lambda folder, assets, *_, **__: used.append(assets))
+    monkeypatch.setenv("KCM_ASSETS", "s3://other/assets" if named else "s3://rows/assets")
+    assets = "s3://rows/assets" if named else None
+    load(tmp_path, assets=assets)
+    used.append(Router(assets=assets).assets)
+    assert [assets_place(folder) for folder in used] == ["s3://rows/assets"] * 2
 
 
 def test_what_cannot_be_done_yet_says_what_to_call(router: Router) -> None:

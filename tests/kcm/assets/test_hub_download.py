@@ -14,7 +14,6 @@ from tests.fake_hub import COMMIT
 
 
 def test_other_model_is_downloaded_pinned_without_pickles(hub, monkeypatch, tmp_path):
-    """Promise: another model is downloaded by its id without its pickles and pinned."""
     hub.files = {"config.json": b"{}", "model.safetensors": b"weights", "pytorch_model.bin": b"pickle"}
     folder = _resolved_elsewhere("owner/name", tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]

@@ -54,7 +54,6 @@ def test_a_changed_or_missing_file_is_noticed(folder, content):
     ],
 )
 def test_folder_without_stated_hashes_is_not_intact(folder, manifest):
-    """Promise: a folder without a manifest that states hashes is not intact."""
     if manifest is None:
         (folder / MANIFEST).unlink()
     else:

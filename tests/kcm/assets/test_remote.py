@@ -46,7 +46,6 @@ def test_an_asset_with_another_hash_is_refused_and_not_left(put: Callable[[str, 
 def test_a_manifest_of_a_bucket_writes_nothing_elsewhere(
     put: Callable[[str, bytes], str], folder: Path, name: str
 ) -> None:
-    """Promise: names in the manifest of an asset lead to nothing outside its folder."""
     put(f"assets/org/model/{MANIFEST}", json.dumps({"sha256": {name: "0" * 64}}).encode())
     with pytest.raises(AssetError, match="outside its folder"):
         resolve("org/model", folder)

@@ -33,7 +33,6 @@ def test_intact_asset_comes_from_the_assets_folder(asset, hub, tmp_path):
 
 
 def test_hub_does_not_replace_an_asset_without_manifest(asset, hub, tmp_path):
-    """Promise: an asset folder without its manifest is not replaced by the hub."""
     (asset / MANIFEST).unlink()
     with pytest.raises(AssetError, match=r"is damaged: .*kcm assets owner/tiny`"):
         resolve(MODEL, tmp_path)
@@ -42,7 +41,6 @@ def test_hub_does_not_replace_an_asset_without_manifest(asset, hub, tmp_path):
 
 @pytest.mark.parametrize("model", ["owner/tiny", "SmolLM2-135M-Instruct-GGUF"])
 def test_unknown_model_error_names_the_command(model, hub, tmp_path):
-    """Promise: what is neither a folder nor on the hub names the command."""
     hub.mood = "fail"
     expected = rf"asset '{model}' has not been fetched, and .* the hub failed: .*Run `kcm assets {model}`"
     with pytest.raises(AssetError, match=expected):

@@ -272,7 +272,6 @@ def test_bundle_carries_fitted_words(tmp_path: Path) -> None:
 
 
 def test_bundle_answers_elsewhere_without_its_run(tmp_path: Path) -> None:
-    """Promise: a bundle answers elsewhere once the run that fitted its heads is gone."""
     bert = save_bert(tmp_path / "bert", ("a", "cat"))
     run = tmp_path / "run"
     run.mkdir()

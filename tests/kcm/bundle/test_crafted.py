@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import bundle_digest
+from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.cascade.policy import Policy
+from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.components import TRUSTED
 from kcm.errors import KcmError
@@ -167,6 +171,28 @@ def test_a_sparse_file_is_not_hashed(crafted: Path, monkeypatch: pytest.MonkeyPa
     assert hashed == []
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("signal_F", lambda tensor: tensor + 90),
+        ("signal_F", lambda tensor: tensor[0]),
+        ("low_F", lambda tensor: tensor[:1]),
+    ],
+)
+def test_curves_of_another_gate_are_refused(
+    tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Promise: tensors of a gate that do not fit its signals are refused when the bundle is read."""
+    rows = GateInputs(np.random.default_rng(0).normal(size=(90, 3)), np.random.default_rng(1).normal(size=(90, 3)))
+    right = np.arange(90) % 3 > 0
+    head = form_named("signals").fit(GateRows(inputs=rows, small_correct=right, large_correct=~right)).head
+    folder = bundle(policy=Policy(gate="signals"), gate_head=head, certificates={}).write(tmp_path / "bundle")
+    tensors = load_file(folder / "gate.safetensors")
+    save_file(tensors | {name: change(tensors[name]).clone()}, folder / "gate.safetensors")
+    sealed_again(folder)
+    assert "gate.safetensors" in refusal(folder)
+
+
 def test_ten_thousand_labels_are_read(tmp_path: Path) -> None:
     """Promise: the number of labels has no limit of its own."""
     names = tuple(f"label {number}" for number in range(10_000))
@@ -197,7 +223,6 @@ def test_no_module_is_imported_that_the_operator_has_not_named(
 
 
 def test_unlisted_file_is_no_part_of_the_bundle(crafted: Path) -> None:
-    """Promise: a file that the manifest does not list is no part of the bundle."""
     edited(crafted, "encoder.json", lambda encoder: encoder["config"].update(model="bundle:encoder"))
     (crafted / "encoder").mkdir()
     os.mkfifo(crafted / "encoder" / "alignment.json")
@@ -206,7 +231,6 @@ def test_unlisted_file_is_no_part_of_the_bundle(crafted: Path) -> None:
 
 @pytest.mark.parametrize("name", ["encoder.json", "large.json"])
 def test_words_outside_the_bundle_are_refused(crafted: Path, tmp_path: Path, name: str) -> None:
-    """Promise: a bundle cannot name fitted words in another folder."""
     words = {"words": str(tmp_path)}
 
     def edit(content: Any) -> None:
@@ -217,7 +241,6 @@ def test_words_outside_the_bundle_are_refused(crafted: Path, tmp_path: Path, nam
 
 
 def test_changed_value_gives_one_line_error_or_works(crafted: Path) -> None:
-    """Promise: whatever a value is changed to reading it ends in one line or works."""
     draw, files = random.Random(0), sorted(path for path in crafted.rglob("*.json") if path.name != "bundle.json")
     lines = []
     for _ in range(120):

@@ -55,7 +55,6 @@ DIGESTS = frozenset(
 def test_it_is_the_set_of_what_it_was_given() -> None:
     found = UnitDigests.of([*DIGESTS, *DIGESTS])
     assert found == DIGESTS
-    assert found == DIGESTS
     assert len(found) == len(DIGESTS)
     assert list(found) == sorted(DIGESTS)
     assert UnitDigests(found.packed) == found
@@ -75,7 +74,6 @@ GPU = ComputedBy(encoder="torch on cuda", large="torch on cuda")
 
 
 def test_certificate_is_void_in_another_environment() -> None:
-    """Promise: a certificate holds where it was certified and is void elsewhere."""
     assert void_reason(ONNX, ONNX) is None
     reason = void_reason(ONNX, GPU)
     assert reason is not None

@@ -155,7 +155,6 @@ def prompted(policy: Policy, texts: Sequence[str], task: str | None = None) -> l
 
 
 def test_soft_prompt_uses_the_temperature_of_the_policy() -> None:
-    """Promise: a soft prompt suggests what the small model says at the policy's temperature."""
     policy = Policy(prompt="soft", temperature=2.0, decision=middle(2.0))
     table = outcome_table(TEXTS)
     small_NC = softmax(table.small_logits / 2.0, axis=1)
@@ -169,13 +168,11 @@ def test_soft_prompt_uses_the_temperature_of_the_policy() -> None:
 
 
 def test_hard_prompt_has_candidates_for_every_input() -> None:
-    """Promise: a hard prompt has the bundle's candidates for every input."""
     asked = prompted(Policy(prompt="hard", decision=middle()), TEXTS)
     assert {item.prompt for item in asked} == {Prompt("hard", candidates=(0, 1))}
 
 
 def test_escalate_all_uses_only_the_task_prompt() -> None:
-    """Promise: where everything is escalated the task prompt stands alone."""
     assert {item.prompt.mode for item in prompted(Policy(prompt="soft"), TEXTS)} == {"none"}
     own = Policy(prompt="soft", decision=middle(), task_decisions={"movies": ESCALATE_ALL})
     assert {item.prompt.mode for item in prompted(own, TEXTS, "movies")} == {"none"}
@@ -183,14 +180,12 @@ def test_escalate_all_uses_only_the_task_prompt() -> None:
 
 
 def test_task_threshold_needs_a_task_in_the_request() -> None:
-    """Promise: a task has its own threshold only where the request carries it."""
     policy = Policy(decision=ESCALATE_ALL, task_decisions={"movies": KEEP_ALL})
     found = answers(policy, [Input(Content("a"), "movies"), Input(Content("a"), "tweets"), Input(Content("a"))])
     assert [answer.route for answer in found] == ["small", "large", "large"]
 
 
 def test_far_inputs_escalate_beyond_the_given_distance() -> None:
-    """Promise: inputs far from all known classes escalate where the side is told from where on."""
     residuals = {"metric_CC": torch.eye(3).double(), "target_C": torch.full((3,), 10.0).double()}
     state = {"residuals": residuals | {"offset_C": torch.zeros(3).double()}}
     side = SmallSide(bundle(Policy(decision=KEEP_ALL), learner_state=state), StubEncoder())
@@ -212,7 +207,7 @@ def test_an_answer_costs_the_seconds_of_both_sides() -> None:
 
 
 def test_failed_large_answer_follows_the_policy() -> None:
-    """Promise: a failed large answer is replaced and flagged or reported as the policy says."""
+    """Promise: a failed large answer is replaced and flagged, or reported, as the policy says."""
     failed = ScriptedModel(LargeAnswer(None, None, error="no tokens left"))
     (replaced,) = answers(Policy(on_large_failure="answer_small"), [Input(Content("a"))], failed)
     (small,) = answers(Policy(decision=KEEP_ALL), [Input(Content("a"))])

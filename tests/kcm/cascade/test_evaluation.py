@@ -24,7 +24,6 @@ def test_a_router_of_four_rows_is_the_hand_worked_one():
 
 
 def test_route_is_compared_with_large_on_the_same_rows():
-    """Promise: a route is measured against the large model on the same rows."""
     rows = ScoredOutcomes(
         score=[4, 3, 2, 1], small_correct=[1, 0, 1, 0], large_correct=[0, 1, 1, 1], large_none_correct=[0, 1, 0, 1]
     )

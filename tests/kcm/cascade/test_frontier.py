@@ -39,7 +39,6 @@ def test_the_frontier_holds_every_route_there_is(rows, prompted):
 
 @given(rows_of, st.booleans(), st.floats(-1, 1))
 def test_cheapest_route_calls_least_within_the_loss(rows, prompted, max_loss):
-    """Promise: the cheapest route calls least of those that lose little."""
     scored = _scored(rows, prompted=prompted)
     point = Frontier.of(scored).cheapest(max(max_loss, 0))
     allowed = [
@@ -63,7 +62,6 @@ def test_any_threshold_is_located_exactly(rows, threshold):
 @example(1.0, float(np.nextafter(1, 2)))
 @example(float(np.nextafter(1, 2)), float(np.nextafter(np.nextafter(1, 2), 2)))
 def test_threshold_separates_adjacent_float_scores(a, b):
-    """Promise: a threshold between two scores separates them whatever the floats."""
     lower, upper = min(a, b), max(a, b)
     if lower < upper:
         middle = midway(np.array([upper]), np.array([lower]))[0]
@@ -78,7 +76,6 @@ def test_the_area_is_the_trapezoid_worked_by_hand():
 
 
 def test_allowed_loss_is_met_despite_float_rounding():
-    """Promise: losing exactly what is allowed is allowed where floats fall short of it."""
     # Keeping all loses 29 rows of 100, and 29 - 0.29 * 100 is not 0 in floats.
     rows = ScoredOutcomes(score=np.zeros(100), small_correct=np.zeros(100), large_correct=np.arange(100) < 29)
     assert 29 - 0.29 * 100 > 0

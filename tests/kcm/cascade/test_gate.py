@@ -11,13 +11,11 @@ from kcm.errors import ConfigError, DataError
 
 
 def test_confidence_of_two_labels_is_gap_over_temperature():
-    """Promise: confidence of two labels is the gap over the temperature."""
     gate = Gate(name="confidence", temperature=4.0)
     np.testing.assert_allclose(gate.score(None, [[3.0, 1.0], [0.0, 0.0]]), [0.5, 0.0], atol=1e-15)
 
 
 def test_scores_stay_finite_for_an_infinitely_sure_judge():
-    """Promise: scores are finite even where the judge is infinitely sure."""
     score = Gate().score(None, [[1.0, -np.inf], [1.0, 0.0]])
     assert np.isfinite(score).all()
     assert score[1] < score[0] <= SCORE_LIMIT

@@ -34,7 +34,6 @@ def test_the_distance_is_that_to_the_nearest_class() -> None:
 
 
 def test_empty_and_excluded_classes_have_no_distance() -> None:
-    """Promise: labels without rows and classes that are left out are no class to be near to."""
     known, logits_NC = novelty((True, True, True, False)), np.random.default_rng(2).normal(0, 5, (20, NUM_LABELS))
     np.testing.assert_allclose(known.distances(logits_NC), [by_hand(known, each, [0, 1, 2]) for each in logits_NC])
     without = logits_NC.copy()
@@ -44,7 +43,6 @@ def test_empty_and_excluded_classes_have_no_distance() -> None:
 
 
 def test_farthest_distance_leaves_the_allowed_kept_share() -> None:
-    """Promise: from the farthest distance on so many escalate that what may be kept is left."""
     random = np.random.default_rng(0)
     rows = NovelRows(random.normal(size=1000), random.random(1000))
     farthest = rows.farthest(0.0)
@@ -56,6 +54,5 @@ def test_farthest_distance_leaves_the_allowed_kept_share() -> None:
 
 @pytest.mark.parametrize("rows", [NovelRows(np.full(100, -1.0), np.ones(100)), NovelRows(np.ones(100), None)])
 def test_no_distance_is_set_if_little_is_kept_or_unknown(rows: NovelRows) -> None:
-    """Promise: where little is kept anyhow or no distance is known none has to."""
     assert rows.farthest(0.0) is None
     assert rows.kept(0.0, rows.farthest(0.0)) == rows.kept(0.0)

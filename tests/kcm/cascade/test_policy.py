@@ -32,7 +32,6 @@ def test_a_decision_that_contradicts_itself_is_refused(bad):
     ("decision", "kept"), [(_at(1.0), [False, False, True]), (KEEP_ALL, [True] * 3), (ESCALATE_ALL, [False] * 3)]
 )
 def test_one_decision_keeps_scores_above_it_for_any_task(decision, kept):
-    """Promise: what scores above the threshold is kept whatever its task where there is one decision."""
     policy = Policy(decision=decision)
     assert policy.scope == "global"
     for tasks in (None, ["a", None, "b"]):
@@ -49,7 +48,6 @@ def test_a_request_follows_its_task_where_it_carries_one():
 
 
 def test_policy_round_trips_and_bad_file_is_named(tmp_path) -> None:
-    """Promise: a policy comes back from its folder and a bad file is named."""
     policy = Policy(task_decisions={"Ä": Decision.of(0.25)}, decision=KEEP_ALL, temperature=1e-9)
     policy.save(tmp_path)
     assert Policy.load(tmp_path) == policy

@@ -36,7 +36,6 @@ def test_with_a_base_of_lda_distance_is_mahalanobis():
 
 @pytest.mark.parametrize("base", ["means", "none"])
 def test_distance_falls_back_to_unit_vectors_and_means(base):
-    """Promise: otherwise it is that of unit vectors to all means or to those of the memory."""
     rows, labels = (UNIT, Y) if base == "means" else (UNIT[:50], Y[:50])
     means = np.stack([rows[labels == c].mean(0) for c in range(10)])
     found = Reference.of(collaborator(base), {"memory": MEMORY}).distances(X[:20])

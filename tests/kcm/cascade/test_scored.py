@@ -9,7 +9,6 @@ from tests.outcome_files import rows_where
 
 
 def test_failed_answer_is_wrong_for_accuracy_right_for_proof(table):
-    """Promise: a failed answer is wrong for accuracy and right for a certificate."""
     rows = ScoredOutcomes.of(rows_where(table, prompt="none"), [4, 3, 2, 1])
     assert rows.baseline_correct[2] == False  # noqa: E712
     assert rows.certified_baseline.tolist() == [True, True, True, False]

@@ -28,7 +28,6 @@ def test_scores_are_their_definitions(row):
 
 @pytest.mark.parametrize("score", SCORES.values())
 def test_order_of_sure_rows_survives_probability_one(score):
-    """Promise: the order of sure rows survives where probabilities are all one."""
     gaps = np.array([17.0, 18.0, 40.0, 300.0])
     z_NC = np.stack([gaps, np.zeros(4), np.zeros(4)], 1).astype(np.float32)
     p = np.exp(z_NC - z_NC.max(1, keepdims=True))

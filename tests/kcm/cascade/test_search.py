@@ -44,7 +44,6 @@ def test_goal_accuracy_finds_the_most_accurate_threshold() -> None:
 
 
 def test_thresholds_per_task_limit_each_loss_and_save_more() -> None:
-    """Promise: thresholds per task hold the loss in every task and save more."""
     rows = make_rows(2000)
     common, own = (find_policy(rows, Gate(), scope, 0.01) for scope in ("global", "per_task"))
     for task, part in rows.by_task().items():
@@ -56,7 +55,6 @@ def test_thresholds_per_task_limit_each_loss_and_save_more() -> None:
 
 
 def test_kept_unknown_classes_count_as_lost_by_share() -> None:
-    """Promise: unknown classes that would be kept count as lost by their share."""
     rows, max_loss = make_rows(2000), 0.02
     novel = NovelRows(np.random.default_rng(1).normal(-0.5, 1, 500), share=0.1)
     cut = find_policy(rows, Gate(), "global", max_loss, novel).policy.decision.cut

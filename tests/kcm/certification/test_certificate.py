@@ -27,7 +27,6 @@ def _true_loss(rows, decision):
 
 
 def test_passing_threshold_is_deployed_with_its_bound(draw):
-    """Promise: a searched threshold that passes is deployed with its own bound."""
     validate, rows = draw(3000, 0, skill=4, ease=3), draw(3000, 1, skill=4, ease=3)
     certificate = certify(validate, rows, Decision.of(0.8), CertificateConfig(method="regret"))
     assert certificate.route == Decision.of(0.8)
@@ -39,7 +38,6 @@ def test_passing_threshold_is_deployed_with_its_bound(draw):
 
 
 def test_failing_threshold_is_replaced_by_certified_one(draw):
-    """Promise: a searched threshold that fails gives way to the certified one."""
     validate, rows = draw(3000, 0), draw(3000, 1)
     certificate = certify(validate, rows, Decision.of(-2.0), CertificateConfig(method="regret"))
     assert certificate.route == certificate.certified
@@ -81,7 +79,6 @@ def test_too_few_rows_escalate_all_and_say_how_many_are_needed(draw, method, few
 
 
 def test_always_losing_small_model_escalates_all(draw):
-    """Promise: a small model that loses at every threshold escalates all."""
     validate, rows = draw(2000, 0, skill=0, ease=-3), draw(2000, 1, skill=0, ease=-3)
     certificate = certify(validate, rows, Decision.of(0.0), CertificateConfig(method="net", epsilon=0.01))
     assert certificate.route == ESCALATE_ALL
@@ -224,7 +221,6 @@ def test_a_policy_that_keeps_anything_may_be_promoted(policy: Policy) -> None:
 
 
 def test_escalate_all_policy_is_uncertified_with_a_reason() -> None:
-    """Promise: a policy that escalates everything is not and its certificate says why."""
     right = np.ones(20, dtype=bool)
     rows = ScoredOutcomes(score=np.arange(20.0), small_correct=right, large_correct=right, large_none_error=~right)
     deployed, certificates = certify_policy(rows, rows, Policy(decision=_CUT), CertificateConfig(epsilon=0.01))

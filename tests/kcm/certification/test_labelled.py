@@ -67,7 +67,7 @@ def test_labels_certify_where_disagreement_alone_cannot() -> None:
 
 
 def test_only_fully_answered_units_count() -> None:
-    """Promise: only units whose items are all answered count and more answers never hurt."""
+    """Promise: only units whose items are all answered count, and more answers never hurt."""
     unit = np.array([f"u{i // 4}" for i in range(2000)], dtype=object)
     place = np.random.default_rng(3).permutation(500)  # of every unit
     window = labelled(2000, disputed=0.2, losing=0.01, unit=unit, order=np.repeat(place, 4).astype(float))
@@ -88,7 +88,6 @@ def test_only_fully_answered_units_count() -> None:
 
 @pytest.mark.parametrize("rho", [1.0, 0.5])
 def test_epsilon_loss_is_certified_at_most_as_promised(rho: float) -> None:
-    """Promise: a loss of epsilon is certified no more often than promised."""
     passed = sum(
         LabelledTest(labelled(800, disputed=0.3, losing=1 / 6, rho=rho, seed=seed).units, 0.05, 0.1).certified
         for seed in range(300)
@@ -104,14 +103,13 @@ def certified_at_the_limit(hidden: float, noise: float) -> int:
 
 
 def test_label_errors_keep_the_promise_once_declared() -> None:
-    """Promise: labels that may be wrong certify no more often than promised once it is said how often."""
     most = binom.ppf(0.99, 300, 0.1)
     assert certified_at_the_limit(hidden=0.3, noise=0.3) <= most < certified_at_the_limit(hidden=0.3, noise=0.0)
 
 
 @pytest.mark.parametrize("eta", [0.03, 0.1, 0.25])
 def test_second_answers_bound_how_often_labels_are_wrong(eta: float) -> None:
-    """Promise: of two people who err independently the bound is too small in 5% of all cases at most."""
+    """Promise: for two people who err independently, the bound is too small in 5% of all cases at most."""
     rng = np.random.default_rng(0)
     differ = (rng.random((500, 200)) < eta) != (rng.random((500, 200)) < eta)  # two labels: what differs most seldom
     assert np.mean([noise_bound(200, int(count)) < eta for count in differ.sum(1)]) <= 0.07
@@ -160,7 +158,7 @@ def test_a_longer_window_asks_for_no_more_labels() -> None:
 
 
 def test_labels_bound_losses_above_and_below_the_draw() -> None:
-    """Promise: what holds where the labels were drawn holds above and below nothing is known."""
+    """Promise: what holds where the labels were drawn holds above; below, nothing is known."""
     window = labelled(4000, disputed=0.1, losing=0.02)
     path = window.path(0.02, 0.1)
     assert path.certified() == 0.0
@@ -179,7 +177,6 @@ def by_score(num: int, seed: int, losing_below: float, losing_above: float, spli
 
 
 def test_refuted_threshold_gives_the_closest_stricter_one() -> None:
-    """Promise: labels that refute the searched threshold certify the closest stricter one."""
     window = by_score(6000, 1, losing_below=0.6, losing_above=0.02, split=0.4)
     path = window.path(0.02, 0.1)
     lowest = path.certified()

@@ -97,17 +97,6 @@ def test_a_look_at_two_questions_merges_them(tmp_path: Path) -> None:
     assert take(ledger, rows(0, 10), "f").number == 6
 
 
-def test_fresh_units_alone_are_a_new_question(tmp_path: Path) -> None:
-    """A table that grows may certify on the units that no earlier look held."""
-    ledger = Ledger(tmp_path)
-    take(ledger, rows(0, 100), "first week")
-    grown = rows(0, 200)
-    new = grown[ledger.fresh(grown)]
-    assert set(new) == set(rows(100, 200))
-    assert take(ledger, grown, "all").number == 2
-    assert take(Ledger(tmp_path / "other"), new, "new").number == 1
-
-
 def test_a_group_column_named_later_is_no_new_table(tmp_path: Path) -> None:
     """Contents are compared with contents, whatever else a look names."""
     ledger = Ledger(tmp_path)

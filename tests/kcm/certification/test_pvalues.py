@@ -67,7 +67,6 @@ def test_as_many_losses_are_afforded_as_the_test_passes_with(level, affordable):
 
 
 def test_rows_use_exact_test_and_groups_hoeffding_bentkus():
-    """Promise: single rows take the exact test and groups take hoeffding bentkus."""
     rows, groups = Units(None, 100), Units(np.repeat(np.arange(100), 2).astype(object), 200)
     assert pvalues.LossTest(rows).p_value(3, 0.1) == pvalues.binomial_p_value(3, 100, 0.1)
     assert pvalues.LossTest(groups).upper_bound(2.5, 0.1) == pvalues.hoeffding_bentkus_upper_bound(2.5, 100, 0.1)

@@ -31,7 +31,6 @@ def keeps(tasks: dict[str, int], config: CertificateConfig, scope: str) -> bool:
 @pytest.mark.parametrize("more", [{}, {"method": "net"}, {"method": "regret"}])
 @pytest.mark.parametrize("epsilon", [0.02, 0.05])
 def test_needed_units_certify_and_one_less_does_not(scope: str, more: dict, epsilon: float) -> None:  # type: ignore[type-arg]
-    """Promise: as many units as are needed certify and one less does not."""
     config = CertificateConfig(epsilon=epsilon, **more)
     tasks = {"one": 50, "two": 50, "three": 50}
     found = outlook(tasks, config, [scope])  # type: ignore[list-item]
@@ -61,7 +60,6 @@ def test_at_epsilon_zero_all_needed_units_must_be_won(method: str) -> None:
 
 
 def test_advised_epsilon_works_and_the_one_below_does_not() -> None:
-    """Promise: the epsilon that is advised works and the one below does not."""
     units = {"all": 98}
     found = outlook(units, CertificateConfig(epsilon=0.02), ["global"])
     assert not found.possible

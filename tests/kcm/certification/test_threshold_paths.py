@@ -37,7 +37,6 @@ def _lost(rows, threshold):
 @settings(max_examples=200)
 @given(rows_of, st.floats(0.05, 0.6))
 def test_regret_path_ends_before_the_first_failure(rows, epsilon):
-    """Promise: the regret path ends before the first threshold that fails."""
     scored = _scored(rows)
     frontier, certified = Frontier.of(scored), math.inf
     for threshold in frontier.thresholds:
@@ -54,7 +53,6 @@ def test_regret_path_ends_before_the_first_failure(rows, epsilon):
 @settings(max_examples=100)
 @given(rows_of, st.integers(1, 4), st.floats(0.1, 0.6))
 def test_group_regret_is_the_mean_over_group_means(rows, size, epsilon):
-    """Promise: the regret of groups is the mean over groups of their mean."""
     group = np.array([f"g{i // size}" for i in range(len(rows))], dtype=object)
     scored = _scored(rows, group=group)
     path = RegretPath(scored, epsilon, 0.1)
@@ -104,7 +102,6 @@ def test_the_net_path_tests_the_difference_to_the_baseline(draw, kind):
 
 
 def test_escalated_failure_of_task_prompt_loses_nothing():
-    """Promise: an escalated row that fails under the task prompt loses nothing to the baseline."""
     rows = {"score": np.zeros(300), "small_correct": np.ones(300), "large_correct": np.zeros(300)}
     failed = ScoredOutcomes(**rows, large_none_error=np.ones(300, dtype=bool))
     path = NetPath(failed, np.array([1.0]), 0.02, 0.1)
@@ -154,7 +151,6 @@ def test_regret_decides_between_grid_thresholds_alone(draw):
 
 
 def test_grid_is_frozen_and_holds_the_searched_threshold(draw):
-    """Promise: the grid is frozen on validate and holds the searched threshold."""
     validate = draw(5000)
     grid = frozen_grid(Frontier.of(validate), 0.123, beyond=False)
     assert grid[-1] == 0.123
@@ -168,7 +164,6 @@ def test_grid_is_frozen_and_holds_the_searched_threshold(draw):
 
 @pytest.mark.parametrize("num_rows", [7, 28, 55, 110])
 def test_frozen_grid_reaches_the_last_row_despite_rounding(draw, num_rows) -> None:
-    """Promise: a frozen grid reaches the last row where a fiftieth is no exact number."""
     frontier = Frontier.of(draw(num_rows, 0))
     assert frozen_grid(frontier, math.inf, beyond=True)[-1] == -math.inf
 

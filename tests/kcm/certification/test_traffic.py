@@ -56,7 +56,6 @@ def test_the_p_value_is_that_of_the_product_over_units(grouped: bool, threshold:
 
 
 def test_lowest_threshold_passes_and_one_more_loss_fails() -> None:
-    """Promise: the lowest certified threshold passes and the next lost item does not."""
     traffic = window(4000, 0.03, seed=3)
     path = TrafficPath(traffic, epsilon=0.02, delta=0.1, bet=0.5)
     lowest = path.certified()
@@ -67,14 +66,12 @@ def test_lowest_threshold_passes_and_one_more_loss_fails() -> None:
 
 
 def test_full_agreement_certifies_all_from_the_fewest_units() -> None:
-    """Promise: agreement everywhere certifies keeping all from the fewest units on."""
     fewest = TrafficPath(window(10, 0.0), epsilon=0.05, delta=0.1, bet=0.99).fewest_units
     assert TrafficPath(window(fewest, 0.0), epsilon=0.05, delta=0.1, bet=0.99).certified() == -math.inf
     assert TrafficPath(window(fewest - 1, 0.0), epsilon=0.05, delta=0.1, bet=0.99).certified() == math.inf
 
 
 def test_upper_bound_lies_where_the_test_turns() -> None:
-    """Promise: the upper bound holds the rate and is where the test turns."""
     path = TrafficPath(window(6000, 0.01, seed=2), epsilon=0.02, delta=0.1, bet=0.5)
     bound = path.upper_bound(-math.inf)
     assert 0.01 < bound < 0.05
@@ -107,8 +104,6 @@ def test_epsilon_disagreement_passes_at_most_delta(drift: str) -> None:
 
 
 def test_bet_for_n_units_allows_the_most_losses() -> None:
-    """Promise: the bet for a number of units leaves room for the most losses."""
-
     def affordable(bet: float | None, num_units: int) -> float:
         """The lost units of as many that the path certifies, by its own test."""
         score, lost = -np.arange(num_units, dtype=np.float64), np.ones(num_units, dtype=bool)

@@ -38,7 +38,6 @@ def _traffic(num_decisions, rate, seed=0):
 
 
 def test_full_agreement_certifies_the_searched_threshold():
-    """Promise: a window without disagreement certifies the searched threshold for a while."""
     config = CertificateConfig()
     found = certify_traffic(_traffic(4000, 0.0), Decision.of(-1.0), config, _window(4000), delta=0.06)
     assert found.route == Decision.of(-1.0)
@@ -52,7 +51,6 @@ def test_full_agreement_certifies_the_searched_threshold():
 
 
 def test_disagreement_leads_to_a_stricter_threshold():
-    """Promise: a window that disagrees too much gives way to a stricter threshold."""
     traffic = _traffic(6000, 0.06)
     found = certify_traffic(traffic, KEEP_ALL, CertificateConfig(), _window(6000), delta=0.1)
     assert found.route == found.certified
@@ -61,7 +59,6 @@ def test_disagreement_leads_to_a_stricter_threshold():
 
 
 def test_fully_asked_window_is_tested_exactly():
-    """Promise: a window of which everything was asked is tested exactly."""
     rng, count = np.random.default_rng(0), 1000
     traffic = Traffic(
         score=rng.normal(size=count),
@@ -78,8 +75,6 @@ def test_fully_asked_window_is_tested_exactly():
 
 @pytest.mark.parametrize("floor", [0.2, 1.0])
 def test_number_of_units_decides_if_a_window_can_certify(floor):
-    """Promise: whether a window can certify is known by its units alone."""
-
     def traffic(count, disagrees):
         ones = np.ones(count)
         return Traffic(score=ones, asked=ones > 0, probability=ones, disagrees=np.full(count, disagrees), floor=floor)

@@ -44,7 +44,6 @@ def test_the_fit_is_scikit_learns(num_rows, num_inputs):
 @pytest.mark.parametrize(("num_rows", "num_inputs"), [(60, 8), (30, 50)], ids=["tall", "wide"])
 @pytest.mark.parametrize("sizes", [[1], [1, 2, 3]], ids=["rows", "groups"])
 def test_left_out_predictions_equal_refits(num_rows, num_inputs, sizes):
-    """Promise: left out predictions are those of refits without the unit."""
     inputs, target = _data(num_rows, num_inputs)
     group = np.repeat([f"g{i}" for i in range(num_rows)], np.resize(sizes, num_rows))[:num_rows].astype(object)
     fit = ridge_left_out(inputs.__getitem__, target[:, None], Units(group, num_rows))
@@ -55,7 +54,6 @@ def test_left_out_predictions_equal_refits(num_rows, num_inputs, sizes):
 
 
 def test_noise_is_not_predicted_despite_interpolation():
-    """Promise: noise is not predicted even where all rows could be interpolated."""
     rng = np.random.default_rng(0)
     inputs, target = rng.normal(size=(60, 400)), rng.normal(size=60)
     left_out = ridge_left_out(inputs.__getitem__, target[:, None], Units(None, 60)).left_out[:, 0]
@@ -63,7 +61,6 @@ def test_noise_is_not_predicted_despite_interpolation():
 
 
 def test_identical_rows_are_not_ordered_by_their_target():
-    """Promise: rows that nothing tells apart are not ordered by their own target."""
     rng = np.random.default_rng(0)
     inputs, target = np.ones((50, 3)), (rng.random(50) < 0.4).astype(float)
     np.testing.assert_allclose(
@@ -115,7 +112,6 @@ def test_inputs_read_chunk_by_chunk_give_the_same(monkeypatch, sizes):
 
 
 def test_class_of_identical_rows_scores_as_unlearned():
-    """Promise: a class whose rows are alike leaves the scores as if it had never been learned."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(4), 10)
     inputs = rng.normal(size=(4, 12))[labels]
     inputs[labels > 0] += rng.normal(size=(30, 12))  # rows of class 0 are one and the same

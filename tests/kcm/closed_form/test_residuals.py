@@ -27,7 +27,6 @@ def fitted(rows: NDArray[np.bool_], num_labels: int = 4) -> tuple[NDArray[np.flo
 
 
 def test_equals_relative_mahalanobis_distance() -> None:
-    """Promise: it is the relative mahalanobis distance among the inputs."""
     weight, metric = fitted(LABELS >= 0)
     count, means = np.bincount(LABELS), np.stack([INPUTS[c == LABELS].mean(0) for c in range(4)])
     total = (INPUTS.T @ INPUTS + RIDGE) / len(INPUTS)
@@ -41,7 +40,6 @@ def test_equals_relative_mahalanobis_distance() -> None:
 
 
 def test_class_of_identical_rows_loses_its_row_and_column() -> None:
-    """Promise: without a class whose rows are alike its row and column go."""
     _, metric = fitted(LABELS >= 0)
     _, never_saw = fitted(LABELS > 0)
     num_rows = (LABELS > 0).sum()

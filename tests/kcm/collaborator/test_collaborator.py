@@ -58,7 +58,6 @@ def test_a_linear_network_has_one_weight_per_feature_and_label() -> None:
 
 @pytest.mark.parametrize("kind", ["kan", "linear", "random_relu"])
 def test_single_layers_start_at_zero_and_can_leave_it(kind) -> None:
-    """Promise: single layers start at zero where asked and can leave it."""
     network = NetworkConfig(hidden=(), spline_order=1, base_activation="none", centred=True, zero_start=True)
     collaborator = Collaborator(12, 3, network, kind, seed=0)
     judge, small = collaborator(FEATURES)
@@ -68,7 +67,7 @@ def test_single_layers_start_at_zero_and_can_leave_it(kind) -> None:
 
 
 def test_only_the_last_kan_layer_starts_at_zero() -> None:
-    """Promise: of a deeper kan the last layer alone starts at zero and of an mlp none."""
+    """Promise: of a deeper KAN the last layer alone starts at zero, and of an MLP none."""
     network = NetworkConfig(hidden=(4,), zero_start=True)
     first, last = Collaborator(12, 3, network, "kan", seed=0).judge.kan_layers
     assert first.weight.any()
@@ -82,7 +81,6 @@ def test_only_the_last_kan_layer_starts_at_zero() -> None:
     ("basis", "per_label"), [("quadratic", 12 + 200 + 1), ("relu", 200), ("pspline", 12 + 6 * 200 + 1)]
 )
 def test_other_basis_uses_projections_and_controls_match(basis, per_label) -> None:
-    """Promise: another basis is one layer on its own projections and controls match it."""
     network = NetworkConfig(hidden=(), mixing=200, basis=basis)
     kan, relu, mlp, linear = (Collaborator(12, 3, network, kind, 0) for kind in ("kan", "random_relu", "mlp", "linear"))
     assert num_parameters(kan.judge) == num_parameters(relu.judge) == 3 * per_label
@@ -95,7 +93,6 @@ def test_other_basis_uses_projections_and_controls_match(basis, per_label) -> No
 
 @pytest.mark.parametrize("changes", [{"hidden": (4,), "mixing": 8}, {"mixing": 0}], ids=str)
 def test_other_basis_needs_projections_and_no_hidden_layer(changes) -> None:
-    """Promise: another basis without projections or with hidden layers is refused."""
     with pytest.raises(ValueError, match=r"basis: quadratic is a single layer.*mixing, such as 2688"):
         NetworkConfig(**{"hidden": (), "basis": "quadratic"} | changes)
 

@@ -19,7 +19,6 @@ def kl(teacher, student_logits) -> float:
 
 
 def test_large_teaches_escalated_rows_and_judge_kept_ones() -> None:
-    """Promise: the large model teaches where the judge escalates and the judge where it keeps."""
     loss = distillation_loss(JUDGE, SMALL, LARGE, CONFIG)
     expected = [
         0.5 * kl(softmax(JUDGE[0].numpy()), SMALL[0].numpy()),
@@ -37,7 +36,6 @@ def test_only_the_small_model_learns_from_distillation() -> None:
 
 
 def test_row_without_answer_teaches_nothing() -> None:
-    """Promise: a row without an answer teaches nothing and spoils nothing."""
     large = LARGE.clone()
     large[1] = torch.nan
     small = SMALL.clone().requires_grad_()
@@ -48,7 +46,6 @@ def test_row_without_answer_teaches_nothing() -> None:
 
 
 def test_large_model_is_restricted_to_seen_classes() -> None:
-    """Promise: the large model is restricted to the classes seen so far."""
     seen = torch.tensor([True, True, False])
     loss = distillation_loss(JUDGE[1:2], SMALL[1:2], LARGE[1:2], CONFIG, seen)
     assert loss.item() == pytest.approx(2.0 * kl([0.9 / 0.95, 0.05 / 0.95, 0.0], SMALL[1].numpy()), rel=1e-5)
@@ -61,7 +58,6 @@ def test_temperature_softens_teacher_and_student_alike() -> None:
 
 
 def test_label_without_probabilities_is_smoothed() -> None:
-    """Promise: a label without probabilities teaches a smoothed distribution."""
     config = DistillConfig(large_weight=2.0, judge_weight=0)
     loss = distillation_loss(JUDGE[1:2], SMALL[1:2], torch.tensor([[0.0, 1.0, 0.0]]), config)
     assert loss.item() == pytest.approx(2.0 * kl([0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3], SMALL[1].numpy()), rel=1e-5)

@@ -14,7 +14,6 @@ def test_rows_get_unit_variance_whatever_their_length() -> None:
 
 
 def test_frozen_statistics_equal_scikit_learn() -> None:
-    """Promise: frozen statistics are those of scikit learn over any batches."""
     rows = torch.randn(1000, 6) * torch.tensor([1, 10, 0.1, 5, 1, 1]) + 3
     normalizer = FrozenNormalizer(6)
     normalizer.fit(rows.split(77))
@@ -22,7 +21,6 @@ def test_frozen_statistics_equal_scikit_learn() -> None:
 
 
 def test_constant_feature_is_centred_without_division() -> None:
-    """Promise: a feature that never varies is centred and not divided by zero."""
     rows = torch.randn(100, 3)
     rows[:, 1] = 0.7
     normalizer = FrozenNormalizer(3)

@@ -133,7 +133,6 @@ def test_pictures_have_the_same_vectors_in_either_runtime(folder, request, tmp_p
 
 
 def test_int8_without_matrix_products_is_refused(efficientnet, tmp_path):
-    """Promise: int8 of a network without products of matrices is refused."""
     with pytest.raises(AssetError, match="int8 changes nothing in this network"):
         ImageEncoderConfig(model=str(efficientnet), precision="int8").load(tmp_path)
 

@@ -31,7 +31,6 @@ def test_vectors_are_given_back_as_they_are() -> None:
 
 
 def test_unusable_vector_is_named_and_others_are_read() -> None:
-    """Promise: a vector that cannot be used is named and the others are read."""
     encoder = PrecomputedConfig(column="embedding", dim=2).build(HERE)
     inputs = [given(1, 2), given(1, 2, 3), Content("a text"), given(1, np.nan), given(5, 6)]
     features_ND, faults = encode_readable(encoder, inputs)
@@ -46,7 +45,6 @@ def test_unusable_vector_is_named_and_others_are_read() -> None:
 
 
 def test_identity_names_the_source_not_the_length() -> None:
-    """Promise: the identity says where the vectors come from and not how long they are."""
     one = PrecomputedConfig(column="embedding")
     assert (
         one.identity(HERE) == one.with_settings(dim=3).identity(HERE) == one.with_settings(dim=3).build(HERE).identity

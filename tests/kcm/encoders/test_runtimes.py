@@ -35,7 +35,6 @@ def exports(assets) -> list:
 
 
 def test_export_is_made_once_and_needs_no_torch(model_folder, tmp_path, monkeypatch):
-    """Promise: an export is made once and then needs neither torch nor transformers."""
     config = text(model_folder, runtime="onnx")
     expected = config.load(tmp_path).encode(TEXTS)
     for module in ("transformers", "torch", "kcm.encoders.text_model"):
@@ -62,7 +61,6 @@ def test_an_export_that_is_not_what_torch_computes_is_refused(model_folder, tmp_
 
 
 def test_int8_vectors_do_not_depend_on_the_batch(model_folder, tmp_path):
-    """Promise: vectors in int8 do not depend on the batch they travel in."""
     low, full = (text(model_folder, precision=precision).build(tmp_path) for precision in ("int8", "float32"))
     together = low.encode(TEXTS)
     alone = np.concatenate([low.encode([each]) for each in TEXTS])
@@ -93,7 +91,6 @@ def test_a_precision_that_the_runtime_does_not_have_is_refused(precision, runtim
 
 
 def test_auto_becomes_an_equal_runtime_and_stays_fixed(model_folder, tmp_path):
-    """Promise: auto becomes a runtime that gives the same and stays that."""
     config = text(model_folder)
     assert runtime_of(config) == "auto"
     found = resolved(config, tmp_path)

@@ -98,7 +98,6 @@ def identity(folder, **options) -> str:
 
 
 def test_copy_and_batch_size_keep_the_identity(model_folder, tmp_path):
-    """Promise: a copy elsewhere and another batch size keep the identity."""
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     (copy / "README.md").write_text("notes")
     assert identity(copy, batch_size=1) == identity(model_folder)
@@ -234,7 +233,6 @@ def test_a_cut_vector_is_that_of_the_library(model: Callable[..., Any], tmp_path
 
 
 def test_model_with_declared_truncation_needs_no_setting(model: Callable[..., Any], tmp_path: Path) -> None:
-    """Promise: a model that says how far its vectors are cut needs no setting."""
     expected = model(pooled("mean"), truncate_dim=7).encode(SENTENCES, normalize_embeddings=True)
     assert expected.shape[1] == 7
     np.testing.assert_allclose(encoded(tmp_path), expected, atol=1e-5)
@@ -253,7 +251,6 @@ def test_a_backbone_below_the_folder_is_found(model: Callable[..., Any], tmp_pat
 
 
 def test_foreign_module_needs_an_explicit_pooling(model_folder: Path, tmp_path: Path) -> None:
-    """Promise: a module of another package is refused unless the pooling is said."""
     copy = shutil.copytree(model_folder, tmp_path / "model")
     kinds = ["sentence_transformers.models.Transformer", "shutil.Error"]
     (copy / "modules.json").write_text(json.dumps([{"path": "", "type": kind} for kind in kinds]))

@@ -67,7 +67,6 @@ def test_what_class_means_add_is_named_and_counted(kind: str, network: dict[str,
 
 
 def test_variants_leave_out_one_word_each() -> None:
-    """Promise: the variants are the text and the text without each word in turn."""
     example = Input(Content("not  a\tgood film"), "films")
     texts = ["not  a\tgood film", "a good film", "not good film", "not a film", "not a good"]
     assert variants(example) == [Input(Content(text), "films") for text in texts]

@@ -46,7 +46,6 @@ def bundle() -> Bundle:
 
 
 def test_constant_and_curves_add_up_to_the_score(bundle: Bundle) -> None:
-    """Promise: the constant and the curves add up to the score that decides."""
     features = np.random.default_rng(1).random((1, DIM)).astype(np.float32)
     given = Input(Content(image=b"-"))
     (judgement,) = SmallSide(bundle, None).judge_features(features, [given], 0.0)  # type: ignore[arg-type]

@@ -81,7 +81,6 @@ def test_quadratic_units_are_explained_exactly(num_outputs: int, top: int) -> No
 
 
 def test_only_live_feature_comes_first_with_its_node() -> None:
-    """Promise: the only live feature is named first and through the node that it feeds."""
     network, probe = KAN([6, 4, 2], seed=0), rows(50, 6)
     with torch.no_grad():
         alive = network.kan_layers[0].weight.unflatten(1, (-1, 6))
@@ -114,7 +113,6 @@ def test_a_parabola_is_flat_beyond_its_clip_and_a_line_is_not() -> None:
 
 @pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3), (6, 5, 4, 3)])
 def test_curve_passes_through_its_edge_and_zero_at_reference(widths: tuple[int, ...]) -> None:
-    """Promise: a curve passes through what its edge carries and zero at the reference."""
     network, x = KAN(widths, seed=0), rows(1, 6)[0]
     for each in reasons_for(network, x, label=2, top=6).contributions:
         points, values = contribution_curve(network, each, num_points=2001)

@@ -16,6 +16,7 @@ from kcm.errors import DataError
 from kcm.inputs import chunks, textfile
 from kcm.inputs.chunks import Chunk, read_chunks
 from kcm.inputs.location import Location
+from kcm.inputs.textfile import UNDECODABLE
 
 
 def read(path: Path, content: bytes, wanted=lambda name: True) -> list[Chunk]:
@@ -31,14 +32,14 @@ def faults(found: list[Chunk]) -> dict[int, str]:
     return {c.first + at: text for c in found for at, text in [*c.faults.items(), *c.short.items()]}
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
+NOT_IN_CELLS = "\r\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029" + UNDECODABLE
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=NOT_IN_CELLS))
 
 
 @given(
     st.lists(st.lists(CELLS.map(lambda cell: cell.strip() or "x"), min_size=1, max_size=4), max_size=40), st.booleans()
 )
 def test_ragged_rows_keep_their_places_and_cells(tmp_path_factory, table, small_blocks) -> None:
-    """Promise: rows of any number of fields keep their places and their cells."""
     written = io.StringIO(newline="")
     csv.writer(written, lineterminator="\n").writerows([["a", "b", "c"], *table])
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
@@ -75,7 +76,6 @@ def test_a_file_that_ends_well_is_not(tmp_path: Path, before: bytes, end: bytes)
 
 
 def test_long_text_is_one_cell_and_endless_is_an_open_quote(tmp_path: Path) -> None:
-    """Promise: a long text is one cell and one without end a quote left open."""
     assert rows(read(tmp_path / "rows.csv", b"a,b\n" + b"x" * 3_000_000 + b",y\n"))[0]["b"] == "y"
     with pytest.raises(DataError, match=r"a row is longer than 4 MiB\. Is a quote left open"):
         read(tmp_path / "rows.csv", b'a,b\n"open,x\n' + b"a,b\n" * 12_000_000)
@@ -110,7 +110,6 @@ def test_a_compressed_file_is_read_and_a_cut_one_is_refused(tmp_path: Path, name
 
 
 def test_json_values_keep_types_or_become_text(tmp_path: Path) -> None:
-    """Promise: values of json lines are what they are or text where types differ."""
     lines = [
         {"n": 1, "rate": 1, "mixed": 1, "list": [1, 2], "object": {"k": 1}, "picture": {"path": "a.png"}, "big": 2**70},
         {"n": 2, "rate": 0.5, "mixed": "a", "list": None, "object": {"j": 2}, "late": True},
@@ -151,7 +150,6 @@ def test_json_values_keep_types_or_become_text(tmp_path: Path) -> None:
     ],
 )
 def test_line_without_an_object_is_the_only_fault(tmp_path: Path, line: str, fault: str) -> None:
-    """Promise: a line that holds no object is at fault by its number and no other."""
     found = read(tmp_path / "rows.jsonl", f'{{"a": "x"}}\n\n{line}\n{{"a": "y"}}\n'.encode())
     assert [row["a"] for row in rows(found)] == ["x", None, "y"]
     assert faults(found) == {2: f"line 3: {fault}"}
@@ -189,13 +187,13 @@ def test_a_parquet_file_that_is_cut_is_refused(tmp_path: Path) -> None:
         ("rows.csv", b"a,b\nGr\xc3\xb6\xc3\x9fe,1\nbad \xff,2\nshort \xff\nfine,3\n"),
         ("late.csv", b"a,b\n" + b"x,1\n" * 1_200_000 + b"bad \xff,2\n"),
         ("rows.jsonl", b'{"a": "\xc3\xb6\xc3\x9f"}\n{"a": "\xff"}\n{"a": "c"}\n'),
+        ("rows.json", b'[{"a": "\xc3\xb6\xc3\x9f"},\n{"a": ["\xff"]},\n{"a": "c"}]'),
     ],
 )
 def test_undecodable_bytes_are_a_fault_of_their_row_only(tmp_path: Path, name: str, content: bytes) -> None:
-    """Promise: bytes that cannot be decoded are a fault of their row alone."""
     found = read(tmp_path / name, content)
-    number = content.count(b"\n", 0, content.index(b"\xff")) + (name.endswith("jsonl") and 1)
+    number = content.count(b"\n", 0, content.index(b"\xff")) + (".json" in name)
     bad = faults(found)
     assert "bytes that are not of the file's encoding" in bad.pop(number)
     assert len(bad) == (name == "rows.csv")
-    assert not any("\ufdd0" in str(row) for row in rows(found[-1:]))
+    assert not any(UNDECODABLE in str(cell) for row in rows(found[-1:]) for cell in row.values())

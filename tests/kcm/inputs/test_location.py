@@ -64,7 +64,6 @@ def test_a_pattern_gives_the_files_that_match(tmp_path: Path, pattern: str, foun
 
 
 def test_objects_are_read_like_files_even_after_pickling(put_anywhere: Put) -> None:
-    """Promise: objects are found and read as files are after pickling too."""
     put_anywhere("a b/größe/2.csv", b"two")
     uri = put_anywhere("a b/größe/1.txt.gz", gzip.compress(b"one"))
     folder = Location.of(uri.replace("/1.txt.gz", ""))

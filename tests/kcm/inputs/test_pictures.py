@@ -140,7 +140,6 @@ def test_every_unreadable_input_is_named_by_its_position() -> None:
 
 
 def test_picture_cell_is_bytes_path_or_both(tmp_path: Path) -> None:
-    """Promise: a cell holds a picture as bytes as a path or as the hub writes both."""
     (tmp_path / "a.png").write_bytes(b"file")
     folder = Location.of(tmp_path)
     for cell in ("a.png", str(tmp_path / "a.png"), {"bytes": None, "path": "a.png"}):

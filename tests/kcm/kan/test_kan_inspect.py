@@ -24,7 +24,6 @@ def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_edge_curve_equals_the_layer_on_one_input(hidden) -> None:
-    """Promise: an edge's curve is what the layer does with that input alone."""
     layer = KANLinear(40, 3, hidden=hidden, generator=torch.Generator().manual_seed(0))
     points, values = edge_curve(layer, 7, 2)
     with torch.no_grad():
@@ -35,7 +34,6 @@ def test_edge_curve_equals_the_layer_on_one_input(hidden) -> None:
 
 
 def test_edges_add_up_to_the_layer_and_moments_match() -> None:
-    """Promise: edges add up to the layer and their moments are those of their values."""
     layer, x = KANLinear(6, 4, hidden=True, generator=torch.Generator().manual_seed(0)), rows(50, 6)
     values = edge_values(layer, x)
     torch.testing.assert_close(values.sum(-1), layer(x), atol=1e-5, rtol=1e-5)
@@ -57,7 +55,6 @@ def test_contributions_to_a_single_layer_are_exact() -> None:
 
 
 def test_contributions_add_up_to_the_change_from_reference() -> None:
-    """Promise: contributions to a deep network add up to the change from the reference."""
     network, x, reference = KAN([8, 6, 5, 3], seed=0), rows(20, 8), torch.zeros(8)
     found = attribution(network, x)
     torch.testing.assert_close(found.baseline, network(reference))
@@ -69,7 +66,6 @@ def test_contributions_add_up_to_the_change_from_reference() -> None:
 
 @pytest.mark.parametrize("network", [KAN([6, 4], seed=0), RandomQuadratic(6, 9, 4)], ids=["splines", "quadratic"])
 def test_layer_importance_is_the_deviation_in_the_logit(network: CurveNetwork) -> None:
-    """Promise: importance of a single layer is the deviation that an edge brings to the logit."""
     x = rows(200, 6)
     (scores,) = importance(network, x)
     expected = edge_values(network.kan_layers[0], network.curve_inputs(x)).std(0, correction=0)
@@ -77,7 +73,6 @@ def test_layer_importance_is_the_deviation_in_the_logit(network: CurveNetwork) -
 
 
 def test_input_of_an_ignored_node_does_not_matter() -> None:
-    """Promise: an input that only feeds an ignored node does not matter."""
     network, x = KAN([2, 2, 1], seed=0), rows(300, 2)
     first, second = (layer.weight.data.unflatten(1, (-1, 2)) for layer in network.kan_layers)
     first[0, :, 1] = first[1, :, 0] = 0  # each input has a node of its own
@@ -91,7 +86,6 @@ matplotlib.use("Agg")
 
 
 def test_picture_shows_the_most_important_edges_only() -> None:
-    """Promise: the picture shows the most important edges and only their nodes."""
     network, x = KAN([5, 4, 2], seed=0), rows(100, 5)
     figure = plot_network(network, x, top=3, inputs=list("abcde"), outputs=["no", "yes"], title="t")
     (axes,) = figure.axes
@@ -103,7 +97,6 @@ def test_picture_shows_the_most_important_edges_only() -> None:
 
 
 def test_lines_and_parabolas_are_drawn_with_names() -> None:
-    """Promise: lines and parabolas are drawn by the names of inputs and directions."""
     network, x = RandomQuadratic(2, 3, 2), rows(100, 2)
     figure = plot_network(network, x, top=10, inputs=list("abcde"), outputs=["no", "yes"])
     (axes,) = figure.axes

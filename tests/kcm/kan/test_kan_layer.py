@@ -113,7 +113,6 @@ def test_gradients_are_those_of_finite_differences(base_activation, centred, ord
     size=st.integers(1, 6),
 )
 def test_any_shape_works_with_or_without_input_gradient(lead, widths, order, size) -> None:
-    """Promise: any shape comes out right whether or not the inputs need a gradient."""
     network = KAN(widths, size, order, seed=3)
     x = torch.randn(*lead, widths[0]) * 2
     out = network(x)
@@ -122,7 +121,6 @@ def test_any_shape_works_with_or_without_input_gradient(lead, widths, order, siz
 
 
 def test_untouched_spline_has_exactly_zero_gradient() -> None:
-    """Promise: a spline that no row touches has a gradient of exactly zero."""
     layer = KANLinear(6, 3, 5, generator=torch.Generator().manual_seed(0))
     x = torch.rand(300, 6, generator=torch.Generator().manual_seed(1)) * 0.5  # one of the five intervals
     x[:, 5] = torch.where(x[:, 5] > 0.25, 9.0, -9.0)  # beyond both ends: nothing in between

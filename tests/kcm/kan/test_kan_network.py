@@ -14,7 +14,7 @@ def test_equal_seeds_give_equal_networks_and_others_do_not() -> None:
 
 @pytest.mark.slow
 def test_compiled_network_agrees_for_all_batch_sizes() -> None:
-    """Promise: a compiled network agrees and is compiled once for all batch sizes."""
+    """Promise: a compiled network agrees, and is compiled once for all batch sizes."""
     network = KAN([12, 6, 4], seed=0)
     compiled = torch.compile(network, backend="aot_eager", dynamic=True, fullgraph=True)
     compiled(torch.randn(2, 12))
@@ -26,7 +26,6 @@ def test_compiled_network_agrees_for_all_batch_sizes() -> None:
 
 @pytest.mark.parametrize(("rate", "least"), [(1e-3, 0.3), (1e-2, 0.9)])
 def test_wide_first_layer_trains_at_small_and_large_rates(rate, least) -> None:
-    """Promise: a wide layer before another trains at small and large rates."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(100, 384, generator=generator) * 0.8
     labels = torch.randint(100, (2400,), generator=generator)

@@ -23,7 +23,6 @@ def test_it_has_as_many_coefficients_as_the_kan() -> None:
 
 
 def test_squares_are_clamped_projections_plus_inputs() -> None:
-    """Promise: squares are those of clamped projections beside the inputs and a constant."""
     network = RandomQuadratic(6, 24, 3)
     x = 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     parts = [2.0 * 0.5 * x, 0.5 * (x @ network.projection.T).clamp(-4, 4) ** 2, 0.5 * torch.full((50, 1), 24**0.5)]
@@ -32,7 +31,6 @@ def test_squares_are_clamped_projections_plus_inputs() -> None:
 
 
 def test_squares_equal_a_one_interval_quadratic_kan() -> None:
-    """Promise: squares are a one interval kan of degree two with its linear parts folded."""
     network = RandomQuadratic(6, 24, 3)
     kan = KAN([24, 3], grid_size=1, spline_order=2, grid_range=(-4, 4), base_activation="none").double()
     x = torch.randn(200, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -61,7 +59,7 @@ def directions(count: int, dim: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_block_directions_are_orthonormal() -> None:
-    """Promise: directions of a block are orthonormal and the last block may be short."""
+    """Promise: the directions of a block are orthonormal, and the last block may be short."""
     found = directions(20, 8)
     assert found.shape == (20, 8)
     for block in found.split(8):
@@ -69,7 +67,6 @@ def test_block_directions_are_orthonormal() -> None:
 
 
 def test_directions_are_reproducible_and_spare_the_generator() -> None:
-    """Promise: directions drawn again are the same and their own and leave the generator alike."""
     first, second = (torch.Generator().manual_seed(3) for _ in range(2))
     found = random_directions(16, 8, first)
     expected = found.clone()

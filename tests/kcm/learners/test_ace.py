@@ -22,7 +22,6 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 def test_stream_rows_see_lowered_old_labels_memory_sees_all(config) -> None:
-    """Promise: stream rows see old labels lowered and remembered rows all seen labels."""
     logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([2, 3, UNLABELLED, 0, 2])
     found = config.build(0).label_loss(logits, labels, 3, Classes(CURRENT, SEEN))

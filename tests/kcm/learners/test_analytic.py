@@ -78,7 +78,6 @@ def test_task_after_task_ends_with_the_joint_fit_of_scikit_learn(digits, kind, n
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_layer_without_base_equals_scikit_learn(digits, centred) -> None:
-    """Promise: a layer without base gets the fit of scikit learn centred or not."""
     network = NETWORK.model_copy(update={"base_activation": "none", "centred": centred})
     trainer = make_trainer(digits[:3], network=network, learner=AnalyticConfig(class_balance=0))
     trainer.run()
@@ -125,7 +124,6 @@ def test_curves_equal_joint_training_given_the_first_task(digits, scaling, num_w
 
 
 def test_resume_inside_a_task_ends_equally(digits, tmp_path) -> None:
-    """Promise: a run resumed inside a task ends like an undisturbed one."""
     undisturbed = make_trainer(digits[:2])
     undisturbed.run()
     assert undisturbed.steps_in_all == 6
@@ -146,7 +144,6 @@ def test_resume_inside_a_task_ends_equally(digits, tmp_path) -> None:
     ids=["kan", "pspline", "words"],
 )
 def test_one_two_and_four_ranks_give_equal_results(digits, uneven, on_ranks, network, num_words) -> None:
-    """Promise: one two and four ranks give the same logits and networks."""
     # 267 rows in chunks of 100 leave a last chunk of 67; three rows leave the fourth rank without any.
     tasks = [uneven[0], uneven[2], uneven[1]]
     test = rows_of(digits[:3], "test").features
@@ -181,7 +178,6 @@ def tail(digits) -> TensorRows:
 
 
 def test_balance_raises_rare_seen_classes_only(digits, tail) -> None:
-    """Promise: balance raises the classes of few rows and only those that were seen."""
     rows = rows_of(digits[:1], "train")
     logits = []
     for balance in (0.0, 0.5):
@@ -196,7 +192,6 @@ def test_balance_raises_rare_seen_classes_only(digits, tail) -> None:
 
 
 def test_equal_classes_equal_a_weighted_regression(digits, tail) -> None:
-    """Promise: equal classes leave the regression of rows weighted about means and shared covariance."""
     rows = rows_of(digits[:1], "train")
     learner = AnalyticConfig(strength=0.05, class_balance=0, equal_classes=1.0)
     trainer = make_trainer([tail], kind="linear", learner=learner)
@@ -248,7 +243,6 @@ def test_the_large_model_teaches_the_small_one_alone(digits) -> None:
 
 
 def test_only_a_sure_agreeing_large_model_changes_a_target() -> None:
-    """Promise: only a sure large model that agrees with the label changes a target."""
     labels = torch.eye(3, dtype=torch.float64)[[0, 0, 0, 0]]
     large = torch.tensor([[0.8, 0.2, 0.0], [0.4, 0.35, 0.25], [0.1, 0.9, 0.0], [float("nan")] * 3], dtype=torch.float64)
     mixed = mixed_targets(labels, large, DistillConfig(large_weight=3.0, large_confidence=0.5))
@@ -259,7 +253,6 @@ def test_only_a_sure_agreeing_large_model_changes_a_target() -> None:
 
 
 def test_too_large_regression_is_refused_by_size() -> None:
-    """Promise: a regression that no memory holds is refused by its size."""
     wide = Collaborator(30_000, 2, NetworkConfig(hidden=(), basis="quadratic", mixing=8), "kan", seed=0)
     with pytest.raises(ConfigError, match=r"30,009 inputs takes 20 GiB .* 30,000 inputs are the most"):
         AnalyticConfig().build(0).require(wide)
@@ -268,7 +261,6 @@ def test_too_large_regression_is_refused_by_size() -> None:
 @pytest.mark.parametrize(("kind", "network"), [*NETWORKS[2:4], NETWORKS[5]], ids=[*IDS[2:4], IDS[5]])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_left_out_rows_equal_a_learner_without_their_unit(digits, kind, network, grouped) -> None:
-    """Promise: rows left out get what a learner says that never saw their unit."""
     learner = AnalyticConfig(strength=0.1, class_balance=0.0)
     distill = DistillConfig(large_weight=0.0)
     trainer = make_trainer(digits[:1], kind=kind, network=network, learner=learner, distill=distill)
@@ -289,7 +281,6 @@ def test_left_out_rows_equal_a_learner_without_their_unit(digits, kind, network,
 
 
 def test_unknown_class_outputs_stay_far_for_any_weights(digits) -> None:
-    """Promise: outputs of unknown classes lie farther from all classes however these are weighed."""
     known, unknown = rows_of(digits[:4], "test").features, rows_of(digits[4:], "test").features
     found = []
     for learner in (AnalyticConfig(class_balance=0.0), AnalyticConfig(class_balance=0.5, logit_adjustment=1.0)):

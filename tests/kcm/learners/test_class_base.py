@@ -32,7 +32,6 @@ def base_of(state: dict) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_network_plus_twenty_times_mean_score(digits, kind) -> None:
-    """Promise: logits are those of the network and twenty times the score of the mean."""
     trainer = make(digits, kind=kind)
     while trainer.position.task < 2:
         trainer.step()
@@ -61,7 +60,6 @@ def test_the_base_keeps_what_finetuning_alone_forgets(digits, base) -> None:
 
 @pytest.mark.parametrize("base", ["means", "lda"])
 def test_row_order_and_repeated_tasks_keep_the_base(digits, base) -> None:
-    """Promise: rows in another order and tasks met again leave the same base."""
     order = torch.randperm(digits[0].num_rows("train"), generator=torch.Generator().manual_seed(1))
     shuffled = part_of(digits[0], digits[0].name, order)
     expected = base_of(learned(make(digits[:3], base=base)))
@@ -75,7 +73,6 @@ def test_row_order_and_repeated_tasks_keep_the_base(digits, base) -> None:
 
 
 def test_unlabelled_rows_do_not_count_and_nan_is_refused(digits) -> None:
-    """Promise: rows without a label do not count and rows of nan are refused."""
     task = part_of(digits[0], "task", range(30), 3)
     rows = rows_of([task], "train")
     hidden = torch.where(torch.arange(30) < 20, rows.labels, UNLABELLED)

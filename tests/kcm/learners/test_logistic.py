@@ -30,7 +30,6 @@ def trained(tasks: list[TensorRows]) -> SequenceTrainer:
 
 @pytest.mark.parametrize("num_tasks", [1, 5], ids=["two classes", "ten classes"])
 def test_final_state_equals_scikit_learn_on_all_tasks(digits, num_tasks) -> None:
-    """Promise: after the last task it is the regression of scikit learn on the rows of all tasks."""
     digits = digits[:num_tasks]
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
     x, later = (rows.features.double().numpy() for rows in (train, test))
@@ -43,7 +42,6 @@ def test_final_state_equals_scikit_learn_on_all_tasks(digits, num_tasks) -> None
 
 
 def test_stop_within_a_task_ends_equally(digits, monkeypatch) -> None:
-    """Promise: a training that is stopped within a task ends as one that is not."""
     monkeypatch.setattr(Logistic, "chunk_size", 100)
     stopped, resumed = untrained(digits), untrained(digits)
     while (stopped.position.task, stopped.position.step) != (len(digits) - 1, 3):
@@ -55,7 +53,6 @@ def test_stop_within_a_task_ends_equally(digits, monkeypatch) -> None:
 
 
 def test_left_out_answers_never_saw_their_unit(digits) -> None:
-    """Promise: rows left out are answered by regressions that never saw their unit."""
     trainer, rows = trained(digits), rows_of(digits, "train")
     twice = joined([rows, rows])  # a copy gives a row's answer away unless both leave together
     labels = twice.labels.clone()

@@ -47,7 +47,6 @@ def test_sketches_of_parts_merge_into_the_sketch_of_the_whole(sizes, capacity, p
 @settings(max_examples=60)
 @given(sizes=sizes, capacity=st.integers(0, 200))
 def test_capacity_is_used_and_shared_evenly(sizes, capacity) -> None:
-    """Promise: capacity is used up and shared as evenly as the groups allow."""
     groups = [(0, group) for group, size in enumerate(sizes) for _ in range(size)]
     keys = list(range(len(groups)))
     random.Random(0).shuffle(keys)

@@ -118,7 +118,6 @@ def test_right_answers_are_to_a_closed_form_what_labels_are(digits, monkeypatch)
 
 @pytest.mark.parametrize("learner", [AnalyticConfig(), SldaConfig()], ids=repr)
 def test_wrong_answers_are_excluded_and_slda_uses_labels(digits, learner) -> None:
-    """Promise: wrong answers are left out of a closed form and slda learns from labels alone."""
     tasks = hidden(digits[:2], keep=3)
     ours, theirs = (trained(rows, learner, DistillConfig()) for rows in (answered(tasks, 1), labelled_alone(tasks)))
     for mine, other in zip(ours.collaborator.parameters(), theirs.collaborator.parameters(), strict=True):
@@ -126,7 +125,6 @@ def test_wrong_answers_are_excluded_and_slda_uses_labels(digits, learner) -> Non
 
 
 def test_answers_weigh_the_same_on_any_ranks_and_after_resume(digits, on_ranks, tmp_path) -> None:
-    """Promise: answers weigh the same on any number of ranks and after a break."""
     tasks = hidden(digits[:2], keep=20)
 
     begun = partial(made_trainer, tasks, AnalyticConfig(chunk_size=100), FLAT)
@@ -145,7 +143,6 @@ def test_answers_weigh_the_same_on_any_ranks_and_after_resume(digits, on_ranks, 
 
 
 def test_left_out_rows_use_labels_and_answers_of_the_rest(digits) -> None:
-    """Promise: rows left out get what labels and answers of all other rows say."""
     tasks = hidden([merged(digits)], keep=20)
     trainer = trained(tasks, AnalyticConfig(strength=0.1), DistillConfig())
     rows = labelled_alone(tasks)[0].take("train", torch.arange(3))
@@ -160,7 +157,6 @@ def test_left_out_rows_use_labels_and_answers_of_the_rest(digits) -> None:
 
 @pytest.mark.parametrize("learner", [*LEARNERS, EwcConfig(online=True), FinetuneConfig()], ids=repr)
 def test_later_task_may_have_only_large_model_answers(digits, learner) -> None:
-    """Promise: a later task may have no label at all but what a large model says."""
     first, second = hidden(digits[:2], keep=1)
     both = merged([first, second])  # so that all labels are known, and the second task is more of them
     trainer = trained([both, changed(second, blank)], learner, DistillConfig(keep_confidence=0.999))
@@ -172,7 +168,6 @@ def test_later_task_may_have_only_large_model_answers(digits, learner) -> None:
 
 @pytest.mark.parametrize(("learner", "later"), [(FinetuneConfig(), False), (AnalyticConfig(), True)], ids=repr)
 def test_first_and_closed_form_tasks_need_some_label(digits, learner, later) -> None:
-    """Promise: the first task and of a closed form every task needs some label."""
     first, second = hidden(digits[:2], keep=1)
     with pytest.raises(DataError, match="'digits-1' has no labelled train rows"):
         trained([*([first] if later else []), changed(second, blank)], learner, DistillConfig())

@@ -41,7 +41,6 @@ def test_the_likelihood_is_that_of_scikit_learn():
 
 
 def test_all_right_gives_low_and_all_wrong_high_temperature():
-    """Promise: rows that are all right give a temperature near zero and all wrong the highest."""
     logits_NC = np.tile([1.0, 0.0], (5, 1))
     assert 0.01 <= fit_temperature(logits_NC, np.zeros(5, int)) < 0.1
     assert fit_temperature(logits_NC, np.ones(5, int)) == pytest.approx(100, rel=1e-2)

@@ -31,7 +31,6 @@ def test_the_summary_of_three_tasks_is_the_hand_worked_one():
 
 
 def test_single_task_has_no_forgetting_or_transfer():
-    """Promise: a single task can neither be forgotten nor transferred to."""
     summary = continual.summarise([[0.75]], [0.5])
     undefined = {"forgetting_first", "forgetting_max", "bwt", "fwt"}
     assert {name for name, value in summary.items() if value is None} == undefined
@@ -39,7 +38,6 @@ def test_single_task_has_no_forgetting_or_transfer():
 
 
 def test_improvement_is_negative_forgetting():
-    """Promise: improvement after learning counts as negative forgetting."""
     assert continual.forgetting_first([[0.5, NAN], [0.7, 0.9]]) == pytest.approx(-0.2)
     assert continual.bwt([[0.5, NAN], [0.7, 0.9]]) == pytest.approx(0.2)
 
@@ -55,7 +53,6 @@ def test_the_last_row_is_no_part_of_the_best_that_was_ever_known():
     ids=["no initial accuracy", "tasks not evaluated before they are learned", "initial accuracy unknown"],
 )
 def test_forward_transfer_needs_a_measurement_before_learning(matrix, initial):
-    """Promise: forward transfer is undefined where nothing was measured before learning."""
     assert continual.fwt(matrix, initial) is None
 
 
@@ -67,6 +64,5 @@ def test_tasks_not_learned_yet_do_not_enter_any_other_metric():
 
 @pytest.mark.parametrize("bad", [[[0.5, 0.5]], [], [0.5], [[0.5, NAN], [NAN, 0.5]]])
 def test_incomplete_or_non_square_matrix_is_refused(bad):
-    """Promise: a matrix that is not square or lacks learned tasks is refused."""
     with pytest.raises(DataError, match="R"):
         continual.summarise(bad)

@@ -42,7 +42,6 @@ def _score_statistic(wins, losses, rows, delta):
 
 @pytest.mark.parametrize(("wins", "losses", "rows"), [(4, 9, 60), (1, 12, 40), (30, 10, 200)])
 def test_paired_interval_ends_where_the_score_test_rejects(wins, losses, rows):
-    """Promise: both ends of a paired interval lie where the score test just rejects."""
     first = np.arange(rows) < wins
     second = (np.arange(rows) >= wins) & (np.arange(rows) < wins + losses)
     interval = paired_difference(first, second)
@@ -52,7 +51,6 @@ def test_paired_interval_ends_where_the_score_test_rejects(wins, losses, rows):
 
 
 def test_equal_models_interval_shrinks_with_the_rows():
-    """Promise: two models that never differ have an interval that shrinks with the rows."""
     z2 = norm.ppf(0.975) ** 2
     for rows in (10, 1000):
         interval = paired_difference(np.ones(rows), np.ones(rows))
@@ -62,7 +60,6 @@ def test_equal_models_interval_shrinks_with_the_rows():
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_difference_is_antisymmetric_and_in_its_interval(pairs):
-    """Promise: a difference changes sign with its sides and lies inside its interval."""
     first, second = np.array(pairs).T
     there, back = paired_difference(first, second), paired_difference(second, first)
     assert -1 <= there.low <= there.estimate <= there.high <= 1
@@ -94,7 +91,6 @@ def test_grouped_rows_cover_where_rows_taken_alone_would_not():
 
 
 def test_design_effect_compares_unbiased_variances():
-    """Promise: the design effect of few groups compares unbiased variances."""
     correct = np.repeat([1, 0, 1, 1, 0], 3)
     over_groups, over_rows = correct[::3].var(ddof=1) / 5, correct.var(ddof=1) / 15
     assert design_effect(correct, np.repeat(np.arange(5), 3)) == pytest.approx(over_groups / over_rows)
@@ -123,7 +119,6 @@ def test_the_interval_over_seeds_is_the_hand_worked_t_interval():
 
 
 def test_no_shared_rows_gives_the_paired_t_interval():
-    """Promise: without shared rows the resampled interval is the paired t interval."""
     first, second = np.random.default_rng(0).normal(size=(2, 9))
     resampled, paired = resampled_mean(first - second, 0.0), paired_over_seeds(first, second)
     assert (resampled.low, resampled.high) == pytest.approx((paired.low, paired.high), abs=1e-12)

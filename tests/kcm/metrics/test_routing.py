@@ -28,14 +28,12 @@ def test_average_recovery_is_the_area_worked_by_hand():
 
 
 def test_call_threshold_is_the_cheapest_sufficient_route():
-    """Promise: the call threshold is the cheapest route that recovers enough."""
     assert routing.cpt(RATE, ACCURACY, 0.75) == 0.5
     assert routing.cpt(RATE, ACCURACY, 0.76) == 1.0
     assert routing.cpt(RATE, ACCURACY, 0.0) == 0.0
 
 
 def test_peak_above_large_counts_for_the_call_threshold():
-    """Promise: a peak above the large model counts for the call threshold."""
     assert routing.cpt([1, 0.4, 0], [0.9, 0.95, 0.5], 1.0) == 0.4
 
 

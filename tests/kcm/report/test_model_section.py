@@ -29,7 +29,6 @@ def parsed(markup: str) -> ElementTree.Element:
 def test_shows_promise_frontier_deployed_point_and_matrix(
     metrics: Any, result: Any, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
-    """Promise: it shows promise frontier with the deployed point and matrix."""
     markup = model_section("kcm", metrics, result["certificate"], POLICY)
     section = parsed(markup)
     assert lines(markup) == snapshot
@@ -41,7 +40,6 @@ def test_shows_promise_frontier_deployed_point_and_matrix(
 def test_control_has_its_own_name_and_a_matrix_alone(
     metrics: Any, result: Any, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
-    """Promise: the control goes by its own name and without a frontier there is still a matrix."""
     del metrics["frontier"]
     markup = model_section("mcm", metrics, result["certificate"], POLICY)
     assert lines(markup) == snapshot
@@ -52,7 +50,6 @@ def test_control_has_its_own_name_and_a_matrix_alone(
 def test_unevaluated_bundle_says_so_and_shows_its_promise(
     result: Any, certified: bool, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
-    """Promise: a bundle that was never evaluated says so and still shows its promise."""
     assert lines(model_section("kcm", {}, result["certificate"] if certified else {}, POLICY)) == snapshot
 
 

@@ -144,7 +144,6 @@ one: judge and small model are the same""" in lines(render_report(inputs))
 
 
 def test_many_labels_show_only_the_first_with_confusions(inputs, lines: Lines) -> None:
-    """Promise: labels are shown with what they are taken for and of many the first."""
     page = render_report(inputs)
     assert "| bad | 1,500 | 70.0% | 92.0% | 91.0% | 70.0% | 9 | good (12)" in lines(page)
     inputs.result["kcm"]["labels"] *= 20
@@ -179,7 +178,6 @@ def test_a_run_of_one_task_shows_it_once(inputs, lines: Lines) -> None:
 
 
 def test_every_threshold_is_on_the_slider_and_in_the_table(inputs, read_page) -> None:
-    """Promise: every threshold has its point on the slider and a row of the table."""
     inputs.result["costs"] = {"large": 0.002, "small": 0.0001, "currency": "USD"}
     page = read_page(render_report(inputs))
     (slider,) = [attributes for _, attributes in page.tags if attributes.get("class") == "slider"]
@@ -240,7 +238,6 @@ def test_the_page_of_a_route_says_what_is_decided_and_promised(
 
 
 def test_route_without_test_rows_or_confidence_has_a_page(inputs, lines: Lines, snapshot: SnapshotAssertion) -> None:
-    """Promise: a route without test rows or confidence still has a page."""
     certificate = ROUTED | {"decision": "escalate_all", "threshold": None, "test": None}
     assert lines(route_page(inputs, certificate, frontiers={}, reliability={}, certificate_path={})) == snapshot
 
@@ -282,7 +279,6 @@ def test_a_disk_that_fills_up_leaves_the_old_page(inputs, tmp_path: Path, monkey
 
 
 def test_challenger_report_starts_with_its_gates(inputs: ReportInputs, lines: Lines) -> None:
-    """Promise: a challengers report begins with what its promotion gates said."""
     gates = {"old_tasks": {"verdict": "fail", "reason": "<b>tweets</b> lose more than 1 points"}}
     page = render_report(replace(inputs, gates=gates))
     text = lines(page)
@@ -323,7 +319,6 @@ def test_every_turn_has_its_figures_the_newest_first(state: dict[str, Any]) -> N
 
 
 def test_certificate_statement_stands_above_the_gates(state: dict[str, Any]) -> None:
-    """Promise: the statement of a certificate stands above the gates of its version."""
     details = re.findall(r"<details.*?</details>", render_loop(state), re.DOTALL)
     assert ["of this window" in each for each in details] == [False, True]
 

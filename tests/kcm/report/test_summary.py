@@ -71,7 +71,6 @@ def test_a_run_is_described_in_words(result: dict[str, Any], case: str, snapshot
 
 
 def test_missing_and_off_list_answers_show_share_and_examples(result: dict[str, Any]) -> None:
-    """Promise: missing answers and those off the label list are said with share and examples."""
     replies = {"off_label": 71, "off_label_replies": ["Sure!", "late"]}
     result["large"] = {"rows": 1995, "failed": 65, "waiting": 65, **replies}
     assert summary.warnings(result) == [

@@ -6,7 +6,9 @@ from kcm.errors import DataError
 from kcm.tasks.rows import BadRow, check_bad_rows, read_bad_rows, write_bad_rows
 
 
-@pytest.mark.parametrize(("limit", "allowed"), [(2, 2), ("1%", 2), ("0.5%", 1), (0, 0), ("0%", 0), ("100%", 200)])
+@pytest.mark.parametrize(
+    ("limit", "allowed"), [(2, 2), ("1%", 2), ("0.5%", 1), (0, 0), ("0%", 0), ("14.5%", 29), ("100%", 200)]
+)
 def test_bad_rows_fail_the_run_only_above_the_limit(limit, allowed):
     bad = [BadRow(str(i), "empty text") for i in range(allowed + 1)]
     check_bad_rows(bad[:allowed], allowed, 200, limit, "x.csv")

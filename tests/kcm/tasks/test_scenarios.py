@@ -19,8 +19,8 @@ def planned(cells=CELLS, labels=LABELS, **options):
     return plan_tasks(cells, labels, **{**defaults, **options})
 
 
-def test_labels_are_shared_equally_and_first_tasks_get_more():
-    """Promise: labels are shared out equally and the first tasks get the rest."""
+def test_labels_are_shared_out_equally_in_order():
+    """The numbers of labels of two tasks differ by one at most."""
     plan = planned(num_tasks=3)
     assert plan.labels == (("a", "b", "c"), ("d", "e"), ("f", "g"))
     assert plan.names == ("task-1", "task-2", "task-3")
@@ -45,14 +45,12 @@ def test_every_label_comes_first_equally_often_over_seeds():
 
 
 def test_domains_follow_the_task_column_in_row_order():
-    """Promise: domains come from the task column in the order of the rows."""
     plan = planned(scenario="domain_incremental")
     assert (plan.names, plan.labels) == (("news", "mail"), (LABELS, LABELS))
     assert not plan.by_label
 
 
 def test_class_in_two_tasks_is_refused_if_class_incremental():
-    """Promise: a class in two tasks is refused when class incremental but not when task incremental."""
     with pytest.raises(DataError, match="class 'a' appears in two tasks, 'news' and 'mail'"):
         planned()
     assert len(planned(scenario="task_incremental").names) == 2

@@ -70,7 +70,7 @@ def two_shards(tmp_path):
 
 
 def test_split_continues_in_the_next_shard(two_shards) -> None:
-    """Promise: a split goes on in the next shard and out of scope rows are apart."""
+    """Promise: a split goes on in the next shard, and out-of-scope rows lie apart."""
     index = RowIndex.of_shards(two_shards)
     assert index.ranges == {"train": range(4), "test": range(4, 5), "test, out of scope": range(5, 6)}
     assert index.labels["train"] == {0: 1, 1: 2, -100: 1}

@@ -59,7 +59,6 @@ def test_no_text_and_no_group_lies_in_two_splits(split, table, salt):
 @given(table=tables, salt=st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
 def test_only_rows_with_text_used_elsewhere_are_left_out(split, table, salt):
-    """Promise: only rows whose text trains or chooses elsewhere are left out."""
     found = split(as_records(table), fractions=PLAIN, salt=salt)
     drawn = [purpose(str(salt), unit_digest(Content(text), group)[:16].hex(), PLAIN) for text, _, group, _ in table]
     first = {}
@@ -77,7 +76,6 @@ def test_only_rows_with_text_used_elsewhere_are_left_out(split, table, salt):
 @given(table=tables, given_splits=st.lists(st.sampled_from(["train", "validate", "test"]), min_size=40, max_size=40))
 @settings(max_examples=25, deadline=None)
 def test_overlapping_splits_lose_rows_of_the_less_pure_one(split, table, given_splits):
-    """Promise: given splits that overlap lose the rows of the less pure one."""
     found = split(as_records(table, lambda i: given_splits[i]), fractions=PLAIN)
     assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
     assert all(found.of[str(i)] == "test" for i in range(len(table)) if given_splits[i] == "test")
@@ -103,7 +101,6 @@ def test_a_split_is_the_same_on_every_machine(split, rows_of):
 
 
 def test_common_text_does_not_tie_documents_together(split, rows_of):
-    """Promise: a text common to many documents does not tie them together."""
     # A hundred documents of three sentences, all with one sentence in common: it stays where it trains.
     texts = [f"own sentence {i}" if i % 3 else "thank you" for i in range(300)]
     groups = [f"document {i // 3}" for i in range(300)]
@@ -135,7 +132,6 @@ def test_only_what_is_missing_is_carved_from_given_splits(given_splits, expected
 
 
 def test_duplicate_ids_across_shards_keep_the_first_row(split, rows_of):
-    """Promise: duplicate ids are found across shards and the first row is kept."""
     first, second = rows_of(["a", "b"]), rows_of(["c", "d", "e"])
     found = split(first, second)
     assert sorted(found.of) == ["0", "1", "2"]
@@ -158,7 +154,6 @@ def test_fractions_that_do_not_make_a_whole_are_refused(fractions, message):
 
 
 def test_purpose_of_a_unit_depends_only_on_its_name() -> None:
-    """Promise: the purpose of a unit is drawn by its name and nothing else."""
     names = [f"unit {number}" for number in range(20_000)]
     drawn = [purpose("films", name, DEFAULT_FRACTIONS) for name in names]
     for split, fraction in DEFAULT_FRACTIONS.items():

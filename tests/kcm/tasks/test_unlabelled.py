@@ -27,7 +27,6 @@ def test_they_belong_to_the_task_that_they_name(write_csv, build, labelled) -> N
 
 
 def test_labelled_or_held_out_texts_are_left_out_and_listed(write_csv, build, labelled) -> None:
-    """Promise: texts that have a label or are kept from training are left out and listed."""
     known = labelled(100, 4)
     path = write_csv([*known, *([text, ""] for text, _ in known), ["fresh", ""]])
     sequence = build(path, unlabelled="keep")

@@ -18,7 +18,6 @@ def curve_of(fit, inputs):
 
 
 def test_without_directions_is_penalised_logistic_regression():
-    """Promise: without directions it is a penalised logistic regression."""
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-1, 1, (400, 2))
     target = rng.random(400) < expit(2 * inputs[:, 0] - 3 * inputs[:, 1] ** 2)
@@ -34,7 +33,6 @@ def test_without_directions_is_penalised_logistic_regression():
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_no_curve_goes_against_its_direction(direction):
-    """Promise: no curve goes against its direction whatever the rows say."""
     rng = np.random.default_rng(1)
     inputs = rng.uniform(-1, 1, (300, 2))
     target = rng.random(300) < expit(

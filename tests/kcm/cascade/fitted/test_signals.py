@@ -67,7 +67,6 @@ def test_out_of_fold_scores_promise_what_other_rows_keep(reference):
 
 
 def test_curves_follow_their_direction_and_are_readable(reference):
-    """Promise: every curve goes the way that theory says and can be read."""
     head = fitted(world(1500), reference).head
     names = [signal.name for signal in head.signals]
     assert names[-2:] == ["small accuracy", "large accuracy"]
@@ -107,7 +106,6 @@ def test_rows_of_a_group_are_out_of_fold_together():
 
 
 def test_rows_beyond_the_limit_get_out_of_fold_scores(reference, monkeypatch):
-    """Promise: rows beyond the limit are scored by a head that never saw them."""
     monkeypatch.setattr(signals, "MAX_ROWS", 150)
     inputs, *_ = rows = world(400)
     found = fitted(rows, reference)

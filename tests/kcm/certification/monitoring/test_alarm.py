@@ -56,7 +56,6 @@ def test_mean_wealth_is_at_most_one_at_the_limit() -> None:
 
 
 def test_false_alarms_stay_below_delta_if_share_is_raised() -> None:
-    """Promise: false alarms are no more than delta though the share is raised on the way."""
     rng = np.random.default_rng(1)
     false = 0
     for _ in range(200):
@@ -70,7 +69,6 @@ def test_false_alarms_stay_below_delta_if_share_is_raised() -> None:
 
 
 def test_good_past_delays_the_alarm_by_its_logarithm() -> None:
-    """Promise: a long good past delays the alarm by its logarithm alone."""
     rng = np.random.default_rng(2)
     delays = {}
     for past in (10_000, 1_000_000):

@@ -41,7 +41,6 @@ def test_a_distance_is_that_to_the_fifth_nearest_reference_row() -> None:
 
 
 def test_rising_rare_labels_are_detected() -> None:
-    """Promise: labels that were rare are noticed when they are no longer."""
     rng = np.random.default_rng(0)
     usual, changed = [0.5, 0.44, 0.03, 0.03], [0.4, 0.3, 0.15, 0.15]
     reference = LabelReference.fit(rng.choice(4, 1000, p=usual), 4, delta=0.05, seed=0)
@@ -71,7 +70,6 @@ def test_all_limits_of_a_version_hold_together() -> None:
 
 
 def test_rate_of_far_inputs_is_bounded_by_known_distances() -> None:
-    """Promise: how often inputs lie far from all classes is bounded where distances are known."""
     broken = 0
     for seed in range(60):
         distances = np.random.default_rng(seed).exponential(size=300)

@@ -39,7 +39,6 @@ def test_a_broken_promise_is_noticed():
 @pytest.mark.parametrize("gain", [0.0, 0.01])
 @pytest.mark.slow
 def test_kept_promise_seldom_alarms_and_truth_stays_inside(gain):
-    """Promise: a promise that just holds seldom alarms and the truth stays inside."""
     runs = [_run(0.02 + gain, seed=seed, gain=gain) for seed in range(150)]
     too_high = [any(low > 0.02 for low, _ in run) for run in runs]
     too_low = [any(high < 0.02 for _, high in run) for run in runs]
@@ -91,7 +90,6 @@ def test_it_is_as_narrow_as_a_mixture_over_all_bets(number, lost, theirs):
 
 
 def test_order_of_requests_does_not_matter():
-    """Promise: the order in which requests are observed does not matter."""
     seen = [Observations(500, 0.2), Observations(90, 0.2, 0.2), Observations(10, 0.2, 0.2, 1.0, 1.0)]
     apart = [Observations(1, 0.2, 0.2, 1.0, 1.0)] * 10 + [Observations(590, 0.2)]
     assert loss_interval(seen, DELTA) == pytest.approx(loss_interval(apart, DELTA), abs=1e-6)
@@ -99,7 +97,6 @@ def test_order_of_requests_does_not_matter():
 
 @pytest.mark.parametrize("credits_wins", [False, True])
 def test_unknown_outcomes_leave_room_for_any_value(credits_wins):
-    """Promise: what is not known leaves room for whatever it turns out to be."""
     lowest = -1.0 if credits_wins else 0.0
     known = [Observations(800, 0.5), Observations(80, 0.5, 0.5), Observations(20, 0.5, 0.5, 1.0, 1.0)]
     low, high = loss_interval([*known, Observations(100, 0.5, 0.5, lowest, 1.0)], DELTA, credits_wins=credits_wins)
@@ -128,7 +125,6 @@ def test_audits_weigh_by_their_probability():
 
 
 def test_earlier_requests_count_by_the_share_of_their_time():
-    """Promise: requests from before the share was changed count by the share of their time."""
     low, high = loss_interval([*_kept(4000, 20, 0.05), *_kept(4000, 200, 0.5)], DELTA)
     assert 0.02 < low < 20 / 4000 / 0.05 < high < 0.2  # both halves say that a tenth is lost
 

@@ -55,7 +55,6 @@ def promoted(requests: Requests) -> bool:
 
 
 def test_good_challenger_passes_every_stage() -> None:
-    """Promise: a challenger that keeps to its limits passes every stage."""
     rng = np.random.default_rng(0)
     assert sum(promoted(simulated(rng)) for _ in range(40)) >= 36
 
@@ -71,7 +70,6 @@ def test_a_challenger_at_a_limit_is_seldom_promoted(bad: dict[str, float]) -> No
     ("bad", "named"), [({"errors": 0.1}, "errors"), ({"slow": 0.4}, "slow"), ({"disagreement": 0.2}, "disagreement")]
 )
 def test_bad_challenger_fails_the_first_stage_with_reason(bad: dict[str, float], named: str) -> None:
-    """Promise: a bad challenger is refuted in the first stage with the reason."""
     first = verdicts(simulated(np.random.default_rng(2), **bad))[0]
     assert first.verdict == "refuted"
     assert first.reason.startswith(f"{named}: ")
@@ -79,7 +77,6 @@ def test_bad_challenger_fails_the_first_stage_with_reason(bad: dict[str, float],
 
 
 def test_challenger_that_turns_bad_late_is_refuted() -> None:
-    """Promise: a challenger that turns bad late is refuted though it has passed before."""
     rng = np.random.default_rng(3)
     good, bad = simulated(rng), simulated(rng, disagreement=0.3)
     late = good.stage >= 3

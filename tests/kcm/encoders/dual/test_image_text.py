@@ -108,7 +108,6 @@ def test_clip_by_its_folder_gives_unit_vectors_and_pairs(clip, tmp_path):
 
 @pytest.mark.parametrize("output", ["pair", "image", "text"])
 def test_content_read_one_by_one_is_encoded_equally(clip, tmp_path, output):
-    """Promise: what was read one by one is encoded alike."""
     encoder = ImageTextConfig(model=str(clip), max_length=8, output=output).build(tmp_path)
     rows = [Content("a red", RED), Content("a blue", BLUE), Content("a", RED)]
     ready = [encoder.read(row) for row in rows]

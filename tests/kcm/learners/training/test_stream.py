@@ -67,7 +67,6 @@ def test_a_split_in_two_pieces_is_refused(tmp_path) -> None:
 
 
 def test_shares_hold_every_row_once_with_equal_length(large_tasks) -> None:
-    """Promise: shares of a split have every row once and are equally long."""
     parts = [list(shares(large_tasks[0], "test", Ranks(rank, 3), size=50)) for rank in range(3)]  # of 200 rows
     assert [[len(batch) for batch in mine] for mine in parts] == [[50, 17]] * 3
     rows = torch.cat([batch.features[batch.weights > 0] for mine in parts for batch in mine])
@@ -98,7 +97,6 @@ def test_a_task_has_labels_of_its_own_and_has_seen_those_before() -> None:
 
 
 def test_outputs_grow_to_the_last_label_and_only_new_start() -> None:
-    """Promise: outputs come up to the last label seen and only new ones start anew."""
     collaborator = Collaborator(3, 5, NetworkConfig(hidden=()), "mlp", 0)
     collaborator.resize(0)
     LABELS.append_outputs(collaborator, 0)

@@ -103,7 +103,6 @@ def test_a_task_without_test_rows_is_learned_and_not_measured(make_trainer, digi
 
 
 def test_first_task_freezes_the_normalizer_despite_restarts(make_trainer, digits) -> None:
-    """Promise: the first task freezes the normaliser even when networks restart."""
     network = NetworkConfig(hidden=(8,), grid_size=3, scaling="first_task")
     trainer = make_trainer(digits[:2], JointConfig(), epochs=1, network=network)
     mean = rows_of(digits[:1], "train").features.mean(0)
@@ -125,7 +124,6 @@ def test_first_task_freezes_the_normalizer_despite_restarts(make_trainer, digits
 )
 @pytest.mark.parametrize("shared", [False, True])
 def test_weight_zero_is_finetuning_and_others_are_not(make_trainer, digits, learner, shared) -> None:
-    """Promise: a method with weight zero is finetuning and with any other it is not."""
     network = NetworkConfig(hidden=(8,), grid_size=3, shared=shared)
 
     def weights(learner: LearnerConfig) -> torch.Tensor:
@@ -141,7 +139,6 @@ def test_weight_zero_is_finetuning_and_others_are_not(make_trainer, digits, lear
 
 @pytest.mark.parametrize("kind", ["kan", "mlp"])
 def test_no_teacher_makes_judge_and_small_equal(make_trainer, digits, kind) -> None:
-    """Promise: without a teacher judge and small end up one network whatever the anchor."""
     for large_weight, num_networks in ((0.0, 1), (1.0, 2)):
         trainer = make_trainer(digits[:2], FinetuneConfig(), kind=kind, epochs=2)
         trainer.distill = DistillConfig(large_weight=large_weight, judge_weight=0.5, keep_confidence=0.3)
@@ -173,7 +170,6 @@ def _size(state) -> int:
 
 @pytest.mark.parametrize("learner", [FinetuneConfig(), JointConfig(), DerConfig(memory=40)], ids=repr)
 def test_masked_labels_are_not_trained_answered_or_measured(make_trainer, digits, learner) -> None:
-    """Promise: masked labels are neither trained nor answered nor measured."""
     trainer = make_trainer(digits, learner, epochs=1, mask_unseen=True, network=NetworkConfig(hidden=()))
     assert trainer.baseline["small"] == [None] * 5
     for _ in range(trainer.num_steps(0) - 1):

@@ -34,7 +34,6 @@ def ids(sequence: TaskSequence, split: str) -> set[str]:
 
 
 def test_every_row_is_in_one_split_of_one_task(write_csv, build, labelled):
-    """Promise: every row lies in one split of one task under its own label."""
     sequence = build(write_csv(labelled(400, 8)), num_tasks=4)
     rows = [row for task in range(4) for row in sequence.tasks[task].rows.to_pylist()]
     assert sorted(row["id"] for row in rows) == sorted(f"data-{i + 1}" for i in range(400))
@@ -48,7 +47,6 @@ def test_every_row_is_in_one_split_of_one_task(write_csv, build, labelled):
 
 
 def test_long_tail_is_cut_only_from_train_and_recorded(write_csv, build, labelled):
-    """Promise: the long tail is cut from train alone and its order recorded."""
     path = write_csv(labelled(800, 4))
     whole = build(path)
     sequence = build(path, long_tail={"imbalance_factor": 8})
@@ -91,7 +89,6 @@ def test_out_of_scope_rows_are_dropped_unless_wanted(clinc, build):
 
 
 def test_out_of_scope_rows_have_no_label_and_do_not_train(clinc, build):
-    """Promise: out of scope rows have no label and are never trained on."""
     sequence = build(clinc, out_of_scope="keep")
     assert sequence.label_names == ("a", "b", "c", "d")
     outside = {
@@ -108,7 +105,6 @@ def test_out_of_scope_rows_have_no_label_and_do_not_train(clinc, build):
 
 
 def test_too_many_bad_rows_fail_the_run_and_are_listed(write_csv, build, labelled, tmp_path):
-    """Promise: bad rows are counted listed and fail the run above the limit."""
     path = write_csv([*labelled(100, 4), ("", "class-0"), ("no label", "")])
     sequence = build(path, max_bad_rows=2)
     assert [bad.id for bad in sequence.bad_rows] == ["data-101", "data-102"]
@@ -149,7 +145,6 @@ def test_a_limit_of_bad_rows_is_a_count_or_a_share(limit):
     [((), "has no test rows"), (("class-0",), "all test rows of task 'task-1' are of one class, 'class-0'")],
 )
 def test_task_without_test_rows_or_classes_is_refused(test_labels, message, write_csv, build):
-    """Promise: a task without test rows or with one class of them is refused."""
     rows = [(f"{split} {i}", f"class-{i % 2}", split) for split in ("train", "val") for i in range(40)]
     rows += [(f"test {label} {i}", label, "test") for label in test_labels for i in range(10)]
     rows += [(f"test other {i}", f"class-{2 + i % 2}", "test") for i in range(10)]
@@ -246,7 +241,6 @@ def picture(shade: int) -> bytes:
 
 
 def test_indistinguishable_out_of_scope_rows_are_refused(write_csv, build, labelled):
-    """Promise: out of scope rows that nothing tells apart cannot be kept."""
     with pytest.raises(ConfigError, match=r"out_of_scope = 'keep'.*Set source\.out_of_scope_label"):
         build(write_csv(labelled(80, 4)), out_of_scope="keep")
 

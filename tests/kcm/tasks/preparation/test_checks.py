@@ -20,7 +20,6 @@ def test_the_salt_that_is_named_works_and_is_the_first_that_does(write_csv, buil
 
 
 def test_error_names_split_label_and_needed_rows(write_csv, build, labelled):
-    """Promise: the error names the split and the label and how many rows it takes."""
     path = write_csv([*labelled(60, 2), *((f"rare {i}", f"rare {i}") for i in range(20))])
     with pytest.raises(SplitError, match=r"class 'rare \d+' of task 'task-1' has no train rows") as caught:
         build(path, num_tasks=1)

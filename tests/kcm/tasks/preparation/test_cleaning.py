@@ -63,7 +63,6 @@ PICTURE = SourceRow("1", None, "a", image=PROBE.image)
     ],
 )
 def test_unusable_picture_is_a_bad_row(record: SourceRow, fault: str) -> None:
-    """Promise: a picture that cannot be used is a bad row where pictures are read."""
     rows, bad = clean([PICTURE, record], reads=IMAGE)
     assert rows["id"].to_pylist() == ["1"]
     assert [(row_id, reason.startswith(fault)) for _, row_id, reason in bad] == [("7", True)]

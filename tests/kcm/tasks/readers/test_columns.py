@@ -76,7 +76,6 @@ def test_a_whole_number_is_the_same_text_in_a_column_of_any_type(
 
 
 def test_column_missing_from_or_added_by_a_file_is_refused(folder: Any) -> None:
-    """Promise: a column that a later file lacks or adds is refused by name."""
     path = folder(a={"doc": ["d"]}, b={"dok": ["d"]})
     with pytest.raises(DataError, match=r"no column 'doc' \(group_column\) .*b\.parquet.*mean 'dok'"):
         column(path, "group", group_column="doc")
@@ -87,7 +86,6 @@ def test_column_missing_from_or_added_by_a_file_is_refused(folder: Any) -> None:
 
 
 def test_optional_key_may_come_late_but_must_come(tmp_path: Path) -> None:
-    """Promise: an optional key may come late and one that never comes is refused."""
     rows = [{"text": "t", "label": "x"}] * 3 + [{"text": "t", "label": "x", "doc": 7}]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -112,7 +110,6 @@ def test_folders_called_key_value_are_columns(folder: Any, tmp_path: Path) -> No
 
 
 def test_files_of_a_split_belong_to_it_and_others_do_not(folder: Any) -> None:
-    """Promise: many files of one split belong to it and others are left out."""
     path = folder(**{name: {"text": [name]} for name in ("train-00001-of-2", "train_0", "dev", "trained", "other")})
     source = FilesSource(path=str(path)).build(path)
     assert [(row.text, row.split, row.id) for row in source.records] == [
@@ -123,7 +120,6 @@ def test_files_of_a_split_belong_to_it_and_others_do_not(folder: Any) -> None:
 
 
 def test_path_list_keeps_order_and_ids_below_common_folder(folder: Any, tmp_path: Path) -> None:
-    """Promise: a list of paths is read in its order with ids below what they have in common."""
     folder(b={"text": ["2"]})
     (tmp_path / "deep").mkdir()
     pq.write_table(pa.table({"text": ["1"], "label": ["x"]}), tmp_path / "deep" / "b.parquet")
@@ -133,7 +129,6 @@ def test_path_list_keeps_order_and_ids_below_common_folder(folder: Any, tmp_path
 
 
 def test_row_groups_of_a_large_file_are_equal_shards(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: the row groups of a large file are shards that give the same rows."""
     path = folder() / "rows.parquet"
     table = pa.table({"text": [f"t{n}" for n in range(1000)], "label": ["x"] * 1000})
     pq.write_table(table, path, row_group_size=90)
@@ -160,7 +155,6 @@ def test_pictures_of_paths_come_a_few_at_a_time(tmp_path: Path) -> None:
 def test_pictures_may_be_in_a_store_but_not_outside_its_folder(
     put: Callable[[str, bytes], str],
 ) -> None:
-    """Promise: pictures may lie in an object store and not outside of their folder."""
     put("pictures/deep/a.png", b"file")
     put("secret.png", b"secret")
     uri = put("pictures/rows.csv", b"image,label\ndeep/a.png,x\n../secret.png,x\ngone.png,x\n")
@@ -185,7 +179,6 @@ def test_rows_of_a_store_are_those_of_the_same_files_here(put: Callable[[str, by
 
 @pytest.mark.parametrize("number", [7, 40])
 def test_truncated_shard_is_named_after_its_good_rows(folder: Any, number: int) -> None:
-    """Promise: a shard that is cut is named and the rows before it are read."""
     path = folder(**{f"part-{each:02}": {"text": [str(each)]} for each in range(50)})
     broken = path / f"part-{number:02}.parquet"
     broken.write_bytes(broken.read_bytes()[:-20])

@@ -36,7 +36,6 @@ def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet", "chats.csv"])
 @pytest.mark.parametrize("with_label", [True, False])
 def test_chat_text_is_the_last_user_turn_and_label_the_reply(name: str, with_label: bool, tmp_path: Path) -> None:
-    """Promise: the text of a chat is the user's last and its label the reply."""
     chat = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "hello"},
@@ -51,7 +50,7 @@ def test_chat_text_is_the_last_user_turn_and_label_the_reply(name: str, with_lab
 
 
 def test_messages_of_other_tools_are_understood(tmp_path: Path) -> None:
-    """Promise: the messages of other tools are understood and one without a reply has no label."""
+    """Promise: the messages of other tools are understood, and a chat without a reply has no label."""
     parts = [{"type": "text", "text": "what is"}, {"type": "text", "text": "this"}]
     rows = [
         {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "greeting"}]},
@@ -124,7 +123,7 @@ def test_a_file_that_cannot_be_used_says_why(name, content, message, tmp_path):
 
 
 def test_rows_of_wrong_length_are_bad_rows(tmp_path):
-    """Promise: a row with more fields than the header is a bad row and a short one if it lacks text or label."""
+    """Promise: a row with more fields than the header is a bad row, and a shorter one is if it lacks text or label."""
     (tmp_path / "data.csv").write_text('label,text,more\nx,a,\n\nx,b\nx,c,d,"e,f"\nx,"g\nh",i\ncut\n')
     assert [(record.id, record.text, record.fault) for record in records(tmp_path / "data.csv")] == [
         ("data-1", "a", ""),
@@ -136,7 +135,6 @@ def test_rows_of_wrong_length_are_bad_rows(tmp_path):
 
 
 def test_mixed_folder_says_how_to_name_its_files(write_csv, tmp_path):
-    """Promise: a folder of several kinds of files says how to name them."""
     write_csv([("a", "x")], name="folder/everything.csv")
     (tmp_path / "folder" / "more.jsonl").write_text('{"text": "a", "label": "x"}')
     with pytest.raises(DataError, match=r"several kinds, \.csv, \.jsonl.*train\.csv.*folder/\*\.csv"):
@@ -147,3 +145,11 @@ def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
     write_csv([("a", "x")], name="reviews.csv")
     with pytest.raises(DataError, match=r"no such file.*revews\.csv.*holds reviews\.csv"):
         records(tmp_path / "revews.csv")
+
+
+def test_a_list_of_files_is_not_empty_and_of_one_kind_of_place(put, write_csv, tmp_path):
+    """Promise: a list that cannot be read is refused in one line."""
+    mixed = (str(write_csv([("a", "x")])), put("rows.csv", b"text,label\nb,y\n"))
+    for path, message in (((), "the list of files is empty"), (mixed, "files here and in a store")):
+        with pytest.raises(DataError, match=message):
+            FilesSource(path=path).build(tmp_path)

@@ -46,7 +46,6 @@ def test_contents_tell_where_names_do_not() -> None:
 
 
 def test_best_agreeing_answers_are_the_large_model() -> None:
-    """Promise: answers agree with the label beyond chance and those that agree most are the large models."""
     columns = {"zero": [0] * N, "one": [0, 1] * (N // 2), "weak": [0, 1, 2, 1] * (N // 4), "good": [0, 1, 2] * (N // 3)}
     frame = pd.DataFrame({"text": TEXTS, "label": [0, 1, 2] * (N // 3)} | columns)
     frame.loc[:5, "good"] = 0
@@ -70,7 +69,6 @@ def test_best_agreeing_answers_are_the_large_model() -> None:
 def test_number_columns_make_a_vector_except_others(
     columns: dict[str, list[object]], used: tuple[str, ...], reasons: dict[str, str]
 ) -> None:
-    """Promise: columns of numbers make a vector but for those that are something else."""
     assert number_columns(pd.DataFrame({"id": [1]} | columns), ["id", None]) == (used, reasons)
 
 

@@ -36,7 +36,6 @@ def pairs(path: str, **options: object) -> list:
 
 @pytest.mark.parametrize("num_rows", [2, 3, 40, 41])
 def test_picture_and_caption_are_right_and_wrong_equally(num_rows, tmp_path):
-    """Promise: every picture and every caption is as often right as wrong."""
     found = pairs(table(tmp_path / "p.parquet", num_rows))
     assert Counter(pair.label for pair in found) == {"match": num_rows, "no match": num_rows}
     for part in ("image", "text"):
@@ -48,7 +47,6 @@ def test_picture_and_caption_are_right_and_wrong_equally(num_rows, tmp_path):
 
 
 def test_pictures_with_equal_captions_are_never_opposed(tmp_path):
-    """Promise: pictures of equal captions never stand against each other."""
     texts = [f"caption {number // 3}" for number in range(30)]
     found = pairs(table(tmp_path / "p.parquet", 30, text=texts))
     own = {pair.image: pair.text for pair in found if pair.label == "match"}

@@ -27,7 +27,6 @@ def assets_dir(tmp_path):
 
 
 def test_ratings_become_labels_and_sentences_keep_documents(assets_dir):
-    """Promise: ratings beyond a half become labels and sentences stay with their document."""
     assert list(read_reviews(assets_dir)) == [
         SourceRow("reviews/1_1", "no sound .", "negative", "reviews/1", "reviews"),
         SourceRow("reviews/12_3", "nice\ttab", "positive", "reviews/12", "reviews"),

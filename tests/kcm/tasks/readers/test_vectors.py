@@ -34,7 +34,6 @@ def test_lists_of_any_numbers_become_float32_of_one_length(tmp_path: Path, kind:
 
 
 def test_wrong_length_and_infinite_lists_are_row_faults(tmp_path: Path) -> None:
-    """Promise: a list of another length and one that is not finite are faults of their rows."""
     found = vectors(
         tmp_path, {"v": [[1.0, 2.0], [1.0], None, [], [1.0, float("nan")], [INF, 1.0], [1.0, None], [1e39, 0]]}
     )
@@ -60,7 +59,6 @@ def test_columns_of_numbers_are_taken_in_the_order_of_the_table(tmp_path: Path) 
 
 
 def test_text_cells_are_read_as_numbers_or_row_faults(tmp_path: Path) -> None:
-    """Promise: cells of text are read as numbers and the row of one that is none is at fault."""
     (tmp_path / "rows.csv").write_text("f_1,f_2,label\n1, 2e1 ,x\nabc,1,x\n,1,x\nnan,1,x\n")
     source = FilesSource(path=str(tmp_path / "rows.csv"), text_column=None).build(tmp_path, ("f_*",))
     (table,) = source.tables()
@@ -89,13 +87,11 @@ def test_text_cells_are_read_as_numbers_or_row_faults(tmp_path: Path) -> None:
 def test_unusable_vector_column_is_refused_by_name_and_file(
     tmp_path: Path, first: dict[str, Any], second: dict[str, Any], message: str
 ) -> None:
-    """Promise: a column that cannot be the vector is refused by name and file."""
     with pytest.raises(DataError, match=message):
         vectors(tmp_path, first, **({"b": second} if second else {}))
 
 
 def test_too_many_columns_are_refused_before_their_rows(tmp_path: Path) -> None:
-    """Promise: more columns than a network can read are refused before their rows are read."""
     columns = {f"f_{number}": [1] for number in range(30_001)}
     with pytest.raises(DataError, match="30,001 columns make the vector, 30,000 are the most"):
         vectors(tmp_path, columns, ("f_*",))
