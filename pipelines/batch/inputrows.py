@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
@@ -83,6 +84,11 @@ class InputRows:
         return str(self.location)
 
 
+def changed(location: Location) -> DataError:
+    """The error for a file that has lost or gained rows since it was looked through."""
+    return DataError("the file has changed meanwhile", where=str(location), hint="Start again")
+
+
 class InputReader:
     """Reads rows of files by number, from where the last ones ended: a file is read once if they come in order."""
 
@@ -91,11 +97,11 @@ class InputReader:
         self._first = 0
 
     def __call__(self, source: InputRows, start: int, stop: int) -> Iterator[pa.Table]:
-        """Rows `start` to `stop` with their pictures, as one table."""
+        """Rows `start` to `stop` with their pictures, as one table. DataError if the file has lost them."""
         if source.location != self._location or start < self._first:
             self._location, self._first = source.location, 0
             self._tables = source.tables()
-            self._table = next(self._tables)
+            self._table = self._next_table(source)
         parts = []
         while True:
             end = self._first + len(self._table)
@@ -106,4 +112,9 @@ class InputReader:
             if end >= stop:
                 yield pa.concat_tables(parts)
                 return
-            self._first, self._table = end, next(self._tables)
+            self._first, self._table = end, self._next_table(source)
+
+    def _next_table(self, source: InputRows) -> pa.Table:
+        if (table := next(self._tables, None)) is None:
+            raise changed(source.location)
+        return table

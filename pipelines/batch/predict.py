@@ -36,7 +36,7 @@ from kcm.large import UpstreamConfig
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.inputrows import ID, InputReader, InputRows
+from pipelines.batch.inputrows import ID, InputReader, InputRows, changed
 from pipelines.batch.mapping import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
 from pipelines.batch.pricing import paying, price_of_escalated
@@ -270,13 +270,15 @@ def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit], faul
         for chunk in read_chunks(file.source):
             while len(waiting) < chunk.num_rows:
                 if (more := next(answered, None)) is None:
-                    raise DataError("the file has changed meanwhile", where=str(file.source), hint="Start again")
+                    raise changed(file.source)
                 waiting = pa.concat_tables([waiting, more])
                 degraded = more.filter(pc.equal(more["route"], "small_degraded"))
                 faults.update(error.removeprefix(OUTSIDE) for error in degraded["error"].to_pylist())
             answers = waiting.slice(0, chunk.num_rows).select(list(names))
             write(chunk, answers.rename_columns(list(names.values())))
             waiting = waiting.slice(chunk.num_rows)
+        if len(waiting) or any(map(len, answered)):
+            raise changed(file.source)
     return storage.files.size(storage.name(file.target))
 
 

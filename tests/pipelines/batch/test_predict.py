@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +9,14 @@ import pytest
 import pipelines.batch.predict as stage
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.cascade.policy import OnLargeFailure, Policy
+from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.location import Location
+from kcm.parquet import write_table
 from pipelines.batch.inputrows import InputReader, InputRows
-from pipelines.batch.predict import added_columns, row_predictor
-from pipelines.batch.units import FAILED, Counts
+from pipelines.batch.outputs import predicted_files
+from pipelines.batch.predict import PREDICTED, added_columns, row_predictor, write_file
+from pipelines.batch.units import FAILED, Counts, units_of
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
 
@@ -80,6 +84,20 @@ def test_answers_outside_the_promise_say_why(tmp_path: Path, cascade: StubCascad
     assert [row["error"] for row in rows] == [None, "outside the promise: the budget is spent"]
     assert [row["label"] for row in rows] == ["length 1", "degrade"]
     assert counts == {"small": 1, "small_degraded": 1, FAILED: 1}
+
+
+@pytest.mark.parametrize("rows", ["a\n", "a\nb\nc\n"], ids=["fewer", "more"])
+def test_a_file_that_changes_while_it_is_answered_has_no_output(tmp_path: Path, rows: str) -> None:
+    """Promise: answers never stand beside other rows."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\na\nb\n")
+    (file,), opened = predicted_files(source, target), InputRows.opened(Location.of(source), "text")
+    units = units_of(opened, 2, 2, tmp_path / "rows")
+    write_table(pa.table([pa.nulls(2, field.type) for field in PREDICTED], schema=PREDICTED), units[0].target)
+    source.write_text("text\n" + rows)
+    with pytest.raises(DataError, match="the file has changed meanwhile"):
+        write_file(file, opened, units, Counter())
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(
