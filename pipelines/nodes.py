@@ -158,7 +158,8 @@ def require_service(reports: Sequence[NodeReport]) -> str:
     redis = next((report.switches[_REDIS] for report in reports if _REDIS in report.switches), None)
     if redis is None:
         return f"{proxy} on each node; no Redis: a service ends with the head"
-    host, _, port = redis.rpartition(":")
+    first_address = redis.partition(",")[0].removeprefix("redis://").removeprefix("rediss://")
+    host, _, port = first_address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
