@@ -174,6 +174,8 @@ class Upstream:
         while True:
             unknown_fields, started = self._unknown_fields, time.perf_counter()
             timeout_s = min(self._timeout_s, deadline - time.monotonic())
+            if timeout_s <= 0:  # nothing is sent, so nothing is charged
+                raise UpstreamError("no time is left for a reply", outage=True)
             connecting = httpx.Timeout(
                 None, connect=timeout_s / 2
             )  # ends first: without a connection nothing is charged
