@@ -144,7 +144,7 @@ class StorageMonitor:
         """
         if time.monotonic() - self._looked >= self._files.poll_s:
             self._looked = time.monotonic()
-            with suppress(KcmError):
+            with suppress(KcmError, OSError):
                 self.look()
         return self._shown
 
