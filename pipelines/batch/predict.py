@@ -32,7 +32,7 @@ from kcm.encoders.precomputed import vector_columns
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
-from kcm.large import UpstreamConfig
+from kcm.large import LargeModel, UpstreamConfig
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
@@ -140,6 +140,8 @@ def predict(
                 model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
                 price = partial(price_of_escalated, bundle=bundle, files=list(opened.values()))
                 stack.enter_context(paying(model, bundle.large, price, reporter))
+                if not on_cluster:  # all threads ask the model that is closed when the block ends, also by Ctrl-C
+                    build = partial(build, large_model=model)
             records += _answered(opened, command, build, mapper, stack.enter_context(reporter.bar("predict", "rows")))
     if not any(record.unfinished for record in records):  # the output has all answers now
         storage.drop([hidden / "units"])
@@ -223,12 +225,15 @@ def row_predictor(
     upstreams: Sequence[UpstreamConfig] = (),
     responses: ResponseStore | None = None,
     on_large_failure: OnLargeFailure | None = None,
+    large_model: LargeModel | None = None,
 ) -> RowFunction:
     """A function that gives rows the columns of `PREDICTED`, by the cascade of a bundle.
 
-    Those that cannot be answered say why. It counts rows by route, and those that another attempt may answer.
+    A row without an answer has an error. The function counts rows by route, and the rows that another attempt may
+    answer. A `large_model` replaces the one that the bundle would load.
     """
     cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
+    cascade.large_model = large_model or cascade.large_model
     bundle = cascade.small_side.bundle
     if chosen := "error" if bundle.large.is_recorded else on_large_failure:
         cascade.small_side.policy = cascade.small_side.policy.on_failure(chosen)
