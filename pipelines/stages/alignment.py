@@ -69,9 +69,10 @@ class Heads(Plan):
         description = read_description(sequence.file(DESCRIPTION).parent)
         for number, task in enumerate(description["tasks"]):
             rows = _without(sequence.task(number), share, self.seed)
-            if len(rows.filter(pc.field("split") == "train")["label"].unique()) < len(task["label_names"]):
+            labelled = rows.filter((pc.field("split") == "train") & (pc.field("label") >= 0))
+            if len(labelled["label"].unique()) < len(task["label_names"]):
                 raise DataError(
-                    f"task {task['name']!r} has no train rows of every label left beside those of the alignment head",
+                    f"task {task['name']!r} has labels without a train row that the alignment head leaves",
                     where="encoder.towers.share",
                     hint="Lower it, or add rows",
                 )
