@@ -43,7 +43,7 @@ class NodeReport:
     switches: Mapping[str, str]  # the environment variables that decide how a cluster serves
 
 
-def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -> dict[str, ResultT | KcmError]:
+def on_every_node(function: Callable[[], ResultT]) -> dict[str, ResultT | KcmError]:
     """The results of a function on every living node of the connected cluster, by node name.
 
     Without a cluster it runs in this process. If a node cannot run it, or does not answer in time, its result is a
@@ -60,7 +60,7 @@ def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             answers[name] = _call.options(scheduling_strategy=strategy).remote(function)
-    deadline = time.monotonic() + answer_s
+    deadline = time.monotonic() + ANSWER_S
     return {name: _answer(name, answer, deadline) for name, answer in sorted(answers.items())}
 
 

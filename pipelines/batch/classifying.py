@@ -128,9 +128,5 @@ def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Tab
     for shard in shards:
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(columns=list({*columns, "label", "split"})):
-                yield pa.table(batch.filter(_is_labelled(batch))).select(list(columns))
-
-
-def _is_labelled(rows: pa.Table | pa.RecordBatch) -> pa.Array:
-    """Which rows are labelled train rows."""
-    return pc.and_(pc.equal(rows["split"], "train"), pc.not_equal(rows["label"], UNLABELLED))
+                is_labelled = (pc.field("split") == "train") & (pc.field("label") != UNLABELLED)
+                yield pa.table(batch.filter(is_labelled)).select(list(columns))

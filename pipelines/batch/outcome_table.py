@@ -179,14 +179,9 @@ class PartFiles:
         return PartRows(self.task, self.split, self.source, rows, answers_by_mode)
 
 
-def part_rows(
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path] | None = None,
-) -> Iterator[PartRows]:
+def part_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> Iterator[PartRows]:
     """The rows of `splits`, shard by shard: task by task, split by split, in order."""
-    for files in PartFiles.all_of(features, outcomes, splits, prompted):
+    for files in PartFiles.all_of(features, outcomes, splits):
         yield files.read(features.names, features.storage)
 
 

@@ -37,6 +37,7 @@ from pipelines.store.artefact import storage_errors
 from pipelines.store.storage import Storage
 
 HIDDEN = ".kcm"
+WRITTEN = (".csv", ".jsonl", ".parquet")
 
 
 class FileRecord(Config):
@@ -131,7 +132,7 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
         raise DataError("the URI of an output has no options", where=str(output), hint=hint)
     inputs = _files(origin)
     if inputs is None:
-        written = written_suffix(out)
+        written = known_suffix(out, posixpath.splitext(out.name)[1], WRITTEN)
         if suffix not in (None, written):
             raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
         known_suffix(origin, origin.suffix)
@@ -182,9 +183,6 @@ def _real(location: Location) -> str:
     return os.path.realpath(location.path) if location.is_local else str(location)
 
 
-WRITTEN = (".csv", ".jsonl", ".parquet")
-
-
 @contextmanager
 def writing(
     path: Path, suffix: str, source: pa.Schema, answers: pa.Schema
@@ -208,11 +206,6 @@ def writing(
             writer.write_table(pa.table(columns, schema=schema))
 
         yield write
-
-
-def written_suffix(target: Location) -> str:
-    """The suffix that says how a file is written; DataError naming the supported ones."""
-    return known_suffix(target, posixpath.splitext(target.name)[1], WRITTEN)
 
 
 def _opened(path: Path, suffix: str, schema: pa.Schema, stack: ExitStack) -> Any:

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
-from pipelines.batch.mapping import in_process
 from pipelines.progress import Bar
 from pipelines.store.artefact import storage_errors
 from pipelines.store.storage import Storage, at_once
@@ -63,7 +62,7 @@ def map_units(
     build: Callable[[], RowFunction],
     read: Callable[[], RowReader],
     *,
-    mapper: UnitMapper = in_process,
+    mapper: UnitMapper,
     scratch: Path,
     storage: Storage,
     bar: Bar,

@@ -27,6 +27,7 @@ from pipelines.store.sequence import unit_names
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right
 SAMPLE = 1000  # rows that are used, over all tasks: an accuracy of 90% is known to a point
+_SHOWN = 8  # tasks
 _READ = 16_384  # rows that are read for them, by the driver; of more, row groups at equal distances
 
 
@@ -48,7 +49,7 @@ def preview(
     return {task: (len(right), int(right.sum())) for task, right in zip(shards, by_task, strict=True) if len(right)}
 
 
-def preview_lines(by_task: Preview, shown: int = 8) -> Iterator[str]:
+def preview_lines(by_task: Preview) -> Iterator[str]:
     """The same in lines for a person."""
     if not by_task:
         return
@@ -58,8 +59,8 @@ def preview_lines(by_task: Preview, shown: int = 8) -> Iterator[str]:
         f" {num_rows:,} train rows, each left out in turn"
     )
     if len(by_task) > 1:
-        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(by_task.items())[:shown]]
-        more = f" and {len(by_task) - shown} more tasks" if len(by_task) > shown else ""
+        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(by_task.items())[:_SHOWN]]
+        more = f" and {len(by_task) - _SHOWN} more tasks" if len(by_task) > _SHOWN else ""
         yield f"  {', '.join(parts)}{more}"
 
 

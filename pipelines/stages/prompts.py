@@ -42,8 +42,7 @@ from pipelines.stages.outcomes import AskingPlan, next_attempt
 from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, over_labels
-from pipelines.store.sequence import Names, SequenceArtefact
-from pipelines.store.storage import Storage
+from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TunedArtefact, save_prompts, standing
 
 
@@ -86,7 +85,7 @@ class Prompting(AskingPlan):
             return {"rows": sum(map_items(partial(write_masked, prompter, mode, folder), shards))}
         write = partial(write_questions, prompter, mode, scratch / "questions")
         questions = {file.name: file for file in map_items(write, shards)}
-        return ask_shards(attempt, self.large, prompter.names, questions, folder, scratch / "answers", mode)
+        return ask_shards(attempt, self.large, prompter.sequence.names, questions, folder, scratch / "answers", mode)
 
 
 def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
@@ -190,21 +189,12 @@ class Prompter:
     prompts: Prompts
     sequence: SequenceArtefact
 
-    @property
-    def names(self) -> Names:
-        """The names of the tasks and labels."""
-        return self.sequence.names
-
-    @property
-    def storage(self) -> Storage:
-        """The storage of the rows, and of all that is written about them."""
-        return self.sequence.storage
-
     def tables(self, shard: PartFiles, mode: PromptMode) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
         """The outcome table of a shard without its train rows, and the prompts of its rows; split by split."""
+        names = self.sequence.names
         for split in SPLITS:
             files = replace(shard, split=split, source=split)
-            part = outcome_part(self.collaborator, files.read(self.names, self.storage), self.names)
+            part = outcome_part(self.collaborator, files.read(names, self.sequence.storage), names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 
@@ -214,7 +204,6 @@ def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: P
 
     Raises ArtefactError if the features belong to other rows.
     """
-
     sequence, name = prompter.sequence, shard.features.name
 
     def questions() -> Iterator[pa.Table]:
@@ -226,13 +215,13 @@ def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: P
                 "prompt", pa.array([PROMPT.dump_json(prompt).decode() for prompt in prompts], pa.string())
             )
 
-    write_shard(prompter.storage, questions(), folder / name)
+    write_shard(prompter.sequence.storage, questions(), folder / name)
     return folder / name
 
 
 def write_masked(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> int:
     """Write a classifier's answers under hard prompts, which are its own, masked, to a shard; its number of rows."""
-    num_labels, tables = len(prompter.names.labels), []
+    num_labels, tables = len(prompter.sequence.names.labels), []
     for table, prompts in prompter.tables(shard, mode):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
         label_N = np.where(np.isfinite(probabilities_NC).all(axis=1), probabilities_NC.argmax(axis=1), -1)
@@ -240,5 +229,5 @@ def write_masked(prompter: Prompter, mode: PromptMode, folder: Path, shard: Part
         answered = Answers(label_N, distributions_NC, table.large_cost, label_N < 0)
         rows = pa.table({name: pa.array(getattr(table, name), pa.string()) for name in ("id", "split")})
         tables.append(answered.table(rows, mode))
-    write_shard(prompter.storage, tables, folder / shard.features.name)
+    write_shard(prompter.sequence.storage, tables, folder / shard.features.name)
     return sum(map(len, tables))

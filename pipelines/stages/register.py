@@ -137,10 +137,9 @@ class Register(Stage, Plan):
             self.gate_limits,
             context.assets_path,
         )
-        verdict = gates.overall(verdicts)
-        return "; ".join(
-            gate.reason for gate in verdicts if gate.verdict == verdict
-        ) if verdict != "pass" else None, verdicts
+        if (verdict := gates.overall(verdicts)) == "pass":
+            return None, verdicts
+        return "; ".join(gate.reason for gate in verdicts if gate.verdict == verdict), verdicts
 
     def _tell(
         self,

@@ -40,7 +40,7 @@ from pipelines.batch.mapping import map_items
 from pipelines.context import Attempt, Context
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact, Recipe
+from pipelines.store.artefact import Artefact
 from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.store.storage import Storage, at_once
 
@@ -106,9 +106,10 @@ class Tasks(Stage):
         source = self.tasks.source.build(context.assets_path, vector_columns(self.encoder))
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None
-        if known and (artefact := self._finished(known.value.decode(), context)):
+        rows = SequencePlan(content=known.value.decode()) if known else None
+        if rows and (artefact := context.store.find(self.recipe(rows))):
             shutil.copyfile(artefact.file(BAD_ROWS), context.run_folder / BAD_ROWS)
-            rows, names = SequencePlan(content=known.value.decode()), artefact.as_a(SequenceArtefact).names
+            names = artefact.as_a(SequenceArtefact).names
         else:
             rows = self._write(source, context)
             if key and key == source_key(source, self._decides()):  # it has not changed meanwhile
@@ -128,9 +129,6 @@ class Tasks(Stage):
             "vectors": vector_columns(self.encoder),
             "reads": sorted(self.encoder.reads | self.large.reads),
         }
-
-    def _finished(self, digest: str, context: Context) -> Artefact | None:
-        return context.store.find(Recipe(self.stage, self.version, SequencePlan(content=digest).section()))
 
     def _write(self, source: Source, context: Context) -> SequencePlan:
         folder, started = _written(context), time.perf_counter()

@@ -193,7 +193,7 @@ def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, .
     return tuple(reached[objective] for objective in RANKINGS[goal])
 
 
-def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal = "calls") -> bool:
+def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal) -> bool:
     """Whether the goal's forecast for `one` exceeds the forecast for `other` by a point and by one standard error.
 
     Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.

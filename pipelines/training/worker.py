@@ -175,7 +175,8 @@ def _train(trainers: Trainers, worker: WorkerPlan, ranks: Ranks, lease: Lease | 
         if finished or since_checkpoint >= worker.checkpoint_every:
             if lease:
                 written.append(_keep(trainers, worker, attempt, lease))
-                _forget(worker.storage.files, written)
+                while len(written) > KEEP:  # the oldest first, which may be from earlier attempts
+                    worker.storage.files.below(CHECKPOINTS).delete([written.pop(0)])
             report({"steps": _steps(trainers.values())} | _metrics(trainers))
             since_checkpoint = 0
 
@@ -190,12 +191,6 @@ def _keep(trainers: Trainers, worker: WorkerPlan, attempt: str, lease: Lease) ->
     reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(trainers)}
     write_note(files, METRICS, json.dumps(reported))
     return name
-
-
-def _forget(files: Files, written: list[str]) -> None:
-    """Remove the oldest checkpoints, first those from earlier attempts; the newest stay."""
-    while len(written) > KEEP:
-        files.below(CHECKPOINTS).delete([written.pop(0)])
 
 
 def _metrics(trainers: Trainers) -> dict[str, float]:
