@@ -1,7 +1,7 @@
-"""Stage `alignment`: alignment heads are fitted, on train rows that no other network learns from.
+"""Stage `alignment`: fits alignment heads, on train rows from which no other network learns.
 
-On the rows that it was fitted on, a head is overconfident (match AUC above .99 against .87); networks that learned from
-them would be, too.
+On its own train rows, a head is overconfident (match AUC above .99 against .87); networks that learn from the same rows
+would become overconfident.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class Towers(Config):
 
     @classmethod
     def of(cls, towers: TowersConfig, assets_path: Path) -> Towers:
-        """Take the identity of each encoder."""
+        """The towers with the identity of each encoder."""
         image, text = (tower.identity(assets_path) for tower in (towers.image, towers.text))
         return cls(identities=(image, text), share=towers.share, config=towers)
 
 
 class Heads(Plan):
-    """The heads, by the side whose encoder they belong to."""
+    """The heads to fit, by the side of their encoder."""
 
     towers: dict[str, Towers]
     device: str
     seed: int
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
-        """A folder for each head, and the sequence without the train rows that any was fitted on."""
+        """Write a folder for each head, and the sequence without the train rows of any head."""
         if MATCH not in sequence.names.labels:
             raise DataError(
                 f"no label {MATCH!r} tells which rows match", where="encoder.towers", hint="Use a source of kind pairs"
@@ -97,7 +97,7 @@ class Alignment(Stage):
         return bool(self._towers())
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Heads:
-        """The towers to be aligned, by the section of the configuration that has them."""
+        """The towers to align, by the section of the configuration that contains them."""
         towers = {side: Towers.of(config, context.assets_path) for side, config in self._towers().items()}
         return Heads(towers=towers, device=context.cluster.device, seed=self.seed)
 

@@ -1,8 +1,8 @@
 """Stage `prompts`: the large model's answers under prompts of the tuned small side, and the choice of the best mode.
 
-Prompts need the small model's answers, so this stage follows the search; it reads validate, certify and test rows, a
-shard at a time, in processes beside the driver. Its artefact is that of the search, with the policy of the best mode. A
-run without prompt modes skips it.
+Prompts need the small model's answers, so this stage follows the search. Other processes than the driver read validate,
+certify and test rows, a shard at a time. The artefact is a copy of the search's artefact with the policy of the best
+mode. A run without prompt modes skips the stage.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Prompting(AskingPlan):
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
-        """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
+        """Write a copy of the search, `prompts.json`, and the answers under each mode below `<name>/<mode>/`."""
         shards = [
             PartFiles(task, SPLITS[0], SPLITS[0], shard, {"none": answers})
             for task in range(len(features.names.tasks))
@@ -81,7 +81,7 @@ class Prompting(AskingPlan):
         """Write the answers to all rows under a mode, a file per shard; returns their usage."""
         folder, scratch = (parent / name / mode for parent in (attempt.folder, attempt.scratch))
         folder.mkdir()
-        if self.large.fits_on_train:  # a mask tells its answers without asking
+        if self.large.fits_on_train:  # its answers are masked without asking
             return {"rows": sum(map_items(partial(write_masked, prompter, mode, folder), shards))}
         write = partial(write_questions, prompter, mode, scratch / "questions")
         questions = {file.name: file for file in map_items(write, shards)}
@@ -89,7 +89,7 @@ class Prompting(AskingPlan):
 
 
 def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
-    """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
+    """The prompter of a collaborator; the candidates of the hard mode come from validate rows only."""
     candidate, features = tuned.load(name), tuned.plan.features
     names, rows = features.names, scored_table(candidate, features, tuned.plan.outcomes, ("validate",)).table
     is_kept_N = candidate.policy.keep(rows.score, rows.task)
@@ -101,7 +101,7 @@ def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
 
 
 def _num_waiting(tuned: TunedArtefact) -> int:
-    """The answers under prompts that did not come for a fault of the server."""
+    """The answers under prompts that are missing because of the server."""
     modes = (mode for name in tuned.plan.config.collaborators for mode in tuned.asked(name).values())
     return sum(int(mode.get("waiting", 0)) for mode in modes)
 
@@ -182,7 +182,7 @@ class ChoosePrompts(Stage):
 
 @dataclass(frozen=True)
 class Prompter:
-    """What of a collaborator writes prompts for the large model, about the rows of a sequence."""
+    """Writes prompts for the large model, from a collaborator's answers to the rows of a sequence."""
 
     collaborator: Collaborator
     temperature: float
@@ -200,7 +200,7 @@ class Prompter:
 
 
 def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> Path:
-    """Write the rows of a shard with their prompts to a shard of the same name in `folder`; where that is.
+    """Write the rows of a shard with their prompts to a shard of the same name in `folder`; returns its path.
 
     Raises ArtefactError if the features belong to other rows.
     """
@@ -220,7 +220,7 @@ def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: P
 
 
 def write_masked(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> int:
-    """Write a classifier's answers under hard prompts, which are its own, masked, to a shard; its number of rows."""
+    """Write a classifier's answers under hard prompts, its masked own answers, to a shard; returns their number."""
     num_labels, tables = len(prompter.sequence.names.labels), []
     for table, prompts in prompter.tables(shard, mode):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)

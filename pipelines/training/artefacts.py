@@ -189,7 +189,7 @@ class TunedArtefact(Artefact):
 
 
 def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, ...]:
-    """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
+    """The objectives that rank trials and collaborators. They use no certify row, so ranking costs no delta."""
     return tuple(reached[objective] for objective in RANKINGS[goal])
 
 
