@@ -43,7 +43,7 @@ class NodeReport:
     switches: Mapping[str, str]  # the environment variables that decide how a cluster serves
 
 
-def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -> dict[str, ResultT | KcmError]:
+def on_every_node(function: Callable[[], ResultT]) -> dict[str, ResultT | KcmError]:
     """The results of a function on every living node of the connected cluster, by node name.
 
     Without a cluster it runs in this process. If a node cannot run it, or does not answer in time, its result is a
@@ -60,7 +60,7 @@ def on_every_node(function: Callable[[], ResultT], answer_s: float = ANSWER_S) -
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             answers[name] = _call.options(scheduling_strategy=strategy).remote(function)
-    deadline = time.monotonic() + answer_s
+    deadline = time.monotonic() + ANSWER_S
     return {name: _answer(name, answer, deadline) for name, answer in sorted(answers.items())}
 
 
@@ -158,7 +158,8 @@ def require_service(reports: Sequence[NodeReport]) -> str:
     redis = next((report.switches[_REDIS] for report in reports if _REDIS in report.switches), None)
     if redis is None:
         return f"{proxy} on each node; no Redis: a service ends with the head"
-    host, _, port = redis.rpartition(":")
+    first_address = redis.partition(",")[0].removeprefix("redis://").removeprefix("rediss://")
+    host, _, port = first_address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from rich.progress import (
 
 from kcm.redact import redacted
 
-_RECENT_S, _SPOKEN_EVERY_S = 300.0, 10.0
+_RECENT_S, _SPOKEN_EVERY_S, _POLLED_EVERY_S = 300.0, 10.0, 0.3
 
 
 class Bar:
@@ -91,12 +91,12 @@ class Reporter:
 
 
 @contextmanager
-def polled(bar: Bar, read_progress: Callable[[], tuple[float, float] | None], every_s: float = 0.3) -> Iterator[None]:
-    """Update `bar` from `read` (completed, total) in a thread, while the block waits for other processes."""
+def polled(bar: Bar, read_progress: Callable[[], tuple[float, float] | None]) -> Iterator[None]:
+    """Update `bar` from `read_progress` (completed, total) in a thread, while the block waits for other processes."""
     stop = threading.Event()
 
     def poll() -> None:
-        while not stop.wait(every_s):
+        while not stop.wait(_POLLED_EVERY_S):
             if progress := read_progress():
                 bar.update(*progress)
 

@@ -62,7 +62,8 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
     lineage = {stage: artefact.fingerprint for stage, artefact in artefacts.items()}
     _write_report(report, config, artefacts["evaluate"], result, lineage=lineage, trials=artefacts["tune"].trials)
     if tracking:
-        tracking.log(_params(config), _headline(config, result), report)
+        params = config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})  # keys that change a result
+        tracking.log(redacted_values(params), _headline(config, result), report)
         _log_provenance(config, artefacts, result, tracking)
     return result
 
@@ -115,11 +116,6 @@ def _log_provenance(
         tracking.log_learning(matrices, list(rows.names.tasks))
     tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
     tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in artefacts.items()})
-
-
-def _params(config: RunConfig) -> dict[str, Any]:
-    """The configuration by section, without keys that change no result."""
-    return redacted_values(config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES}))
 
 
 _CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "num_units", "fewest_units")

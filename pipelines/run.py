@@ -73,7 +73,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     return [(Uncertified if uncertified and stage is Evaluate else stage).of(config) for stage in STAGES]
 
 
-def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None = None) -> Context:
+def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None) -> Context:
     """The context of a run."""
     context = Context(config.name, store, config.assets_path, config.cluster, reporter or Reporter())
     if store.storage.is_remote or config.paid_answers is not None:

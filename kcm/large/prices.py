@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
@@ -19,15 +18,13 @@ Prices: TypeAlias = Mapping[str, tuple[float, float]]
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|latest)$")
 
 
-def prices_file() -> Path:
-    """The user's own list, `prices.yaml` in the user's folder; its prices win. A line: `gpt-4o: [2.50, 10.00]`."""
-    return user_folder() / "prices.yaml"
-
-
 def listed_prices() -> Prices:
-    """All known prices. Raises ConfigError if the user's file is not a list of prices."""
+    """All known prices. Prices in the user's own list win: `prices.yaml` in the user's folder.
+
+    Raises ConfigError if that file is not a list of prices; a line reads `gpt-4o: [2.50, 10.00]`.
+    """
     prices = _parse(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"), "prices.yaml")
-    path = prices_file()
+    path = user_folder() / "prices.yaml"
     return prices | _parse(path.read_text("utf-8"), str(path)) if path.is_file() else prices
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import functools
-import math
 import threading
 import time
 import weakref
@@ -99,13 +98,13 @@ class Upstream:
         self,
         base_url: str,
         key: str | None,
-        api_version: str | None = None,
+        api_version: str | None,
         *,
         timeout_s: float,
         max_retries: int,
         max_wait_s: float,
-        limit_s: float = math.inf,
-        warn: Callable[[str], None] = lambda line: None,
+        limit_s: float,
+        warn: Callable[[str], None],
     ) -> None:
         self._watch = _Watch(base_url, warn)
         self._url, self._key, self._timeout_s = base_url, key, timeout_s
@@ -174,6 +173,8 @@ class Upstream:
         while True:
             unknown_fields, started = self._unknown_fields, time.perf_counter()
             timeout_s = min(self._timeout_s, deadline - time.monotonic())
+            if timeout_s <= 0:  # nothing is sent, so nothing is charged
+                raise UpstreamError("no time is left for a reply", outage=True)
             connecting = httpx.Timeout(
                 None, connect=timeout_s / 2
             )  # ends first: without a connection nothing is charged

@@ -1,4 +1,4 @@
-"""Questions to the large model in bulk: by a pool of actors that hold it, or from this process to a server."""
+"""Ask the large model about many rows: in a pool of actors that hold the model, or at a server from this process."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import Names, contents_of
 
 PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
-UNITS_AT_ONCE = 4  # groups under way at a server: while one waits for its slowest question, the next is asked
-_OFF_LABEL = "off the label list: "  # begins the counts of replies
-_ROWS_AT_ONCE = 64  # answered and committed together, unless a server's model says how many
-_SHOWN = 3  # replies off the label list that each call counts by their words; as many are reported
+UNITS_AT_ONCE = 4  # units that are asked concurrently: while one waits for its slowest question, the next is asked
+_OFF_LABEL = "off the label list: "  # prefix of the counts of replies
+_ROWS_AT_ONCE = 64  # rows that are answered and committed together, unless the model of a server sets the number
+_SHOWN = 3  # replies off the label list that each call counts by their text; as many are reported
 
 
 class FailureLimit:
-    """Ends a pass when more rows have failed than may; threads share it."""
+    """Ends a pass when more rows have failed than allowed; threads share an instance."""
 
     def __init__(self, share: float, num_rows: int) -> None:
         self._share, self._num_rows, self._reasons = share, num_rows, Counter[str]()
         self._lock = threading.Lock()
 
     def count(self, reasons: Counter[str]) -> None:
-        """Raise DataError where these rows that failed, by their reasons, are too many with those before."""
+        """Count failed rows by their reasons. DataError if too many rows have failed so far."""
         with self._lock:
             self._reasons += reasons
             num_failed = self._reasons.total()
@@ -59,11 +59,11 @@ class FailureLimit:
 def row_answerer(
     model: LargeModel, names: Names, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
 ) -> RowFunction:
-    """A function that answers rows by the large model, under their column `prompt` if there is one.
+    """A function that asks the large model about rows, with the prompts of the column `prompt` if there is one.
 
-    It counts rows, tokens and currency, answers off the label list with some of their words, and the reasons of answers
-    that failed, which `count` is told; `waiting` are those that the server is to blame for. It raises DataError for an
-    answer that makes no sense.
+    It counts rows, tokens, currency, answers off the label list with some of their texts, failed answers by reason, and
+    `waiting`: the answers that failed because of the server. `count` receives the reasons. The function raises
+    DataError for an invalid answer.
     """
 
     def answer(rows: pa.Table) -> tuple[pa.Table, Counts]:
@@ -94,12 +94,12 @@ def ask_shards(
     scratch: Path,
     mode: PromptMode = "none",
 ) -> dict[str, Any]:
-    """Write a file with the answers to the rows of every shard to `folder`; the usage.
+    """Write a file with the answers to the rows of every shard to `folder`; returns the usage.
 
     A server is asked from this process, which has the key; waiting takes no cores. Each of its answers is committed to
     the response cache of the storage, outside any artefact, so every configuration reuses it. Rows that failed in an
-    interrupted attempt are asked again. Raises DataError when no row was answered, or more failed than `max_failed` of
-    the model allows.
+    interrupted attempt are asked again. Raises DataError if no row was answered, or if more rows failed than the
+    model's `max_failed` allows.
     """
     context = attempt.context
     ask = partial(map_shards, attempt, sources, folder=folder, scratch=scratch)
@@ -142,7 +142,7 @@ def _say_faults(usage: Mapping[str, Any], counts: Counts, large: LargeConfig, re
 
 
 def server_model(context: Context, large: LargeConfig, names: Names) -> LargeModel:
-    """The model behind a server, with the paid answers of the storage; it says on the terminal when it is gone."""
+    """The model behind a server, with the paid answers of the storage; an outage is reported on the terminal."""
     responses = context.responses or ResponseStore.in_file(context.store.root / STORE_FILE)
     warn = lambda line: context.reporter.say(f"[yellow]{escape(line)}[/yellow]")  # noqa: E731
     return large.build(names.answers, context.assets_path, Resources(responses=responses, warn=warn))

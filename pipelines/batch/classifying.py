@@ -33,7 +33,7 @@ MAX_FITTED_ROWS = 65_536  # a class has a few hundred weights: more rows hardly 
 
 @dataclass(frozen=True)
 class RowHead:
-    """A head, and the out-of-fold probabilities float32 [N, C] of the rows that it was fitted on, by their ids."""
+    """A head, and out-of-fold probabilities float32 [N, C] of the rows on which it was fitted, by id."""
 
     head: LinearHead
     ids: pa.Array
@@ -45,7 +45,7 @@ class RowHead:
     ) -> Self:
         """Fit a head to rows with id, label, group and features: a new head, or the `known` head to more labels.
 
-        It reads the first `dim` features; a `known` head reads those that it has read.
+        The head reads the first `dim` features; a `known` head continues to read its own.
         """
         labels_N, groups_N = rows["label"].to_numpy(), unit_names(rows)
         features_ND = _first_features(rows, known.weight_CD.shape[1] if known else dim)
@@ -53,7 +53,7 @@ class RowHead:
         return cls(fit.head, rows["id"].combine_chunks(), fit.out_of_fold_NC)
 
     def probabilities(self, rows: pa.Table) -> np.ndarray:
-        """Class probabilities, by a head that has not seen the row."""
+        """Class probabilities, for each row from a head that has not seen it."""
         probabilities_NC = self.head.probabilities(_first_features(rows, self.head.weight_CD.shape[1]))
         positions = pc.index_in(rows["id"], value_set=self.ids)
         is_fitted = positions.is_valid().to_numpy()
@@ -62,7 +62,7 @@ class RowHead:
 
 
 def row_classifier(fitted: RowHead) -> RowFunction:
-    """A function that gives rows the probabilities of a head, at the cost of encoding them."""
+    """A function that answers rows with the probabilities of a head; an answer costs the time of encoding the row."""
 
     def classify(rows: pa.Table) -> tuple[pa.Table, Counts]:
         probabilities_NC = fitted.probabilities(rows)
@@ -78,9 +78,9 @@ def row_classifier(fitted: RowHead) -> RowFunction:
 
 
 def classify_shards(attempt: Attempt, num_labels: int, seed: int, features: FeaturesArtefact) -> LinearHead:
-    """Write a file with the answers to every shard of features to the attempt's folder; the head.
+    """Write a file with the answers to every shard of features to the attempt's folder; returns the head.
 
-    Topics of words, which the small side reads beside the features, are not read.
+    The head does not read the topics of words, which only the small side reads.
     """
     sources, dim = features.all_shards, features.dim - features.num_words
     fitted = run_remotely(_fit, num_labels, seed, list(sources.values()), features.storage, dim)
@@ -89,7 +89,7 @@ def classify_shards(attempt: Attempt, num_labels: int, seed: int, features: Feat
 
 
 def _fit(num_labels: int, seed: int, shards: Sequence[Path], storage: Storage, dim: int) -> RowHead:
-    """Fit the head on this node, to which all shards come."""
+    """Fit the head on this node, which fetches all shards."""
     rows = fitted_rows([storage.fetch(shard) for shard in shards], seed)
     return RowHead.fit(rows, num_labels, seed, dim=dim)
 
@@ -99,9 +99,9 @@ def _first_features(rows: pa.Table, dim: int | None) -> np.ndarray:
 
 
 def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS) -> pa.Table:
-    """The labelled train rows (id, label, group, features); beyond `limit` rows, the units with the least keys.
+    """The labelled train rows (id, label, group, features); of more than `limit` rows, the units with the lowest keys.
 
-    Units are taken whole: the head has seen no row of the others, so that its probabilities for these are out of fold.
+    Units are complete, so the head has seen no row of any other unit, and its probabilities for them are out of fold.
     """
     largest = _key_limit(shards, seed, limit)
     parts = []
@@ -111,7 +111,7 @@ def fitted_rows(shards: Sequence[Path], seed: int, limit: int = MAX_FITTED_ROWS)
 
 
 def _key_limit(shards: Sequence[Path], seed: int, limit: int) -> int | None:
-    """The largest key of the sample; None where all rows are in it."""
+    """The largest key of the sample; None if all rows are in it."""
     smallest, total = np.empty(0, dtype=np.int64), 0
     for rows in _labelled(shards, ["id", "group"]):
         total += len(rows)
@@ -128,9 +128,5 @@ def _labelled(shards: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Tab
     for shard in shards:
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(columns=list({*columns, "label", "split"})):
-                yield pa.table(batch.filter(_is_labelled(batch))).select(list(columns))
-
-
-def _is_labelled(rows: pa.Table | pa.RecordBatch) -> pa.Array:
-    """Which rows are labelled train rows."""
-    return pc.and_(pc.equal(rows["split"], "train"), pc.not_equal(rows["label"], UNLABELLED))
+                is_labelled = (pc.field("split") == "train") & (pc.field("label") != UNLABELLED)
+                yield pa.table(batch.filter(is_labelled)).select(list(columns))

@@ -1,4 +1,4 @@
-"""Rows through a frozen encoder, by a pool of actors; vectors that come with the rows are copied instead."""
+"""Encode rows with a frozen encoder in a pool of actors; vectors that come with the rows are copied instead."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TEXT = "text"  # column of a row's text
 
 
 def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str, with_texts: bool = False) -> RowFunction:
-    """A function that gives rows their features, the seconds that each took, and if wanted their texts again.
+    """A function that computes the features of rows, and the seconds per row; `with_texts` repeats their texts.
 
-    It raises DataError that names the rows which cannot be read, and those that the encoder returns a NaN for.
+    It raises DataError, naming the rows, if rows cannot be read or the encoder returns a NaN.
     """
     network = encoder.build(assets_dir, device)
 
@@ -54,15 +54,15 @@ def row_encoder(encoder: EncoderConfig, assets_dir: Path, device: str, with_text
 
 
 def vector_copier(encoder: EncoderConfig) -> RowFunction:
-    """A function that takes the rows' own vectors as their features, at no cost.
+    """A function that uses the rows' own vectors as their features, at no cost.
 
-    It raises DataError that names the rows whose vectors do not fit the encoder or are not finite.
+    It raises DataError, naming the rows, if vectors do not fit the encoder or are not finite.
     """
     dim = getattr(encoder, "dim", None)
 
     def copy(rows: pa.Table) -> tuple[pa.Table, Counts]:
         features_ND = matrix(rows[VECTOR])
-        # All rows have vectors of one length, so the first tells whether it is the right one.
+        # All vectors of a table have one length, so checking the first is enough.
         suspects = {0, *np.flatnonzero(~np.isfinite(features_ND).all(axis=1)).tolist()} if len(rows) else set()
         faults = {row: vector_fault(Content(vector=features_ND[row]), dim) for row in suspects}
         _refuse({row: fault for row, fault in faults.items() if fault}, rows["id"])
@@ -80,9 +80,9 @@ def encode_shards(
     *,
     with_texts: bool = False,
 ) -> int:
-    """Write a file with the features of every shard to `folder`, if wanted with texts; how many texts were cut.
+    """Write a file with the features of every shard to `folder`; returns the number of texts that were cut.
 
-    DataError that names rows which cannot be read, or have no finite features.
+    Raises DataError, naming the rows, if rows cannot be read or have no finite features.
     """
     context = attempt.context
     if vector_columns(encoder):
@@ -94,9 +94,9 @@ def encode_shards(
 
 
 def encoded(attempt: Attempt, encoder: EncoderConfig, rows: pa.Table, scratch: Path) -> pa.Table:
-    """Features of rows with the columns id, text and image, and the seconds per row, by the actors.
+    """Features of rows with the columns id, text and image, and the seconds per row, computed by the actors.
 
-    DataError naming the row ids when the encoder cannot read a row, or returns a NaN.
+    Raises DataError, naming the rows, if the encoder cannot read a row or returns a NaN.
     """
     storage, features_folder = attempt.context.store.storage, scratch / "features"
     starts = range(0, max(len(rows), 1), SHARD_ROWS)
@@ -108,7 +108,7 @@ def encoded(attempt: Attempt, encoder: EncoderConfig, rows: pa.Table, scratch: P
 
 
 def _refuse(faults: Mapping[int, str], ids: pa.ChunkedArray) -> None:
-    """Raise DataError that names rows without features, and why they have none."""
+    """Raise DataError, naming rows without features and the reasons, if there are any."""
     if not faults:
         return
     named = ", ".join(f"{ids[row]} ({fault})" for row, fault in sorted(faults.items())[:5])

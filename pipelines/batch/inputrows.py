@@ -1,4 +1,4 @@
-"""Files of rows that are to be answered: read as a source of training rows is, without labels."""
+"""Files with rows to answer; they are read like a source of training rows, without labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
@@ -22,7 +23,7 @@ ID = "id"  # the column with a row's own id, if the file has one
 
 @dataclass(frozen=True)
 class InputRows:
-    """A file of rows that was looked through once: `schema` has its columns, `num_rows` counts its rows."""
+    """A file of rows that was scanned once, for its columns (`schema`) and its number of rows."""
 
     location: Location
     normaliser: Normaliser
@@ -40,10 +41,10 @@ class InputRows:
         vectors: Sequence[str] | None = None,
         image_root: Location | None = None,
     ) -> InputRows:
-        """Look through a file. The columns, and names or patterns of those of vectors, are None where none is read.
+        """Scan a file. A column is None if it is not read; `vectors` are names or patterns of the vector's columns.
 
-        Raises DataError for a missing file, an unknown suffix, a file that is not what its suffix says, and a missing
-        column, naming the nearest one.
+        Raises DataError for a missing file, an unknown suffix, content that does not match the suffix, and a missing
+        column, with the nearest name.
         """
         schema, num_rows = scanned(location)
         named = {"text": text_column or "", "image": image_column or "", "task": task_column or ""}
@@ -62,7 +63,7 @@ class InputRows:
     def tables(self) -> Iterator[pa.Table]:
         """The rows in order, some thousand at a time, with the columns of `Normaliser.cells`.
 
-        A row without an id of its own is named by its number, from 0. One with too few or too many fields is at fault.
+        A row without an id gets its number, from 0. A row with too few or too many fields gets a fault.
         """
         start = 0
         for chunk in read_chunks(self.location, lambda name: name == ID or self.normaliser.layout.wants(name)):
@@ -83,19 +84,24 @@ class InputRows:
         return str(self.location)
 
 
+def changed(location: Location) -> DataError:
+    """The error for a file that has lost or gained rows since it was scanned."""
+    return DataError("the file has changed meanwhile", where=str(location), hint="Start again")
+
+
 class InputReader:
-    """Reads rows of files by number, from where the last ones ended: a file is read once if they come in order."""
+    """Reads rows of files by number, starting where the last read ended: rows in order take one pass over a file."""
 
     def __init__(self) -> None:
         self._location: Location | None = None
         self._first = 0
 
     def __call__(self, source: InputRows, start: int, stop: int) -> Iterator[pa.Table]:
-        """Rows `start` to `stop` with their pictures, as one table."""
+        """Rows `start` to `stop` with their pictures, as one table. DataError if the file has lost them."""
         if source.location != self._location or start < self._first:
             self._location, self._first = source.location, 0
             self._tables = source.tables()
-            self._table = next(self._tables)
+            self._table = self._next_table(source)
         parts = []
         while True:
             end = self._first + len(self._table)
@@ -106,4 +112,9 @@ class InputReader:
             if end >= stop:
                 yield pa.concat_tables(parts)
                 return
-            self._first, self._table = end, next(self._tables)
+            self._first, self._table = end, self._next_table(source)
+
+    def _next_table(self, source: InputRows) -> pa.Table:
+        if (table := next(self._tables, None)) is None:
+            raise changed(source.location)
+        return table

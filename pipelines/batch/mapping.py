@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from kcm import extras
 from pipelines.cluster.config import ClusterConfig, is_connected
 
-FEW_ITEMS = 32  # this process is done with so many before Ray Data has started, which takes about 4 s
+FEW_ITEMS = 32  # this process finishes fewer items before Ray Data has started, which takes about 4 s
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -24,9 +24,9 @@ ResultT = TypeVar("ResultT")
 def map_items(
     function: Callable[[ItemT], ResultT], items: Sequence[ItemT], *, few: int = FEW_ITEMS
 ) -> Iterator[ResultT]:
-    """The results of `function` in the order of the items, by tasks on any node; fewer than `few` by this process.
+    """The results of `function`, in the order of the items: by tasks on any node, or here for fewer than `few` items.
 
-    A KcmError or OSError of the function, for example for a full disk, is raised here.
+    A KcmError or OSError of the function, for example for a full disk, is raised in this process.
     """
     if len(items) < few or not is_connected():
         return map(function, items)
@@ -42,10 +42,10 @@ def map_with_actors(
     only_here: bool = False,
     threads: int = 1,
 ) -> Generator[ResultT]:
-    """The same by the function that `build` returns, which each of `num_encoders` actors builds once.
+    """The same with the function that `build` returns; each of `num_encoders` actors builds it once.
 
-    Without a cluster `threads` threads of this process call one each. With `only_here` the actors are on the node of
-    this process, whose files they need; they reserve no CPUs, of which the head of a cluster may have none.
+    Without a cluster, each of `threads` threads of this process has its own function. With `only_here`, the actors run
+    on the node of this process, because they need its files; they reserve no CPUs, since a head node may have none.
     """
     if cluster is None or not is_connected():
         return in_process(build, items, threads)
@@ -55,7 +55,7 @@ def map_with_actors(
 
 
 def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
-    """The result of a function, by another process of this node, which sees its files; without a cluster by this."""
+    """The result of a function, computed by another process of this node; without a cluster, by this process."""
     if not is_connected():
         with one_thread():
             return function(*arguments)
@@ -64,10 +64,10 @@ def run_remotely(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Arithmetic on one core within the block, as in a process of Ray that reserves one.
+    """Limit arithmetic to one core within the block, as in a process of Ray that reserves one core.
 
     The threads of a matrix product wait for each other by spinning: on small matrices they cost several times the CPU
-    and save nothing. One thread also adds in the order in which a worker does.
+    and save nothing. One thread also adds numbers in the same order as a worker.
     """
     return threadpool_limits(1)
 
@@ -91,5 +91,5 @@ def in_process(
         pool = ThreadPoolExecutor(threads)
         try:
             yield from pool.map(call, items)
-        finally:  # whoever catches an error ends what the threads wait for
+        finally:  # the caller must stop what the threads wait for, such as questions to a server
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
 """Run a function over many items on a Ray cluster.
 
-Ray Data runs an item again where its worker or node dies. Items and results are small: references to files, hashes,
-counts. The process that works on an item reads its rows from the storage and writes what it makes to the storage.
+Ray Data retries an item whose worker or node dies. Items and results are small: references to files, hashes, counts.
+The process that works on an item reads its rows from the storage and writes its output to the storage.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def map_with_actors(
         compute=ActorPoolStrategy(size=min(cluster.num_encoders, max(1, len(items)))),
         num_cpus=0 if cluster.use_gpu or only_here else 1,
         num_gpus=1 if cluster.use_gpu else 0,
-        max_task_retries=RETRIES,  # else a row that kills its process is tried for ever
+        max_task_retries=RETRIES,  # otherwise, a row that kills its process would be retried for ever
         label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
     )
 
@@ -66,7 +66,7 @@ def map_connected(
     cluster: ClusterConfig,
     only_here: bool = False,
 ) -> Generator[ResultT]:
-    """The same on a cluster, connected until the generator ends or is closed; not at all if there are no items."""
+    """The same on a cluster, connected until the generator ends or is closed; without items, it does not connect."""
     if items:
         with connected(cluster):
             yield from map_with_actors(build, items, cluster, only_here=only_here)
@@ -75,7 +75,7 @@ def map_connected(
 def map_on_cluster(
     address: str, build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT]
 ) -> Iterator[ResultT]:
-    """The same by one actor for each CPU that is free on the cluster at `address`, connected as long as it takes.
+    """The same with one actor for each free CPU of the cluster at `address`, connected until the generator ends.
 
     Raises KcmError if no cluster answers there.
     """
@@ -107,7 +107,7 @@ def silence_ray_data() -> None:
 
 
 def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Generator[Any]:
-    """Each item is a block of its own, so that it is one task. Results that come early wait for those before them."""
+    """The results in the order of the items. Each item is a block of its own, so that it becomes one task."""
     if not items:
         return
     silence_ray_data()
@@ -130,7 +130,7 @@ def _on_ray_data(items: Sequence[Any], worker: Any, **options: Any) -> Generator
 
 
 class _Actor:
-    """Builds its function with the first item, not when it starts, so that an error of `build` is a result too."""
+    """Builds its function with the first item, not at its start, so that an error of `build` becomes a result."""
 
     def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
         self._build = build

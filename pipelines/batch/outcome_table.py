@@ -1,6 +1,6 @@
 """The large model's answers with a collaborator's logits: the outcome table, a split of a shard at a time.
 
-No node reads all shards: a part of the table is made by whatever process is free.
+No node reads all shards: any free process can compute a part of the table.
 
 Shapes: N rows, C labels, D features.
 """
@@ -41,11 +41,11 @@ from pipelines.store.storage import Storage
 
 @dataclass(frozen=True, eq=False)
 class OutcomePart:
-    """The rows of one split of a shard: their outcome table under prompt `none`, features, and seconds that these took.
+    """The rows of one split of a shard: their outcome table under prompt `none`, features, and seconds of encoding.
 
     `modes` is the same table under all prompt modes, `none` first. The collaborator knows the first `num_labels` labels
-    of the table, which may have one more for none-of-these. `score_N` are the scores of the gate that asks for them,
-    where they came from another process; features are then those of some rows.
+    of the table, which may have one more label for none-of-these. A part from another process holds the gate's scores
+    as `score_N`, and the features of some rows only.
     """
 
     table: OutcomeTable
@@ -65,15 +65,15 @@ class OutcomePart:
         return gate.score(self.features_ND, judge_NC, small_NC)
 
     def scored(self, gate: Gate, shown: float = 0.0) -> OutcomePart:
-        """The same with the gate's scores, and the features of a drawn share of the rows alone: they take most room."""
+        """A copy with the gate's scores, and the features of a drawn share of the rows only, to save room."""
         return replace(self, features_ND=self.features_ND[drawn(self.table.id, shown)], score_N=self.scores(gate))
 
 
 @dataclass(frozen=True, eq=False)
 class PartRows:
-    """The rows of one split of a shard with their features, and the answers to them, as the storage has them.
+    """The rows of one split of a shard with their features and answers, as stored.
 
-    `source` is the split that the files have them in: train for rows that choose in place of validate rows.
+    `source` is the split in the files: `train` for train rows that choose gate and policy in place of validate rows.
     """
 
     task: int
@@ -107,14 +107,14 @@ class LeftOut:
             return cls(pd.Index(stored["ids"].astype(object)), stored["judge"], stored["small"])
 
     def known(self, part: PartRows) -> PartRows:
-        """The rows whose logits are here, and those that are out of scope, which no network learns from."""
+        """The rows with logits in this object, and the rows out of scope, from which no network learns."""
         is_out_of_scope_N = part.rows["label"].to_numpy() == OUT_OF_SCOPE
         return part.filtered(is_out_of_scope_N | (self._positions(part.rows["id"]) >= 0))
 
     def logits(
         self, collaborator: Collaborator, ids: pa.ChunkedArray, features_ND: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of rows, [N, C] each: these, and the collaborator's own for rows that are not here."""
+        """The logits of rows, [N, C] each: from this object, or else from the collaborator."""
         position_N = self._positions(ids)
         is_new_N = position_N < 0
         judge_NC, small_NC = (own_RC[position_N].astype(np.float64) for own_RC in (self.judge_RC, self.small_RC))
@@ -144,11 +144,10 @@ class PartFiles:
         splits: Sequence[Split],
         prompted: Mapping[PromptMode, Path] | None = None,
     ) -> list[PartFiles]:
-        """All that hold rows of `splits`: task by task, split by split, in order; one at least of each.
+        """All shards with rows of `splits`, task by task, split by split, in order; at least one for each.
 
-        `prompted` are the folders of the answers under further prompt modes, in shards of the same names.
-
-        The rows of validate are those that choose gate and policy, see `FeaturesArtefact.stored_split`.
+        `prompted` are the folders of the answers under further prompt modes, in shards of the same names. For validate,
+        the shards hold the rows that choose gate and policy, see `FeaturesArtefact.stored_split`.
         """
         files = []
         for number in range(len(features.names.tasks)):
@@ -161,7 +160,7 @@ class PartFiles:
         return files
 
     def read(self, names: Names, storage: Storage) -> PartRows:
-        """The rows; of a remote file only their row groups are fetched.
+        """The rows; from a remote file, only their row groups are fetched.
 
         Raises ArtefactError if the answers belong to other rows, and for a damaged file.
         """
@@ -179,14 +178,9 @@ class PartFiles:
         return PartRows(self.task, self.split, self.source, rows, answers_by_mode)
 
 
-def part_rows(
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path] | None = None,
-) -> Iterator[PartRows]:
+def part_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> Iterator[PartRows]:
     """The rows of `splits`, shard by shard: task by task, split by split, in order."""
-    for files in PartFiles.all_of(features, outcomes, splits, prompted):
+    for files in PartFiles.all_of(features, outcomes, splits):
         yield files.read(features.names, features.storage)
 
 
@@ -195,12 +189,12 @@ def outcome_part(
 ) -> OutcomePart:
     """The outcome table of one split of a shard; equal texts are one object.
 
-    Where none-of-these can be answered, it is the right answer for rows that are out of scope, and one that the
-    collaborator cannot give: its logit is -inf. Train rows have the logits of `left_out`; those that are not there,
-    since they were not drawn, are left out of the table.
+    If none-of-these is a possible answer, it is the right answer for rows out of scope. The collaborator cannot give
+    it: its logit is -inf. Train rows have the logits of `left_out`; train rows that were not drawn for `left_out` are
+    not in the table.
     """
     unseen = left_out if part.source == "train" else None
-    assert unseen or part.source != "train"  # a learner without it was refused
+    assert unseen or part.source != "train"  # a learner that cannot compute it was refused
     if unseen:
         part = unseen.known(part)
     row, num_answers, features_ND = part.rows, len(names.answers), feature_matrix(part.rows)
@@ -229,7 +223,7 @@ def outcome_part(
         for answers in prompted
     ]
     seconds_N = row[SECONDS].to_numpy()
-    all_modes = OutcomeTable.joined([table, *modes]) if modes else table  # no second copy of the logits on its way
+    all_modes = OutcomeTable.joined([table, *modes]) if modes else table  # no second copy of the logits
     return OutcomePart(table, all_modes, features_ND, seconds_N, judge_NC.shape[1])
 
 
@@ -245,8 +239,8 @@ def scored_parts(
 ) -> Iterator[OutcomePart]:
     """The outcome table, a part for each shard and split, with scores, and the features of a drawn share of the rows.
 
-    `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a row is in the sample
-    by a hash of its id, whatever part it lies in. `left_out` are the logits of train rows that choose in place of
+    `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a hash of its id decides
+    whether a row is in the sample. `left_out` are the logits of train rows that choose gate and policy in place of
     validate rows.
     """
     score = partial(_scored, collaborator, gate, features.names, features.storage, shown, left_out)
@@ -289,14 +283,14 @@ def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
 
 
 def drawn(name_N: np.ndarray, share: float) -> np.ndarray:
-    """Which names are in a sample of about this share of all, [N]: a function of the name, whoever draws it where."""
+    """Which names are in a sample of about this share, [N]; every process draws the same names."""
     if share >= 1:
         return np.ones(len(name_N), dtype=bool)
     return np.asarray(pd.util.hash_array(name_N, categorize=False) < np.uint64(share * 2**64))
 
 
 def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart]:
-    """The parts of an outcome table, each written to a file on its way."""
+    """The parts of an outcome table, each written to a file before it is yielded."""
     with ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for part in parts:
@@ -318,9 +312,9 @@ class ScoredTable:
 
     @classmethod
     def of(cls, parts: Iterable[OutcomePart], gate: Gate, validate_scores: np.ndarray, policy: Policy) -> ScoredTable:
-        """Score every row as it is served, by the gate, but validate rows as the search of the policy saw them.
+        """Score rows with the gate, as in serving; validate rows keep the scores that the search of the policy saw.
 
-        The validate rows of all parts are the search's rows, in its order.
+        The validate rows of all parts are the rows of the search, in the same order.
         """
         measured, searched = [], 0
         for part in parts:
@@ -336,7 +330,7 @@ class ScoredTable:
 
     @property
     def measured(self) -> Split:
-        """The split that is measured: test, or without test rows the rows that chose gate and policy."""
+        """The split that is measured: test, or without test rows the split that chose gate and policy."""
         return "test" if (self.table.split == "test").any() else "validate"
 
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
@@ -346,7 +340,7 @@ class ScoredTable:
 
     @property
     def judged(self) -> MeasuredRows:
-        """The measured rows under prompt `none`, on which the judge's confidence is held against what is right."""
+        """The measured rows under prompt `none`, on which the judge's calibration is measured."""
         return self.table.select((self.table.split == self.measured) & (self.table.prompt == "none"))
 
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:

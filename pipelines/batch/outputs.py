@@ -1,7 +1,7 @@
-"""The files of a prediction: which are read, which are written, and which are finished.
+"""The files of a prediction: which files are read, written, and finished.
 
-Each file of the input becomes a file with its answers. In a hidden folder lie a record of each, which says what it was
-made of, and until it is finished the units of rows that are answered:
+Each file of the input becomes a file with its answers. A hidden folder holds a record of each output, with the inputs
+from which it was made, and until it is finished the answered units of rows:
 
     answers/2024/a.csv                     the answers to rows/2024/a.csv
     answers/.kcm/files/2024/a.csv.json     its record
@@ -37,14 +37,15 @@ from pipelines.store.artefact import storage_errors
 from pipelines.store.storage import Storage
 
 HIDDEN = ".kcm"
+WRITTEN = (".csv", ".jsonl", ".parquet")
 
 
 class FileRecord(Config):
     """The inputs and the content of an output; `size` are its bytes.
 
-    `command` is a digest of model and settings, `stamp` says which content the source had; None: that is not known.
-    `unfinished` counts the rows that the large model failed on, which the next attempt asks about again; `fault` is the
-    reason of most of those that the small model answered.
+    `command` is a digest of model and settings. `stamp` identifies the content of the source; None if it is unknown.
+    `unfinished` counts the rows on which the large model failed; the next attempt retries them. `fault` is the most
+    frequent reason among those that the small model answered.
     """
 
     command: str
@@ -58,7 +59,7 @@ class FileRecord(Config):
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """One file of the input, and the file of its answers, in the folder of this node for a storage."""
+    """One file of the input, and the file of its answers in this node's folder for a storage."""
 
     source: Location
     target: Path
@@ -68,7 +69,7 @@ class PredictedFile:
     def finished(self, command: str, *, overwrite: bool) -> FileRecord | None:
         """The record of an output that is up to date; None if it has to be written.
 
-        Raises ArtefactError for a file that something else has written, unless `overwrite`.
+        Raises ArtefactError for a file that another program or command has written, unless `overwrite`.
         """
         try:
             size = self.storage.files.size(self.storage.name(self.target))
@@ -90,7 +91,7 @@ class PredictedFile:
 
     @contextmanager
     def drafted(self, folder: Path) -> Iterator[Path]:
-        """A path below `folder` to write to; the output at the normal end of the block, removed after an error."""
+        """A path below `folder` to write to; it becomes the output if the block ends without an error."""
         draft = folder / uuid.uuid4().hex
         with storage_errors(self.target):
             for parent in (folder, self.target.parent):
@@ -119,11 +120,11 @@ class PredictedFile:
 
 
 def predicted_files(source: str | Path, output: str | Path, suffix: str | None = None) -> list[PredictedFile]:
-    """What is made of an input: `output` of a file; of a folder or pattern, an output for each of its files.
+    """The outputs of an input: the file `output` for a file; for a folder or pattern, an output for each of its files.
 
-    The latter lie in the folder `output`, under the names of the input files, in the format of `suffix`, else in that
-    of the input. Raises DataError for an input that is not there or is no file of rows, ArtefactError for an output
-    that cannot be one.
+    Several outputs are in the folder `output`, under the names of the input files, in the format of `suffix` or by
+    default of the input. Raises DataError for a missing input and for a file that holds no rows, ArtefactError for an
+    unusable output.
     """
     origin, out = Location.of(source), Location.of(output)
     if "?" in out.store:
@@ -131,7 +132,7 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
         raise DataError("the URI of an output has no options", where=str(output), hint=hint)
     inputs = _files(origin)
     if inputs is None:
-        written = written_suffix(out)
+        written = known_suffix(out, posixpath.splitext(out.name)[1], WRITTEN)
         if suffix not in (None, written):
             raise DataError(f"the output is to be {suffix}", where=str(out), hint="Its suffix says the format")
         known_suffix(origin, origin.suffix)
@@ -163,7 +164,7 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
 
 
 def _files(origin: Location) -> list[FoundFile] | None:
-    """The files that a folder or a pattern stands for; None for a file."""
+    """The files of a folder or a pattern; None for a single file."""
     if origin.is_pattern:
         if files := origin.glob():
             return files
@@ -180,9 +181,6 @@ def _files(origin: Location) -> list[FoundFile] | None:
 
 def _real(location: Location) -> str:
     return os.path.realpath(location.path) if location.is_local else str(location)
-
-
-WRITTEN = (".csv", ".jsonl", ".parquet")
 
 
 @contextmanager
@@ -210,11 +208,6 @@ def writing(
         yield write
 
 
-def written_suffix(target: Location) -> str:
-    """The suffix that says how a file is written; DataError naming the supported ones."""
-    return known_suffix(target, posixpath.splitext(target.name)[1], WRITTEN)
-
-
 def _opened(path: Path, suffix: str, schema: pa.Schema, stack: ExitStack) -> Any:
     if suffix == ".jsonl":
         return stack.enter_context(path.open("wb"))
@@ -224,12 +217,12 @@ def _opened(path: Path, suffix: str, schema: pa.Schema, stack: ExitStack) -> Any
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether Arrow writes values of a type to CSV as people do."""
+    """Whether Arrow writes values of this type to CSV in the usual form."""
     return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as it is written to CSV: nested values are JSON, other values that CSV lacks are text."""
+    """A column for CSV: nested values become JSON, other values that Arrow cannot write become text."""
     if _is_plain(column.type):
         return column
     values = (_json(value) if isinstance(value, dict | list) else value for value in column.to_pylist())

@@ -1,7 +1,7 @@
 """Batch prediction: files of any size through a cascade; finished files and units of rows survive a kill.
 
-Each file is cut into units of rows, see `pipelines.batch.shards`. When all units of a file are there, its output is
-written: the original rows with the answers of the units, in order.
+Each file is cut into units of rows, see `pipelines.batch.shards`. When all units of a file exist, its output is
+written: the original rows with their answers, in order.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from kcm.encoders.precomputed import vector_columns
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
-from kcm.large import UpstreamConfig
+from kcm.large import LargeModel, UpstreamConfig
 from kcm.large.response_cache import ResponseStore
 from kcm.parquet import read_table
 from kcm.tasks.shards import GROUP_ROWS
-from pipelines.batch.inputrows import ID, InputReader, InputRows
+from pipelines.batch.inputrows import ID, InputReader, InputRows, changed
 from pipelines.batch.mapping import in_process
 from pipelines.batch.outputs import FileRecord, PredictedFile, predicted_files, writing
 from pipelines.batch.pricing import paying, price_of_escalated
@@ -47,7 +47,7 @@ from pipelines.store.artefact import storage_errors
 from pipelines.store.sequence import contents_of
 
 PREDICTED = pa.schema([("id", pa.string()), *ANSWERS])
-FILES_AT_ONCE = 8  # rows that are checked before anything is encoded
+FILES_AT_ONCE = 8  # files that are scanned concurrently before anything is encoded
 FEWEST_ROWS, MOST_ROWS, MOST_PICTURES = 32, GROUP_ROWS, 128  # of a unit
 
 _FORMAT = 5  # of the output's format; another number invalidates finished files
@@ -74,29 +74,31 @@ def predict(
 ) -> dict[str, Any]:
     """Write the rows of `input_path`, in order, with all their columns and the cascade's answers.
 
-    The input is a file, a folder or a pattern, here or in an object store. The suffix of a file gives its format: .csv,
-    .jsonl or .parquet. The answers to one file are the file `output_path`; those to several are a folder of files under
-    the same names, in the format of `suffix`, else in that of the input. All rows are answered by this process, or by
-    `on_cluster` (`pipelines.batch.mapping.map_connected`): files of an object store by all nodes of `cluster`, files of
-    this machine by this node.
+    The input is a file, a folder or a pattern, on this machine or in an object store. The suffix of a file gives its
+    format: .csv, .jsonl or .parquet. The answers to one file are the file `output_path`. The answers to several files
+    are a folder of files with the same names, in the format of `suffix` or by default of the input. All rows are
+    answered by this process, or by `on_cluster` (`pipelines.batch.on_cluster.map_connected`): all nodes of `cluster`
+    answer the files of an object store, this node answers the files of this machine.
 
-    The columns with texts and pictures are read as far as the bundle's models need them, those of vectors as the
-    bundle's encoder names them, or `features`. Paths of pictures must lead below `image_root`, the folder of the input
-    file without one. A row that cannot be answered has an `error` instead of an answer. `id` is the input's own column,
-    else the position of the row in its file; another column of the answers that the input has too is prefixed by
-    `kcm_`. Returns the number of rows by route, and the share of rows that the large model failed (`outside_promise`):
-    no certificate holds for an output that has any. Their `error` says why; the small model answers them unless
-    `on_large_failure` is `error`. None leaves that to the bundle.
+    Texts and pictures are read if the bundle's models need them. Vectors are in the columns that the bundle's encoder
+    names, or in `features`. Paths of pictures must lead below `image_root`, by default the folder of the input file. A
+    row that cannot be answered has an `error` instead of an answer. `id` is the input's own column, or else the
+    position of the row in its file; any other column of the answers whose name the input has already gets the prefix
+    `kcm_`.
 
-    A finished file is not made again when the command is given again: of the same content, by the same bundle and with
-    the same settings. Of one with rows that the large model failed on these are answered again. Files that something
-    else has written are refused, unless `overwrite`.
+    Returns the number of rows by route, and `outside_promise`: the share of rows on which the large model failed. No
+    certificate holds for an output with such rows. Their `error` gives the reason; the small model answers them unless
+    `on_large_failure` is `error`. None leaves the choice to the bundle.
 
-    Answers of a paid large model are looked up and kept in `responses`, the user's own store without it: none is paid
-    for twice. `upstreams` are the servers that the bundle's large model may be asked at.
+    If the command is repeated, a finished file is reused if its content, the bundle and the settings are the same. Rows
+    on which the large model failed are retried. Files that another program or command has written are refused, unless
+    `overwrite`.
 
-    With recorded answers, escalated rows that have none get an error that says so: they are to be put to the model that
-    gave the others.
+    Answers of a paid large model are looked up and stored in `responses`, by default the user's own store, so none is
+    paid twice. `upstreams` are the servers at which the bundle's large model may be asked.
+
+    With recorded answers, an escalated row without an answer gets an error; ask the model that gave the recorded
+    answers.
 
     Raises DataError for an input that cannot be read, ArtefactError for a bundle that cannot be used and for an output
     that cannot be written, ConfigError for a server that is not among `upstreams`, before anything is computed.
@@ -123,13 +125,13 @@ def predict(
     if records:
         reporter.say(f"{len(records)} of {len(files)} files are answered already")
     if opened:
-        with storage_errors(hidden):  # where nothing can be written is known before anything is encoded
+        with storage_errors(hidden):  # an unwritable folder is reported before anything is encoded
             hidden.mkdir(parents=True, exist_ok=True)
             storage.files.write(f"{storage.name(hidden)}/command", command.encode())
         responses = (responses or ResponseStore.of_user()) if bundle.large.remote else None
         folders, servers = (bundle_folder.absolute(), assets_dir.absolute()), tuple(upstreams)
         build = partial(row_predictor, *folders, cluster.device, servers, responses, on_large_failure)
-        # Paid answers, and what a path of this machine names, are here.
+        # The store of paid answers and the files of this machine are on this node.
         only_here = bundle.large.remote or not storage.is_remote or any(file.source.is_local for file in opened)
         threads = cluster.num_encoders if bundle.large.remote else 1  # one encodes while others wait for a server
         mapper = partial(in_process, threads=threads)
@@ -140,6 +142,8 @@ def predict(
                 model = load_large(bundle, assets_dir, upstreams=upstreams, responses=responses)
                 price = partial(price_of_escalated, bundle=bundle, files=list(opened.values()))
                 stack.enter_context(paying(model, bundle.large, price, reporter))
+                if not on_cluster:  # all threads ask the model that is closed when the block ends, also by Ctrl-C
+                    build = partial(build, large_model=model)
             records += _answered(opened, command, build, mapper, stack.enter_context(reporter.bar("predict", "rows")))
     if not any(record.unfinished for record in records):  # the output has all answers now
         storage.drop([hidden / "units"])
@@ -159,7 +163,7 @@ def predict(
 def _looked_through(
     files: Sequence[PredictedFile], columns: Mapping[str, Any], command: str, *, overwrite: bool
 ) -> tuple[dict[PredictedFile, InputRows], list[FileRecord]]:
-    """The files to be answered, opened, and the records of those that are answered already."""
+    """The files to answer, scanned; and the records of the files that are answered already."""
 
     def look(file: PredictedFile) -> FileRecord | InputRows:
         return file.finished(command, overwrite=overwrite) or InputRows.opened(file.source, **columns)
@@ -180,7 +184,7 @@ def _answered(
     """Answer the files one after the other, and write their outputs; the record of each."""
     first = next(iter(opened))
     storage, scratch = first.storage, first.hidden / "units"
-    stamps = {file: file.source.stamp() for file in opened}  # before rows are read: what changes is made again
+    stamps = {file: file.source.stamp() for file in opened}  # before rows are read, so changes show
     units = _units(opened, stamps, scratch, command)
     counts_by_file = map_units(units, build, InputReader, mapper=mapper, scratch=scratch, storage=storage, bar=bar)
     for file, counts in counts_by_file:
@@ -201,7 +205,7 @@ def _answered(
 
 
 def _say_routes(routes: Counter[str], records: Sequence[FileRecord], reporter: Reporter) -> str | None:
-    """Say who answered the rows; why the certificate is void for them, if the large model failed on some."""
+    """Report the routes of the rows. If the large model failed on some, returns why the certificate is void."""
     by_route = ", ".join(f"{route} {routes[route]:,}" for route in sorted(routes))
     reporter.say(f"{routes.total():,} rows: {by_route or 'none'}")
     num_outside = sum(record.unfinished for record in records)
@@ -223,12 +227,15 @@ def row_predictor(
     upstreams: Sequence[UpstreamConfig] = (),
     responses: ResponseStore | None = None,
     on_large_failure: OnLargeFailure | None = None,
+    large_model: LargeModel | None = None,
 ) -> RowFunction:
     """A function that gives rows the columns of `PREDICTED`, by the cascade of a bundle.
 
-    Those that cannot be answered say why. It counts rows by route, and those that another attempt may answer.
+    A row without an answer has an error. The function counts rows by route, and the rows that another attempt may
+    answer. A `large_model` replaces the one that the bundle would load.
     """
     cascade = load_cascade(bundle_folder, assets_dir, device, upstreams=upstreams, responses=responses)
+    cascade.large_model = large_model or cascade.large_model
     bundle = cascade.small_side.bundle
     if chosen := "error" if bundle.large.is_recorded else on_large_failure:
         cascade.small_side.policy = cascade.small_side.policy.on_failure(chosen)
@@ -255,7 +262,7 @@ def added_columns(source: pa.Schema) -> dict[str, str]:
 
 
 def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit], faults: Counter[str]) -> int:
-    """Write the output of a file from its units, and count why rows are outside the promise; its size.
+    """Write the output of a file from its units; returns its size. `faults` counts why rows are outside the promise.
 
     DataError if the file has lost or gained rows since.
     """
@@ -270,13 +277,15 @@ def write_file(file: PredictedFile, rows: InputRows, units: Sequence[Unit], faul
         for chunk in read_chunks(file.source):
             while len(waiting) < chunk.num_rows:
                 if (more := next(answered, None)) is None:
-                    raise DataError("the file has changed meanwhile", where=str(file.source), hint="Start again")
+                    raise changed(file.source)
                 waiting = pa.concat_tables([waiting, more])
                 degraded = more.filter(pc.equal(more["route"], "small_degraded"))
                 faults.update(error.removeprefix(OUTSIDE) for error in degraded["error"].to_pylist())
             answers = waiting.slice(0, chunk.num_rows).select(list(names))
             write(chunk, answers.rename_columns(list(names.values())))
             waiting = waiting.slice(chunk.num_rows)
+        if len(waiting) or any(map(len, answered)):
+            raise changed(file.source)
     return storage.files.size(storage.name(file.target))
 
 
@@ -294,7 +303,7 @@ def _units(
 
 
 def _digest(*settings: object) -> str:
-    """What tells one command from another: all that decides over the answers to the same rows."""
+    """Identifies a command: covers everything that decides the answers to the same rows."""
     return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What the answers of a server will cost, said before the first question, and what they did cost, said at the end."""
+"""The expected cost of a server's answers, printed before the first question, and the cost paid, printed at the end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipelines.batch.inputrows import InputReader, InputRows
 from pipelines.progress import Reporter
 from pipelines.store.sequence import contents_of
 
-MOST_PRICED = 20_000  # rows that are read; the price of more rows is extrapolated
+MOST_PRICED = 20_000  # rows that are read for the price; for more rows it is extrapolated
 
 
 @contextmanager
 def paying(
     model: LargeModel, large: LargeConfig, price: Callable[[PaidModel], str], reporter: Reporter
 ) -> Iterator[None]:
-    """A block in which a server is asked: says the `price` before and the amount paid after; then asks nothing more."""
+    """A block that asks a server: the `price` is printed before, the amount paid after; then the model is closed."""
     if not isinstance(model, PaidModel):
         yield
         return
@@ -39,7 +39,7 @@ def paying(
 
 
 def price_of_all(model: PaidModel, items: Iterable[Sequence[Item]]) -> str:
-    """What the answers to all items will take."""
+    """The expected cost of the answers to all items, as text."""
     total, num_rows = _estimate(model, items)
     return (
         f"{total.calls:,} calls for {num_rows:,} rows, about {total.tokens:,.0f} tokens{_money(total.currency)}"
@@ -48,10 +48,10 @@ def price_of_all(model: PaidModel, items: Iterable[Sequence[Item]]) -> str:
 
 
 def price_of_escalated(model: PaidModel, bundle: Bundle, files: Sequence[InputRows]) -> str:
-    """What the rows of a prediction will take at the certified call rate, and at most, by the first of these rows.
+    """The expected and the highest cost of a prediction, as text, extrapolated from its first rows.
 
-    Which rows escalate is not known yet. Answers of the store are taken for nothing where no prompt of the small side
-    goes along, whose words are not known yet either.
+    It is not known yet which rows escalate, so the certified call rate is assumed. Stored answers count as free only
+    for questions without a prompt of the small side, because such prompts are not known yet either.
     """
     total, num_priced = _estimate(model, _first_items(files))
     num_rows = sum(rows.num_rows for rows in files)

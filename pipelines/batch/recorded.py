@@ -1,4 +1,4 @@
-"""Recorded answers to the rows of a sequence: both are joined by id in a database on disk, with bounded memory."""
+"""Join recorded answers with the rows of a sequence by id, in a database on disk, with bounded memory."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _USAGE = ("rows", "tokens", "currency")
 def look_up_shards(
     model: RecordedAnswers, where: str, names: Names, sources: Mapping[str, Path], folder: Path, storage: Storage
 ) -> Counts:
-    """Write a file with the recorded answers to the rows of every shard to `folder`; the usage.
+    """Write a file with the recorded answers to the rows of every shard to `folder`; returns the usage.
 
-    Raises DataError for a row without an answer, two answers for one row, a table that cannot be right, and rows and
-    labels whose probabilities, a number for each of both, do not fit into memory.
+    Raises DataError for a row without an answer, two answers for one row, an invalid table, and probabilities (one per
+    row and label) that do not fit into memory.
     """
     rows = (read_table(storage.readable(source), columns=["id", "split"]) for source in sources.values())
     num_labels = len(names.labels)
@@ -85,7 +85,7 @@ def _joined(model: RecordedAnswers, where: str, rows: Iterable[pa.Table]) -> Ite
 
 
 def _insert(database: duckdb.DuckDBPyConnection, name: str, tables: Iterable[pa.Table]) -> None:
-    """Make a table of Arrow tables with the same columns, one of them at least."""
+    """Make a table from one or more Arrow tables with the same columns."""
     for number, table in enumerate(tables):
         database.register("given", table)
         database.execute(f"INSERT INTO {name} FROM given" if number else f"CREATE TABLE {name} AS FROM given")

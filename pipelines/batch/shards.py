@@ -1,10 +1,10 @@
-"""Make a file of every shard: the same rows in the same order, with what a worker makes of them.
+"""Write a file for every shard: the same rows in the same order, as a worker has transformed them.
 
-A shard is cut into units of some thousand rows. The process that works on a unit writes it
-to the storage, so a kill costs the units that were being made, and no node needs the files of another one. When all
-units are there, those of each shard are joined.
+A shard is cut into units of some thousand rows. The process that works on a unit writes it to the storage, so a kill
+loses only the unfinished units, and no node needs the files of another node. When all units exist, the units of each
+shard are joined.
 
-    scratch/task-0003.00001.0000004096-0000008192.unit    what is made of rows 4,096 to 8,191 of a shard
+    scratch/task-0003.00001.0000004096-0000008192.unit    the output for rows 4,096 to 8,191 of a shard
     folder/task-0003.00001.parquet                        the shard
 """
 
@@ -37,13 +37,13 @@ def map_shards(
     at_least: int | None = None,
     threads: int | None = None,
 ) -> Counts:
-    """Write a file of every shard to `folder`; the sum of what the workers counted.
+    """Write a file for every shard to `folder`; returns the sum of the workers' counts.
 
-    `sources` are the shards by the names of their files in `folder`. `build` returns a function that is given at most
-    `GROUP_ROWS` rows of a shard, and returns as many rows, and counts. A unit is a whole shard unless `rows_per_unit`
-    says less, or `at_least` makes it an equal share of the rows, see `unit_rows`. Units that `scratch` holds from an
-    interrupted attempt are not made again, but for those with failed rows. With `threads` this process makes all units,
-    so many at once. Raises what the function raises, and ArtefactError for a shard that cannot be read.
+    `sources` are the shards by the names of their files in `folder`. `build` returns a function from at most
+    `GROUP_ROWS` rows of a shard to as many rows, and counts. A unit is a whole shard unless `rows_per_unit` is smaller,
+    or `at_least` makes it an equal share of the rows, see `unit_rows`. Units that an interrupted attempt left in
+    `scratch` are reused, except units with failed rows. With `threads`, this process makes all units, that many at a
+    time. Raises the errors of the function, and ArtefactError for a shard that cannot be read.
     """
     storage, cluster = attempt.context.store.storage, None if threads else attempt.context.cluster
     sizes = sizes_of(sources, storage)
@@ -61,8 +61,8 @@ def map_shards(
 def shard_reader(storage: Storage) -> RowReader:
     """A function for the rows `start` to `stop` of a shard, a row group at a time; an empty table for none.
 
-    Of a shard that is not here the ranges that are needed are fetched. The last row group is held, so that it is read
-    once for the units within it.
+    Only the needed ranges of a remote shard are fetched. The last row group is kept, so that all units within it read
+    it once.
     """
 
     @lru_cache(maxsize=1)

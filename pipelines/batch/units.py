@@ -1,6 +1,6 @@
-"""Units of rows: what is made of each is a file of the storage, so that a kill costs the units that were being made.
+"""Units of rows: the output of each unit is a file of the storage, so a kill loses only the unfinished units.
 
-The process that works on a unit writes it to the storage, and no node needs the files of another one.
+The process that works on a unit writes it to the storage, and no node needs the files of another node.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ import pyarrow.parquet as pq
 
 from kcm.errors import DataError
 from kcm.tasks.shards import GROUP_ROWS, open_shard
-from pipelines.batch.mapping import in_process
 from pipelines.progress import Bar
 from pipelines.store.artefact import storage_errors
 from pipelines.store.storage import Storage, at_once
 
 UNIT_ROWS = 4 * GROUP_ROWS  # at most
-FAILED = "failed: "  # begins the counts of rows that the next attempt makes again, by reason
+FAILED = "failed: "  # prefix of the counts, by reason, of rows that the next attempt retries
 _COUNTS = "counts"
 
 Counts: TypeAlias = dict[str, float]
@@ -37,7 +36,7 @@ KeyT = TypeVar("KeyT")
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows `start` to `stop` of a source, such as a shard, and the file of what is made of them."""
+    """Rows `start` to `stop` of a source, such as a shard, and the file for their output."""
 
     source: Any
     start: int
@@ -46,13 +45,13 @@ class Unit:
 
 
 UnitMapper: TypeAlias = Callable[[Callable[[], Callable[[Unit], Counts]], Sequence[Unit]], Generator[Counts]]
-"""Makes units, in order, by functions that each worker builds once."""
+"""Makes units, in order, with functions that each worker builds once."""
 
 
 def unit_rows(num_rows: int, at_least: int) -> int:
-    """Rows of a unit: enough units that all workers end at about the same time, and not more than a kill may cost.
+    """Rows of a unit: small enough that all workers end at about the same time and a kill loses little.
 
-    It depends on no number of workers, since what a network computes may depend on which rows it is given together.
+    It does not depend on the number of workers, since the output of a network may depend on the rows of its batch.
     """
     share = num_rows // 32
     return max(at_least, min(UNIT_ROWS, share - share % GROUP_ROWS if share > GROUP_ROWS else share))
@@ -63,15 +62,15 @@ def map_units(
     build: Callable[[], RowFunction],
     read: Callable[[], RowReader],
     *,
-    mapper: UnitMapper = in_process,
+    mapper: UnitMapper,
     scratch: Path,
     storage: Storage,
     bar: Bar,
 ) -> Iterator[tuple[KeyT, Counts]]:
-    """Make the units of each source below `scratch`; the key of each source, and its counts, once all are there.
+    """Make the units of each source below `scratch`; yields the key and the counts of each source when all units exist.
 
-    `read` returns what reads the rows of a unit, by each worker for itself; see `map_shards`. `mapper` says where the
-    units are made: in this process, or on a cluster.
+    Each worker calls `build` and `read` once, for the function and the reader of its units; see `map_shards`. `mapper`
+    decides where the units are made: in this process, or on a cluster.
     """
     everything = list(chain.from_iterable(units.values()))
     there = set(storage.names(scratch))
@@ -93,13 +92,13 @@ def map_units(
 
 
 class UnitWriter:
-    """Makes units by a function of rows, and writes them to the storage."""
+    """Makes units with a function of rows, and writes them to the storage."""
 
     def __init__(self, build: Callable[[], RowFunction], read: Callable[[], RowReader], storage: Storage) -> None:
         self._function, self._rows, self._storage = build(), read(), storage
 
     def __call__(self, unit: Unit) -> Counts:
-        """Make a unit, and count."""
+        """Make a unit; returns its counts."""
         counts: Counts = {}
         with storage_errors(unit.target), tempfile.TemporaryDirectory(prefix="kcm-") as local:
             file, writer = Path(local, unit.target.name), None
@@ -120,7 +119,7 @@ class UnitWriter:
 
 
 def units_of(source: Any, num_rows: int, size: int, target: Path) -> list[Unit]:
-    """The units of a source; one of no rows for a shard without rows, which tells the columns."""
+    """The units of a source. A shard without rows has one empty unit, which holds the columns."""
     ranges = [(start, min(start + size, num_rows)) for start in range(0, max(num_rows, 1), size)]
     return [
         Unit(source, start, stop, target.with_name(f"{target.name}.{start:010}-{stop:010}.unit"))
@@ -137,5 +136,5 @@ def total(parts: Iterable[Mapping[str, float]]) -> Counts:
 
 
 def _counts_of(unit: Path, storage: Storage) -> Counts:
-    """What was counted when a unit was made."""
+    """The counts of a finished unit."""
     return json.loads((pq.read_metadata(storage.readable(unit)).metadata or {})[_COUNTS.encode()])

@@ -1,7 +1,7 @@
-"""Stage `alignment`: alignment heads are fitted, on train rows that no other network learns from.
+"""Stage `alignment`: fits alignment heads, on train rows from which no other network learns.
 
-On the rows that it was fitted on, a head is overconfident (match AUC above .99 against .87); networks that learned from
-them would be, too.
+On its own train rows, a head is overconfident (match AUC above .99 against .87); networks that learn from the same rows
+would become overconfident.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class Towers(Config):
 
     @classmethod
     def of(cls, towers: TowersConfig, assets_path: Path) -> Towers:
-        """Take the identity of each encoder."""
+        """The towers with the identity of each encoder."""
         image, text = (tower.identity(assets_path) for tower in (towers.image, towers.text))
         return cls(identities=(image, text), share=towers.share, config=towers)
 
 
 class Heads(Plan):
-    """The heads, by the side whose encoder they belong to."""
+    """The heads to fit, by the side of their encoder."""
 
     towers: dict[str, Towers]
     device: str
     seed: int
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
-        """A folder for each head, and the sequence without the train rows that any was fitted on."""
+        """Write a folder for each head, and the sequence without the train rows of any head."""
         if MATCH not in sequence.names.labels:
             raise DataError(
                 f"no label {MATCH!r} tells which rows match", where="encoder.towers", hint="Use a source of kind pairs"
@@ -69,9 +69,10 @@ class Heads(Plan):
         description = read_description(sequence.file(DESCRIPTION).parent)
         for number, task in enumerate(description["tasks"]):
             rows = _without(sequence.task(number), share, self.seed)
-            if len(rows.filter(pc.field("split") == "train")["label"].unique()) < len(task["label_names"]):
+            labelled = rows.filter((pc.field("split") == "train") & (pc.field("label") >= 0))
+            if len(labelled["label"].unique()) < len(task["label_names"]):
                 raise DataError(
-                    f"task {task['name']!r} has no train rows of every label left beside those of the alignment head",
+                    f"task {task['name']!r} has labels without a train row that the alignment head leaves",
                     where="encoder.towers.share",
                     hint="Lower it, or add rows",
                 )
@@ -96,7 +97,7 @@ class Alignment(Stage):
         return bool(self._towers())
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Heads:
-        """The towers to be aligned, by the section of the configuration that has them."""
+        """The towers to align, by the section of the configuration that contains them."""
         towers = {side: Towers.of(config, context.assets_path) for side, config in self._towers().items()}
         return Heads(towers=towers, device=context.cluster.device, seed=self.seed)
 

@@ -1,4 +1,4 @@
-"""Which collaborator is deployed, and why: chosen on the rows that choose its policy, so it costs nothing of delta."""
+"""The choice of the deployed collaborator, on the rows that choose its policy, so that it costs no delta."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipelines.training.artefacts import RANKINGS, TunedArtefact, is_better, sta
 
 
 def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tuple[list[str], str]:
-    """The collaborators, the one to deploy first, and why that one; without `choose` the first of the configuration.
+    """The collaborators, the one to deploy first, and the reason; without `choose` in the order of the configuration.
 
-    Of what will be `updated`, those come first that notice classes which are new. KCM, which explains itself, is
-    deployed unless another one is better by more than a point and a standard error.
+    In a cascade that will be `updated`, collaborators that notice new classes come first. KCM, which explains itself,
+    is deployed unless another collaborator is better by more than a point and a standard error.
     """
     names: list[str] = list(tuned.plan.config.collaborators)
     called = {str(name): words for name, words in NAMES.items()}

@@ -50,7 +50,7 @@ class EvaluatedArtefact(Artefact):
 
     @property
     def deployed(self) -> str:
-        """The collaborator that is deployed, which comes first in all that is measured."""
+        """The deployed collaborator; it comes first in the result."""
         return next(iter(self.result))
 
     @property
@@ -65,7 +65,7 @@ class EvaluatedArtefact(Artefact):
 
     @property
     def kept_wrong(self) -> dict[str, Any]:
-        """What `kept_wrong` found with the deployed collaborator."""
+        """The result of `kept_wrong` for the deployed collaborator."""
         return self.json(f"{self.deployed}/{_KEPT_WRONG}")
 
     def policy(self, name: str) -> Policy:
@@ -88,11 +88,11 @@ class EvaluatedArtefact(Artefact):
 class Evaluate(Stage, Plan):
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and mistakes.
 
-    The certify rows are read once, after everything is frozen: a look at them is written into the ledger first, and a
-    later look at the same rows may spend less. Which collaborator is deployed is frozen before, too: with `choose` by
-    the rows that choose its policy, so that the choice costs nothing of delta. One by certificates would halve it
-    (Learn then Test, arXiv 2110.01052). Of what will be `updated`, one that cannot notice new
-    classes comes last.
+    The certify rows are read once, after everything is frozen. The look at them is first written into the ledger; a
+    later look at the same rows may spend less. The choice of the deployed collaborator is frozen before the look. With
+    `choose`, the rows that choose the policy decide, so the choice costs no delta; a choice between two certificates
+    would halve delta (Learn then Test, arXiv 2110.01052). In a cascade that will be `updated`, collaborators that
+    cannot notice new classes come last.
     """
 
     stage, version, unit = "evaluate", 5, "collaborators"
@@ -130,10 +130,10 @@ class Evaluate(Stage, Plan):
 
 
 class Uncertified(Evaluate):
-    """The same for rows that are no random sample: what is deployed keeps above `threshold`, and nothing is promised.
+    """The same for rows that are no random sample: the deployed policy keeps above `threshold`, without a certificate.
 
-    A certificate on such rows would be false: of `kcm label`'s table the rows that the small model answers are missing,
-    and with them most of what may be lost.
+    A certificate on such rows would be false: the table of `kcm label` lacks the rows that the small model answers, on
+    which most of the loss may occur.
     """
 
     threshold: float
@@ -152,7 +152,7 @@ class Uncertified(Evaluate):
 def measure(
     name: str, tuned: TunedArtefact, config: CertificateConfig, certifier: Certifier, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Certify and measure one collaborator: its part of the result and of the curves; the rest goes to a new folder."""
+    """Certify and measure one collaborator; returns its result and its curves, and writes the rest to a new folder."""
     candidate, features, outcomes = tuned.load(name), tuned.plan.features, tuned.plan.outcomes
     answers = tuned.answers(name, list(candidate.objectives))
     folder.mkdir()
@@ -186,8 +186,8 @@ def scored_table(
 
 
 def take_look(store: ArtefactStore, units: Units, config: CertificateConfig, fingerprint: str) -> Look:
-    """The look at a table with these units, in the ledger of the storage; repeated work is the same look.
+    """The look at a table with these units, in the ledger of the storage; a repeated run takes the same look.
 
-    All collaborators share a look: one is deployed, which was chosen before, and not by its certificate.
+    All collaborators share a look, because the deployed one was chosen before, and not by its certificate.
     """
     return Ledger(store.ledger).look(units, delta=config.delta, digest=fingerprint, purpose="kcm run")

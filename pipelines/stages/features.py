@@ -1,4 +1,4 @@
-"""Stage `features`: every row through the frozen encoder, once; words beside the features of texts, if they help."""
+"""Stage `features`: encodes every row once with the frozen encoder, and adds words to texts if they help."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Encoding(Plan):
     identity: str
     device: str
     words: bool = Field(False, description="Whether words are fitted beside the features of texts.")
-    preview_seed: int | None = Field(None, exclude=True)  # of the rows that tell a person what the features are worth
+    preview_seed: int | None = Field(None, exclude=True)  # draws the rows of the preview; None: no preview
 
     @classmethod
     def of(cls, encoder: EncoderConfig, context: Context, *, words: bool = False) -> Self:
@@ -43,12 +43,12 @@ class Encoding(Plan):
         return cls(encoder=encoder, identity=identity, device=context.cluster.device, words=words)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
-        """A file for every shard, with the same rows.
+        """Write a file for every shard, with the same rows.
 
-        DataError naming the row ids when the encoder cannot read a row, or gives a NaN.
+        Raises DataError, naming the rows, if the encoder cannot read a row or returns a NaN.
         """
         context = attempt.context
-        encoder = resolved(self.encoder, context.assets_path, self.device)  # here, once, for all actors
+        encoder = resolved(self.encoder, context.assets_path, self.device)  # once for all actors
         storage, sources = context.store.storage, sequence.all_shards
         folder = attempt.scratch / "embedded" if self.words else attempt.folder
         num_cut = encode_shards(attempt, encoder, sources, folder, attempt.scratch, with_texts=self.words)
@@ -80,7 +80,7 @@ class Features(Stage):
     seed: int
 
     def check(self) -> None:
-        """Raise ConfigError for a large model that reads other vectors than the encoder: a row has one."""
+        """Raise ConfigError if large model and encoder read different vectors: a row has only one."""
         columns = vector_columns(self.large.backbone) if self.large.backbone else ()
         if columns not in ((), vector_columns(self.encoder)):
             raise ConfigError(
@@ -90,13 +90,13 @@ class Features(Stage):
             )
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
-        """The encoder with the head that was fitted for it."""
+        """The encoder with its fitted head."""
         encoder = sequence.with_head(self.encoder)
         plan = Encoding.of(encoder, context, words=fits_words(encoder))
         return plan.model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
-        """Say what the features are worth, before the large model is asked."""
+        """Report the quality of the features before the large model is asked."""
         _say_cut(artefact, context, "encoder")
         if artefact.num_words:
             context.reporter.say(f"[dim]words help: {artefact.num_words} topics of words join the embedding[/dim]")

@@ -1,4 +1,4 @@
-"""What `result.json`, `report.json` and `kept_wrong.json` say of one collaborator, from its scored outcome table."""
+"""One collaborator's part of `result.json`, `report.json` and `kept_wrong.json`, from its scored outcome table."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str,
 
 
 def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[MeasuredRows, ScoredOutcomes]:
-    """Some rows, with the answers under the prompt that they are asked with.
+    """Some rows, with the answers under the prompt that serving uses for them.
 
-    A task whose inputs are all escalated is asked under the task prompt, whatever the others are shown.
+    A task whose inputs are all escalated uses the task prompt, whatever prompt the other tasks use.
     """
     table, rows = scored.table.select(mask), scored.scored(mask)
     shown_N = np.array([policy.prompt_for(task) != "none" for task in table.task])
@@ -114,7 +114,7 @@ def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[Me
 
 
 def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Metrics of the measured rows of each label, of many labels those whose wrong answers are kept most."""
+    """Metrics of the measured rows by label; at most `MAX_LABELS`, those with the most kept wrong answers."""
     table, rows = _as_asked(scored, policy, scored.mask(scored.measured) & (scored.table.label < len(label_names)))
     qualities = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
 
@@ -137,9 +137,9 @@ def _out_of_scope(scored: ScoredTable, policy: Policy, num_labels: int) -> dict[
 
 
 def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float] | None:
-    """How much is kept of rows whose class had never been learned, in the task that keeps most of them.
+    """The share of rows kept if their class was never learned, in the task that keeps most of them.
 
-    Beside it stands how much is kept once it is noticed that there are new classes.
+    `kept_once_noticed` is the share after novelty detection has noticed new classes.
     """
     if novel is None:
         return None
@@ -178,7 +178,7 @@ def curves_of(scored: ScoredTable, certificate: Certificate, config: Certificate
 
 
 def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:
-    """Accuracy on these rows of the base alone, and of the small side, whose network adds to the base."""
+    """The accuracies on these rows of the base alone, and of the small side, whose network adds to the base."""
     right_2, num_rows = np.zeros(2), 0
     for part in parts:
         features_ND, label_N = matrix(part.rows["features"]), part.rows["label"].to_numpy()
@@ -190,11 +190,11 @@ def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[s
 
 
 def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: FeaturesArtefact) -> dict[str, Any]:
-    """How many measured rows are kept and wrong, and the rows among them that the gate is surest of.
+    """The number of measured rows that are kept and wrong, and those among them with the highest gate scores.
 
-    `outcomes` is the file that `scored` was made of. Of each row there are id, beginning of the text, label, and the
-    answers of both models; None stands for no answer, and for one that is no label. Rows that came from the log are
-    shown without text, since it may have to be forgotten.
+    `outcomes` is the outcome table of `scored`. Each row has its id, the beginning of its text, its label, and the
+    answers of both models; None means no answer, or an answer off the label list. Rows from the log have no text,
+    because it may have to be forgotten.
     """
     measured_N = np.flatnonzero(scored.mask(scored.measured))
     rows = scored.table.select(measured_N)

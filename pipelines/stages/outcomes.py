@@ -1,7 +1,7 @@
 """Stage `outcomes`: the large model's answer to every row.
 
-A head is fitted to a classifier's features, recorded answers are looked up, and any other model is asked. Rows that a
-server failed on are asked again by the next run.
+For a classifier a head is fitted on its features, recorded answers are looked up, and any other model is asked. The
+next run retries the rows on which a server failed.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ PlanT = TypeVar("PlanT", bound=AskingPlan)
 def next_attempt(
     stage: Stage, plan: PlanT, context: Context, names: Names, num_waiting: Callable[[Any], int], **reads: Artefact
 ) -> PlanT:
-    """The attempt that asks again for rows that still wait; the last one while the server does not answer.
+    """The plan of the attempt that asks again for waiting rows; of the last attempt while the server does not answer.
 
-    `num_waiting` counts the rows of a finished artefact that wait.
+    `num_waiting` counts the waiting rows of a finished artefact.
     """
     while (artefact := finished(stage, plan, context, **reads)) and (waiting := num_waiting(artefact)):
         again = plan.model_copy(update={"attempt": plan.attempt + 1})
@@ -72,7 +72,7 @@ def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> A
 
 
 def server_fault(context: Context, large: LargeConfig, names: Names) -> str | None:
-    """Why a server does not answer a question of no row; None where it does, or cannot be asked one."""
+    """Why a server does not answer a probe; None if it does, or if the model cannot be probed."""
     model = server_model(context, large, names)
     if not isinstance(model, PaidModel):
         return None
@@ -137,14 +137,14 @@ class AskedOutcomes(AskingPlan):
 
 
 def _num_waiting(outcomes: OutcomesArtefact) -> int:
-    """The answers that did not come for a fault of the server."""
+    """The answers that are missing because of the server."""
     return int(outcomes.asked.get("waiting", 0))
 
 
 class Outcomes(Stage):
     """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
 
-    Labels count in the label list; the number after its last stands for none-of-these.
+    A label is an index into the label list; the index after the last label is none-of-these.
     """
 
     stage, version, reads, writes = "outcomes", 1, ("sequence",), OutcomesArtefact
@@ -155,7 +155,7 @@ class Outcomes(Stage):
     _attempts: dict[str, AskedOutcomes] = PrivateAttr(default_factory=dict)  # by the sequence's fingerprint
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Plan:
-        """How the answers of this large model are made; a server is tried out for it once."""
+        """How the answers of this large model are made; a server is probed at most once."""
         large = sequence.large_with_head(self.large)
         if large.fits_on_train:
             embedded = self._encoding(large, context, sequence).build(sequence, context, label=self.stage)
@@ -174,20 +174,20 @@ class Outcomes(Stage):
 
     def _encoding(self, large: LargeConfig, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The features of the large model's encoder. If it is the small side's, all rows are encoded once for both."""
-        assert large.backbone is not None  # what it is fitted on
+        assert large.backbone is not None  # the head is fitted on its features
         backbone, small = large.backbone, sequence.with_head(self.encoder)
         shares = backbone.identity(context.assets_path) == small.identity(context.assets_path)
         return Encoding.of(backbone, context, words=shares and fits_words(backbone) and fits_words(small))
 
     def check(self) -> None:
-        """Raise ConfigError where the server's key is missing."""
+        """Raise ConfigError if the server's key is missing."""
         if (server := self.large.upstream) is not None:
             server.key()
 
     def prepare(self, context: Context, sequence: SequenceArtefact) -> None:
-        """Try the large model out before anything is encoded, where that costs nothing.
+        """Try the large model before anything is encoded.
 
-        Recorded answers are looked up. A server that has rows to answer is put a question. DataError if that fails.
+        Recorded answers are looked up. A server that has rows to answer is probed. Raises DataError if that fails.
         """
         if self.large.is_recorded:
             self.build({sequence.kind: sequence}, context)

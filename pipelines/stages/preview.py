@@ -1,7 +1,7 @@
-"""What the features are worth on a sample of the train rows, printed before anything is trained.
+"""The quality of the features on a sample of the train rows, printed before anything is trained.
 
-The measure is ridge regression on some train rows, each left out. Labels that were mixed up, or an encoder that does
-not see what they mean, show here. No test or certify row is read.
+The measure is the accuracy of ridge regression on left-out train rows. It reveals mixed-up labels, and an encoder that
+does not fit the labels. No test or certify row is read.
 
 Shapes: N rows of the sample, D features.
 """
@@ -27,7 +27,8 @@ from pipelines.store.sequence import unit_names
 
 Preview: TypeAlias = dict[str, tuple[int, int]]  # by task: train rows left out, and those that are answered right
 SAMPLE = 1000  # rows that are used, over all tasks: an accuracy of 90% is known to a point
-_READ = 16_384  # rows that are read for them, by the driver; of more, row groups at equal distances
+_SHOWN = 8  # tasks
+_READ = 16_384  # rows that are read to draw the sample; from larger files, row groups at equal distances
 
 
 def preview(
@@ -35,8 +36,8 @@ def preview(
 ) -> Preview:
     """For each task, the number of left-out train rows and of right answers among them.
 
-    `shards` are the files of each task, `readable` what they are read from. Empty where there is nothing to compute it
-    from.
+    `shards` are the files of each task; `readable` opens a file. The result is empty if there are too few labels or
+    units.
     """
     columns, count = ("id", "split", "label", "group", "features"), math.ceil(SAMPLE / len(shards))
     parts = [sampled(paths, columns, count, seed, readable) for paths in shards.values()]
@@ -48,7 +49,7 @@ def preview(
     return {task: (len(right), int(right.sum())) for task, right in zip(shards, by_task, strict=True) if len(right)}
 
 
-def preview_lines(by_task: Preview, shown: int = 8) -> Iterator[str]:
+def preview_lines(by_task: Preview) -> Iterator[str]:
     """The same in lines for a person."""
     if not by_task:
         return
@@ -58,8 +59,8 @@ def preview_lines(by_task: Preview, shown: int = 8) -> Iterator[str]:
         f" {num_rows:,} train rows, each left out in turn"
     )
     if len(by_task) > 1:
-        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(by_task.items())[:shown]]
-        more = f" and {len(by_task) - shown} more tasks" if len(by_task) > shown else ""
+        parts = [f"{task} {right / rows:.1%}" for task, (rows, right) in list(by_task.items())[:_SHOWN]]
+        more = f" and {len(by_task) - _SHOWN} more tasks" if len(by_task) > _SHOWN else ""
         yield f"  {', '.join(parts)}{more}"
 
 
@@ -70,7 +71,7 @@ def sampled(
     seed: int,
     readable: Callable[[Path], Path | BinaryIO],
 ) -> pa.Table:
-    """Up to `count` labelled train rows, those whose ids draw the lowest numbers; all columns for None."""
+    """Up to `count` labelled train rows: those whose ids draw the lowest numbers. `columns` None means all columns."""
     files = {path: open_file(readable(path), pre_buffer=True) for path in shards}
     step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _READ)
     rows: list[pa.Table] = []

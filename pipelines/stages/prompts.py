@@ -1,8 +1,8 @@
 """Stage `prompts`: the large model's answers under prompts of the tuned small side, and the choice of the best mode.
 
-Prompts need the small model's answers, so this stage follows the search; it reads validate, certify and test rows, a
-shard at a time, in processes beside the driver. Its artefact is that of the search, with the policy of the best mode. A
-run without prompt modes skips it.
+Prompts need the small model's answers, so this stage follows the search. Other processes than the driver read validate,
+certify and test rows, a shard at a time. The artefact is a copy of the search's artefact with the policy of the best
+mode. A run without prompt modes skips the stage.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ from pipelines.stages.outcomes import AskingPlan, next_attempt
 from pipelines.stages.stage import Stage
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact, over_labels
-from pipelines.store.sequence import Names, SequenceArtefact
-from pipelines.store.storage import Storage
+from pipelines.store.sequence import SequenceArtefact
 from pipelines.training.artefacts import TunedArtefact, save_prompts, standing
 
 
@@ -61,7 +60,7 @@ class Prompting(AskingPlan):
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> None:
-        """What the search left and `prompts.json`, with the answers under each mode below `<name>/<mode>/`."""
+        """Write a copy of the search, `prompts.json`, and the answers under each mode below `<name>/<mode>/`."""
         shards = [
             PartFiles(task, SPLITS[0], SPLITS[0], shard, {"none": answers})
             for task in range(len(features.names.tasks))
@@ -82,15 +81,15 @@ class Prompting(AskingPlan):
         """Write the answers to all rows under a mode, a file per shard; returns their usage."""
         folder, scratch = (parent / name / mode for parent in (attempt.folder, attempt.scratch))
         folder.mkdir()
-        if self.large.fits_on_train:  # a mask tells its answers without asking
+        if self.large.fits_on_train:  # its answers are masked without asking
             return {"rows": sum(map_items(partial(write_masked, prompter, mode, folder), shards))}
         write = partial(write_questions, prompter, mode, scratch / "questions")
         questions = {file.name: file for file in map_items(write, shards)}
-        return ask_shards(attempt, self.large, prompter.names, questions, folder, scratch / "answers", mode)
+        return ask_shards(attempt, self.large, prompter.sequence.names, questions, folder, scratch / "answers", mode)
 
 
 def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
-    """What writes the prompts; the candidates of the hard mode come from validate rows alone."""
+    """The prompter of a collaborator; the candidates of the hard mode come from validate rows only."""
     candidate, features = tuned.load(name), tuned.plan.features
     names, rows = features.names, scored_table(candidate, features, tuned.plan.outcomes, ("validate",)).table
     is_kept_N = candidate.policy.keep(rows.score, rows.task)
@@ -102,7 +101,7 @@ def _prompter(plan: Prompting, name: str, tuned: TunedArtefact) -> Prompter:
 
 
 def _num_waiting(tuned: TunedArtefact) -> int:
-    """The answers under prompts that did not come for a fault of the server."""
+    """The answers under prompts that are missing because of the server."""
     modes = (mode for name in tuned.plan.config.collaborators for mode in tuned.asked(name).values())
     return sum(int(mode.get("waiting", 0)) for mode in modes)
 
@@ -183,38 +182,28 @@ class ChoosePrompts(Stage):
 
 @dataclass(frozen=True)
 class Prompter:
-    """What of a collaborator writes prompts for the large model, about the rows of a sequence."""
+    """Writes prompts for the large model, from a collaborator's answers to the rows of a sequence."""
 
     collaborator: Collaborator
     temperature: float
     prompts: Prompts
     sequence: SequenceArtefact
 
-    @property
-    def names(self) -> Names:
-        """The names of the tasks and labels."""
-        return self.sequence.names
-
-    @property
-    def storage(self) -> Storage:
-        """The storage of the rows, and of all that is written about them."""
-        return self.sequence.storage
-
     def tables(self, shard: PartFiles, mode: PromptMode) -> Iterator[tuple[OutcomeTable, list[Prompt]]]:
         """The outcome table of a shard without its train rows, and the prompts of its rows; split by split."""
+        names = self.sequence.names
         for split in SPLITS:
             files = replace(shard, split=split, source=split)
-            part = outcome_part(self.collaborator, files.read(self.names, self.storage), self.names)
+            part = outcome_part(self.collaborator, files.read(names, self.sequence.storage), names)
             small_NC = softmax(part.table.small_logits[:, : part.num_labels] / self.temperature, axis=1)
             yield part.table, [self.prompts.write(mode, small_C) for small_C in small_NC]
 
 
 def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> Path:
-    """Write the rows of a shard with their prompts to a shard of the same name in `folder`; where that is.
+    """Write the rows of a shard with their prompts to a shard of the same name in `folder`; returns its path.
 
     Raises ArtefactError if the features belong to other rows.
     """
-
     sequence, name = prompter.sequence, shard.features.name
 
     def questions() -> Iterator[pa.Table]:
@@ -226,13 +215,13 @@ def write_questions(prompter: Prompter, mode: PromptMode, folder: Path, shard: P
                 "prompt", pa.array([PROMPT.dump_json(prompt).decode() for prompt in prompts], pa.string())
             )
 
-    write_shard(prompter.storage, questions(), folder / name)
+    write_shard(prompter.sequence.storage, questions(), folder / name)
     return folder / name
 
 
 def write_masked(prompter: Prompter, mode: PromptMode, folder: Path, shard: PartFiles) -> int:
-    """Write a classifier's answers under hard prompts, which are its own, masked, to a shard; its number of rows."""
-    num_labels, tables = len(prompter.names.labels), []
+    """Write a classifier's answers under hard prompts, its masked own answers, to a shard; returns their number."""
+    num_labels, tables = len(prompter.sequence.names.labels), []
     for table, prompts in prompter.tables(shard, mode):
         probabilities_NC = masked(table.large_probabilities[:, :num_labels].astype(np.float32), prompts)
         label_N = np.where(np.isfinite(probabilities_NC).all(axis=1), probabilities_NC.argmax(axis=1), -1)
@@ -240,5 +229,5 @@ def write_masked(prompter: Prompter, mode: PromptMode, folder: Path, shard: Part
         answered = Answers(label_N, distributions_NC, table.large_cost, label_N < 0)
         rows = pa.table({name: pa.array(getattr(table, name), pa.string()) for name in ("id", "split")})
         tables.append(answered.table(rows, mode))
-    write_shard(prompter.storage, tables, folder / shard.features.name)
+    write_shard(prompter.sequence.storage, tables, folder / shard.features.name)
     return sum(map(len, tables))

@@ -63,12 +63,12 @@ class Register(Stage, Plan):
     reads, writes = ("features", "outcomes", "tuned", "evaluated"), BundleArtefact
 
     name: str
-    encoder: EncoderConfig = Field(exclude=True)  # by the fingerprints of what is read
+    encoder: EncoderConfig = Field(exclude=True)  # covered by the fingerprints of the inputs
     large: LargeConfig = Field(exclude=True)
     tracking: TrackingConfig = Field(exclude=True)
     serve: ServeConfig = Field(exclude=True)
     certificate: CertificateConfig = Field(exclude=True)
-    gate_limits: GateConfig = Field(exclude=True)  # they decide what is promoted, not what is made
+    gate_limits: GateConfig = Field(exclude=True)  # they decide the promotion, not the bundle
 
     @property
     def continues(self) -> str | None:
@@ -88,11 +88,11 @@ class Register(Stage, Plan):
         run_remotely(_write_bundle, self, attempt.folder / BUNDLE, encoder, tuned, evaluated)
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
-        """Register the bundle, and make it the champion where nothing speaks against it.
+        """Register the bundle, and make it the champion unless there is a reason against it.
 
-        The first champion saves something; a later one is not worse than the present one, by the loop's promotion gates
-        that need no traffic. One that was the champion before is not brought back. What `context.promote` says counts
-        more than all of that. `context.promotion` tells what became of it.
+        The first champion must save something. A later champion must not be worse than the present champion, by the
+        promotion gates that need no traffic. A former champion does not return. `context.promote` overrides the gates.
+        `context.promotion` receives the outcome.
         """
         if context.tracking is None:
             return
@@ -122,7 +122,7 @@ class Register(Stage, Plan):
     def _held_back(
         self, artefact: BundleArtefact, champion: Champion | None, context: Context
     ) -> tuple[str | None, list[PromotionGate]]:
-        """Why a version is registered alone, None where it may become the champion; and the gates it was put to."""
+        """Why a version must not become the champion, None if it may; and the verdicts of the promotion gates."""
         if context.promote is not None:
             return (None if context.promote else "--no-promote"), []
         bundle = Bundle.read(artefact.bundle)
@@ -137,10 +137,9 @@ class Register(Stage, Plan):
             self.gate_limits,
             context.assets_path,
         )
-        verdict = gates.overall(verdicts)
-        return "; ".join(
-            gate.reason for gate in verdicts if gate.verdict == verdict
-        ) if verdict != "pass" else None, verdicts
+        if (verdict := gates.overall(verdicts)) == "pass":
+            return None, verdicts
+        return "; ".join(gate.reason for gate in verdicts if gate.verdict == verdict), verdicts
 
     def _tell(
         self,
@@ -150,7 +149,7 @@ class Register(Stage, Plan):
         verdicts: Sequence[PromotionGate],
         context: Context,
     ) -> None:
-        """Say what became of the version, and leave it for the run's result."""
+        """Report the outcome for the version, and keep it for the run's result."""
         for gate in verdicts:
             context.reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
         champion = number if reason is None else before and before.champion.number

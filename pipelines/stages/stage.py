@@ -1,9 +1,9 @@
 """The declaration of a stage: name and version, artefacts it reads and writes, its part of the configuration.
 
-A stage is a frozen model whose fields are named after sections of the run's configuration. A `Plan` is all that its
-artefact depends on: the stage itself, or what it makes of its fields and the artefacts it reads. The fingerprint covers
-all fields of the plan, so that none can be forgotten. `*_: Any, **reads: Any` in a signature stands for the artefacts
-that a subclass names in its own.
+A stage is a frozen model whose fields are named after sections of the run's configuration. Its `Plan` holds everything
+on which its artefact depends: the stage itself, or what it derives from its fields and the artefacts it reads. The
+fingerprint covers all fields of the plan, so that none can be forgotten. `*_: Any, **reads: Any` in a signature stands
+for the artefacts that a subclass names.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Plan(Config):
         return tuple(reads.values())
 
     def needs_workers(self, *_: Any, **reads: Any) -> bool:
-        """Whether writing takes a cluster however few the rows are."""
+        """Whether writing needs a cluster even for few rows."""
         return False
 
     def starts_cluster(self, context: Context, **reads: Artefact) -> bool:
-        """Whether a cluster has to be connected: for workers or many rows, or since the user names one or a GPU."""
+        """Whether a cluster must be connected: for workers or many rows, or because the user names one or a GPU."""
         cluster = context.cluster
         sharded = (artefact for artefact in reads.values() if isinstance(artefact, ShardedArtefact))
         if cluster.use_gpu or not starts_local(cluster) or self.needs_workers(**reads):
@@ -73,20 +73,20 @@ class Stage(Config):
         """Raise ConfigError for a configuration that cannot work, before anything is computed."""
 
     def prepare(self, context: Context, *_: Any, **reads: Any) -> None:
-        """Find out what cannot work: called once all that the stage reads is there, and no stage between writes it."""
+        """Check early what cannot work; called when all inputs of the stage exist and no stage will replace them."""
 
     def applies(self) -> bool:
         """Whether this run has the stage; without it, its readers read the earlier artefact of the same kind."""
         return True
 
     def plan(self, context: Context, *_: Any, **reads: Any) -> Plan:
-        """All that the artefact depends on."""
+        """Everything on which the artefact depends."""
         own: object = self
         assert isinstance(own, Plan)
         return own
 
     def recipe(self, plan: Plan, **reads: Any) -> Recipe:
-        """What the store knows the artefact of a plan by."""
+        """The recipe that identifies the artefact of a plan in the store."""
         return Recipe(self.stage, self.version, plan.section(), plan.dependencies(**reads))
 
     def publish(self, artefact: Any, context: Context) -> None:
@@ -116,7 +116,7 @@ def run_stages(
             if not done.keys() - written_anew >= set(later.reads):
                 continue
             del unprepared[place]
-            if later is not stage:  # which finds out by itself
+            if later is not stage:  # `build` would find the same faults
                 later.prepare(context, **{kind: done[kind] for kind in later.reads})
         artefact = done[stage.writes.kind] = stage.build(done, context)
         yield stage.stage, artefact

@@ -1,9 +1,8 @@
 """Stage `tasks`: rows become a task sequence with disjoint splits.
 
-Rows are written by all nodes, and not read again where the files of the source are the same. The storage remembers, by
-all that decides a sequence (configuration, and the stamp of every shard), the digest of the rows that came of it. A
-stamp changes whenever the content may have changed, so a file that was merely touched is read again, and has the digest
-that it had.
+All nodes write rows. Rows are not read again if the files of the source are the same: under everything that decides a
+sequence (configuration, and the stamp of every shard), the storage keeps the digest of the resulting rows. A stamp
+changes whenever the content may have changed, so a file that was only touched is read again and has the same digest.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ from pipelines.batch.mapping import map_items
 from pipelines.context import Attempt, Context
 from pipelines.stages.overview import overview
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact, Recipe
+from pipelines.store.artefact import Artefact
 from pipelines.store.sequence import Names, SequenceArtefact
 from pipelines.store.storage import Storage, at_once
 
-MANY_ROWS = 200_000  # from which on a cluster, which takes seconds to start, is worth it
+MANY_ROWS = 200_000  # from this number on, a cluster is worth the seconds of its start
 
 
 class SequencePlan(Plan):
@@ -106,9 +105,10 @@ class Tasks(Stage):
         source = self.tasks.source.build(context.assets_path, vector_columns(self.encoder))
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None
-        if known and (artefact := self._finished(known.value.decode(), context)):
+        rows = SequencePlan(content=known.value.decode()) if known else None
+        if rows and (artefact := context.store.find(self.recipe(rows))):
             shutil.copyfile(artefact.file(BAD_ROWS), context.run_folder / BAD_ROWS)
-            rows, names = SequencePlan(content=known.value.decode()), artefact.as_a(SequenceArtefact).names
+            names = artefact.as_a(SequenceArtefact).names
         else:
             rows = self._write(source, context)
             if key and key == source_key(source, self._decides()):  # it has not changed meanwhile
@@ -129,9 +129,6 @@ class Tasks(Stage):
             "reads": sorted(self.encoder.reads | self.large.reads),
         }
 
-    def _finished(self, digest: str, context: Context) -> Artefact | None:
-        return context.store.find(Recipe(self.stage, self.version, SequencePlan(content=digest).section()))
-
     def _write(self, source: Source, context: Context) -> SequencePlan:
         folder, started = _written(context), time.perf_counter()
         storage = context.store.storage
@@ -149,7 +146,7 @@ class Tasks(Stage):
         return SequencePlan(content=digest, written=folder)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
-        """Say what the rows are and what could be certified with them, before anything is paid."""
+        """Report the rows and what could be certified with them, before anything is paid."""
         lines = overview(
             artefact.summary,
             self.certificate if self.certifies else None,
@@ -171,7 +168,7 @@ def _written(context: Context) -> Path:
 
 @dataclass(frozen=True)
 class StoredFolder(SequenceFolder):
-    """A folder of a storage: of a bucket, a file is uploaded as soon as it is whole, and is on no node afterwards."""
+    """A folder of a storage. In a bucket, a complete file is uploaded immediately and stays on no node."""
 
     storage: Storage
 
@@ -207,9 +204,9 @@ def workers_of(context: Context) -> Workers:
 
 
 def source_key(source: Source, decides: Mapping[str, Any]) -> str | None:
-    """What the storage knows a source by, as it is now; None where nothing tells whether it has changed.
+    """The key of a source with its present content; None if changes of the content cannot be detected.
 
-    `decides` is what else makes the sequence, as plain values.
+    `decides` is everything else that decides the sequence, as plain values.
     """
     stamps = at_once(lambda shard: shard.stamp(), source.shards)
     if not stamps or None in stamps:

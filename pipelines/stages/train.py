@@ -23,7 +23,7 @@ class Train(Stage, Plan, TrainerConfig):
 
     @classmethod
     def of(cls, run: Config, **more: Any) -> Self:
-        """The stage with its part of a run's configuration, which may leave open what is deployed."""
+        """The stage with its part of a run's configuration, for all collaborators that the run trains."""
         return super().of(run, collaborators=run.trained, **more)  # type: ignore[attr-defined]
 
     def needs_workers(self, **reads: Any) -> bool:
@@ -38,7 +38,7 @@ class Train(Stage, Plan, TrainerConfig):
 def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
     """Train, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`.
 
-    Closed forms of few rows are solved by this process before workers would have started.
+    This process solves closed forms of few rows, in less time than workers need to start.
     """
     context, config, features = attempt.context, plan.config, plan.features
     worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)

@@ -42,7 +42,7 @@ class Tune(Stage, Plan):
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
-        """Search for one collaborator after the other; for those that take no steps in one process, without trials."""
+        """Search for one collaborator after the other; closed forms are evaluated in one process, without training."""
         context = attempt.context
         plan = TrainerPlan(trained.config, features, outcomes)
         trial_plan = TrialPlan(

@@ -1,4 +1,4 @@
-"""Units of rows under the names that the log gives them, and the splits that they have had."""
+"""Units of rows by their names in the log, and their splits."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipelines.store.sequence import SequenceArtefact, contents_of
 
 
 def units_of(sequence: SequenceArtefact, key: bytes) -> dict[str, Split]:
-    """The split of every unit of a sequence's rows, by its name in the log that has this key.
+    """The split of every unit of a sequence's rows, by its name in the log with this key.
 
-    Where a unit has had several splits, train wins.
+    If a unit has several splits, train wins.
     """
     split_by_unit: dict[str, Split] = {}
     for _, unit, split in _units(sequence, key):
@@ -37,7 +37,7 @@ def rows_of(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> l
 def trained_units(sequence: SequenceArtefact) -> UnitDigests:
     """Digests of the units of a sequence whose rows train, or choose gate and policy, as bundles list them.
 
-    Those of rows from the log are the names that it gives them.
+    For rows from the log, they are the log's names of the units.
     """
     return UnitDigests.of(_name(unit) for _, unit, _ in _digests(sequence, ("train", "validate")))
 

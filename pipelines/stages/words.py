@@ -1,4 +1,4 @@
-"""Words beside the features of texts: fitted to train rows of the first task, by one process, and added to all rows.
+"""Words in addition to the features of texts: one process fits them to train rows of the first task.
 
 Shapes: N rows, D features of the embedding, K topics of words.
 """
@@ -27,8 +27,8 @@ from pipelines.stages.preview import sampled
 from pipelines.store.features import WORDS, feature_matrix
 from pipelines.store.sequence import unit_names
 
-_FITTED_ROWS, _CHOOSING_ROWS = 8192, 1000  # most train rows that words are fitted to, and that choose their scale
-_SEED = 0  # of the draw of these rows: not a run's, since a row's features are the same in every run
+_FITTED_ROWS, _CHOOSING_ROWS = 8192, 1000  # most train rows to which words are fitted, and that choose their scale
+_SEED = 0  # for drawing these rows; not the run's seed, since a row's features are the same in every run
 _COLUMNS = ("id", "split", "label", "group", "features", TEXT)
 
 
@@ -48,7 +48,7 @@ def add_words(attempt: Attempt, embedded: Path, names: Sequence[str]) -> int:
 
 
 def _useful_words(shards: Sequence[Path], readable: partial[Path | BinaryIO]) -> Words | None:
-    """The words of train rows in the shards of the first task, at the scale that helps most; None if none does."""
+    """The words of train rows in the shards of the first task, at the most helpful scale; None if no scale helps."""
     rows = sampled(shards, _COLUMNS, _FITTED_ROWS, _SEED, readable)
     words = fit_words(rows[TEXT].to_pylist()) if len(rows) else None
     if words is None:
@@ -63,7 +63,7 @@ def _useful_words(shards: Sequence[Path], readable: partial[Path | BinaryIO]) ->
 
 
 def _adder(words: Words | None) -> RowFunction:
-    """A function that replaces the texts of rows by their topics, behind their features."""
+    """A function that removes the texts of rows and appends their topics to the features."""
 
     def add(rows: pa.Table) -> tuple[pa.Table, Counts]:
         if words is None:

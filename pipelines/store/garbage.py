@@ -50,9 +50,11 @@ def find_garbage(store: ArtefactStore) -> Garbage:
     """What could be removed from a storage."""
     sizes: dict[Path, dict[str, int]] = {}
     for stat in store.storage.files.list(ARTEFACTS):
-        _, stage, fingerprint, *inner_parts = Path(stat.name).parts
-        sizes_by_file = sizes.setdefault(store.root / ARTEFACTS / stage / fingerprint, {})
-        sizes_by_file[inner_parts[0]] = sizes_by_file.get(inner_parts[0], 0) + stat.size
+        _, *home_parts, name = Path(stat.name).parts[:4]
+        if len(home_parts) < 2:  # no file of an artefact: a file browser's, for example
+            continue
+        sizes_by_file = sizes.setdefault(store.root.joinpath(ARTEFACTS, *home_parts), {})
+        sizes_by_file[name] = sizes_by_file.get(name, 0) + stat.size
     artefacts, garbage = {artefact.home: artefact for artefact in store.finished("")}, Garbage()
     referred = _referred(store, artefacts)
     for home, sizes_by_file in sorted(sizes.items()):

@@ -9,7 +9,6 @@ are compared: a lock that was not renewed for `TTL_S` is free; a lock that is re
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import threading
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from kcm.errors import ArtefactError, LockedError
+from kcm.user_folder import user_name
 from pipelines.store.records import Control
 
 TTL_S = 15.0  # a holder that has not renewed its lock for this long counts as dead
@@ -70,7 +70,7 @@ def leased(control: Control, key: str, subject: str, *, wait_s: float = 0.0) -> 
     A holder that may be dead is watched for up to `TTL_S` in any case.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    holder = f"process {os.getpid()} of {getpass.getuser()} on {socket.gethostname()} since {since}".encode()
+    holder = f"process {os.getpid()} of {user_name()} on {socket.gethostname()} since {since}".encode()
     lease = _awaited(control, key, subject, wait_s, holder)
     try:
         yield lease

@@ -144,6 +144,8 @@ def over_labels(probabilities_NC: np.ndarray, label_N: np.ndarray, num_labels: i
 
     NaN if there are none, or if none-of-these was answered.
     """
-    known_NC = probabilities_NC[:, :num_labels] / probabilities_NC[:, :num_labels].sum(axis=1, keepdims=True)
+    known_NC = probabilities_NC[:, :num_labels]
+    with np.errstate(invalid="ignore"):  # 0 / 0 if none-of-these is certain
+        known_NC = known_NC / known_NC.sum(axis=1, keepdims=True)
     known_NC[(label_N < 0) | (label_N >= num_labels)] = np.nan
     return np.asarray(known_NC, dtype=np.float32)

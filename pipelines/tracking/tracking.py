@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import getpass
 import json
 import logging
 import os
@@ -34,6 +33,7 @@ from mlflow.entities import (
     SourceType,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_PARENT_RUN_ID,
@@ -49,6 +49,7 @@ from kcm.errors import MAKE_ROOM, KcmError, is_disk_full
 from kcm.inputs.location import cache_folder
 from kcm.redact import redacted
 from kcm.report.reading import Numbers, flat
+from kcm.user_folder import user_name
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
 
 KEY_TAG = "kcm.key"
@@ -217,15 +218,7 @@ def _origin() -> dict[str, str]:
     """The command that started a run, and its user, for MLflow's page."""
     command = redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     source_type = SourceType.to_string(SourceType.JOB)
-    return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: _user()}
-
-
-def _user() -> str:
-    """The user's name, or the number of a user without an entry in the system's list, such as a pod's."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+    return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: user_name()}
 
 
 def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str, key: str, trial: Numbers) -> None:
@@ -256,11 +249,14 @@ def answering(uri: str, hint: str = "Start again once it answers: finished work 
 def fetch_model(uri: str, model: str, target: Path) -> Path:
     """Download `name/version` of the registry into `target`; KcmError if it does not exist."""
     name, _, number = model.rpartition("/")
-    try:
-        source = MlflowClient(uri).get_model_version_download_uri(name, number)
+    with answering(uri):
+        try:
+            source = MlflowClient(uri).get_model_version_download_uri(name, number)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            raise KcmError(f"no registered model {model!r}: {error}", where=uri, hint="Run `kcm run` first") from error
         return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(target), tracking_uri=uri))
-    except MlflowException as error:
-        raise KcmError(f"no registered model {model!r}: {error}", where=uri, hint="Run `kcm run` first") from error
 
 
 def champion_of(uri: str, model_name: str) -> str:

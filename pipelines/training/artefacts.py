@@ -189,11 +189,11 @@ class TunedArtefact(Artefact):
 
 
 def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, ...]:
-    """What trials are ranked by, and the collaborators that they left: no certify row, so it costs no delta."""
+    """The objectives that rank trials and collaborators. They use no certify row, so ranking costs no delta."""
     return tuple(reached[objective] for objective in RANKINGS[goal])
 
 
-def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal = "calls") -> bool:
+def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal) -> bool:
     """Whether the goal's forecast for `one` exceeds the forecast for `other` by a point and by one standard error.
 
     Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.

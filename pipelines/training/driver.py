@@ -23,8 +23,8 @@ from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files
 from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerConfig, WorkerPlan, train_here
 
-MAX_FAILURES = 3  # times that a dead train worker is replaced: what kills more of them is no accident
-ROWS_PER_WORKER = 512  # of a step: with fewer, waiting for the others' gradients costs more than their work saves
+MAX_FAILURES = 3  # how often a dead train worker is replaced: further deaths are no accident
+ROWS_PER_WORKER = 512  # per step: with fewer rows, waiting for gradients costs more than another worker saves
 
 
 def trained_by_workers(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[str, Any]]:
@@ -41,7 +41,7 @@ def trained_by_workers(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[s
 
 
 def useful_workers(config: TrainerConfig, cluster: ClusterConfig) -> int | tuple[int, int]:
-    """Of `cluster.num_workers` those that make a training by steps faster; of a pair, at least the first number.
+    """How many of `cluster.num_workers` make a training by steps faster; for a pair, at least its first number.
 
     Measured with gloo between two hosts 0.25 ms apart: an all-reduce takes 0.8 ms and 12 ns a byte; a row takes 1.6 us
     in 900 parameters and 61 to 75 us in a million. Two workers then break even at 800 to 960 rows a step.
@@ -90,7 +90,7 @@ def run_workers(
     try:
         with polled(bar, monitor.progress), handlers_restored(signal.SIGINT):
             trainer.fit()
-        monitor.look()  # what came after the last look
+        monitor.look()  # reports what came after the last poll
     except TrainingFailedError as error:
         raise _cause(error) from error
     state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=monitor.say)
@@ -140,11 +140,11 @@ class StorageMonitor:
         """Steps taken and steps in all; also reports new notes and records new metrics.
 
         Metrics of an earlier attempt are recorded again. The storage is polled at a bounded rate.
-        What cannot be recorded does not stop the workers: `look` raises it once they are done.
+        Failures do not stop the workers: `look` raises them once the workers are done.
         """
         if time.monotonic() - self._looked >= self._files.poll_s:
             self._looked = time.monotonic()
-            with suppress(KcmError):
+            with suppress(KcmError, OSError):
                 self.look()
         return self._shown
 

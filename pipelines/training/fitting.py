@@ -1,11 +1,12 @@
 """The rows that choose gate and policy, a gate fitted on them, and every row's score.
 
-Validate rows choose. Without them, left-out train rows do, by the collaborators' answers to these rows. Memory holds a
-bounded sample, and scalars.
+Validate rows choose. Without them, left-out train rows choose, by the collaborators' answers to these rows. Memory
+holds a bounded sample, and scalars.
 
-Of more rows than the limit, temperature and head are fitted on units drawn by a hash. The other rows are new to the
-head, so that what it says of them is as honest as out-of-fold scores are of the sample. Shapes: N rows of all, S of the
-sample.
+If there are more rows than the limit, temperature and head are fitted on units drawn by a hash. The other rows are new
+to the head, so its scores for them are as honest as the out-of-fold scores of the sample.
+
+Shapes: N rows of all, S of the sample.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ def fitted_on(
     novelty: Novelty | None = None,
     novel_share: float = 0.0,
 ) -> tuple[Gate, ScoredOutcomes, NovelRows | None]:
-    """The gate, and the `num_rows` validate rows with the scores by which a search has to judge it.
+    """The gate, the `num_rows` validate rows with the scores for the search, and the sample without its own classes.
 
-    `parts` gives the rows, twice where they are more than `limit`. The last is the sample as if each row's class
-    had never been learned, by the logits that `without_own_class` gives; None where it gives none.
+    `parts` returns the rows; it is called twice if they are more than `limit`. The third result are the sample's rows
+    as if the class of each had never been learned, from the logits of `without_own_class`; None without such logits.
     """
     share, reads_features = limit / num_rows, form_named(gate).reads_features
     scored: list[ScoredOutcomes] = []
@@ -96,7 +97,7 @@ def _novel_rows(
     without_own_class: WithoutOwnClass,
     novelty: Novelty | None,
 ) -> NovelRows | None:
-    """The sample's rows without their own classes; out of scope ones have none."""
+    """The sample's rows without their own classes; rows out of scope have no class."""
     known_N = sample.label < num_labels
     judge_MC, small_MC = (logits[known_N, :num_labels] for logits in (sample.judge_logits, sample.small_logits))
     label_M = sample.label[known_N]
@@ -112,7 +113,7 @@ def _novel_rows(
 
 
 def _scores(parts: Iterable[OutcomePart], fitted: FittedGate, share: float) -> np.ndarray:
-    """The gate's score of every row, out-of-fold those of the sample, [N]."""
+    """The gate's score of every row, out-of-fold for the sample, [N]."""
     score_parts, used = [], 0
     for part in parts:
         is_sampled_N = _sampled(part.table, share)
@@ -129,10 +130,10 @@ def _sampled(table: OutcomeTable, share: float) -> np.ndarray:
 
 
 def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Iterator[PartRows]:
-    """The rows that choose gate and policy: validate rows, and of the tasks without them train rows.
+    """The rows that choose gate and policy: validate rows, and train rows of the tasks without validate rows.
 
-    Of these about `MAX_ROWS` are drawn by whole units, and all that are out of scope. The unit of a row is its group,
-    else all rows with its very features.
+    About `MAX_ROWS` train rows are drawn by whole units, and all train rows out of scope. The unit of a row is its
+    group, or else all rows with the same features.
     """
     num_rows = sum(features.num_train_rows[number] for number in features.tasks_without_validate)
     for part in part_rows(features, outcomes, ("validate",)):
@@ -146,7 +147,7 @@ def deciding_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact) -> Ite
 def left_out_of(
     collaborator: Collaborator, learner: Learner, distill: DistillConfig, parts: Iterable[PartRows]
 ) -> LeftOut:
-    """The logits of the labelled train rows of `deciding_rows`, of which there is one, after training."""
+    """The logits, after training, of the labelled train rows of `deciding_rows`; there must be at least one."""
     ids, units, features_ND, labels, large = [], [], [], [], []
     for part in parts:
         if part.source != "train":

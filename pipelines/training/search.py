@@ -1,4 +1,4 @@
-"""The search of trials that train: by Ray Tune, several at once."""
+"""The search over trials that train: Ray Tune runs several concurrently."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class _Trained:
     _without: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
 
     def without_own_class(self, *rows: Tensor) -> tuple[Tensor, Tensor] | None:
-        """What the learner says of rows whose class had never been learned; the rows are the same for all gates."""
+        """The learner's logits for rows as if their class was never learned; the rows are the same for all gates."""
         if not self._without:
             self._without.append(self.learner.without_own_class(*rows))
         return self._without[0]
@@ -83,7 +83,7 @@ class TrialPlan:
     scratch: Storage  # states that trials have trained
     max_loss: float  # that a searched policy may lose on the rows that choose
     certificate: CertificateConfig
-    novel_share: float = 0.0  # of the traffic that the search takes to be of unknown classes
+    novel_share: float = 0.0  # share of the traffic that the search assumes to be of unknown classes
     goal: Goal = "calls"
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class TrialPlan:
         )
 
     def _rows(self) -> Iterable[PartRows]:
-        """The rows that choose: more than a gate is fitted on are read in every pass, fewer once by a process."""
+        """The rows that choose. Each process reads them once; more than a gate is fitted on are read in every pass."""
         if self.plan.features.num_deciding_undrawn > MAX_FITTED_ROWS:
             return deciding_rows(self.plan.features, self.plan.outcomes)
         return self._held
@@ -147,7 +147,7 @@ class TrialPlan:
         return list(deciding_rows(self.plan.features, self.plan.outcomes))
 
     def _trained(self, name: str, choice: Choice) -> _Trained:
-        """The collaborator as it was trained for a choice; that of the last one stays in memory."""
+        """The collaborator as it was trained for a choice; the last result stays in memory."""
         key = name, tuple(choice.training.values())
         if key not in self._last:
             state = self.state(name, choice)

@@ -87,7 +87,7 @@ class TrainerPlan:
         return kinds.get(name, "random_relu" if self.config.learner.closed_form else "mlp")
 
     def learner(self, name: str) -> Learner:
-        """A learner of the collaborator of this name that has seen nothing."""
+        """An untrained learner for the collaborator of this name."""
         return Logistic() if name == "linear" else self.config.learner.build(self.config.seed)
 
     def trainer(self, collaborator: str, ranks: Ranks | None = None) -> SequenceTrainer:
@@ -106,8 +106,8 @@ class TrainerPlan:
 class WorkerPlan:
     """A plan, and the storage that its checkpoints go to.
 
-    `parents` give the files of finished trainers, by collaborator, whose sequences go on; the others begin. What is
-    remembered of `forgotten_rows` is dropped first.
+    `parents` return the files of finished trainers, by collaborator, whose sequences continue; other collaborators
+    start a sequence. The memory of `forgotten_rows` is dropped first.
     """
 
     plan: TrainerPlan
@@ -118,7 +118,7 @@ class WorkerPlan:
     forgotten_rows: frozenset[str] = frozenset()
 
     def trainer(self, name: str, ranks: Ranks | None = None) -> SequenceTrainer:
-        """A trainer of the collaborator of this name that goes on from its parent, or begins."""
+        """A trainer of the collaborator of this name that continues from its parent, or starts."""
         trainer = self.plan.trainer(name, ranks)
         if name in self.parents:
             trainer.load_state_dict(load_state(self.parents[name]()))
@@ -131,12 +131,12 @@ def train_here(worker: WorkerPlan, report: Report) -> None:
     ranks = Ranks.current()
     with storage_errors(worker.storage.root), ExitStack() as stack:
         lease = stack.enter_context(_writer_lease(worker)) if ranks.rank == 0 else None
-        ranks.gather(None)  # nobody reads before the last writer is gone
+        ranks.gather(None)  # no rank reads before the previous writer has ended
         _resume(worker, ranks, lease, report)
 
 
 def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
-    """The right to write checkpoints, which a worker of a killed driver holds until it ends."""
+    """The lock for writing checkpoints; a worker of a killed driver holds it until that worker ends."""
     control = Control(worker.storage.files.below("control"))
     return leased(control, "writer", "the training", wait_s=2 * TTL_S)
 
@@ -175,7 +175,8 @@ def _train(trainers: Trainers, worker: WorkerPlan, ranks: Ranks, lease: Lease | 
         if finished or since_checkpoint >= worker.checkpoint_every:
             if lease:
                 written.append(_keep(trainers, worker, attempt, lease))
-                _forget(worker.storage.files, written)
+                while len(written) > KEEP:  # the oldest first, which may be from earlier attempts
+                    worker.storage.files.below(CHECKPOINTS).delete([written.pop(0)])
             report({"steps": _steps(trainers.values())} | _metrics(trainers))
             since_checkpoint = 0
 
@@ -190,12 +191,6 @@ def _keep(trainers: Trainers, worker: WorkerPlan, attempt: str, lease: Lease) ->
     reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(trainers)}
     write_note(files, METRICS, json.dumps(reported))
     return name
-
-
-def _forget(files: Files, written: list[str]) -> None:
-    """Remove the oldest checkpoints, first those from earlier attempts; the newest stay."""
-    while len(written) > KEEP:
-        files.below(CHECKPOINTS).delete([written.pop(0)])
 
 
 def _metrics(trainers: Trainers) -> dict[str, float]:

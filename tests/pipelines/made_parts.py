@@ -1,7 +1,7 @@
 """Features and answers of one task in several shards, made by hand, and what is fetched of them."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ import pytest
 from kcm.cascade.table import Split
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
-from kcm.large import LargeAnswer, PromptMode
+from kcm.large import LargeAnswer
 from kcm.large.base import Cost
 from kcm.parquet import write_table
 from kcm.tasks.shards import GROUP_ROWS, shard_file, write_shards
@@ -111,15 +111,10 @@ def written(store: ArtefactStore) -> tuple[Known, OutcomesArtefact]:
 
 
 def parts_here(
-    collaborator: Any,
-    features: FeaturesArtefact,
-    outcomes: OutcomesArtefact,
-    splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path] | None = None,
+    collaborator: Any, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]
 ) -> Iterator[OutcomePart]:
     """The parts of an outcome table, made one by one in this process."""
-    rows = part_rows(features, outcomes, splits, prompted)
-    return (outcome_part(collaborator, part, features.names) for part in rows)
+    return (outcome_part(collaborator, part, features.names) for part in part_rows(features, outcomes, splits))
 
 
 class Fetched:

@@ -73,5 +73,7 @@ def test_different_nodes_and_a_silent_redis_are_named() -> None:
     ):
         require_service([replace(REPORT, switches=head), behind])
     with socket.create_server(("127.0.0.1", 0)) as redis:
-        there = {"RAY_REDIS_ADDRESS": f"127.0.0.1:{redis.getsockname()[1]}"}
-        assert require_service([replace(REPORT, switches=there)]).endswith("the head's state is in Redis")
+        address = f"127.0.0.1:{redis.getsockname()[1]}"
+        for written in (address, f"redis://{address}", f"rediss://{address}", f"{address},127.0.0.1:1"):
+            there = replace(REPORT, switches={"RAY_REDIS_ADDRESS": written})
+            assert require_service([there]).endswith("the head's state is in Redis")

@@ -6,7 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from kcm.errors import DataError
 from kcm.inputs.location import Location
 from pipelines.batch.inputrows import InputReader, InputRows
 
@@ -37,6 +39,14 @@ def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
     for start, stop in ((0, 1000), (1000, 1100), (2000, 2500), (5, 6), (900, 2100), (0, 0)):
         (rows,) = read(file, start, stop)
         assert rows["text"].to_pylist() == rows["id"].to_pylist() == list(map(str, range(start, stop)))
+
+
+def test_rows_that_a_file_has_lost_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\na\nb\n")
+    file = opened(tmp_path / "in.csv")
+    (tmp_path / "in.csv").write_text("text\na\n")
+    with pytest.raises(DataError, match=r"the file has changed meanwhile .*in\.csv"):
+        rows_of(file)
 
 
 def test_pictures_are_below_the_file_folder_or_a_named_root(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kcm.cascade.gate import Gate
 from kcm.cascade.table import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.inputs.vectors import list_column
@@ -15,11 +16,12 @@ from kcm.large.base import Cost
 from kcm.parquet import write_table
 from kcm.tasks.shards import shard_file
 from pipelines.batch import outcome_table
+from pipelines.batch.outcome_table import scored_parts
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
 from tests.outcome_files import rows_where
-from tests.pipelines.made_parts import ANSWERS, ROWS, parts_here
+from tests.pipelines.made_parts import ANSWERS, ROWS
 
 BASELINE = [LargeAnswer(label, None, Cost(seconds=1.0)) for label in (0, 1, 0, 1)]
 FEATURES = (
@@ -50,7 +52,7 @@ def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
     outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
     given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
-    parts = parts_here(collaborator, *given, prompted={"soft": prompted})
+    parts = scored_parts(collaborator, Gate(), *given, prompted={"soft": prompted})
     return OutcomeTable.joined(part.modes for part in parts)
 
 

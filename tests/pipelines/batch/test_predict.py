@@ -1,18 +1,31 @@
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 import pipelines.batch.predict as stage
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.cascade.policy import OnLargeFailure, Policy
+from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.location import Location
+from kcm.large import Item, LargeModel
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
+from kcm.parquet import write_table
 from pipelines.batch.inputrows import InputReader, InputRows
-from pipelines.batch.predict import added_columns, row_predictor
-from pipelines.batch.units import FAILED, Counts
+from pipelines.batch.outputs import predicted_files
+from pipelines.batch.predict import PREDICTED, added_columns, predict, row_predictor, write_file
+from pipelines.batch.units import FAILED, Counts, units_of
+from pipelines.cluster.config import ClusterConfig
+from pipelines.progress import Bar, Reporter
+from tests.fake_upstream import FakeUpstream, Turn, label
+from tests.kcm.bundle.test_bundle import bundle
 
 CONFIDENCE = ("judge_confidence", "answer_probability")
 
@@ -26,6 +39,7 @@ class StubCascade:
 
     def __init__(self) -> None:
         self.asked: list[Input] = []
+        self.large_model: LargeModel | None = None
         self.small_side = SimpleNamespace(
             bundle=SimpleNamespace(task_names=("films",), reads=TEXT, large=SimpleNamespace(is_recorded=False))
         )
@@ -80,6 +94,60 @@ def test_answers_outside_the_promise_say_why(tmp_path: Path, cascade: StubCascad
     assert [row["error"] for row in rows] == [None, "outside the promise: the budget is spent"]
     assert [row["label"] for row in rows] == ["length 1", "degrade"]
     assert counts == {"small": 1, "small_degraded": 1, FAILED: 1}
+
+
+def test_an_interrupted_prediction_asks_nothing_more(
+    tmp_path: Path, cascade: StubCascade, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: Ctrl-C ends the paying, also in the other threads."""
+    goes_on, others = threading.Event(), set(threading.enumerate())
+
+    def reply(body: dict[str, Any]) -> Turn:
+        assert "text 1" not in body["messages"][-1]["content"] or goes_on.wait(60)  # rows of the second unit
+        return label("good")
+
+    def interrupt(bar: Bar, completed: float, total: float) -> None:
+        if completed:
+            raise KeyboardInterrupt
+
+    def answer(inputs: Sequence[Input]) -> list[Answer | Failure]:
+        assert cascade.large_model is not None
+        answers = cascade.large_model.answer([Item("", item.content) for item in inputs])
+        return [degraded(str(answer.label)) for answer in answers]
+
+    upstream.otherwise = reply
+    monkeypatch.setattr(Bar, "update", interrupt)
+    monkeypatch.setattr(cascade, "answer", answer)
+    large = OpenAiConfig(model="big", api_key_env=None, base_url=upstream.base_url, num_concurrent=2)
+    cascade.large_model = OpenAiModel(large, ("good", "bad"))  # the one that a bundle loads
+    monkeypatch.setattr(stage, "Bundle", SimpleNamespace(read=lambda _: bundle(large=large, large_head=None)))
+    monkeypatch.setattr(stage, "require_models", lambda *_: None)
+    monkeypatch.setattr(stage, "load_large", lambda *_, **__: OpenAiModel(large, ("good", "bad")))
+    rows = [*(f"text 0 {row}" for row in range(32)), *(f"text 1 {row}" for row in range(32))]
+    (tmp_path / "in.csv").write_text("\n".join(["text", *rows]))
+    reporter = Reporter(Console(quiet=True))
+    options: dict[str, Any] = {"cluster": ClusterConfig(num_encoders=2), "assets_dir": tmp_path, "reporter": reporter}
+    with pytest.raises(KeyboardInterrupt):
+        predict(tmp_path, tmp_path / "in.csv", tmp_path / "out.csv", "text", **options)
+    goes_on.set()
+    for worker in set(threading.enumerate()) - others:
+        if worker.name.startswith(("openai", "ThreadPoolExecutor")):
+            worker.join(60)
+    assert len(upstream.requests) <= 34
+
+
+@pytest.mark.parametrize("rows", ["a\n", "a\nb\nc\n"], ids=["fewer", "more"])
+def test_a_file_that_changes_while_it_is_answered_has_no_output(tmp_path: Path, rows: str) -> None:
+    """Promise: answers never stand beside other rows."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\na\nb\n")
+    (file,), opened = predicted_files(source, target), InputRows.opened(Location.of(source), "text")
+    units = units_of(opened, 2, 2, tmp_path / "rows")
+    write_table(pa.table([pa.nulls(2, field.type) for field in PREDICTED], schema=PREDICTED), units[0].target)
+    source.write_text("text\n" + rows)
+    with pytest.raises(DataError, match="the file has changed meanwhile"):
+        write_file(file, opened, units, Counter())
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(

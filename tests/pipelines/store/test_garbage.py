@@ -46,6 +46,8 @@ def test_what_a_run_refers_to_and_what_that_was_made_of_is_kept(store: ArtefactS
     rows = build(store, "tasks", 0)
     features, forgotten = build(store, "features", 0, rows), build(store, "features", 1, rows)
     refer(store, "reviews", features)
+    for folder in ("artefacts", "artefacts/features"):
+        store.storage.files.write(f"{folder}/.DS_Store", b"of a file browser")
     assert set(find_garbage(store).homes) == homes([forgotten])
     assert set(store.homes()) == homes([rows, features, forgotten]), "looking removes nothing"
     found = collect_garbage(store)

@@ -1,5 +1,7 @@
 """One writer at a time; the second learns who the first one is, and a dead one holds nothing up for long."""
 
+import getpass
+import os
 import subprocess
 import sys
 import time
@@ -56,6 +58,19 @@ def test_a_lock_that_was_given_back_is_free_at_once(tmp_path: Path) -> None:
         with leased(control, "run", "the run"):
             assert control.get("run").value.startswith(b"process ")  # type: ignore[union-attr]
         assert holder_of(control, ["run", "absent"]) is None
+
+
+def test_a_user_without_a_name_holds_a_lock_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a pod may run as a user that the system does not list."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    with leased(Control(tmp_path), "run", "the run"):
+        current = Control(tmp_path).get("run")
+    assert current is not None
+    assert current.value.startswith(f"process {os.getpid()} of {os.getuid()} on ".encode())
 
 
 def test_one_who_waits_gets_the_lock_once_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

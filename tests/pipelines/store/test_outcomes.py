@@ -1,6 +1,7 @@
 """Answers keep their meaning on the way through an outcomes file."""
 
 import numpy as np
+import pytest
 
 from kcm.inputs.vectors import matrix
 from kcm.large import LargeAnswer
@@ -20,11 +21,12 @@ def test_off_list_answer_is_no_failure_and_missing_one_is() -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
 def test_answers_keep_their_meaning_when_the_label_list_grows(tmp_path) -> None:
     """Two labels and none-of-these were known when they were given; the sequence has four labels now."""
     given = [
         LargeAnswer(1, np.array([0.25, 0.5, 0.25], dtype=np.float32)),
-        LargeAnswer(2, np.array([0.2, 0.2, 0.6], dtype=np.float32)),
+        LargeAnswer(2, np.array([0, 0, 1], dtype=np.float32)),
         LargeAnswer(0, None),
         LargeAnswer(None, None, error="time-out"),
     ]

@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +16,10 @@ from kcm.errors import KcmError
 from pipelines.tracking.config import SQLITE, TrackingConfig
 from pipelines.tracking.tracking import (
     Tracking,
-    _user,
     _without_runs,
     champion_of,
     ensure_database,
+    fetch_model,
     set_champion,
 )
 from tests.postgres import BACKENDS
@@ -33,6 +32,9 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
+            self.do_GET()
+
+        def do_GET(self) -> None:
             self.send_response(503)
             self.send_header("content-length", "2")
             self.end_headers()
@@ -54,6 +56,13 @@ def test_a_failed_call_names_the_server_and_the_fix(mlflow: str) -> None:
     tracking = Tracking(mlflow, "run", "0")
     with pytest.raises(KcmError, match=rf"503 .*{mlflow}.* Start again once it answers: finished work is kept"):
         tracking.log_metrics({"step": 10, "timestamp": 1000, "metrics": {"kcm/accuracy/a b": 0.5}})
+
+
+def test_a_model_is_missing_only_if_the_registry_says_so(mlflow: str, tmp_path: Path) -> None:
+    with pytest.raises(KcmError, match=r"MLflow failed: .*503.*Start again once it answers"):
+        fetch_model(mlflow, "reviews/1", tmp_path)
+    with pytest.raises(KcmError, match=r"no registered model 'reviews/1'.*Run `kcm run` first"):
+        fetch_model(TrackingConfig().uri_in(tmp_path), "reviews/1", tmp_path)
 
 
 def test_an_error_of_a_store_of_reports_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,11 +186,3 @@ def test_tables_are_made_once_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with patch("pipelines.tracking.tracking.MlflowClient", side_effect=AssertionError("migrated again")):
         ensure_database(f"{SQLITE}{tmp_path}/second.db")
     assert MlflowClient(f"{SQLITE}{tmp_path}/second.db").search_registered_models() == []
-
-
-def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody() -> str:
-        raise KeyError("getpwuid(): uid not found: 12345")
-
-    monkeypatch.setattr("pipelines.tracking.tracking.getpass.getuser", nobody)
-    assert _user() == str(os.getuid())

@@ -473,6 +473,14 @@ def test_a_call_that_may_have_been_charged_counts(model, upstream, tmp_path):
     assert account.spent() == (2, pytest.approx(2.0 + most_of(upstream.requests[0])))
 
 
+def test_a_question_without_time_left_costs_nothing(model, upstream):
+    """Promise: what is not sent is not booked."""
+    late = model(limit_s=0.0, **PRICES)
+    (answer,) = late.answer(items("x"))
+    assert (answer.error, answer.outage) == ("no time is left for a reply", True)
+    assert (upstream.requests, late.spent()) == ([], (0, 0.0))
+
+
 @pytest.mark.parametrize(
     "usage", [None, dict.fromkeys(("prompt_tokens", "completion_tokens"), 10**4000)], ids=["none", "absurd"]
 )
