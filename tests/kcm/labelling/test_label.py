@@ -256,6 +256,18 @@ def test_a_job_that_dies_goes_on_where_it_was(upstream: FakeUpstream, own_folder
     assert len(upstream.requests) == paid
 
 
+def test_another_store_is_another_look(upstream: FakeUpstream, own_folder: Path) -> None:
+    """A model may answer otherwise when it is asked again: the draw must be new, and delta shared."""
+    options, frame = server(upstream), table()
+    first = labelling(frame, **options)
+    other = labelling(frame, store=own_folder / "other", **options)
+    again = labelling(frame, store=own_folder / "other", **options)
+    assert (first.certificate.look, other.certificate.look) == (1, 2)
+    assert other.certificate.spend < first.certificate.spend
+    assert again.certificate == other.certificate
+    assert (other.result.bought_U != first.result.bought_U).any()
+
+
 def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:
     """What a first job spent counts for the second, which ends with a weaker promise."""
     upstream.otherwise = classify
