@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kcm.errors import ConfigError, DataError
+from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable, Watcher, label
 from kcm.labelling.label_list import LabelList
@@ -266,6 +266,21 @@ def test_another_store_is_another_look(upstream: FakeUpstream, own_folder: Path)
     assert other.certificate.spend < first.certificate.spend
     assert again.certificate == other.certificate
     assert (other.result.bought_U != first.result.bought_U).any()
+
+
+@pytest.mark.parametrize("place", ["ledger", "home"])
+def test_nothing_is_paid_if_the_draw_could_not_be_kept(
+    upstream: FakeUpstream, own_folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (own_folder / "file").write_text("")
+    places = {"store": own_folder / "store", "ledger": own_folder / "ledger"}
+    if place == "home":
+        monkeypatch.setenv("XDG_DATA_HOME", str(own_folder / "file"))
+    else:
+        places["ledger"] = own_folder / "file" / "ledger"
+    with pytest.raises(ArtefactError, match="cannot write here: Not a directory"):
+        labelling(table(), **places, **server(upstream))
+    assert upstream.requests == []
 
 
 def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:
