@@ -6,7 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from kcm.errors import DataError
 from kcm.inputs.location import Location
 from pipelines.batch.inputrows import InputReader, InputRows
 
@@ -28,6 +30,12 @@ def test_rows_keep_their_ids_or_are_numbered(tmp_path: Path) -> None:
     for suffix, first in ((".csv", "007"), (".jsonl", "7"), (".parquet", "7")):
         file = opened(tmp_path / f"rows{suffix}")
         assert [row["id"] for row in rows_of(file)] == [first, "1"]
+
+
+def test_missing_column_names_its_option(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("Text\na\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no column 'text' \(--text-column\) .* Did you mean 'Text'\?"):
+        opened(tmp_path / "in.csv")
 
 
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
