@@ -17,6 +17,7 @@ from jobs.exit import reported
 from kcm.assets.remote import assets_folder
 from kcm.bundle import MANIFEST
 from kcm.config import Config, parse_config, read_values
+from kcm.durable import require_writable
 from kcm.errors import ArtefactError, ConfigError, KcmError
 
 if TYPE_CHECKING:
@@ -83,10 +84,11 @@ def located(table: str) -> Location:
 
 
 def require_free(bundle: Path, option: str) -> None:
-    """Raise ArtefactError, before the work, if the place of a new bundle holds something else."""
+    """Raise ArtefactError, before the work, if the place of a new bundle holds something else or cannot be written."""
+    hint = f"Name another {option}"
     if bundle.exists() and not (bundle / MANIFEST).is_file():
-        hint = f"Name another {option}"
         raise ArtefactError("something else lies where the bundle goes", where=str(bundle), hint=hint)
+    require_writable(bundle.parent, hint)
 
 
 class CommandGroup(typer.Typer):

@@ -7,6 +7,20 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from kcm.errors import ArtefactError
+
+
+def require_writable(folder: Path, hint: str) -> None:
+    """Raise ArtefactError with this hint if no file can be made in a folder, or where it would be created."""
+    folder = folder.absolute()
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ArtefactError(f"cannot write here: {error.strerror}", where=str(folder), hint=hint) from None
 
 
 @contextmanager

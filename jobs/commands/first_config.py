@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,11 +75,12 @@ _Dumper.add_representer(
 
 @dataclass(frozen=True)
 class FirstConfig:
-    """The YAML of a configuration, the rows that a run uses, and the lines that describe them."""
+    """The YAML of a configuration, the rows that a run uses, the lines that describe them, and what to run next."""
 
     content: str
     num_rows: int
     lines: list[str]
+    next: str
 
 
 def first_config(
@@ -106,7 +108,10 @@ def first_config(
         )
     lines += rare_lines(rare, _FEWEST, left_out=leaves_out)
     commands = [f"kcm assets {_NETWORK_OF_PICTURES}"] if columns.image and not columns.text else []
-    commands += [f"kcm run {file}"] if columns.large else [f"kcm run {file}", f"kcm serve {file}"]
+    commands.append(f"kcm run {shlex.quote(str(file))}")
+    following = ", then ".join([*(["label more rows"] if _HOPELESS in lines else []), *commands])
+    if not columns.large:
+        commands.append(f"kcm serve {shlex.quote(str(file))}")
     encoder = "mpnet" if columns.text else "the same network on larger pictures,"
     head = _HEAD.format(
         table=table,
@@ -114,7 +119,7 @@ def first_config(
         large=_RECORDED if columns.large else _CLASSIFIER.format(encoder=encoder),
     )
     content = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return FirstConfig(head + content, summary.num_rows, lines)
+    return FirstConfig(head + content, summary.num_rows, lines, following)
 
 
 def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]:

@@ -50,4 +50,5 @@ def init(
     for line in result["overview"]:
         typer.echo(line, err=True)
     typer.echo(result["config"])
+    typer.echo(f"next: {result['next']}", err=True)
     return result

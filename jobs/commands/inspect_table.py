@@ -66,7 +66,8 @@ def initialise(
     except OSError as error:
         raise ConfigError(f"cannot write the file: {error.strerror}", where=str(file)) from error
     overview = [*lines, *config.lines]
-    return {"config": str(file), "rows": config.num_rows, "columns": vars(columns), "overview": overview}
+    result = {"config": str(file), "rows": config.num_rows, "columns": vars(columns), "overview": overview}
+    return result | {"next": config.next}
 
 
 def source_of(table: str) -> dict[str, Any]:

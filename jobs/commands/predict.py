@@ -37,7 +37,7 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="Output with rows and answers: a file in any of these formats; a folder if FILE is a folder or "
+            help="Output with rows and answers: a .csv, .jsonl or .parquet file; a folder if FILE is a folder or "
             "pattern.",
         ),
     ],

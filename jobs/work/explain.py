@@ -20,6 +20,7 @@ from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, load_small_side
+from kcm.durable import require_writable
 from kcm.errors import DataError
 from kcm.explain.explanation import Explanation, explain_with
 from kcm.explain.gate import GateReading, LabelRates, gate_curves, label_rates
@@ -53,7 +54,7 @@ class Explainer:
             raise DataError(
                 "the bundle holds no rows, so the importance of edges is unknown",
                 where=str(folder),
-                hint="Train a learner with a memory, or use more certify rows",
+                hint="Explain a bundle of `kcm run`, with a learner that has a memory, or with more certify rows",
             )
         self.probe_ND = rows[:PROBE_ROWS]
 
@@ -191,6 +192,7 @@ def explain_bundle(
 
 def _drawn(explainer: Explainer, explanations: Sequence[Explanation], output: Path, top: int) -> list[Path]:
     """The pictures of the networks, of the gate and of each decision."""
+    require_writable(output, "Name another --output")
     output.mkdir(parents=True, exist_ok=True)
     pictures = explainer.networks_on_a_page(output, top)
     if gate := explainer.draw_gate(output / "gate.png"):

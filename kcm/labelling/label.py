@@ -27,6 +27,7 @@ from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
 from kcm.certification.ledger import Ledger
 from kcm.config import parse_config
+from kcm.durable import require_writable
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.labelling.bundle import bundle_of
@@ -241,6 +242,10 @@ def label(
     sources = job.sources(store)
     last = sources[-1]
     job.watcher.start(texts, label_list, [source.estimate for source in sources])
+    if not isinstance(ledger, Ledger):
+        require_writable(Path(ledger or user_folder() / "ledger"), "Name another --ledger")
+    if last.resumable:
+        require_writable(user_folder(), "The draw is kept here: set XDG_DATA_HOME")
     for source in sources:
         source.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
     digest = job.digest([source.identity for source in sources])

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sqlalchemy import make_url
 
 from kcm.errors import DataError
 from kcm.inputs.content import Content
@@ -127,7 +128,8 @@ def server(
     money = Money(prices, model.left) if is_capped else None
     oracle = ServerOracle(model, texts.texts, progress)
     lasting = config.model_copy(update={"max_cost": None, "batch": False})
-    identity = config.identity(labels.names, Path())
+    # Another store asks again, and a model may answer otherwise: a choice among stores is a choice among answers.
+    identity = f"{config.identity(labels.names, Path())} {make_url(store.url).render_as_string()}"
     return AnswerSource(oracle, identity, estimate, money, server=lasting, store=store, paid=paid)
 
 

@@ -32,6 +32,8 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
 _OPENS = re.compile(r"<(?=\S)")
 _CLOSES = re.compile(r">(?=>)")
 _FENCE = re.compile(r"^```\w*\s(.*?)\s*```$", re.DOTALL)  # a code block around the whole reply
+_MARKS = "\"'`*."  # around a label
+_ANNOUNCED = re.compile(rf"^(?:label|category|class|answer)[{_MARKS}]*:[\s{_MARKS}]*", re.IGNORECASE)
 _BRACKETED = re.compile(r"\[(?=/?[A-Z_]{2,}\])")  # [INST], [/INST], [TOOL_CALLS]
 
 
@@ -254,15 +256,22 @@ def answer_schema(label_names: Sequence[str]) -> dict[str, object]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
-def reply_label(content: str) -> str:
-    """The text of the label: the field of a structured answer, or the whole reply."""
+def reply_label(content: str, label_names: Sequence[str]) -> str:
+    """The text of the label: the field of a structured answer, one of `label_names` after `Label:`, or the whole reply.
+
+    Servers without structured answers call the field as they like, so an object's only field counts under any key.
+    """
     stripped = _FENCE.sub(r"\1", content.strip())
     try:
         value = from_json(stripped)
     except ValueError:
-        return stripped.strip("\"'`*.").strip()
-    text = value.get(KEY) if isinstance(value, dict) else value
-    return text if isinstance(text, str) else stripped
+        text = stripped.strip(_MARKS).strip()
+        after = _ANNOUNCED.sub("", text)
+        is_after = matching_label(text, label_names) is None and matching_label(after, label_names) is not None
+        return after if is_after else text
+    if isinstance(value, dict):
+        value = next(iter(value.values())) if len(value) == 1 else value.get(KEY)
+    return value if isinstance(value, str) else stripped
 
 
 def matching_label(text: str, label_names: Sequence[str]) -> int | None:

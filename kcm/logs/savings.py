@@ -152,7 +152,10 @@ class Savings:
         """Why there is no bundle; None if there is one."""
         if self.best is None:
             return "nothing could be saved"
-        return None if self.vectors.encoder else "it needs a text encoder: run `kcm assets`"
+        if self.vectors.encoder:
+            return None
+        advice = "leave out `--encoder words`" if self.config.encoder == "words" else "run `kcm assets`"
+        return f"it needs a text encoder: {advice}"
 
     def bundle(self, server: OpenAiConfig) -> Bundle:
         """The best template's small model with its certificate; `server` is asked what it does not answer.

@@ -50,7 +50,7 @@ class InputRows:
         named = {"text": text_column or "", "image": image_column or "", "task": task_column or ""}
         for part, column in named.items():
             if column and column not in schema.names:
-                raise missing_column(column, part, schema.names, str(location))
+                raise missing_column(column, f"--{part}-column", schema.names, str(location))
         place = TablePlace(str(location), location.name, folder=location.folder)
         columns = dict.fromkeys(("label", "id", "group", "split"), "") | named
         layout = TableLayout(place.where, columns, image_root=image_root)

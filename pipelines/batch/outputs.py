@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv, fs
 
 from kcm.config import Config
-from kcm.durable import replace_durably
+from kcm.durable import replace_durably, require_writable
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.chunks import SUFFIXES, Chunk, known_suffix
 from kcm.inputs.location import FoundFile, Location, stem_of
@@ -143,6 +143,8 @@ def predicted_files(source: str | Path, output: str | Path, suffix: str | None =
         raise ArtefactError("no such folder", where=str(out.folder), hint="Create it first")
     if inputs is None and kind == fs.FileType.Directory:
         raise ArtefactError("the output is a folder", where=str(out), hint="Name a file: the input is one")
+    if out.is_local:
+        require_writable(Path(out.folder.path if inputs is None else out.path), "Name another output")
     names: dict[str, Location] = {}
     for file in inputs or ():
         read = known_suffix(file.location, file.location.suffix)

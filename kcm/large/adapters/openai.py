@@ -346,7 +346,7 @@ class OpenAiModel:
             raise
 
     def _record(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
-        reply_text = reply_label(reply.content)
+        reply_text = reply_label(reply.content, self._label_names)
         num_read = reply.num_read if reply.num_read is not None else _most_tokens(body)
         num_written = reply.num_written if reply.num_written is not None else _max_tokens(body)
         return {

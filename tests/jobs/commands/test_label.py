@@ -84,6 +84,7 @@ def test_the_plan_counts_the_calls_for_truth(table: Path) -> None:
     ("words", "said"),
     [
         (["table.csv", "-o", "s3://bucket/out.csv"], "the output is a file of this machine (s3://bucket/out.csv)"),
+        (["table.csv", "-o", "table.csv/out.csv"], "cannot write here: Not a directory"),
         (["table.csv", "-o", "folder.csv"], "the output is a folder (folder.csv)"),
         (["table.csv", "-o", "./table.csv"], "the output would replace the table (table.csv)"),
         (["table.csv", "-o", "out.xlsx"], "cannot write .xlsx (out.xlsx)"),

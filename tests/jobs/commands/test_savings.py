@@ -46,6 +46,7 @@ def test_answer_for_a_log(log: Path) -> None:
     assert f"; saves ${best['saves_a_month']:,.2f} a month" in done.stdout
     assert "OpenAI requests" in done.stdout
     assert "free text" in done.stdout
+    assert "No bundle: it needs a text encoder: leave out `--encoder words`" in done.stdout
     assert {"labels", "spend", "could_save", "bound", "delta"} <= best.keys()
 
 

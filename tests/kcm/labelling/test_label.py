@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kcm.errors import ConfigError, DataError
+from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable, Watcher, label
 from kcm.labelling.label_list import LabelList
@@ -269,6 +269,33 @@ def test_a_job_that_dies_goes_on_where_it_was(upstream: FakeUpstream, own_folder
     paid = len(upstream.requests)
     assert labelling(frame, **options).certificate == found.certificate
     assert len(upstream.requests) == paid
+
+
+def test_another_store_is_another_look(upstream: FakeUpstream, own_folder: Path) -> None:
+    """A model may answer otherwise when it is asked again: the draw must be new, and delta shared."""
+    options, frame = server(upstream), table()
+    first = labelling(frame, **options)
+    other = labelling(frame, store=own_folder / "other", **options)
+    again = labelling(frame, store=own_folder / "other", **options)
+    assert (first.certificate.look, other.certificate.look) == (1, 2)
+    assert other.certificate.spend < first.certificate.spend
+    assert again.certificate == other.certificate
+    assert (other.result.bought_U != first.result.bought_U).any()
+
+
+@pytest.mark.parametrize("place", ["ledger", "home"])
+def test_nothing_is_paid_if_the_draw_could_not_be_kept(
+    upstream: FakeUpstream, own_folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (own_folder / "file").write_text("")
+    places = {"store": own_folder / "store", "ledger": own_folder / "ledger"}
+    if place == "home":
+        monkeypatch.setenv("XDG_DATA_HOME", str(own_folder / "file"))
+    else:
+        places["ledger"] = own_folder / "file" / "ledger"
+    with pytest.raises(ArtefactError, match="cannot write here: Not a directory"):
+        labelling(table(), **places, **server(upstream))
+    assert upstream.requests == []
 
 
 def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:

@@ -32,6 +32,12 @@ def test_rows_keep_their_ids_or_are_numbered(tmp_path: Path) -> None:
         assert [row["id"] for row in rows_of(file)] == [first, "1"]
 
 
+def test_missing_column_names_its_option(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("Text\na\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no column 'text' \(--text-column\) .* Did you mean 'Text'\?"):
+        opened(tmp_path / "in.csv")
+
+
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\n" + "".join(f"{number}\n" for number in range(2500)), encoding="utf-8")
     file, read = opened(tmp_path / "in.csv"), InputReader()

@@ -116,6 +116,7 @@ def test_foreign_output_is_refused_unless_replaced(folder: Path, tmp_path: Path)
         ("rows/*", "out", r"unknown kind of file '\.md' \(.*README\.md\)"),
         ("rows/a.csv", "out", r"unknown kind of file '' \(.*out\)"),
         ("rows/a.csv", "rows/a.csv", "the output would replace the input"),
+        ("rows/a.csv", "/proc/out.csv", "cannot write here"),
         ("rows", "out.csv", "the answers to several files go to a folder"),
         ("rows", "rows/answers", "the output lies in the input"),
         ("twice", "out", r"x\.csv would hold the answers to two files"),
@@ -128,7 +129,7 @@ def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path, source: str,
     for name in ("file", "twice/x.csv", "twice/x.csv.gz"):
         (tmp_path / name).touch()
     with pytest.raises(KcmError, match=message):
-        predicted_files(*(where if "://" in where else f"{tmp_path}/{where}" for where in (source, out)))
+        predicted_files(*(where if "://" in where else f"{tmp_path / where}" for where in (source, out)))
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_draft(folder: Path, tmp_path: Path) -> None:

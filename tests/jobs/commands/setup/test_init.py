@@ -58,6 +58,7 @@ def test_a_table_of_intents_gives_a_configuration_that_works(at: Path) -> None:
     shown = init("intents.csv", "--json", "out.json")
     assert (shown.exit_code, shown.stdout) == (0, "intents.yaml\n"), shown.stderr
     assert "1,000 rows, 10 labels" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == "next: kcm run intents.yaml"
     assert "units to certify on; a loss of at most" in shown.stderr
     config = load_config(RunConfig, at / "intents.yaml")
     sequence = build_sequence(config.tasks, config.assets_path, config.seed)
@@ -81,7 +82,8 @@ def test_too_few_rows_are_warned_of(at: Path) -> None:
     intents(60, 2).to_csv("tiny.csv", index=False)
     shown = init("tiny.csv")
     assert "everything would go to the large model. Use about" in shown.stderr
-    assert "too few rows: they can certify no epsilon up to 0.1" in shown.stderr.splitlines()[-1]
+    assert "too few rows: they can certify no epsilon up to 0.1" in shown.stderr.splitlines()[-2]
+    assert shown.stderr.splitlines()[-1] == "next: label more rows, then kcm run tiny.yaml"
 
 
 def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
@@ -122,6 +124,7 @@ def test_pictures_without_texts_use_two_network_sizes(at: Path, as_bytes: bool) 
     shown = init("pets.parquet")
     assert (shown.exit_code, shown.stdout) == (0, "pets.yaml\n"), shown.stderr
     assert "300 rows, 3 labels" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == "next: kcm assets efficientnet-lite2, then kcm run pets.yaml"
     assert "#   kcm assets efficientnet-lite2\n" in (at / "pets.yaml").read_text()
     config = load_config(RunConfig, at / "pets.yaml")
     assert config.encoder.reads == config.large.reads == {"image"}
