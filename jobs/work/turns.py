@@ -20,7 +20,7 @@ from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
-from pipelines.registry.champion import By, Champion, Current, ReplacedError
+from pipelines.registry.champion import By, Champion, Current, LeftVersion, ReplacedError
 from pipelines.registry.promote import on_trial, promoting
 from pipelines.serve.config import log_url
 from pipelines.serve.deploy.app import require_servable, void_release
@@ -113,12 +113,19 @@ def versions(config: RunConfig) -> dict[str, Any]:
     return {"champion": current.champion.version, "versions": newest, "rolled_back": state.rolled_back()}
 
 
-def promote(config: RunConfig, version: str, *, by: By = "promote", instead_of: int | None = None) -> dict[str, Any]:
+def promote(
+    config: RunConfig,
+    version: str,
+    *,
+    by: By = "promote",
+    instead_of: int | None = None,
+    left: LeftVersion | None = None,
+) -> dict[str, Any]:
     """Make a registered version the champion; a running service follows.
 
-    `version` is a number, or NAME/NUMBER. Raises ReplacedError unless it replaces champion number `instead_of`, if that
-    is given; KcmError for a version that is not registered, cannot be served, or is refused by a replica. Nothing
-    changes then.
+    `version` is a number, or NAME/NUMBER. `left` is the version that a rollback leaves. Raises ReplacedError unless it
+    replaces champion number `instead_of`, if that is given; KcmError for a version that is not registered, cannot be
+    served, or is refused by a replica. Nothing changes then.
     """
     state = LoopState.of(config)
     champions = state.champions
@@ -139,6 +146,7 @@ def promote(config: RunConfig, version: str, *, by: By = "promote", instead_of: 
             by=by,
             after=watermark_of(config),
             parent=tags.get(PARENT_TAG),
+            left=left,
         )
         expected = before.number if before else 0
         served = champions.promote(champion, expected=expected, timeout_s=config.serve.load_timeout_s)
@@ -154,13 +162,18 @@ def rollback(
 ) -> dict[str, Any]:
     """Go back from `current`, by default today's champion, to an earlier one, by default the previous one.
 
-    The current one is never promoted automatically again. Raises KcmError, and changes nothing, without an earlier
-    champion, or if `promote` would raise.
+    The current one is never promoted automatically again. A rollback that was killed after its swap is finished first,
+    instead of going back twice. Raises KcmError, and changes nothing, without an earlier champion, or if `promote`
+    would raise.
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
     current = current or state.champions.present()
     today = current.champion
+    if version is None and today.left and not pointer.is_mirrored(current.number):  # a rollback was killed
+        version = today.version
+    stays = version is not None and version.rpartition("/")[2] == today.number
+    left = today.left if stays else LeftVersion(digest=today.digest, reason=reason)
     earlier = [
         champion
         for champion in pointer.history()
@@ -170,10 +183,9 @@ def rollback(
         raise KcmError(
             f"no champion before {today.version} is left: all others were rolled back", hint="Name a VERSION"
         )
-    result = promote(config, version or earlier[-1].version, by="rollback", instead_of=current.number)
-    if result["version"] != today.version:
-        pointer.reject(today.digest, reason)
-    return result | {"rolled_back": today.version, "reason": reason} | state.write()
+    result = promote(config, version or earlier[-1].version, by="rollback", instead_of=current.number, left=left)
+    rolled_back = state.versions()[left.digest] if left else today.version
+    return result | {"rolled_back": rolled_back, "reason": left.reason if left else reason} | state.write()
 
 
 def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:

@@ -79,6 +79,10 @@ class Attempts:
         if attempt != self.interrupted():
             self._journal.append(lambda _: {"attempt": attempt.name, "opened": attempt.model_dump(mode="json")})
 
+    def prepare(self, attempt: str, turn: dict[str, Any]) -> None:
+        """Record what a turn will be once its challenger is promoted or held back."""
+        self._journal.append(lambda _: {"attempt": attempt, "prepared": turn})
+
     def close(self, attempt: str, turn: dict[str, Any]) -> None:
         """Record the outcome of an attempt; a later record of the same attempt replaces an earlier one."""
         entry = {"attempt": attempt, "turn": turn}
@@ -96,23 +100,29 @@ class Attempts:
                 turns[entry["attempt"]] = {"attempt": entry["attempt"]} | entry["turn"]
         return list(turns.values())
 
+    def unrecorded(self, champion: Champion) -> dict[str, Any] | None:
+        """The turn that promoted `champion`, if it was killed before it recorded this."""
+        turns: dict[str, dict[str, Any]] = {}
+        for entry in self._journal.entries():
+            if turn := entry.get("turn", entry.get("prepared")):
+                turns[entry["attempt"]] = {"attempt": entry["attempt"]} | turn
+        own = [turn for turn in turns.values() if champion.by == "update" and turn["digest"] == champion.digest]
+        return own[-1] if own and not own[-1]["promoted"] else None
+
     def interrupted(self) -> UpdateAttempt | None:
         """The last attempt, unless it is finished."""
         last: UpdateAttempt | None = None
         for entry in self._journal.entries():
             if "opened" in entry:
                 last = UpdateAttempt.model_validate(entry["opened"])
-            elif last is not None and entry["attempt"] == last.name:
+            elif last is not None and entry["attempt"] == last.name and "prepared" not in entry:
                 last = None
         return last
 
     def _goes_on(self, attempt: UpdateAttempt, champion: Champion, after: int, configuration: str) -> bool:
-        """Whether an interrupted attempt is still the requested one; it may have promoted its challenger already."""
+        """Whether an interrupted attempt is still the requested one."""
         if attempt.labels is not None or attempt.configuration != configuration:  # labels are collected again
             return False
-        is_successor = champion.by == "update" and champion.parent == attempt.champion
-        if is_successor and champion.digest not in {turn["digest"] for turn in self.turns()}:  # nobody approved it
-            return True
         return (champion.digest, after) == (attempt.champion, attempt.after)
 
     def _was_made(self, attempt: UpdateAttempt) -> bool:

@@ -32,6 +32,7 @@ from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
 _PASSED = "every promotion gate has passed"
+_PROMOTED = {"promoted": True, "awaits_approval": False, "reason": _PASSED}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     state = LoopState.of(config)
     control, subject = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", subject):
+        if (killed := state.attempts.unrecorded(state.champions.present().champion)) is not None:
+            state.champions.agreed()
+            return {"changed": True} | _closed(state, killed, _PROMOTED) | state.write()
         watermark = watermark_of(config)
         labels = items_to_label.sufficient_labels(config, state)
         attempt = _due(config, state, watermark, labels)
@@ -86,13 +90,14 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
             challenger = build.build_challenger(config, state, attempt, labels, reporter)
             for gate in challenger.gates:
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
-            turn = _record(attempt, challenger) | _outcome(config, state, attempt, challenger, deliver)
+            turn = _record(attempt, challenger) | {"seconds": round(time.monotonic() - started, 1)}
+            state.attempts.prepare(attempt.name, turn)
+            turn |= _outcome(config, state, attempt, challenger, deliver)
         except (DataError, ReplacedError) as error:
             state.attempts.refuse(attempt.name, str(error))
             raise
-        turn |= {"seconds": round(time.monotonic() - started, 1)}
-        state.attempts.close(attempt.name, turn)
-        return {"changed": True, "attempt": attempt.name} | turn | state.write()
+        timed = {"attempt": attempt.name, "seconds": round(time.monotonic() - started, 1)}
+        return {"changed": True} | _closed(state, turn, timed) | state.write()
 
 
 def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) -> dict[str, Any]:
@@ -118,8 +123,15 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
     candidate = Champion.model_validate(turn["candidate"])
     bring = partial(deliver, candidate, turn["disagreement"])
     promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], bring)
-    state.attempts.close(turn["attempt"], {k: v for k, v in turn.items() if k != "attempt"} | promoted)
+    _closed(state, turn, promoted)
     return {"version": turn["version"]} | promoted | state.write()
+
+
+def _closed(state: LoopState, turn: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+    """The turn with its outcome, which is recorded."""
+    turn = turn | outcome
+    state.attempts.close(turn["attempt"], {name: value for name, value in turn.items() if name != "attempt"})
+    return turn
 
 
 def _due(config: RunConfig, state: LoopState, watermark: int, labels: GivenLabels | None) -> UpdateAttempt | None:
@@ -191,10 +203,10 @@ def _promote(
 
     `after` holds the digests of the champions that it may follow.
     """
-    champions, promoted = state.champions, {"promoted": True, "awaits_approval": False, "reason": _PASSED}
+    champions = state.champions
     current = champions.agreed()
-    if current.champion.digest == candidate.digest:  # and the process died before it could record that
-        return promoted
+    if current.champion.digest == candidate.digest:
+        return dict(_PROMOTED)
     if current.champion.digest not in after:
         raise ReplacedError(
             f"{current.champion.version} became the champion while {candidate.version} was being trained",
@@ -215,7 +227,7 @@ def _promote(
         champions.pointer.reject(candidate.digest, stop_reason, upto=upto)
         refusal = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stop_reason}"}
         return refusal | {"canary": delivery.stages}
-    return promoted | {"served": served, "canary": delivery.stages}
+    return _PROMOTED | {"served": served, "canary": delivery.stages}
 
 
 def _configuration(config: RunConfig) -> str:

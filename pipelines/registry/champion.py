@@ -31,6 +31,13 @@ class ReplacedError(KcmError):
     """Another version became the champion meanwhile."""
 
 
+class LeftVersion(Config):
+    """A version that a rollback leaves. It is never promoted automatically again."""
+
+    digest: str = Field(description="Digest of the bundle.")
+    reason: str = Field(description="Why it is left.")
+
+
 class Champion(Config):
     """A version that was promoted to champion."""
 
@@ -41,6 +48,7 @@ class Champion(Config):
     after: int = Field(0, ge=0, description="Number of the last decision in the log before the promotion.")
     parent: str | None = Field(None, description="Digest of the bundle whose training this one continues.")
     by: By = Field(description="What promoted it.")
+    left: LeftVersion | None = Field(None, description="The version that it replaces, if a rollback promoted it.")
 
     @property
     def number(self) -> str:

@@ -37,6 +37,8 @@ class Champions:
         unchanged, if a replica refuses the version or does not load it in time.
         """
         before = self.pointer.current()
+        if before:  # its rollback may have been killed
+            self._reject_left(before.champion)
         promotion = self.pointer.swap(expected, champion)
         if promotion is None:
             raise ReplacedError(
@@ -89,14 +91,22 @@ class Champions:
         return None
 
     def mirror(self) -> Current:
-        """Set MLflow's alias to the champion; if the champion changes meanwhile, to the new one."""
+        """Finish the champion's promotion: reject the version that it left, and set MLflow's alias.
+
+        If the champion changes meanwhile, finishes the new one's promotion too.
+        """
         current = self.present()
         while True:
+            self._reject_left(current.champion)
             set_champion(self.uri, self.model, current.champion.number)
             self.pointer.mark_mirrored(current.number)
             if (now := self.present()) == current:
                 return current
             current = now
+
+    def _reject_left(self, champion: Champion) -> None:
+        if left := champion.left:
+            self.pointer.reject(left.digest, left.reason)
 
     def agreed(self) -> Current:
         """The champion, once pointer and alias agree; repairs what a crash left between them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from pipelines.serve.log.monitor import Monitor
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.release import Release
+
+logger = logging.getLogger("ray.serve")
 
 
 class VersionLoader:
@@ -64,8 +66,9 @@ class VersionLoader:
             release.version,
             config.on_refuted,
             void=bundle.void_on(*config.devices),
+            has_log=self._log is not None,
         )
-        guard.act(refuted=False)  # it may be void or expired
+        guard.act()  # it may be void or expired
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
         monitor = auditor.monitor if auditor else None
         reference = bundle.drift
@@ -93,8 +96,10 @@ class VersionLoader:
             guard.act,
             disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
         )
-        with suppress(LogUnavailableError):  # the version may have answered before, and been refuted
+        try:  # the version may have answered before, and been refuted
             await monitor.recall()
+        except LogUnavailableError as error:
+            logger.warning("the certificate of version %s cannot be checked yet: %s", release.version, error)
         monitor.schedule()
         return Auditor(
             config.audit,

@@ -41,14 +41,15 @@ from pipelines.serve.log.entries import utc_now
 from pipelines.serve.schemas import ExplainResponse, Timings
 
 OnRefuted = Literal["escalate_all", "report"]
-Standing = Literal["holds", "refuted", "expired", "void"]
+Standing = Literal["unknown", "holds", "refuted", "expired", "void"]
 
 
 class CertificateGuard:
-    """Changes the policy of a small side once and permanently when its certificate is refuted, void or expired.
+    """Changes the policy of a small side permanently when its certificate is refuted, void or expired.
 
-    `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None if it holds.
-    `escalate_all` keeps nothing, which loses nothing; `report` changes nothing.
+    With a log (`has_log`), the standing of a certificate is unknown until the log is read for the first time: it may
+    hold an alarm. `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None if it
+    holds. Unless the certificate holds, `escalate_all` keeps nothing, which loses nothing; `report` changes nothing.
     """
 
     def __init__(
@@ -58,25 +59,38 @@ class CertificateGuard:
         on_refuted: OnRefuted,
         now: Callable[[], datetime] = utc_now,
         void: str | None = None,
+        *,
+        has_log: bool = False,
     ) -> None:
         self._side, self._version, self._on_refuted, self._now = side, version, on_refuted, now
         self.void = void
-        self.standing: Standing = "holds"
         windows = [certificate.window for certificate in side.bundle.certificates.values() if certificate.window]
         self._expires_at = min((window.expires_at for window in windows), default=None)
+        self.standing: Standing = "holds"
+        if has_log and side.bundle.certificates:
+            self._set("unknown")
 
-    def act(self, refuted: bool) -> None:
-        """Check the certificates; `refuted` is the log's finding."""
+    def act(self, refuted: bool | None = None) -> None:
+        """Check the certificates; `refuted` is the log's finding, None if the log was not read."""
+        if self.standing not in ("unknown", "holds"):
+            return
         expired = self._expires_at is not None and self._now() >= self._expires_at
-        if self.standing == "holds" and (refuted or expired or self.void):
-            self.standing = "refuted" if refuted else "expired" if expired else "void"
-            if self._on_refuted == "escalate_all":
-                nothing_kept = {"decision": ESCALATE_ALL, "task_decisions": {}}
-                self._side.policy = self._side.bundle.policy.model_copy(update=nothing_kept)
-            because = f" ({self.void})" if self.standing == "void" else ""
+        if refuted or expired or self.void:
+            standing: Standing = "refuted" if refuted else "expired" if expired else "void"
+            self._set(standing)
+            because = f" ({self.void})" if standing == "void" else ""
             logger.error(
-                "the certificate of version %s is %s%s: %s", self._version, self.standing, because, self._on_refuted
+                "the certificate of version %s is %s%s: %s", self._version, standing, because, self._on_refuted
             )
+        elif refuted is not None and self.standing == "unknown":
+            self._set("holds")
+
+    def _set(self, standing: Standing) -> None:
+        self.standing = standing
+        policy = self._side.bundle.policy
+        if standing != "holds" and self._on_refuted == "escalate_all":
+            policy = policy.model_copy(update={"decision": ESCALATE_ALL, "task_decisions": {}})
+        self._side.policy = policy
 
     def escalate_novel(self, farthest: float) -> None:
         """Escalate inputs beyond this distance to all known classes, permanently: new classes are in the traffic."""
@@ -151,7 +165,7 @@ class CascadeVersion:
         `relay` asks the large model about the one input. Raises RequestError: InvalidInputError or SmallSideError
         before anything is escalated, others if the large model failed and the policy has no replacement.
         """
-        self.guard.act(refuted=False)  # the certificate may have expired, whether or not the log can be read
+        self.guard.act()  # the certificate may have expired, whether or not the log can be read
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
         started = clock()
         with span("judge", items=len(inputs), request_id=request_id):

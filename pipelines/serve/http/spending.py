@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +22,15 @@ from pipelines.serve.http.refusals import Refusal
 
 SETTLE_S = 0.1  # a call that has ended is still booked at its maximum this long, unless another one is booked
 MAX_OUTPUT_TOKENS = 16_384  # booked for a call without a limit of its own: as many as current models write at most
+MAX_IMAGE_TOKENS = 50_000  # booked for each picture: gpt-4o-mini reads 48,169 at most, the most of current models
 MAX_LINE = 2**20  # bytes of a line of a stream that is read for its usage
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # what chat templates add to a question
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")  # of the tokens of a reply, by interface
 _COPIES = ("n", "best_of")  # replies to one question
+_IMAGES = frozenset({"image_url", "input_image", "computer_screenshot"})  # types of parts that are pictures
+_UNBOUNDED = frozenset({"file", "input_file", "item_reference"})  # types of parts whose tokens their bytes do not bound
+_STORED = ("previous_response_id", "conversation")  # names what the upstream adds to the question
 _READ, _WRITTEN = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 
 
@@ -116,8 +120,8 @@ class Spending:
     async def book(self, body: bytes) -> Booking | None:
         """Book a call at the most that it may cost; None without a budget.
 
-        Raises Refusal: 402 if the budget is spent, 403 for a model without a price, 422 for a body without a model or
-        with two, 503 without the database.
+        Raises Refusal: 402 if the budget is spent, 403 for a model without a price and for a body that may cost any
+        amount, 422 for a body without a model or with two, 503 without the database.
         """
         if not self._server.has_budget:
             return None
@@ -134,7 +138,10 @@ class Spending:
             prices = self._server.prices_of(model)
         except ConfigError:
             raise Refusal(403, f"model: no price is known here for {model[:100]!r}: see serve.proxy.prices") from None
-        most = cost(prices, Usage(len(body) + _OVERHEAD_TOKENS, self._most_written(request)))
+        if self._config.max_cost is not None and (name := _unbounded(request)):
+            raise Refusal(403, f"{name}: what the upstream reads for it cannot be known, and max_cost limits the cost")
+        num_read = len(body) + MAX_IMAGE_TOKENS * sum(map(_is_image, _objects(request))) + _OVERHEAD_TOKENS
+        most = cost(prices, Usage(num_read, self._most_written(request)))
         owed, self._owed = self._owed, 0.0
         try:  # one transaction for this call and the settled ones
             await asyncio.to_thread(self._cache.reserve, most + owed)
@@ -207,6 +214,31 @@ def content_of(reply: Any, part: str = "message") -> str | None:
     except (TypeError, KeyError, IndexError):
         return None
     return content if isinstance(content, str) else None
+
+
+def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
+    """All objects in a JSON value."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as found:
+                yield found
+                waiting += found.values()
+            case list() as values:
+                waiting += values
+
+
+def _is_image(part: Mapping[str, Any]) -> bool:
+    kind = part.get("type")  # of a schema it may be a list
+    return "image_url" in part or (isinstance(kind, str) and kind in _IMAGES)
+
+
+def _unbounded(request: Mapping[str, Any]) -> str | None:
+    """What in a request may cost any amount, whatever its bytes; None if nothing."""
+    names = [name for name in _STORED if request.get(name) is not None]
+    names += ["prompt"] if isinstance(request.get("prompt"), dict) else []
+    types = [part.get("type") for part in _objects(request)]
+    return next(iter([*names, *(kind for kind in types if isinstance(kind, str) and kind in _UNBOUNDED)]), None)
 
 
 def _repeats_a_name(body: bytes) -> bool:

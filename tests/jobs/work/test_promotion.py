@@ -13,7 +13,7 @@ from pipelines.config import RunConfig
 from pipelines.loop.canary import PointerTrial
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import By, Pointer, ReplacedError
-from pipelines.registry.promote import on_trial
+from pipelines.registry.promote import Champions, on_trial
 from pipelines.registry.replicas import ReplicaReport, ReplicaReports
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
@@ -78,6 +78,48 @@ def test_rollback_returns_to_the_previous_champion(tmp_path) -> None:
     assert pointer(config).rejected(today.digest) == "rolled back by hand"
     with pytest.raises(KcmError, match="no champion before"):
         rollback(config)  # not back to what has just been rolled back
+
+
+@pytest.mark.parametrize("version", [None, "2"])
+def test_rollback_that_was_killed_after_its_swap_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    """Promise: the same command again leaves the version that the first one meant to leave, and no other."""
+    config = registered(tmp_path, ("first", "second", "third"))
+    bad = pointer(config).current().champion
+    with monkeypatch.context() as killed:
+        killed.setattr(Champions, "mirror", killing)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(config, version, "complaints")
+    result = rollback(config, version, "complaints")
+    assert (result["rolled_back"], result["version"]) == ("reviews/3", "reviews/2")
+    assert champion(config) == "2"
+    assert [each["digest"] for each in pointer(config).rejections()] == [bad.digest]
+    assert rollback(config, "2")["version"] == "reviews/2"  # a named version is where it ends, however often
+    assert rollback(config)["version"] == "reviews/1"
+
+
+def test_next_turn_rejects_what_a_killed_rollback_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a version that its own traffic refuted is rejected even if the process dies while it rolls back."""
+    config = registered(tmp_path)
+    promote(config, "1", by="update")
+    log = DecisionLog(f"sqlite:///{config.storage_path.absolute()}/feedback.db", 30.0, config.name)
+    log.add_decisions([LoggedDecision(Origin("r"), 0, "reviews/1", "small", 0.5)])
+    log.refute("reviews/1")
+    log.close()
+    bad = pointer(config).current().champion
+    with monkeypatch.context() as killed:
+        killed.setattr(Champions, "mirror", killing)
+        with pytest.raises(KeyboardInterrupt):
+            rollback_if_refuted(config)
+    assert rollback_if_refuted(config) is None
+    LoopState.of(config).champions.agreed()  # as every turn does
+    assert champion(config) == "2"
+    assert "refuted" in (pointer(config).rejected(bad.digest) or "")
+
+
+def killing(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("by", "alarmed"), [("update", True), ("update", False), ("promote", True)])

@@ -139,7 +139,7 @@ def test_learning_configuration_change_makes_a_new_attempt(loop: Loop, changes) 
 def test_turn_killed_after_the_swap_reports_the_promotion(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a turn that was killed after the swap tells of the promotion when it goes on."""
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.registry.promote.set_champion", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("pipelines.registry.promote.set_champion", killed)
         with pytest.raises(KeyboardInterrupt):
             update(loop.config)
     assert loop.alias == "1"
@@ -227,6 +227,45 @@ def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkey
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]
     assert not update(loop.config)["changed"]
+
+
+@pytest.mark.parametrize("step", ["set_champion", "Champions.mirror"])
+def test_relabelled_turn_killed_after_its_promotion_is_recorded(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Promise: a promotion is in loop.json even though the labels of its turn are not collected a second time."""
+    update(loop.config)
+    labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
+    with monkeypatch.context() as patch:
+        patch.setattr(items_to_label, "sufficient_labels", lambda *_: labels)
+        patch.setattr(f"pipelines.registry.promote.{step}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            update(loop.config)
+    monkeypatch.setattr(items_to_label, "sufficient_labels", lambda *_: None)  # its challenger is the champion
+    result = update(loop.config)
+    assert (result["promoted"], result["relabelled"], result["version"]) == (True, True, "reviews/3")
+    assert (loop.champion, loop.alias, len(loop.built)) == ("reviews/3", "3", 2)
+    turns = json.loads(loop.state.path.read_text())["turns"]
+    assert [(turn["version"], turn["promoted"]) for turn in turns] == [("reviews/2", True), ("reviews/3", True)]
+    assert not update(loop.config)["changed"]
+
+
+def test_approval_killed_after_its_promotion_is_recorded_by_the_next_turn(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.verdicts = ["undecided"]
+    update(loop.config)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.registry.promote.set_champion", killed)
+        with pytest.raises(KeyboardInterrupt):
+            approve(loop.config, "2")
+    assert update(loop.config)["version"] == "reviews/2"
+    (turn,) = json.loads(loop.state.path.read_text())["turns"]
+    assert (turn["promoted"], turn["awaits_approval"]) == (True, False)
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_full_disk_is_one_line_and_the_turn_resumes(loop: Loop) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import closing
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -22,7 +23,9 @@ from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.version import CascadeVersion
-from pipelines.serve.config import LargeReplicaConfig, ServeConfig
+from pipelines.serve.config import FeedbackConfig, LargeReplicaConfig, ServeConfig
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 from tests.pipelines.serve.stubs import NoMetrics
@@ -54,9 +57,11 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     return Release(version="7", bundle=bundle.write(folder / "bundle"))
 
 
-async def load(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
+async def load(
+    release: Release, config: ServeConfig, beside: Any = None, log: LogWriter | None = None
+) -> CascadeVersion:
     assets, breaker, large = release.bundle.parent, Breaker(BreakerConfig()), cast(Any, None)
-    return await VersionLoader(config, assets, large, breaker, cast(Any, NoMetrics()), None).load(release, beside)
+    return await VersionLoader(config, assets, large, breaker, cast(Any, NoMetrics()), log).load(release, beside)
 
 
 def loaded(release: Release, config: ServeConfig, beside: Any = None) -> CascadeVersion:
@@ -77,6 +82,33 @@ def test_another_runtime_voids_and_escalates_everything(release: Release, caplog
     assert "onnx on cpu" in caplog.text
     assert "torch on cpu" in caplog.text
     assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
+
+
+@pytest.mark.parametrize("refuted", [True, False])
+async def test_version_that_starts_without_its_log_keeps_nothing_until_the_log_is_read(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuted: bool
+) -> None:
+    """Promise: while nobody knows whether the log has refuted a certificate, nothing is kept on its promise."""
+    monkeypatch.setattr("pipelines.serve.log.writer.REST_S", 0.0)
+    there, away = tmp_path / "log", tmp_path / "away"
+    there.mkdir()
+    url = f"sqlite:///{there}/feedback.db"
+    with closing(DecisionLog(url, 30.0)) as earlier:
+        earlier.open()
+        if refuted:
+            earlier.refute(release.version)
+    there.rename(away)
+    with closing(LogWriter(FeedbackConfig(), url)) as log:
+        reporting = await load(release, ServeConfig(on_refuted="report"), log=log)
+        assert (reporting.guard.standing, reporting.small_side.policy) == ("unknown", KEEPS)
+        version = await load(release, ServeConfig(), log=log)
+        version.guard.act()  # as each request does
+        assert (version.guard.standing, version.small_side.policy.decision) == ("unknown", ESCALATE_ALL)
+        away.rename(there)
+        assert version.auditor is not None
+        await version.auditor.monitor.recall()
+        assert version.guard.standing == ("refuted" if refuted else "holds")
+        assert version.small_side.policy.decision == (ESCALATE_ALL if refuted else KEEPS.decision)
 
 
 async def test_new_classes_escalate_far_inputs_in_service(release: Release, tmp_path: Path) -> None:

@@ -102,6 +102,41 @@ def test_call_of_a_client_that_leaves_is_settled(
     wait_until(lambda: spent(upstream, feedback) == (1, pytest.approx(200e-6)))
 
 
+@pytest.mark.parametrize(
+    "part", [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}, {"type": "input_image", "file_id": "f"}]
+)
+def test_picture_is_booked_at_the_most_that_a_model_reads(
+    paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig, part: dict[str, Any]
+) -> None:
+    """Promise: a picture costs as its pixels, so the few bytes of its address do not bound it."""
+    client = paying(max_cost=1.0)
+    upstream.plan(Turn(body="{}", headers=JSON))
+    response = ask(client, messages=[{"role": "user", "content": [part, part]}])
+    most = len(response.request.content) + 2 * 50_000 + 64 + 10 * 10
+    assert spent(upstream, feedback) == (1, pytest.approx(most / 1e6))
+    assert ask(paying(max_cost=0.04), messages=[{"role": "user", "content": [part]}]).status_code == 402
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("file", {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]}),
+        ("input_file", {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://x"}]}]}),
+        ("previous_response_id", {"input": "x", "previous_response_id": "r"}),
+        ("prompt", {"prompt": {"id": "p"}}),
+    ],
+)
+def test_question_of_unknown_size_is_refused_under_max_cost(
+    paying: Any, upstream: FakeUpstream, name: str, more: dict[str, Any]
+) -> None:
+    """Promise: what the upstream adds to a question has no bound, so a budget in currency does not let it pass."""
+    refused = ask(paying(max_cost=1.0), "responses", **more)
+    assert (refused.status_code, refused.json()["error"]["message"].partition(":")[0]) == (403, name)
+    assert upstream.requests == []
+    upstream.plan(completion("x", headers=JSON))
+    assert ask(paying(max_calls=9), "responses", **more).status_code == 200
+
+
 def test_stream_without_a_usage_costs_the_most(paying: Any, upstream: FakeUpstream, feedback: FeedbackConfig) -> None:
     """Nobody knows what it cost: the budget counts what it may have cost."""
     client = paying(max_cost=1.0)
