@@ -138,8 +138,10 @@ class Spending:
             prices = self._server.prices_of(model)
         except ConfigError:
             raise Refusal(403, f"model: no price is known here for {model[:100]!r}: see serve.proxy.prices") from None
-        if self._config.max_cost is not None and (name := _unbounded(request)):
-            raise Refusal(403, f"{name}: what the upstream reads for it cannot be known, and max_cost limits the cost")
+        if self._config.max_cost is not None and (unbounded := _unbounded(request)):
+            raise Refusal(
+                403, f"{unbounded}: what the upstream reads for it cannot be known, and max_cost limits the cost"
+            )
         num_read = len(body) + MAX_IMAGE_TOKENS * sum(map(_is_image, _objects(request))) + _OVERHEAD_TOKENS
         most = cost(prices, Usage(num_read, self._most_written(request)))
         owed, self._owed = self._owed, 0.0
