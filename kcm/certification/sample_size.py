@@ -51,9 +51,9 @@ class Outlook:
         return max(1.0, self.needed / self.num_units) if self.num_units else math.inf
 
 
-def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope]) -> Outlook:
-    """The outlook for a first look at certify rows with `units` by task."""
-    standings = {scope: _standing(units, config, scope) for scope in scopes}
+def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope], look: int = 1) -> Outlook:
+    """The outlook for look number `look` at certify rows with `units` by task."""
+    standings = {scope: _standing(units, question_delta(config.delta, look), scope) for scope in scopes}
     able = tuple(
         scope for scope, (have, delta) in standings.items() if have >= fewest(config.epsilon, delta, config.method)
     )
@@ -99,9 +99,8 @@ def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | Tab
     return None if step is None else step * _STEP
 
 
-def _standing(units: Mapping[str, int], config: CertificateConfig, scope: Scope) -> tuple[int, float]:
-    """The number of units that count, and the part of delta that each decision may spend at a first look."""
-    delta = question_delta(config.delta, 1)
+def _standing(units: Mapping[str, int], delta: float, scope: Scope) -> tuple[int, float]:
+    """The number of units that count, and the part of delta that each decision may spend."""
     if scope == "per_task":
         delta /= 1 + len(units)
     return (min(units.values()) if scope == "per_task" else sum(units.values())), delta

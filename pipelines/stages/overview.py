@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from kcm.certification.certificate import CertificateConfig
+from kcm.certification.ledger import Look
 from kcm.certification.sample_size import Outlook, Scope, outlook
-from kcm.report.formats import exact_points
+from kcm.report.formats import exact_points, plural
 from kcm.tasks.sequence import Summary
 from kcm.tasks.splits import Fractions
 
@@ -55,6 +56,16 @@ def overview(
         yield "these rows certify nothing: `kcm update` certifies on traffic"
         return
     yield _certifiable(outlook(summary.certify_units, config, scopes), summary, config, fractions)
+
+
+def later_look(look: Look, summary: Summary, config: CertificateConfig, scopes: Sequence[Scope]) -> str:
+    """A line about the next look at rows that the ledger knows; a warning if it cannot certify anything."""
+    needed = outlook(summary.certify_units, config, scopes, look.number)
+    facts = (
+        f"the ledger has {plural(look.number - 1, 'look')} at these rows. A run with other settings may use"
+        f" {100 * look.spend / look.delta:.3g}% of delta, so it needs at least {needed.needed:,} units"
+    )
+    return facts if needed.possible else f"warning: {facts}: everything would go to the large model. Add new rows"
 
 
 def _certifiable(reach: Outlook, summary: Summary, config: CertificateConfig, fractions: Fractions) -> str:

@@ -23,6 +23,7 @@ from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
+from kcm.certification.ledger import Ledger
 from kcm.certification.sample_size import outlook
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
@@ -37,7 +38,7 @@ from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Source
 from pipelines.batch.mapping import map_items
 from pipelines.context import Attempt, Context
-from pipelines.stages.overview import overview
+from pipelines.stages.overview import later_look, overview
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.sequence import Names, SequenceArtefact
@@ -154,11 +155,20 @@ class Tasks(Stage):
             self.tasks.fractions,
             servable=not self.large.is_recorded,
         )
-        for line in lines:
+        for line in (*lines, *self._later_look(artefact, context)):
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
         if self.certifies and not outlook(artefact.summary.certify_units, self.certificate, self.tune.scopes).possible:
             context.reporter.in_vain()
+
+    def _later_look(self, artefact: SequenceArtefact, context: Context) -> Iterator[str]:
+        """A line if other runs have looked at these rows."""
+        ledger = Ledger(context.store.ledger)
+        if not self.certifies or not ledger.looks():  # without looks, the units need not be read
+            return
+        look = ledger.preview(artefact.ledger_units, delta=self.certificate.delta, digest="")
+        if look.number > 1:
+            yield later_look(look, artefact.summary, self.certificate, self.tune.scopes)
 
 
 def _written(context: Context) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from kcm.certification.certificate import CertificateConfig
+from kcm.certification.ledger import Ledger
 from kcm.certification.sample_size import Scope
 from kcm.config import parse_config
 from kcm.tasks import TasksConfig
@@ -49,6 +50,23 @@ def test_a_run_in_vain_is_asked_about_once_its_warning_was_said(tmp_path: Path) 
     with pytest.raises(Refused):
         build(tmp_path, 100, Reporter(Console(file=output), in_vain=refuse))
     assert "everything would go to the large model" in output.getvalue()
+
+
+def test_rows_that_were_looked_at_need_more_units_before_anything_is_paid(tmp_path: Path) -> None:
+    """Promise: a later look may use less of delta, and the run says so before the large model is asked."""
+    output = io.StringIO()
+    reporter = Reporter(Console(file=output, width=300))
+    build(tmp_path, 720, reporter)
+    assert "the ledger has" not in output.getvalue()
+    ledger = Ledger(run_of(tmp_path, tmp_path / "rows.csv", reporter)[1].store.ledger)
+    for number in range(2):
+        ledger.look({}, delta=0.1, digest=str(number), purpose="test")  # without units, it is a look at every table
+    build(tmp_path, 720, reporter)
+    said = output.getvalue().splitlines()
+    assert said[-1] == (
+        "warning: the ledger has 2 looks at these rows. A run with other settings may use 3.04% of delta, so it needs"
+        " at least 287 units: everything would go to the large model. Add new rows"
+    )
 
 
 def test_the_time_of_tasks_is_that_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
