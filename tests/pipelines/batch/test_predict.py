@@ -1,3 +1,4 @@
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -100,10 +101,14 @@ def test_an_interrupted_prediction_asks_nothing_more(
     tmp_path: Path, cascade: StubCascade, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: Ctrl-C ends the paying, also in the other threads."""
-    goes_on, others = threading.Event(), set(threading.enumerate())
+    first_asked, goes_on, others = threading.Event(), threading.Event(), set(threading.enumerate())
+    num_first = itertools.count(1)
 
     def reply(body: dict[str, Any]) -> Turn:
-        assert "text 1" not in body["messages"][-1]["content"] or goes_on.wait(60)  # rows of the second unit
+        if "text 1" in body["messages"][-1]["content"]:  # a row of the second unit
+            assert goes_on.wait(60)
+        elif next(num_first) == 32:
+            first_asked.set()
         return label("good")
 
     def interrupt(bar: Bar, completed: float, total: float) -> None:
@@ -112,6 +117,7 @@ def test_an_interrupted_prediction_asks_nothing_more(
 
     def answer(inputs: Sequence[Input]) -> list[Answer | Failure]:
         assert cascade.large_model is not None
+        assert inputs[0].content.text.startswith("text 0") or first_asked.wait(60)  # both share two connections
         answers = cascade.large_model.answer([Item("", item.content) for item in inputs])
         return [degraded(str(answer.label)) for answer in answers]
 
