@@ -118,7 +118,11 @@ def _cause(error: BaseException) -> BaseException:
 
 
 class StorageMonitor:
-    """Follows what rank 0 leaves in the storage: progress, metrics, and notes for the user."""
+    """Follows what rank 0 leaves in the storage: progress, metrics, and notes for the user.
+
+    Ray's `UserCallback` would not replace it: it runs in Train's controller, another process, from which the driver
+    would have to fetch the same lines.
+    """
 
     def __init__(
         self, files: Files, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
