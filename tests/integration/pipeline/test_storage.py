@@ -209,7 +209,7 @@ def test_empty_nodes_continue_the_loop_on_a_bucket(
         result = update(config)
         if result["changed"] and not result["promoted"]:  # the rows are few, so that a gate may stay undecided
             champions = LoopState.of(config).champions
-            candidate = Champion.model_validate(result["candidate"] | {"after": result["upto"]})
+            candidate = Champion.model_validate(result["candidate"] | {"after": result["upto"], "by": "promote"})
             champions.promote(candidate, expected=champions.present().number)
         return result
 
