@@ -18,6 +18,7 @@ from kcm.costs import CostsConfig
 from kcm.encoders import EncoderConfig
 from kcm.encoders.config import is_dual
 from kcm.encoders.text_settings import without_words
+from kcm.errors import ConfigError
 from kcm.kan.mixed_splines import MIN_FREE
 from kcm.large import LargeConfig, PromptsConfig, UpstreamConfig
 from kcm.learners import LearnerConfig
@@ -252,6 +253,14 @@ class RunConfig(Config):
                 "postgresql+psycopg://USER@HOST/NAME"
             )
         return self
+
+    def require_update(self) -> UpdateConfig:
+        """The section `update`. Raises ConfigError for a configuration without it."""
+        if self.update is None:
+            raise ConfigError(
+                f"the configuration of {self.name!r} has no section `update`", hint="Add `update: {}` to it"
+            )
+        return self.update
 
     @property
     def first_threshold(self) -> float | None:

@@ -44,10 +44,7 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
     If traffic refutes a champion that an update promoted, the champion is rolled back first. Raises ConfigError for a
     configuration without updates.
     """
-    settings = config.update
-    if settings is None:
-        update(config)  # raises ConfigError
-        return
+    settings = config.require_update()
 
     def attempt(reason: str) -> None:
         say(f"starting an attempt: {reason}")
@@ -219,7 +216,6 @@ def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> De
         return Delivery(served=False)
     if void := void_release(release, settings.serve):
         return Delivery(served=True, stopped=f"its certificate would be void in the service: {void}")
-    assert config.update is not None
     certificate = Bundle.read(release.bundle).certificates.get(None)
     epsilon = certificate.epsilon if certificate else config.certificate.epsilon
     label_free = certificate is not None and certificate.method == "traffic"
@@ -228,7 +224,7 @@ def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> De
         outcome = Rollout(
             current.champion.version,
             candidate.version,
-            config.update.canary,
+            config.require_update().canary,
             PointerTrial(pointer, candidate, current.number, config.serve.load_timeout_s),
             log,
             disagreement=epsilon if label_free else min(0.99, disagreement + epsilon),

@@ -77,10 +77,9 @@ def _from_hub(model: str, assets_dir: Path) -> Path:
                 hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
             ) from None
     if revision is None:
-        with suppress(OSError), drafted(pin) as draft:  # read-only assets: only the hub's cache holds the commit
-            draft.write_text(
-                f"{folder.name}\n", encoding="utf-8"
-            )  # the cache names a snapshot's folder after its commit
+        # The cache names a snapshot's folder after its commit. If the assets are read-only, only the cache holds it.
+        with suppress(OSError), drafted(pin) as draft:
+            draft.write_text(f"{folder.name}\n", encoding="utf-8")
     return folder
 
 

@@ -37,10 +37,6 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
                 frame.to_parquet(draft, index=False)
             else:
                 frame.to_json(draft, orient="records", lines=True, force_ascii=False)
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-    ) as error:  # or a cell or column name does not fit
+    except (OSError, TypeError, ValueError) as error:  # the two last: a cell or a column's name does not fit
         reason = getattr(error, "strerror", None) or error
         raise ArtefactError(f"cannot write the table: {reason}", where=str(path)) from None

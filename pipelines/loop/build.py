@@ -79,7 +79,6 @@ def build_challenger(
     Raises ArtefactError if the champion's bundle is missing, and DataError for a window from which nothing may be
     learned or certified.
     """
-    assert config.update is not None
     champions = reversed(state.champions.pointer.history())
     champion = next(champion for champion in champions if champion.digest == attempt.champion)
     parent, names = Parent.of(state.store, champion), ClassNames.of(config)
@@ -105,7 +104,7 @@ def build_challenger(
         reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
     planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
     reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
-    rows_gate = gates.enough_rows(facts.num_large_answers, config.update.min_large_answers)
+    rows_gate = gates.enough_rows(facts.num_large_answers, config.require_update().min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)
     stages = stages_of(config, parent, labels)
@@ -119,7 +118,6 @@ def build_challenger(
 
 def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
     """The stages after the window, in order; with `labels`, the challenger is certified by them."""
-    assert config.update is not None
     return [
         Grow.of(config, parent=parent, taught=config.learner.closed_form),
         GrowFeatures(encoder=config.encoder, parent=parent),
@@ -132,12 +130,12 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
             goal=config.tune.goal,
             novel_share=NOVEL_SHARE if config.tune.novel_share is None else config.tune.novel_share,
         ),
-        Recertify.of(config, expires_days=config.update.expires_days, labels=labels),
+        Recertify.of(config, expires_days=config.require_update().expires_days, labels=labels),
         RegisterChallenger.of(config, parent=parent.bundle.digest),
         Examine.of(
             config,
             champion=parent.artefact.fingerprint,
-            limits=config.update.gates,
+            limits=config.gate_limits,
             parent=parent,
             upstreams=config.upstreams,
         ),

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from kcm.errors import ConfigError, DataError, KcmError
+from kcm.errors import DataError, KcmError
 from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.loop import build
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
@@ -61,10 +61,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
     without updates, DataError for a window from which nothing may be learned or certified, and KcmError if somebody
     moved MLflow's alias. After an error the champion is unchanged.
     """
-    if config.update is None:
-        raise ConfigError(
-            f"the configuration of {config.name!r} has no section `update`", hint="Add `update: {}` to it"
-        )
+    config.require_update()
     reporter = reporter or Reporter()
     started = time.monotonic()
     state = LoopState.of(config)
@@ -184,14 +181,13 @@ def _held_back(
     config: RunConfig, state: LoopState, attempt: UpdateAttempt, candidate: Champion, verdict: Verdict
 ) -> dict[str, Any] | None:
     """Why the challenger is not promoted automatically; None if it is."""
-    assert config.update is not None
     if reason := state.champions.pointer.rejected(candidate.digest, upto=attempt.upto):
         return {"reason": f"it, or another from this window, was stopped before: {reason}"}
     if verdict == "fail":
         return {}
     if verdict == "undecided":
         return {"awaits_approval": True}
-    if config.update.approval == "manual":
+    if config.require_update().approval == "manual":
         return {"awaits_approval": True, "reason": "update.approval is manual"}
     return None
 
@@ -232,13 +228,12 @@ def _promote(
 
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
-    assert config.update is not None
     when = {"approval", "every_s", "new_large_answers", "new_labels", "canary"}
     names = ClassNames.of(config)
     return fingerprint_of(
         config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})
         | {
-            "update": config.update.model_dump(mode="json", exclude=when),
+            "update": config.require_update().model_dump(mode="json", exclude=when),
             "labels": names.labels(),
             "same": names.same(),
         }

@@ -132,7 +132,6 @@ class LogWindow(Stage, Plan):
         cls, log: LogReader, config: RunConfig, parent: Parent, after: int, upto: int, names: ClassNames, served_as: str
     ) -> Self:
         """The window of a run's application. ArtefactError if the champion's rows are missing."""
-        assert config.update is not None
         key, forgotten_items = log.unit_key, log.forgotten()
         try:
             split_by_unit = units_of(parent.sequence, key)
@@ -149,7 +148,7 @@ class LogWindow(Stage, Plan):
             after=after,
             upto=upto,
             champion=parent.bundle.digest,
-            fractions=config.update.fractions,
+            fractions=config.require_update().fractions,
             named_labels=tuple(label for label in names.labels() if label not in labels),
             same=names.same(),
             new_labels=config.serve.feedback.new_labels,

@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from kcm.cascade.frontier import Frontier, midway
+from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
 
 rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=25)
-any_float = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True)
 
 
 def _scored(rows, *, prompted):
@@ -56,16 +55,6 @@ def test_any_threshold_is_located_exactly(rows, threshold):
     point = Frontier.of(scored).at(threshold)
     assert (point.call_rate, point.accuracy) == pytest.approx(_route(scored, threshold))
     assert point.threshold == threshold
-
-
-@given(any_float, any_float)
-@example(1.0, float(np.nextafter(1, 2)))
-@example(float(np.nextafter(1, 2)), float(np.nextafter(np.nextafter(1, 2), 2)))
-def test_threshold_separates_adjacent_float_scores(a, b):
-    lower, upper = min(a, b), max(a, b)
-    if lower < upper:
-        middle = midway(np.array([upper]), np.array([lower]))[0]
-        assert lower <= middle < upper
 
 
 def test_the_area_is_the_trapezoid_worked_by_hand():
