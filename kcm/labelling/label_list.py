@@ -72,8 +72,15 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         return {name: {} for name in _unique([str(name).strip() for name in content], str(path))}
     if not isinstance(content, Mapping):
         raise ConfigError("not a list of names or a mapping of labels", where=str(path))
-    names = _unique([str(name).strip() for name in content], str(path))
+    names = _unique([name.strip() for name in _keys(text, kind)], str(path))
     return {name: _described(value, name, path) for name, value in zip(names, content.values(), strict=True)}
+
+
+def _keys(text: str, kind: str) -> list[str]:
+    """The keys of a mapping in a file, equal ones included: a parser keeps only the last of these."""
+    if kind == "JSON":
+        return json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs])
+    return [str(key.value) for key, _ in yaml.compose(text, yaml.BaseLoader).value]
 
 
 def _described(value: Any, name: str, path: Path) -> dict[str, Any]:

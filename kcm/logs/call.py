@@ -15,7 +15,8 @@ ChatMessage: TypeAlias = Mapping[str, object]
 Row: TypeAlias = Mapping[str, Any]
 """A row of a log: an object of JSON, or the cells of a table."""
 
-_MILLISECONDS, _NANOSECONDS = 1e11, 1e17  # numbers from which on a time counts these since 1970
+# Units of a number since 1970, by the least number that is read as one: nanoseconds, micro- and milliseconds.
+_UNITS = {1e17: 1e9, 1e14: 1e6, 1e11: 1e3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def count(value: object) -> int | None:
 
 
 def seconds(value: object) -> float | None:
-    """Seconds since 1970, from a date, a text in ISO 8601, or a number of seconds, milliseconds or nanoseconds.
+    """Seconds since 1970, from a date, a text in ISO 8601, or a number of seconds, or of milli-, micro- or nanoseconds.
 
     A time without a zone is in UTC, as databases store it.
     """
@@ -150,4 +151,4 @@ def seconds(value: object) -> float | None:
     amount = number(value)
     if amount is None:
         return None
-    return amount / (1e9 if amount >= _NANOSECONDS else 1e3 if amount >= _MILLISECONDS else 1)
+    return amount / next((unit for least, unit in _UNITS.items() if amount >= least), 1)

@@ -231,6 +231,21 @@ def test_label_files(
     assert found.prompt.descriptions == descriptions
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.txt", "a\nb\na\n"),
+        ("labels.yaml", "a: first\nb:\na: last\n"),
+        ("labels.json", '{"a": 1, "b": 2, "a": 3}'),
+    ],
+)
+def test_label_that_a_file_gives_twice_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    """A parser would keep the last description without a word."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match="occur twice: 'a'"):
+        LabelList.of(tmp_path / name)
+
+
 def classify(body: dict[str, Any]) -> Turn:
     text = body["messages"][1]["content"].split()[1]
     return labelled(WORDS[text])

@@ -8,7 +8,7 @@ import pytest
 
 from kcm.inputs.location import Location
 from kcm.large.prices import listed_prices
-from kcm.logs.call import LoggedCall
+from kcm.logs.call import LoggedCall, seconds
 from kcm.logs.read import Log, Reading
 from kcm.logs.tally import cost_of
 
@@ -45,6 +45,11 @@ def test_answered_calls_of_a_format(name: str) -> None:
     assert len(answered) == {"otel.jsonl": 3, "table.csv": 1}.get(name, 2)
     assert list(reading.formats) == [FORMATS[name]]
     assert not reading.faults
+
+
+@pytest.mark.parametrize("per_second", [1, 1e3, 1e6, 1e9])
+def test_time_is_read_in_any_unit(per_second: float) -> None:
+    assert seconds(BEGIN * per_second) == seconds(str(BEGIN * per_second)) == BEGIN
 
 
 @pytest.mark.parametrize("name", FORMATS)
