@@ -40,7 +40,7 @@ def test_imports_stand_at_the_top(size: ModuleType, files: dict[str, str]) -> No
     assert len(size.late_imports(files)) <= 40
 
 
-PRETRAINED = ("kcm/encoders/pretrained.py", "kcm/large/adapters/causal_lm.py")
+PRETRAINED = "kcm/encoders/pretrained.py"
 LIBRARIES = ("transformers", "sentence_transformers")
 
 
