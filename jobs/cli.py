@@ -44,13 +44,12 @@ COMMANDS = {
     "predict": "jobs.commands.predict:predict",
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",
-    "doctor": "jobs.commands.doctor:doctor",
     "config": "jobs.commands.reference:config",
     "route": "jobs.commands.route:app",
     "log": "jobs.commands.log:app",
 }
 
-RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit", "doctor", "log"})
+RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit", "log"})
 """Commands that need the extra `ray`; the base installation has all others."""
 
 
