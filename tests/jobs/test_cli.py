@@ -102,11 +102,7 @@ def test_every_command_takes_a_registered_model_alike(
     named: str, champion: str, predictions: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explained: list[Path] = []
-    monkeypatch.setattr("jobs.work.explain.provide_models", lambda *_: None)
-    monkeypatch.setattr(
-        "jobs.work.explain.Explainer", lambda bundle, *_: explained.append(bundle) or SimpleNamespace(void=None)
-    )
-    monkeypatch.setattr("jobs.work.explain.write_explanations", lambda *_: ({"pictures": []}, []))
+    monkeypatch.setattr("jobs.work.explain.explain_bundle", lambda bundle, *_: explained.append(bundle) or {})
     for command in (["predict", named, "rows.csv", "--output", "answers.csv"], ["explain", named]):
         shown = kcm(*command)
         assert shown.exit_code == 0, shown.stderr
