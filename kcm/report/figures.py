@@ -146,27 +146,6 @@ def certificate_path(path: Columns, certificate: Numbers) -> Chart:
     return Chart(title, sentence, svg, legend)
 
 
-def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart:
-    """Accuracy against confidence per bin, with the diagonal; the area of a mark is its share of the rows."""
-    title, names = "Confidence against accuracy", names_of(result)
-    rows: list[dict[str, Any]] = []
-    for who in collaborators(result):
-        filled = [b for b in bins.get(who, ()) if b.get("count") and known(b.get("confidence"))]
-        total = sum(b["count"] for b in filled)
-        for b in filled:
-            confidence, accuracy, share = percent(b["confidence"]), percent(b["accuracy"]), b["count"] / total
-            tip = f"{names[who]}, {percent(share)} of the rows: confidence {confidence}, accuracy {accuracy}"
-            row = {"x": b["confidence"], "y": b["accuracy"], "size": 30 + 600 * share, "tip": tip}
-            rows.append(row | {"tone": f"var(--{who})", "shape": SHAPES[who]})
-    if not rows:
-        return Chart(title, "Confidence was not compared with accuracy.")
-    diagonal = [{"x": at, "y": at, "tone": "var(--large)"} for at in (min(row["x"] for row in rows), 1.0)]
-    legend = {f"{SHAPES[who]} {who}": names[who] for who in collaborators(result) if bins.get(who)}
-    sentence = "On the dashed line, confidence equals accuracy; below it, the judge is too sure. Area: share of rows."
-    svg = drawing("reliability", diagonal=diagonal, bins=rows)
-    return Chart(title, sentence, svg, legend | {"dashed large": "confidence equals accuracy"})
-
-
 def accuracy_matrix(who: Who, result: Numbers) -> Chart:
     """R as a heat map: a row per learned task, a column per tested task; shades are the same for all collaborators."""
     tasks, title = task_names(result), f"Accuracy matrix of {names_of(result)[who]}"

@@ -29,16 +29,14 @@ class ReportInputs:
     """Everything a report shows; a metric that was not measured is None and is shown with its reason.
 
     `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed.
-    `frontiers`: per collaborator (`kcm`, `mcm`) the columns
-    `call_rate`, `accuracy` and `threshold`, on test. `reliability`: per collaborator, bins with `confidence`,
-    `accuracy` and `count`. `trials`: per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`,
-    `pareto`. `certificate_path`: see `certificate_curve`. `lineage`: the fingerprint of every stage. `gates`: the
-    `verdict` and the `reason` of each promotion gate of a challenger, by its name.
+    `frontiers`: per collaborator (`kcm`, `mcm`) the columns `call_rate`, `accuracy` and `threshold`, on test. `trials`:
+    per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`, `pareto`. `certificate_path`: see
+    `certificate_curve`. `lineage`: the fingerprint of every stage. `gates`: the `verdict` and the `reason` of each
+    promotion gate of a challenger, by its name.
     """
 
     result: dict[str, Any]
     frontiers: dict[str, dict[str, list[float]]]
-    reliability: dict[str, list[dict[str, Any]]]
     certificate_path: dict[str, Any]
     machine: str
     trials: list[dict[str, Any]] | None = None

@@ -23,7 +23,6 @@ def test_every_figure_of_a_run(inputs, result: dict[str, Any], snapshot: Snapsho
     charts = [
         figures.frontier(inputs.frontiers, result),
         figures.certificate_path(path, certificate),
-        figures.reliability(inputs.reliability, result),
         figures.accuracy_matrix("kcm", result),
     ]
     assert [(chart.title, chart.sentence, chart.legend, tips(chart)) for chart in charts] == snapshot
@@ -36,7 +35,6 @@ def test_a_figure_without_figures_says_why(result: dict[str, Any], snapshot: Sna
     charts = [
         figures.frontier({}, result),
         figures.certificate_path({}, {"reason": "90 rows are too few"}),
-        figures.reliability({}, result),
         figures.accuracy_matrix("kcm", result),
     ]
     assert [chart.svg for chart in charts] == [None] * len(charts)

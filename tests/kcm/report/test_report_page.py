@@ -80,7 +80,7 @@ def test_the_page_can_be_read_without_seeing_it(inputs, read_page) -> None:
     assert names.count("h1") == names.count("main") == names.count("title") == 1
     assert names.count("table") == names.count("caption")
     plots = [attributes for tag, attributes in tags if attributes.get("class") == "plot"]
-    assert len(plots) == names.count("svg") == names.count("figure") == 7
+    assert len(plots) == names.count("svg") == names.count("figure") == 5
     assert all(plot["role"] == "group" and len(plot["aria-label"]) > 40 for plot in plots)
     levels = [int(name[1]) for name in names if re.fullmatch(r"h[1-6]", name)]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
@@ -90,7 +90,7 @@ def test_a_run_of_which_nothing_was_measured_still_has_a_page(
     inputs, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
     result = without_numbers(inputs.result)
-    bare = replace(inputs, result=result, frontiers={}, reliability={}, trials=[], certificate_path={}, lineage={})
+    bare = replace(inputs, result=result, frontiers={}, trials=[], certificate_path={}, lineage={})
     text = lines(render_report(bare))
     assert text == snapshot
     assert not re.search(r"\bNone\b|\bnan\b", text)
@@ -100,9 +100,7 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(
     inputs, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
     total = {key: inputs.result["kcm"]["overall"][key] for key in ("cascade_accuracy", "call_rate")}
-    bare = replace(
-        inputs, result={"kcm": {"overall": total}}, frontiers={}, reliability={}, trials=[], certificate_path={}
-    )
+    bare = replace(inputs, result={"kcm": {"overall": total}}, frontiers={}, trials=[], certificate_path={})
     assert lines(render_report(bare)) == snapshot
 
 
