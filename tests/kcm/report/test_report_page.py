@@ -80,7 +80,7 @@ def test_the_page_can_be_read_without_seeing_it(inputs, read_page) -> None:
     assert names.count("h1") == names.count("main") == names.count("title") == 1
     assert names.count("table") == names.count("caption")
     plots = [attributes for tag, attributes in tags if attributes.get("class") == "plot"]
-    assert len(plots) == names.count("svg") == names.count("figure") == 5
+    assert len(plots) == names.count("svg") == names.count("figure") == 4
     assert all(plot["role"] == "group" and len(plot["aria-label"]) > 40 for plot in plots)
     levels = [int(name[1]) for name in names if re.fullmatch(r"h[1-6]", name)]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
