@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from jobs.commands.run import Until, check_stage
+from jobs.commands.run import Until
 from jobs.options import Run
 from kcm.config import with_absolute_paths
 
@@ -34,7 +34,6 @@ def submit(
 
     CONFIG and the packages are packed first: `kcm submit CONFIG | sh`.
     """
-    check_stage(until)
     folder = Path(tempfile.mkdtemp(prefix=f"kcm-{config.name}-"))
     pack(folder, config)
     name = f"{config.name}-{secrets.token_hex(4)}"
