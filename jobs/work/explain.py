@@ -54,7 +54,7 @@ def explain_bundle(
         result_console().print(explanation_view(explanation, bundle.label_names, top))
     labels = label_rates(bundle)
     if labels and not explanations:
-        result_console().print(*rates_view(labels), sep="\n")
+        result_console().print(rates_view(labels))
     if pictures:
         typer.echo("\n".join(map(str, pictures)))
     else:
