@@ -111,7 +111,7 @@ def test_a_registered_model_is_served_without_a_configuration(
 ) -> None:
     written: list[Any] = []
     monkeypatch.setattr("jobs.work.service.require_servable", lambda *_: None)
-    monkeypatch.setattr("jobs.work.serve.void_release", lambda *_: "the encoder runs elsewhere")
+    monkeypatch.setattr("jobs.work.service.void_release", lambda *_: "the encoder runs elsewhere")
     monkeypatch.setattr("jobs.work.service.write_deployment", lambda *given: written.append(given))
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
