@@ -10,20 +10,16 @@ import ast
 import atexit
 import gc
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from jobs.exit import INTERRUPTED, USER_ERROR, write_result
-from kcm.errors import KcmError
+from jobs.exit import INTERRUPTED, USER_ERROR
 from kcm.extras import MissingExtraError, require
 from kcm.extras import load as load_part
 
@@ -44,13 +40,12 @@ COMMANDS = {
     "predict": "jobs.commands.predict:predict",
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",
-    "doctor": "jobs.commands.doctor:doctor",
     "config": "jobs.commands.reference:config",
     "route": "jobs.commands.route:app",
     "log": "jobs.commands.log:app",
 }
 
-RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit", "doctor", "log"})
+RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit", "log"})
 """Commands that need the extra `ray`; the base installation has all others."""
 
 
@@ -135,7 +130,7 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `kcm` command. A wrong option is one line, and also goes into the file of --json."""
+    """Entry point of the `kcm` command. A wrong option is one line."""
     gc.set_threshold(_OBJECTS)
     atexit.register(gc.freeze)  # or the interpreter's last collections visit every object, for about a second
     try:
@@ -146,20 +141,11 @@ def main() -> None:
             error.show()
             sys.exit(USER_ERROR)
         command = error.ctx.command_path if error.ctx else "kcm"
-        line = f"{text[:1].lower()}{text[1:]}. `{command} -h` lists the options"
-        typer.secho(f"error: {line}", fg=typer.colors.RED, err=True)
-        with suppress(KcmError):  # the error above may concern this file
-            write_result(_json_file(sys.argv), {"error": line})
+        line = f"error: {text[:1].lower()}{text[1:]}. `{command} -h` lists the options"
+        typer.secho(line, fg=typer.colors.RED, err=True)
         sys.exit(USER_ERROR)
     except (KeyboardInterrupt, typer.Abort):  # outside a command's own work, such as during its import
         sys.exit(INTERRUPTED)
-
-
-def _json_file(words: Sequence[str]) -> Path | None:
-    """The file of --json on a command line that could not be parsed."""
-    values = [after for word, after in pairwise(words) if word == "--json"]
-    values += [word.partition("=")[2] for word in words if word.startswith("--json=")]
-    return Path(values[-1]) if values else None
 
 
 if __name__ == "__main__":

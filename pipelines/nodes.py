@@ -1,19 +1,16 @@
-"""The nodes of a cluster: their versions, clocks and access to the storage."""
+"""The nodes of a cluster: their versions and their access to the storage."""
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 import socket
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -25,10 +22,6 @@ from pipelines.store.files import Files
 ANSWER_S = 120.0  # how long a node may take to start a process that imports this module
 _PACKAGES = ("kcm-cascade", "ray")
 _WITNESSES = ".nodes"
-# Ray reads these on each node. If they differ, a part of the service behaves differently without any message.
-_SWITCHES = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")
-_REDIS = "RAY_REDIS_ADDRESS"  # set only on the head
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -37,23 +30,17 @@ class NodeReport:
 
     name: str
     versions: Mapping[str, str]
-    skew_s: float  # difference of its clock from the storage's, in seconds
-    free_gib: float  # free space on the disk of its temporary files
     storage_fault: str | None
-    switches: Mapping[str, str]  # the environment variables that decide how a cluster serves
 
 
-def on_every_node(function: Callable[[], ResultT]) -> dict[str, ResultT | KcmError]:
+def _on_every_node(function: Callable[[], NodeReport]) -> dict[str, NodeReport | KcmError]:
     """The results of a function on every living node of the connected cluster, by node name.
 
     Without a cluster it runs in this process. If a node cannot run it, or does not answer in time, its result is a
     KcmError with the reason.
     """
     if not ray.is_initialized():
-        try:
-            return {socket.gethostname(): function()}
-        except KcmError as error:
-            return {socket.gethostname(): error}
+        return {socket.gethostname(): function()}
     answers: dict[str, Any] = {}
     for node in ray.nodes():
         if node["Alive"]:
@@ -69,7 +56,7 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-def _answer(name: str, answer: ray.ObjectRef[ResultT], deadline: float) -> ResultT | KcmError:
+def _answer(name: str, answer: ray.ObjectRef[NodeReport], deadline: float) -> NodeReport | KcmError:
     try:
         return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
     except GetTimeoutError:
@@ -90,7 +77,7 @@ def node_reports(storage: Files) -> list[NodeReport]:
     witness = f"{_WITNESSES}/{uuid.uuid4().hex}"
     storage.create(witness, b"")
     try:
-        answers = on_every_node(partial(_report, storage, witness))
+        answers = _on_every_node(partial(_report, storage, witness))
     finally:
         storage.delete([stat.name for stat in storage.list(_WITNESSES) if stat.name.startswith(witness)])
     for answer in answers.values():
@@ -100,25 +87,22 @@ def node_reports(storage: Files) -> list[NodeReport]:
 
 
 def _report(storage: Files, witness: str) -> NodeReport:
-    skew_s, fault = 0.0, None
+    fault = None
     try:
-        skew_s = _use(storage, witness)
+        _use(storage, witness)
     except FileNotFoundError:
         fault = "it does not see the file that the driver wrote"
     except (OSError, ArtefactError) as error:
         fault = str(error)
-    free_gib = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
-    switches = {name: os.environ[name] for name in (*_SWITCHES, _REDIS) if name in os.environ}
-    return NodeReport(socket.gethostname(), versions_here(), skew_s, free_gib, fault, switches)
+    return NodeReport(socket.gethostname(), versions_here(), fault)
 
 
-def _use(storage: Files, witness: str) -> float:
-    """Read a file that the driver wrote, create one, and compare this clock with its time, in seconds."""
+def _use(storage: Files, witness: str) -> None:
+    """Read a file that the driver wrote, and create one. Raises ArtefactError if a creation replaces a file."""
     own_witness = f"{witness}-{uuid.uuid4().hex}"
     storage.read(witness)
     if not storage.create(own_witness, b"") or storage.create(own_witness, b""):
         raise ArtefactError("it created a file that existed", hint="Use a bucket with conditional puts")
-    return next(time.time() - stat.modified for stat in storage.list(_WITNESSES) if stat.name == own_witness)
 
 
 def versions_here() -> dict[str, str]:
@@ -132,8 +116,8 @@ def versions_here() -> dict[str, str]:
     return versions
 
 
-def require_alike(reports: Sequence[NodeReport]) -> str:
-    """The versions on all nodes. ConfigError, naming the nodes, if any differ from this process."""
+def require_alike(reports: Sequence[NodeReport]) -> None:
+    """Raise ConfigError, naming the nodes, if versions on any differ from this process."""
     driver_versions = versions_here()
     differences = [
         f"{report.name} has {package} {report.versions.get(package)}, not {driver_versions[package]}"
@@ -144,27 +128,6 @@ def require_alike(reports: Sequence[NodeReport]) -> str:
     if differences:
         hint = "Start all nodes, and the driver, from one image"
         raise ConfigError(f"the nodes differ: {'; '.join(differences)}", where="cluster", hint=hint)
-    return ", ".join(f"{package} {number}" for package, number in driver_versions.items())
-
-
-def require_service(reports: Sequence[NodeReport]) -> str:
-    """How the cluster serves. ConfigError if nodes have different switches, or Redis does not answer."""
-    for name in _SWITCHES:
-        values = {report.name: report.switches.get(name, "not set") for report in reports}
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{node} {value}" for node, value in values.items())
-            raise ConfigError(f"{name} differs: {listed}", where="cluster", hint="Start all nodes with the same one")
-    proxy = "HAProxy" if reports[0].switches.get(_SWITCHES[0]) == "1" else "Ray's own proxy"
-    redis = next((report.switches[_REDIS] for report in reports if _REDIS in report.switches), None)
-    if redis is None:
-        return f"{proxy} on each node; no Redis: a service ends with the head"
-    first_address = redis.partition(",")[0].removeprefix("redis://").removeprefix("rediss://")
-    host, _, port = first_address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"Redis, with the head's state, does not answer: {error}", where=redis) from None
-    return f"{proxy} on each node; the head's state is in Redis"
 
 
 def require_shared(reports: Sequence[NodeReport], storage: Files) -> None:

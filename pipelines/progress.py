@@ -55,13 +55,10 @@ class Bar:
 
 
 class Reporter:
-    """Output of the stages on the terminal.
+    """Output of the stages on the terminal."""
 
-    `in_vain` is called before anything is paid if the cascade could keep nothing; it may raise to end the run.
-    """
-
-    def __init__(self, console: Console | None = None, in_vain: Callable[[], None] = lambda: None) -> None:
-        self.console, self.in_vain = console or Console(stderr=True), in_vain
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
 
     @contextmanager
     def bar(self, name: str, unit: str) -> Iterator[Bar]:

@@ -97,7 +97,6 @@ def _write_report(
     inputs = ReportInputs(
         result=result,
         frontiers={name: curve["frontier"] for name, curve in curves.items()},
-        reliability={name: curve["reliability"] for name, curve in curves.items()},
         certificate_path=curves[evaluated.deployed]["certificate_path"],
         config_yaml=yaml.safe_dump(redacted_values(config.model_dump(mode="json")), sort_keys=False),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB",

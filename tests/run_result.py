@@ -82,16 +82,10 @@ def report_inputs(result: dict[str, Any]) -> ReportInputs:
         "accuracy": [0.92, 0.922, 0.917, 0.82],
         "threshold": [float("inf"), 4.0, 2.0, float("-inf")],
     }
-    bins = [
-        {"confidence": 0.6, "accuracy": 0.5, "count": 100},
-        {"confidence": 0.95, "accuracy": 0.93, "count": 900},
-        {"confidence": None, "accuracy": None, "count": 0},
-    ]
     trial = {"collaborator": "kcm", "params": {"gate": "signals", "weight": 0.25}, "pareto": True}
     return ReportInputs(
         result=result,
         frontiers={"kcm": frontier, "mcm": frontier},
-        reliability={"kcm": bins, "mcm": bins},
         trials=[
             trial | {"number": 0, "area": 0.91, "calls_saved": 0.5},
             trial | {"number": 1, "area": 0.90, "calls_saved": 0.7},

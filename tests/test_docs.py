@@ -15,6 +15,7 @@ import nbformat
 import pytest
 from markdown_it import MarkdownIt
 
+import kcm
 from benchmarks.scale import memory_table
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.sample_size import outlook
@@ -52,6 +53,15 @@ def test_the_page_on_routers_of_others_is_true() -> None:
     failed, tried = doctest.testfile(str(ROOT / "docs" / "certify_router.md"), module_relative=False)
     assert tried > 20
     assert failed == 0
+
+
+def test_python_page_lists_every_name_of_kcm() -> None:
+    """Promise: every name of import kcm has its place on the page on python."""
+    page = (ROOT / "docs" / "python_reference.md").read_text(encoding="utf-8")
+    for name in kcm.__all__:
+        assert f"::: kcm.{name}\n" in page or name == "KcmError"
+    for verb in ("run", "update", "serve"):
+        assert f"::: jobs.verbs.{verb}\n" in page
 
 
 def test_the_example_in_the_classifier_is_true() -> None:

@@ -50,7 +50,8 @@ def label(
         ),
     ] = None,
     prompt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Your own instructions, with {labels} in them.")
+        typer.FileText | None,
+        typer.Option(metavar="FILE", encoding="utf-8-sig", help="Your own instructions, with {labels} in them."),
     ] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="Server, up to before /chat/completions.")] = None,
     api_key_env: Annotated[
@@ -147,17 +148,10 @@ def label(
             "text": text,
             "truth": truth,
             "guarantees": guarantee or (),
-            "prompt": None if prompt is None else _read(prompt),
+            "prompt": None if prompt is None else prompt.read(),
             "store": store,
             "ledger": ledger,
             "assets": assets_path,
         }
         | promise,
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KcmError(f"cannot read the prompt: {error}", where=str(path)) from None

@@ -74,14 +74,6 @@ def certify(
     columns_file: ColumnsFile = None,
     router: RouterFolder = None,
     ledger: LedgerFile = None,
-    currency: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Unit of the cost columns, such as USD; savings are then shown in money."),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write frontier, certificate, reliability and metrics as one HTML file."),
-    ] = None,
     assets_path: AssetsPath = Path("assets"),
 ) -> dict[str, Any]:
     """Certify the lowest threshold that loses at most --epsilon.
@@ -95,4 +87,4 @@ def certify(
     located(str(table))
     from jobs.work.route import certify_table  # torch
 
-    return certify_table(table, columns_file, columns, router, assets_path, request_config, ledger, currency, report)
+    return certify_table(table, columns_file, columns, router, assets_path, request_config, ledger)

@@ -40,4 +40,4 @@ def serve(
     if overrides and config is None:
         raise KcmError("--set needs CONFIG")
     values = values_of(config, overrides) if config else None
-    return load("jobs.work.serve:serve", "kcm serve")(values, str(config), bundle, model, build)
+    return load("jobs.work.service:serve_until_interrupted", "kcm serve")(values, str(config), bundle, model, build)

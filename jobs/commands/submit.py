@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from jobs.commands.run import Until, check_stage
+from jobs.commands.run import Until
 from jobs.options import Run
 from kcm.config import with_absolute_paths
 
@@ -32,18 +32,15 @@ def submit(
 ) -> dict[str, Any]:
     """Print `ray job` commands that run CONFIG on a cluster.
 
-    CONFIG and the packages are packed first: `kcm submit CONFIG | sh`. The job runs `kcm doctor` first.
+    CONFIG and the packages are packed first: `kcm submit CONFIG | sh`.
     """
-    check_stage(until)
     folder = Path(tempfile.mkdtemp(prefix=f"kcm-{config.name}-"))
     pack(folder, config)
     name = f"{config.name}-{secrets.token_hex(4)}"
     stages = ["--until", until] if until else []
-    commands = [["doctor", CONFIG], ["run", CONFIG, *stages]]
-    entrypoint = " && ".join(shlex.join(["python", "-m", "jobs.cli", *words]) for words in commands)
     place = ["--address", address]
     job = ["ray", "job", "submit", *place, "--submission-id", name, "--working-dir", str(folder)]
-    typer.echo(shlex.join([*job, "--", "sh", "-c", entrypoint]))
+    typer.echo(shlex.join([*job, "--", "python", "-m", "jobs.cli", "run", CONFIG, *stages]))
     for verb in (["status"], ["logs", "--follow"], ["stop"]):
         typer.echo(f"# {shlex.join(['ray', 'job', *verb, *place, name])}")
     return {"submission_id": name, "working_dir": str(folder)}

@@ -14,7 +14,6 @@ from kcm.explain.explanation import Explanation, Reasons
 from kcm.explain.gate import GateReading, LabelRates
 from kcm.report.formats import percent
 
-_MOST_LABELS = 12  # labels whose rates are shown; with more, the first and the last
 _SHOWN = 5e-4  # a smaller contribution would be shown as zero
 
 
@@ -56,24 +55,21 @@ def _gate(reading: GateReading) -> list[Table]:
     constant = {"signal": "constant", "value": "", "adds": f"{reading.constant:+.2f}"}
     rows.append(constant | {"what it is": "the gate score of an average row"})
     title = f"\nThe gate score {reading.score:.2f} is the sum of"
-    return [table(title, rows), *rates_view(reading.labels, reading.answer)]
+    return [table(title, rows), rates_view([reading.answer])]
 
 
-def rates_view(labels: Sequence[LabelRates], answer: LabelRates | None = None) -> list[Table]:
-    """Accuracy of both models by the small model's answer; with many labels, the first, the last and `answer`."""
-    ends = labels if len(labels) <= _MOST_LABELS else (*labels[: _MOST_LABELS // 2], *labels[-_MOST_LABELS // 2 :])
-    rows = [
+def rates_view(labels: Sequence[LabelRates]) -> Table:
+    """Accuracy of both models by the small model's answer."""
+    rows = (
         {
-            "the small model answers": rates.label + (" (this answer)" if rates == answer else ""),
+            "the small model answers": rates.label,
             "it is right": percent(rates.small_accuracy),
             "the large model is right": percent(rates.large_accuracy),
             "both add": f"{rates.added:+.2f}",
         }
         for rates in labels
-        if rates in ends or rates == answer
-    ]
-    rest = "" if len(rows) == len(labels) else f"; {len(rows)} of {len(labels)} labels, all of them in --json FILE"
-    return [table(f"What the gate knows of labels, from validate rows{rest}", rows)]
+    )
+    return table("What the gate knows of labels, from validate rows", rows)
 
 
 def _contributions(reasons: Reasons) -> Table | str:

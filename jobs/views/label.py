@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.views.table import table
@@ -47,15 +46,7 @@ class Screen(Watcher):
         self._batch, self._fetch = batch, fetch
         self._dry_run, self._pilot_only, self._ask, self._target = dry_run, pilot_only, ask, target
         self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task: TaskID | None = None
+        self._status = self._console.status("buying the pilot")
         self._price = self._spent = 0.0
         self._num_texts = self._num_compared = self._num_bought = self._num_cheaper = 0
         self._total: float | None = None
@@ -91,8 +82,7 @@ class Screen(Watcher):
         if self._dry_run:
             raise Stopped
         self._fetch()
-        self._progress.start()
-        self._task = self._progress.add_task("pilot", total=None, state="")
+        self._status.start()
 
     def resumed(self) -> None:
         """There is no pilot to buy any more."""
@@ -117,18 +107,17 @@ class Screen(Watcher):
     def drawn(self, total: int, promised: float) -> None:
         """The draw has decided what is left to buy."""
         self._total, self._promised = total, promised if self._target is not None else None
-        self._move("buying")
+        self._move()
 
     def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
         """The plan after the pilot; later the total that is expected now."""
-        assert self._task is not None
         total = min(forecast.total, self._num_texts)
         self._total, self._promised = total, forecast.promised
-        self._move("buying")
+        self._move()
         if self._is_planned:
             return
         self._is_planned = True
-        self._progress.stop()
+        self._status.stop()
         self._console.print(self._plan(forecast, at))
         share = total / self._num_texts
         compared = round(self._num_compared * forecast.plan.kept / self._num_texts)
@@ -146,20 +135,16 @@ class Screen(Watcher):
             raise Stopped
         if self._ask and not typer.confirm("Go on?", default=True, err=True):
             raise Stopped
-        self._progress.start()
+        self._status.start()
 
     def close(self) -> None:
         """Remove the moving line."""
-        if self._task is not None:  # stopping what has not begun prints an empty line
-            self._progress.stop()
+        self._status.stop()
 
-    def _move(self, description: str | None = None) -> None:
+    def _move(self) -> None:
         """Show where the job stands."""
-        if self._task is None:
-            return
         count, total = self._num_bought, None if self._total is None else round(self._total)
-        state = progress_line(count, total, self._spent, self._price, self._promised, self._num_cheaper)
-        self._progress.update(self._task, completed=count, total=total, description=description, state=state)
+        self._status.update(progress_line(count, total, self._spent, self._price, self._promised, self._num_cheaper))
 
     def _plan(self, forecast: Forecast, at: Callable[[float], Forecast]) -> Table:
         targets: list[float | None] = [None] if self._target is None else [*sorted({*TARGETS, self._target})]

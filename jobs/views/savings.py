@@ -7,39 +7,15 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.status import Status
-
 from kcm.certification.certificate import confidence
-from kcm.logs.grouping import CLASSIFICATION, MIN_CALLS, ONE_ANSWER
+from kcm.logs.grouping import CLASSIFICATION, MIN_CALLS
 from kcm.logs.read import UNKNOWN
 from kcm.logs.savings import Savings, TemplateSavings
 from kcm.logs.template import Template
 from kcm.redact import redacted
 from kcm.report.formats import money, plural, whole_percent
 
-_SHOWN, _PROMPT, _STEP = 5, 70, 5_000
-_REPEATED = 0.2  # share of calls with an earlier text from which on a cache is worth a line
-
-
-class StatusLine:
-    """One line on standard error that moves, if a person looks."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._status = Status("reading the log", console=console) if console.is_terminal else None
-        if self._status:
-            self._status.start()
-
-    def show(self, step: str, count: int) -> None:
-        """Say which step is done, and how much of it."""
-        if self._status and (count % _STEP == 0 or count < _SHOWN):
-            self._status.update(f"{step}: {count:,}")
-
-    def close(self) -> None:
-        """Remove the line."""
-        if self._status:
-            self._status.stop()
+_SHOWN, _PROMPT = 5, 70
 
 
 def warnings(savings: Savings) -> list[str]:
@@ -81,8 +57,6 @@ def template_lines(number: int, template: TemplateSavings, savings: Savings) -> 
     share = whole_percent(template.tally.calls / savings.calls)
     yield f"{number}. {kind}: {plural(template.tally.calls, 'call')} ({share}){labels}{_money(template.spend)}"
     yield f"   prompt: {_prompt(template.group.template)}"
-    if kind == ONE_ANSWER:
-        yield "   Nearly all answers are the same: is this call needed?"
     if template.group.reader is None:
         return
     if template.forecast is None:
@@ -121,9 +95,6 @@ def _forecast_lines(template: TemplateSavings, max_loss: float) -> Iterator[str]
         yield f"Must stay with the LLM: {len(forecast.stay):,} of {len(forecast.kept):,} labels: {shown}"
     if template.group.reader and template.group.reader.explains:
         yield "The LLM's replies explain their label; the small model gives the label alone"
-    repeated = 1 - len({row.text for row in split.ordered}) / len(split.ordered)
-    if repeated >= _REPEATED:
-        yield f"{whole_percent(repeated)} of these calls repeat an earlier text: a cache saves them too"
 
 
 def next_steps(savings: Savings, log: str, bundle: Path | None, config: Path | None) -> Iterator[str]:

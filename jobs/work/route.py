@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,9 +11,7 @@ import typer
 from rich.console import Group
 
 from jobs.views.table import line, result_console
-from kcm.errors import KcmError
 from kcm.report.formats import percent
-from kcm.report.page import ReportInputs, write_report
 from kcm.report.reading import routed
 from kcm.report.summary import decision, headline, measured, promise, recommendation
 from kcm.routing.config import RequestConfig
@@ -48,50 +45,17 @@ def certify_table(
     assets: Path,
     request: RequestConfig,
     ledger: Path | None,
-    currency: str | None,
-    report: Path | None,
 ) -> dict[str, Any]:
-    """Certify a threshold on the rows of `table`, print the certificate, and return the JSON result.
-
-    Raises KcmError for a `currency` without costs.
-    """
+    """Certify a threshold on the rows of `table`, print the certificate, and return the JSON result."""
     frame = RoutingFrame.open(table, columns_file, columns, None, assets, router)
     if ledger:
         typer.echo(frame.next_look(request, ledger).sentence, err=True)
     result = frame.certify(request, ledger)
-    if currency and result["mean_costs"] is None:
-        raise KcmError("--currency needs costs, but the test rows have none", hint="Give --large-cost COLUMN")
-    result["costs"] = result["mean_costs"] | {"currency": currency} if currency else None
-    path = frame.certificate_path(request, result)
-    result["recommendation"] = recommendation(routed(result, {}), path)
-    if report:
-        _write_report(report, table.name, frame, request, result, path)
+    result["recommendation"] = recommendation(routed(result), frame.certificate_path(request, result))
     for warning in result["warnings"]:
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     result_console().print(certificate_view(result))
-    if report:
-        typer.echo(str(report))
     return result
-
-
-def _write_report(
-    file: Path,
-    name: str,
-    frame: RoutingFrame,
-    request: RequestConfig,
-    certificate: dict[str, Any],
-    path: dict[str, Any],
-) -> None:
-    curves = frame.curves(request)
-    inputs = ReportInputs(
-        result=routed(certificate, curves["quality"]) | {"name": name},
-        frontiers={"kcm": curves["frontier"]},
-        reliability={"kcm": curves["reliability"]},
-        certificate_path=path,
-        columns=frame.columns.named,
-        machine=f"{platform.system()} {platform.machine()}",
-    )
-    write_report(inputs, file)
 
 
 @contextmanager
@@ -111,7 +75,7 @@ def progress_bars() -> Iterator[Progress]:
 
 def certificate_view(result: Mapping[str, Any]) -> Group:
     """What the deployed decision saves, what is guaranteed of it, and what to do next."""
-    run = routed(result, {})
+    run = routed(result)
     lines = [
         line("result", headline(run)),
         line("measured", measured(run)),

@@ -8,15 +8,17 @@ from typing import Any
 
 import typer
 import yaml
+from rich.console import Console
 
 from jobs.servers import remember
-from jobs.views.savings import StatusLine, next_steps, overview, template_lines, warnings
+from jobs.views.savings import next_steps, overview, template_lines, warnings
 from kcm.errors import ConfigError
 from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.prices import listed_prices, price_of
 from kcm.logs.savings import Savings
 from kcm.logs.savings import savings as savings_of
 
+SHOWN_EVERY = 5_000
 EVERY_REQUEST = "the template has no fixed text, so a service would answer every request"
 
 
@@ -34,11 +36,13 @@ def savings_log(
     `options` are those of `kcm.savings`. The bundle goes to `folder` and the configuration to `serve`; None: it is not
     written. The bundle asks `model` at `base_url`; None: the model of the log, at OpenAI.
     """
-    line = StatusLine()
-    try:
-        savings = savings_of(log, progress=line.show, **options)
-    finally:
-        line.close()
+    with Console(stderr=True).status("reading the log") as status:
+
+        def show(step: str, count: int) -> None:
+            if count % SHOWN_EVERY == 0 or count < 5:  # of calls, or of a few templates
+                status.update(f"{step}: {count:,}")
+
+        savings = savings_of(log, progress=show, **options)
     for warning in warnings(savings):
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     for text in overview(savings):

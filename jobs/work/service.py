@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 from ray import serve
 
@@ -20,7 +21,6 @@ from kcm.errors import ConfigError, KcmError
 from pipelines.cluster.config import starts_local
 from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
-from pipelines.serve.config import ServeConfig
 from pipelines.serve.deploy.app import (
     APP_NAME,
     build_app,
@@ -29,10 +29,39 @@ from pipelines.serve.deploy.app import (
     require_keys,
     require_servable,
     start,
+    void_release,
 )
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
 from pipelines.serve.sources import Source
+
+
+def serve_until_interrupted(
+    values: Mapping[str, Any] | None, where: str, bundle: Path | None, model: str | None, build: Path | None
+) -> dict[str, Any]:
+    """Serve a configuration (`values` of the file `where`), a bundle or a model until Ctrl-C; or write `build`."""
+    run, service_settings = (None, None) if values is None else configured(values, where)
+    source, release, settings = prepared(run, bundle, model, service_settings)
+    result: dict[str, Any] = {"version": release.version}
+    if void := void_release(release, settings.serve):
+        result["void"] = void
+        typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
+    if build:
+        write_deployment(build, source, settings)
+        typer.echo(str(build))
+        return result
+    models = FrozenModels.read_models(release.bundle)
+    names = f"encoder {models.encoder.name}, large model {models.large.location}"
+    promise = "" if models.certified_by else f"; {NOT_CERTIFIED}"
+    typer.echo(f"loading {release.version}: {names}{promise}", err=True)
+    with serving(source, settings) as url:
+        result["url"] = url
+        typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
+        if proxy := settings.serve.proxy:
+            typer.echo(f"clients of {proxy.upstream} set their base_url to {url}/v1; other requests pass through")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return result
 
 
 def configured(values: Mapping[str, Any], where: str) -> tuple[RunConfig | None, ServiceSettings | None]:
@@ -63,13 +92,6 @@ def prepared(
     return source, release, settings
 
 
-def loading_message(release: Release) -> str:
-    """The models that this version loads before it answers, as a line for the user."""
-    models = FrozenModels.read_models(release.bundle)
-    promise = "" if models.certified_by else f"; {NOT_CERTIFIED}"
-    return f"loading {release.version}: encoder {models.encoder.name}, large model {models.large.location}{promise}"
-
-
 @contextmanager
 def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
     """The URL of the ready cascade, which runs within the block."""
@@ -92,29 +114,19 @@ def serving(source: Source, settings: ServiceSettings) -> Iterator[str]:
 def write_deployment(file: Path, source: Source, settings: ServiceSettings) -> None:
     """Write the file for `serve deploy`.
 
-    Raises ConfigError for a log that its replicas cannot share, before anything is written.
+    Raises ConfigError for a log that its replicas cannot share, before anything is written: a cluster places them on
+    several machines, which would damage the file of SQLite.
     """
-    _require_shared_log(settings.serve)
-    content = yaml.safe_dump(deployment_file(source, settings.serve, settings.assets_path), sort_keys=False)
+    config = settings.serve
+    if config.num_replicas > 1 and (config.feedback.url or "").startswith("sqlite"):
+        raise ConfigError(
+            f"{config.num_replicas} replicas on several machines cannot write to SQLite",
+            where="serve.feedback.url",
+            hint="Name a PostgreSQL database, postgresql+psycopg://USER@HOST/NAME, or set serve.num_replicas to 1",
+        )
+    content = yaml.safe_dump(deployment_file(source, config, settings.assets_path), sort_keys=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
     except OSError as error:
         raise KcmError(f"cannot write the deployment: {error.strerror}", where=str(file)) from error
-
-
-def _require_shared_log(config: ServeConfig) -> None:
-    """Refuse SQLite for replicas that a cluster places on several machines: its file would be damaged."""
-    if config.num_replicas == 1 or not (config.feedback.url or "").startswith("sqlite"):
-        return
-    raise ConfigError(
-        f"{config.num_replicas} replicas on several machines cannot write to SQLite",
-        where="serve.feedback.url",
-        hint="Name a PostgreSQL database, postgresql+psycopg://USER@HOST/NAME, or set serve.num_replicas to 1",
-    )
-
-
-def wait_for_interruption() -> None:
-    """Return on Ctrl-C."""
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()

@@ -18,7 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from kcm.metrics.routing import thinned
-from kcm.report.formats import exact_points, interval, known, number, percent
+from kcm.report.formats import interval, known, percent
 from kcm.report.reading import (
     Columns,
     Numbers,
@@ -28,7 +28,6 @@ from kcm.report.reading import (
     names_of,
     sides,
     task_names,
-    tested,
 )
 
 Rows = Sequence[Mapping[str, Any]]
@@ -81,7 +80,6 @@ def _is_drawn(row: Mapping[str, Any]) -> bool:
 
 
 SHAPES: dict[Who, str] = {"kcm": "circle", "mcm": "diamond", "quadratic": "triangle-up", "linear": "square"}
-SMALLEST_P = 1e-4  # anything below is drawn here: what matters happens near delta
 MAX_POINTS = 400  # of a line
 
 
@@ -116,55 +114,6 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
     legend |= {"hollow circle large": "oracle router"} if known(rate) else {}
     svg = drawing("frontier", levels=levels, curves=curves, intervals=intervals, points=points, oracle=[ideal])
     return Chart(title, "The left end is the small model alone; the right end asks for every input.", svg, legend)
-
-
-def certificate_path(path: Columns, certificate: Numbers) -> Chart:
-    """p-values of the certificate's own test against the thresholds, with delta and the deployed threshold."""
-    title, rows, delta = "Which thresholds pass the test", tested(path), certificate.get("delta")
-    if not rows:
-        return Chart(title, f"No threshold was tested: {certificate.get('reason') or 'no rows'}.")
-    first, last, lowest = rows[0]["threshold"], rows[-1]["threshold"], certificate.get("certified") or {}
-    start = {"threshold": lowest.get("threshold"), "keep_all": last}.get(lowest.get("decision", ""))
-    passed = [{"x": start, "x2": first, "tone": "var(--kcm)"}] if known(start) and start < first else []
-    values = [
-        {"x": row["threshold"], "y": max(row["p_value"], SMALLEST_P), "tone": "var(--kcm)"}
-        for row in (rows[index] for index in thinned(len(rows), MAX_POINTS))
-    ]
-    limit = [{"x": last, "x2": first, "y": max(delta, SMALLEST_P), "tone": "var(--limit)"}] if delta else []
-    at = certificate.get("threshold")
-    legend = {"line kcm": "p-value"}
-    legend |= {"dashed limit": f"δ = {number(delta)}"} if limit else {}
-    legend |= {"dashed ink": f"deployed threshold, {number(at)}"} if known(at) else {}
-    legend |= {"band kcm": "passed"} if passed else {}
-    loss = exact_points(certificate["epsilon"]) if known(certificate.get("epsilon")) else "the allowed one"
-    sentence = (
-        f"A low p-value is evidence that the loss is not above {loss}. Thresholds are tested from strict (right) to"
-        " lenient (left) and pass until the first p-value above δ."
-    )
-    deployed_at = [{"x": at, "tone": "var(--ink)"}]
-    svg = drawing("certificate", passed=passed, delta=limit, path=values, deployed=deployed_at)
-    return Chart(title, sentence, svg, legend)
-
-
-def reliability(bins: Mapping[str, Sequence[Numbers]], result: Numbers) -> Chart:
-    """Accuracy against confidence per bin, with the diagonal; the area of a mark is its share of the rows."""
-    title, names = "Confidence against accuracy", names_of(result)
-    rows: list[dict[str, Any]] = []
-    for who in collaborators(result):
-        filled = [b for b in bins.get(who, ()) if b.get("count") and known(b.get("confidence"))]
-        total = sum(b["count"] for b in filled)
-        for b in filled:
-            confidence, accuracy, share = percent(b["confidence"]), percent(b["accuracy"]), b["count"] / total
-            tip = f"{names[who]}, {percent(share)} of the rows: confidence {confidence}, accuracy {accuracy}"
-            row = {"x": b["confidence"], "y": b["accuracy"], "size": 30 + 600 * share, "tip": tip}
-            rows.append(row | {"tone": f"var(--{who})", "shape": SHAPES[who]})
-    if not rows:
-        return Chart(title, "Confidence was not compared with accuracy.")
-    diagonal = [{"x": at, "y": at, "tone": "var(--large)"} for at in (min(row["x"] for row in rows), 1.0)]
-    legend = {f"{SHAPES[who]} {who}": names[who] for who in collaborators(result) if bins.get(who)}
-    sentence = "On the dashed line, confidence equals accuracy; below it, the judge is too sure. Area: share of rows."
-    svg = drawing("reliability", diagonal=diagonal, bins=rows)
-    return Chart(title, sentence, svg, legend | {"dashed large": "confidence equals accuracy"})
 
 
 def accuracy_matrix(who: Who, result: Numbers) -> Chart:

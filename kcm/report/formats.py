@@ -164,11 +164,6 @@ def meaning_of(term: str) -> str:
     return str(_written()["terms"].get(term, ""))
 
 
-def words() -> dict[str, str]:
-    """The terms of this project, with their meanings."""
-    return {str(word): str(meaning) for word, meaning in _written()["words"].items()}
-
-
 def measures() -> dict[str, Metric]:
     """All metrics that have words, by their keys in a result."""
     return {key: metric(key) for key in _written()["metrics"]}

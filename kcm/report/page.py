@@ -1,4 +1,4 @@
-"""The pages of a run, `kcm route` and a loop, and the section on a served model; every page extends one template.
+"""The pages of a run and a loop, and the section on a served model; every page extends one template.
 
 A page is one HTML file that needs no network. Its only script moves the slider over thresholds and shows the tips of
 charts; the page's own policy names that script by its hash and forbids any other.
@@ -28,24 +28,20 @@ from kcm.report.reading import Numbers, Who
 class ReportInputs:
     """Everything a report shows; a metric that was not measured is None and is shown with its reason.
 
-    `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed. For `kcm
-    route`, what `reading.routed` makes of its certificate. `frontiers`: per collaborator (`kcm`, `mcm`) the columns
-    `call_rate`, `accuracy` and `threshold`, on test. `reliability`: per collaborator, bins with `confidence`,
-    `accuracy` and `count`. `trials`: per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`,
-    `pareto`. `certificate_path`: see `certificate_curve`. `lineage`: the fingerprint of every stage. `columns`: those
-    of a table of logged answers. `gates`: the `verdict` and the `reason` of each promotion gate of a
-    challenger, by its name.
+    `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed.
+    `frontiers`: per collaborator (`kcm`, `mcm`) the columns `call_rate`, `accuracy` and `threshold`, on test. `trials`:
+    per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`, `pareto`. `certificate_path`: see
+    `certificate_curve`. `lineage`: the fingerprint of every stage. `gates`: the `verdict` and the `reason` of each
+    promotion gate of a challenger, by its name.
     """
 
     result: dict[str, Any]
     frontiers: dict[str, dict[str, list[float]]]
-    reliability: dict[str, list[dict[str, Any]]]
     certificate_path: dict[str, Any]
     machine: str
     trials: list[dict[str, Any]] | None = None
     lineage: dict[str, str] | None = None
     config_yaml: str = ""
-    columns: dict[str, str] | None = None
     gates: dict[str, dict[str, Any]] | None = None
 
 

@@ -83,8 +83,8 @@ def _num_rows(rows: Mapping[Who, Numbers]) -> set[Any]:
     return {row.get("num_rows") for row in rows.values()}
 
 
-def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
-    """What `kcm route certify` found, laid out as the result of a run; `quality`: the router's metrics by name."""
+def routed(certificate: Numbers) -> dict[str, Any]:
+    """What `kcm route certify` found, laid out as the result of a run."""
     test: Numbers = certificate.get("test") or {}
     overall: dict[str, Any] = {key: test.get(key) for key in ("num_rows", "call_rate", "calls_saved", "cost_saved")}
     for side in ("small", "large", "cascade", "difference"):
@@ -92,11 +92,8 @@ def routed(certificate: Numbers, quality: Numbers) -> dict[str, Any]:
         overall |= {key: measured.get("estimate"), f"{key}_interval": [measured.get("low"), measured.get("high")]}
     return {
         "names": {"kcm": "the cascade"},
-        "kcm": {"overall": overall, "routing": quality, "measured_on": certificate.get("measured_on", "test")},
+        "kcm": {"overall": overall, "measured_on": certificate.get("measured_on", "test")},
         "certificate": certificate,
-        "costs": certificate.get("costs"),
-        "recommendation": certificate.get("recommendation"),
-        "notes": [*certificate.get("warnings", ()), *certificate.get("notes", ())],
     }
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import route_quality
-from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
 from kcm.cascade.scored import ScoredOutcomes
@@ -272,9 +271,3 @@ def _measured(
         if costs and len(test)
         else None,
     }
-
-
-def frontier_curve(frontier: Frontier) -> dict[str, list[float | None]]:
-    """The frontier's curve as plain data; the end thresholds, `escalate all` and `keep all`, are None."""
-    columns = {name: column.tolist() for name, column in frontier.curve().items()}
-    return columns | {"threshold": [t if math.isfinite(t) else None for t in columns["threshold"]]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.evaluation import router_quality
-from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, certificate_curve
 from kcm.certification.ledger import Ledger, Look
 from kcm.config import load_config, parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
-from kcm.metrics.calibration import reliability
 from kcm.routing import certify as certificates
 from kcm.routing.certify import certifying_splits, with_splits
 from kcm.routing.config import RequestConfig, RouteColumns
@@ -166,32 +163,16 @@ class RoutingFrame:
         return Ledger(ledger).preview(**about)
 
     def certificate_path(self, request: RequestConfig, certified: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a report about the certificate from `certify`: see `certificate_curve`."""
+        """The tested thresholds of the certificate from `certify`: see `certificate_curve`."""
         fields = {name: value for name, value in certified.items() if name in Certificate.model_fields}
         validate, certify = self._rows("validate", request), self._rows("certify", request)
         promise = certificates.promise_of(request).model_copy(update={"method": certified["mode"]})
         return certificate_curve(Certificate.model_validate(fields), validate or certify, certify, promise)
 
-    def curves(self, request: RequestConfig) -> dict[str, Any]:
-        """The rest of a report: quality and frontier on the measured rows, and reliability."""
-        split = certificates.measured_split(self.splits(request))
-        test = self._rows(split, request)
-        return {
-            "quality": asdict(router_quality(test)) if len(test) else {},
-            "frontier": certificates.frontier_curve(Frontier.of(test)) if len(test) else {},
-            "reliability": self._reliability(self.splits(request) == split),
-        }
-
     def _rows(self, split: str, request: RequestConfig) -> ScoredOutcomes:
         """The rows of a split with their gate scores."""
         rows = np.flatnonzero(self.splits(request) == split)
         return self.table.select(rows).scored(self.scores[rows])
-
-    def _reliability(self, test: NDArray[np.bool_]) -> list[dict[str, Any]]:
-        """Bins that hold rows; empty if the table has no confidence."""
-        if self.columns.confidence is None or self.table.confidence is None:
-            return []
-        return reliability(self.table.confidence[test], self.table.small_correct[test])
 
 
 def named_columns(router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]) -> RouteColumns:

@@ -31,7 +31,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.explain.networks import base_logits
 from kcm.inputs.vectors import matrix
 from kcm.kan import num_parameters
-from kcm.metrics.calibration import expected_calibration_error, reliability
+from kcm.metrics.calibration import expected_calibration_error
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
@@ -167,12 +167,10 @@ def _flat(quality: RouteQuality) -> dict[str, Any]:
 
 
 def curves_of(scored: ScoredTable, certificate: Certificate, config: CertificateConfig) -> dict[str, Any]:
-    """The curves of the report, thinned: frontier and reliability as measured, and the certificate's own test."""
+    """The curves of the report, thinned: the frontier as measured, and the certificate's own test."""
     frontier = Frontier.of(scored.rows(scored.measured)).curve()
-    judged = scored.judged
     return {
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
-        "reliability": reliability(judged.confidence, judged.judge_correct),
         "certificate_path": certificate_curve(certificate, scored.rows("validate"), scored.rows("certify"), config),
     }
 

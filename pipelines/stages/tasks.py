@@ -24,7 +24,6 @@ from rich.markup import escape
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.ledger import Ledger
-from kcm.certification.sample_size import outlook
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.encoders.precomputed import vector_columns
@@ -158,8 +157,6 @@ class Tasks(Stage):
         for line in (*lines, *self._later_look(artefact, context)):
             style = "yellow" if line.startswith("warning") else "dim"
             context.reporter.say(f"[{style}]{escape(line)}[/{style}]")
-        if self.certifies and not outlook(artefact.summary.certify_units, self.certificate, self.tune.scopes).possible:
-            context.reporter.in_vain()
 
     def _later_look(self, artefact: SequenceArtefact, context: Context) -> Iterator[str]:
         """A line if other runs have looked at these rows."""

@@ -32,7 +32,7 @@ def test_only_packages_and_whole_configuration_travel(config: RunConfig, tmp_pat
 
 
 def test_the_printed_lines_submit_and_look_after_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first line runs the checks and the run on what was packed; the other lines are comments to a shell."""
+    """The first line runs what was packed; the other lines are comments to a shell."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     words = ["submit", str(REVIEWS), "--until", "train", "--address", "http://head:8265"]
     shown = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "out.json")])
@@ -45,8 +45,7 @@ def test_the_printed_lines_submit_and_look_after_a_job(tmp_path: Path, monkeypat
     submitted, _, entrypoint = first.partition(" -- ")
     folder = ["--working-dir", job["working_dir"]]
     assert shlex.split(submitted) == ["ray", "job", "submit", *place, "--submission-id", name, *folder]
-    doctor, run = f"python -m jobs.cli doctor {CONFIG}", f"python -m jobs.cli run {CONFIG} --until train"
-    assert shlex.split(entrypoint) == ["sh", "-c", f"{doctor} && {run}"]
+    assert entrypoint == f"python -m jobs.cli run {CONFIG} --until train"
     assert others == [
         f"# ray job {verb} --address http://head:8265 {name}" for verb in ("status", "logs --follow", "stop")
     ]

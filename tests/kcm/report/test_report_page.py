@@ -13,7 +13,6 @@ from syrupy.assertion import SnapshotAssertion
 
 from kcm.errors import ArtefactError
 from kcm.report.page import ReportInputs, render_loop, render_report, write_report
-from kcm.report.reading import routed
 
 Lines = Callable[[str], str]
 HOSTILE = [
@@ -81,7 +80,7 @@ def test_the_page_can_be_read_without_seeing_it(inputs, read_page) -> None:
     assert names.count("h1") == names.count("main") == names.count("title") == 1
     assert names.count("table") == names.count("caption")
     plots = [attributes for tag, attributes in tags if attributes.get("class") == "plot"]
-    assert len(plots) == names.count("svg") == names.count("figure") == 7
+    assert len(plots) == names.count("svg") == names.count("figure") == 4
     assert all(plot["role"] == "group" and len(plot["aria-label"]) > 40 for plot in plots)
     levels = [int(name[1]) for name in names if re.fullmatch(r"h[1-6]", name)]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
@@ -91,7 +90,7 @@ def test_a_run_of_which_nothing_was_measured_still_has_a_page(
     inputs, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
     result = without_numbers(inputs.result)
-    bare = replace(inputs, result=result, frontiers={}, reliability={}, trials=[], certificate_path={}, lineage={})
+    bare = replace(inputs, result=result, frontiers={}, trials=[], certificate_path={}, lineage={})
     text = lines(render_report(bare))
     assert text == snapshot
     assert not re.search(r"\bNone\b|\bnan\b", text)
@@ -101,9 +100,7 @@ def test_a_run_with_little_more_than_its_total_still_has_a_page(
     inputs, lines: Lines, snapshot: SnapshotAssertion
 ) -> None:
     total = {key: inputs.result["kcm"]["overall"][key] for key in ("cascade_accuracy", "call_rate")}
-    bare = replace(
-        inputs, result={"kcm": {"overall": total}}, frontiers={}, reliability={}, trials=[], certificate_path={}
-    )
+    bare = replace(inputs, result={"kcm": {"overall": total}}, frontiers={}, trials=[], certificate_path={})
     assert lines(render_report(bare)) == snapshot
 
 
@@ -193,53 +190,6 @@ def test_every_threshold_is_on_the_slider_and_in_the_table(inputs, read_page) ->
     }
     assert "hidden" in slider  # until the script shows it; the table needs none
     assert all(value in page.text for point in points for value in point.values())
-
-
-ENDS = {"estimate": 0.9, "low": 0.88, "high": 0.92}
-ROUTED = {
-    "method": "regret",
-    "epsilon": 0.05,
-    "delta": 0.1,
-    "decision": "threshold",
-    "threshold": 2.0,
-    "bound": 0.04,
-    "valid": True,
-    "certified": {"decision": "threshold", "threshold": 1.5},
-    "num_rows": 800,
-    "reason": "the searched decision is certified",
-    "tasks": {},
-    "test": {
-        "num_rows": 400,
-        "call_rate": 0.3,
-        "calls_saved": 0.7,
-        "cost_saved": None,
-        "small": ENDS,
-        "large": ENDS,
-        "cascade": ENDS,
-        "difference": {"estimate": -0.01, "low": -0.02, "high": 0.0},
-    },
-    "warnings": [],
-    "notes": ["<img src=x>"],
-}
-
-
-def route_page(inputs: ReportInputs, certificate: dict[str, Any], **shown: Any) -> str:
-    result = routed(certificate, {"apgr": None, "auroc": 0.71}) | {"name": "<b>table</b>"}
-    page = replace(inputs, result=result, trials=None, lineage=None, config_yaml="", columns={"label": "<i>"})
-    return render_report(replace(page, **shown))
-
-
-def test_the_page_of_a_route_says_what_is_decided_and_promised(
-    inputs, lines: Lines, snapshot: SnapshotAssertion, assert_safe
-) -> None:
-    page = route_page(inputs, ROUTED)
-    assert lines(page) == snapshot  # the names are text in it
-    assert_safe(page)
-
-
-def test_route_without_test_rows_or_confidence_has_a_page(inputs, lines: Lines, snapshot: SnapshotAssertion) -> None:
-    certificate = ROUTED | {"decision": "escalate_all", "threshold": None, "test": None}
-    assert lines(route_page(inputs, certificate, frontiers={}, reliability={}, certificate_path={})) == snapshot
 
 
 def test_a_large_run_makes_a_small_page(inputs) -> None:

@@ -28,14 +28,6 @@ from pipelines.store.storage import Storage
 from tests.pipelines.runs import run_of
 
 
-class Refused(Exception):
-    """Raised in place of a person's no."""
-
-
-def refuse() -> None:
-    raise Refused
-
-
 def build(folder: Path, num_rows: int, reporter: Reporter) -> None:
     with (folder / "rows.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -45,10 +37,9 @@ def build(folder: Path, num_rows: int, reporter: Reporter) -> None:
     Tasks.of(config).build({}, context)
 
 
-def test_a_run_in_vain_is_asked_about_once_its_warning_was_said(tmp_path: Path) -> None:
+def test_run_that_can_certify_nothing_is_warned_about(tmp_path: Path) -> None:
     output = io.StringIO()
-    with pytest.raises(Refused):
-        build(tmp_path, 100, Reporter(Console(file=output), in_vain=refuse))
+    build(tmp_path, 100, Reporter(Console(file=output)))
     assert "everything would go to the large model" in output.getvalue()
 
 
@@ -76,7 +67,7 @@ def test_the_time_of_tasks_is_that_of_reading(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("pipelines.stages.tasks.write_sequence", slowly)
     output = io.StringIO()
-    build(tmp_path, 1200, Reporter(Console(file=output), in_vain=refuse))  # it can certify: nobody is asked
+    build(tmp_path, 1200, Reporter(Console(file=output)))
     said = re.search(r"tasks +done in ([\d.]+) s", output.getvalue())
     assert said is not None
     assert float(said[1]) >= 0.3
