@@ -1,7 +1,6 @@
 """The columns of a user's tables, and the normalised rows made from them.
 
-Every named column except picture and vector becomes text, as `kcm.inputs.cell_text` writes it. From a column of
-conversations, the text is the user's last message, and the label is the assistant's reply.
+Every named column except picture and vector becomes text, as `kcm.inputs.cell_text` writes it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
-from kcm.inputs.cell_text import as_text, chat_texts, has_chats, without_missing
+from kcm.inputs.cell_text import as_text, without_missing
 from kcm.inputs.chunks import Chunk, row_names
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
@@ -43,8 +42,7 @@ class ColumnsConfig(Config):
 
     text_column: str | None = Field(
         default="text",
-        description="Column with the text, or with a chat, whose last user message is the text; null if rows have no "
-        "text, only a picture or a vector.",
+        description="Column with the text; null if rows have no text, only a picture or a vector.",
     )
     image_column: str | None = Field(
         default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
@@ -54,7 +52,7 @@ class ColumnsConfig(Config):
     )
     label_column: str | None = Field(
         default=None,
-        description="Column with the label, or with a chat, whose reply is the label; null: label, category or intent.",
+        description="Column with the label; null: label, category or intent.",
     )
     id_column: str | None = Field(
         default=None, description="Column with a unique, stable id; null: file or split, and row number."
@@ -211,8 +209,6 @@ class Normaliser:
             numbers = chunk.table[column].combine_chunks().cast(pa.int64())
             classes = pc.if_else(pc.less(numbers, 0), None, numbers)
             return pa.array(self.layout.classes[column], pa.string()).take(classes)
-        elif part in ("text", "label") and has_chats(chunk.table[column]):
-            cells = chat_texts(chunk.table[column], "user" if part == "text" else "assistant")
         elif pa.types.is_nested(kind := chunk.table[column].type):
             raise DataError(f"column {column!r} holds {kind}, not text", where=self.place.where)
         else:
@@ -222,9 +218,9 @@ class Normaliser:
         return without_missing(cells, self.layout.known_labels if part == "label" else ())
 
     def _nested_labels(self, chunk: Chunk) -> dict[int, str]:
-        """Faults of rows whose label is a list or an object; a conversation is fine, its reply is the label."""
+        """Faults of rows whose label is a list or an object."""
         column = self.layout.columns["label"]
-        if chunk.objects is None or column not in chunk.table.column_names or has_chats(chunk.table[column]):
+        if chunk.objects is None or not column:
             return {}
         nested = [row for row, cells in enumerate(chunk.objects) if isinstance(cells.get(column), dict | list)]
         return dict.fromkeys(nested, "the label is a list or an object, not a text or a number")

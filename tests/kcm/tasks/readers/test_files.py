@@ -33,35 +33,6 @@ def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet", "chats.csv"])
-@pytest.mark.parametrize("with_label", [True, False])
-def test_chat_text_is_the_last_user_turn_and_label_the_reply(name: str, with_label: bool, tmp_path: Path) -> None:
-    chat = [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "hello"},
-        {"role": "assistant", "content": "greeting"},
-        {"role": "user", "content": "where is my card"},
-        {"role": "assistant", "content": "card_arrival"},
-    ]
-    row = {"messages": json.dumps(chat) if name.endswith("csv") else chat} | ({"label": "card"} if with_label else {})
-    WRITERS[name.replace("chats", "rows")]([row], tmp_path / name)
-    (found,) = records(tmp_path / name, text_column="messages", label_column="label" if with_label else "messages")
-    assert (found.text, found.label) == ("where is my card", "card" if with_label else "card_arrival")
-
-
-def test_messages_of_other_tools_are_understood(tmp_path: Path) -> None:
-    """Promise: the messages of other tools are understood, and a chat without a reply has no label."""
-    parts = [{"type": "text", "text": "what is"}, {"type": "text", "text": "this"}]
-    rows = [
-        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "greeting"}]},
-        {"conversations": [{"from": "human", "value": "hi"}]},
-        {"conversations": [{"role": "user", "content": parts}, {"role": "assistant", "content": "question"}]},
-    ]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = records(tmp_path / "rows.jsonl", text_column="conversations", label_column="conversations")
-    assert [(row.text, row.label) for row in found] == [("hi", "greeting"), ("hi", None), ("what is\nthis", "question")]
-
-
 def test_a_format_that_is_given_is_not_found_out(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_bytes("text;a,b;label\nпривет;1;x\n".encode("cp1251"))
     (found,) = records(tmp_path / "data.csv", delimiter=";", encoding="cp1251")
