@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -49,13 +48,12 @@ Wanted: TypeAlias = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a file. `first` is the number of the first row within its part, from 1.
+    """Consecutive rows of a file. `first` is the number of the first row in the file, from 1.
 
     `faults` are the reasons why rows cannot be used, by position in the chunk. `short` are the same for rows of a CSV
     file with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `broken` are
     the positions of CSV rows with line breaks in a cell. `names` are the columns of the file, or, if not `all_names`,
-    the columns so far. `part` is the key of a JSON mapping above the rows. `objects` are the original rows of a JSON or
-    Excel file.
+    the columns so far. `objects` are the original rows of a JSON or Excel file.
     """
 
     table: pa.Table
@@ -65,7 +63,6 @@ class Chunk:
     short: Mapping[int, str] = field(default_factory=dict)
     broken: Sequence[int] = ()
     all_names: bool = True
-    part: str = ""
     objects: Sequence[dict[str, Any]] | None = None
 
     @property
@@ -174,41 +171,26 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """A list of objects, or a mapping from part to such a list, read whole; or JSON lines, depending on the suffix.
-
-    CLINC150 has [text, label] pairs in place of objects.
-    """
+    """A list of objects, read whole; or JSON lines, depending on the suffix."""
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
         content = stream.read()
     try:
-        value = json.loads(content)
+        objects = json.loads(content)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data" or not content.lstrip().startswith("{"):
             raise
         yield from _read_json_lines(location, is_wanted, text_format)
         return
-    parts = value if isinstance(value, dict) else {"": value}
-    if not parts or not all(isinstance(rows, list) for rows in parts.values()):
-        raise ValueError("expected a list of objects, or a mapping from split to a list")
-    for part, rows in parts.items():
-        objects = [_object(row, number) for number, row in enumerate(rows, start=1)]
-        names = dict.fromkeys(name for row in objects for name in row)
-        remaining, first = iter(objects), 1
-        while batch := list(islice(remaining, _MAX_ROWS)):
-            faults: dict[int, str] = {}
-            for at, row in enumerate(batch if UNDECODABLE in content else ()):
-                if UNDECODABLE in json.dumps(row, ensure_ascii=False):
-                    batch[at], faults[at] = {}, UNDECODABLE_FAULT
-            yield _objects_chunk(batch, first, names, is_wanted, faults, part=part)
-            first += len(batch)
-
-
-def _object(row: object, number: int) -> dict[str, Any]:
-    if isinstance(row, list) and len(row) == 2:
-        return dict(zip(("text", "label"), row, strict=True))
-    if not isinstance(row, dict):
-        raise ValueError(f"row {number} is neither an object nor a [text, label] pair")
-    return row
+    if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
+        raise ValueError("expected a list of objects")
+    names = dict.fromkeys(name for row in objects for name in row)
+    for start in range(0, len(objects), _MAX_ROWS):
+        block = objects[start : start + _MAX_ROWS]
+        faults: dict[int, str] = {}
+        for at, row in enumerate(block if UNDECODABLE in content else ()):
+            if UNDECODABLE in json.dumps(row, ensure_ascii=False):
+                block[at], faults[at] = {}, UNDECODABLE_FAULT
+        yield _objects_chunk(block, start + 1, names, is_wanted, faults)
 
 
 def _objects_chunk(
@@ -219,10 +201,9 @@ def _objects_chunk(
     faults: Mapping[int, str],
     *,
     all_names: bool = True,
-    part: str = "",
 ) -> Chunk:
     table = table_of(objects, [name for name in names if is_wanted(name)])
-    return Chunk(table, first, tuple(names), faults, all_names=all_names, part=part, objects=objects)
+    return Chunk(table, first, tuple(names), faults, all_names=all_names, objects=objects)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:

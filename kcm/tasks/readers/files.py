@@ -24,10 +24,8 @@ from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
 from kcm.tasks.sources import Shard, Source, SourceConfig
 
-_CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
-_ROWS = ("data", "rows", "examples", "items")  # keys of JSON mappings that are not names of splits
 _SHOWN = 5  # number of files listed in a message
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 SHARD_BYTES = 256 << 20  # bytes of a Parquet file beyond which its row groups become several shards
@@ -49,8 +47,7 @@ class FilesSource(TableSourceConfig):
     """A file, a folder, a pattern such as rows/*.parquet, or a list of them, here or at s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all files in a folder train); if
-    there are none, all files. Parts KEY=VALUE of a path below the folder are columns. A JSON file holds a list of
-    objects, or a mapping from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
+    there are none, all files. Parts KEY=VALUE of a path below the folder are columns.
     """
 
     opens_quickly: ClassVar[bool] = True
@@ -68,11 +65,9 @@ class FilesSource(TableSourceConfig):
 
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         tables = self.tables(assets_dir)
-        layout, parts = layout_of(tables, self, vectors)
-        is_clinc = any(part.startswith(f"{_CLINC_OUT_OF_SCOPE}_") for part in parts)
-        out_of_scope = self.out_of_scope_label or (_CLINC_OUT_OF_SCOPE if is_clinc else None)
+        layout = layout_of(tables, self, vectors)
         shards = [shard for table in tables for shard in table.shards(layout)]
-        return Source(self.name, tuple(shards), self.labels, out_of_scope)
+        return Source(self.name, tuple(shards), self.labels, self.out_of_scope_label)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """The files with the rows, in order. Raises the errors of `build`."""
@@ -97,13 +92,6 @@ class FoundTable:
     def chunks(self, wanted: Wanted = lambda name: True, groups: range | None = None) -> Iterator[Chunk]:
         """The unchanged rows, a bounded number at a time."""
         return read_chunks(self.location, wanted, self.text_format, groups)
-
-    def place_of(self, part: str) -> TablePlace:
-        """The location of a part of a JSON file; its key names a split unless it only means rows."""
-        if not part:
-            return self.place
-        split = "" if part in _ROWS else part.removeprefix(f"{_CLINC_OUT_OF_SCOPE}_")
-        return replace(self.place, where=f"{self.place.where}: {part}", stem=part, split=split)
 
     def shards(self, layout: TableLayout) -> list[Shard]:
         """The file as one shard, or as several row groups if it is large."""
@@ -130,10 +118,9 @@ class FileShard(Shard):
     def read(self) -> Iterator[pa.Table]:
         """The rows of the file."""
         for chunk in self.table.chunks(self.layout.wants, self.groups):
-            place = self.table.place_of(chunk.part)
             if chunk.all_names:
-                self.layout.check_names(chunk.names, place)
-            yield from Normaliser(self.layout, place).rows(chunk)
+                self.layout.check_names(chunk.names, self.table.place)
+            yield from Normaliser(self.layout, self.table.place).rows(chunk)
 
     def stamp(self) -> str | None:
         """The stamp of the file and its path; None if pictures are in files of their own."""
@@ -143,24 +130,12 @@ class FileShard(Shard):
         return stamp and f"{place.stem} {place.split} {place.constants} {self.groups} {self.table.text_format} {stamp}"
 
 
-def layout_of(
-    tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]
-) -> tuple[TableLayout, tuple[str, ...]]:
-    """The layout of the tables, from the first with rows, and the parts of that table if it is a JSON file.
-
-    Raises DataError if no table has rows.
-    """
-    column_names = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
+def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]) -> TableLayout:
+    """The layout of the tables, from the first rows of the first table with rows; DataError if no table has rows."""
     for table in tables:
-        first, parts = None, dict[str, None]()
         for chunk in table.chunks():
-            parts[chunk.part] = None
-            if chunk.num_rows and (first is None or not chunk.all_names):
-                first = chunk
-            if first is not None and not chunk.part and (chunk.all_names or column_names <= set(chunk.names)):
-                break
-        if first is not None:
-            return TableLayout.found_in(first, table.place_of(first.part), config, vectors), tuple(parts)
+            if chunk.num_rows:
+                return TableLayout.found_in(chunk, table.place, config, vectors)
     raise DataError("the file holds no rows", where=tables[0].place.where)
 
 

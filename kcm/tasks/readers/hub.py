@@ -38,7 +38,7 @@ class HubSource(TableSourceConfig):
         A split with a name other than train, validation, test and the like provides rows for all splits.
         """
         tables = self.tables(assets_dir)
-        layout, _ = layout_of(tables, self, vectors)
+        layout = layout_of(tables, self, vectors)
         layout = replace(layout, classes=_class_names(tables[0].location))
         shards = [shard for table in tables for shard in table.shards(layout)]
         return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)

@@ -90,7 +90,7 @@ WRITERS: dict[str, Callable[[Rows, Path], object]] = {
     "rows.jsonl.gz": _bytes(lambda rows: gzip.compress(json_lines(rows).encode())),
     "rows.json": _bytes(lambda rows: json.dumps(list(rows), indent=2).encode()),
     "lines.json": _bytes(lambda rows: json_lines(rows).encode()),
-    "wrapped.json": _bytes(lambda rows: json.dumps({"data": list(rows)}).encode("utf-16")),
+    "wide.json": _bytes(lambda rows: json.dumps(list(rows)).encode("utf-16")),
     "rows.parquet": lambda rows, path: pq.write_table(_table(rows), path),
     "rows.arrow": lambda rows, path: _arrow_stream(rows, path),
     "rows.feather": lambda rows, path: feather.write_feather(_table(rows), path, compression="zstd"),

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -67,29 +66,29 @@ def test_long_tail_is_cut_only_from_train_and_recorded(write_csv, build, labelle
 
 
 @pytest.fixture
-def clinc(tmp_path):
-    """A file in CLINC150's layout: four intents and out-of-scope rows."""
-    content = {
-        split: [[f"{split} {intent} {i}", intent] for intent in ("a", "b", "c", "d") for i in range(20)]
+def clinc(write_csv):
+    """A table like CLINC150: four intents and out-of-scope rows."""
+    rows = [
+        (f"{label} {split} {i}", f"{split} {label} {i}", label, split)
         for split in ("train", "val", "test")
-    }
-    content |= {
-        f"oos_{split}": [[f"outside {split} {i}", "oos"] for i in range(12)] for split in ("train", "val", "test")
-    }
-    path = tmp_path / "data_full.json"
-    path.write_text(json.dumps(content))
-    return path
+        for label, count in ((*dict.fromkeys("abcd", 20).items(), ("oos", 12)))
+        for i in range(count)
+    ]
+    return write_csv(rows, ("id", "text", "label", "split"))
+
+
+OUTSIDE = {"id_column": "id", "out_of_scope_label": "oos"}
 
 
 def test_out_of_scope_rows_are_dropped_unless_wanted(clinc, build):
-    sequence = build(clinc)
+    sequence = build(clinc, source=OUTSIDE)
     assert sequence.label_names == ("a", "b", "c", "d")
     assert not any("oos" in row for split in SPLITS for row in ids(sequence, split))
     assert not sequence.bad_rows
 
 
 def test_out_of_scope_rows_have_no_label_and_do_not_train(clinc, build):
-    sequence = build(clinc, out_of_scope="keep")
+    sequence = build(clinc, source=OUTSIDE, out_of_scope="keep")
     assert sequence.label_names == ("a", "b", "c", "d")
     outside = {
         row["id"]: row["label"]
