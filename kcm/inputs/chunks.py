@@ -50,17 +50,16 @@ Wanted: TypeAlias = Callable[[str], bool]
 class Chunk:
     """Consecutive rows of a file. `first` is the number of the first row in the file, from 1.
 
-    `faults` are the reasons why rows cannot be used, by position in the chunk. `short` are the same for rows of a CSV
-    file with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `broken` are
-    the positions of CSV rows with line breaks in a cell. `names` are the columns of the file, or, if not `all_names`,
-    the columns so far. `objects` are the original rows of a JSON or Excel file.
+    `faults` are the reasons why rows cannot be used, by position in the chunk. In a row of a CSV file with too few
+    fields, the missing cells are empty. `broken` are the positions of CSV rows with line breaks in a cell. `names` are
+    the columns of the file, or, if not `all_names`, the columns so far. `objects` are the original rows of a JSON or
+    Excel file.
     """
 
     table: pa.Table
     first: int
     names: tuple[str, ...]
     faults: Mapping[int, str] = field(default_factory=dict)
-    short: Mapping[int, str] = field(default_factory=dict)
     broken: Sequence[int] = ()
     all_names: bool = True
     objects: Sequence[dict[str, Any]] | None = None
@@ -124,7 +123,7 @@ def _read_csv(location: Location, is_wanted: Wanted, text_format: TextFormat) ->
     for rows in read_csv(location, text_format.found_in(location)):
         names = tuple(rows.table.column_names)
         columns = [name for name in names if is_wanted(name)] or [names[-1]]
-        yield Chunk(rows.table.select(columns), first, names, rows.faults, rows.short, rows.broken)
+        yield Chunk(rows.table.select(columns), first, names, rows.faults, rows.broken)
         first += len(rows.table)
 
 

@@ -108,14 +108,13 @@ def column_names(header: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CsvRows:
-    """Consecutive rows of a file. Missing cells of a short row are empty; surplus cells are cut.
+    """Consecutive rows of a file. Missing cells of a short row are empty; surplus cells are cut, which is a fault.
 
-    `faults` and `short` are as in `Chunk`. `broken` are the positions of rows with line breaks in a cell.
+    `faults` are as in `Chunk`. `broken` are the positions of rows with line breaks in a cell.
     """
 
     table: pa.Table
     faults: dict[int, str]
-    short: dict[int, str]
     broken: tuple[int, ...]
 
 
@@ -143,10 +142,10 @@ def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
         table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
         broken = _rows_with_breaks(table, delimiter, first)
         table, faults = _mark_end(table)
-        short: dict[int, str] = {}
         for row, count in num_fields.items():
-            (short if count < len(names) else faults)[row] = f"{count} fields instead of {len(names)}"
-        yield CsvRows(table, faults, short, broken)
+            if count > len(names):
+                faults[row] = f"{count} fields instead of {len(names)}"
+        yield CsvRows(table, faults, broken)
         first += len(table)
 
 

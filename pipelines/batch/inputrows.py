@@ -63,11 +63,11 @@ class InputRows:
     def tables(self) -> Iterator[pa.Table]:
         """The rows in order, some thousand at a time, with the columns of `Normaliser.cells`.
 
-        A row without an id gets its number, from 0. A row with too few or too many fields gets a fault.
+        A row without an id gets its number, from 0. A row with too many fields gets a fault.
         """
         start = 0
         for chunk in read_chunks(self.location, lambda name: name == ID or self.normaliser.layout.wants(name)):
-            rows = self.normaliser.cells(replace(chunk, faults={**chunk.faults, **chunk.short}, short={}))
+            rows = self.normaliser.cells(chunk)
             ids = pa.array(map(str, range(start, start + len(rows))), pa.string())
             if ID in chunk.table.schema.names:
                 own = as_text(chunk.table[ID])

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -165,10 +164,7 @@ class Normaliser:
             parts["id"] = numbered
         if not columns["split"]:
             parts["split"] = _constant(self.place.split, size)
-        needed_columns = [parts[name] for name in ("text", "label") if columns[name]]
-        lacks_N = np.any([pc.fill_null(pc.equal(cells, ""), True).to_numpy(False) for cells in needed_columns], axis=0)
-        short = {row: fault for row, fault in chunk.short.items() if lacks_N[row]}  # other cells may be empty
-        bad = {**chunk.faults, **short, **self._nested_labels(chunk)}
+        bad = {**chunk.faults, **self._nested_labels(chunk)}
         faults = fault_column(bad, size)
         vector = self.layout.vector
         if vector is not None:
