@@ -74,18 +74,14 @@ def read_chunks(
     location: Location,
     wanted: Wanted = lambda name: True,
     text_format: TextFormat = UNKNOWN_FORMAT,
-    groups: range | None = None,
 ) -> Iterator[Chunk]:
-    """The rows of a file in order, with its `wanted` columns; optionally only some row groups of a Parquet file.
+    """The rows of a file in order, with its `wanted` columns.
 
     Raises DataError with one line that names the file: for a missing or truncated file, a file of another kind than its
     suffix says, or a repeated column name.
     """
     with readable(location):
-        if location.suffix == ".parquet":
-            yield from _read_parquet(location, wanted, groups)
-        else:
-            yield from _READERS[location.suffix](location, wanted, text_format)
+        yield from _READERS[location.suffix](location, wanted, text_format)
 
 
 def row_names(stem: str, first: int, size: int) -> pa.Array:
@@ -291,20 +287,18 @@ def _read_arrow(location: Location, is_wanted: Wanted, text_format: TextFormat) 
         yield from _typed_chunks(stream, stream.schema, is_wanted)
 
 
-def _read_parquet(location: Location, is_wanted: Wanted, groups: range | None) -> Iterator[Chunk]:
+def _read_parquet(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     with open_parquet(location) as file:
-        groups = range(file.num_row_groups) if groups is None else groups
-        before = [file.metadata.row_group(number).num_rows for number in range(groups.start)]
         columns = [name for name in file.schema_arrow.names if is_wanted(name)]
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for number in groups:
+            for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
                 size = group.total_byte_size // max(group.num_rows, 1)
                 rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
                 yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
 
-        yield from _typed_chunks(batches(), file.schema_arrow, is_wanted, 1 + sum(before))
+        yield from _typed_chunks(batches(), file.schema_arrow, is_wanted)
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:
@@ -314,23 +308,20 @@ def open_parquet(location: Location) -> pq.ParquetFile:
     return pq.ParquetFile(location.open_at(), pre_buffer=True)
 
 
-def _typed_chunks(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, is_wanted: Wanted, first: int = 1
-) -> Iterator[Chunk]:
+def _typed_chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, is_wanted: Wanted) -> Iterator[Chunk]:
     names = tuple(schema.names)
     if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"the column {repeated!r} occurs twice")
     columns = [name for name in names if is_wanted(name)]
-    is_empty = True
+    first = 1
     for batch in batches:
         table = pa.table(batch).select(columns)
         step = max(1, min(_MAX_ROWS, CHUNK_BYTES * len(table) // max(table.nbytes, 1)))
         for start in range(0, len(table), step):
-            is_empty = False
             part = table.slice(start, step)
             yield Chunk(part, first, names)
             first += len(part)
-    if is_empty:
+    if first == 1:
         yield Chunk(schema.empty_table().select(columns), first, names)
 
 
@@ -342,7 +333,8 @@ _READERS: dict[str, Callable[[Location, Wanted, TextFormat], Iterator[Chunk]]] =
     ".json": _read_json,
     ".arrow": _read_arrow,
     ".feather": _read_arrow,
+    ".parquet": _read_parquet,
     **dict.fromkeys(_SHEETS, _read_excel),
 }
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-SUFFIXES = (*_READERS, ".parquet")
+SUFFIXES = tuple(_READERS)

@@ -143,15 +143,9 @@ class SequenceBuild:
 
     def _left_out(self) -> Iterator[BadRow]:
         """The dropped rows, bad ones first, each with its number among the rows of its file."""
-        rows_before, starts = Counter[str](), dict[int, int]()
-        for block, num_rows in self.blocks.items():  # a large file is several shards
-            shard, _ = shard_and_position(block)
-            where = self.source.shards[shard].where
-            starts.setdefault(shard, rows_before[where])
-            rows_before[where] += num_rows
         for place, row_id, reason in self.facts.left_out():
             shard, position = shard_and_position(place)
-            yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
+            yield BadRow(row_id, reason, self.source.shards[shard].where, position + 1)
 
     def plan_tasks(self) -> None:
         """Find the task of every row, drop rows beyond the caps, and check the rest."""

@@ -7,7 +7,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import unquote
@@ -18,7 +17,7 @@ from pydantic import Field
 
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, open_parquet, read_chunks, readable
+from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, read_chunks
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
@@ -28,7 +27,6 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
 _SHOWN = 5  # number of files listed in a message
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-SHARD_BYTES = 256 << 20  # bytes of a Parquet file beyond which its row groups become several shards
 
 
 class TableSourceConfig(SourceConfig, ColumnsConfig):
@@ -66,7 +64,7 @@ class FilesSource(TableSourceConfig):
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         tables = self.tables(assets_dir)
         layout = layout_of(tables, self, vectors)
-        shards = [shard for table in tables for shard in table.shards(layout)]
+        shards = [FileShard(table.place.where, table, layout, table.size) for table in tables]
         return Source(self.name, tuple(shards), self.labels, self.out_of_scope_label)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
@@ -89,35 +87,23 @@ class FoundTable:
     size: int
     text_format: TextFormat = UNKNOWN_FORMAT
 
-    def chunks(self, wanted: Wanted = lambda name: True, groups: range | None = None) -> Iterator[Chunk]:
+    def chunks(self, wanted: Wanted = lambda name: True) -> Iterator[Chunk]:
         """The unchanged rows, a bounded number at a time."""
-        return read_chunks(self.location, wanted, self.text_format, groups)
-
-    def shards(self, layout: TableLayout) -> list[Shard]:
-        """The file as one shard, or as several row groups if it is large."""
-        if self.location.suffix != ".parquet" or self.size <= SHARD_BYTES:
-            return [FileShard(self.place.where, self, layout, self.size)]
-        with readable(self.location), open_parquet(self.location) as file:
-            num_groups = file.num_row_groups
-        num_shards = min(num_groups, -(-self.size // SHARD_BYTES)) or 1
-        ends = [number * num_groups // num_shards for number in range(num_shards + 1)]
-        num_bytes = min(self.size, SHARD_BYTES)
-        return [FileShard(self.place.where, self, layout, num_bytes, range(*pair)) for pair in pairwise(ends)]
+        return read_chunks(self.location, wanted, self.text_format)
 
 
 @dataclass(frozen=True)
 class FileShard(Shard):
-    """A file, or some row groups of a Parquet file."""
+    """A file."""
 
     where: str
     table: FoundTable
     layout: TableLayout
     num_bytes: int = 0
-    groups: range | None = None
 
     def read(self) -> Iterator[pa.Table]:
         """The rows of the file."""
-        for chunk in self.table.chunks(self.layout.wants, self.groups):
+        for chunk in self.table.chunks(self.layout.wants):
             if chunk.all_names:
                 self.layout.check_names(chunk.names, self.table.place)
             yield from Normaliser(self.layout, self.table.place).rows(chunk)
@@ -127,7 +113,7 @@ class FileShard(Shard):
         if self.layout.columns["image"]:
             return None
         place, stamp = self.table.place, self.table.location.stamp()
-        return stamp and f"{place.stem} {place.split} {place.constants} {self.groups} {self.table.text_format} {stamp}"
+        return stamp and f"{place.stem} {place.split} {place.constants} {self.table.text_format} {stamp}"
 
 
 def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]) -> TableLayout:

@@ -18,7 +18,7 @@ from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError, DataError
 from kcm.inputs.location import Location
 from kcm.tasks.readers.columns import TablePlace
-from kcm.tasks.readers.files import FoundTable, TableSourceConfig, layout_of
+from kcm.tasks.readers.files import FileShard, FoundTable, TableSourceConfig, layout_of
 from kcm.tasks.rows import split_name
 from kcm.tasks.sources import Source
 
@@ -40,7 +40,7 @@ class HubSource(TableSourceConfig):
         tables = self.tables(assets_dir)
         layout = layout_of(tables, self, vectors)
         layout = replace(layout, classes=_class_names(tables[0].location))
-        shards = [shard for table in tables for shard in table.shards(layout)]
+        shards = [FileShard(table.place.where, table, layout, table.size) for table in tables]
         return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:

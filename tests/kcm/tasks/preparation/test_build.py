@@ -117,9 +117,8 @@ def test_too_many_bad_rows_fail_the_run_and_are_listed(write_csv, build, labelle
         ]
 
 
-def test_a_bad_row_is_named_by_its_file_and_its_number_in_it(build, labelled, tmp_path, monkeypatch):
-    """Promise: one of seven thousand shards is found; a file that is read in several pieces counts on."""
-    monkeypatch.setattr("kcm.tasks.readers.files.SHARD_BYTES", 2000)
+def test_a_bad_row_is_named_by_its_file_and_its_number_in_it(build, labelled, tmp_path):
+    """Promise: one of seven thousand files is found."""
     folder = tmp_path / "rows"
     folder.mkdir()
     for number in range(3):

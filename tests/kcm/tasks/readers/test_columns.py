@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.tasks.readers import files
 from kcm.tasks.readers.files import FilesSource
-from kcm.tasks.rows import row_schema
 
 
 @pytest.fixture
@@ -126,20 +123,6 @@ def test_path_list_keeps_order_and_ids_below_common_folder(folder: Any, tmp_path
     assert FilesSource(path=f"{tmp_path}/deep/*.parquet").build(tmp_path).name == "deep"
     source = FilesSource(path=(str(tmp_path / "deep"), str(tmp_path / "b.parquet"))).build(tmp_path)
     assert [(row.text, row.id) for row in source.records] == [("1", "deep/b-1"), ("2", "b-1")]
-
-
-def test_row_groups_of_a_large_file_are_equal_shards(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = folder() / "rows.parquet"
-    table = pa.table({"text": [f"t{n}" for n in range(1000)], "label": ["x"] * 1000})
-    pq.write_table(table, path, row_group_size=90)
-    whole = FilesSource(path=str(path)).build(path)
-    monkeypatch.setattr(files, "SHARD_BYTES", path.stat().st_size // 4)
-    source = FilesSource(path=str(path)).build(path)
-    assert (len(whole.shards), len(source.shards)) == (1, 5)
-    again = pickle.loads(pickle.dumps(source.shards))
-    parts = [pa.concat_tables(shard.read()) for shard in again]
-    assert pa.concat_tables(parts).combine_chunks().equals(pa.concat_tables(whole.tables()).combine_chunks())
-    assert parts[0].schema == row_schema()
 
 
 def test_pictures_of_paths_come_a_few_at_a_time(tmp_path: Path) -> None:
