@@ -73,15 +73,13 @@ class ColumnsConfig(Config):
 class TablePlace:
     """The location of a table: `where` in messages, `stem` in the ids of its rows, `folder` for paths of pictures.
 
-    `folder` is None if rows are in no folder. `split` is empty if nothing names one. `constants` are columns that the
-    path adds to all rows of the table, as in hive-partitioned folders.
+    `folder` is None if rows are in no folder. `split` is empty if nothing names one.
     """
 
     where: str
     stem: str
     split: str = ""
     folder: Location | None = None
-    constants: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class TableLayout:
 
         Raises DataError for a missing column, naming the nearest one, or a column that cannot hold its part.
         """
-        names = [*first.names, *(name for name, _ in place.constants)]
+        names = first.names
         columns = {part: getattr(config, key) or "" for part, key in _FIELDS.items()}
         columns["label"] = columns["label"] or next((name for name in _LABEL_COLUMNS if name in names), "label")
         if not columns["split"] and not place.split and "split" in names:
@@ -126,7 +124,6 @@ class TableLayout:
 
     def check_names(self, names: Sequence[str], place: TablePlace) -> None:
         """Raise DataError for a table that lacks a named column, or has an extra one that changes what is read."""
-        names = [*names, *(name for name, _ in place.constants)]
         if not self.columns["split"] and not place.split and "split" in names:
             raise DataError(
                 f"there is a column 'split', which {self.where} lacks",
@@ -194,21 +191,18 @@ class Normaliser:
 
     def _text(self, chunk: Chunk, part: str) -> pa.Array:
         """The cells of a part of the rows as text; null for a missing value, "" if no column is named."""
-        column, constants = self.layout.columns[part], dict(self.place.constants)
+        column = self.layout.columns[part]
         if not column:
             return _constant("", chunk.num_rows)
-        if column in constants:
-            cells = _constant(constants[column], chunk.num_rows)
-        elif column not in chunk.table.schema.names:  # a key that no earlier object of the file had
+        if column not in chunk.table.schema.names:  # a key that no earlier object of the file had
             return pa.nulls(chunk.num_rows, pa.string())
-        elif column in self.layout.classes:
+        if column in self.layout.classes:
             numbers = chunk.table[column].combine_chunks().cast(pa.int64())
             classes = pc.if_else(pc.less(numbers, 0), None, numbers)
             return pa.array(self.layout.classes[column], pa.string()).take(classes)
-        elif pa.types.is_nested(kind := chunk.table[column].type):
+        if pa.types.is_nested(kind := chunk.table[column].type):
             raise DataError(f"column {column!r} holds {kind}, not text", where=self.place.where)
-        else:
-            cells = as_text(chunk.table[column])
+        cells = as_text(chunk.table[column])
         if part == "text":  # any non-empty text is an input, including "None"
             return cells
         return without_missing(cells, self.layout.known_labels if part == "label" else ())

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -26,7 +25,6 @@ from kcm.tasks.sources import Shard, Source, SourceConfig
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
 _SHOWN = 5  # number of files listed in a message
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 class TableSourceConfig(SourceConfig, ColumnsConfig):
@@ -45,7 +43,7 @@ class FilesSource(TableSourceConfig):
     """A file, a folder, a pattern such as rows/*.parquet, or a list of them, here or at s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all files in a folder train); if
-    there are none, all files. Parts KEY=VALUE of a path below the folder are columns.
+    there are none, all files.
     """
 
     opens_quickly: ClassVar[bool] = True
@@ -113,7 +111,7 @@ class FileShard(Shard):
         if self.layout.columns["image"]:
             return None
         place, stamp = self.table.place, self.table.location.stamp()
-        return stamp and f"{place.stem} {place.split} {place.constants} {self.table.text_format} {stamp}"
+        return stamp and f"{place.stem} {place.split} {self.table.text_format} {stamp}"
 
 
 def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]) -> TableLayout:
@@ -144,13 +142,11 @@ def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FO
 def _table(file: FoundFile, where: str, text_format: TextFormat) -> FoundTable:
     parts = stem_of(file.relative).split("/")
     splits = [match[1].lower() for part in parts if (match := _SPLIT.fullmatch(part))]
-    constants = [part.partition("=")[::2] for part in parts[:-1] if "=" in part]
     place = TablePlace(
         where=where if where.endswith(file.relative) else f"{where}: {file.relative}",
         stem="/".join(parts),
         split=_SPLITS[splits[0]] if splits else "",
         folder=file.location.folder,
-        constants=tuple((name, "" if value == _NO_VALUE else unquote(value)) for name, value in constants),
     )
     return FoundTable(file.location, place, file.size, text_format)
 

@@ -22,8 +22,8 @@ from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.tasks import SPLITS, TasksConfig
 from kcm.tasks.preparation import database, facts
 from kcm.tasks.preparation.build import in_process, write_sequence
-from kcm.tasks.rows import SourceRow, rows_of
-from kcm.tasks.sequence import UNITS
+from kcm.tasks.rows import SourceRow, read_bad_rows, rows_of
+from kcm.tasks.sequence import BAD_ROWS, UNITS
 from kcm.tasks.sources import Source, TableShard
 from kcm.tasks.units import content_names, group_names
 
@@ -184,11 +184,12 @@ CONFIG = {
 }
 
 
-def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -> tuple[str, dict[str, bytes]]:
-    """The digest and the files of the sequence of some shards."""
+def written(folder: Path, rows: Sequence[pa.Table], workers: Any = in_process) -> tuple[str, dict[str, Any]]:
+    """The digest and the files of the sequence of some shards; of bad rows, id and reason, since shards number them."""
     source = Source("rows", tuple(TableShard("rows", table) for table in rows), (), "none")
     digest = write_sequence(parse_config(TasksConfig, CONFIG), folder, source, 3, workers=workers)
-    return digest, {file.name: file.read_bytes() for file in folder.iterdir()}
+    bad_rows = [(row.id, row.reason) for row in read_bad_rows(folder / BAD_ROWS)]
+    return digest, {file.name: file.read_bytes() for file in folder.iterdir()} | {BAD_ROWS: bad_rows}
 
 
 def last_first(function: Callable[[Any], Any], items: Sequence[Any], num_rows: int) -> Iterable[Any]:
@@ -197,13 +198,13 @@ def last_first(function: Callable[[Any], Any], items: Sequence[Any], num_rows: i
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     return written(tmp_path_factory.mktemp("whole") / "sequence", [some_rows()])
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 100])
 def test_neither_blocks_nor_shards_of_the_source_change_a_byte(
-    block_rows: int, whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block_rows: int, whole: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(facts, "SHARD_ROWS", block_rows * 10)
     rows = some_rows()
@@ -213,7 +214,7 @@ def test_neither_blocks_nor_shards_of_the_source_change_a_byte(
 
 
 def test_neither_threads_nor_memory_change_a_byte(
-    whole: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "MEMORY_LIMIT", "20MB")
     assert written(tmp_path / "spilled", [some_rows()]) == whole
@@ -248,7 +249,7 @@ def test_fewer_rows_than_classes_are_refused(write_csv, build, labelled):
         build(write_csv(labelled(120, 6)), num_tasks=1, max_rows_per_task=4)
 
 
-def test_another_row_is_another_digest(whole: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
+def test_another_row_is_another_digest(whole: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     rows = some_rows()
     assert written(tmp_path / "same", [rows])[0] == whole[0]
     used = read_rows(tmp_path / "same", 0)["id"][0].as_py()

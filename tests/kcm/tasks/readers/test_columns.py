@@ -92,20 +92,6 @@ def test_optional_key_may_come_late_but_must_come(tmp_path: Path) -> None:
         FilesSource(path=str(path), group_column="dog").build(tmp_path)
 
 
-def test_folders_called_key_value_are_columns(folder: Any, tmp_path: Path) -> None:
-    for topic, split in (("caf%C3%A9 1", "train"), ("__HIVE_DEFAULT_PARTITION__", "dev")):
-        (tmp_path / f"topic={topic}" / f"split={split}").mkdir(parents=True)
-        pq.write_table(pa.table({"text": ["t"], "label": ["x"]}), tmp_path / f"topic={topic}/split={split}/1.parquet")
-    source = FilesSource(path=str(tmp_path), task_column="topic").build(tmp_path)
-    (first, second) = [table.to_pylist()[0] for table in source.tables()]
-    assert (first["task"], first["split"], first["id"]) == (
-        None,
-        "dev",
-        "topic=__HIVE_DEFAULT_PARTITION__/split=dev/1-1",
-    )
-    assert (second["task"], second["split"]) == ("café 1", "train")
-
-
 def test_files_of_a_split_belong_to_it_and_others_do_not(folder: Any) -> None:
     path = folder(**{name: {"text": [name]} for name in ("train-00001-of-2", "train_0", "dev", "trained", "other")})
     source = FilesSource(path=str(path)).build(path)
