@@ -16,10 +16,11 @@ from pydantic import Field
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text, without_missing
-from kcm.inputs.chunks import Chunk, row_names
+from kcm.inputs.chunks import Chunk, Wanted, read_chunks, row_names
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
+from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
 
@@ -70,16 +71,19 @@ class ColumnsConfig(Config):
 
 
 @dataclass(frozen=True)
-class TablePlace:
-    """The location of a table: `where` in messages, `stem` in the ids of its rows, `folder` for paths of pictures.
+class FoundTable:
+    """A file with rows: `where` in messages, `stem` in the ids of its rows; `split` is empty if nothing names one."""
 
-    `folder` is None if rows are in no folder. `split` is empty if nothing names one.
-    """
-
+    location: Location
     where: str
     stem: str
     split: str = ""
-    folder: Location | None = None
+    size: int = 0
+    text_format: TextFormat = UNKNOWN_FORMAT
+
+    def chunks(self, wanted: Wanted = lambda name: True) -> Iterator[Chunk]:
+        """The unchanged rows, a bounded number at a time."""
+        return read_chunks(self.location, wanted, self.text_format)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class TableLayout:
 
     @classmethod
     def found_in(
-        cls, first: Chunk, place: TablePlace, config: ColumnsConfig, vectors: Sequence[str] = ()
+        cls, first: Chunk, table: FoundTable, config: ColumnsConfig, vectors: Sequence[str] = ()
     ) -> TableLayout:
         """The layout of the tables; `first` is the beginning of the first table.
 
@@ -109,30 +113,30 @@ class TableLayout:
         names = first.names
         columns = {part: getattr(config, key) or "" for part, key in _FIELDS.items()}
         columns["label"] = columns["label"] or next((name for name in _LABEL_COLUMNS if name in names), "label")
-        if not columns["split"] and not place.split and "split" in names:
+        if not columns["split"] and not table.split and "split" in names:
             columns["split"] = "split"
-        vector = VectorColumns.found_in(first, vectors, place.where) if vectors else None
+        vector = VectorColumns.found_in(first, vectors, table.where) if vectors else None
         root = Location.of(config.image_root) if config.image_root else None
         labels = frozenset(filter(None, (*config.labels, config.out_of_scope_label)))
-        layout = cls(place.where, columns, vector, image_root=root, known_labels=labels)
-        layout.check_names(first.names, place)
+        layout = cls(table.where, columns, vector, image_root=root, known_labels=labels)
+        layout.check_names(first.names, table)
         return layout
 
     def wants(self, name: str) -> bool:
         """Whether a column is read."""
         return name in self.columns.values() or (self.vector is not None and self.vector.wants(name))
 
-    def check_names(self, names: Sequence[str], place: TablePlace) -> None:
+    def check_names(self, names: Sequence[str], table: FoundTable) -> None:
         """Raise DataError for a table that lacks a named column, or has an extra one that changes what is read."""
-        if not self.columns["split"] and not place.split and "split" in names:
+        if not self.columns["split"] and not table.split and "split" in names:
             raise DataError(
                 f"there is a column 'split', which {self.where} lacks",
-                where=place.where,
+                where=table.where,
                 hint="Name it in split_column, or remove it",
             )
         for part, column in self.columns.items():
             if column and column not in names:
-                raise missing_column(column, _FIELDS[part], names, place.where)
+                raise missing_column(column, _FIELDS[part], names, table.where)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class Normaliser:
     """Makes normalised rows from the chunks of one table. It can be pickled."""
 
     layout: TableLayout
-    place: TablePlace
+    table: FoundTable
 
     def rows(self, chunk: Chunk) -> Iterator[pa.Table]:
         """The rows of a chunk, in the schema of `kcm.tasks.rows`; in smaller pieces if pictures are read from files.
@@ -156,16 +160,16 @@ class Normaliser:
         """The rows of a chunk, with pictures as the table has them: paths, or bytes."""
         columns, size = self.layout.columns, chunk.num_rows
         parts = {name: self._text(chunk, name) for name in ("text", "label", "group", "task", "split", "id")}
-        numbered = row_names(self.place.stem, chunk.first, size)
+        numbered = row_names(self.table.stem, chunk.first, size)
         if not columns["id"]:
             parts["id"] = numbered
         if not columns["split"]:
-            parts["split"] = _constant(self.place.split, size)
+            parts["split"] = _constant(self.table.split, size)
         bad = {**chunk.faults, **self._nested_labels(chunk)}
         faults = fault_column(bad, size)
         vector = self.layout.vector
         if vector is not None:
-            parts["vector"], wrong = vector.values(chunk.table, self.place.where)
+            parts["vector"], wrong = vector.values(chunk.table, self.table.where)
             faults = pc.if_else(pc.equal(faults, ""), wrong, faults)
         if bad:  # the listed reason is the fault, not the cells that it leaves empty
             is_faulty = pc.not_equal(faults, "")
@@ -181,7 +185,7 @@ class Normaliser:
         columns = {name: rows[name] for name in rows.column_names}
         columns["image"] = _constant(b"", len(rows))
         if self.layout.columns["image"]:
-            folder, root = self.place.folder, self.layout.image_root
+            folder, root = self.table.location.folder, self.layout.image_root
             pictures = [picture_of(cell, folder, root) for cell in rows["image"].to_pylist()]
             columns["image"] = pa.array([data for data, _ in pictures], pa.large_binary())
             reasons = pa.array([reason for _, reason in pictures], pa.string())
@@ -201,7 +205,7 @@ class Normaliser:
             classes = pc.if_else(pc.less(numbers, 0), None, numbers)
             return pa.array(self.layout.classes[column], pa.string()).take(classes)
         if pa.types.is_nested(kind := chunk.table[column].type):
-            raise DataError(f"column {column!r} holds {kind}, not text", where=self.place.where)
+            raise DataError(f"column {column!r} holds {kind}, not text", where=self.table.where)
         cells = as_text(chunk.table[column])
         if part == "text":  # any non-empty text is an input, including "None"
             return cells

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, read_chunks
+from kcm.inputs.chunks import SUFFIXES, Chunk
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
-from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
+from kcm.tasks.readers.columns import ColumnsConfig, FoundTable, Normaliser, TableLayout
 from kcm.tasks.sources import Shard, Source, SourceConfig
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
@@ -62,7 +62,7 @@ class FilesSource(TableSourceConfig):
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         tables = self.tables(assets_dir)
         layout = layout_of(tables, self, vectors)
-        shards = [FileShard(table.place.where, table, layout, table.size) for table in tables]
+        shards = [FileShard(table.where, table, layout, table.size) for table in tables]
         return Source(self.name, tuple(shards), self.labels, self.out_of_scope_label)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
@@ -74,20 +74,6 @@ class FilesSource(TableSourceConfig):
         """The source's name: its file or folder, the folder before a pattern, or the first name of a list."""
         location = Location.of(self.path if isinstance(self.path, str) else self.path[0])
         return Path((location.fixed if location.is_pattern else location).path).stem
-
-
-@dataclass(frozen=True)
-class FoundTable:
-    """A file of a source, and its position among the others."""
-
-    location: Location
-    place: TablePlace
-    size: int
-    text_format: TextFormat = UNKNOWN_FORMAT
-
-    def chunks(self, wanted: Wanted = lambda name: True) -> Iterator[Chunk]:
-        """The unchanged rows, a bounded number at a time."""
-        return read_chunks(self.location, wanted, self.text_format)
 
 
 @dataclass(frozen=True)
@@ -103,15 +89,15 @@ class FileShard(Shard):
         """The rows of the file."""
         for chunk in self.table.chunks(self.layout.wants):
             if chunk.all_names:
-                self.layout.check_names(chunk.names, self.table.place)
-            yield from Normaliser(self.layout, self.table.place).rows(chunk)
+                self.layout.check_names(chunk.names, self.table)
+            yield from Normaliser(self.layout, self.table).rows(chunk)
 
     def stamp(self) -> str | None:
         """The stamp of the file and its path; None if pictures are in files of their own."""
         if self.layout.columns["image"]:
             return None
-        place, stamp = self.table.place, self.table.location.stamp()
-        return stamp and f"{place.stem} {place.split} {self.table.text_format} {stamp}"
+        table, stamp = self.table, self.table.location.stamp()
+        return stamp and f"{table.stem} {table.split} {table.text_format} {stamp}"
 
 
 def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]) -> TableLayout:
@@ -119,8 +105,8 @@ def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequ
     for table in tables:
         for chunk in table.chunks():
             if chunk.num_rows:
-                return TableLayout.found_in(chunk, table.place, config, vectors)
-    raise DataError("the file holds no rows", where=tables[0].place.where)
+                return TableLayout.found_in(chunk, table, config, vectors)
+    raise DataError("the file holds no rows", where=tables[0].where)
 
 
 def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FORMAT) -> list[FoundTable]:
@@ -142,13 +128,14 @@ def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FO
 def _table(file: FoundFile, where: str, text_format: TextFormat) -> FoundTable:
     parts = stem_of(file.relative).split("/")
     splits = [match[1].lower() for part in parts if (match := _SPLIT.fullmatch(part))]
-    place = TablePlace(
-        where=where if where.endswith(file.relative) else f"{where}: {file.relative}",
-        stem="/".join(parts),
-        split=_SPLITS[splits[0]] if splits else "",
-        folder=file.location.folder,
+    return FoundTable(
+        file.location,
+        where if where.endswith(file.relative) else f"{where}: {file.relative}",
+        "/".join(parts),
+        _SPLITS[splits[0]] if splits else "",
+        file.size,
+        text_format,
     )
-    return FoundTable(file.location, place, file.size, text_format)
 
 
 def _files(path: str) -> list[FoundFile]:

@@ -17,8 +17,8 @@ from kcm.assets import hub
 from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError, DataError
 from kcm.inputs.location import Location
-from kcm.tasks.readers.columns import TablePlace
-from kcm.tasks.readers.files import FileShard, FoundTable, TableSourceConfig, layout_of
+from kcm.tasks.readers.columns import FoundTable
+from kcm.tasks.readers.files import FileShard, TableSourceConfig, layout_of
 from kcm.tasks.rows import split_name
 from kcm.tasks.sources import Source
 
@@ -40,7 +40,7 @@ class HubSource(TableSourceConfig):
         tables = self.tables(assets_dir)
         layout = layout_of(tables, self, vectors)
         layout = replace(layout, classes=_class_names(tables[0].location))
-        shards = [FileShard(table.place.where, table, layout, table.size) for table in tables]
+        shards = [FileShard(table.where, table, layout, table.size) for table in tables]
         return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
@@ -48,7 +48,9 @@ class HubSource(TableSourceConfig):
         return [
             FoundTable(
                 Location.of(path),
-                TablePlace(f"{self.id}: {split}", split, split if split_name(split) else ""),
+                f"{self.id}: {split}",
+                split,
+                split if split_name(split) else "",
                 path.stat().st_size,
             )
             for split, path in export(self, assets_dir).items()
