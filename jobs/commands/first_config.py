@@ -93,7 +93,7 @@ def first_config(
     values = {"name": name} | _sections(source, columns)
     if _few_numbers(frame, columns):
         values["network"] = {"scaling": "first_task"}
-    rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # labels from the hub are indices of names
+    rare = _rare_labels(frame, columns)
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
         values["tasks"]["source"]["labels"] = sorted({*given_texts(frame[columns.label])} - rare.keys())

@@ -6,7 +6,7 @@ Every named column except picture and vector becomes text, as `kcm.inputs.cell_t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import pyarrow as pa
@@ -90,15 +90,14 @@ class FoundTable:
 class TableLayout:
     """What the tables of a source have in common, taken from the first of them.
 
-    `columns` names the column of each part of a row, "" for none. `classes` are the names for the numbers in a column;
-    a negative number has no name. `image_root` is the folder that paths of pictures must not leave, None for the folder
-    of their table. `known_labels` are labels even if they look like missing values, such as "NA".
+    `columns` names the column of each part of a row, "" for none. `image_root` is the folder that paths of pictures
+    must not leave, None for the folder of their table. `known_labels` are labels even if they look like missing values,
+    such as "NA".
     """
 
     where: str
     columns: Mapping[str, str]
     vector: VectorColumns | None = None
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image_root: Location | None = None
     known_labels: frozenset[str] = frozenset()
 
@@ -200,10 +199,6 @@ class Normaliser:
             return _constant("", chunk.num_rows)
         if column not in chunk.table.schema.names:  # a key that no earlier object of the file had
             return pa.nulls(chunk.num_rows, pa.string())
-        if column in self.layout.classes:
-            numbers = chunk.table[column].combine_chunks().cast(pa.int64())
-            classes = pc.if_else(pc.less(numbers, 0), None, numbers)
-            return pa.array(self.layout.classes[column], pa.string()).take(classes)
         if pa.types.is_nested(kind := chunk.table[column].type):
             raise DataError(f"column {column!r} holds {kind}, not text", where=self.table.where)
         cells = as_text(chunk.table[column])

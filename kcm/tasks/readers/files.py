@@ -30,9 +30,20 @@ _SHOWN = 5  # number of files listed in a message
 class TableSourceConfig(SourceConfig, ColumnsConfig):
     """A source of tables whose columns may be unknown, as in `kcm init`."""
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The source's name."""
+
     @abstractmethod
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """The files with the rows, in order. Raises the errors of `build`."""
+
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        tables = self.tables(assets_dir)
+        layout = layout_of(tables, self, vectors)
+        shards = [FileShard(table.where, table, layout, table.size) for table in tables]
+        return Source(self.name, tuple(shards), self.labels, self.out_of_scope_label)
 
     def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
         """The unchanged rows, a bounded number at a time; one empty chunk if there are none."""
@@ -58,12 +69,6 @@ class FilesSource(TableSourceConfig):
     encoding: str | None = Field(
         default=None, description="Encoding of text files, such as cp1252; null: detected from the first bytes."
     )
-
-    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        tables = self.tables(assets_dir)
-        layout = layout_of(tables, self, vectors)
-        shards = [FileShard(table.where, table, layout, table.size) for table in tables]
-        return Source(self.name, tuple(shards), self.labels, self.out_of_scope_label)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """The files with the rows, in order. Raises the errors of `build`."""
