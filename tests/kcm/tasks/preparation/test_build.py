@@ -244,11 +244,6 @@ def test_indistinguishable_out_of_scope_rows_are_refused(write_csv, build, label
         build(write_csv(labelled(80, 4)), out_of_scope="keep")
 
 
-def test_fewer_rows_than_classes_are_refused(write_csv, build, labelled):
-    with pytest.raises(DataError, match="task 'task-1' has 4 rows for 6 classes"):
-        build(write_csv(labelled(120, 6)), num_tasks=1, max_rows_per_task=4)
-
-
 def test_another_row_is_another_digest(whole: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     rows = some_rows()
     assert written(tmp_path / "same", [rows])[0] == whole[0]
