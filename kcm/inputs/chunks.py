@@ -156,12 +156,8 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
         return {}, UNDECODABLE_FAULT
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
-        return {}, f"not a JSON object: {error.msg}"
-    except RecursionError:
-        return {}, "not a JSON object: it is nested too deeply"
-    except ValueError:
-        return {}, "not a JSON object: an integer has thousands of digits"
+    except (ValueError, RecursionError) as error:  # nested too deeply, or an integer of thousands of digits
+        return {}, f"not a JSON object: {getattr(error, 'msg', error)}"
     return (value, "") if isinstance(value, dict) else ({}, "not a JSON object")
 
 

@@ -28,10 +28,8 @@ _HANDFUL = 5  # most lines of a cell that may read as rows; more mean an open qu
 _END = '\0"end"'  # appended as the last row of every file: a file truncated within quotes swallows it
 _SAMPLE_BYTES = 4 << 20
 _DELIMITERS = ",;\t|"
-_MARKS = (  # UTF-32 before UTF-16: its little-endian mark begins with the other's
+_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )

@@ -153,7 +153,7 @@ def _files(path: str) -> list[FoundFile]:
     if kind == fs.FileType.Directory:
         return _files_of_folder(location)
     if kind == fs.FileType.NotFound:
-        raise DataError(f"no such file {path!r}", where="source.path", hint=_similar(location))
+        raise DataError(f"no such file {path!r}", where="source.path")
     return [FoundFile(location, location.name, location.size())]
 
 
@@ -191,11 +191,3 @@ def ignored_note(path: str) -> Iterator[str]:
             f"warning: {path}: {listings[0]} {'is' if len(data_files) == 1 else 'are'} read, named after a split;"
             f" ignored: {listings[1]} ({len(ignored):,} files)"
         )
-
-
-def _similar(location: Location) -> str:
-    if location.folder.kind() != fs.FileType.Directory:
-        return f"The folder {str(location.folder)!r} does not exist either"
-    siblings = location.folder.files(recursive=False)
-    names = [file.relative for file in siblings if file.location.suffix in SUFFIXES]
-    return f"The folder holds {', '.join(names[:5])}" if names else "The folder holds no data file"

@@ -97,12 +97,6 @@ def test_mixed_folder_says_how_to_name_its_files(write_csv, tmp_path):
         records(tmp_path / "folder")
 
 
-def test_a_missing_file_names_what_lies_beside_it(write_csv, tmp_path):
-    write_csv([("a", "x")], name="reviews.csv")
-    with pytest.raises(DataError, match=r"no such file.*revews\.csv.*holds reviews\.csv"):
-        records(tmp_path / "revews.csv")
-
-
 def test_a_list_of_files_is_not_empty_and_of_one_kind_of_place(put, write_csv, tmp_path):
     """Promise: a list that cannot be read is refused in one line."""
     mixed = (str(write_csv([("a", "x")])), put("rows.csv", b"text,label\nb,y\n"))
