@@ -1,12 +1,12 @@
 """The reader of tables: files of every kind as Arrow tables, a bounded number of rows at a time.
 
-Cells of CSV and TSV files are text, so a label "NA" and an id "007" stay as they are. Columns of Parquet and Arrow
-files keep their types. In JSON and Excel, a column of a chunk has the common type of its values, or else is text. A row
-that cannot be used keeps its position, and `Chunk.faults` says why.
+Cells of CSV and TSV files are text, so a label "NA" and an id "007" stay as they are. Columns of Parquet files keep
+their types. In JSON and Excel, a column of a chunk has the common type of its values, or else is text. A row that
+cannot be used keeps its position, and `Chunk.faults` says why.
 
-pyarrow parses Parquet and Arrow files; pandas parses Excel. Python parses CSV, where pyarrow loses the position of a
-bad row, and JSON, where pyarrow stops at the first bad line, DuckDB drops the reason, and both give a column the type
-of its first values.
+pyarrow parses Parquet files; pandas parses Excel. Python parses CSV, where pyarrow loses the position of a bad row, and
+JSON, where pyarrow stops at the first bad line, DuckDB drops the reason, and both give a column the type of its first
+values.
 """
 
 from __future__ import annotations
@@ -210,17 +210,9 @@ def _column(values: list[Any]) -> pa.Array:
             return pa.array(values, pa.string())
         if kinds == {int, float}:
             return pa.array(values, pa.float64())
-        if (
-            not kinds
-            or kinds in ({int}, {float}, {bool}, {bytes}, {list})
-            or (kinds == {dict} and all(map(_is_picture, values)))
-        ):
+        if not kinds or kinds in ({int}, {float}, {bool}, {list}):
             return pa.array(values)
     return pa.array(map(written, values), pa.string())
-
-
-def _is_picture(value: dict[str, Any] | None) -> bool:
-    return value is None or value.keys() <= {"bytes", "path"}
 
 
 def _read_excel(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
@@ -269,32 +261,22 @@ def _excel_value(cell: object) -> object:
     return cell if isinstance(cell, str | int | float | bool) and cell != "" else written(cell) or None
 
 
-def _read_arrow(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """Arrow's file format (also Feather's), or its stream format."""
-    source = location.open_at()
-    is_file = source.read(6) == b"ARROW1"
-    source.seek(0)
-    if is_file:
-        file = pa.ipc.open_file(source)
-        batches: Iterable[pa.RecordBatch] = map(file.get_batch, range(file.num_record_batches))
-        yield from _typed_chunks(batches, file.schema, is_wanted)
-    else:
-        stream = pa.ipc.open_stream(source)
-        yield from _typed_chunks(stream, stream.schema, is_wanted)
-
-
 def _read_parquet(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     with open_parquet(location) as file:
-        columns = [name for name in file.schema_arrow.names if is_wanted(name)]
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for number in range(file.num_row_groups):
-                group = file.metadata.row_group(number)
-                size = group.total_byte_size // max(group.num_rows, 1)
-                rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
-                yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
-
-        yield from _typed_chunks(batches(), file.schema_arrow, is_wanted)
+        names = tuple(file.schema_arrow.names)
+        if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
+            raise ValueError(f"the column {repeated!r} occurs twice")
+        columns = [name for name in names if is_wanted(name)]
+        first = 1
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            size = group.total_byte_size // max(group.num_rows, 1)
+            num_rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
+            for batch in file.iter_batches(batch_size=num_rows, row_groups=[number], columns=columns):
+                yield Chunk(pa.table(batch).select(columns), first, names)
+                first += len(batch)
+        if first == 1:
+            yield Chunk(file.schema_arrow.empty_table().select(columns), first, names)
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:
@@ -304,31 +286,12 @@ def open_parquet(location: Location) -> pq.ParquetFile:
     return pq.ParquetFile(location.open_at(), pre_buffer=True)
 
 
-def _typed_chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema, is_wanted: Wanted) -> Iterator[Chunk]:
-    names = tuple(schema.names)
-    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
-        raise ValueError(f"the column {repeated!r} occurs twice")
-    columns = [name for name in names if is_wanted(name)]
-    first = 1
-    for batch in batches:
-        table = pa.table(batch).select(columns)
-        step = max(1, min(_MAX_ROWS, CHUNK_BYTES * len(table) // max(table.nbytes, 1)))
-        for start in range(0, len(table), step):
-            part = table.slice(start, step)
-            yield Chunk(part, first, names)
-            first += len(part)
-    if first == 1:
-        yield Chunk(schema.empty_table().select(columns), first, names)
-
-
 _READERS: dict[str, Callable[[Location, Wanted, TextFormat], Iterator[Chunk]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".json": _read_json,
-    ".arrow": _read_arrow,
-    ".feather": _read_arrow,
     ".parquet": _read_parquet,
     **dict.fromkeys(_SHEETS, _read_excel),
 }

@@ -60,7 +60,7 @@ class FilesSource(TableSourceConfig):
     opens_quickly: ClassVar[bool] = True
 
     path: Annotated[str | tuple[str, ...], LocalPath] = Field(
-        description="CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder, a pattern, or a list; local, "
+        description="CSV, TSV, JSON, JSON lines, Parquet or Excel file, a folder, a pattern, or a list; local, "
         "s3:// or gs://."
     )
     delimiter: str | None = Field(

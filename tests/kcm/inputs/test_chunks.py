@@ -111,7 +111,7 @@ def test_a_compressed_file_is_read_and_a_cut_one_is_refused(tmp_path: Path, name
 
 def test_json_values_keep_types_or_become_text(tmp_path: Path) -> None:
     lines = [
-        {"n": 1, "rate": 1, "mixed": 1, "list": [1, 2], "object": {"k": 1}, "picture": {"path": "a.png"}, "big": 2**70},
+        {"n": 1, "rate": 1, "mixed": 1, "list": [1, 2], "object": {"k": 1}, "big": 2**70},
         {"n": 2, "rate": 0.5, "mixed": "a", "list": None, "object": {"j": 2}, "late": True},
     ]
     (chunk,) = read(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, lines)).encode())
@@ -122,7 +122,6 @@ def test_json_values_keep_types_or_become_text(tmp_path: Path) -> None:
             "mixed": "1",
             "list": [1, 2],
             "object": '{"k": 1}',
-            "picture": {"path": "a.png"},
             "big": str(2**70),
             "late": None,
         },
@@ -132,7 +131,6 @@ def test_json_values_keep_types_or_become_text(tmp_path: Path) -> None:
             "mixed": "a",
             "list": None,
             "object": '{"j": 2}',
-            "picture": None,
             "big": None,
             "late": True,
         },
