@@ -115,7 +115,7 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     """All benchmarks. `clinc` is a file or hub id; by domain: a file and `domains`, a JSON file domain -> intents."""
     studies = (*HEADLINE, *descriptive())
     names = []
-    intents = {"source": clinc_source(clinc), "scenario": "class_incremental"}
+    intents = {"source": clinc_source(clinc, storage), "scenario": "class_incremental"}
     if domains is not None:
         by_domain = {**intents, "source": _by_domain(Path(clinc), domains, storage / "domains.csv")}
         # The closed form does not see how classes are spread over tasks: it ends where it does on the drawn tasks.
@@ -152,11 +152,20 @@ def data_sets(clinc: str, domains: Path | None, storage: Path) -> list[DataSet]:
     ]
 
 
-def clinc_source(clinc: str) -> dict[str, Any]:
-    """CLINC150 of a file or of the hub, as a source of tasks."""
-    if Path(clinc).exists():
-        return {"kind": "files", "path": clinc}
-    return {"kind": "hub", "id": clinc, "subset": "plus", "label_column": "intent", "out_of_scope_label": "oos"}
+def clinc_source(clinc: str, storage: Path) -> dict[str, Any]:
+    """CLINC150 of the hub, or of the authors' file as a table below `storage`, as a source of tasks."""
+    if not Path(clinc).exists():
+        return {"kind": "hub", "id": clinc, "subset": "plus", "label_column": "intent", "out_of_scope_label": "oos"}
+    splits = json.loads(Path(clinc).read_bytes())  # {"train": [[text, intent], …], "oos_train": […], …}
+    rows = [
+        (f"{split}-{number}", *row, split.removeprefix("oos_"))
+        for split, rows in splits.items()
+        for number, row in enumerate(rows, start=1)
+    ]
+    path = storage / f"{Path(clinc).stem}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=["id", "text", "label", "split"]).to_csv(path, index=False)
+    return {"kind": "files", "path": str(path), "id_column": "id", "out_of_scope_label": "oos"}
 
 
 def _by_domain(clinc: Path, domains: Path, path: Path) -> dict[str, Any]:

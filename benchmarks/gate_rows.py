@@ -257,8 +257,9 @@ TABLES: dict[str, Callable[[], _Table]] = {"digits": _digits, "mnist": _mnist, "
 
 
 def _clinc(places: Places) -> RunConfig:
+    source = clinc_source(places.clinc, places.storage)
     return _reviews(
-        f"tasks={{source: {clinc_source(places.clinc)}, scenario: class_incremental, num_tasks: 10, order: shuffled}}",
+        f"tasks={{source: {source}, scenario: class_incremental, num_tasks: 10, order: shuffled}}",
         f"tasks.fractions={_OF_TEXTS}",
         "tasks.max_rows_per_task=600",  # mpnet reads them all, on two cores
         f"encoder={{model: {ENCODER}}}",

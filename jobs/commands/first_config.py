@@ -23,7 +23,7 @@ from kcm.inputs.cell_text import written
 from kcm.report.formats import plural
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.preparation.checks import SplitError
-from kcm.tasks.readers.guess import REPLY, GuessedColumns, given_texts, tells_label
+from kcm.tasks.readers.guess import GuessedColumns, given_texts, tells_label
 from kcm.tasks.rows import BadRow, read_bad_rows
 from kcm.tasks.sequence import BAD_ROWS, Summary, read_summary
 from kcm.tasks.sources import Source
@@ -93,7 +93,7 @@ def first_config(
     values = {"name": name} | _sections(source, columns)
     if _few_numbers(frame, columns):
         values["network"] = {"scaling": "first_task"}
-    rare = {} if source["kind"] == "hub" else _rare_labels(frame, columns)  # labels from the hub are indices of names
+    rare = _rare_labels(frame, columns)
     leaves_out = bool(rare) and sum(rare.values()) <= _MAX_RARE * len(frame)
     if leaves_out:
         values["tasks"]["source"]["labels"] = sorted({*given_texts(frame[columns.label])} - rare.keys())
@@ -127,7 +127,7 @@ def _sections(source: dict[str, Any], columns: GuessedColumns) -> dict[str, Any]
     sections = {
         "text_column": columns.text,
         "image_column": columns.image,
-        "label_column": columns.label and columns.label.removesuffix(REPLY),
+        "label_column": columns.label,
         "id_column": columns.id,
         "group_column": columns.group,
         "task_column": columns.task,
@@ -235,10 +235,10 @@ def column_table(frame: pd.DataFrame, columns: GuessedColumns, reasons: Mapping[
     """
     names_by_kind = {kind: [name] for kind, name in vars(columns).items() if isinstance(name, str)}
     names_by_kind |= {"numbers": list(columns.vector)} if columns.vector else {}
-    used_names = {name.removesuffix(REPLY) for names in names_by_kind.values() for name in names}
+    used_names = {name for names in names_by_kind.values() for name in names}
     unused: dict[str, list[str]] = defaultdict(list)
     for name in map(str, frame.columns):
-        if name.removesuffix(REPLY) not in used_names:
+        if name not in used_names:
             reason = reasons.get(name) or f"the input is the {'text' if columns.text else 'picture'}"
             unused[reason].append(name)
     rows = [*names_by_kind.items(), *(("not used", names) for names in unused.values())]

@@ -15,7 +15,7 @@ def init(
         str,
         typer.Argument(
             metavar="TABLE",
-            help="Your rows: CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel, as a file, a folder or a "
+            help="Your rows: CSV, TSV, JSON, JSON lines, Parquet or Excel, as a file, a folder or a "
             "pattern; or hf://OWNER/NAME.",
         ),
     ],

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from jobs.commands.first_config import ASSETS, column_table, findings, first_config
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
-from kcm.inputs.cell_text import chat_texts, has_chats
 from kcm.inputs.chunks import TEXTS
 from kcm.inputs.location import stem_of
 from kcm.inputs.tables import broken_notes, file_notes, missing_column
@@ -23,7 +21,7 @@ from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.logs.read import log_format
 from kcm.redact import redacted
 from kcm.tasks.readers.files import TableSourceConfig, find_tables, ignored_note
-from kcm.tasks.readers.guess import REPLY, GuessedColumns, cost_column, given_texts, guess_columns, number_columns
+from kcm.tasks.readers.guess import GuessedColumns, cost_column, given_texts, guess_columns, number_columns
 from kcm.tasks.scenarios import TasksConfig
 from kcm.tasks.sources import SourceConfig
 
@@ -121,10 +119,7 @@ def _file_lines(source: dict[str, Any], table: str) -> list[str]:
 
 
 def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool, list[int]]:
-    """The first usable rows of a table, whether there may be more, and the numbers of rows with broken cells.
-
-    A column of chats becomes two: the user's last message, and the assistant's reply under its name plus `REPLY`.
-    """
+    """The first usable rows of a table, whether there may be more, and the numbers of rows with broken cells."""
     assert isinstance(source, TableSourceConfig)  # like all sources of `source_of`
     frames, bad_rows = [], list[int]()
     num_rows = num_bytes = 0
@@ -139,23 +134,13 @@ def _preview(source: SourceConfig, where: str) -> tuple[pd.DataFrame, bool, list
                 hint="Write the configuration by hand: encoder `precomputed` reads such vectors; see docs/own_data.md",
             )
         usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))
-        frames.append(_with_chats(chunk.table.take(usable)).to_pandas())
+        frames.append(chunk.table.take(usable).to_pandas())
         bad_rows += [num_rows + 1 + row for row in chunk.broken]
         num_rows += chunk.num_rows
         num_bytes += chunk.table.nbytes
     if not num_rows:
         raise DataError("the file holds no rows", where=where, hint="Give a file with a header and rows below it")
     return pd.concat(frames, ignore_index=True), is_sample, bad_rows
-
-
-def _with_chats(table: pa.Table) -> pa.Table:
-    """The table with two text columns for each column of chats."""
-    for name in table.schema.names:
-        column = table[name]
-        if has_chats(column):
-            table = table.append_column(f"{name}{REPLY}", chat_texts(column, "assistant"))
-            table = table.set_column(table.schema.names.index(name), name, chat_texts(column, "user"))
-    return table
 
 
 def _columns(
@@ -167,8 +152,6 @@ def _columns(
     columns_by_kind = {kind: column for kind, column in column_options.items() if column}
     for kind, column in columns_by_kind.items():
         _require(column, f"--{kind}", names, where)
-        if kind == "label" and f"{column}{REPLY}" in names:  # columns of chats
-            columns_by_kind[kind] = f"{column}{REPLY}"
     named_columns = {kind: column for kind, column in columns_by_kind.items() if column != NONE}
     columns = guess_columns(frame, text=named_columns.get("text"), label=named_columns.get("label"))
     answers: dict[str, Any] = {}

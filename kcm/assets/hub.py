@@ -39,6 +39,12 @@ import datasets
 repo, subset, revision, folder = json.loads(sys.argv[1])
 loaded = datasets.load_dataset(repo, subset, revision=revision)
 for split, data in loaded.items():
+    for column, feature in data.features.items():
+        if isinstance(feature, datasets.ClassLabel):  # numbers of names; a negative one has none
+            names = [*feature.names, None]
+            features = datasets.Features({**data.features, column: datasets.Value("string")})
+            named = lambda rows: {column: [names[-1 if n is None else max(n, -1)] for n in rows[column]]}
+            data = data.map(named, batched=True, features=features, keep_in_memory=True)
     data.to_parquet(f"{folder}/{split}.parquet")
 print(json.dumps(list(loaded)))
 """
@@ -63,7 +69,9 @@ def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 
 def export_data_set(repo: str, subset: str | None, revision: str | None, *, folder: Path) -> dict[str, Path]:
-    """Write every split of a data set as a Parquet file into `folder`; from the hub's cache if the hub is silent.
+    """Write every split of a data set as a Parquet file into `folder`, with classes by their names.
+
+    The hub's cache serves if the hub is silent.
 
     Raises AssetError, as `download` does, if there is no cached copy either; MissingExtraError without `datasets`.
     """

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,6 @@ MISSING = frozenset(
     | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 )
 """Texts that mark a missing value, as in pandas (`na_values` of `read_csv`)."""
-_USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt", "model")
 
 
 def written(value: object) -> str | None:
@@ -55,55 +53,3 @@ def without_missing(cells: pa.Array, known: Collection[str] = ()) -> pa.Array:
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type holds strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def has_chats(column: pa.ChunkedArray) -> bool:
-    """Whether a column holds conversations: lists of messages, or their JSON, judged by the first cell."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        message = column.type.value_type
-        return pa.types.is_struct(message) and bool({"role", "from"} & {field.name for field in message})
-    first = next((cell for cell in column if cell.is_valid), None) if is_text(column.type) else None
-    return first is not None and bool(_messages(first.as_py()))
-
-
-def chat_texts(column: pa.ChunkedArray, speaker: Literal["user", "assistant"]) -> pa.Array:
-    """The last user message of each conversation, or the assistant's reply to it; null if there is none."""
-    return pa.array([chat_text(cell, speaker) for cell in column.to_pylist()], pa.string())
-
-
-def chat_text(value: object, speaker: Literal["user", "assistant"]) -> str | None:
-    """The last user message, or the assistant's reply to it; None if there is none."""
-    messages = _messages(value)
-    users = [number for number, (role, _) in enumerate(messages) if role in _USERS]
-    if speaker == "user":
-        return messages[users[-1]][1] if users else None
-    replies = [text for role, text in messages[users[-1] + 1 if users else 0 :] if role in _ASSISTANTS]
-    return replies[-1] if replies else None
-
-
-def _messages(value: object) -> list[tuple[str, str | None]]:
-    """Role and text of each message; empty for any other value."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return []
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        return []
-    if not all(isinstance(message, Mapping) and {"role", "from"} & message.keys() for message in value):
-        return []
-    return [
-        (
-            str(message.get("role") or message.get("from")).lower(),
-            _content(message.get("content", message.get("value"))),
-        )
-        for message in value
-    ]
-
-
-def _content(content: Any) -> str | None:
-    """The text of a message, whose content may be a list of parts."""
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-        return "\n".join(part for part in parts if isinstance(part, str)) or None
-    return written(content)

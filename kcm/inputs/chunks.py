@@ -1,12 +1,12 @@
 """The reader of tables: files of every kind as Arrow tables, a bounded number of rows at a time.
 
-Cells of CSV and TSV files are text, so a label "NA" and an id "007" stay as they are. Columns of Parquet and Arrow
-files keep their types. In JSON and Excel, a column of a chunk has the common type of its values, or else is text. A row
-that cannot be used keeps its position, and `Chunk.faults` says why.
+Cells of CSV and TSV files are text, so a label "NA" and an id "007" stay as they are. Columns of Parquet files keep
+their types. In JSON and Excel, a column of a chunk has the common type of its values, or else is text. A row that
+cannot be used keeps its position, and `Chunk.faults` says why.
 
-pyarrow parses Parquet and Arrow files; pandas parses Excel. Python parses CSV, where pyarrow loses the position of a
-bad row, and JSON, where pyarrow stops at the first bad line, DuckDB drops the reason, and both give a column the type
-of its first values.
+pyarrow parses Parquet files; pandas parses Excel. Python parses CSV, where pyarrow loses the position of a bad row, and
+JSON, where pyarrow stops at the first bad line, DuckDB drops the reason, and both give a column the type of its first
+values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -49,12 +48,11 @@ Wanted: TypeAlias = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a file. `first` is the number of the first row within its part, from 1.
+    """Consecutive rows of a file. `first` is the number of the first row in the file, from 1.
 
-    `faults` are the reasons why rows cannot be used, by position in the chunk. `short` are the same for rows of a CSV
-    file with too few fields, whose missing cells are empty: the caller decides whether that is a fault. `broken` are
-    the positions of CSV rows with line breaks in a cell. `names` are the columns of the file, or, if not `all_names`,
-    the columns so far. `part` is the key of a JSON mapping above the rows. `objects` are the original rows of a JSON or
+    `faults` are the reasons why rows cannot be used, by position in the chunk. In a row of a CSV file with too few
+    fields, the missing cells are empty. `broken` are the positions of CSV rows with line breaks in a cell. `names` are
+    the columns of the file, or, if not `all_names`, the columns so far. `objects` are the original rows of a JSON or
     Excel file.
     """
 
@@ -62,10 +60,8 @@ class Chunk:
     first: int
     names: tuple[str, ...]
     faults: Mapping[int, str] = field(default_factory=dict)
-    short: Mapping[int, str] = field(default_factory=dict)
     broken: Sequence[int] = ()
     all_names: bool = True
-    part: str = ""
     objects: Sequence[dict[str, Any]] | None = None
 
     @property
@@ -78,18 +74,14 @@ def read_chunks(
     location: Location,
     wanted: Wanted = lambda name: True,
     text_format: TextFormat = UNKNOWN_FORMAT,
-    groups: range | None = None,
 ) -> Iterator[Chunk]:
-    """The rows of a file in order, with its `wanted` columns; optionally only some row groups of a Parquet file.
+    """The rows of a file in order, with its `wanted` columns.
 
     Raises DataError with one line that names the file: for a missing or truncated file, a file of another kind than its
     suffix says, or a repeated column name.
     """
     with readable(location):
-        if location.suffix == ".parquet":
-            yield from _read_parquet(location, wanted, groups)
-        else:
-            yield from _READERS[location.suffix](location, wanted, text_format)
+        yield from _READERS[location.suffix](location, wanted, text_format)
 
 
 def row_names(stem: str, first: int, size: int) -> pa.Array:
@@ -127,7 +119,7 @@ def _read_csv(location: Location, is_wanted: Wanted, text_format: TextFormat) ->
     for rows in read_csv(location, text_format.found_in(location)):
         names = tuple(rows.table.column_names)
         columns = [name for name in names if is_wanted(name)] or [names[-1]]
-        yield Chunk(rows.table.select(columns), first, names, rows.faults, rows.short, rows.broken)
+        yield Chunk(rows.table.select(columns), first, names, rows.faults, rows.broken)
         first += len(rows.table)
 
 
@@ -164,51 +156,32 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
         return {}, UNDECODABLE_FAULT
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
-        return {}, f"not a JSON object: {error.msg}"
-    except RecursionError:
-        return {}, "not a JSON object: it is nested too deeply"
-    except ValueError:
-        return {}, "not a JSON object: an integer has thousands of digits"
+    except (ValueError, RecursionError) as error:  # nested too deeply, or an integer of thousands of digits
+        return {}, f"not a JSON object: {getattr(error, 'msg', error)}"
     return (value, "") if isinstance(value, dict) else ({}, "not a JSON object")
 
 
 def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """A list of objects, or a mapping from part to such a list, read whole; or JSON lines, depending on the suffix.
-
-    CLINC150 has [text, label] pairs in place of objects.
-    """
+    """A list of objects, read whole; or JSON lines, depending on the suffix."""
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
         content = stream.read()
     try:
-        value = json.loads(content)
+        objects = json.loads(content)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data" or not content.lstrip().startswith("{"):
             raise
         yield from _read_json_lines(location, is_wanted, text_format)
         return
-    parts = value if isinstance(value, dict) else {"": value}
-    if not parts or not all(isinstance(rows, list) for rows in parts.values()):
-        raise ValueError("expected a list of objects, or a mapping from split to a list")
-    for part, rows in parts.items():
-        objects = [_object(row, number) for number, row in enumerate(rows, start=1)]
-        names = dict.fromkeys(name for row in objects for name in row)
-        remaining, first = iter(objects), 1
-        while batch := list(islice(remaining, _MAX_ROWS)):
-            faults: dict[int, str] = {}
-            for at, row in enumerate(batch if UNDECODABLE in content else ()):
-                if UNDECODABLE in json.dumps(row, ensure_ascii=False):
-                    batch[at], faults[at] = {}, UNDECODABLE_FAULT
-            yield _objects_chunk(batch, first, names, is_wanted, faults, part=part)
-            first += len(batch)
-
-
-def _object(row: object, number: int) -> dict[str, Any]:
-    if isinstance(row, list) and len(row) == 2:
-        return dict(zip(("text", "label"), row, strict=True))
-    if not isinstance(row, dict):
-        raise ValueError(f"row {number} is neither an object nor a [text, label] pair")
-    return row
+    if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
+        raise ValueError("expected a list of objects")
+    names = dict.fromkeys(name for row in objects for name in row)
+    for start in range(0, len(objects), _MAX_ROWS):
+        block = objects[start : start + _MAX_ROWS]
+        faults: dict[int, str] = {}
+        for at, row in enumerate(block if UNDECODABLE in content else ()):
+            if UNDECODABLE in json.dumps(row, ensure_ascii=False):
+                block[at], faults[at] = {}, UNDECODABLE_FAULT
+        yield _objects_chunk(block, start + 1, names, is_wanted, faults)
 
 
 def _objects_chunk(
@@ -219,10 +192,9 @@ def _objects_chunk(
     faults: Mapping[int, str],
     *,
     all_names: bool = True,
-    part: str = "",
 ) -> Chunk:
     table = table_of(objects, [name for name in names if is_wanted(name)])
-    return Chunk(table, first, tuple(names), faults, all_names=all_names, part=part, objects=objects)
+    return Chunk(table, first, tuple(names), faults, all_names=all_names, objects=objects)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
@@ -238,17 +210,9 @@ def _column(values: list[Any]) -> pa.Array:
             return pa.array(values, pa.string())
         if kinds == {int, float}:
             return pa.array(values, pa.float64())
-        if (
-            not kinds
-            or kinds in ({int}, {float}, {bool}, {bytes}, {list})
-            or (kinds == {dict} and all(map(_is_picture, values)))
-        ):
+        if not kinds or kinds in ({int}, {float}, {bool}, {list}):
             return pa.array(values)
     return pa.array(map(written, values), pa.string())
-
-
-def _is_picture(value: dict[str, Any] | None) -> bool:
-    return value is None or value.keys() <= {"bytes", "path"}
 
 
 def _read_excel(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
@@ -297,34 +261,22 @@ def _excel_value(cell: object) -> object:
     return cell if isinstance(cell, str | int | float | bool) and cell != "" else written(cell) or None
 
 
-def _read_arrow(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """Arrow's file format (also Feather's), or its stream format."""
-    source = location.open_at()
-    is_file = source.read(6) == b"ARROW1"
-    source.seek(0)
-    if is_file:
-        file = pa.ipc.open_file(source)
-        batches: Iterable[pa.RecordBatch] = map(file.get_batch, range(file.num_record_batches))
-        yield from _typed_chunks(batches, file.schema, is_wanted)
-    else:
-        stream = pa.ipc.open_stream(source)
-        yield from _typed_chunks(stream, stream.schema, is_wanted)
-
-
-def _read_parquet(location: Location, is_wanted: Wanted, groups: range | None) -> Iterator[Chunk]:
+def _read_parquet(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     with open_parquet(location) as file:
-        groups = range(file.num_row_groups) if groups is None else groups
-        before = [file.metadata.row_group(number).num_rows for number in range(groups.start)]
-        columns = [name for name in file.schema_arrow.names if is_wanted(name)]
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for number in groups:
-                group = file.metadata.row_group(number)
-                size = group.total_byte_size // max(group.num_rows, 1)
-                rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
-                yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
-
-        yield from _typed_chunks(batches(), file.schema_arrow, is_wanted, 1 + sum(before))
+        names = tuple(file.schema_arrow.names)
+        if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
+            raise ValueError(f"the column {repeated!r} occurs twice")
+        columns = [name for name in names if is_wanted(name)]
+        first = 1
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            size = group.total_byte_size // max(group.num_rows, 1)
+            num_rows = min(max(CHUNK_BYTES // max(size, 1), 16), _MAX_ROWS)
+            for batch in file.iter_batches(batch_size=num_rows, row_groups=[number], columns=columns):
+                yield Chunk(pa.table(batch).select(columns), first, names)
+                first += len(batch)
+        if first == 1:
+            yield Chunk(file.schema_arrow.empty_table().select(columns), first, names)
 
 
 def open_parquet(location: Location) -> pq.ParquetFile:
@@ -334,35 +286,14 @@ def open_parquet(location: Location) -> pq.ParquetFile:
     return pq.ParquetFile(location.open_at(), pre_buffer=True)
 
 
-def _typed_chunks(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, is_wanted: Wanted, first: int = 1
-) -> Iterator[Chunk]:
-    names = tuple(schema.names)
-    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
-        raise ValueError(f"the column {repeated!r} occurs twice")
-    columns = [name for name in names if is_wanted(name)]
-    is_empty = True
-    for batch in batches:
-        table = pa.table(batch).select(columns)
-        step = max(1, min(_MAX_ROWS, CHUNK_BYTES * len(table) // max(table.nbytes, 1)))
-        for start in range(0, len(table), step):
-            is_empty = False
-            part = table.slice(start, step)
-            yield Chunk(part, first, names)
-            first += len(part)
-    if is_empty:
-        yield Chunk(schema.empty_table().select(columns), first, names)
-
-
 _READERS: dict[str, Callable[[Location, Wanted, TextFormat], Iterator[Chunk]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".json": _read_json,
-    ".arrow": _read_arrow,
-    ".feather": _read_arrow,
+    ".parquet": _read_parquet,
     **dict.fromkeys(_SHEETS, _read_excel),
 }
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-SUFFIXES = (*_READERS, ".parquet")
+SUFFIXES = tuple(_READERS)

@@ -6,69 +6,27 @@ Chunks of a JSON or Excel file may differ in the type of a column, depending on 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text
-from kcm.inputs.chunks import TEXTS, Chunk, open_parquet, read_chunks, readable, sheet_names
+from kcm.inputs.chunks import TEXTS, open_parquet, read_chunks, readable, sheet_names
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNKNOWN_FORMAT
 from kcm.inputs.vectors import matching
 
 _SHOWN = 20  # number of columns listed in a message
 _NAMED = 3  # number of rows or sheets listed in a note
-_LINE = re.compile(r"^line \d+: ")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _ENCODINGS = {
     "utf-8-sig": "utf-8 with a byte-order mark, which is skipped",
     "cp1252": "cp1252 (as Latin-1; if letters look wrong, correct tasks.source.encoding)",
 }
-
-
-@dataclass(frozen=True)
-class LoadedTable:
-    """A table in memory. `frame` has the usable rows, by their numbers in the file, from 1; `notes` are for a person.
-
-    The notes cover the file format, the dropped rows with reasons, and cells with line breaks.
-    """
-
-    frame: pd.DataFrame
-    notes: tuple[str, ...]
-
-
-def read_table(path: str | Path) -> LoadedTable:
-    """The whole table of a file of any kind. Raises the errors of `read_chunks`, and DataError without rows."""
-    location = Location.of(path)
-    chunks = list(read_chunks(location))
-    starts = list(accumulate((chunk.num_rows for chunk in chunks), initial=1))
-    if starts[-1] == 1:
-        raise DataError("the file holds no rows", where=str(location))
-    usable = [_usable(chunk) for chunk in chunks]
-    tables = [chunk.table.take(rows) for chunk, rows in zip(chunks, usable, strict=True)]
-    schema = _common_schema(table.schema for table in tables)
-    frame = pa.concat_tables([fitted(table, schema) for table in tables]).to_pandas()
-    frame.index = pd.Index(np.concatenate([start + rows for start, rows in zip(starts, usable, strict=False)]))
-    faults, broken = dict[str, list[int]](), list[int]()
-    for start, chunk in zip(starts, chunks, strict=False):
-        broken += [start + row for row in chunk.broken]
-        for row, fault in sorted(chunk.faults.items()):
-            faults.setdefault(_LINE.sub("", fault), []).append(start + row)
-    left_out = [f"left out: {len(rows):,} rows, {fault} (row {_first_names(rows)})" for fault, rows in faults.items()]
-    return LoadedTable(frame, (*file_notes(location), *left_out, *broken_notes(broken)))
-
-
-def _usable(chunk: Chunk) -> NDArray[np.int64]:
-    """The positions of rows without a fault."""
-    return np.delete(np.arange(chunk.num_rows), list(chunk.faults))
 
 
 def file_notes(location: Location) -> Iterator[str]:

@@ -28,10 +28,8 @@ _HANDFUL = 5  # most lines of a cell that may read as rows; more mean an open qu
 _END = '\0"end"'  # appended as the last row of every file: a file truncated within quotes swallows it
 _SAMPLE_BYTES = 4 << 20
 _DELIMITERS = ",;\t|"
-_MARKS = (  # UTF-32 before UTF-16: its little-endian mark begins with the other's
+_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
@@ -108,14 +106,13 @@ def column_names(header: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CsvRows:
-    """Consecutive rows of a file. Missing cells of a short row are empty; surplus cells are cut.
+    """Consecutive rows of a file. Missing cells of a short row are empty; surplus cells are cut, which is a fault.
 
-    `faults` and `short` are as in `Chunk`. `broken` are the positions of rows with line breaks in a cell.
+    `faults` are as in `Chunk`. `broken` are the positions of rows with line breaks in a cell.
     """
 
     table: pa.Table
     faults: dict[int, str]
-    short: dict[int, str]
     broken: tuple[int, ...]
 
 
@@ -143,10 +140,10 @@ def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
         table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
         broken = _rows_with_breaks(table, delimiter, first)
         table, faults = _mark_end(table)
-        short: dict[int, str] = {}
         for row, count in num_fields.items():
-            (short if count < len(names) else faults)[row] = f"{count} fields instead of {len(names)}"
-        yield CsvRows(table, faults, short, broken)
+            if count > len(names):
+                faults[row] = f"{count} fields instead of {len(names)}"
+        yield CsvRows(table, faults, broken)
         first += len(table)
 
 

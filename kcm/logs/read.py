@@ -71,7 +71,7 @@ class Log:
     def _chunk(self, chunk: Chunk, reading: Reading) -> Iterator[LoggedCall]:
         rows = chunk.table.to_pylist() if chunk.objects is None else chunk.objects
         for position, row in enumerate(rows):
-            fault = chunk.faults.get(position) or chunk.short.get(position)
+            fault = chunk.faults.get(position)
             if fault is None:
                 yield from self.count(row, reading)
             else:

@@ -14,7 +14,7 @@ from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
 from kcm.inputs.tables import missing_column, scanned
 from kcm.inputs.vectors import FEATURES, matching
-from kcm.tasks.readers.columns import Normaliser, TableLayout, TablePlace
+from kcm.tasks.readers.columns import FoundTable, Normaliser, TableLayout
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.sequence import VECTOR
 
@@ -51,23 +51,23 @@ class InputRows:
         for part, column in named.items():
             if column and column not in schema.names:
                 raise missing_column(column, f"--{part}-column", schema.names, str(location))
-        place = TablePlace(str(location), location.name, folder=location.folder)
+        table = FoundTable(location, str(location), location.name)
         columns = dict.fromkeys(("label", "id", "group", "split"), "") | named
-        layout = TableLayout(place.where, columns, image_root=image_root)
+        layout = TableLayout(table.where, columns, image_root=image_root)
         if vectors is not None and num_rows:
             own = [name for name in vectors if matching(schema.names, [name])]
             first = next(read_chunks(location))
-            layout = replace(layout, vector=VectorColumns.found_in(first, own or [FEATURES], place.where))
-        return cls(location, Normaliser(layout, place), schema, num_rows)
+            layout = replace(layout, vector=VectorColumns.found_in(first, own or [FEATURES], table.where))
+        return cls(location, Normaliser(layout, table), schema, num_rows)
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows in order, some thousand at a time, with the columns of `Normaliser.cells`.
 
-        A row without an id gets its number, from 0. A row with too few or too many fields gets a fault.
+        A row without an id gets its number, from 0. A row with too many fields gets a fault.
         """
         start = 0
         for chunk in read_chunks(self.location, lambda name: name == ID or self.normaliser.layout.wants(name)):
-            rows = self.normaliser.cells(replace(chunk, faults={**chunk.faults, **chunk.short}, short={}))
+            rows = self.normaliser.cells(chunk)
             ids = pa.array(map(str, range(start, start + len(rows))), pa.string())
             if ID in chunk.table.schema.names:
                 own = as_text(chunk.table[ID])

@@ -105,7 +105,7 @@ class RecordedModel:
                 if number == 0:
                     _check_columns(chunk.table, config, self._label_names)
                 usable = np.delete(np.arange(chunk.num_rows), list(chunk.faults))  # a source's bad rows have no answer
-                ids = row_names(chunk.part or stem_of(location.name), chunk.first, chunk.num_rows)
+                ids = row_names(stem_of(location.name), chunk.first, chunk.num_rows)
                 if config.id_column is not None:
                     ids = as_text(chunk.table[config.id_column])
                 yield _answer_table(chunk.table.take(usable), ids.take(usable), config, self._label_names)

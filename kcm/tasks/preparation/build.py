@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
-from kcm.tasks.preparation.checks import Cell, check_labels, check_sizes, shortage, split_error
+from kcm.tasks.preparation.checks import Cell, check_labels, shortage, split_error
 from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import RowRules, block_file, shard_and_position, write_facts
 from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
@@ -143,15 +143,9 @@ class SequenceBuild:
 
     def _left_out(self) -> Iterator[BadRow]:
         """The dropped rows, bad ones first, each with its number among the rows of its file."""
-        rows_before, starts = Counter[str](), dict[int, int]()
-        for block, num_rows in self.blocks.items():  # a large file is several shards
-            shard, _ = shard_and_position(block)
-            where = self.source.shards[shard].where
-            starts.setdefault(shard, rows_before[where])
-            rows_before[where] += num_rows
         for place, row_id, reason in self.facts.left_out():
             shard, position = shard_and_position(place)
-            yield BadRow(row_id, reason, self.source.shards[shard].where, starts[shard] + position + 1)
+            yield BadRow(row_id, reason, self.source.shards[shard].where, position + 1)
 
     def plan_tasks(self) -> None:
         """Find the task of every row, drop rows beyond the caps, and check the rest."""
@@ -176,28 +170,12 @@ class SequenceBuild:
             seed=self.order_seed,
         )
         self.facts.assign_tasks(self.plan, self.labels, self.outside)
-        self._cap()
+        if config.max_rows_per_task is not None:
+            self.facts.cap(config.max_rows_per_task)
         self.cells = self.facts.choose({})
-        check_sizes(self.plan, self._labelled_rows())
         if config.long_tail is not None:
             self.cells = self.facts.choose(self._tail_sizes())
         self._check_splits()
-
-    def _cap(self) -> None:
-        limit = self.config.max_rows_per_task
-        if limit is not None and (task := self.facts.cap(limit)) is not None:
-            raise DataError(
-                f"max_rows_per_task = {limit} is less than the rows of one group of task {self.plan.names[task]!r}",
-                where="tasks.max_rows_per_task",
-                hint="Raise it",
-            )
-
-    def _labelled_rows(self) -> list[int]:
-        """Rows of every task, without unlabelled train rows."""
-        counts = [0] * len(self.plan.names)
-        for (task, split, label), count in self.cells.items():
-            counts[task] += count if label >= 0 or split != _TRAIN else 0
-        return counts
 
     def _tail_sizes(self) -> dict[tuple[int, int], int]:
         """The number of train rows to keep per task and label.

@@ -47,17 +47,6 @@ def check_labels(labels: Sequence[str], present: Collection[str], where: str) ->
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
 
 
-def check_sizes(plan: TaskPlan, num_rows: Sequence[int]) -> None:
-    """Raise DataError if a task has fewer rows than classes or splits."""
-    for name, labels, count in zip(plan.names, plan.labels, num_rows, strict=True):
-        if count < max(len(labels), len(SPLITS)):
-            raise DataError(
-                f"task {name!r} has {count} rows for {len(labels)} classes and {len(SPLITS)} splits",
-                where="tasks",
-                hint="Add rows, or raise max_rows_per_task",
-            )
-
-
 def shortage(
     plan: TaskPlan,
     cells: Collection[Cell],

@@ -139,7 +139,6 @@ CREATE TABLE sized_units AS
         sum(num_rows) OVER (PARTITION BY task, pool ORDER BY rank) AS total
     FROM members WHERE NOT bridging GROUP BY task, pool, unit
 """
-_TOO_LARGE = "SELECT min(task) FROM sized_units WHERE total = num_rows AND total > $limit"
 _WITHIN_CAPS = f"""
 DELETE FROM members USING sized_units AS units
     WHERE members.task = units.task AND (label = {UNLABELLED}) = pool AND members.unit = units.unit AND total > $limit
@@ -254,12 +253,10 @@ class FactsDatabase:
         self._register("named", {name: number for number, name in enumerate(plan.names)})
         self._db.execute(_MEMBERS, {"num_tasks": len(plan.names), "by_label": plan.by_label})
 
-    def cap(self, limit: int) -> int | None:
-        """Keep at most `limit` rows per task; returns the first task with a unit of more rows, if any."""
+    def cap(self, limit: int) -> None:
+        """Keep at most `limit` rows per task, whole units."""
         self._db.execute(_CAPS)
-        ((too_large,),) = self._rows(_TOO_LARGE, limit=limit)
         self._db.execute(_WITHIN_CAPS, {"limit": limit})
-        return None if too_large is None else int(too_large)
 
     def choose(self, sizes: Mapping[tuple[int, int], int]) -> dict[tuple[int, int, int], int]:
         """Keep at most this many train rows per task and label; returns rows by task, split and label."""

@@ -1,27 +1,26 @@
 """The columns of a user's tables, and the normalised rows made from them.
 
-Every named column except picture and vector becomes text, as `kcm.inputs.cell_text` writes it. From a column of
-conversations, the text is the user's last message, and the label is the assistant's reply.
+Every named column except picture and vector becomes text, as `kcm.inputs.cell_text` writes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.config import Config, LocalPath
 from kcm.errors import DataError
-from kcm.inputs.cell_text import as_text, chat_texts, has_chats, without_missing
-from kcm.inputs.chunks import Chunk, row_names
+from kcm.inputs.cell_text import as_text, without_missing
+from kcm.inputs.chunks import Chunk, Wanted, read_chunks, row_names
 from kcm.inputs.location import Location
 from kcm.inputs.pictures import picture_of
 from kcm.inputs.tables import missing_column
+from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
 from kcm.tasks.readers.vectors import VectorColumns
 from kcm.tasks.rows import fault_column, row_schema
 
@@ -43,8 +42,7 @@ class ColumnsConfig(Config):
 
     text_column: str | None = Field(
         default="text",
-        description="Column with the text, or with a chat, whose last user message is the text; null if rows have no "
-        "text, only a picture or a vector.",
+        description="Column with the text; null if rows have no text, only a picture or a vector.",
     )
     image_column: str | None = Field(
         default=None, description="Column with a picture: a path from the table's folder, or the bytes of its file."
@@ -54,7 +52,7 @@ class ColumnsConfig(Config):
     )
     label_column: str | None = Field(
         default=None,
-        description="Column with the label, or with a chat, whose reply is the label; null: label, category or intent.",
+        description="Column with the label; null: label, category or intent.",
     )
     id_column: str | None = Field(
         default=None, description="Column with a unique, stable id; null: file or split, and row number."
@@ -73,72 +71,71 @@ class ColumnsConfig(Config):
 
 
 @dataclass(frozen=True)
-class TablePlace:
-    """The location of a table: `where` in messages, `stem` in the ids of its rows, `folder` for paths of pictures.
+class FoundTable:
+    """A file with rows: `where` in messages, `stem` in the ids of its rows; `split` is empty if nothing names one."""
 
-    `folder` is None if rows are in no folder. `split` is empty if nothing names one. `constants` are columns that the
-    path adds to all rows of the table, as in hive-partitioned folders.
-    """
-
+    location: Location
     where: str
     stem: str
     split: str = ""
-    folder: Location | None = None
-    constants: tuple[tuple[str, str], ...] = ()
+    size: int = 0
+    text_format: TextFormat = UNKNOWN_FORMAT
+
+    def chunks(self, wanted: Wanted = lambda name: True) -> Iterator[Chunk]:
+        """The unchanged rows, a bounded number at a time."""
+        return read_chunks(self.location, wanted, self.text_format)
 
 
 @dataclass(frozen=True)
 class TableLayout:
     """What the tables of a source have in common, taken from the first of them.
 
-    `columns` names the column of each part of a row, "" for none. `classes` are the names for the numbers in a column;
-    a negative number has no name. `image_root` is the folder that paths of pictures must not leave, None for the folder
-    of their table. `known_labels` are labels even if they look like missing values, such as "NA".
+    `columns` names the column of each part of a row, "" for none. `image_root` is the folder that paths of pictures
+    must not leave, None for the folder of their table. `known_labels` are labels even if they look like missing values,
+    such as "NA".
     """
 
     where: str
     columns: Mapping[str, str]
     vector: VectorColumns | None = None
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image_root: Location | None = None
     known_labels: frozenset[str] = frozenset()
 
     @classmethod
     def found_in(
-        cls, first: Chunk, place: TablePlace, config: ColumnsConfig, vectors: Sequence[str] = ()
+        cls, first: Chunk, table: FoundTable, config: ColumnsConfig, vectors: Sequence[str] = ()
     ) -> TableLayout:
         """The layout of the tables; `first` is the beginning of the first table.
 
         Raises DataError for a missing column, naming the nearest one, or a column that cannot hold its part.
         """
-        names = [*first.names, *(name for name, _ in place.constants)]
+        names = first.names
         columns = {part: getattr(config, key) or "" for part, key in _FIELDS.items()}
         columns["label"] = columns["label"] or next((name for name in _LABEL_COLUMNS if name in names), "label")
-        if not columns["split"] and not place.split and "split" in names:
+        if not columns["split"] and not table.split and "split" in names:
             columns["split"] = "split"
-        vector = VectorColumns.found_in(first, vectors, place.where) if vectors else None
+        vector = VectorColumns.found_in(first, vectors, table.where) if vectors else None
         root = Location.of(config.image_root) if config.image_root else None
         labels = frozenset(filter(None, (*config.labels, config.out_of_scope_label)))
-        layout = cls(place.where, columns, vector, image_root=root, known_labels=labels)
-        layout.check_names(first.names, place)
+        layout = cls(table.where, columns, vector, image_root=root, known_labels=labels)
+        layout.check_names(first.names, table)
         return layout
 
     def wants(self, name: str) -> bool:
         """Whether a column is read."""
         return name in self.columns.values() or (self.vector is not None and self.vector.wants(name))
 
-    def check_names(self, names: Sequence[str], place: TablePlace) -> None:
+    def check_names(self, names: Sequence[str], table: FoundTable) -> None:
         """Raise DataError for a table that lacks a named column, or has an extra one that changes what is read."""
-        names = [*names, *(name for name, _ in place.constants)]
-        if not self.columns["split"] and not place.split and "split" in names:
+        if not self.columns["split"] and not table.split and "split" in names:
             raise DataError(
                 f"there is a column 'split', which {self.where} lacks",
-                where=place.where,
+                where=table.where,
                 hint="Name it in split_column, or remove it",
             )
         for part, column in self.columns.items():
             if column and column not in names:
-                raise missing_column(column, _FIELDS[part], names, place.where)
+                raise missing_column(column, _FIELDS[part], names, table.where)
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ class Normaliser:
     """Makes normalised rows from the chunks of one table. It can be pickled."""
 
     layout: TableLayout
-    place: TablePlace
+    table: FoundTable
 
     def rows(self, chunk: Chunk) -> Iterator[pa.Table]:
         """The rows of a chunk, in the schema of `kcm.tasks.rows`; in smaller pieces if pictures are read from files.
@@ -162,19 +159,16 @@ class Normaliser:
         """The rows of a chunk, with pictures as the table has them: paths, or bytes."""
         columns, size = self.layout.columns, chunk.num_rows
         parts = {name: self._text(chunk, name) for name in ("text", "label", "group", "task", "split", "id")}
-        numbered = row_names(self.place.stem, chunk.first, size)
+        numbered = row_names(self.table.stem, chunk.first, size)
         if not columns["id"]:
             parts["id"] = numbered
         if not columns["split"]:
-            parts["split"] = _constant(self.place.split, size)
-        needed_columns = [parts[name] for name in ("text", "label") if columns[name]]
-        lacks_N = np.any([pc.fill_null(pc.equal(cells, ""), True).to_numpy(False) for cells in needed_columns], axis=0)
-        short = {row: fault for row, fault in chunk.short.items() if lacks_N[row]}  # other cells may be empty
-        bad = {**chunk.faults, **short, **self._nested_labels(chunk)}
+            parts["split"] = _constant(self.table.split, size)
+        bad = {**chunk.faults, **self._nested_labels(chunk)}
         faults = fault_column(bad, size)
         vector = self.layout.vector
         if vector is not None:
-            parts["vector"], wrong = vector.values(chunk.table, self.place.where)
+            parts["vector"], wrong = vector.values(chunk.table, self.table.where)
             faults = pc.if_else(pc.equal(faults, ""), wrong, faults)
         if bad:  # the listed reason is the fault, not the cells that it leaves empty
             is_faulty = pc.not_equal(faults, "")
@@ -190,7 +184,7 @@ class Normaliser:
         columns = {name: rows[name] for name in rows.column_names}
         columns["image"] = _constant(b"", len(rows))
         if self.layout.columns["image"]:
-            folder, root = self.place.folder, self.layout.image_root
+            folder, root = self.table.location.folder, self.layout.image_root
             pictures = [picture_of(cell, folder, root) for cell in rows["image"].to_pylist()]
             columns["image"] = pa.array([data for data, _ in pictures], pa.large_binary())
             reasons = pa.array([reason for _, reason in pictures], pa.string())
@@ -200,31 +194,22 @@ class Normaliser:
 
     def _text(self, chunk: Chunk, part: str) -> pa.Array:
         """The cells of a part of the rows as text; null for a missing value, "" if no column is named."""
-        column, constants = self.layout.columns[part], dict(self.place.constants)
+        column = self.layout.columns[part]
         if not column:
             return _constant("", chunk.num_rows)
-        if column in constants:
-            cells = _constant(constants[column], chunk.num_rows)
-        elif column not in chunk.table.schema.names:  # a key that no earlier object of the file had
+        if column not in chunk.table.schema.names:  # a key that no earlier object of the file had
             return pa.nulls(chunk.num_rows, pa.string())
-        elif column in self.layout.classes:
-            numbers = chunk.table[column].combine_chunks().cast(pa.int64())
-            classes = pc.if_else(pc.less(numbers, 0), None, numbers)
-            return pa.array(self.layout.classes[column], pa.string()).take(classes)
-        elif part in ("text", "label") and has_chats(chunk.table[column]):
-            cells = chat_texts(chunk.table[column], "user" if part == "text" else "assistant")
-        elif pa.types.is_nested(kind := chunk.table[column].type):
-            raise DataError(f"column {column!r} holds {kind}, not text", where=self.place.where)
-        else:
-            cells = as_text(chunk.table[column])
+        if pa.types.is_nested(kind := chunk.table[column].type):
+            raise DataError(f"column {column!r} holds {kind}, not text", where=self.table.where)
+        cells = as_text(chunk.table[column])
         if part == "text":  # any non-empty text is an input, including "None"
             return cells
         return without_missing(cells, self.layout.known_labels if part == "label" else ())
 
     def _nested_labels(self, chunk: Chunk) -> dict[int, str]:
-        """Faults of rows whose label is a list or an object; a conversation is fine, its reply is the label."""
+        """Faults of rows whose label is a list or an object."""
         column = self.layout.columns["label"]
-        if chunk.objects is None or column not in chunk.table.column_names or has_chats(chunk.table[column]):
+        if chunk.objects is None or not column:
             return {}
         nested = [row for row, cells in enumerate(chunk.objects) if isinstance(cells.get(column), dict | list)]
         return dict.fromkeys(nested, "the label is a list or an object, not a text or a number")

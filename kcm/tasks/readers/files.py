@@ -7,10 +7,8 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -18,27 +16,34 @@ from pydantic import Field
 
 from kcm.config import LocalPath
 from kcm.errors import DataError
-from kcm.inputs.chunks import SUFFIXES, Chunk, Wanted, open_parquet, read_chunks, readable
+from kcm.inputs.chunks import SUFFIXES, Chunk
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.textfile import UNKNOWN_FORMAT, TextFormat
-from kcm.tasks.readers.columns import ColumnsConfig, Normaliser, TableLayout, TablePlace
+from kcm.tasks.readers.columns import ColumnsConfig, FoundTable, Normaliser, TableLayout
 from kcm.tasks.sources import Shard, Source, SourceConfig
 
-_CLINC_OUT_OF_SCOPE = "oos"  # CLINC150's data_full.json: {"train": [[text, intent], …], "oos_train": […], …}
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
-_ROWS = ("data", "rows", "examples", "items")  # keys of JSON mappings that are not names of splits
 _SHOWN = 5  # number of files listed in a message
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-SHARD_BYTES = 256 << 20  # bytes of a Parquet file beyond which its row groups become several shards
 
 
 class TableSourceConfig(SourceConfig, ColumnsConfig):
     """A source of tables whose columns may be unknown, as in `kcm init`."""
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The source's name."""
+
     @abstractmethod
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """The files with the rows, in order. Raises the errors of `build`."""
+
+    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
+        tables = self.tables(assets_dir)
+        layout = layout_of(tables, self, vectors)
+        shards = [FileShard(table.where, table, layout, table.size) for table in tables]
+        return Source(self.name, tuple(shards), self.labels, self.out_of_scope_label)
 
     def chunks(self, assets_dir: Path) -> Iterator[Chunk]:
         """The unchanged rows, a bounded number at a time; one empty chunk if there are none."""
@@ -49,14 +54,13 @@ class FilesSource(TableSourceConfig):
     """A file, a folder, a pattern such as rows/*.parquet, or a list of them, here or at s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all files in a folder train); if
-    there are none, all files. Parts KEY=VALUE of a path below the folder are columns. A JSON file holds a list of
-    objects, or a mapping from split to a list of objects or of [text, label] pairs (CLINC150's own layout).
+    there are none, all files.
     """
 
     opens_quickly: ClassVar[bool] = True
 
     path: Annotated[str | tuple[str, ...], LocalPath] = Field(
-        description="CSV, TSV, JSON, JSON lines, Parquet, Arrow or Excel file, a folder, a pattern, or a list; local, "
+        description="CSV, TSV, JSON, JSON lines, Parquet or Excel file, a folder, a pattern, or a list; local, "
         "s3:// or gs://."
     )
     delimiter: str | None = Field(
@@ -65,14 +69,6 @@ class FilesSource(TableSourceConfig):
     encoding: str | None = Field(
         default=None, description="Encoding of text files, such as cp1252; null: detected from the first bytes."
     )
-
-    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        tables = self.tables(assets_dir)
-        layout, parts = layout_of(tables, self, vectors)
-        is_clinc = any(part.startswith(f"{_CLINC_OUT_OF_SCOPE}_") for part in parts)
-        out_of_scope = self.out_of_scope_label or (_CLINC_OUT_OF_SCOPE if is_clinc else None)
-        shards = [shard for table in tables for shard in table.shards(layout)]
-        return Source(self.name, tuple(shards), self.labels, out_of_scope)
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """The files with the rows, in order. Raises the errors of `build`."""
@@ -86,82 +82,36 @@ class FilesSource(TableSourceConfig):
 
 
 @dataclass(frozen=True)
-class FoundTable:
-    """A file of a source, and its position among the others."""
-
-    location: Location
-    place: TablePlace
-    size: int
-    text_format: TextFormat = UNKNOWN_FORMAT
-
-    def chunks(self, wanted: Wanted = lambda name: True, groups: range | None = None) -> Iterator[Chunk]:
-        """The unchanged rows, a bounded number at a time."""
-        return read_chunks(self.location, wanted, self.text_format, groups)
-
-    def place_of(self, part: str) -> TablePlace:
-        """The location of a part of a JSON file; its key names a split unless it only means rows."""
-        if not part:
-            return self.place
-        split = "" if part in _ROWS else part.removeprefix(f"{_CLINC_OUT_OF_SCOPE}_")
-        return replace(self.place, where=f"{self.place.where}: {part}", stem=part, split=split)
-
-    def shards(self, layout: TableLayout) -> list[Shard]:
-        """The file as one shard, or as several row groups if it is large."""
-        if self.location.suffix != ".parquet" or self.size <= SHARD_BYTES:
-            return [FileShard(self.place.where, self, layout, self.size)]
-        with readable(self.location), open_parquet(self.location) as file:
-            num_groups = file.num_row_groups
-        num_shards = min(num_groups, -(-self.size // SHARD_BYTES)) or 1
-        ends = [number * num_groups // num_shards for number in range(num_shards + 1)]
-        num_bytes = min(self.size, SHARD_BYTES)
-        return [FileShard(self.place.where, self, layout, num_bytes, range(*pair)) for pair in pairwise(ends)]
-
-
-@dataclass(frozen=True)
 class FileShard(Shard):
-    """A file, or some row groups of a Parquet file."""
+    """A file."""
 
     where: str
     table: FoundTable
     layout: TableLayout
     num_bytes: int = 0
-    groups: range | None = None
 
     def read(self) -> Iterator[pa.Table]:
         """The rows of the file."""
-        for chunk in self.table.chunks(self.layout.wants, self.groups):
-            place = self.table.place_of(chunk.part)
+        for chunk in self.table.chunks(self.layout.wants):
             if chunk.all_names:
-                self.layout.check_names(chunk.names, place)
-            yield from Normaliser(self.layout, place).rows(chunk)
+                self.layout.check_names(chunk.names, self.table)
+            yield from Normaliser(self.layout, self.table).rows(chunk)
 
     def stamp(self) -> str | None:
         """The stamp of the file and its path; None if pictures are in files of their own."""
         if self.layout.columns["image"]:
             return None
-        place, stamp = self.table.place, self.table.location.stamp()
-        return stamp and f"{place.stem} {place.split} {place.constants} {self.groups} {self.table.text_format} {stamp}"
+        table, stamp = self.table, self.table.location.stamp()
+        return stamp and f"{table.stem} {table.split} {table.text_format} {stamp}"
 
 
-def layout_of(
-    tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]
-) -> tuple[TableLayout, tuple[str, ...]]:
-    """The layout of the tables, from the first with rows, and the parts of that table if it is a JSON file.
-
-    Raises DataError if no table has rows.
-    """
-    column_names = {getattr(config, name) for name in ColumnsConfig.model_fields if name.endswith("_column")} - {None}
+def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]) -> TableLayout:
+    """The layout of the tables, from the first rows of the first table with rows; DataError if no table has rows."""
     for table in tables:
-        first, parts = None, dict[str, None]()
         for chunk in table.chunks():
-            parts[chunk.part] = None
-            if chunk.num_rows and (first is None or not chunk.all_names):
-                first = chunk
-            if first is not None and not chunk.part and (chunk.all_names or column_names <= set(chunk.names)):
-                break
-        if first is not None:
-            return TableLayout.found_in(first, table.place_of(first.part), config, vectors), tuple(parts)
-    raise DataError("the file holds no rows", where=tables[0].place.where)
+            if chunk.num_rows:
+                return TableLayout.found_in(chunk, table, config, vectors)
+    raise DataError("the file holds no rows", where=tables[0].where)
 
 
 def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FORMAT) -> list[FoundTable]:
@@ -183,15 +133,14 @@ def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FO
 def _table(file: FoundFile, where: str, text_format: TextFormat) -> FoundTable:
     parts = stem_of(file.relative).split("/")
     splits = [match[1].lower() for part in parts if (match := _SPLIT.fullmatch(part))]
-    constants = [part.partition("=")[::2] for part in parts[:-1] if "=" in part]
-    place = TablePlace(
-        where=where if where.endswith(file.relative) else f"{where}: {file.relative}",
-        stem="/".join(parts),
-        split=_SPLITS[splits[0]] if splits else "",
-        folder=file.location.folder,
-        constants=tuple((name, "" if value == _NO_VALUE else unquote(value)) for name, value in constants),
+    return FoundTable(
+        file.location,
+        where if where.endswith(file.relative) else f"{where}: {file.relative}",
+        "/".join(parts),
+        _SPLITS[splits[0]] if splits else "",
+        file.size,
+        text_format,
     )
-    return FoundTable(file.location, place, file.size, text_format)
 
 
 def _files(path: str) -> list[FoundFile]:
@@ -204,7 +153,7 @@ def _files(path: str) -> list[FoundFile]:
     if kind == fs.FileType.Directory:
         return _files_of_folder(location)
     if kind == fs.FileType.NotFound:
-        raise DataError(f"no such file {path!r}", where="source.path", hint=_similar(location))
+        raise DataError(f"no such file {path!r}", where="source.path")
     return [FoundFile(location, location.name, location.size())]
 
 
@@ -242,11 +191,3 @@ def ignored_note(path: str) -> Iterator[str]:
             f"warning: {path}: {listings[0]} {'is' if len(data_files) == 1 else 'are'} read, named after a split;"
             f" ignored: {listings[1]} ({len(ignored):,} files)"
         )
-
-
-def _similar(location: Location) -> str:
-    if location.folder.kind() != fs.FileType.Directory:
-        return f"The folder {str(location.folder)!r} does not exist either"
-    siblings = location.folder.files(recursive=False)
-    names = [file.relative for file in siblings if file.location.suffix in SUFFIXES]
-    return f"The folder holds {', '.join(names[:5])}" if names else "The folder holds no data file"

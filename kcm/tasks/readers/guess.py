@@ -51,7 +51,6 @@ _SELDOM_LABELS = (
 )
 _COSTS = ("cost", "price", "usd", "currency")  # last words in the names of cost columns
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
-REPLY = " (reply)"  # suffix for the assistant's reply in a column of chats
 _QUANTITY = r"[^\w\s]?\s?\d[\d.,:/+\-\s]*(\s?[^\W\d]+){0,2}[^\w\s]?\d?"  # 0.12 kg, $5 each, 2024-01-02 10:00
 _GAPS = 0.05  # largest share of cells without a number in a column of numbers
 _SAME = 0.9  # smallest share of labels among the values of a column of model answers
@@ -107,12 +106,10 @@ def guess_columns(frame: pd.DataFrame, *, text: str | None = None, label: str | 
     id_ = named("id", [name for name in free() if unique[name] == num_rows])
     used_columns.add(id_)
     if label is None:
-        replies = [name for name in free() if name.endswith(REPLY)]
-        label = named("label", free()) or next(iter(replies), None) or _labels_by_content(free(), unique, num_rows)
+        label = named("label", free()) or _labels_by_content(free(), unique, num_rows)
         used_columns.add(label)
     if text is None:
-        chats = [name for name in free() if f"{name}{REPLY}" in strings]
-        text = named("text", free()) or next(iter(chats), None) or _longest(free(), strings, unique, num_rows)
+        text = named("text", free()) or _longest(free(), strings, unique, num_rows)
         used_columns.add(text)
     large = _answers(free(), strings, label) if label in strings else None
     used_columns.add(large)
@@ -186,7 +183,7 @@ def _answers(names: Iterable[str], strings: dict[str, pd.Series], label: str) ->
     """
     agreement = {}
     for name in names:
-        if name.endswith(REPLY) or strings[name].equals(strings[label]):
+        if strings[name].equals(strings[label]):
             continue
         pairs = pd.concat([strings[name], strings[label]], axis=1, join="inner", keys=["given", "label"])
         labelled = pairs[pairs["given"].isin(pairs["label"].unique())]

@@ -5,22 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from kcm.assets import hub
 from kcm.assets.manifest import sha256_of
 from kcm.errors import AssetError, DataError
 from kcm.inputs.location import Location
-from kcm.tasks.readers.columns import TablePlace
-from kcm.tasks.readers.files import FoundTable, TableSourceConfig, layout_of
+from kcm.tasks.readers.columns import FoundTable
+from kcm.tasks.readers.files import TableSourceConfig
 from kcm.tasks.rows import split_name
-from kcm.tasks.sources import Source
 
 
 class HubSource(TableSourceConfig):
@@ -32,23 +28,22 @@ class HubSource(TableSourceConfig):
         default=None, description="Commit, tag or branch; pin it for results that can be repeated."
     )
 
-    def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
-        """One table per split of the data set, with class labels as names. Raises DataError if the data set is missing.
-
-        A split with a name other than train, validation, test and the like provides rows for all splits.
-        """
-        tables = self.tables(assets_dir)
-        layout, _ = layout_of(tables, self, vectors)
-        layout = replace(layout, classes=_class_names(tables[0].location))
-        shards = [shard for table in tables for shard in table.shards(layout)]
-        return Source(self.id, tuple(shards), self.labels, self.out_of_scope_label)
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self.id
 
     def tables(self, assets_dir: Path) -> list[FoundTable]:
-        """The splits of the data set."""
+        """One table per split; one with a name other than train, validation, test and the like has rows for all splits.
+
+        Raises DataError if the data set is missing.
+        """
         return [
             FoundTable(
                 Location.of(path),
-                TablePlace(f"{self.id}: {split}", split, split if split_name(split) else ""),
+                f"{self.id}: {split}",
+                split,
+                split if split_name(split) else "",
                 path.stat().st_size,
             )
             for split, path in export(self, assets_dir).items()
@@ -78,14 +73,3 @@ def export(config: HubSource, assets_dir: Path) -> dict[str, Path]:
         with suppress(OSError):  # exists already with the same content
             draft_folder.rename(folder)
     return {split: folder / path.name for split, path in files.items()}
-
-
-def _class_names(location: Location) -> Mapping[str, tuple[str, ...]]:
-    """The names of the classes behind a column's numbers, from the metadata that `datasets` adds to a schema."""
-    metadata = (pq.read_schema(location.path).metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(metadata).get("info", {}).get("features", {})
-    return {
-        column: tuple(feature["names"])
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }

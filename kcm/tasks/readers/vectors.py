@@ -19,8 +19,6 @@ from kcm.inputs.tables import matching_columns, missing_column
 from kcm.inputs.vectors import numbers_in
 from kcm.tasks.rows import fault_column
 
-MAX_COLUMNS = 30_000  # most columns in a vector, as in a closed form; each costs time in every chunk
-
 
 @dataclass(frozen=True)
 class VectorColumns:
@@ -39,12 +37,6 @@ class VectorColumns:
         """The columns that match the patterns in a source's first table. Raises DataError if they make no vector."""
         columns = matching_columns(first.names, patterns, "vector columns", where)
         type_ = first.table.schema.field(columns[0]).type
-        if len(columns) > MAX_COLUMNS:
-            raise DataError(
-                f"{len(columns):,} columns make the vector, {MAX_COLUMNS:,} are the most",
-                where=where,
-                hint="Give rows fewer numbers, such as principal components",
-            )
         if len(columns) > 1 or not _is_list(type_):
             for column in columns:
                 _check_number(column, first.table.schema.field(column).type, where, or_text=True)

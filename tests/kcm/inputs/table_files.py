@@ -11,7 +11,6 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 Rows = Sequence[Mapping[str, object]]
@@ -63,11 +62,6 @@ def _table(rows: Rows) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows])
 
 
-def _arrow_stream(rows: Rows, path: Path) -> None:
-    with pa.ipc.new_stream(str(path), _table(rows).schema) as writer:
-        writer.write_table(_table(rows))
-
-
 def _bytes(encode: Callable[[Rows], bytes]) -> Callable[[Rows, Path], object]:
     return lambda rows, path: path.write_bytes(encode(rows))
 
@@ -90,9 +84,7 @@ WRITERS: dict[str, Callable[[Rows, Path], object]] = {
     "rows.jsonl.gz": _bytes(lambda rows: gzip.compress(json_lines(rows).encode())),
     "rows.json": _bytes(lambda rows: json.dumps(list(rows), indent=2).encode()),
     "lines.json": _bytes(lambda rows: json_lines(rows).encode()),
-    "wrapped.json": _bytes(lambda rows: json.dumps({"data": list(rows)}).encode("utf-16")),
+    "wide.json": _bytes(lambda rows: json.dumps(list(rows)).encode("utf-16")),
     "rows.parquet": lambda rows, path: pq.write_table(_table(rows), path),
-    "rows.arrow": lambda rows, path: _arrow_stream(rows, path),
-    "rows.feather": lambda rows, path: feather.write_feather(_table(rows), path, compression="zstd"),
     "rows.xlsx": _bytes(excel),
 }

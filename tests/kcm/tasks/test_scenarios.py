@@ -103,9 +103,3 @@ def test_a_shuffled_order_of_domains_keeps_their_rows():
     plans = [planned(scenario="domain_incremental", order="shuffled", seed=seed) for seed in range(8)]
     assert {plan.names for plan in plans} == {("news", "mail"), ("mail", "news")}
     assert all(plan.names[plan.numbers[name]] == name for plan in plans for name in ("news", "mail"))
-
-
-def test_a_cap_smaller_than_a_group_is_refused(write_csv, build):
-    path = write_csv([(f"text {i}", "ab"[i % 2], "one") for i in range(40)], ("text", "label", "document"))
-    with pytest.raises(DataError, match=r"max_rows_per_task = 20 .* task 'task-1'"):
-        build(path, num_tasks=1, max_rows_per_task=20, source={"group_column": "document"})

@@ -79,14 +79,14 @@ def test_unanswerable_row_says_why_and_others_are_answered(tmp_path: Path, casca
         None,
         "no text",
         "no tokens left",
-        "1 fields instead of 2",
+        None,
         None,
         "3 fields instead of 2",
     ]
-    assert [row["label"] for row in rows] == ["length 1", None, None, None, "length 6", None]
+    assert [row["label"] for row in rows] == ["length 1", None, None, "length 5", "length 6", None]
     assert [row["id"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
-    assert counts == {"small": 2, "error": 4, FAILED: 1}, "asking again helps none but one"
-    assert [item.content.text for item in cascade.asked] == ["a", "fail", "longer"]
+    assert counts == {"small": 3, "error": 3, FAILED: 1}, "asking again helps none but one"
+    assert [item.content.text for item in cascade.asked] == ["a", "fail", "short", "longer"]
 
 
 def test_answers_outside_the_promise_say_why(tmp_path: Path, cascade: StubCascade) -> None:

@@ -261,29 +261,6 @@ def test_unlabelled_rows_are_kept_for_the_large_model(at: Path) -> None:
     )
 
 
-def test_chats_are_labelled_by_reply_or_by_a_column(at: Path) -> None:
-    """Promise: chats are labelled by the assistant's reply or by a column."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"question {n} about {'xyz'[n % 3]}"},
-                {"role": "assistant", "content": f"answer_{'xyz'[n % 3]}"},
-            ]
-        }
-        for n in range(200)
-    ]
-    (at / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "200 rows, 3 labels: answer_x 67" in init("chats.jsonl").stderr
-    source = load_config(RunConfig, at / "chats.yaml").tasks.source
-    assert (source.text_column, source.label_column) == ("messages", "messages")
-    (at / "gold.jsonl").write_text("\n".join(json.dumps(row | {"label": "ab"[n % 2]}) for n, row in enumerate(rows)))
-    assert "200 rows, 2 labels: a 100, b 100" in init("gold.jsonl").stderr
-    for number, row in enumerate(rows):
-        row["messages"][1]["content"] = f"reply {number}"
-    (at / "free.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "200 values in 200 rows, too many for labels" in init("free.jsonl").stderr
-
-
 def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, hub: FakeHub) -> None:
     pd.DataFrame(rows_of(200)).to_csv(at / "train.csv", index=False)
     hub.files = {"train.csv": (at / "train.csv").read_bytes(), "README.md": b""}

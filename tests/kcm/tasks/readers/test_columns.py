@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.tasks.readers import files
 from kcm.tasks.readers.files import FilesSource
-from kcm.tasks.rows import row_schema
 
 
 @pytest.fixture
@@ -95,20 +92,6 @@ def test_optional_key_may_come_late_but_must_come(tmp_path: Path) -> None:
         FilesSource(path=str(path), group_column="dog").build(tmp_path)
 
 
-def test_folders_called_key_value_are_columns(folder: Any, tmp_path: Path) -> None:
-    for topic, split in (("caf%C3%A9 1", "train"), ("__HIVE_DEFAULT_PARTITION__", "dev")):
-        (tmp_path / f"topic={topic}" / f"split={split}").mkdir(parents=True)
-        pq.write_table(pa.table({"text": ["t"], "label": ["x"]}), tmp_path / f"topic={topic}/split={split}/1.parquet")
-    source = FilesSource(path=str(tmp_path), task_column="topic").build(tmp_path)
-    (first, second) = [table.to_pylist()[0] for table in source.tables()]
-    assert (first["task"], first["split"], first["id"]) == (
-        None,
-        "dev",
-        "topic=__HIVE_DEFAULT_PARTITION__/split=dev/1-1",
-    )
-    assert (second["task"], second["split"]) == ("café 1", "train")
-
-
 def test_files_of_a_split_belong_to_it_and_others_do_not(folder: Any) -> None:
     path = folder(**{name: {"text": [name]} for name in ("train-00001-of-2", "train_0", "dev", "trained", "other")})
     source = FilesSource(path=str(path)).build(path)
@@ -126,20 +109,6 @@ def test_path_list_keeps_order_and_ids_below_common_folder(folder: Any, tmp_path
     assert FilesSource(path=f"{tmp_path}/deep/*.parquet").build(tmp_path).name == "deep"
     source = FilesSource(path=(str(tmp_path / "deep"), str(tmp_path / "b.parquet"))).build(tmp_path)
     assert [(row.text, row.id) for row in source.records] == [("1", "deep/b-1"), ("2", "b-1")]
-
-
-def test_row_groups_of_a_large_file_are_equal_shards(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = folder() / "rows.parquet"
-    table = pa.table({"text": [f"t{n}" for n in range(1000)], "label": ["x"] * 1000})
-    pq.write_table(table, path, row_group_size=90)
-    whole = FilesSource(path=str(path)).build(path)
-    monkeypatch.setattr(files, "SHARD_BYTES", path.stat().st_size // 4)
-    source = FilesSource(path=str(path)).build(path)
-    assert (len(whole.shards), len(source.shards)) == (1, 5)
-    again = pickle.loads(pickle.dumps(source.shards))
-    parts = [pa.concat_tables(shard.read()) for shard in again]
-    assert pa.concat_tables(parts).combine_chunks().equals(pa.concat_tables(whole.tables()).combine_chunks())
-    assert parts[0].schema == row_schema()
 
 
 def test_pictures_of_paths_come_a_few_at_a_time(tmp_path: Path) -> None:

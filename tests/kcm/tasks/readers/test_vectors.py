@@ -89,9 +89,3 @@ def test_unusable_vector_column_is_refused_by_name_and_file(
 ) -> None:
     with pytest.raises(DataError, match=message):
         vectors(tmp_path, first, **({"b": second} if second else {}))
-
-
-def test_too_many_columns_are_refused_before_their_rows(tmp_path: Path) -> None:
-    columns = {f"f_{number}": [1] for number in range(30_001)}
-    with pytest.raises(DataError, match="30,001 columns make the vector, 30,000 are the most"):
-        vectors(tmp_path, columns, ("f_*",))
