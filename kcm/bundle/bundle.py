@@ -10,7 +10,7 @@ import itertools
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,14 +28,12 @@ from kcm.bundle.models import (
     FORMAT,
     HEAD,
     LARGE_ENCODER,
-    SIZE,
     WITHIN,
     BundleNames,
     Components,
     EncoderFile,
     FrozenModels,
     LargeFile,
-    UnitDigests,
     open_bundle,
 )
 from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
@@ -55,7 +53,6 @@ from kcm.learners import LearnerConfig
 
 GATE = "gate.safetensors"
 PROMPTS = "prompts/prompts.json"
-UNITS = "units.safetensors"
 _WITHOUT_THRESHOLD = {
     "keep_all": "the small model answers everything",
     "escalate_all": "the large model answers everything",
@@ -77,9 +74,7 @@ class Bundle(FrozenModels):
 
     `certificates` are by task; None is the key of the certificate for requests without a task, as in `certify_policy`.
     `prompts` is None if the policy uses the task prompt only. `learner_state` is the input of the next task; `drift` is
-    the reference for traffic, None if there were too few rows. `trained_units` are digests of the units whose rows
-    trained, or chose gate and policy, 32 hexadecimal digits each: nothing may be certified on them. None if unknown.
-    Raises ArtefactError if the parts do not fit each other.
+    the reference for traffic, None if there were too few rows. Raises ArtefactError if the parts do not fit each other.
     """
 
     collaborator: Collaborator
@@ -92,7 +87,6 @@ class Bundle(FrozenModels):
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
-    trained_units: Set[str] | None = None
     drift: DriftReference | None = None
     lineage: Lineage = field(default_factory=Lineage)
 
@@ -178,9 +172,6 @@ class Bundle(FrozenModels):
             if self.prompts is not None:
                 (draft / PROMPTS).parent.mkdir()
                 write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
-            if self.trained_units is not None:
-                packed = UnitDigests.of(self.trained_units).packed
-                write_tensors(draft / UNITS, {"units": torch.from_numpy(packed.copy())})
             if self.drift is not None:
                 write_tensors(draft / DRIFT_ROWS, {"rows": torch.from_numpy(self.drift.rows())})
                 write_json(draft / DRIFT, self.drift.figures())
@@ -217,7 +208,6 @@ class Bundle(FrozenModels):
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),
-            trained_units=UnitDigests(files.matrix(UNITS, "units", SIZE).numpy()) if files.has(UNITS) else None,
             drift=_drift(files, config.in_features) if files.has(DRIFT) else None,
             lineage=files.config(Lineage, "lineage.json"),
         )

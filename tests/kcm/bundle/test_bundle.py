@@ -103,13 +103,12 @@ def round_trip(original: Bundle, tmp_path: Path) -> Bundle:
 
 
 def test_every_part_comes_back(tmp_path: Path) -> None:
-    units = frozenset(f"{number:032x}" for number in (7, 2**127, 5))
     hard, prompts = Policy(prompt="hard", decision=THRESHOLD), Prompts(top_k=2, candidates=(0, 2))
-    original = bundle(trained_units=units, policy=hard, prompts=prompts, certificates={None: certificate()})
+    original = bundle(policy=hard, prompts=prompts, certificates={None: certificate()})
     found = round_trip(original, tmp_path)
     for name in ("seed", "label_names", "task_names", "encoder", "encoder_identity", "large", "large_identity"):
         assert getattr(found, name) == getattr(original, name)
-    for name in ("policy", "learner", "certificates", "metrics", "lineage", "trained_units", "prompts"):
+    for name in ("policy", "learner", "certificates", "metrics", "lineage", "prompts"):
         assert getattr(found, name) == getattr(original, name)
     assert found.large_head is not None
     assert original.large_head is not None
@@ -196,8 +195,7 @@ def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:
     found = round_trip(bundle(large_head=None, certificates={}, metrics={}), tmp_path)
     assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
-    assert (found.trained_units, found.prompts) == (None, None)
-    assert round_trip(bundle(trained_units=frozenset()), tmp_path / "none").trained_units == frozenset()
+    assert found.prompts is None
 
 
 def test_what_traffic_is_compared_with_comes_back(tmp_path: Path) -> None:
