@@ -30,11 +30,9 @@ from kcm.bundle.models import (
     LARGE_ENCODER,
     WITHIN,
     BundleNames,
-    Components,
     EncoderFile,
     FrozenModels,
     LargeFile,
-    open_bundle,
 )
 from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.gate import Gate, GateName
@@ -44,7 +42,7 @@ from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate, confidence
 from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.components import Component, components_of, of_a_bundle
+from kcm.components import of_a_bundle
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError, ConfigError
@@ -116,12 +114,6 @@ class Bundle(FrozenModels):
         """The gate score on which the policy's thresholds are set."""
         return Gate(self.policy.gate, self.policy.temperature, self.gate_head)
 
-    def components(self) -> Iterator[Component]:
-        """All components that the configurations of the bundle name."""
-        for config in (self.encoder, self.large, self.learner):
-            yield from components_of(config)
-        yield form_named(self.policy.gate)
-
     def replace(self, folder: Path) -> None:
         """Write the bundle in place of what is at `folder`, which stays until the new bundle is whole."""
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -148,8 +140,6 @@ class Bundle(FrozenModels):
             CERTIFICATE.removesuffix(".json"): _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
-        if components := Components.of(self.components()).components:
-            documents["components"] = Components(components=components)
         if self.certificates and self.certified_by:
             documents[COMPUTED_BY.removesuffix(".json")] = self.certified_by
         with sealing(folder, MANIFEST, FORMAT) as draft:
@@ -183,10 +173,10 @@ class Bundle(FrozenModels):
     def read(cls, folder: Path) -> Bundle:
         """Read a bundle, with its networks in evaluation mode.
 
-        Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
+        Raises ArtefactError naming the file that is missing, damaged or of another format, ConfigError naming a
         component that is not installed.
         """
-        files = open_bundle(folder)
+        files = SealedFolder(folder, MANIFEST, FORMAT)
         models = FrozenModels.of(files)
         config, names = files.config(_Networks, "config.json"), files.config(BundleNames, "labels.json")
         num_labels = len(names.labels)
