@@ -13,33 +13,20 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, distribution, entry_points, packages_distributions
+from importlib.metadata import entry_points
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.extras import MissingExtraError, naming_extra
-
-
-@dataclass(frozen=True)
-class KnownComponent:
-    """A component with a name: its tag, its class as `package.module:Class`, and the distribution that registers it.
-
-    `package` and `version` describe the distribution; both are empty for a component of this package.
-    """
-
-    tag: str
-    path: str
-    package: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,17 +44,14 @@ class Family:
     ours: Mapping[str, str]
     default: str | None = None
 
-    def known(self) -> list[KnownComponent]:
-        """All components with a name: first this package's, then the registered ones, ordered by name.
+    def known(self) -> dict[str, str]:
+        """The classes of all components with a name: first this package's, then the registered ones, ordered by name.
 
         A registered name cannot replace a name of this package.
         """
         entries = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
-        return [KnownComponent(name, path) for name, path in self.ours.items()] + [
-            KnownComponent(entry.name, f"{entry.module}:{entry.attr}", *_distribution(entry))
-            for entry in entries
-            if entry.name not in self.ours
-        ]
+        registered = {entry.name: f"{entry.module}:{entry.attr}" for entry in entries if entry.name not in self.ours}
+        return {**self.ours, **registered}
 
     def find(self, tag: object) -> type[Component]:
         """The class that `tag` names. Raises ConfigError for an unknown tag, or a class outside the family."""
@@ -75,17 +59,18 @@ class Family:
 
     def path(self, tag: object) -> str:
         """The class that `tag` names, as `package.module:Class`. Raises ConfigError for an unknown name."""
-        if isinstance(tag, str) and tag in self.ours:
-            return self.ours[tag]
-        if isinstance(tag, str) and ":" in tag:
-            return tag
-        matching = [component for component in self.known() if component.tag == tag]
-        if len({component.path for component in matching}) > 1:
-            packages = " and ".join(component.package for component in matching)
-            raise ConfigError(f"{packages} both register a {self.name} {tag!r}", hint="Give package.module:Class")
-        if not matching:
-            raise ConfigError(f"unknown {self.name} {tag!r}, {self._instead(tag)}")
-        return matching[0].path
+        name = str(tag)
+        if ":" in name:
+            return name
+        known = self.ours if name in self.ours else self.known()
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            names = ", ".join(map(repr, known))
+            raise ConfigError(
+                f"unknown {self.name} {tag!r}, known are {names}, or package.module:Class of your own{hint}"
+            )
+        return known[name]
 
     def load(self, path: str) -> type[Component]:
         """The class at `package.module:Class`. Raises ConfigError with the reason if it cannot be used."""
@@ -108,10 +93,7 @@ class Family:
         try:
             component = attrgetter(name)(target)
         except AttributeError:
-            nearest = difflib.get_close_matches(name, vars(target), n=1)
-            raise ConfigError(
-                f"{module!r} has no {name!r}" + (f", did you mean {nearest[0]!r}?" if nearest else "")
-            ) from None
+            raise ConfigError(f"{module!r} has no {name!r}") from None
         base = self.abstract()
         if not (isinstance(component, type) and issubclass(component, base)):
             raise ConfigError(f"{path!r} is not a {self.name}", hint=f"Derive it from {self.base.replace(':', '.')}")
@@ -124,11 +106,7 @@ class Family:
 
     def _is_trusted(self, path: str, module: str) -> bool:
         """Whether a bundle may name this class: one of this package, registered, already imported, or in TRUSTED."""
-        return (
-            module in sys.modules
-            or module in _trusted_modules()
-            or any(component.path == path for component in self.known())
-        )
+        return module in sys.modules or module in _trusted_modules() or path in self.known().values()
 
     def abstract(self) -> type[Component]:
         """The abstract configuration that all components of the family derive from."""
@@ -137,29 +115,8 @@ class Family:
 
     def tag_of(self, component: type[Component]) -> str:
         """The tag of a class without a configured name: its name in this package, or its path."""
-        path = _path_of(component)
+        path = f"{component.__module__}:{component.__qualname__}"
         return next((name for name, own_path in self.ours.items() if own_path == path), path)
-
-    def described(self, component: Component) -> KnownComponent:
-        """A component of the family with its distribution; empty if its module belongs to no installed package."""
-        path = _path_of(type(component))
-        if path in self.ours.values():
-            return KnownComponent(component.tag, path)
-        package, version = next(
-            ((component.package, component.version) for component in self.known() if component.path == path), ("", "")
-        )
-        if not package and (names := packages_distributions().get(path.partition(".")[0].partition(":")[0])):
-            package, version = names[0], distribution(names[0]).version
-        return KnownComponent(component.tag, path, package, version)
-
-    def _instead(self, tag: object) -> str:
-        plugins = [f"{component.tag!r} of {component.package}" for component in self.known() if component.package]
-        names = [component.tag for component in self.known()]
-        nearest = difflib.get_close_matches(str(tag), names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        own_tags = ", ".join(map(repr, self.ours))
-        installed = f", by entry points {', '.join(plugins)}" if plugins else ""
-        return f"known are {own_tags}{installed}, or package.module:Class of your own{hint}"
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -270,9 +227,9 @@ class Component(Config):
         if not cls._is_abstract():
             return [cls]
         forms: dict[str, type[Config]] = {}
-        for component in cls.family.known():
+        for tag, path in cls.family.known().items():
             with suppress(ConfigError):  # a broken package raises when its component is named
-                forms[component.tag] = cls.family.load(component.path)
+                forms[tag] = cls.family.load(path)
         return list(forms.values())
 
     @classmethod
@@ -324,25 +281,3 @@ class Component(Config):
         section = form.model_validate(value)
         assert isinstance(section, cls)
         return section
-
-
-def components_of(value: object) -> Iterator[Component]:
-    """The component that a value is, and all components in its fields or items, at any depth."""
-    if isinstance(value, Component):
-        yield value
-    if isinstance(value, BaseModel):
-        parts: Iterable[object] = [getattr(value, name) for name in type(value).model_fields]
-    elif isinstance(value, Mapping):
-        parts = value.values()
-    else:
-        parts = value if isinstance(value, list | tuple) else ()
-    for part in parts:
-        yield from components_of(part)
-
-
-def _path_of(component: type[Component]) -> str:
-    return f"{component.__module__}:{component.__qualname__}"
-
-
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist else ("an unnamed package", "")

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 
@@ -14,14 +13,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeHub:
-    """A hub on the local machine. `files` are served for every repository; `mood` is serve, hang or fail."""
+    """A hub on the local machine. `files` are served for every repository; `mood` is serve or fail."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.files: dict[str, bytes] = {}
         self.mood = "serve"
         self.requests: list[str] = []
-        self.closing = threading.Event()
 
 
 @pytest.fixture
@@ -32,12 +30,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     fake = FakeHub(f"http://127.0.0.1:{server.server_port}")
     server.fake = fake  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    for name in ("START_SECONDS", "CONNECT_SECONDS"):  # a busy machine's client is no silent hub
-        monkeypatch.setattr(f"kcm.assets.hub.{name}", 120.0)
-    monkeypatch.setenv("HF_ENDPOINT", fake.address)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", fake.address)
+    monkeypatch.setenv("HF_ENDPOINT", fake.address)  # for other processes, which read it when they start
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-cache"))
     yield fake
-    fake.closing.set()
     server.shutdown()
     server.server_close()
 
@@ -51,28 +47,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._respond(with_body=False)
 
-    def do_POST(self) -> None:
-        """Which of some paths exist, as clients of data sets ask."""
-        fake: FakeHub = self.server.fake  # type: ignore[attr-defined]
-        fake.requests.append(self.path)
-        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        names = parse_qs(asked).get("paths") or json.loads(asked or "{}").get("paths", [])
-        body = json.dumps(_entries({name: fake.files[name] for name in names if name in fake.files})).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
     def log_message(self, *_: object) -> None:
         pass
 
     def _respond(self, *, with_body: bool) -> None:
         fake: FakeHub = self.server.fake  # type: ignore[attr-defined]
         fake.requests.append(self.path)
-        if fake.mood == "hang":
-            fake.closing.wait(60)
-            return
         body = None if fake.mood == "fail" else self._content(fake)
         if body is None:
             self.send_response(500 if fake.mood == "fail" else 404)

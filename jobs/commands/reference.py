@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from kcm.components import FAMILIES, Component, Family, KnownComponent
+from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
 from kcm.extras import MissingExtraError
 
@@ -50,9 +50,8 @@ class _ComponentSchema(GenerateJsonSchema):
             "required": [family.tag],
             "properties": {family.tag: {"type": "string", "pattern": ":"}},
         }
-        return {
-            "anyOf": [*({_FORM: f"#/$defs/{_class_name(component)}"} for component in _installed(family)), class_schema]
-        }
+        forms = [{_FORM: f"#/$defs/{form.__name__}"} for form in _installed(family).values()]
+        return {"anyOf": [*forms, class_schema]}
 
 
 def configuration_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -60,29 +59,24 @@ def configuration_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(schema_generator=_ComponentSchema)
     definitions = schema.setdefault("$defs", {})
     for family in FAMILIES.values():
-        for component in _installed(family):
-            form = family.load(component.path).model_json_schema(schema_generator=_ComponentSchema)
+        for tag, component in _installed(family).items():
+            form = component.model_json_schema(schema_generator=_ComponentSchema)
             definitions |= form.pop("$defs", {})
-            form["properties"][family.tag] = {"const": component.tag}
-            if component.tag != family.default:
+            form["properties"][family.tag] = {"const": tag}
+            if tag != family.default:
                 form["required"] = sorted({*form.get("required", ()), family.tag})
-            definitions[_class_name(component)] = form
+            definitions[component.__name__] = form
     text = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema)
     return json.loads(text.replace(f'"{_FORM}":', '"$ref":'))
 
 
-def _installed(family: Family) -> list[KnownComponent]:
-    """The known components of a family, without components of extras that are not installed."""
-    components: list[KnownComponent] = []
-    for component in family.known():
+def _installed(family: Family) -> dict[str, type[Component]]:
+    """The known components of a family by tag, without components of extras that are not installed."""
+    components: dict[str, type[Component]] = {}
+    for tag, path in family.known().items():
         with suppress(MissingExtraError):
-            family.load(component.path)
-            components.append(component)
+            components[tag] = family.load(path)
     return components
-
-
-def _class_name(component: KnownComponent) -> str:
-    return component.path.partition(":")[2]
 
 
 HEAD = """# Configuration
@@ -136,7 +130,7 @@ def _find(
 def _row(model: type[BaseModel], name: str) -> Row:
     field = model.model_fields[name]
     if issubclass(model, Component) and name == model.family.tag:
-        forms = ", ".join(f"`{component.tag}`" for component in model.family.known())
+        forms = ", ".join(f"`{tag}`" for tag in model.family.known())
         default = f"`{model.family.default}`" if model.family.default else "**required**"
         return f"`{name}`", f"one of {forms}, or `package.module:Class`", default, "Chooses the form of the section."
     models = _models(field.annotation)
@@ -193,7 +187,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _tag(model: type[Component]) -> str:
     """The name that chooses a component in a configuration."""
     path = f"{model.__module__}:{model.__qualname__}"
-    return next((component.tag for component in model.family.known() if component.path == path), path)
+    return next((tag for tag, known_path in model.family.known().items() if known_path == path), path)
 
 
 def _prose(model: type) -> str:

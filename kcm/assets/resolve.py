@@ -13,9 +13,6 @@ from kcm.assets.trusted_paths import BundleName, may_open, require_may_open
 from kcm.durable import drafted
 from kcm.errors import AssetError
 
-_WEIGHTS = "*.safetensors"
-_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", _WEIGHTS)
-
 
 def default_assets() -> Path:
     """The default folder of assets: KCM_ASSETS, or `assets` in the current folder."""
@@ -61,41 +58,22 @@ def is_at_hand(model: str, assets_dir: Path) -> bool:
     """
     if Path(model).expanduser().is_dir() or (assets_dir / model).exists() or "://" in assets_place(assets_dir):
         return True
-    return _cached_folder(model, None) is not None
+    return hub.cached_model(model, None) is not None
 
 
 def _from_hub(model: str, assets_dir: Path) -> Path:
     pin = assets_dir / ".revisions" / model.replace("/", "--")
     revision = pin.read_text(encoding="utf-8").strip() if pin.is_file() else None
-    if (folder := _cached_folder(model, revision)) is None:
-        try:
-            folder = hub.download(model, revision, list(_PATTERNS))
-        except AssetError as error:
-            raise AssetError(
-                f"asset {model!r} has not been fetched, and the hub cannot provide it: {error.what}",
-                where=str(assets_dir),
-                hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
-            ) from None
+    try:
+        folder = hub.cached_model(model, revision) or hub.download_model(model, revision)
+    except AssetError as error:
+        raise AssetError(
+            f"asset {model!r} has not been fetched, and the hub cannot provide it: {error.what}",
+            where=str(assets_dir),
+            hint=f"Run `kcm assets {model}`, name a local folder, or check the id and the network",
+        ) from None
     if revision is None:
         # The cache names a snapshot's folder after its commit. If the assets are read-only, only the cache holds it.
         with suppress(OSError), drafted(pin) as draft:
             draft.write_text(f"{folder.name}\n", encoding="utf-8")
     return folder
-
-
-def _cached_folder(model: str, revision: str | None) -> Path | None:
-    """The hub cache's copy; a copy without weights is an interrupted download and does not count."""
-    from huggingface_hub import snapshot_download  # slow to import, and not needed for fetched assets
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(
-            snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=list(_PATTERNS))
-        )
-    except LocalEntryNotFoundError:
-        return None
-    except HFValidationError:
-        raise AssetError(
-            f"{model!r} is neither a folder nor the id of a model", hint="Write an id as owner/name"
-        ) from None
-    return folder if any(folder.glob(_WEIGHTS)) else None

@@ -10,7 +10,7 @@ import itertools
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,15 +28,11 @@ from kcm.bundle.models import (
     FORMAT,
     HEAD,
     LARGE_ENCODER,
-    SIZE,
     WITHIN,
     BundleNames,
-    Components,
     EncoderFile,
     FrozenModels,
     LargeFile,
-    UnitDigests,
-    open_bundle,
 )
 from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.gate import Gate, GateName
@@ -46,7 +42,7 @@ from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate, confidence
 from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
-from kcm.components import Component, components_of, of_a_bundle
+from kcm.components import of_a_bundle
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError, ConfigError
@@ -55,7 +51,6 @@ from kcm.learners import LearnerConfig
 
 GATE = "gate.safetensors"
 PROMPTS = "prompts/prompts.json"
-UNITS = "units.safetensors"
 _WITHOUT_THRESHOLD = {
     "keep_all": "the small model answers everything",
     "escalate_all": "the large model answers everything",
@@ -77,9 +72,7 @@ class Bundle(FrozenModels):
 
     `certificates` are by task; None is the key of the certificate for requests without a task, as in `certify_policy`.
     `prompts` is None if the policy uses the task prompt only. `learner_state` is the input of the next task; `drift` is
-    the reference for traffic, None if there were too few rows. `trained_units` are digests of the units whose rows
-    trained, or chose gate and policy, 32 hexadecimal digits each: nothing may be certified on them. None if unknown.
-    Raises ArtefactError if the parts do not fit each other.
+    the reference for traffic, None if there were too few rows. Raises ArtefactError if the parts do not fit each other.
     """
 
     collaborator: Collaborator
@@ -92,7 +85,6 @@ class Bundle(FrozenModels):
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
-    trained_units: Set[str] | None = None
     drift: DriftReference | None = None
     lineage: Lineage = field(default_factory=Lineage)
 
@@ -122,12 +114,6 @@ class Bundle(FrozenModels):
         """The gate score on which the policy's thresholds are set."""
         return Gate(self.policy.gate, self.policy.temperature, self.gate_head)
 
-    def components(self) -> Iterator[Component]:
-        """All components that the configurations of the bundle name."""
-        for config in (self.encoder, self.large, self.learner):
-            yield from components_of(config)
-        yield form_named(self.policy.gate)
-
     def replace(self, folder: Path) -> None:
         """Write the bundle in place of what is at `folder`, which stays until the new bundle is whole."""
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +140,6 @@ class Bundle(FrozenModels):
             CERTIFICATE.removesuffix(".json"): _Certificates.of(self.certificates),
             "lineage": self.lineage,
         }
-        if components := Components.of(self.components()).components:
-            documents["components"] = Components(components=components)
         if self.certificates and self.certified_by:
             documents[COMPUTED_BY.removesuffix(".json")] = self.certified_by
         with sealing(folder, MANIFEST, FORMAT) as draft:
@@ -178,9 +162,6 @@ class Bundle(FrozenModels):
             if self.prompts is not None:
                 (draft / PROMPTS).parent.mkdir()
                 write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
-            if self.trained_units is not None:
-                packed = UnitDigests.of(self.trained_units).packed
-                write_tensors(draft / UNITS, {"units": torch.from_numpy(packed.copy())})
             if self.drift is not None:
                 write_tensors(draft / DRIFT_ROWS, {"rows": torch.from_numpy(self.drift.rows())})
                 write_json(draft / DRIFT, self.drift.figures())
@@ -192,10 +173,10 @@ class Bundle(FrozenModels):
     def read(cls, folder: Path) -> Bundle:
         """Read a bundle, with its networks in evaluation mode.
 
-        Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
+        Raises ArtefactError naming the file that is missing, damaged or of another format, ConfigError naming a
         component that is not installed.
         """
-        files = open_bundle(folder)
+        files = SealedFolder(folder, MANIFEST, FORMAT)
         models = FrozenModels.of(files)
         config, names = files.config(_Networks, "config.json"), files.config(BundleNames, "labels.json")
         num_labels = len(names.labels)
@@ -217,7 +198,6 @@ class Bundle(FrozenModels):
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),
-            trained_units=UnitDigests(files.matrix(UNITS, "units", SIZE).numpy()) if files.has(UNITS) else None,
             drift=_drift(files, config.in_features) if files.has(DRIFT) else None,
             lineage=files.config(Lineage, "lineage.json"),
         )

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.assets import BundleName
 from kcm.bundle import MANIFEST
 from kcm.bundle.sealed_folder import SealedFolder, read_manifest
-from kcm.components import FAMILIES, TRUSTED, Component, of_a_bundle
+from kcm.components import of_a_bundle
 from kcm.config import Config, with_paths
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.config import Runtime
 from kcm.encoders.runtime import computed_by, in_runtime, kind_of
-from kcm.errors import ArtefactError, ConfigError
+from kcm.errors import ArtefactError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
 
@@ -36,7 +34,6 @@ FORMAT = 1
 HEAD = "large_head.safetensors"
 WITHIN = "bundle:"  # prefix of the model name of an encoder inside the bundle, before the folder's name
 ENCODER, LARGE_ENCODER = "encoder", "large_encoder"  # folders of heads fitted by a run
-COMPONENTS = "components.json"
 CERTIFICATE = "certificate.json"
 COMPUTED_BY = "computed_by.json"
 NOT_CERTIFIED = "not certified for new rows: `kcm label` certifies the next file, `kcm run` a model for new rows"
@@ -87,10 +84,10 @@ class FrozenModels:
     def read_models(cls, folder: Path) -> FrozenModels:
         """The frozen models of the bundle in a folder, all of whose files are checked against its manifest.
 
-        Raises ArtefactError naming the file that is missing, damaged or of another format, or the package of a
+        Raises ArtefactError naming the file that is missing, damaged or of another format, ConfigError naming a
         component that is not installed.
         """
-        return FrozenModels.of(open_bundle(folder))
+        return FrozenModels.of(SealedFolder(folder, MANIFEST, FORMAT))
 
     @classmethod
     @of_a_bundle()
@@ -111,15 +108,6 @@ class FrozenModels:
             certified_by=files.config(ComputedBy, COMPUTED_BY) if files.has(COMPUTED_BY) else None,
             digest=files.digest,
         )
-
-
-@of_a_bundle()
-def open_bundle(folder: Path) -> SealedFolder:
-    """The verified files of a bundle with installed components; raises the errors of `FrozenModels.read_models`."""
-    files = SealedFolder(folder, MANIFEST, FORMAT)
-    if files.has(COMPONENTS):
-        files.config(Components, COMPONENTS).require(folder)
-    return files
 
 
 def bundle_digest(folder: Path) -> str:
@@ -229,56 +217,6 @@ class LargeFile(Config):
     identity: str
 
 
-class _Component(Config):
-    """A third-party component: `path` is its class as `package.module:Class`; `package` may be empty if unknown."""
-
-    family: str
-    tag: str
-    path: str
-    package: str
-    version: str
-
-
-class Components(Config):
-    """`components.json`: the third-party packages that the bundle needs; there is no such file if it needs none."""
-
-    components: tuple[_Component, ...]
-
-    @classmethod
-    def of(cls, components: Iterable[Component]) -> Self:
-        """The third-party components among `components`."""
-        described = {
-            (component.family.name, component.family.described(component)): component.family for component in components
-        }
-        return cls(
-            components=tuple(
-                _Component(family=name, **asdict(tag))
-                for (name, tag), family in described.items()
-                if tag.path not in family.ours.values()
-            )
-        )
-
-    def require(self, folder: Path) -> None:
-        """Raise ArtefactError naming the package of a component that is not usable here."""
-        for component in self.components:
-            if component.family not in FAMILIES:
-                hint = f"Known are {', '.join(FAMILIES)}; fetch the bundle again"
-                raise ArtefactError(
-                    f"unknown family of components {component.family!r}", where=str(folder / COMPONENTS), hint=hint
-                )
-            try:
-                FAMILIES[component.family].load(component.path)
-            except ConfigError as error:
-                package = f" of package {component.package} {component.version}" if component.package else ""
-                install = f"Install {component.package or component.path.partition(':')[0]}, on every node"
-                raise ArtefactError(
-                    f"cannot load the bundle's {component.family} {component.tag!r}, {component.path}{package}:"
-                    f" {error.what}",
-                    where=str(folder),
-                    hint=error.hint if TRUSTED in (error.hint or "") else install,
-                ) from None
-
-
 class ComputedBy(Config):
     """A runtime and the kind of its device for each side, such as `onnx on cpu`; empty if nothing is computed."""
 
@@ -313,44 +251,3 @@ def void_reason(certified: ComputedBy | None, serving: ComputedBy) -> str | None
         f"{certified.difference(serving)}: serve it as it was certified, or certify it again with `kcm run`, that"
         " runtime and another storage_path"
     )
-
-
-SIZE = 16  # bytes of a digest: half of its hexadecimal digits
-
-
-class UnitDigests(Set[str]):
-    """A set of digests, 32 hexadecimal digits each, in order. U of them."""
-
-    def __init__(self, packed_U16: NDArray[np.uint8]) -> None:
-        """The digests as bytes [U, 16], in any order, repeats allowed."""
-        rows = np.ascontiguousarray(packed_U16, dtype=np.uint8).reshape(-1, SIZE)
-        self._sorted = np.unique(rows.view(f"S{SIZE}")[:, 0]) if len(rows) else np.empty(0, f"S{SIZE}")
-
-    @classmethod
-    def of(cls, digests: Iterable[str]) -> UnitDigests:
-        """The set of these digests."""
-        if isinstance(digests, UnitDigests):
-            return digests
-        packed = bytearray()
-        for digest in digests:
-            packed += bytes.fromhex(digest)
-        return cls(np.frombuffer(packed, np.uint8).reshape(-1, SIZE))
-
-    @property
-    def packed(self) -> NDArray[np.uint8]:
-        """The digests as bytes [U, 16], in order."""
-        return self._sorted.view(np.uint8).reshape(-1, SIZE)
-
-    def __contains__(self, digest: object) -> bool:
-        try:
-            sought = np.frombuffer(bytes.fromhex(str(digest)), f"S{SIZE}")
-        except ValueError:  # a name of another kind
-            return False
-        place = int(np.searchsorted(self._sorted, sought[0])) if len(sought) == 1 else len(self._sorted)
-        return place < len(self._sorted) and bool(self._sorted[place] == sought[0])
-
-    def __iter__(self) -> Iterator[str]:
-        return (bytes(digest).hex() for digest in self.packed)
-
-    def __len__(self) -> int:
-        return len(self._sorted)

@@ -59,8 +59,10 @@ class ImageEncoder(NetworkEncoder):
     AssetError if the folder cannot be loaded, and ConfigError if the model has no first token to pool.
     """
 
+    config: ImageEncoderConfig
+
     def __init__(self, config: ImageEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
-        self._settings, self._folder = config, resolve(config.model, assets_dir)
+        self._folder = resolve(config.model, assets_dir)
         self._side = image_side(config, self._folder)
         super().__init__(config, assets_dir, device)
 
@@ -74,10 +76,10 @@ class ImageEncoder(NetworkEncoder):
     def exportable(self) -> Exportable:
         side, preprocessor = self._side, read_json(self._folder / _PREPROCESSOR)
         mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
-        backbone = _load(self._folder).to(dtype_of(self._settings.precision))
+        backbone = _load(self._folder).to(dtype_of(self.config.precision))
         levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
         probes = [{_PIXELS: levels[:4]}, {_PIXELS: levels[4:]}]
-        return Exportable(_ImageNetwork(backbone, mean, std, self._settings), probes, {_PIXELS: {0: "batch"}})
+        return Exportable(_ImageNetwork(backbone, mean, std, self.config), probes, {_PIXELS: {0: "batch"}})
 
 
 class _ImageNetwork(nn.Module):

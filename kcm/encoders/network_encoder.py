@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kcm.encoders.config import Arrays, Network
 from kcm.encoders.export import NETWORK, OnnxNetwork, exported
 from kcm.encoders.runtime import NetworkEncoderConfig, is_exported
-from kcm.encoders.torch_network import Exportable, TorchNetwork
 from kcm.inputs.content import PROBE, Content
 from kcm.inputs.pictures import read_all
+
+if TYPE_CHECKING:
+    from kcm.encoders.torch_network import Exportable
 
 
 class NetworkEncoder(ABC):
@@ -22,13 +25,20 @@ class NetworkEncoder(ABC):
     def __init__(self, config: NetworkEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
         self.config, self.reads, self.identity = config, config.reads, config.identity(assets_dir)
         self._network: Network
+        self.file: Callable[[str], str]  # a file of `Exportable.files`
         if is_exported(config, device):
             folder = exported(self.identity, config.precision, assets_dir, self.exportable)
             self._network = OnnxNetwork(folder / NETWORK)
+            self.file = lambda name: (folder / name).read_text(encoding="utf-8")
         else:
-            self._network = TorchNetwork(self.exportable().module, device)
+            from kcm.encoders.torch_network import (
+                TorchNetwork,  # slow to import, and an exported network needs no torch
+            )
+
+            network = self.exportable()
+            self._network, self.file = TorchNetwork(network.module, device), network.files.__getitem__
         # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
-        self._batch_size = 1 if config.precision == "int8" else config.batch_size
+        self.batch_size = 1 if config.precision == "int8" else config.batch_size
         self.dim: int = self.encode([PROBE]).shape[1]
 
     def read(self, content: Content) -> Content:
@@ -43,9 +53,18 @@ class NetworkEncoder(ABC):
     def arrays(self, inputs: Sequence[Content]) -> Arrays:
         """A batch of inputs that were read, as the network takes it."""
 
+    def batches(self, inputs: Sequence[Content]) -> list[list[int]]:
+        """The positions of all inputs, a list for each batch."""
+        positions = range(len(inputs))
+        return [list(positions[start : start + self.batch_size]) for start in positions[:: self.batch_size]]
+
     def encode(self, inputs: Sequence[Content]) -> np.ndarray:
         """Unit vectors, float32 [N, D], in the order of the inputs. Raises UnreadableError."""
         ready = read_all(inputs, self.read)
-        starts = range(0, len(ready), self._batch_size)
-        parts = [self._network(self.arrays(ready[start : start + self._batch_size])) for start in starts]
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
+        if not ready:
+            return np.empty((0, self.dim), dtype=np.float32)
+        batches = self.batches(ready)
+        parts = [self._network(self.arrays([ready[position] for position in batch])) for batch in batches]
+        features_ND = np.empty((len(ready), parts[0].shape[1]), dtype=np.float32)
+        features_ND[np.concatenate(batches)] = np.concatenate(parts)
+        return features_ND

@@ -61,9 +61,9 @@ def load_image_processor(model_path: Path) -> Any:
     return _open(AutoImageProcessor, model_path)
 
 
-def load_sentence_model(kind: Any, model_path: Path, dtype: Any, device: str) -> Any:
+def load_sentence_model(kind: Any, model_path: Path, dtype: Any) -> Any:
     """The model in a folder, with sentence-transformers' class `kind` for whole models. Raises AssetError."""
-    options = {"model_kwargs": {"dtype": dtype, "use_safetensors": True}, "device": device}
+    options = {"model_kwargs": {"dtype": dtype, "use_safetensors": True}, "device": "cpu"}
     with _checked(model_path):
         return kind(str(model_path), **options, **_SAFE)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from kcm.assets import folder_digest, resolve, weights_sha256
-from kcm.encoders.config import Encoder
-from kcm.encoders.export import NETWORK, OnnxNetwork, exported
-from kcm.encoders.runtime import is_exported
+from kcm.encoders.config import Arrays, Encoder
+from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.text_settings import TOKENIZER, WORDS_FILE, TextSettings, prompt_text, refuse_foreign_modules
 from kcm.errors import AssetError
 from kcm.inputs.content import Content
@@ -51,48 +51,54 @@ class TextEncoderConfig(TextSettings):
         return hashlib.sha256(f"{weights_sha256(file)} beside {digest}".encode()).hexdigest()
 
 
-class TextEncoder:
+class TextEncoder(NetworkEncoder):
     """A frozen text encoder on one device.
 
     Raises AssetError if the model cannot be loaded or lacks weights, and ConfigError for a prompt that the model does
     not have, or a module outside sentence-transformers.
     """
 
-    reads = TextEncoderConfig.reads
+    config: TextEncoderConfig
 
     def __init__(self, config: TextEncoderConfig, assets_dir: Path, device: str = "cpu") -> None:
-        self.config, self.identity = config, config.identity(assets_dir)
-        folder = resolve(config.model, assets_dir)
-        self._embed: Any  # one of `_OnnxTexts` and `TorchTexts`
-        if is_exported(config, device):
-            export = exported(self.identity, config.precision, assets_dir, lambda: _exportable(config, folder))
-            self._embed = _OnnxTexts(export, config, folder)
-        else:
-            from kcm.encoders.text_model import TorchTexts  # slow to import, and an exported network does not need it
+        self._folder = resolve(config.model, assets_dir)
+        self._prompt = prompt_text(config, self._folder)
+        super().__init__(config, assets_dir, device)
 
-            self._embed = TorchTexts(config, folder, device)
-        # Dynamic int8 quantisation has one scale per call: with one text per call, features depend on no other text.
-        self._batch_size = 1 if config.precision == "int8" else config.batch_size
-        self.dim = self._embed(["a text"]).shape[1]
+    def exportable(self) -> Exportable:
+        from kcm.encoders.text_model import exportable  # slow to import, and an exported network does not need it
 
-    def read(self, content: Content) -> Content:
-        """See `Encoder`."""
-        return content
+        return exportable(self.config, self._folder)
 
-    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Unit vectors, float32 [N, D], in the order of the inputs; batches hold texts of similar length."""
-        features_ND = np.empty((len(inputs), self.dim), dtype=np.float32)
-        texts = [content.text for content in inputs]
-        pending = sorted(range(len(texts)), key=lambda position: len(texts[position]))
+    def arrays(self, inputs: Sequence[Content]) -> Arrays:
+        encodings = self._tokenized([content.text for content in inputs])
+        return {
+            "input_ids": np.array([row.ids for row in encodings], dtype=np.int64),
+            "attention_mask": np.array([row.attention_mask for row in encodings], dtype=np.int64),
+            "token_type_ids": np.array([row.type_ids for row in encodings], dtype=np.int64),
+        }
+
+    def batches(self, inputs: Sequence[Content]) -> list[list[int]]:
+        """Batches of texts of similar length, the longest first."""
+        pending = sorted(range(len(inputs)), key=lambda position: len(inputs[position].text))
+        batches = []
         while pending:
-            size = min(self._batch_size, max(1, _CHARACTERS_AT_ONCE // max(1, len(texts[pending[-1]]))))
-            index, pending = pending[-size:], pending[:-size]
-            features_ND[index] = self._embed([texts[position] for position in index])
-        return features_ND
+            longest = max(1, len(inputs[pending[-1]].text))
+            size = min(self.batch_size, max(1, _CHARACTERS_AT_ONCE // longest))
+            batches.append(pending[-size:])
+            del pending[-size:]
+        return batches
 
     def num_cut(self, texts: Sequence[str]) -> int:
         """The number of texts with more tokens than are read."""
-        return self._embed.num_cut(list(texts))
+        return sum(bool(row.overflowing) for row in self._tokenized(texts))
+
+    def _tokenized(self, texts: Sequence[str]) -> list[Encoding]:
+        return self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_str(self.file(TOKENIZER))
 
 
 class TextsWithWords:
@@ -114,31 +120,3 @@ class TextsWithWords:
         """Unit vectors and topics, float32 [N, D], in the order of the inputs."""
         topics_NK = self._words.encode([content.text for content in inputs])
         return np.concatenate([self._texts.encode(inputs), topics_NK], axis=1)
-
-
-class _OnnxTexts:
-    """Unit vectors of a batch by the exported network and its tokenizer."""
-
-    def __init__(self, export: Path, config: TextEncoderConfig, model_path: Path) -> None:
-        self._network, self._prompt = OnnxNetwork(export / NETWORK), prompt_text(config, model_path)
-        self._tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
-        arrays = {
-            "input_ids": np.array([row.ids for row in encodings], dtype=np.int64),
-            "attention_mask": np.array([row.attention_mask for row in encodings], dtype=np.int64),
-            "token_type_ids": np.array([row.type_ids for row in encodings], dtype=np.int64),
-        }
-        return self._network(arrays)
-
-    def num_cut(self, texts: list[str]) -> int:
-        """See `TextEncoder`."""
-        encodings = self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])
-        return sum(bool(row.overflowing) for row in encodings)
-
-
-def _exportable(config: TextEncoderConfig, folder: Path) -> Exportable:
-    from kcm.encoders.text_model import exportable
-
-    return exportable(config, folder)

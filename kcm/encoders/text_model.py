@@ -7,9 +7,7 @@ so the export is done here. Shapes: B texts of a batch, T tokens, D features.
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Lock
 
-import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer
@@ -29,46 +27,19 @@ _PROBES = (
 )
 
 
-class TorchTexts:
-    """Unit vectors of a batch by torch. The lock is needed because tokenizers of transformers are not thread-safe."""
-
-    def __init__(self, config: TextSettings, model_path: Path, device: str) -> None:
-        self._model, self._prompt = load_model(config, model_path, device), prompt_text(config, model_path)
-        self._max_tokens = max_tokens(config, self._model)
-        self._lock = Lock()
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        with self._lock:
-            vectors_BD = self._model.encode(
-                texts, prompt=self._prompt, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
-            )
-        return nn.functional.normalize(vectors_BD.float(), dim=-1).cpu().numpy()
-
-    def num_cut(self, texts: list[str]) -> int:
-        """See `TextEncoder`."""
-        with self._lock:
-            token_ids = self._model.tokenizer([self._prompt + text for text in texts], verbose=False)["input_ids"]
-        return sum(len(tokens) > self._max_tokens for tokens in token_ids)
-
-
-def load_model(config: TextSettings, model_path: Path, device: str = "cpu") -> SentenceTransformer:
+def load_model(config: TextSettings, model_path: Path) -> SentenceTransformer:
     """The model in a folder with the configured pooling, precision and lengths; raises the errors of `TextEncoder`."""
     backbone, dtype = backbone_folder(model_path), dtype_of(config.precision)
     load_backbone(backbone)  # sentence-transformers would initialise missing weights at random
     if config.pooling == "auto":
-        model: SentenceTransformer = load_sentence_model(SentenceTransformer, model_path, dtype, device)
+        model: SentenceTransformer = load_sentence_model(SentenceTransformer, model_path, dtype)
     else:
         transformer = load_sentence_module(Transformer, backbone, dtype)
         pooling = Pooling(transformer.get_embedding_dimension(), config.pooling)
-        model = SentenceTransformer(modules=[transformer, pooling], device=device)
-    model.max_seq_length = max_tokens(config, model)
+        model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)
     model.truncate_dim = config.truncate_dim or model.truncate_dim
     return model.eval()
-
-
-def max_tokens(config: TextSettings, model: SentenceTransformer) -> int:
-    """Tokens read per text: the configured number, or fewer if the model reads fewer."""
-    return min(config.max_length, model.max_seq_length or config.max_length)
 
 
 class _SentenceVectors(nn.Module):
@@ -90,17 +61,17 @@ class _SentenceVectors(nn.Module):
 
 
 def exportable(config: TextSettings, model_path: Path) -> Exportable:
-    """The network in float32 with its tokenizer. Raises AssetError for a tokenizer that only Python can run."""
-    model = load_model(config.model_copy(update={"precision": "float32"}), model_path)
+    """The network with its tokenizer. Raises AssetError for a tokenizer that only Python can run."""
+    model = load_model(config, model_path)
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):
-        raise AssetError("the model has no fast tokenizer", where=str(model_path), hint="Use runtime: torch")
+        raise AssetError("the model has no fast tokenizer", where=str(model_path))
     prompt = prompt_text(config, model_path)
     batches = [model.preprocess([*texts], prompt=prompt) for texts in (_PROBES, _PROBES[:1], _PROBES[-1:])]
     names = [name for name in _INPUTS if name in batches[0]]
     probes = [{name: batch[name].numpy() for name in names} for batch in batches]
     axes = {name: {0: "batch", 1: "tokens"} for name in probes[0]}
-    tokenizer.enable_truncation(max_tokens(config, model))
+    tokenizer.enable_truncation(model.max_seq_length or config.max_length)
     tokenizer.enable_padding(
         direction=model.tokenizer.padding_side,
         pad_id=model.tokenizer.pad_token_id or 0,

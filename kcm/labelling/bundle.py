@@ -6,7 +6,6 @@ the job kept. Shapes: U texts, B of them bought, N new rows, D features, C label
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import SIZE, UnitDigests
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
@@ -24,7 +22,6 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.encoders.precomputed import with_dim
-from kcm.inputs.content import Content
 from kcm.labelling.labelled import Labelled
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.learners.analytic import Analytic, AnalyticConfig
@@ -32,7 +29,6 @@ from kcm.learners.base import Batch
 from kcm.learners.ranks import Ranks
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units as RowUnits
-from kcm.tasks.units import unit_digest
 
 NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)  # a control of `kcm run`
 TASK = "table"
@@ -82,7 +78,6 @@ class FittedSide:
 
     def bundle(
         self,
-        texts: Iterable[str],
         labels: tuple[str, ...],
         encoder: EncoderConfig,
         encoder_identity: str,
@@ -90,7 +85,7 @@ class FittedSide:
         decision: Decision,
         **parts: Any,
     ) -> Bundle:
-        """A bundle: `texts` are those it was fitted to, `parts` further parts of a `Bundle`."""
+        """A bundle; `parts` are further parts of a `Bundle`."""
         return Bundle(
             collaborator=self.collaborator,
             seed=self.seed,
@@ -103,13 +98,11 @@ class FittedSide:
             policy=Policy(gate="confidence", temperature=self.gate.temperature, decision=decision),
             learner=AnalyticConfig(name="analytic"),
             learner_state=self.learner.state_dict(),
-            trained_units=UnitDigests.of(unit_digest(Content(text))[:SIZE].hex() for text in texts),
             **parts,
         )
 
 
 def bundle_of(
-    texts: Sequence[str],
     features_UD: NDArray[np.float32],
     labelled: Labelled,
     labels: tuple[str, ...],
@@ -125,13 +118,12 @@ def bundle_of(
     score_U[bought] = side.left_out_B  # its own answer would make a text look too easy
     num_kept = int((~labelled.bought_U & ~labelled.failed_U).sum())
     return side.bundle(
-        (texts[unit] for unit in bought.tolist()),
         labels,
         encoder,
         encoder.identity(assets_dir),
         server,
         decision_keeping(score_U, num_kept),
-        metrics={"table": {"texts": len(texts), "bought": len(bought), "kept": num_kept}},
+        metrics={"table": {"texts": len(features_UD), "bought": len(bought), "kept": num_kept}},
     )
 
 

@@ -145,7 +145,6 @@ class LabelledTable:
         if models is None or self.no_bundle:
             raise ConfigError(f"no bundle: {self.no_bundle}", where="label")
         return bundle_of(
-            self.texts.texts,
             models.features_UD,
             self.result,
             self.labels.names,

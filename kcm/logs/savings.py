@@ -169,7 +169,6 @@ class Savings:
         assert forecast.trained is not None
         encoder = resolved(self.vectors.encoder, self.vectors.assets)
         return forecast.trained.side.bundle(
-            forecast.trained.texts,
             forecast.trained.labels,
             encoder,
             encoder.identity(self.vectors.assets),

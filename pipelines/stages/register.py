@@ -33,7 +33,6 @@ from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.log.window import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.stage import Plan, Stage
-from pipelines.stages.units import trained_units
 from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
@@ -202,7 +201,6 @@ def _write_bundle(
             "asked_delta": stage.certificate.delta,
         },
         learner_state=candidate.state["learner"],
-        trained_units=trained_units(sequence),
         drift=_drift(candidate, policy, plan),
         lineage=Lineage(
             artefacts={source.stage: source.fingerprint for source in (features, outcomes, tuned, evaluated)},

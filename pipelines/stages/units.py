@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kcm.bundle.models import SIZE, UnitDigests
 from kcm.inputs.content import Content
 from kcm.tasks.sequence import read_shard
 from kcm.tasks.splits import SPLITS, Split
@@ -34,47 +33,29 @@ def rows_of(sequence: SequenceArtefact, key: bytes, units: Collection[str]) -> l
     return list(dict.fromkeys(row_id for row_id, unit, _ in _units(sequence, key) if unit in units))
 
 
-def trained_units(sequence: SequenceArtefact) -> UnitDigests:
-    """Digests of the units of a sequence whose rows train, or choose gate and policy, as bundles list them.
-
-    For rows from the log, they are the log's names of the units.
-    """
-    return UnitDigests.of(_name(unit) for _, unit, _ in _digests(sequence, ("train", "validate")))
-
-
-def _name(unit: str | bytes) -> str:
-    return unit if isinstance(unit, str) else unit[:SIZE].hex()
-
-
 def _units(sequence: SequenceArtefact, key: bytes) -> Iterator[tuple[str, str, Split]]:
     """Row, name of its unit in the log, and split."""
-    for row_id, unit, split in _digests(sequence, SPLITS):
-        yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
-
-
-def _digests(sequence: SequenceArtefact, splits: Sequence[Split]) -> Iterator[tuple[str, str | bytes, Split]]:
-    """Row, unit and split, of these splits; the unit by name if the row came from the log, otherwise by digest.
-
-    A row that did not come from the log has two units: a decision carries its group or its content.
-    """
     grown = sequence.grown_tasks
     shards = [
         (path.name, task in grown)
         for number, task in enumerate(sequence.names.tasks)
         for path in sequence.shards(number)
     ]
-    for digests in map_items(partial(_digests_of, sequence, splits), shards):
-        yield from digests
+    for digests in map_items(partial(_digests_of, sequence), shards):
+        for row_id, unit, split in digests:
+            yield row_id, unit if isinstance(unit, str) else unit_of(unit, key), split
 
 
-def _digests_of(
-    sequence: SequenceArtefact, splits: Sequence[Split], shard: tuple[str, bool]
-) -> list[tuple[str, str | bytes, Split]]:
-    """The same of one shard; its rows are read some at a time: they hold pictures."""
+def _digests_of(sequence: SequenceArtefact, shard: tuple[str, bool]) -> list[tuple[str, str | bytes, Split]]:
+    """Row, unit and split of a shard; the unit by name if the row came from the log, otherwise by digest.
+
+    A row that did not come from the log has two units: a decision carries its group or its content. Rows are read some
+    at a time: they hold pictures.
+    """
     name, is_grown = shard
     digests: list[tuple[str, str | bytes, Split]] = []
     for batch in read_shard(sequence.file(name)).to_batches(max_chunksize=1024):
-        rows = pa.table(batch.filter(pc.field("split").isin(splits)))
+        rows = pa.table(batch.filter(pc.field("split").isin(SPLITS)))
         for row, content in zip(rows.select(["id", "group", "split"]).to_pylist(), contents_of(rows), strict=True):
             if is_grown:
                 digests.append((row["id"], row["group"], row["split"]))

@@ -11,16 +11,13 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from kcm.components import FAMILIES, components_of
+from kcm.components import FAMILIES
 from kcm.config import Config, parse_config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.dual.image_text import ImageTextConfig
-from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Part
 from kcm.large import ON_CPU, LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
-from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.tasks.readers.files import FilesSource
@@ -70,19 +67,8 @@ def test_nested_components_come_back_as_what_they_are() -> None:
     config = parse_config(Run, {"large": large})
     again = Run.model_validate(json.loads(config.model_dump_json()))
     assert again == config
-    kinds = [type(each) for each in components_of(again)]
-    assert kinds == [ReplayConfig, ClassifierConfig, ImageTextConfig, PixelsConfig, TextEncoderConfig]
     kept = config.model_dump(mode="json", exclude={"large": {"encoder": {"towers": {"image"}}}})
     assert kept["large"]["encoder"]["towers"].keys() == {"text", "share"}
-
-
-def test_components_in_tuples_and_mappings_are_found() -> None:
-    class Several(Config):
-        encoders: tuple[EncoderConfig, ...]
-        learners: dict[str, LearnerConfig]
-
-    several = parse_config(Several, {"encoders": [{"model": "m"}], "learners": {"first": {"name": "replay"}}})
-    assert [type(each) for each in components_of(several)] == [TextEncoderConfig, ReplayConfig]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +76,7 @@ def test_components_in_tuples_and_mappings_are_found() -> None:
     [
         (
             {"learner": {"name": "ancor"}},
-            r"'slda', by entry points 'anchor' of anchoring, or package.*mean 'anchor'",
+            r"'slda', 'anchor', or package.*mean 'anchor'",
         ),
         ({"learner": {}}, r"learner: the learner is a section with the key 'name', one of finetune, joint"),
         (
@@ -98,7 +84,7 @@ def test_components_in_tuples_and_mappings_are_found() -> None:
             r"cannot import 'absent\.module'.*No module named 'absent'.*every node",
         ),
         ({"learner": {"name": "broken:X"}}, r"cannot import 'broken'.*ZeroDivisionError"),
-        ({"learner": {"name": "anchor:AnchorConfg"}}, r"'anchor' has no 'AnchorConfg', did you mean 'AnchorConfig'"),
+        ({"learner": {"name": "anchor:AnchorConfg"}}, "'anchor' has no 'AnchorConfg'"),
         (
             {"learner": {"name": "anchor:Anchor"}},
             r"'anchor:Anchor' is not a learner.*kcm\.learners\.base\.LearnerConfig",
@@ -191,8 +177,6 @@ def test_operator_decides_where_any_server_is() -> None:
 
 def test_a_name_of_ours_stays_ours_whatever_is_installed(outside_package: Path) -> None:
     assert type(parse_config(Run, {"learner": {"name": "replay"}}).learner) is ReplayConfig
-    known = {each.tag: each for each in FAMILIES["learner"].known()}
-    assert (known["replay"].package, known["anchor"].package, known["anchor"].version) == ("", "anchoring", "1.2")
 
 
 def test_a_component_that_nobody_names_is_not_imported() -> None:

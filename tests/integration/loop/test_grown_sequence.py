@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ import torch
 
 from kcm.bundle.bundle import Bundle
 from kcm.config import parse_config
-from kcm.errors import ArtefactError, DataError
-from kcm.inputs.content import Content
+from kcm.errors import DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.tasks.shards import shard_file
-from kcm.tasks.units import unit_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.build import stages_of
@@ -29,7 +27,6 @@ from pipelines.loop.challenger.grow import GrowOutcomes
 from pipelines.loop.parent import Parent
 from pipelines.loop.window.naming import ClassNames
 from pipelines.loop.window.stage import LogWindow, WindowArtefact
-from pipelines.registry.champion import Champion as CurrentChampion
 from pipelines.run import STAGES
 from pipelines.stages.register import BundleArtefact
 from pipelines.stages.stage import Stage, run_stages
@@ -281,18 +278,3 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
         assert held not in ids
     assert held not in update["extend"].as_a(TrainedArtefact).state("kcm")["learner"]["memory"]["ids"]
     assert held in {each for n in range(2) for each in sequence.task(n)["id"].to_pylist()}
-
-
-def test_champion_without_its_training_units_is_no_parent(champion: Champion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: a champion lists what trained and one that does not is no parent."""
-    bundle = Bundle.read(champion.bundle.bundle)
-    sequence = champion.artefacts["tasks"].as_a(SequenceArtefact)
-    for row in (row for number in range(2) for row in sequence.task(number).to_pylist()):
-        listed = unit_digest(Content(row["text"]))[:16].hex() in bundle.trained_units
-        assert listed == (row["split"] in ("train", "validate"))
-    monkeypatch.setattr(Bundle, "read", lambda folder: replace(bundle, trained_units=None))
-    named = CurrentChampion(
-        digest=bundle.digest, version="grown/1", bundle=champion.bundle.fingerprint, promoted_at="", by="run"
-    )
-    with pytest.raises(ArtefactError, match="does not list its training units"):
-        Parent.of(champion.context.store, named)

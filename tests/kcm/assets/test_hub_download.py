@@ -1,10 +1,11 @@
-"""The hub's own client against a hub on this machine: models and data sets arrive, silence ends in an error."""
+"""The hub's own client against a hub on this machine: models and data sets arrive, or an error says why not."""
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +14,7 @@ from kcm.errors import AssetError
 from tests.fake_hub import COMMIT
 
 
-def test_other_model_is_downloaded_pinned_without_pickles(hub, monkeypatch, tmp_path):
+def test_other_model_is_downloaded_pinned_without_pickles(hub, tmp_path):
     hub.files = {"config.json": b"{}", "model.safetensors": b"weights", "pytorch_model.bin": b"pickle"}
     folder = _resolved_elsewhere("owner/name", tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
@@ -25,20 +26,15 @@ def test_other_model_is_downloaded_pinned_without_pickles(hub, monkeypatch, tmp_
     shutil.rmtree(cache)
     hub.requests.clear()
     assert _resolved_elsewhere("owner/name", tmp_path) == folder
-    assert f"/api/models/owner/name/revision/{COMMIT}" in hub.requests
+    assert any(COMMIT in request for request in hub.requests)
 
 
-def test_a_silent_hub_is_left_behind_and_named(hub, monkeypatch, tmp_path):
-    monkeypatch.setattr(hub_client, "START_SECONDS", 0.5)
-    monkeypatch.setattr(hub_client, "CONNECT_SECONDS", 0.5)
-    hub.mood = "hang"
-    with pytest.raises(AssetError, match=r"did not answer within 1 s \(owner/name\)"):
-        hub_client.commit_of("owner/name", "model", None)
+def test_a_data_set_that_is_nowhere_says_so(monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub")
 
-
-def test_a_data_set_that_is_nowhere_says_so(hub, tmp_path):
-    hub.mood = "fail"
-    with pytest.raises(AssetError, match=r"the hub failed.*cache holds no copy"):
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    with pytest.raises(AssetError, match="the hub failed: Couldn't reach"):
         hub_client.export_data_set("owner/name", None, None, folder=tmp_path)
 
 
@@ -51,9 +47,8 @@ def _resolved_elsewhere(model: str, tmp_path: Path) -> Path:
     return Path(done.stdout.strip().splitlines()[-1])
 
 
-def test_a_data_set_is_exported_split_by_split(hub, tmp_path):
+def test_a_data_set_is_exported_split_by_split(tmp_path):
     # A folder stands in for the id: the loader takes both, and the hub is not needed for it.
-    hub.mood = "fail"
     (tmp_path / "set").mkdir()
     (tmp_path / "out").mkdir()
     for split in ("train", "test"):

@@ -126,7 +126,6 @@ def test_pipes_and_links_to_elsewhere_are_not_opened(crafted: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("components.json", {"components": [dict.fromkeys(("family", "tag", "path", "package", "version"), "x")]}),
         ("drift.json", [1]),
         ("drift.json", {"threshold": 1}),
         ("metrics.json", [1]),

@@ -1,6 +1,5 @@
-"""A bundle's frozen models: before its labels grew, where they are computed, and which units they know."""
+"""A bundle's frozen models: before its labels grew and where they are computed."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle, facts
-from kcm.bundle.models import ComputedBy, FrozenModels, UnitDigests, void_reason, with_first_labels
+from kcm.bundle.models import ComputedBy, FrozenModels, void_reason, with_first_labels
 from kcm.encoders import EncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.precomputed import PrecomputedConfig
@@ -44,28 +43,6 @@ def test_a_head_is_cut_to_the_labels_that_it_had() -> None:
     identity = large.identity(("a", "b"), Path(), head=known)
     found = replace(models("a", "b", "c"), large=large, large_head=grown, none_label=None)
     assert with_first_labels(found, 2, Path()).large_identity == identity
-
-
-DIGESTS = frozenset(
-    {hashlib.sha256(bytes([number])).hexdigest()[:32] for number in range(200)}
-    | {"00" * 16, "ff" * 16, "ab" * 15 + "00", "00" * 15 + "01"}
-)
-
-
-def test_it_is_the_set_of_what_it_was_given() -> None:
-    found = UnitDigests.of([*DIGESTS, *DIGESTS])
-    assert found == DIGESTS
-    assert len(found) == len(DIGESTS)
-    assert list(found) == sorted(DIGESTS)
-    assert UnitDigests(found.packed) == found
-
-
-@pytest.mark.parametrize("other", ["0" * 31 + "1", "ab" * 16, "ab" * 15, "a name", "", 7])
-def test_what_it_was_not_given_is_not_in_it(other: object) -> None:
-    """A unit that is in it by mistake would keep another's split: what was trained on might be certified on."""
-    found = UnitDigests.of(DIGESTS - {"00" * 15 + "01"})
-    assert other not in found
-    assert "00" * 16 in found
 
 
 ONNX = ComputedBy(encoder="onnx on cpu", large="torch on cpu")

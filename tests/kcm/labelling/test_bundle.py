@@ -6,20 +6,16 @@ import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import SIZE
 from kcm.bundle.runtime import logits
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL
 from kcm.encoders.precomputed import PrecomputedConfig
-from kcm.inputs.content import Content
 from kcm.labelling.bundle import bundle_of, decision_keeping
 from kcm.labelling.guess import Guess
 from kcm.labelling.labelled import Labelled
 from kcm.large.adapters.openai import OpenAiConfig
-from kcm.tasks.units import unit_digest
 
 LABELS = ("bad", "good", "neither")
 NUM_TEXTS, NUM_BOUGHT, DIM = 600, 240, 8
-TEXTS = [f"text {number}" for number in range(NUM_TEXTS)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +50,7 @@ def finished() -> Labelled:
 def made_of(features: np.ndarray, finished: Labelled) -> Bundle:
     server = OpenAiConfig(adapter="openai", model="large", base_url="http://127.0.0.1:1/v1", api_key_env=None)
     encoder = PrecomputedConfig(kind="precomputed", columns=tuple("abcdefgh"))
-    return bundle_of(TEXTS, features, finished, LABELS, encoder, server, Path("assets"), seed=0)
+    return bundle_of(features, finished, LABELS, encoder, server, Path("assets"), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +84,6 @@ def test_bundle_promises_nothing(bundle: Bundle) -> None:
     """The table's certificate is about the table: the bundle has none."""
     assert bundle.certificates == {}
     assert bundle.certified_by is None
-
-
-def test_bundle_names_its_train_units(bundle: Bundle, finished: Labelled) -> None:
-    """No certificate may be computed on bought texts, so the bundle lists them."""
-    bought = {unit_digest(Content(TEXTS[unit]))[:SIZE].hex() for unit in np.flatnonzero(finished.bought_U)}
-    assert set(bundle.trained_units or ()) == bought
 
 
 @pytest.mark.parametrize("num_kept", [1, 2, 4])
