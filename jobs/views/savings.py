@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 
 from kcm.certification.certificate import confidence
-from kcm.logs.grouping import CLASSIFICATION, MIN_CALLS, ONE_ANSWER
+from kcm.logs.grouping import CLASSIFICATION, MIN_CALLS
 from kcm.logs.read import UNKNOWN
 from kcm.logs.savings import Savings, TemplateSavings
 from kcm.logs.template import Template
@@ -81,8 +81,6 @@ def template_lines(number: int, template: TemplateSavings, savings: Savings) -> 
     share = whole_percent(template.tally.calls / savings.calls)
     yield f"{number}. {kind}: {plural(template.tally.calls, 'call')} ({share}){labels}{_money(template.spend)}"
     yield f"   prompt: {_prompt(template.group.template)}"
-    if kind == ONE_ANSWER:
-        yield "   Nearly all answers are the same: is this call needed?"
     if template.group.reader is None:
         return
     if template.forecast is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic_core import to_json
 
-from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, ReplyReading, bare, leaves
+from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, ReplyReading, leaves
 from kcm.logs.shared import shared_prefix, shared_suffix
 
 COVERED = 0.95  # share of the replies that must be one of the labels
@@ -75,12 +75,6 @@ def label_reader(replies: Sequence[str]) -> LabelReader | None:
             if sum(reader.label(reply) is not None for reply in replies) >= COVERED * len(replies):
                 return reader
     return None
-
-
-def one_answer(replies: Sequence[str]) -> bool:
-    """Whether nearly all replies are the same."""
-    votes = Counter(bare(reply) for reply in replies).most_common(1)
-    return bool(votes) and votes[0][1] >= COVERED * len(replies)
 
 
 def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tuple[str, ...]:

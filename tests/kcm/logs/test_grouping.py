@@ -73,7 +73,7 @@ def test_few_foreign_calls_do_not_hide_a_template() -> None:
 
 def test_one_text_again_and_again_is_no_fixed_text() -> None:
     found = groups([call("hi", "Hello!")] * 50)
-    assert fixed(found) == {("", "", "one answer")}
+    assert fixed(found) == {("", "", "free text")}
     assert found[0].template.text([{"role": "user", "content": "hi"}]) == "hi"
 
 
