@@ -1,6 +1,6 @@
 """Logs of OpenAI's interfaces: a request and its response in one row, as middleware writes them.
 
-Chat completions, with the body of either side direct or below `body`, as in the lines of a batch; and the Responses API.
+Chat completions, with the body of either side direct or below `body`, as in the lines of a batch; the Responses API.
 Source: platform.openai.com/docs/api-reference (chat, responses, batch).
 """
 
