@@ -25,7 +25,6 @@ from pipelines.progress import Bar, Reporter
 
 def fit_router(
     table: Path,
-    columns_file: Path | None,
     columns: dict[str, Any],
     encoder: str | None,
     assets: Path,
@@ -34,7 +33,7 @@ def fit_router(
 ) -> dict[str, Any]:
     """Fit a router on the rows of `table`, write it to the folder `output`, and return the JSON result."""
     with progress_bars() as progress:
-        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets, progress=progress)
+        frame = RoutingFrame.open(table, columns, encoder, assets, progress=progress)
         result = frame.fit(seed, output)
     typer.echo(f"router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
     return result
@@ -42,7 +41,6 @@ def fit_router(
 
 def certify_table(
     table: Path,
-    columns_file: Path | None,
     columns: dict[str, Any],
     router: Path | None,
     assets: Path,
@@ -55,7 +53,7 @@ def certify_table(
 
     Raises KcmError for a `currency` without costs.
     """
-    frame = RoutingFrame.open(table, columns_file, columns, None, assets, router)
+    frame = RoutingFrame.open(table, columns, None, assets, router)
     if ledger:
         typer.echo(frame.next_look(request, ledger).sentence, err=True)
     result = frame.certify(request, ledger)
