@@ -120,7 +120,7 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
 
 def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
     """The inputs in a frame without correctness: both models count as wrong, at unknown cost, in no split."""
-    optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
+    optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label")
     columns = columns.model_copy(update=dict.fromkeys((*optional_fields, "small_cost", "large_cost", "split")))
     return _read_inputs(_checked(frame, columns, where), columns, where)[0]
 
@@ -216,8 +216,8 @@ def _correctness(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether the small model is right, whether the large one is, and whether the large one failed to answer, [N]."""
     if columns.small_correct and columns.large_correct:
-        small = cells.truths(columns.small_correct, columns.correct_at)
-        return small, cells.truths(columns.large_correct, columns.correct_at), np.zeros(len(small), dtype=bool)
+        small = cells.truths(columns.small_correct)
+        return small, cells.truths(columns.large_correct), np.zeros(len(small), dtype=bool)
     assert columns.label is not None  # ensured by `check`
     assert columns.small_prediction is not None
     assert columns.large_prediction is not None
