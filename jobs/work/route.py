@@ -118,7 +118,4 @@ def certificate_view(result: Mapping[str, Any]) -> Group:
         line("decision", f"{decision(result)}: {result['reason']}"),
         line("call rate", f"{percent(result['call_rate'])} of {result['num_rows']:,} certify rows"),
     ]
-    for task, own in result["tasks"].items():
-        rate = percent(own["call_rate"])
-        lines.append(line(f"task {task}", f"{decision(own)}, call rate {rate}: {own['reason']}"))
     return Group(*lines, *(line("note", note) for note in result["notes"]))

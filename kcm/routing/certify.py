@@ -21,7 +21,7 @@ from kcm.certification.certificate import Certificate, CertificateConfig, certif
 from kcm.certification.ledger import Hashes, Ledger, Look
 from kcm.certification.sample_size import fewest
 from kcm.certification.scores import NOT_RECORDED
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 from kcm.routing.config import RequestConfig
 from kcm.routing.table import RoutingTable
 from kcm.tasks.splits import draw
@@ -133,11 +133,9 @@ def certify_table(
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
     With a `ledger`, the look is written down before outcomes are used, and later looks at the same question may spend
-    less of delta. Without test rows, the metrics are measured on the certify rows. Raises ConfigError for a scope by
-    task without tasks, DataError for a given split without the rows that the request needs.
+    less of delta. Without test rows, the metrics are measured on the certify rows. Raises DataError for a given split
+    without the rows that the request needs.
     """
-    if request.scope != "global" and table.task is None:
-        raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", hint="Give --task COLUMN")
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
     tables = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
     for name, rows in tables.items():
@@ -162,16 +160,17 @@ def certify_table(
         searched = _search(choosing, request)
         promise_used = promise.model_copy(update={"method": mode})
         policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
-    warnings = [
-        _warning(task, certificate)
-        for task, certificate in certificates.items()
-        if certificate.num_units < certificate.fewest_units
-    ]
+    certificate = certificates[None]
+    warnings = []
+    if certificate.num_units < certificate.fewest_units:
+        warnings.append(
+            f"{certificate.num_units} independent certify rows: no certificate is possible at epsilon"
+            f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
+        )
     return {
         **certificates_json(certificates),
         "mode": mode,
         "max_loss": request.max_loss,
-        "scope": request.scope,
         "look": look and look.number,
         "asked_delta": request.delta,
         "num_validate_rows": len(validate),
@@ -189,7 +188,7 @@ def look_at(
     digest = hashlib.sha256(repr(request).encode())
     for column in (score_N, table.small_correct, table.large_correct, table.large_error):
         digest.update(np.ascontiguousarray(column).tobytes())
-    for names in (table.item, splits, table.group, table.task):
+    for names in (table.item, splits, table.group):
         digest.update(repr(None if names is None else names.tolist()).encode())
     return {"units": table.ledger_units(), "delta": request.delta, "digest": digest.hexdigest()}
 
@@ -202,9 +201,8 @@ def measured_split(splits: NDArray[np.object_]) -> str:
 def _search(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
     """The policy found by the search, the most that the certificate may deploy; without a search, keep all."""
     if request.max_loss is not None:
-        return find_policy(choosing, Gate(), request.scope, request.max_loss).policy
-    tasks = dict.fromkeys(choosing.by_task(), KEEP_ALL) if request.scope == "per_task" else {}
-    return Policy(decision=KEEP_ALL, task_decisions=tasks)
+        return find_policy(choosing, Gate(), "global", request.max_loss).policy
+    return Policy(decision=KEEP_ALL)
 
 
 def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["auto", "regret", "net"]:
@@ -243,14 +241,6 @@ def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) 
         num_units=num_rows,
         fewest_units=fewest(promise.epsilon, delta, method),
         reason="nothing is certified: the table is too small to be split into validate and certify rows",
-    )
-
-
-def _warning(task: str | None, certificate: Certificate) -> str:
-    subject = "rows" if task is None else f"rows of task {task!r}"
-    return (
-        f"{certificate.num_units} independent certify {subject}: no certificate is possible at epsilon"
-        f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
     )
 
 

@@ -40,7 +40,6 @@ class RouteColumns(Config):
     large_cost: str | None = Field(None, description="Column with the cost of the large model's answer, in that unit.")
     id: str | None = Field(None, description="Column with a unique id; by default the number of the row.")
     group: str | None = Field(None, description="Column that names rows drawn together, such as a user.")
-    task: str | None = Field(None, description="Column with the task of a row, known when it is routed.")
     split: str | None = Field(
         None, description="Column with train, validate, certify or test; by default rows are drawn by a seed."
     )
@@ -68,7 +67,7 @@ class RouteColumns(Config):
 
 
 class RequestConfig(Config):
-    """The promise, the loss that the searched threshold may have on validate rows, and the scope of the threshold."""
+    """The promise, and the loss that the searched threshold may have on validate rows."""
 
     epsilon: float = Field(
         0.02,
@@ -83,9 +82,6 @@ class RequestConfig(Config):
         "auto",
         description="regret never credits a win of the small model; net does; auto: regret, unless the small model is"
         " clearly better on the rows that choose.",
-    )
-    scope: Literal["global", "per_task"] = Field(
-        "global", description="One threshold, or one per --task, sharing delta."
     )
     max_loss: float | None = Field(
         None,

@@ -51,7 +51,6 @@ class RoutingTable(ColumnTable):
     small_cost: NDArray[np.float64] | None = None
     large_cost: NDArray[np.float64] | None = None
     group: NDArray[np.object_] | None = None
-    task: NDArray[np.object_] | None = None
     split: NDArray[np.object_] | None = None
     texts: tuple[NDArray[np.object_], ...] = ()  # of all rows of the file, including text columns nobody named
     ids: tuple[str, ...] = ()
@@ -68,7 +67,6 @@ class RoutingTable(ColumnTable):
             large_correct=self.large_correct,
             large_none_error=self.large_error,
             group=self.group,
-            task=self.task,
         )
 
     def ledger_units(self) -> dict[str, Hashes]:
@@ -151,7 +149,6 @@ def _read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tupl
         features=_features(cells, matching_columns(list(frame.columns), columns.features, "features", where)),
         category=cells.strings(columns.category) if columns.category else None,
         group=cells.strings(columns.group) if columns.group else None,
-        task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
         split=_splits(cells, columns.split) if columns.split else None,
         notes=tuple(notes),
     )
