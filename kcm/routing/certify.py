@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from kcm.cascade.evaluation import route_quality
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
+from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
-from kcm.certification.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
+from kcm.certification.certificate import CertificateConfig, certificates_json, certify_policy
 from kcm.certification.ledger import Hashes, Ledger, Look
-from kcm.certification.sample_size import fewest
 from kcm.certification.scores import NOT_RECORDED
 from kcm.errors import DataError
 from kcm.routing.config import RequestConfig
@@ -133,33 +132,28 @@ def certify_table(
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
     With a `ledger`, the look is written down before outcomes are used, and later looks at the same question may spend
-    less of delta. Without test rows, the metrics are measured on the certify rows. Raises DataError for a given split
-    without the rows that the request needs.
+    less of delta. Without test rows, the metrics are measured on the certify rows. Raises DataError if a split has none of
+    the rows that the request needs.
     """
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
     tables = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
     for name, rows in tables.items():
-        if len(rows) == 0 and table.split is not None:
+        if len(rows) == 0:
+            whose = "a table that small" if table.split is None else "the split column"
             hint = "Search and certificate each need their own rows"
-            raise DataError(f"the split column has no {name} rows", where="split", hint=hint)
+            raise DataError(f"{whose} has no {name} rows", where="split", hint=hint)
     look = None
-    if ledger is not None and len(certify):
+    if ledger is not None:
         about = look_at(table, splits, score_N, request)
         look = ledger.look(**about, purpose="kcm route certify")
     delta = request.delta if look is None else look.spend
-    promise, mode = promise_of(request), request.mode
-    if not all(map(len, tables.values())):
-        policy = Policy(decision=ESCALATE_ALL)
-        certificates: dict[str | None, Certificate] = {None: _empty_certificate(promise, delta, len(certify))}
-    else:
-        certify_rows = table.select(certify).scored(score_N[certify])
-        choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
-        mode = _mode(choosing, request)
-        if choosing is None:
-            choosing = certify_rows  # `regret` does not read the rows that choose
-        searched = _search(choosing, request)
-        promise_used = promise.model_copy(update={"method": mode})
-        policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
+    certify_rows = table.select(certify).scored(score_N[certify])
+    choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
+    mode = _mode(choosing, request)
+    if choosing is None:
+        choosing = certify_rows  # `regret` does not read the rows that choose
+    promise = promise_of(request).model_copy(update={"method": mode})
+    policy, certificates = certify_policy(choosing, certify_rows, _search(choosing, request), promise, delta=delta)
     certificate = certificates[None]
     warnings = []
     if certificate.num_units < certificate.fewest_units:
@@ -221,27 +215,6 @@ def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
     if measured_split(splits) == "certify":
         notes.append("all rows certify, so the figures are measured on the rows that chose the threshold")
     return notes
-
-
-def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
-    """The certificate of escalating everything, which loses nothing and needs no rows."""
-    method: Literal["regret", "net"] = "net" if promise.method == "net" or promise.epsilon == 0 else "regret"
-    return Certificate(
-        method=method,
-        epsilon=promise.epsilon,
-        delta=delta,
-        decision="escalate_all",
-        threshold=None,
-        bound=0.0,
-        valid=True,
-        call_rate=1.0,
-        searched=ESCALATE_ALL,
-        certified=ESCALATE_ALL,
-        num_rows=num_rows,
-        num_units=num_rows,
-        fewest_units=fewest(promise.epsilon, delta, method),
-        reason="nothing is certified: the table is too small to be split into validate and certify rows",
-    )
 
 
 def _measured(
