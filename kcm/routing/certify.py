@@ -132,8 +132,8 @@ def certify_table(
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
     With a `ledger`, the look is written down before outcomes are used, and later looks at the same question may spend
-    less of delta. Without test rows, the metrics are measured on the certify rows. Raises DataError if a split has none of
-    the rows that the request needs.
+    less of delta. Without test rows, the metrics are measured on the certify rows. Raises DataError if there are no
+    rows of a split that the request needs.
     """
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
     tables = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
