@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+import kcm.labelling.purchases
 from kcm.labelling.agreement import TestedDraw
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.forecast import Promise
@@ -53,10 +54,6 @@ class Oracle:
         open_ = np.ones(len(self.answers), dtype=bool)
         open_[[row for rows in self.asked[:num_calls] for row in rows]] = False
         return open_
-
-    def paid(self, rows: np.ndarray) -> np.ndarray:
-        """Those of the rows that were asked for."""
-        return rows[~self.open_before(len(self.asked))[rows]]
 
 
 @dataclass(frozen=True)
@@ -139,28 +136,33 @@ class Halves:
     spend = forecast
 
 
-@dataclass
-class Money:
-    """A purse that pays `calls` answers in all, each once."""
+class Capped(kcm.labelling.purchases.Oracle):
+    """Codes of labels from an `Oracle`, each paid once, `calls` in all; None: without a cap."""
 
-    calls: int
-    oracle: Oracle
+    def __init__(self, oracle: Oracle, calls: int | None) -> None:
+        super().__init__()
+        self._oracle, self._calls, self.is_capped = oracle, calls, calls is not None
+
+    def __call__(self, units: np.ndarray) -> np.ndarray:
+        return np.array([FAILED if label is None else label for label in self._oracle(units)])
 
     def affords(self, units: np.ndarray) -> int:
-        """See `kcm.labelling.purchases.Money`."""
-        is_open = self.oracle.open_before(len(self.oracle.asked))
-        left = self.calls - int((~is_open).sum())
+        """How many of these units, in order, the calls that are left pay for."""
+        if self._calls is None:
+            return len(units)
+        is_open = self._oracle.open_before(len(self._oracle.asked))
+        left = self._calls - int((~is_open).sum())
         return int(np.searchsorted(np.cumsum(is_open[units]), left, side="right"))
 
+    def paid(self, units: np.ndarray) -> np.ndarray:
+        """Those of the units that were asked for."""
+        return units[~self._oracle.open_before(len(self._oracle.asked))[units]]
 
-def by_rounds(world: World, oracle: Oracle, seed: int, **more: Any) -> Job:
+
+def by_rounds(world: World, oracle: Oracle, seed: int, calls: int | None = None, **more: Any) -> Job:
     """The table labelled by the rounds alone, which know of copies."""
-
-    def ask(units: np.ndarray) -> np.ndarray:
-        return np.array([FAILED if label is None else label for label in oracle(units)])
-
-    promise = Promise(TARGET, DELTA)
-    found = Rounds(world.copies, Fixed(world.wrong), ask, promise, SCHEDULE, seed, **more).run()
+    promise, capped = Promise(TARGET, DELTA), Capped(oracle, calls)
+    found = Rounds(world.copies, Fixed(world.wrong), capped, promise, SCHEDULE, seed, **more).run()
     copies = found.forecasts[-1].copies if found.forecasts else 1
     test = found.tests[-1] if found.tests else TestedDraw(ranked=0, drawn=0, afforded=0, wrong=0, kept=0)
     drawn = [call for call, rows in enumerate(oracle.asked) if len(rows) == test.drawn]
@@ -172,9 +174,9 @@ def by_rounds(world: World, oracle: Oracle, seed: int, **more: Any) -> Job:
 def by_two_looks(world: World, oracle: Oracle, seed: int) -> Job:
     """A job with too little money, started again with enough: the second draw is at the boundary."""
     with tempfile.TemporaryDirectory() as folder:
-        more = {"draws": DrawFile(Path(folder)), "looks": Halves(), "paid": oracle.paid}
-        by_rounds(world, oracle, seed, purse=Money(CAPPED_CALLS, oracle), **more)
-        return by_rounds(world, oracle, seed, purse=Money(NUM_ROWS, oracle), **more)
+        more = {"draws": DrawFile(Path(folder)), "looks": Halves()}
+        by_rounds(world, oracle, seed, CAPPED_CALLS, **more)
+        return by_rounds(world, oracle, seed, NUM_ROWS, **more)
 
 
 LABELLED: dict[str, Callable[[World, Oracle, int], Job]] = {

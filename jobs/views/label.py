@@ -14,8 +14,9 @@ from rich.table import Table
 from jobs.views.table import table
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.forecast import Forecast
-from kcm.labelling.label import LabelledTable, Watcher
+from kcm.labelling.label import LabelledTable
 from kcm.labelling.label_list import LabelList
+from kcm.labelling.rounds import Watcher
 from kcm.labelling.table import Texts
 from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate
@@ -54,13 +55,10 @@ class Screen(Watcher):
         self._is_planned = False
         self.result: dict[str, object] = {}
 
-    def compare(self, num_texts: int) -> None:
-        """How many texts have people's labels; the plan counts the LLM's answers on them."""
-        self._num_compared = num_texts
-
-    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
+    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None], num_compared: int) -> None:
         """Rows, duplicates, labels, and the price of asking about every text."""
         self._num_texts, rows = len(texts.texts), len(texts.unit_N)
+        self._num_compared = num_compared
         copies = rows - texts.num_empty - self._num_texts
         self._say(
             f"{rows:,} rows, {self._num_texts:,} different texts in column {texts.column!r},"

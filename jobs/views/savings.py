@@ -62,10 +62,10 @@ def template_lines(number: int, template: TemplateSavings, savings: Savings) -> 
     if template.forecast is None:
         yield f"   Too few calls with an answer to say anything: {len(template.tally.rows.items()):,}"
         return
-    yield from (f"   {line}" for line in _forecast_lines(template, savings.max_loss))
+    yield from (f"   {line}" for line in _forecast_lines(template))
 
 
-def _forecast_lines(template: TemplateSavings, max_loss: float) -> Iterator[str]:
+def _forecast_lines(template: TemplateSavings) -> Iterator[str]:
     forecast = template.forecast
     assert forecast is not None
     drift, split = forecast.drift, forecast.split
@@ -76,7 +76,7 @@ def _forecast_lines(template: TemplateSavings, max_loss: float) -> Iterator[str]
         yield f"On this log's last calls the small model could have answered {share}"
         return
     if not forecast.share:
-        yield f"Nothing could be saved: {forecast.why_nothing(max_loss)}"
+        yield f"Nothing could be saved: {forecast.why_nothing}"
         return
     low, high = forecast.interval
     sure, differ = confidence([forecast.delta]), per_hundred(forecast.bound)
@@ -105,7 +105,7 @@ def next_steps(savings: Savings, log: str, bundle: Path | None, config: Path | N
             yield f"next: run this on a longer log; a prompt template needs at least {MIN_CALLS:,} calls"
         elif any(forecast.could_save is None for forecast in forecasts):
             yield "next: run this again on the part of the log since the mix is steady"
-        elif any(forecast.is_short(savings.max_loss) for forecast in forecasts):
+        elif any(forecast.is_short for forecast in forecasts):
             yield "next: run this on a longer log"
         else:
             yield "next: nothing to set up; kcm has no small model that helps here"

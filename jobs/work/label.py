@@ -19,9 +19,9 @@ from kcm.errors import ConfigError
 from kcm.extras import load
 from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, in_process
 from kcm.labelling.label import LabelledTable, label
+from kcm.labelling.oracle import answers_in
 from kcm.labelling.output import write_frame
 from kcm.labelling.purchases import NoAnswers
-from kcm.labelling.sources import answers_in
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.report.labelled import LabelPage, render_labelled
 from kcm.report.page import write_page

@@ -56,10 +56,7 @@ class Router:
         columns = self._router.config.columns
         routing = RoutingFrame(table_of(frame, columns, _WHERE), columns, None, self.assets, self._router)
         result = routing.certify(request_config, None if ledger is None else Path(ledger))
-        self.policy = Policy(
-            decision=_decision(result),
-            task_decisions={task: _decision(decision) for task, decision in result["tasks"].items()},
-        )
+        self.policy = Policy(decision=Decision(decision=result["decision"], threshold=result["threshold"]))
         return result
 
     def scores(self, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -71,7 +68,7 @@ class Router:
         if self.policy is None:
             raise ConfigError("nothing is certified yet", where="Router.predict", hint="Call certify, or use scores")
         routing = self._open(frame)
-        return np.where(self.policy.keep(routing.scores, routing.table.task), "small", "large").astype(object)
+        return np.where(self.policy.keep(routing.scores), "small", "large").astype(object)
 
     def _open(self, frame: pd.DataFrame) -> RoutingFrame:
         columns = self._router.config.columns
@@ -82,7 +79,3 @@ class Router:
         if self.fitted is None:
             raise ConfigError("the router is not fitted", where="Router", hint="Call fit")
         return self.fitted
-
-
-def _decision(certificate: dict[str, Any]) -> Decision:
-    return Decision(decision=certificate["decision"], threshold=certificate["threshold"])

@@ -121,7 +121,7 @@ class Agreement:
         most = afforded_errors(plan.num_ranked, plan.num_drawn, allowed, spend)
         if plan.num_ranked - plan.num_drawn <= allowed:
             most = plan.num_drawn  # so many units may all be wrong
-        left = self._left_by_money(guess, len(ranked), forecast) if self._purchases.capped else 0
+        left = self._left_by_money(guess, len(ranked), forecast) if self._purchases.oracle.is_capped else 0
         places = self._places(plan.num_ranked, plan.num_drawn, number)
         return Draw(guess, ranked, places, plan.num_ranked, forecast.copies, allowed, most, left, delta, capped=False)
 
@@ -147,7 +147,7 @@ class Agreement:
             missed = missed_errors(draw.num_ranked, len(units), int(wrong.sum()), draw.delta)
             return Prefix(draw.guess, taught, kept, draw.copies * missed)
         rest = purchases.outside(kept, draw.guess)
-        if draw.left <= length or purchases.affords(rest) == len(rest):
+        if draw.left <= length or purchases.oracle.affords(rest) == len(rest):
             return Prefix(draw.guess, taught, kept, draw.copies * draw.allowed, draw.copies)
         inside, tested = draw.places < draw.left, min(draw.left, draw.num_ranked)
         missed = missed_errors(tested, int(inside.sum()), int(wrong[inside].sum()), draw.delta * RESERVED)

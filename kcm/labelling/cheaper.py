@@ -6,14 +6,13 @@ Shapes: U units, B of them bought from the oracle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.guess import Guess, Units
 from kcm.labelling.plan import cheapest_plan
+from kcm.labelling.purchases import Oracle
 from kcm.labelling.text import VectorSide
 
 _CHOICE = 0  # number of the file with purchases and choice, in the folder of the draws
@@ -22,24 +21,23 @@ _CHOICE = 0  # number of the file with purchases and choice, in the folder of th
 class CheaperSide:
     """A small model that reads a cheaper model's answers, once it has bought them.
 
-    `ask` gives codes of labels. An answer of it costs `ratio` of one of the oracle. After the pilot, both small models
+    An answer of the `cheaper` model costs `ratio` of one of the oracle. After the pilot, both small models
     are compared by the plans that follow from what they say of the pilot's units, left out: without the cheaper model,
     and with it at its price. `allowed` of all units may differ, at `delta`. The choice is kept beside the `draws`: a
-    job that goes on with a draw of an earlier start never fits the pilot again. `ahead` may pay for everything in bulk.
+    job that goes on with a draw of an earlier start never fits the pilot again.
     """
 
     def __init__(
         self,
         vectors_UD: NDArray[np.float32],
-        ask: Callable[[Units], Units],
+        cheaper: Oracle,
         ratio: float,
         allowed: int,
         delta: float,
         draws: DrawFile | None,
-        ahead: Callable[[Units], None],
     ) -> None:
-        self._vectors, self._ask, self._ratio = vectors_UD, ask, ratio
-        self._allowed, self._delta, self._draws, self._ahead = allowed, delta, draws, ahead
+        self._vectors, self._cheaper, self._ratio = vectors_UD, cheaper, ratio
+        self._allowed, self._delta, self._draws = allowed, delta, draws
         self._hint_U = np.full(len(vectors_UD), -1, dtype=np.int64)
         self._asked_U = np.zeros(len(vectors_UD), dtype=bool)
         self._side: VectorSide | None = None
@@ -72,7 +70,7 @@ class CheaperSide:
         helps = self._calls(helped) + self._ratio * len(self._vectors) < self._calls(alone)
         if helps:
             rest = np.flatnonzero(~self._asked_U)
-            self._ahead(rest)
+            self._cheaper.ahead(rest)
             self._buy(rest)
         if self._draws:
             self._draws.write(_CHOICE, {"hint_U": self._hint_U, "asked_U": self._asked_U, "helps": np.array(helps)})
@@ -90,5 +88,5 @@ class CheaperSide:
         return cheapest_plan(np.quantile(side.wrong_B, quantiles), self._allowed, self._delta).calls
 
     def _buy(self, units: Units) -> None:
-        self._hint_U[units] = self._ask(units)
+        self._hint_U[units] = self._cheaper(units)
         self._asked_U[units] = True

@@ -55,7 +55,7 @@ def drawn_classes(
     `seeds` are of a generator of its own: that of the job would repeat itself in a second start.
     """
     ranked, plan = forecaster.class_plan(prefix.guess, prefix.units, delta)
-    most = purchases.affords(ranked[::-1]) // 2 if purchases.capped else len(ranked)
+    most = purchases.oracle.affords(ranked[::-1]) // 2 if purchases.oracle.is_capped else len(ranked)
     pursued = forecaster.pursued()
     draw = plan.drawn(ranked, prefix.guess.answer_U, pursued, most, np.random.default_rng(seeds))
     return BegunClasses(prefix, draw, np.array([guarantee in pursued for guarantee in guarantees]))

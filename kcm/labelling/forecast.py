@@ -125,7 +125,7 @@ class Forecaster:
     def capped_plan(self, guess: Guess, delta: float) -> tuple[Units, int, CappedPlan]:
         """The ranking, the most copies that a unit has, and the plan of a budget that does not cover the forecast."""
         copies = int(self._purchases.copies_U[self._purchases.open_units].max(initial=1))
-        ranked, affordable = self.ranked(guess, copies), self._purchases.affords(self._from_the_end(guess, 1))
+        ranked, affordable = self.ranked(guess, copies), self._purchases.oracle.affords(self._from_the_end(guess, 1))
         return ranked, copies, capped_plan(self._wrong(guess, ranked), affordable, delta)
 
     def class_plan(self, guess: Guess, units: Units, delta: float) -> tuple[Units, ClassPlan]:
@@ -151,18 +151,18 @@ class Forecaster:
 
     def spare(self, delta: float) -> float:
         """What of delta is set aside for the prefix that is left if the money ends after the draw."""
-        return delta * RESERVED if self._purchases.capped else 0.0
+        return delta * RESERVED if self._purchases.oracle.is_capped else 0.0
 
     def is_short(self, guess: Guess, forecast: Forecast) -> bool:
         """Whether the money does not cover the plan."""
-        if not self._purchases.capped:
+        if not self._purchases.oracle.is_capped:
             return False
         units = self._from_the_end(guess, forecast.copies)
-        return self._purchases.affords(units) < min(len(units), math.ceil(forecast.calls))
+        return self._purchases.oracle.affords(units) < min(len(units), math.ceil(forecast.calls))
 
     def affordable_calls(self, guess: Guess, forecast: Forecast) -> int:
         """Calls that the money pays for, in the order in which the plan escalates."""
-        return self._purchases.affords(self._from_the_end(guess, forecast.copies))
+        return self._purchases.oracle.affords(self._from_the_end(guess, forecast.copies))
 
     def _from_the_end(self, guess: Guess, copies: int) -> Units:
         """All units that may be bought, in the order in which a plan escalates them."""

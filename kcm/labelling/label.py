@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,17 +36,16 @@ from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import Mapper, encoded, in_process, named_encoder
-from kcm.labelling.forecast import Forecast, Promise
+from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.labelled import Labelled
 from kcm.labelling.looks import JobLooks, described
-from kcm.labelling.oracle import Progress
-from kcm.labelling.purchases import NoAnswers
-from kcm.labelling.rounds import Rounds
+from kcm.labelling.oracle import CallableOracle, Llm, RecordedOracle, ServerOracle, answers_in, opened_store
+from kcm.labelling.purchases import Oracle
+from kcm.labelling.rounds import Rounds, Watcher
 from kcm.labelling.schedule import Schedule
-from kcm.labelling.sources import AnswerSource, Llm, answers_in, function, opened_store, recorded, server
 from kcm.labelling.table import Texts
 from kcm.labelling.text import VectorSide
 from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
@@ -59,34 +58,6 @@ from kcm.user_folder import user_folder
 PRICE_RATIO = 1 / 15
 
 _MARGIN = 1.1  # of the money that a further plan should need
-
-
-class Watcher:
-    """Callbacks of a running job; a method that raises ends the job, and bought answers are kept."""
-
-    def compare(self, num_texts: int) -> None:
-        """First, if people labelled rows with so many texts: the LLM's answers on them are bought in the end."""
-
-    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None]) -> None:
-        """Before anything is paid; what each model would cost for every text, None if it has no price."""
-
-    def resumed(self) -> None:
-        """Before anything is bought, if an earlier start of the job has begun its draw: no pilot and no plan follow."""
-
-    def bought(self, count: int, spent: float) -> None:
-        """Called with the answers bought so far, recorded ones included, and the currency spent."""
-
-    def bought_cheaper(self, count: int, spent: float) -> None:
-        """As `bought`, of the cheaper model."""
-
-    def said(self, line: str) -> None:
-        """A batch was sent, or the server is in trouble."""
-
-    def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
-        """After the pilot and every round of training; `at` forecasts another target."""
-
-    def drawn(self, total: int, promised: float) -> None:
-        """After the draw: calls in all, and the share of rows that is now expected to be proved to agree."""
 
 
 @dataclass(eq=False)
@@ -231,41 +202,63 @@ def label(
         config = config.model_copy(update={"target": DEFAULT_TARGET})
     columns, llms = _listed(answers), [_server(model, base_url) for model in _listed(llm)]
     _check_models(len(columns), len(llms))
-    texts = Texts.of(frame, text)
-    label_list = _labels(frame, labels, columns, prompt)
-    classes = Guarantee.parsed(guarantees, label_list.names)
-    truth_N = None if truth is None else truth_codes(frame, truth, label_list.names, texts.unit_N)
-    job = _Job(frame, texts, label_list, columns, llms, config, classes, watcher or Watcher())
-    if truth_N is not None:
-        job.watcher.compare(len(set(texts.unit_N[truth_N != NO_LABEL])))
-    sources = job.sources(store)
-    last = sources[-1]
-    job.watcher.start(texts, label_list, [source.estimate for source in sources])
+    watcher, texts = watcher or Watcher(), Texts.of(frame, text)
+    names = _labels(frame, labels, columns, prompt)
+    classes = Guarantee.parsed(guarantees, names.names)
+    truth_N = None if truth is None else truth_codes(frame, truth, names.names, texts.unit_N)
+    digest = partial(_digest, texts, names, config, classes)
+    progress = [watcher.bought_cheaper, watcher.bought][-len(columns or llms) :]
+    oracles: list[Oracle] = [
+        RecordedOracle(frame, column, texts, names.names, tell) for column, tell in zip(columns, progress, strict=False)
+    ]
+    for model, tell in zip(llms, progress, strict=False):
+        if callable(model):
+            oracles.append(CallableOracle(model, texts.texts, names.names, tell))
+        else:
+            paid, account = opened_store(store, config.store_max_cost), f"label {digest(map(_paid_as, llms))[:32]}"
+            oracles.append(ServerOracle(model, texts.texts, names, paid, account, config.max_cost, tell, watcher.said))
+    oracle = oracles[-1]
+    num_compared = 0 if truth_N is None else len(set(texts.unit_N[truth_N != NO_LABEL]))
+    watcher.start(texts, names, [source.estimate for source in oracles], num_compared)
     if not isinstance(ledger, Ledger):
-        require_writable(Path(ledger or user_folder() / "ledger"), "Name another --ledger")
-    if last.resumable:
+        folder = Path(ledger or user_folder() / "ledger")
+        require_writable(folder, "Name another --ledger")
+        ledger = Ledger(folder)
+    if oracle.resumable:
         require_writable(user_folder(), "The draw is kept here: set XDG_DATA_HOME")
-    for source in sources:
-        source.oracle.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
-    digest = job.digest([source.identity for source in sources])
-    book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
+    for source in oracles:
+        source.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
+    job = digest(source.identity for source in oracles)
     purpose = described(columns, llms, config)
-    looks = JobLooks(book, map(text_key, texts.texts), config.delta, digest, purpose, job.watcher.said)
+    looks = JobLooks(ledger, map(text_key, texts.texts), config.delta, job, purpose, watcher.said)
     if looks.earlier:
-        job.watcher.said(looks.earlier)
+        watcher.said(looks.earlier)
     assets = assets or default_assets()
     encoder = named_encoder(config.encoder, assets)
-    draws = DrawFile(user_folder() / "draws" / digest[:32]) if last.resumable else None
+    draws = DrawFile(user_folder() / "draws" / job[:32]) if oracle.resumable else None
     if draws is not None and draws.has_begun:
-        job.watcher.resumed()
-    vectors = encoded(texts.texts, encoder, assets, mapper)
-    side = job.side(vectors, sources, looks.forecast(), draws)
-    result = job.run(side, last, looks, draws)
-    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, result, last.oracle, last.money)
+        watcher.resumed()
+    vectors_UD = encoded(texts.texts, encoder, assets, mapper)
+    side: VectorSide | CheaperSide = VectorSide(vectors_UD)
+    if len(oracles) == 2:
+        allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
+        side = CheaperSide(vectors_UD, oracles[0], _price_ratio(oracles), allowed, looks.forecast(), draws)
+    result = Rounds(
+        texts.copies_U,
+        side,
+        oracle,
+        Promise(config.target, looks.forecast(), classes),
+        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5),
+        config.seed,
+        watcher=watcher,
+        draws=draws,
+        looks=looks,
+    ).run()
+    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, result, oracle)
     models: _Models | None = None
-    if encoder is not None and last.server is not None and last.store is not None:
-        models = _Models(assets, encoder, vectors, last.server, last.store)
-    labelled, named = _with_labels(frame, texts, label_list, result)
+    if encoder is not None and oracle.server is not None and oracle.store is not None:
+        models = _Models(assets, encoder, vectors_UD, oracle.server, oracle.store)
+    labelled, named = _with_labels(frame, texts, names, result)
     return LabelledTable(
         frame=labelled,
         column=named["label"],
@@ -277,105 +270,35 @@ def label(
             look=looks.taken(again=result.is_second_look),
             bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
         ),
-        cost=last.oracle.spent,
-        labels=label_list,
+        cost=oracle.spent,
+        labels=names,
         texts=texts,
         result=result,
         models=models,
         side=side.side if isinstance(side, CheaperSide) else side,
-        estimate=last.estimate,
+        estimate=oracle.estimate,
         accuracies=accuracies,
     )
 
 
-@dataclass(eq=False)
-class _Job:
-    """One job: what was asked for, and whether the pilot is over."""
+def _digest(
+    texts: Texts,
+    labels: LabelList,
+    config: LabelConfig,
+    guarantees: Sequence[Guarantee],
+    identities: Iterable[str],
+) -> str:
+    """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money.
 
-    frame: pd.DataFrame
-    texts: Texts
-    labels: LabelList
-    columns: Sequence[str]
-    llms: Sequence[OpenAiConfig | Callable[[list[str]], Sequence[Any]]]
-    config: LabelConfig
-    classes: tuple[Guarantee, ...]
-    watcher: Watcher
-    is_planned: bool = False
-
-    def sources(self, store: ResponseStore | str | Path | None) -> list[AnswerSource]:
-        """Whom the answers are bought from, the oracle last."""
-        progress = [self.watcher.bought_cheaper, self.watcher.bought][-len(self.columns or self.llms) :]
-        if self.columns:
-            pairs = zip(self.columns, progress, strict=True)
-            return [recorded(self.frame, column, self.texts, self.labels, tell) for column, tell in pairs]
-        return [self._source(llm, store, tell) for llm, tell in zip(self.llms, progress, strict=True)]
-
-    def _source(self, llm: Any, store: ResponseStore | str | Path | None, tell: Progress) -> AnswerSource:
-        if callable(llm):
-            return function(llm, self.texts, self.labels, tell)
-        paid, max_cost = opened_store(store, self.config.store_max_cost), self.config.max_cost
-        account = f"label {self.digest([*map(_paid_as, self.llms)])[:32]}"
-        return server(llm, self.texts, self.labels, paid, account, max_cost, tell, self.watcher.said)
-
-    def digest(self, identities: Sequence[str]) -> str:
-        """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money.
-
-        `identities` name what decides the answers.
-        """
-        request = self.config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
-        labels = [self.labels.names, self.labels.prompt.model_dump(mode="json")]
-        parts = [*labels, list(identities), request, *map(asdict, self.classes)]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-        for text in self.texts.texts:
-            digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
-        digest.update(np.ascontiguousarray(self.texts.copies_U).tobytes())
-        return digest.hexdigest()
-
-    def side(
-        self, vectors_UD: NDArray[np.float32], sources: Sequence[AnswerSource], spend: float, draws: DrawFile | None
-    ) -> VectorSide | CheaperSide:
-        """The small model, with the answers of a cheaper model if there is one."""
-        if len(sources) == 1:
-            return VectorSide(vectors_UD)
-        allowed = allowed_errors(self.config.target or DEFAULT_TARGET, len(self.texts.texts))
-        cheaper = sources[0].oracle
-        return CheaperSide(vectors_UD, cheaper, _price_ratio(sources), allowed, spend, draws, cheaper.ahead)
-
-    def run(
-        self, side: VectorSide | CheaperSide, source: AnswerSource, looks: JobLooks, draws: DrawFile | None
-    ) -> Labelled:
-        """Buy until the promise is proved or the money is spent. Raises NoAnswers if nothing was answered."""
-        oracle, config = source.oracle, self.config
-        rounds = Rounds(
-            self.texts.copies_U,
-            side,
-            oracle,
-            Promise(config.target, looks.forecast(), guarantees=self.classes),
-            Schedule(pilot=min(200, max(50, len(self.texts.texts) // 15)), growth=0.3, slope=0.5),
-            config.seed,
-            purse=source.money,
-            watch=partial(self._watch, oracle.reasons),
-            draws=draws,
-            drawn=self.watcher.drawn,
-            ahead=oracle.ahead,
-            looks=looks,
-            paid=source.paid,
-        )
-        try:
-            return rounds.run()
-        except NoAnswers as error:
-            reason = next(iter(oracle.reasons.values()), "")
-            what = error.what if reason in error.what else f"{error.what}: {reason}"
-            hint = error.hint or "Correct --labels or --prompt; replies are kept: the same question is not asked again"
-            raise NoAnswers(what, where=error.where, hint=hint) from None
-
-    def _watch(self, failures: Mapping[int, str], forecast: Forecast, at: Callable[[float], Forecast]) -> None:
-        if failures and not self.is_planned:
-            reason = next(iter(failures.values()))
-            num_failed = f"{len(failures):,} of {forecast.bought:,} texts"
-            self.watcher.said(f"{num_failed} have no usable answer, such as: {reason}")
-        self.is_planned = True
-        self.watcher.planned(forecast, at)
+    `identities` name what decides the answers.
+    """
+    request = config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
+    parts = [labels.names, labels.prompt.model_dump(mode="json"), [*identities], request, *map(asdict, guarantees)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for text in texts.texts:
+        digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
+    digest.update(np.ascontiguousarray(texts.copies_U).tobytes())
+    return digest.hexdigest()
 
 
 def _check_models(num_columns: int, num_llms: int) -> None:
@@ -412,9 +335,9 @@ def _paid_as(llm: OpenAiConfig | Callable[[list[str]], Sequence[Any]]) -> str:
     return str(llm if callable(llm) else llm.model_copy(update={"batch": False}))
 
 
-def _price_ratio(sources: Sequence[AnswerSource]) -> float:
+def _price_ratio(oracles: Sequence[Oracle]) -> float:
     """The price of an answer of the cheaper model, in answers of the oracle; a fifteenth if prices are not known."""
-    cheaper, dear = (source.estimate.currency if source.estimate else 0.0 for source in sources)
+    cheaper, dear = (oracle.estimate.currency if oracle.estimate else 0.0 for oracle in oracles)
     return cheaper / dear if cheaper and dear else PRICE_RATIO
 
 

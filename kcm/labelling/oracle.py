@@ -5,36 +5,73 @@ Shapes: U texts, each asked at most once.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import make_url
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.labelling.guess import Units
-from kcm.labelling.purchases import FAILED, NoAnswers
-from kcm.large.adapters.openai import OpenAiModel
-from kcm.large.base import Item, LargeAnswer
+from kcm.labelling.label_list import LabelList
+from kcm.labelling.purchases import FAILED, NoAnswers, Oracle
+from kcm.labelling.table import Texts, column_of
+from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
+from kcm.large.base import Estimate, Item, LargeAnswer
 from kcm.large.prompts import matching_label
+from kcm.large.response_cache import ResponseStore
 
+Llm = str | OpenAiConfig | Callable[[list[str]], Sequence[Any]]
+Progress = Callable[[int, float], None]
+"""Called with the answers bought so far and the currency spent."""
 _MAX_OUTAGES = 16  # in a row
 _FEWEST = 50  # texts that a batch is worth waiting for
 _AT_ONCE = 2048  # questions that wait in memory; many more than are under way
 _IN_A_CALL = 64  # texts that a function gets together
-Progress = Callable[[int, float], None]
-"""Called with the answers bought so far and the currency spent."""
 
 
-class ServerOracle:
-    """A language model behind a server; answers are committed one by one, and paid for once."""
+class ServerOracle(Oracle):
+    """A language model behind a server; answers are committed one by one, and paid for once.
 
-    def __init__(self, model: OpenAiModel, texts: Sequence[str], progress: Progress) -> None:
-        self._model, self._texts, self._progress = model, texts, progress
+    `account` is what the job's spending is booked to; `max_cost` limits it. The store may have a total as well. `say`
+    receives lines about batches and about a server that stops answering.
+    """
+
+    def __init__(
+        self,
+        config: OpenAiConfig,
+        texts: Sequence[str],
+        labels: LabelList,
+        store: ResponseStore,
+        account: str,
+        max_cost: float | None,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
+        self.is_capped = max_cost is not None or store.max_cost is not None
+        self._has_price = bool(config.input_price or config.output_price)
+        if self.is_capped and not self._has_price:
+            hint = "Give --input-price and --output-price, in dollars per million tokens"
+            raise DataError(f"a cap needs a price, and none is known for {config.model}", where="max_cost", hint=hint)
+        self._model = OpenAiModel(config, labels.names, store, warn=say, account=account)
+        self._texts, self._progress = texts, progress
         self._num_bought = self._num_answered = 0
-        self.reasons: dict[int, str] = {}
+        # Another store asks again, and a model may answer otherwise: a choice among stores is a choice among answers.
+        self.identity = f"{config.identity(labels.names, Path())} {make_url(store.url).render_as_string()}"
+        self.estimate = sum(map(self._model.estimate, self._items(np.arange(len(texts)))), Estimate())
+        self.server, self.store = config.model_copy(update={"max_cost": None, "batch": False}), store
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises ConfigError if the server refuses the key or the model.
@@ -58,13 +95,40 @@ class ServerOracle:
         Also collects the batches that an earlier start left, without any units these alone. Raises DataError if the
         server refuses a batch.
         """
-        asked = units if len(units) >= _FEWEST else units[:0]
-        items = [Item(str(unit), Content(self._texts[unit])) for unit in asked]
         try:
-            self._model.ask_ahead(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+            self._model.ask_ahead(self._items(units if len(units) >= _FEWEST else units[:0]))
         except BaseException:  # as above
             self._model.close()
             raise
+
+    def affords(self, units: Units) -> int:
+        """How many of these units, in order, can be bought at their highest price.
+
+        Paid units cost nothing, so they are affordable even if a lowered cap is below what was spent.
+        """
+        if not self.is_capped:
+            return len(units)
+        total = np.cumsum(self._prices[units])
+        return int(np.searchsorted(total, max(0.0, self._model.left()) * (1 + 1e-12), side="right"))
+
+    def paid(self, units: Units) -> Units:
+        """Those of the units that were paid for before this start, as far as that is known by their price."""
+        return units[self._prices[units] == 0] if self._has_price else units[:0]
+
+    @cached_property
+    def _prices(self) -> NDArray[np.float64]:
+        """The highest price of each text [U], 0 for a paid one.
+
+        Looked up when first needed: a batch of an earlier start may bring answers before.
+        """
+        parts = self._items(np.arange(len(self._texts)))
+        return np.concatenate([self._model.highest_prices(part) for part in parts])
+
+    def _items(self, units: Units) -> Iterator[list[Item]]:
+        """The questions about these texts, in parts."""
+        for start in range(0, len(units), _AT_ONCE):
+            part = units[start : start + _AT_ONCE].tolist()
+            yield [Item(str(unit), Content(self._texts[unit])) for unit in part]
 
     def _ask(self, places: Units, units: Units, codes: Units, *, again: bool) -> Units:
         """Ask the units at these places; the places of replies outside the label list."""
@@ -88,11 +152,10 @@ class ServerOracle:
 
     def _answers(self, places: Units, units: Units, *, again: bool) -> Iterator[tuple[int, LargeAnswer]]:
         """The answers as they arrive, with their places."""
-        for start in range(0, len(places), _AT_ONCE):
-            futures = {}
-            for place in places[start : start + _AT_ONCE].tolist():
-                item = Item(str(units[place]), Content(self._texts[units[place]]))
-                futures[self._model.ask(item, again=again)] = place
+        starts = range(0, len(places), _AT_ONCE)
+        for start, items in zip(starts, self._items(units[places]), strict=True):
+            part = places[start : start + _AT_ONCE].tolist()
+            futures = {self._model.ask(item, again=again): place for item, place in zip(items, part, strict=True)}
             for future in as_completed(futures):
                 yield futures[future], future.result()
 
@@ -110,8 +173,13 @@ class ServerOracle:
         return self._model.spent()[1]
 
 
-class CallableOracle:
-    """A function from a list of texts to their labels; None for a text without an answer."""
+class CallableOracle(Oracle):
+    """A function from a list of texts to their labels; None for a text without an answer.
+
+    Nobody can know what decides its answers, so every job with it is another look.
+    """
+
+    resumable = False
 
     def __init__(
         self,
@@ -120,10 +188,10 @@ class CallableOracle:
         label_names: Sequence[str],
         progress: Progress,
     ) -> None:
+        super().__init__()
+        self.identity = f"function {uuid.uuid4().hex}"
         self._answer, self._texts, self._names, self._progress = answer, texts, label_names, progress
         self._num_bought = 0
-        self.reasons: dict[int, str] = {}
-        self.spent = 0.0
 
     def __call__(self, units: Units) -> Units:
         """Codes of labels. Raises DataError for another number of answers than texts."""
@@ -138,9 +206,6 @@ class CallableOracle:
             self._progress(self._num_bought, 0.0)
         return np.array(codes, dtype=np.int64)
 
-    def ahead(self, units: Units) -> None:
-        """Nothing: a function is asked when its answers are needed."""
-
     def _code(self, unit: int, answer: Any) -> int:
         if answer is None or (isinstance(answer, float) and math.isnan(answer)):
             self.reasons[unit] = "no answer"
@@ -150,3 +215,31 @@ class CallableOracle:
             self.reasons[unit] = f"answered {str(answer)[:100]!r}, which is not on the label list"
             return FAILED
         return code
+
+
+class RecordedOracle(CallableOracle):
+    """The answers in a column: for every text the answer of its first row."""
+
+    resumable = True
+
+    def __init__(
+        self, frame: pd.DataFrame, column: str, texts: Texts, label_names: Sequence[str], progress: Progress
+    ) -> None:
+        said_U = answers_in(frame, column).to_numpy(dtype=object)[texts.first_rows()]
+        by_text = dict(zip(texts.texts, said_U, strict=True))
+        super().__init__(lambda some: [by_text[text] for text in some], texts.texts, label_names, progress)
+        digest = hashlib.sha256(repr(said_U.tolist()).encode(errors="surrogatepass")).hexdigest()
+        self.identity = f"column {column} {digest}"
+
+
+def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
+    """A column of recorded answers as texts, None for a missing one. Raises DataError without the column."""
+    cells = column_of(frame, column, "--answers").convert_dtypes().astype("string").str.strip()  # 1.0 at gaps is 1
+    return cells.astype(object).where(cells.notna() & (cells != ""), None)
+
+
+def opened_store(store: ResponseStore | str | Path | None, max_cost: float | None = None) -> ResponseStore:
+    """The store at a folder, a file or a database's URL, by default the user's own; `max_cost` is its total."""
+    if not isinstance(store, ResponseStore):
+        store = ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
+    return store if max_cost is None else replace(store, max_cost=max_cost)

@@ -1,17 +1,22 @@
-"""The units of one table: which of them were bought, and how many more the money buys.
+"""The units of one table: who is asked about them, which of them were bought, and how many more the money buys.
 
 Shapes: U units, of `copies_U` equal rows each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
 from kcm.labelling.guess import Guess, Units
+
+if TYPE_CHECKING:  # a proxy of one's own needs no client of a server
+    from kcm.large.adapters.openai import OpenAiConfig
+    from kcm.large.base import Estimate
+    from kcm.large.response_cache import ResponseStore
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
 
@@ -20,37 +25,53 @@ class NoAnswers(DataError):
     """The oracle answered nothing at all."""
 
 
-class Money:
-    """What a job may spend: `prices` gives the highest price of each unit [U], 0 for a paid unit."""
+class Oracle:
+    """Whom a job asks about its units, each at most once.
 
-    def __init__(self, prices: Callable[[], NDArray[np.float64]], left: Callable[[], float]) -> None:
-        self._prices, self._left = prices, left
+    `identity` names what decides the answers. `estimate` is the price of asking about every unit, None if there is no
+    price. With `is_capped`, money is limited. `resumable` says whether answers outlast the process, so that a job that
+    was killed can go on. `server` and `store` are those of a server. `reasons` say why units have no answer.
+    """
+
+    identity = ""
+    estimate: Estimate | None = None
+    is_capped = False
+    resumable = True
+    server: OpenAiConfig | None = None
+    store: ResponseStore | None = None
+
+    def __init__(self) -> None:
+        self.reasons: dict[int, str] = {}
+
+    def __call__(self, units: Units) -> Units:
+        """Codes of labels of these units, or `FAILED`."""
+        raise NotImplementedError
+
+    def ahead(self, units: Units) -> None:
+        """Pay in bulk for units that are asked next, if that is cheaper."""
 
     def affords(self, units: Units) -> int:
-        """How many of these units, in order, can be bought at their highest price.
+        """How many of these units, in order, the money buys."""
+        return len(units)
 
-        Paid units cost nothing, so they are affordable even if a lowered cap is below what was spent.
-        """
-        total = np.cumsum(self._prices()[units])
-        return int(np.searchsorted(total, max(0.0, self._left()) * (1 + 1e-12), side="right"))
+    def paid(self, units: Units) -> Units:
+        """Those of the units that an earlier start has paid for, as far as that is known."""
+        return units[:0]
+
+    @property
+    def spent(self) -> float:
+        """Currency spent by this job."""
+        return 0.0
 
 
 class Purchases:
     """The answers bought so far: `label_U`, or `FAILED`, and `asked_U`; every unit is asked at most once.
 
-    `ask` maps units to codes of labels, or `FAILED`. `ahead` may pay in bulk for units that are asked next. `tie_U`
-    breaks ties between equally sure units. Without `money` there is no cap.
+    `tie_U` breaks ties between equally sure units.
     """
 
-    def __init__(
-        self,
-        copies_U: Units,
-        tie_U: NDArray[np.float64],
-        ask: Callable[[Units], Units],
-        ahead: Callable[[Units], None],
-        money: Money | None,
-    ) -> None:
-        self.copies_U, self._tie, self._ask, self._ahead, self._money = copies_U, tie_U, ask, ahead, money
+    def __init__(self, copies_U: Units, tie_U: NDArray[np.float64], oracle: Oracle) -> None:
+        self.copies_U, self._tie, self.oracle = copies_U, tie_U, oracle
         self.label_U = np.full(len(copies_U), FAILED, dtype=np.int64)
         self.asked_U = np.zeros(len(copies_U), dtype=bool)
 
@@ -58,28 +79,19 @@ class Purchases:
         """Ask about those of the units that were not asked before. Raises what `ask` raises."""
         units = units[~self.asked_U[units]]
         if len(units):
-            self.label_U[units] = self._ask(units)
+            self.label_U[units] = self.oracle(units)
             self.asked_U[units] = True
 
     def buy_in_bulk(self, units: Units) -> None:
         """As `buy`, for a draw or for the rest that follows from it."""
         units = units[~self.asked_U[units]]
         if len(units):
-            self._ahead(units)
+            self.oracle.ahead(units)
             self.buy(units)
-
-    @property
-    def capped(self) -> bool:
-        """Whether the money has a cap."""
-        return self._money is not None
-
-    def affords(self, units: Units) -> int:
-        """How many of the units, in order, the money buys."""
-        return len(units) if self._money is None else self._money.affords(units)
 
     def affordable(self, units: Units) -> Units:
         """As many of the units as the money buys."""
-        return units[: self.affords(units)]
+        return units[: self.oracle.affords(units)]
 
     @property
     def num_asked(self) -> int:

@@ -7,10 +7,11 @@ equal rows each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,52 +24,77 @@ from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.guess import Guess, SmallModel, Units
 from kcm.labelling.labelled import Labelled
 from kcm.labelling.looks import JobLooks
-from kcm.labelling.purchases import Money, NoAnswers, Purchases
+from kcm.labelling.purchases import NoAnswers, Oracle, Purchases
 from kcm.labelling.schedule import Schedule
+
+if TYPE_CHECKING:
+    from kcm.labelling.label_list import LabelList
+    from kcm.labelling.table import Texts
+    from kcm.large.base import Estimate
 
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
 _UNSURE = 0.5  # share of a round from the third of units that the small model is least sure of
 
 
+class Watcher:
+    """Callbacks of a running job; a method that raises ends the job, and bought answers are kept."""
+
+    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None], num_compared: int) -> None:
+        """Before anything is paid; what each model would cost for every text, None if it has no price.
+
+        People have labelled rows with `num_compared` texts; the LLM's answers on them are bought in the end.
+        """
+
+    def resumed(self) -> None:
+        """Before anything is bought, if an earlier start of the job has begun its draw: no pilot and no plan follow."""
+
+    def bought(self, count: int, spent: float) -> None:
+        """Called with the answers bought so far, recorded ones included, and the currency spent."""
+
+    def bought_cheaper(self, count: int, spent: float) -> None:
+        """As `bought`, of the cheaper model."""
+
+    def said(self, line: str) -> None:
+        """A batch was sent, or the server is in trouble."""
+
+    def planned(self, forecast: Forecast, at: Callable[[float], Forecast]) -> None:
+        """After the pilot and every round of training; `at` forecasts another target."""
+
+    def drawn(self, total: int, promised: float) -> None:
+        """After the draw: calls in all, and the share of rows that is now expected to be proved to agree."""
+
+
 class Rounds:
     """One job: `run` buys answers and labels all units.
 
-    `ask` maps units to codes of labels, or `FAILED`; every unit is asked at most once. `watch` sees every forecast, and
-    a function that forecasts another target; `drawn`, after the draw, the calls in all and the share of rows that is
-    then expected to be proved. `ahead` may pay in bulk for units that are asked next: a draw, and the rest that follows
-    from it. With `looks`, `promise.delta` is a forecast until the draw begins, and a job that was capped may draw again
-    with more money; `paid` gives the units among some that an earlier start has paid for. All random choices follow
-    from `seed`.
+    With `looks`, `promise.delta` is a forecast until the draw begins, and a job that was capped may draw again with
+    more money. All random choices follow from `seed`.
     """
 
     def __init__(
         self,
         copies_U: Units,
         side: SmallModel,
-        ask: Callable[[Units], Units],
+        oracle: Oracle,
         promise: Promise,
         schedule: Schedule,
         seed: int,
-        purse: Money | None = None,
-        watch: Callable[[Forecast, Callable[[float], Forecast]], None] = lambda forecast, at: None,
+        *,
+        watcher: Watcher | None = None,
         draws: DrawFile | None = None,
-        drawn: Callable[[int, float], None] = lambda total, promised: None,
-        ahead: Callable[[Units], None] = lambda units: None,
         looks: JobLooks | None = None,
-        paid: Callable[[Units], Units] = lambda units: units[:0],
     ) -> None:
-        self._side, self._promise, self._schedule, self._seed = side, promise, schedule, seed
-        self._draws, self._looks, self._paid_before = draws, looks, paid
-        self._watch, self._tell_drawn = watch, drawn
+        self._side, self._oracle, self._promise, self._schedule, self._seed = side, oracle, promise, schedule, seed
+        self._watcher, self._draws, self._looks = watcher or Watcher(), draws, looks
         self._rng = np.random.default_rng(seed)
-        self._purchases = Purchases(copies_U, self._rng.random(len(copies_U)), ask, ahead, purse)
+        self._purchases = Purchases(copies_U, self._rng.random(len(copies_U)), oracle)
         self._forecaster = Forecaster(self._purchases, promise.target, promise.guarantees)
         self._agreement = Agreement(self._purchases, self._forecaster, draws, seed, self._rng)
         self._forecasts: list[Forecast] = []
         self._lacking: Forecast | None = None
 
     def run(self) -> Labelled:
-        """Buy until the promise is proved or the money is spent. Raises what `ask` raises.
+        """Buy until the promise is proved or the money is spent. Raises what the oracle raises.
 
         A job whose draw has begun finishes that draw.
         """
@@ -174,7 +200,7 @@ class Rounds:
         """A draw by another look; None if the first proves the target, or the money does not cover the plan."""
         if self._unproved(prefix) <= self._forecaster.allowed:
             return None
-        self._purchases.buy(self._paid_before(self._purchases.open_units))
+        self._purchases.buy(self._oracle.paid(self._purchases.open_units))
         guess, planned = self._guess(), looks.forecast(again=True)
         lacking = self._forecaster.forecast(guess, planned)
         if self._forecaster.is_short(guess, lacking):
@@ -190,7 +216,7 @@ class Rounds:
     def _unproved(self, prefix: Prefix) -> int:
         """Rows that may differ once the money is spent."""
         rest = self._purchases.outside(prefix.units, prefix.guess)
-        return prefix.differ + self._purchases.rows(rest[self._purchases.affords(rest) :])
+        return prefix.differ + self._purchases.rows(rest[self._oracle.affords(rest) :])
 
     def _train(self, delta: float) -> tuple[Guess, Forecast]:
         """Buy the pilot, and more as long as the planned total of a test at `delta` falls."""
@@ -203,8 +229,10 @@ class Rounds:
             expected = schedule.expected(bought, calls, len(purchases.copies_U))
             promised = self._forecaster.promised(guess, forecast, delta)
             forecast = replace(forecast, expected=expected, promised=promised)
+            if self._oracle.reasons and not self._forecasts:
+                self._watcher.said(self._failures())
             self._forecasts.append(forecast)
-            self._watch(forecast, partial(self._at, guess, delta))
+            self._watcher.planned(forecast, partial(self._at, guess, delta))
             pays = schedule.pays(bought, calls)
             batch = self._batch(guess, round(schedule.growth * forecast.bought))
             if not pays or len(batch) == 0 or self._overspends(guess, forecast, batch):
@@ -216,9 +244,18 @@ class Rounds:
         purchases = self._purchases
         pilot = self._rng.permutation(len(purchases.copies_U))[: self._schedule.pilot]
         pilot = pilot[~purchases.asked_U[pilot]]
-        purchases.buy(pilot[: max(1, purchases.affords(pilot) // 2)] if purchases.capped else pilot)
+        purchases.buy(pilot[: max(1, self._oracle.affords(pilot) // 2)] if self._oracle.is_capped else pilot)
         if purchases.num_asked and not len(purchases.answered):
-            raise NoAnswers(f"none of the first {purchases.num_asked:,} texts got a usable answer", where="llm")
+            reason = next(iter(self._oracle.reasons.values()), "")
+            what = f"none of the first {purchases.num_asked:,} texts got a usable answer: {reason}"
+            hint = "Correct --labels or --prompt; replies are kept: the same question is not asked again"
+            raise NoAnswers(what, where="llm", hint=hint)
+
+    def _failures(self) -> str:
+        """A line on failures of the pilot."""
+        reasons = self._oracle.reasons
+        num_failed = f"{len(reasons):,} of {self._purchases.num_asked:,} texts"
+        return f"{num_failed} have no usable answer, such as: {next(iter(reasons.values()))}"
 
     def _at(self, guess: Guess, delta: float, target: float) -> Forecast:
         """What another target would cost; for display."""
@@ -248,7 +285,7 @@ class Rounds:
         unreached = rest[len(paid) :]
         missing = purchases.rows(unreached) + purchases.rows(purchases.failed)
         differ = min(num_rows, prefix.differ + missing)
-        self._tell_drawn(purchases.num_asked + len(paid), 1 - differ / num_rows)
+        self._watcher.drawn(purchases.num_asked + len(paid), 1 - differ / num_rows)
         purchases.buy_in_bulk(paid)
         if self._promise.target is not None and not len(unreached):
             prefix = self._repaired(prefix)

@@ -16,7 +16,7 @@ from scipy.special import log_softmax, softmax
 from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.forecast import Promise
 from kcm.labelling.guess import Guess
-from kcm.labelling.purchases import FAILED
+from kcm.labelling.purchases import FAILED, Oracle
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule
 
@@ -64,9 +64,29 @@ class Recalibration:
         return Guess(answer, wrong)
 
 
+Labels = Sequence[int | None] | NDArray[np.int64]
+
+
+class _Asked(Oracle):
+    """The caller's function, whose answers are checked."""
+
+    def __init__(self, answer: Callable[[NDArray[np.int64]], Labels], num_labels: int) -> None:
+        super().__init__()
+        self._answer, self._num_labels = answer, num_labels
+
+    def __call__(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        answers = list(self._answer(units))
+        if len(answers) != len(units):
+            raise ValueError(f"oracle: {len(answers)} answers for {len(units)} rows")
+        for row, label in zip(units, answers, strict=True):
+            if label is not None and label not in range(self._num_labels):
+                raise ValueError(f"oracle: expected 0 to {self._num_labels - 1} or None for row {row}, got {label!r}")
+        return np.array([FAILED if label is None else int(label) for label in answers], dtype=np.int64)
+
+
 def label_scored(
     probabilities: ArrayLike,
-    oracle: Callable[[NDArray[np.int64]], Sequence[int | None] | NDArray[np.int64]],
+    oracle: Callable[[NDArray[np.int64]], Labels],
     *,
     target: float = 0.95,
     delta: float = 0.05,
@@ -109,16 +129,7 @@ def label_scored(
         if not 0 < value < 1:
             raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
 
-    def ask(units: NDArray[np.int64]) -> NDArray[np.int64]:
-        answers = list(oracle(units))
-        if len(answers) != len(units):
-            raise ValueError(f"oracle: {len(answers)} answers for {len(units)} rows")
-        for row, label in zip(units, answers, strict=True):
-            if label is not None and label not in range(p_NC.shape[1]):
-                raise ValueError(f"oracle: expected 0 to {p_NC.shape[1] - 1} or None for row {row}, got {label!r}")
-        return np.array([FAILED if label is None else int(label) for label in answers], dtype=np.int64)
-
-    copies = np.ones(len(p_NC), dtype=np.int64)
-    result = Rounds(copies, Recalibration(p_NC), ask, Promise(target, delta), SCHEDULE, seed).run()
+    copies, asked = np.ones(len(p_NC), dtype=np.int64), _Asked(oracle, p_NC.shape[1])
+    result = Rounds(copies, Recalibration(p_NC), asked, Promise(target, delta), SCHEDULE, seed).run()
     certificate = TableCertificate.of(result, target=target, delta=delta, seed=seed)
     return ScoredLabels(result.answer_U, result.bought_U, certificate)

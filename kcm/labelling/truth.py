@@ -7,8 +7,6 @@ Shapes: N rows, n of them with a person's label, U different texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -16,9 +14,8 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.labelling.guess import Units
 from kcm.labelling.labelled import Labelled
-from kcm.labelling.purchases import FAILED, Money
+from kcm.labelling.purchases import FAILED, Oracle
 from kcm.labelling.table import column_of
 from kcm.large.prompts import matching_label
 from kcm.metrics.intervals import Interval, score_interval
@@ -66,10 +63,9 @@ def measured(
     truth_N: NDArray[np.int64],
     unit_N: NDArray[np.int64],
     labelled: Labelled,
-    ask: Callable[[Units], Units],
-    purse: Money | None,
+    oracle: Oracle,
 ) -> Accuracies:
-    """Both accuracies on the N rows that have a text; `ask` buys the large model's answers that are missing.
+    """Both accuracies on the N rows that have a text; the answers of the large model that are missing are bought.
 
     `truth_N` are codes from `truth_codes`. An answer that the large model fails to give is wrong.
     """
@@ -81,10 +77,10 @@ def measured(
     labels = difference_estimate(labelled.answer_U[unit_n] == truth_n, sure_N[rows_n], sure_N)
     said_U = np.where(labelled.bought_U, labelled.answer_U, FAILED)
     missing = np.unique(unit_n[~labelled.asked_U[unit_n]])
-    if purse is not None and purse.affords(missing) < len(missing):
+    if oracle.affords(missing) < len(missing):
         return Accuracies(rows=len(rows_n), labels=labels, llm=None, bought=0)
     if len(missing):
-        said_U[missing] = ask(missing)
+        said_U[missing] = oracle(missing)
     llm = difference_estimate(said_U[unit_n] == truth_n, sure_N[rows_n], sure_N)
     return Accuracies(rows=len(rows_n), labels=labels, llm=llm, bought=len(missing))
 

@@ -17,3 +17,8 @@ class SavingsConfig(Config):
         description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand.",
     )
     seed: int = Field(0, ge=0, description="Seed of all random choices. Another seed is another look.")
+
+    @property
+    def max_loss(self) -> float:
+        """The share of all answers that may differ."""
+        return round(1 - self.target, 12)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from kcm.certification.scores import certify
 from kcm.encoders import EncoderConfig
 from kcm.labelling.bundle import FittedSide
 from kcm.labelling.encoding import Mapper, encoded, word_vectors
+from kcm.logs.config import SavingsConfig
 from kcm.logs.drift import LabelDrift, label_drift, share_interval
 from kcm.logs.split import Split
 from kcm.logs.tally import LabelledText
@@ -31,15 +32,6 @@ from kcm.tasks.units import text_key
 
 STAYS = 0.1  # share of a label's calls below which the label stays with the large model
 _NO_LABEL = "(no label)"
-
-
-@dataclass(frozen=True)
-class SavingsPromise:
-    """At most a share `max_loss` of the answers differs, with probability 1 - `delta`; all draws use `seed`."""
-
-    max_loss: float
-    delta: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class TemplateForecast:
     `share` of the certify rows lie above the threshold, `interval` is what to expect of it later. `bound` limits the
     share of all answers that differ, with probability 1 - `delta`: the part of delta that this look spends. `kept` is
     the share of each label that the small model answers. If the mix of labels drifts, the figures hold for the log and
-    not for calls to come. `trained` is None if there is nothing to learn.
+    not for calls to come. `trained` is None if there is nothing to learn. At least `fewest` calls must certify.
     """
 
     trained: Trained | None
@@ -81,6 +73,7 @@ class TemplateForecast:
     interval: tuple[float, float]
     bound: float
     look: Look
+    fewest: int
     drift: LabelDrift
     split: Split
     kept: dict[str, float]
@@ -89,11 +82,6 @@ class TemplateForecast:
     def delta(self) -> float:
         """What this look spends of delta."""
         return self.look.spend
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels that the small model knows."""
-        return self.trained.labels if self.trained else ()
 
     @property
     def could_save(self) -> float | None:
@@ -108,30 +96,29 @@ class TemplateForecast:
         """Labels that must stay with the large model: the small one answers hardly any of their calls."""
         return tuple(label for label, share in self.kept.items() if share < STAYS)
 
-    def is_short(self, max_loss: float) -> bool:
+    @property
+    def is_short(self) -> bool:
         """Whether there are too few calls to certify on, whatever the small model answers."""
-        return len(self.split.certify) < fewest_binomial(max_loss, self.delta)
+        return len(self.split.certify) < self.fewest
 
-    def why_nothing(self, max_loss: float) -> str:
+    @property
+    def why_nothing(self) -> str:
         """Why nothing could be saved."""
-        num_rows, fewest = len(self.split.certify), fewest_binomial(max_loss, self.delta)
         if self.trained is None:
             return "its earlier calls have one label alone"
-        if self.is_short(max_loss):
-            return f"{num_rows:,} calls to certify on, at least {fewest:,} are needed"
+        if self.is_short:
+            return f"{len(self.split.certify):,} calls to certify on, at least {self.fewest:,} are needed"
         return "the small model differs from the LLM too often, also where it is surest"
 
 
-def forecast(
-    rows: Sequence[LabelledText], promise: SavingsPromise, ledger: Ledger, vectors: Vectors
-) -> TemplateForecast:
+def forecast(rows: Sequence[LabelledText], config: SavingsConfig, ledger: Ledger, vectors: Vectors) -> TemplateForecast:
     """Train on earlier rows, certify on later ones. A reply without a label counts as different."""
-    split = Split.of(rows, promise.seed)
-    look = _look(ledger, rows, promise)
-    trained, score_N, right_N = _trained(split, promise.seed, vectors)
+    split = Split.of(rows, config.seed)
+    look = _look(ledger, rows, config)
+    trained, score_N, right_N = _trained(split, config.seed, vectors)
     decision, bound = ESCALATE_ALL, 0.0
     if trained is not None and len(split.certify):
-        decision, bound = _certified(score_N, right_N, split.certify, promise.max_loss, look.spend)
+        decision, bound = _certified(score_N, right_N, split.certify, config.max_loss, look.spend)
     kept_N = decision.keep(score_N)
     return TemplateForecast(
         trained=trained,
@@ -140,7 +127,8 @@ def forecast(
         interval=share_interval(kept_N) if kept_N.any() else (0.0, 0.0),
         bound=bound,
         look=look,
-        drift=label_drift([row.label or _NO_LABEL for row in split.ordered], promise.seed),
+        fewest=fewest_binomial(config.max_loss, look.spend),
+        drift=label_drift([row.label or _NO_LABEL for row in split.ordered], config.seed),
         split=split,
         kept=_kept_by_label(split.certify, kept_N, trained.labels if trained else ()),
     )
@@ -191,13 +179,14 @@ def _certified(
     return decision, 0.0 if decision == ESCALATE_ALL else max(certificate.bound for certificate in certificates)
 
 
-def _look(ledger: Ledger, rows: Sequence[LabelledText], promise: SavingsPromise) -> Look:
+def _look(ledger: Ledger, rows: Sequence[LabelledText], config: SavingsConfig) -> Look:
     """The look at the question that these texts are."""
-    digest = hashlib.sha256(json.dumps(["savings", asdict(promise)]).encode())
+    request = {"max_loss": config.max_loss, "delta": config.delta, "seed": config.seed}
+    digest = hashlib.sha256(json.dumps(["savings", request]).encode())
     for row in rows:
         digest.update(hashlib.sha256(f"{row.label}\0{row.text}".encode(errors="surrogatepass")).digest())
     names = unit_hashes(text_key(row.text) for row in rows)
-    return ledger.look(names, delta=promise.delta, digest=digest.hexdigest(), purpose="savings")
+    return ledger.look(names, delta=config.delta, digest=digest.hexdigest(), purpose="savings")
 
 
 def _kept_by_label(rows: Sequence[LabelledText], kept_N: NDArray[np.bool_], labels: Sequence[str]) -> dict[str, float]:

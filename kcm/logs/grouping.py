@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from kcm.logs.call import LoggedCall
-from kcm.logs.replies import LabelReader, label_reader, one_answer
+from kcm.logs.replies import LabelReader, label_reader
 from kcm.logs.shared import shared_prefix, shared_suffix
 from kcm.logs.template import Message, Template
 
@@ -25,7 +25,7 @@ _ALIKE = 0.5  # share of the labels that two groups have in common, from which o
 Start: TypeAlias = tuple[tuple[str, str], ...]
 """Role and content of the messages before the last."""
 
-CLASSIFICATION, FREE_TEXT, ONE_ANSWER = "classification", "free text", "one answer"
+CLASSIFICATION, FREE_TEXT = "classification", "free text"
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,11 @@ class Group:
 
     template: Template
     reader: LabelReader | None
-    is_constant: bool = False
 
     @property
     def kind(self) -> str:
         """What the answers are."""
-        return CLASSIFICATION if self.reader else ONE_ANSWER if self.is_constant else FREE_TEXT
+        return CLASSIFICATION if self.reader else FREE_TEXT
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _group(start: Start, sampled: Sequence[_Sampled]) -> Group:
     reader = label_reader(replies)
     if reader:
         template = template.model_copy(update={"replies": reader.wording(replies), "reading": reader.reading})
-    return Group(template, reader, bool(replies) and one_answer(replies))
+    return Group(template, reader)
 
 
 def _are_alike(candidates: Sequence[Group]) -> bool:

@@ -1,8 +1,8 @@
 """Spans of OpenTelemetry's conventions for generative AI, in OTLP's JSON or as an SDK prints them.
 
 Messages are the attributes `gen_ai.input.messages`, `gen_ai.output.messages` and `gen_ai.system_instructions` (from
-version 1.37 of the conventions), span events such as `gen_ai.user.message` and `gen_ai.choice` (before), or numbered
-attributes `gen_ai.prompt.0.content` (OpenLLMetry). Spans without content are calls that fit no template.
+version 1.37 of the conventions), or numbered attributes `gen_ai.prompt.0.content` (OpenLLMetry). Spans without content,
+or with content in events (before 1.37), are calls that fit no template.
 Source: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans, its JSON schemas of messages; opentelemetry-proto.
 """
 
@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kcm.logs.call import ChatMessage, LoggedCall, Row, assistant_text, chat, first, plain, unpacked
+from kcm.logs.call import ChatMessage, LoggedCall, Row, first, plain, unpacked
 
 _CHATS = ("chat", "text_completion", "generate_content")
-_ROLES = ("system", "user", "assistant")
 
 
 def calls(row: Row) -> list[LoggedCall] | None:
@@ -39,7 +38,7 @@ def _call(span: Row) -> LoggedCall | None:
     operation = attributes.get("gen_ai.operation.name", "chat")
     if operation not in _CHATS or not any(name.startswith("gen_ai.") for name in attributes):
         return None
-    messages, reply = _content(span, attributes)
+    messages, reply = _content(attributes)
     status = span.get("status") or {}
     code = first(status, "code", "status_code") if isinstance(status, Mapping) else status
     failed = code in (2, "ERROR", "STATUS_CODE_ERROR") or "error.type" in attributes
@@ -79,18 +78,15 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _content(span: Row, attributes: Row) -> tuple[tuple[ChatMessage, ...], str | None]:
-    """The messages and the reply, in the first of the three forms that the span has."""
+def _content(attributes: Row) -> tuple[tuple[ChatMessage, ...], str | None]:
+    """The messages and the reply, in the first of the two forms that the span has."""
     if "gen_ai.input.messages" in attributes:
         system = plain(unpacked(attributes.get("gen_ai.system_instructions")), "content")
         messages = _with_parts(attributes["gen_ai.input.messages"])
         output = _with_parts(attributes.get("gen_ai.output.messages"))
         start: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
         return (*start, *messages), _text(output[-1]["content"]) if output else None
-    numbered = list(_numbered(attributes))
-    if numbered:
-        return tuple(numbered), _text(attributes.get("gen_ai.completion.0.content"))
-    return _events(span)
+    return tuple(_numbered(attributes)), _text(attributes.get("gen_ai.completion.0.content"))
 
 
 def _with_parts(messages: object) -> tuple[ChatMessage, ...]:
@@ -108,25 +104,6 @@ def _numbered(attributes: Row) -> Iterator[ChatMessage]:
     while (role := attributes.get(f"gen_ai.prompt.{position}.role")) is not None:
         yield {"role": role, "content": attributes.get(f"gen_ai.prompt.{position}.content")}
         position += 1
-
-
-def _events(span: Row) -> tuple[tuple[ChatMessage, ...], str | None]:
-    messages: list[ChatMessage] = []
-    reply = None
-    for event in span.get("events") or ():
-        attributes = _attributes(event.get("attributes"))
-        name = event.get("name", "")
-        role = name.removeprefix("gen_ai.").removesuffix(".message")
-        if name == "gen_ai.choice":
-            message = unpacked(attributes.get("message")) or attributes
-            reply = _text(message.get("content")) if isinstance(message, Mapping) else None
-        elif name == "gen_ai.content.prompt":
-            messages += chat(attributes.get("gen_ai.prompt"))
-        elif name == "gen_ai.content.completion":
-            reply = assistant_text(attributes.get("gen_ai.completion"))
-        elif role in _ROLES:
-            messages.append({"role": role, "content": attributes.get("content")})
-    return tuple(messages), reply
 
 
 def _text(content: object) -> str | None:

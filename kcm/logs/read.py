@@ -23,7 +23,6 @@ FORMATS = {  # tried in this order
 TABLE = "table"
 UNKNOWN = "no known format"
 _OBJECTS = (".json", ".jsonl", ".ndjson")
-_LOGGED = ("call_type", "response", "choices")  # in addition to the messages of a request, if it was logged
 _LOOKED_AT = 50  # rows that tell the format of a log
 _LINE = re.compile(r"^line \d+: ")
 
@@ -97,7 +96,7 @@ class Log:
 def log_format(location: Location) -> str | None:
     """The format of a log of calls, by most of its first rows; None for a table.
 
-    Conversations, as fine-tuning files hold them, are a table. Raises DataError as `read_chunks` does.
+    Raises DataError as `read_chunks` does.
     """
     chunk = next(read_chunks(location), None)
     if chunk is None:
@@ -105,7 +104,6 @@ def log_format(location: Location) -> str | None:
     rows = chunk.table.slice(0, _LOOKED_AT).to_pylist() if chunk.objects is None else chunk.objects[:_LOOKED_AT]
     reading, log = Reading(), Log(location)
     for row in rows:
-        if "messages" not in row or not row.keys().isdisjoint(_LOGGED):
-            log.count(row, reading)
+        log.count(row, reading)
     name, count = next(iter(reading.formats.most_common(1)), (TABLE, 0))
     return name if name != TABLE and count > len(rows) / 2 else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
 
 from pydantic import Field
 from pydantic_core import from_json
@@ -22,17 +20,13 @@ _DEPTH = 3
 
 
 class ReplyReading(Config):
-    """How to read the label in a reply of a template.
-
-    With `named`, a reply that contains exactly one of the labels as a word has this label.
-    """
+    """How to read the label in a reply of a template."""
 
     place: str = Field(
         WHOLE, pattern=_PLACE, description="whole, first line, last line, first words, or field and the path of a field"
     )
     before: str = Field("", description="what replies say before that")
     after: str = Field("", description="what replies say after that")
-    named: bool = Field(False, description="whether a label that is named anywhere in a reply counts")
 
     @property
     def field(self) -> str | None:
@@ -55,8 +49,6 @@ class ReplyReading(Config):
         """The one of the labels `names` that a reply gives; None if it gives none of them."""
         value = self.value(reply)
         code = None if value is None else matching_label(value, names)
-        if code is None and self.named:
-            code = _named(reply, names)
         return None if code is None else names[code]
 
 
@@ -95,15 +87,3 @@ def _leaves(value: object, prefix: str = "", depth: int = _DEPTH) -> dict[str, o
 def _line(reply: str, position: int) -> str:
     lines = [line for line in reply.splitlines() if line.strip()]
     return lines[position] if lines else ""
-
-
-def _named(reply: str, names: Sequence[str]) -> int | None:
-    words = set(_pattern(tuple(names)).findall(reply.casefold()))
-    return matching_label(words.pop(), names) if len(words) == 1 else None
-
-
-@lru_cache(maxsize=16)
-def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Any label as words; longer ones first, since they may contain shorter ones."""
-    longest_first = sorted((name.casefold() for name in names), key=len, reverse=True)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 from pydantic_core import to_json
 
-from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, ReplyReading, bare, leaves
+from kcm.logs.reading import FIELD, FIRST_LINE, FIRST_WORDS, LAST_LINE, WHOLE, ReplyReading, leaves
 from kcm.logs.shared import shared_prefix, shared_suffix
 
 COVERED = 0.95  # share of the replies that must be one of the labels
-SEEDED = 0.5  # share that must be, if the others name one label in a sentence
+_COMMON = 0.5  # share of the replies that have a field
 MIN_REPLIES = 30  # with fewer calls, a template gets no verdict
-MOST_NAMED = 200  # labels that are sought in sentences
 FEWEST, REPEATED = 3, 5  # replies of every label, and of a label on average
 MAX_LENGTH = 100  # characters of a label
 _PHRASE = 3
@@ -63,27 +62,14 @@ def label_reader(replies: Sequence[str]) -> LabelReader | None:
     """How to find the labels of these replies; None if they are no classification."""
     if len(replies) < MIN_REPLIES:
         return None
-    readings = list(_readings(replies))
-    for reading in readings:
-        names = _names([reading.value(reply) for reply in replies], len(replies), COVERED)
+    for reading in _readings(replies):
+        names = _names([reading.value(reply) for reply in replies], len(replies))
         if names:
             return LabelReader(names, reading, explains=_explain(replies, reading))
-    for reading in readings:
-        names = _names([reading.value(reply) for reply in replies], len(replies), SEEDED)
-        if names and len(names) <= MOST_NAMED:
-            reader = LabelReader(names, reading.model_copy(update={"named": True}), explains=True)
-            if sum(reader.label(reply) is not None for reply in replies) >= COVERED * len(replies):
-                return reader
     return None
 
 
-def one_answer(replies: Sequence[str]) -> bool:
-    """Whether nearly all replies are the same."""
-    votes = Counter(bare(reply) for reply in replies).most_common(1)
-    return bool(votes) and votes[0][1] >= COVERED * len(replies)
-
-
-def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tuple[str, ...]:
+def _names(values: Sequence[str | None], num_replies: int) -> tuple[str, ...]:
     """The labels that cover enough of the replies, sorted; () if they are too many, too rare or too long."""
     spellings = Counter(value for value in values if value)
     by_key: dict[str, Counter[str]] = {}
@@ -91,7 +77,7 @@ def _names(values: Sequence[str | None], num_replies: int, covered: float) -> tu
         by_key.setdefault(spelling.casefold(), Counter())[spelling] += votes
     by_key = {key: votes for key, votes in by_key.items() if votes.total() >= FEWEST and len(key) <= MAX_LENGTH}
     total = sum(votes.total() for votes in by_key.values())
-    if len(by_key) < 2 or total < covered * num_replies or total < REPEATED * len(by_key):
+    if len(by_key) < 2 or total < COVERED * num_replies or total < REPEATED * len(by_key):
         return ()
     return tuple(sorted(votes.most_common(1)[0][0] for votes in by_key.values()))
 
@@ -130,5 +116,5 @@ def _fields(replies: Sequence[str]) -> list[str]:
         values = leaves(reply)
         counts.update(values.keys())
         texts.update(name for name, value in values.items() if isinstance(value, str))
-    common = [name for name in counts if counts[name] >= SEEDED * len(replies)]
+    common = [name for name in counts if counts[name] >= _COMMON * len(replies)]
     return sorted(common, key=lambda name: texts[name] < counts[name] / 2)  # stable: in the order of the objects

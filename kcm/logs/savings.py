@@ -13,7 +13,6 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import ComputedBy
 from kcm.certification.certificate import Certificate
 from kcm.certification.ledger import Ledger
-from kcm.certification.pvalues import fewest_binomial
 from kcm.config import parse_config
 from kcm.encoders.runtime import computed_by, resolved
 from kcm.errors import ConfigError, DataError
@@ -22,7 +21,7 @@ from kcm.labelling.encoding import Mapper, in_process, named_encoder
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.large.prices import listed_prices
 from kcm.logs.config import SavingsConfig
-from kcm.logs.forecast import SavingsPromise, TemplateForecast, Vectors, forecast
+from kcm.logs.forecast import TemplateForecast, Vectors, forecast
 from kcm.logs.grouping import MIN_CALLS, Group
 from kcm.logs.read import Log, Reading
 from kcm.logs.tally import CallTally, counted
@@ -114,11 +113,6 @@ class Savings:
     vectors: Vectors
 
     @property
-    def max_loss(self) -> float:
-        """The share of all answers that may differ."""
-        return round(1 - self.config.target, 12)
-
-    @property
     def calls(self) -> int:
         """All calls of the log, failed ones included."""
         return self.others.calls + sum(template.tally.calls for template in self.templates)
@@ -174,7 +168,7 @@ class Savings:
             encoder.identity(self.vectors.assets),
             server,
             forecast.decision,
-            certificates={None: _certificate(forecast, self.max_loss)},
+            certificates={None: _certificate(forecast, self.config.max_loss)},
             certified_by=ComputedBy(encoder=computed_by(encoder, "cpu"), large=""),
             metrics={"savings": self.best.as_json()},
         )
@@ -230,13 +224,12 @@ def savings(
     assets = assets or default_assets()
     vectors = Vectors(named_encoder(config.encoder, assets), assets, mapper)
     book = ledger if isinstance(ledger, Ledger) else Ledger(Path(ledger or user_folder() / "ledger"))
-    promise = SavingsPromise(round(1 - config.target, 12), config.delta, config.seed)
     templates = []
     for number, (group, tally) in enumerate(counts.groups, 1):
         progress("training on templates", number)
         rows = tally.rows.items()
         seen = len(rows) >= MIN_CALLS
-        templates.append(TemplateSavings(group, tally, forecast(rows, promise, book, vectors) if seen else None))
+        templates.append(TemplateSavings(group, tally, forecast(rows, config, book, vectors) if seen else None))
     return Savings(tuple(templates), counts.others, counts.reading, config, vectors)
 
 
@@ -255,7 +248,7 @@ def _certificate(forecast: TemplateForecast, max_loss: float) -> Certificate:
         certified=forecast.decision,
         num_rows=len(forecast.split.certify),
         num_units=len(forecast.split.certify),
-        fewest_units=fewest_binomial(max_loss, forecast.delta),
+        fewest_units=forecast.fewest,
         reason="the lowest certified threshold is deployed",
         statement="Of calls of the logged template to come, if they are drawn like those of the log, and if the logged "
         "model gets the caller's own request for all that the small model does not answer, as by `kcm serve`",

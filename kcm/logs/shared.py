@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
 from collections.abc import Sequence
+from os.path import commonprefix
 
 QUORUM = 0.97  # share of the texts that must share it, so that a few foreign ones do not hide it
 
@@ -14,7 +15,7 @@ def shared_prefix(texts: Sequence[str]) -> str:
 
     A prefix of marks alone, such as a quote, must be shared by all.
     """
-    prefix = re.sub(r"\w+\Z", "", _grown(texts))
+    prefix = re.sub(r"\w+\Z", "", _longest(texts))
     if not re.search(r"[\w\n]", prefix) and not all(text.startswith(prefix) for text in texts):
         return ""
     return prefix
@@ -25,30 +26,8 @@ def shared_suffix(texts: Sequence[str]) -> str:
     return shared_prefix([text[::-1] for text in texts])[::-1]
 
 
-def _grown(texts: Sequence[str]) -> str:
-    """Character by character, each time with the texts that still agree; all of the texts are longer than it."""
-    members, needed = list(texts), max(2, QUORUM * len(texts))
-    prefix = ""
-    while members:
-        letters = Counter(text[len(prefix)] for text in members if len(text) > len(prefix))
-        if not letters:
-            break
-        letter, votes = letters.most_common(1)[0]
-        if votes < needed:
-            break
-        step = _run(members, prefix + letter, needed)
-        members = [text for text in members if text.startswith(step)]
-        prefix = step
-    return prefix
-
-
-def _run(members: Sequence[str], prefix: str, needed: float) -> str:
-    """`prefix`, longer by as much of one member as enough members have: fixed prompts are thousands of characters."""
-    first = next(text for text in members if text.startswith(prefix))
-    size = 1
-    while len(first) > len(prefix) + size and sum(text.startswith(first[: len(prefix) + size]) for text in members) >= (
-        needed
-    ):
-        prefix = first[: len(prefix) + size]
-        size *= 2
-    return prefix
+def _longest(texts: Sequence[str]) -> str:
+    """The longest prefix: of sorted texts, those that share a prefix are neighbours."""
+    ordered, needed = sorted(texts), max(2, math.ceil(QUORUM * len(texts)))
+    pairs = zip(ordered, ordered[needed - 1 :], strict=False)
+    return max((commonprefix(pair) for pair in pairs), key=len, default="")  # noqa: RUF071 - of characters

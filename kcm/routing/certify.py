@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from kcm.cascade.evaluation import route_quality
 from kcm.cascade.gate import Gate
-from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Policy
+from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
-from kcm.certification.certificate import Certificate, CertificateConfig, certificates_json, certify_policy
+from kcm.certification.certificate import CertificateConfig, certificates_json, certify_policy
 from kcm.certification.ledger import Hashes, Ledger, Look
-from kcm.certification.sample_size import fewest
 from kcm.certification.scores import NOT_RECORDED
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 from kcm.routing.config import RequestConfig
 from kcm.routing.table import RoutingTable
 from kcm.tasks.splits import draw
@@ -132,45 +131,39 @@ def certify_table(
     """The certificate, and the metrics of the route on the test rows, as plain data.
 
     With a `ledger`, the look is written down before outcomes are used, and later looks at the same question may spend
-    less of delta. Without test rows, the metrics are measured on the certify rows. Raises ConfigError for a scope by
-    task without tasks, DataError for a given split without the rows that the request needs.
+    less of delta. Without test rows, the metrics are measured on the certify rows. Raises DataError if there are no
+    rows of a split that the request needs.
     """
-    if request.scope != "global" and table.task is None:
-        raise ConfigError(f"scope {request.scope!r} needs a task column", where="--scope", hint="Give --task COLUMN")
     validate, certify = np.flatnonzero(splits == "validate"), np.flatnonzero(splits == "certify")
     tables = {"certify": certify} | ({"validate": validate} if request.needs_validate else {})
     for name, rows in tables.items():
-        if len(rows) == 0 and table.split is not None:
+        if len(rows) == 0:
+            whose = "a table that small" if table.split is None else "the split column"
             hint = "Search and certificate each need their own rows"
-            raise DataError(f"the split column has no {name} rows", where="split", hint=hint)
+            raise DataError(f"{whose} has no {name} rows", where="split", hint=hint)
     look = None
-    if ledger is not None and len(certify):
+    if ledger is not None:
         about = look_at(table, splits, score_N, request)
         look = ledger.look(**about, purpose="kcm route certify")
     delta = request.delta if look is None else look.spend
-    promise, mode = promise_of(request), request.mode
-    if not all(map(len, tables.values())):
-        policy = Policy(decision=ESCALATE_ALL)
-        certificates: dict[str | None, Certificate] = {None: _empty_certificate(promise, delta, len(certify))}
-    else:
-        certify_rows = table.select(certify).scored(score_N[certify])
-        choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
-        mode = _mode(choosing, request)
-        if choosing is None:
-            choosing = certify_rows  # `regret` does not read the rows that choose
-        searched = _search(choosing, request)
-        promise_used = promise.model_copy(update={"method": mode})
-        policy, certificates = certify_policy(choosing, certify_rows, searched, promise_used, delta=delta)
-    warnings = [
-        _warning(task, certificate)
-        for task, certificate in certificates.items()
-        if certificate.num_units < certificate.fewest_units
-    ]
+    certify_rows = table.select(certify).scored(score_N[certify])
+    choosing = table.select(validate).scored(score_N[validate]) if len(validate) else None
+    mode = _mode(choosing, request)
+    if choosing is None:
+        choosing = certify_rows  # `regret` does not read the rows that choose
+    promise = promise_of(request).model_copy(update={"method": mode})
+    policy, certificates = certify_policy(choosing, certify_rows, _search(choosing, request), promise, delta=delta)
+    certificate = certificates[None]
+    warnings = []
+    if certificate.num_units < certificate.fewest_units:
+        warnings.append(
+            f"{certificate.num_units} independent certify rows: no certificate is possible at epsilon"
+            f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
+        )
     return {
         **certificates_json(certificates),
         "mode": mode,
         "max_loss": request.max_loss,
-        "scope": request.scope,
         "look": look and look.number,
         "asked_delta": request.delta,
         "num_validate_rows": len(validate),
@@ -188,7 +181,7 @@ def look_at(
     digest = hashlib.sha256(repr(request).encode())
     for column in (score_N, table.small_correct, table.large_correct, table.large_error):
         digest.update(np.ascontiguousarray(column).tobytes())
-    for names in (table.item, splits, table.group, table.task):
+    for names in (table.item, splits, table.group):
         digest.update(repr(None if names is None else names.tolist()).encode())
     return {"units": table.ledger_units(), "delta": request.delta, "digest": digest.hexdigest()}
 
@@ -201,9 +194,8 @@ def measured_split(splits: NDArray[np.object_]) -> str:
 def _search(choosing: ScoredOutcomes, request: RequestConfig) -> Policy:
     """The policy found by the search, the most that the certificate may deploy; without a search, keep all."""
     if request.max_loss is not None:
-        return find_policy(choosing, Gate(), request.scope, request.max_loss).policy
-    tasks = dict.fromkeys(choosing.by_task(), KEEP_ALL) if request.scope == "per_task" else {}
-    return Policy(decision=KEEP_ALL, task_decisions=tasks)
+        return find_policy(choosing, Gate(), "global", request.max_loss).policy
+    return Policy(decision=KEEP_ALL)
 
 
 def _mode(choosing: ScoredOutcomes | None, request: RequestConfig) -> Literal["auto", "regret", "net"]:
@@ -222,35 +214,6 @@ def _notes(splits: NDArray[np.object_], look: Look | None) -> list[str]:
     if measured_split(splits) == "certify":
         notes.append("all rows certify, so the figures are measured on the rows that chose the threshold")
     return notes
-
-
-def _empty_certificate(promise: CertificateConfig, delta: float, num_rows: int) -> Certificate:
-    """The certificate of escalating everything, which loses nothing and needs no rows."""
-    method: Literal["regret", "net"] = "net" if promise.method == "net" or promise.epsilon == 0 else "regret"
-    return Certificate(
-        method=method,
-        epsilon=promise.epsilon,
-        delta=delta,
-        decision="escalate_all",
-        threshold=None,
-        bound=0.0,
-        valid=True,
-        call_rate=1.0,
-        searched=ESCALATE_ALL,
-        certified=ESCALATE_ALL,
-        num_rows=num_rows,
-        num_units=num_rows,
-        fewest_units=fewest(promise.epsilon, delta, method),
-        reason="nothing is certified: the table is too small to be split into validate and certify rows",
-    )
-
-
-def _warning(task: str | None, certificate: Certificate) -> str:
-    subject = "rows" if task is None else f"rows of task {task!r}"
-    return (
-        f"{certificate.num_units} independent certify {subject}: no certificate is possible at epsilon"
-        f" {certificate.epsilon:g} with fewer than {certificate.fewest_units}"
-    )
 
 
 def _measured(

@@ -64,15 +64,12 @@ class Cells:
         self.refuse(column, (values < low) | (values > high), cells, f"{purpose} {bounds}")
         return values
 
-    def truths(self, column: str, at: float | None) -> NDArray[np.bool_]:
-        """Correctness, bool [N], from true/false, yes/no, 0/1, or from numbers, which are right if at least `at`."""
+    def truths(self, column: str) -> NDArray[np.bool_]:
+        """Correctness, bool [N], from true/false, yes/no or 0/1."""
         cells = self._frame[column]
         values = self._parse(cells)
-        if at is not None:
-            self.refuse(column, np.isnan(values), cells, "correctness must be a number")
-            return np.asarray(values >= at)
         rule = "correctness must be 0 or 1, true or false"
-        self.refuse(column, ~np.isin(values, (0.0, 1.0)), cells, rule, "Scores need a stated threshold: correct_at")
+        self.refuse(column, ~np.isin(values, (0.0, 1.0)), cells, rule, "Compare scores with a threshold first")
         return np.asarray(values == 1.0)
 
     def refuse(self, column: str, bad: ArrayLike, values: Any, rule: str, hint: str = "") -> None:

@@ -21,10 +21,6 @@ class RouteColumns(Config):
 
     small_correct: str | None = Field(None, description="Column that says whether the small model was right.")
     large_correct: str | None = Field(None, description="Column that says whether the large model was right.")
-    correct_at: float | None = Field(
-        None,
-        description="The number in the correctness columns that counts as right, and all above it; default: 0 and 1.",
-    )
     small_prediction: str | None = Field(None, description="Column with the small model's answer; empty: wrong.")
     large_prediction: str | None = Field(None, description="Column with the large model's answer; empty: it failed.")
     label: str | None = Field(None, description="Column with the right answer.")
@@ -44,7 +40,6 @@ class RouteColumns(Config):
     large_cost: str | None = Field(None, description="Column with the cost of the large model's answer, in that unit.")
     id: str | None = Field(None, description="Column with a unique id; by default the number of the row.")
     group: str | None = Field(None, description="Column that names rows drawn together, such as a user.")
-    task: str | None = Field(None, description="Column with the task of a row, known when it is routed.")
     split: str | None = Field(
         None, description="Column with train, validate, certify or test; by default rows are drawn by a seed."
     )
@@ -61,20 +56,18 @@ class RouteColumns(Config):
             )
         if self.confidence and self.score:
             raise ConfigError("confidence and score are two gate scores", where="columns", hint="Give one of them")
-        if self.correct_at is not None and not self.small_correct:
-            raise ConfigError("correct_at has no effect without small_correct and large_correct", where="columns")
         if self.small_cost and not self.large_cost:
             raise ConfigError("small_cost has no effect without large_cost", where="columns")
 
     @property
     def named(self) -> dict[str, str]:
         """Columns by the field that names them, without features."""
-        names = self.model_dump(exclude={"features", "correct_at"}, exclude_none=True)
+        names = self.model_dump(exclude={"features"}, exclude_none=True)
         return {field: str(column) for field, column in names.items()}
 
 
 class RequestConfig(Config):
-    """The promise, the loss that the searched threshold may have on validate rows, and the scope of the threshold."""
+    """The promise, and the loss that the searched threshold may have on validate rows."""
 
     epsilon: float = Field(
         0.02,
@@ -89,9 +82,6 @@ class RequestConfig(Config):
         "auto",
         description="regret never credits a win of the small model; net does; auto: regret, unless the small model is"
         " clearly better on the rows that choose.",
-    )
-    scope: Literal["global", "per_task"] = Field(
-        "global", description="One threshold, or one per --task, sharing delta."
     )
     max_loss: float | None = Field(
         None,

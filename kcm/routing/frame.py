@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, certificate_curve
 from kcm.certification.ledger import Ledger, Look
-from kcm.config import load_config, parse_config
+from kcm.config import parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.routing import certify as certificates
@@ -48,20 +48,22 @@ class RoutingFrame:
     def open(
         cls,
         path: Path,
-        columns_file: Path | None,
-        overrides: Mapping[str, Any],
+        columns: Mapping[str, Any],
         encoder: str | None,
         assets_dir: Path,
         router_folder: Path | None = None,
         progress: Progress = silent,
     ) -> RoutingFrame:
-        """Read the table; `named_columns` says what its columns are.
+        """Read the table; a router knows its columns, which `columns` override.
 
-        Raises KcmError for anything that cannot be used, before any work starts.
+        An empty name unsets a column that the router uses but the table lacks. Raises KcmError for anything that cannot
+        be used, before any work starts.
         """
         router = FittedRouter.read(router_folder) if router_folder else None
-        columns = named_columns(router, columns_file, overrides)
-        return cls(read_table(path, columns), columns, encoder, assets_dir, router, progress)
+        known = router.config.columns.model_dump(exclude_defaults=True) if router else {}
+        named = known | {field: None if name == "" else name for field, name in columns.items()}
+        route_columns = parse_config(RouteColumns, named, where="columns")
+        return cls(read_table(path, route_columns), route_columns, encoder, assets_dir, router, progress)
 
     @cached_property
     def _encoder(self) -> tuple[TextEncoder | None, str]:
@@ -174,14 +176,3 @@ class RoutingFrame:
         rows = np.flatnonzero(self.splits(request) == split)
         return self.table.select(rows).scored(self.scores[rows])
 
-
-def named_columns(router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]) -> RouteColumns:
-    """The columns of the router, of the file, and of `overrides`; later sources win.
-
-    An empty name in `overrides` unsets a column that the router uses but the table lacks.
-    """
-    columns = router.config.columns.model_dump(exclude_defaults=True) if router else {}
-    if columns_file:
-        columns |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
-    updates = {field: None if name == "" else name for field, name in overrides.items()}
-    return parse_config(RouteColumns, columns | updates, where="columns")

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from scipy.special import logit
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from kcm.assets import is_intact
+from kcm.durable import drafted
 from kcm.encoders.config import Encoder
 from kcm.encoders.text import TextEncoder, TextEncoderConfig
 from kcm.errors import DataError
@@ -35,7 +35,6 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _NUM_STATISTICS = 17
 _ENCODED_AT_ONCE = 256  # texts between two updates of the progress
-_CACHE = "CREATE TABLE IF NOT EXISTS encoded (key BLOB PRIMARY KEY, features BLOB NOT NULL)"
 _CLIP = 1e-6  # confidences closer to 0 or 1 are clipped: their log-odds would dwarf all others
 
 
@@ -95,9 +94,8 @@ def router_inputs(
 
     A missing category, or one outside `categories`, is read as none.
 
-    `cache_dir` holds the features of texts encoded earlier, one file per encoder; None keeps them in memory. The small
-    model's reply is read like the input's text, in separate columns. Raises DataError if the table has nothing to route
-    by.
+    `cache_dir` holds the features of columns encoded earlier; None: none are kept. The small model's reply is read like
+    the input's text, in separate columns. Raises DataError if the table has nothing to route by.
     """
     numbers = [] if table.features is None else [table.features]
     if table.confidence is not None:
@@ -133,41 +131,21 @@ def _one_hot(category: NDArray[np.object_] | None, categories: Sequence[str], nu
 
 
 def _encode(texts: Sequence[str], encoder: Encoder, progress: Progress, cache_dir: Path | None) -> NDArray[np.float64]:
-    """Features [N, E]; texts of similar length are encoded together, and cached as they come if possible."""
+    """Features [N, E]; texts of similar length are encoded together, and the whole column is cached if possible."""
+    digest = hashlib.sha256("\0".join([encoder.identity, *texts]).encode())
+    file = None if cache_dir is None else cache_dir / f"{digest.hexdigest()}.npy"
+    if file and file.is_file():
+        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
     features_NE = np.empty((len(texts), encoder.dim))
-    keys = [hashlib.sha256(text.encode()).digest() for text in texts]
-    with closing(_feature_cache(cache_dir, encoder.identity)) as cache:
-        find = "SELECT features FROM encoded WHERE key = ?"
-        missing_rows = []
-        for row, key in enumerate(keys):
-            if record := cache.execute(find, (key,)).fetchone():
-                features_NE[row] = np.frombuffer(record[0], dtype=np.float32)
-            else:
-                missing_rows.append(row)
-        order = np.array(sorted(missing_rows, key=lambda row: len(texts[row])), dtype=int)
-        for start in range(0, len(order), _ENCODED_AT_ONCE):
-            rows = order[start : start + _ENCODED_AT_ONCE]
-            features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
-            records = [(keys[row], features_NE[row].astype(np.float32).tobytes()) for row in rows]
-            with suppress(sqlite3.OperationalError), cache:  # the file is read-only or locked, or the disk is full
-                cache.executemany("INSERT OR IGNORE INTO encoded VALUES (?, ?)", records)
-            progress("texts encoded", start + len(rows), len(order))
+    order = np.array(sorted(range(len(texts)), key=lambda row: len(texts[row])), dtype=int)
+    for start in range(0, len(order), _ENCODED_AT_ONCE):
+        rows = order[start : start + _ENCODED_AT_ONCE]
+        features_NE[rows] = encoder.encode(contents([texts[row] for row in rows]))
+        progress("texts encoded", start + len(rows), len(order))
+    if file:
+        with suppress(OSError), drafted(file) as draft, draft.open("wb") as opened:  # a read-only folder, a full disk
+            np.save(opened, features_NE.astype(np.float32))
     return features_NE
-
-
-def _feature_cache(folder: Path | None, identity: str) -> sqlite3.Connection:
-    """The cached features of an encoder; in memory if the folder cannot be written."""
-    if folder is not None:
-        with suppress(OSError, sqlite3.Error):
-            folder.mkdir(parents=True, exist_ok=True)
-            return _with_table(folder / f"{identity[:16]}.sqlite")
-    return _with_table(":memory:")
-
-
-def _with_table(database: Path | str) -> sqlite3.Connection:
-    cache = sqlite3.connect(database)
-    cache.execute(_CACHE)
-    return cache
 
 
 def find_encoder(model: str | None, assets_dir: Path) -> tuple[TextEncoder | None, str]:

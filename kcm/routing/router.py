@@ -183,7 +183,7 @@ def _dense(block: Block) -> NDArray[np.float64]:
     return np.asarray(block.toarray() if isinstance(block, csr_array) else block)
 
 
-MANIFEST, FORMAT = "router.json", 4
+MANIFEST, FORMAT = "router.json", 5
 
 
 class RouterConfig(Config):

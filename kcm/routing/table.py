@@ -51,7 +51,6 @@ class RoutingTable(ColumnTable):
     small_cost: NDArray[np.float64] | None = None
     large_cost: NDArray[np.float64] | None = None
     group: NDArray[np.object_] | None = None
-    task: NDArray[np.object_] | None = None
     split: NDArray[np.object_] | None = None
     texts: tuple[NDArray[np.object_], ...] = ()  # of all rows of the file, including text columns nobody named
     ids: tuple[str, ...] = ()
@@ -68,7 +67,6 @@ class RoutingTable(ColumnTable):
             large_correct=self.large_correct,
             large_none_error=self.large_error,
             group=self.group,
-            task=self.task,
         )
 
     def ledger_units(self) -> dict[str, Hashes]:
@@ -120,7 +118,7 @@ def table_of(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingT
 
 def unjudged_table(frame: pd.DataFrame, columns: RouteColumns, where: str) -> RoutingTable:
     """The inputs in a frame without correctness: both models count as wrong, at unknown cost, in no split."""
-    optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label", "correct_at")
+    optional_fields = ("small_correct", "large_correct", "small_prediction", "large_prediction", "label")
     columns = columns.model_copy(update=dict.fromkeys((*optional_fields, "small_cost", "large_cost", "split")))
     return _read_inputs(_checked(frame, columns, where), columns, where)[0]
 
@@ -151,7 +149,6 @@ def _read_inputs(frame: pd.DataFrame, columns: RouteColumns, where: str) -> tupl
         features=_features(cells, matching_columns(list(frame.columns), columns.features, "features", where)),
         category=cells.strings(columns.category) if columns.category else None,
         group=cells.strings(columns.group) if columns.group else None,
-        task=cells.required(columns.task, cells.strings(columns.task), "a task") if columns.task else None,
         split=_splits(cells, columns.split) if columns.split else None,
         notes=tuple(notes),
     )
@@ -216,8 +213,8 @@ def _correctness(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether the small model is right, whether the large one is, and whether the large one failed to answer, [N]."""
     if columns.small_correct and columns.large_correct:
-        small = cells.truths(columns.small_correct, columns.correct_at)
-        return small, cells.truths(columns.large_correct, columns.correct_at), np.zeros(len(small), dtype=bool)
+        small = cells.truths(columns.small_correct)
+        return small, cells.truths(columns.large_correct), np.zeros(len(small), dtype=bool)
     assert columns.label is not None  # ensured by `check`
     assert columns.small_prediction is not None
     assert columns.large_prediction is not None

@@ -77,19 +77,11 @@ def test_certify_works_on_any_table(table: pd.DataFrame, decision: set[str], tmp
     assert result["reason"]
 
 
-def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Path) -> None:
-    (tmp_path / "columns.yaml").write_text(
-        "confidence: confidenec\nsmall_prediction: small\nlarge_prediction: large\nlabel: label\n"
-    )
-    words = ("--columns", tmp_path / "columns.yaml", "--epsilon", 0.1)
-    assert "Did you mean 'confidence'" in route("certify", logged, *words).stderr
-    succeeded(tmp_path, "certify", logged, *words, "--confidence", "confidence")
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["certify", "absent.csv", *CORRECT], "absent.csv)"),
+        (["certify", "t.csv", *CORRECT, "--score", "cc"], "Did you mean 'c'"),
         (["certify", "t.csv"], "no columns say which model was right"),
         (["certify", "t.csv", *CORRECT, "--confidence", "c"], "must lie in [0, 1]: row 2: '1.5'"),
         (["certify", "t.csv", *CORRECT, "--score", "c", "--split", "p"], "hold the same item"),

@@ -26,7 +26,6 @@ def logged(num_rows: int = 3000, seed: int = 0) -> pd.DataFrame:
             ],
             "S": np.where(easy, rng.random(num_rows) < 0.98, rng.random(num_rows) < 0.3).astype(int),
             "L": (rng.random(num_rows) < 0.95).astype(int),
-            "domain": np.where(np.arange(num_rows) % 2, "one", "two"),
         }
     )
 
@@ -54,7 +53,7 @@ def test_the_certificate_is_that_of_the_command(router: Router, tmp_path: Path) 
     assert router.fitted is not None
     router.fitted.write(tmp_path / "router")
     names = {"text": "prompt", "small_correct": "S", "large_correct": "L"}
-    opened = RoutingFrame.open(tmp_path / "logged.csv", None, names, None, tmp_path, tmp_path / "router")
+    opened = RoutingFrame.open(tmp_path / "logged.csv", names, None, tmp_path, tmp_path / "router")
     expected = opened.certify(RequestConfig(epsilon=0.05), None)
     found = router.certify(frame, epsilon=0.05)
     assert found["decision"] == expected["decision"] == "threshold"
@@ -62,16 +61,6 @@ def test_the_certificate_is_that_of_the_command(router: Router, tmp_path: Path) 
     assert {name: found[name] for name in ("num_rows", "bound", "valid")} == {
         name: expected[name] for name in ("num_rows", "bound", "valid")
     }
-
-
-def test_tasks_may_have_thresholds_of_their_own() -> None:
-    frame = logged(3000)
-    router = Router("none").fit(frame, text="prompt", small_correct="S", large_correct="L", task="domain")
-    result = router.certify(frame, epsilon=0.1, scope="per_task")
-    assert result["tasks"].keys() == {"one", "two"}
-    assert router.policy is not None
-    assert router.policy.task_decisions.keys() == {"one", "two"}
-    assert set(router.predict(logged(50, seed=2).drop(columns=["S", "L"]))) == {"small", "large"}
 
 
 @pytest.mark.parametrize("named", [True, False])

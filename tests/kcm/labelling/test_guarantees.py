@@ -14,7 +14,7 @@ from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule
-from tests.kcm.labelling.test_rounds import Counting, Fixed, Purse
+from tests.kcm.labelling.test_rounds import Asked, Counting, Fixed
 
 NAMES = ("ham", "spam", "eggs")
 Ints = NDArray[np.int64]
@@ -68,7 +68,7 @@ def labelled(seed: int, *texts: str, target: float | None = None, **more: object
     truth, answer, wrong = table(seed)
     promise = Promise(target, 0.1, guarantees=Guarantee.parsed(texts, NAMES))
     copies = np.ones(2000, dtype=np.int64)
-    job = Rounds(copies, Fixed(answer, wrong), lambda units: truth[units], promise, Schedule(100, 0.5), seed, **more)  # type: ignore[arg-type]
+    job = Rounds(copies, Fixed(answer, wrong), Asked(truth.__getitem__), promise, Schedule(100, 0.5), seed, **more)  # type: ignore[arg-type]
     return job.run(), truth
 
 
@@ -101,10 +101,10 @@ def test_a_target_beside_guarantees_is_kept_too() -> None:
 def test_little_money_proves_less() -> None:
     """A budget far below the plan is kept, and the promise is said to fail."""
     truth, answer, wrong = table(3)
-    oracle = Counting(truth)
+    oracle = Counting(truth, calls=150)
     promise = Promise(None, 0.1, guarantees=Guarantee.parsed(["recall:spam=.98"], NAMES))
-    copies, purse = np.ones(2000, dtype=np.int64), Purse(150, oracle)
-    found = Rounds(copies, Fixed(answer, wrong), oracle, promise, Schedule(100, 0.5), 0, purse=purse).run()  # type: ignore[arg-type]
+    copies = np.ones(2000, dtype=np.int64)
+    found = Rounds(copies, Fixed(answer, wrong), oracle, promise, Schedule(100, 0.5), 0).run()
     assert oracle.asked.sum() <= 150
     assert not found.certified
     assert 0 <= found.guarantees[0].proved <= shares(truth, found.answer_U, copies)["recall"]
@@ -116,7 +116,7 @@ def test_a_rare_label_is_named_after_the_pilot() -> None:
     truth, answer = truth % 2, answer % 2
     promise = Promise(None, 0.1, guarantees=Guarantee.parsed(["recall:eggs=.9"], NAMES))
     copies = np.ones(2000, dtype=np.int64)
-    job = Rounds(copies, Fixed(answer, wrong), lambda units: truth[units], promise, Schedule(100, 0.5), 0)
+    job = Rounds(copies, Fixed(answer, wrong), Asked(truth.__getitem__), promise, Schedule(100, 0.5), 0)
     found = job.run()
     assert [each.name for each in found.forecasts[0].rare] == ["eggs"]
     assert found.bought_U.sum() == 100
@@ -132,7 +132,7 @@ def test_a_killed_draw_is_finished_not_redrawn(tmp_path: Path) -> None:
     other = Fixed(answer, np.random.default_rng(9).random(2000))  # a model that would rank anew
     promise = Promise(None, 0.1, guarantees=Guarantee.parsed(["precision:spam=.9"], NAMES))
     copies = np.ones(2000, dtype=np.int64)
-    job = Rounds(copies, other, lambda units: truth[units], promise, Schedule(100, 0.5), 77, draws=draws)
+    job = Rounds(copies, other, Asked(truth.__getitem__), promise, Schedule(100, 0.5), 77, draws=draws)
     again = job.run()
     np.testing.assert_array_equal(first.bought_U, again.bought_U)
     assert first.guarantees == again.guarantees

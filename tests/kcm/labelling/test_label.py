@@ -11,9 +11,10 @@ import pytest
 
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.labelling.forecast import Forecast
-from kcm.labelling.label import LabelledTable, Watcher, label
+from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.purchases import NoAnswers
+from kcm.labelling.rounds import Watcher
 from kcm.large import batches
 from kcm.large.adapters.openai import openai_config
 from tests.fake_upstream import FakeUpstream, Turn, completion

@@ -13,8 +13,8 @@ from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.guess import Guess
 from kcm.labelling.labelled import Labelled
-from kcm.labelling.purchases import FAILED
-from kcm.labelling.rounds import Rounds
+from kcm.labelling.purchases import FAILED, Oracle
+from kcm.labelling.rounds import Rounds, Watcher
 from kcm.labelling.schedule import Schedule
 
 Ints = NDArray[np.int64]
@@ -47,20 +47,34 @@ class Table:
         return cls(label, wrong, np.ones(size, dtype=np.int64) if copies is None else copies)
 
     def rounds(
-        self, promise: Promise, seed: int = 0, ask: Callable[[Ints], Ints] | None = None, **more: object
+        self, promise: Promise, seed: int = 0, ask: Oracle | Callable[[Ints], Ints] | None = None, **more: object
     ) -> Rounds:
         side = Fixed(np.zeros(len(self.label), dtype=np.int64), self.wrong)
-        return Rounds(self.copies, side, ask or self.label.__getitem__, promise, SCHEDULE, seed, **more)  # type: ignore[arg-type]
+        oracle = ask if isinstance(ask, Oracle) else Asked(ask or self.label.__getitem__)
+        return Rounds(self.copies, side, oracle, promise, SCHEDULE, seed, **more)  # type: ignore[arg-type]
 
     def differ(self, found: Labelled) -> int:
         return int(self.copies[found.answer_U != self.label].sum())
 
 
-class Counting:
-    """An oracle that refuses to be asked twice."""
+class Asked(Oracle):
+    """An oracle that any function answers for."""
 
-    def __init__(self, label: Ints, die_at: int | None = None) -> None:
+    def __init__(self, answer: Callable[[Ints], Ints]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def __call__(self, units: Ints) -> Ints:
+        return self.answer(units)
+
+
+class Counting(Oracle):
+    """An oracle that refuses to be asked twice, and stops at a call, or pays so many `calls` in all."""
+
+    def __init__(self, label: Ints, die_at: int | None = None, calls: int | None = None) -> None:
+        super().__init__()
         self.label, self.asked, self.die_at = label, np.zeros(len(label), dtype=int), die_at
+        self.is_capped, self.calls = calls is not None, calls or 0
 
     def __call__(self, units: Ints) -> Ints:
         for unit in units:
@@ -69,15 +83,8 @@ class Counting:
             self.asked[unit] += 1
         return self.label[units]
 
-
-class Purse:
-    """So many calls in all, of one price each."""
-
-    def __init__(self, calls: int, oracle: Counting) -> None:
-        self.calls, self.oracle = calls, oracle
-
     def affords(self, units: Ints) -> int:
-        return min(len(units), self.calls - int(self.oracle.asked.sum()))
+        return min(len(units), self.calls - int(self.asked.sum())) if self.is_capped else len(units)
 
 
 def test_every_unit_is_asked_once_and_bought_ones_are_exact() -> None:
@@ -187,8 +194,8 @@ def test_a_budget_is_never_exceeded_and_gives_a_promise(calls: int) -> None:
     broken = 0
     for seed in range(40):
         table = Table.drawn(seed)
-        oracle = Counting(table.label)
-        found = table.rounds(Promise(0.95, 0.1), seed, oracle, purse=Purse(calls, oracle)).run()
+        oracle = Counting(table.label, calls=calls)
+        found = table.rounds(Promise(0.95, 0.1), seed, oracle).run()
         assert oracle.asked.sum() <= calls
         assert oracle.asked.max() <= 1
         broken += table.differ(found) > found.differ
@@ -199,8 +206,8 @@ def test_a_budget_is_never_exceeded_and_gives_a_promise(calls: int) -> None:
 def test_ample_cap_draws_what_its_test_needs() -> None:
     """A cap above the plan sets a share of delta aside, and the draw is planned with the rest: no error is afforded."""
     table = Table(np.zeros(1000, dtype=np.int64), np.full(1000, 1e-4), np.ones(1000, dtype=np.int64))
-    oracle = Counting(table.label)
-    found = table.rounds(Promise(0.95, 0.05), 0, oracle, purse=Purse(1000, oracle)).run()
+    oracle = Counting(table.label, calls=1000)
+    found = table.rounds(Promise(0.95, 0.05), 0, oracle).run()
     assert found.certified
     assert oracle.asked.sum() < 200
 
@@ -209,9 +216,12 @@ def test_ample_cap_draws_what_its_test_needs() -> None:
 def test_a_forecast_says_what_will_be_promised(calls: int) -> None:
     """The promise that is expected before the draw is near the proved one; after it only failures can change it."""
     table, drawn = Table.drawn(3), list[tuple[int, float]]()
-    oracle = Counting(table.label)
-    purse = Purse(calls, oracle)
-    found = table.rounds(Promise(0.95, 0.1), 0, oracle, purse=purse, drawn=lambda *both: drawn.append(both)).run()
+
+    class Drawn(Watcher):
+        def drawn(self, total: int, promised: float) -> None:
+            drawn.append((total, promised))
+
+    found = table.rounds(Promise(0.95, 0.1), 0, Counting(table.label, calls=calls), watcher=Drawn()).run()
     assert drawn == [(int(found.asked_U.sum()), pytest.approx(found.promised))]
     expected = found.forecasts[-1].promised
     assert expected == pytest.approx(found.promised, abs=0.05)
@@ -254,10 +264,13 @@ def test_a_draw_that_began_is_finished_by_another_small_model(tmp_path: Path) ->
     assert found.tests == table.rounds(Promise(0.95, 0.05)).run().tests
 
 
-class Store:
-    """Answers that outlast a start; a purse of `calls` in all, each paid once."""
+class Store(Oracle):
+    """Answers that outlast a start; `calls` in all, each paid once."""
+
+    is_capped = True
 
     def __init__(self, label: Ints, calls: int) -> None:
+        super().__init__()
         self.label, self.calls, self.is_paid = label, calls, np.zeros(len(label), dtype=bool)
 
     def __call__(self, units: Ints) -> Ints:
@@ -290,7 +303,7 @@ class Shares:
 def capped_then_raised(table: Table, seed: int, folder: Path, spend: float) -> tuple[Labelled, Labelled, Ints]:
     """A job with too little money, and the same one with enough; and the units that the first one paid for."""
     store, draws = Store(table.label, 120), DrawFile(folder)
-    more: dict[str, object] = {"purse": store, "draws": draws, "looks": Shares(0.1, spend), "paid": store.paid}
+    more: dict[str, object] = {"draws": draws, "looks": Shares(0.1, spend)}
     first = table.rounds(Promise(0.95, 0.1), seed, store, **more).run()
     paid, store.calls = np.flatnonzero(store.is_paid), 1000
     second = table.rounds(Promise(0.95, 0.1), seed, store, **more).run()

@@ -1,6 +1,6 @@
 """Accuracy by people's labels: honest intervals, apart from the promise, and a column that is read as people write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 
 from kcm.errors import DataError
 from kcm.labelling.guess import Guess
-from kcm.labelling.label import LabelledTable, Watcher, label
+from kcm.labelling.label import LabelledTable, label
+from kcm.labelling.label_list import LabelList
 from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED
+from kcm.labelling.rounds import Watcher
+from kcm.labelling.table import Texts
 from kcm.labelling.truth import NO_LABEL, difference_estimate, measured, truth_codes
+from kcm.large.base import Estimate
 from kcm.metrics.intervals import accuracy_interval
+from tests.kcm.labelling.test_rounds import Asked, Counting
 
 NAMES = ("spam", "ham")
 
@@ -98,14 +103,6 @@ def test_values_that_are_not_labels_are_named() -> None:
         truth_codes(frame, "truht", NAMES, rows)
 
 
-class Purse:
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
-
-    def affords(self, units: NDArray[np.int64]) -> int:
-        return min(self.calls, len(units))
-
-
 def delivered() -> Labelled:
     """Six units: 0 and 1 bought, 2 failed, 3 not reached by the money, 4 and 5 answered by the small model."""
     return Labelled(
@@ -132,7 +129,7 @@ def test_only_missing_answers_are_bought_once_a_text() -> None:
 
     unit = np.array([0, 1, 2, 3, 4, 4, 5, -1])
     truth = np.array([0, 0, 0, 1, 1, 1, 1, 1])
-    found = measured(truth, unit, delivered(), ask, None)
+    found = measured(truth, unit, delivered(), Asked(ask))
     assert asked == [3, 4, 5]
     assert (found.rows, found.bought) == (7, 3)
     assert found.labels.estimate == pytest.approx(3 / 7)  # units 0, 2, 5
@@ -141,12 +138,10 @@ def test_only_missing_answers_are_bought_once_a_text() -> None:
 
 
 def test_without_money_only_the_labels_are_measured() -> None:
-    def ask(units: NDArray[np.int64]) -> NDArray[np.int64]:
-        raise AssertionError(units)
-
-    found = measured(np.ones(6, dtype=np.int64), np.arange(6), delivered(), ask, Purse(2))
+    oracle = Counting(np.zeros(6, dtype=np.int64), calls=2)
+    found = measured(np.ones(6, dtype=np.int64), np.arange(6), delivered(), oracle)
     assert found.llm is None
-    assert found.bought == 0
+    assert found.bought == oracle.asked.sum() == 0
 
 
 def table(num_rows: int = 1500) -> pd.DataFrame:
@@ -168,8 +163,8 @@ class Bought(Watcher):
     def __init__(self) -> None:
         self.count = self.compared = 0
 
-    def compare(self, num_texts: int) -> None:
-        self.compared = num_texts
+    def start(self, texts: Texts, labels: LabelList, estimates: Sequence[Estimate | None], num_compared: int) -> None:
+        self.compared = num_compared
 
     def bought(self, count: int, spent: float) -> None:
         self.count = count

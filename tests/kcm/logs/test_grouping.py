@@ -73,7 +73,7 @@ def test_few_foreign_calls_do_not_hide_a_template() -> None:
 
 def test_one_text_again_and_again_is_no_fixed_text() -> None:
     found = groups([call("hi", "Hello!")] * 50)
-    assert fixed(found) == {("", "", "one answer")}
+    assert fixed(found) == {("", "", "free text")}
     assert found[0].template.text([{"role": "user", "content": "hi"}]) == "hi"
 
 
@@ -106,16 +106,6 @@ def test_labels_inside_replies(form: str) -> None:
     reader = label_reader(replies)
     assert reader is not None
     assert [str(reader.label(reply)).lower() for reply in replies] == labels
-
-
-def test_label_named_in_some_sentences() -> None:
-    rng = random.Random(0)
-    labels = rng.choices(("return", "return request", "sign in"), k=300)
-    replies = [label if rng.random() < 0.7 else f"I would say {label}, since {words(rng)}" for label in labels]
-    reader = label_reader(replies)
-    assert reader is not None
-    assert reader.explains
-    assert [reader.label(reply) for reply in replies] == labels
 
 
 @pytest.mark.parametrize(

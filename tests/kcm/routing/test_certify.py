@@ -73,15 +73,6 @@ def test_failed_large_answer_counts_against_the_cascade() -> None:
     assert certify(failed)["call_rate"] > certify(rows)["call_rate"]
 
 
-def test_a_threshold_for_each_task_spends_a_share_of_delta_each() -> None:
-    task = np.array(["a", "b"] * 2000, dtype=object)
-    result = certify(table(4000, task=task), scope="per_task")
-    assert set(result["tasks"]) == {"a", "b"}
-    assert [part["delta"] for part in (result, *result["tasks"].values())] == pytest.approx([0.1 / 3] * 3)
-    with pytest.raises(ConfigError, match="needs a task column"):
-        certify(table(400), scope="per_task")
-
-
 @pytest.mark.parametrize("epsilon", [0.02, 0.05])
 def test_no_split_keeps_what_an_exact_binomial_keeps(epsilon: float) -> None:
     """All rows certify, so the route keeps as much as an exact binomial test on all rows; a search keeps no more."""

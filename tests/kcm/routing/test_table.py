@@ -29,13 +29,6 @@ def test_correctness_is_read_however_tools_write_it(table_file: Any, written: li
     assert table.large_correct.tolist() == [False, True]
 
 
-def test_scores_need_a_stated_threshold(table_file: Any) -> None:
-    path = table_file(s=[0.2, 0.5, 0.9], l=[1, 1, 0.4])
-    with pytest.raises(DataError, match=r"must be 0 or 1, true or false: row 1: '0.2'.*correct_at"):
-        read(path, **CORRECT)
-    assert read(path, **CORRECT, correct_at=0.5).small_correct.tolist() == [False, True, True]
-
-
 def test_text_with_commas_newlines_and_other_scripts_survives(table_file: Any) -> None:
     texts = ['one, "two"', "first\nsecond", "naïve 日本語 🙂"]
     table = read(table_file(t=texts, s=[1, 0, 1], l=[1, 1, 1]), **CORRECT, text="t")
@@ -57,6 +50,7 @@ def test_predictions_compare_as_written_except_whole_numbers(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
+        ("small_correct", [0.2, 1], r"must be 0 or 1, true or false: row 1: '0.2' .*Compare scores with a threshold"),
         ("confidence", [0.5, 1.2], r"a confidence must lie in \[0, 1\]: row 2: '1.2' \(.*column 'c'\)"),
         ("confidence", [-0.1, 0.2], r"must lie in \[0, 1\]: row 1"),
         ("confidence", [0.5, None], "a confidence must be a number: row 2: empty"),
@@ -69,7 +63,7 @@ def test_predictions_compare_as_written_except_whole_numbers(tmp_path: Path) -> 
 )
 def test_a_bad_cell_is_named_by_row_and_column(table_file: Any, column: str, values: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read(table_file(s=[1, 0], l=[1, 1], c=values), **CORRECT, **{column: "c"})
+        read(table_file(s=[1, 0], l=[1, 1], c=values), **(CORRECT | {column: "c"}))
 
 
 def test_an_unknown_column_names_the_nearest(table_file: Any) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.content import TEXT, Content
-from kcm.routing import inputs as inputs_module
 from kcm.routing.config import RouteColumns
 from kcm.routing.inputs import hashed_words, router_inputs, text_statistics
 from kcm.routing.table import read_table
@@ -49,36 +48,23 @@ def test_small_model_output_is_read_apart_from_the_text(table_file: Callable[...
     )
 
 
-class Interrupted(FakeEncoder):
-    """An encoder that is interrupted after `batches`, and remembers what it was given."""
-
-    def __init__(self, batches: float) -> None:
-        self.batches, self.texts = batches, list[str]()
-
-    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        if self.batches == 0:
-            raise KeyboardInterrupt
-        self.batches -= 1
-        self.texts += [content.text for content in inputs]
-        return super().encode(inputs)
-
-
-def test_texts_are_encoded_once_over_commands_and_interruptions(
-    table_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs_module, "_ENCODED_AT_ONCE", 2)
-    texts = ["a", "a b", "a b c", "a b c d e"]
-    path = table_file(s=[1, 0, 1, 0], l=[1] * 4, t=texts)
+def test_texts_are_encoded_once_over_commands(table_file: Callable[..., Path], tmp_path: Path) -> None:
+    """A column is read from the cache as long as the texts and the encoder are the same."""
+    path = table_file(s=[1, 0, 1], l=[1] * 3, t=["a b c", "a", "a b"])
     rows = read_table(path, RouteColumns(small_correct="s", large_correct="l", text="t"))
-    first, second, third = Interrupted(1), Interrupted(1), Interrupted(0)
-    with pytest.raises(KeyboardInterrupt):
-        router_inputs(rows, first, is_confidence=False, cache_dir=tmp_path)
-    resumed = router_inputs(rows, second, is_confidence=False, cache_dir=tmp_path)
-    assert (first.texts, second.texts) == (texts[:2], texts[2:])
-    again = router_inputs(rows, third, is_confidence=False, cache_dir=tmp_path)
-    fresh = router_inputs(rows, FakeEncoder(), is_confidence=False)
-    for inputs in (resumed, again):
-        np.testing.assert_array_equal(inputs.encoding_NE, fresh.encoding_NE)
+
+    class Absent(FakeEncoder):
+        def encode(self, inputs: Sequence[Content]) -> np.ndarray:
+            raise AssertionError(inputs)
+
+    first, again = (
+        router_inputs(rows, encoder(), is_confidence=False, cache_dir=tmp_path / "encoded")
+        for encoder in (FakeEncoder, Absent)
+    )
+    np.testing.assert_array_equal(first.encoding_NE, [[5, 1], [1, 1], [3, 1]])
+    np.testing.assert_array_equal(again.encoding_NE, first.encoding_NE)
+    with pytest.raises(AssertionError):
+        router_inputs(rows.select([0, 1]), Absent(), is_confidence=False, cache_dir=tmp_path / "encoded")
 
 
 def test_a_table_with_nothing_to_read_is_refused(table_file: Callable[..., Path]) -> None:
