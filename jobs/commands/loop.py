@@ -84,20 +84,16 @@ def labels(
         list[str] | None,
         typer.Option("--withdraw", metavar="NAME", help="Withdraw such a label."),
     ] = None,
-    same: Annotated[
-        list[str] | None,
-        typer.Option("--is", metavar="NAME=LABEL", help="NAME, a word of callers or a name given before, means LABEL."),
-    ] = None,
 ) -> dict[str, Any]:
     """List, export and import the items worth a person's label.
 
     Shows what the labels so far certify.
     The items are random disagreements of the last turn's challenger with the large model. With enough labels, `kcm
     update` may let the challenger keep more. --name adds a label for a class that came with the traffic, without a
-    change of the configuration; --is merges two names.
+    change of the configuration.
     """
-    if not (name or withdraw or same):
+    if not (name or withdraw):
         return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
     if out or taken or check:
         raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
-    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or (), same or ())
+    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or ())

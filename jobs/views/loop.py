@@ -108,12 +108,8 @@ def _standing(version: str, standing: Numbers) -> str:
 
 
 def new_labels_view(result: Numbers) -> Group:
-    """The named labels, and names that mean the same."""
-    lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
-    if result["same"]:
-        same = (f"{foreign(name)} is {label}" for name, label in result["same"].items())
-        lines.append(line("the same", ", ".join(same)))
-    return Group(*lines)
+    """The named labels."""
+    return Group(line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label"))
 
 
 def stats_view(result: Mapping[str, Any]) -> Group:

@@ -18,21 +18,18 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.window.naming import ClassNames
 
 
-def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str], same: Sequence[str]) -> dict[str, Any]:
-    """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), or withdraw any.
+def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str]) -> dict[str, Any]:
+    """Name labels for new classes, or withdraw them.
 
     Prints and returns the resulting names. Raises ConfigError for an existing or unknown label.
     """
     names = ClassNames.of(config)
-    known_labels = champion_labels(config) if name or same else ()
+    known_labels = champion_labels(config) if name else ()
     for taken_back in withdraw:
         names.withdraw(taken_back)
     for label in name:
         names.name(label, known_labels)
-    for pair in same:
-        alias, _, label = pair.partition("=")
-        names.identify(alias.strip(), label.strip(), known_labels)
-    result = {"named": list(names.labels()), "same": names.same()}
+    result = {"named": list(names.labels())}
     result_console().print(new_labels_view(result))
     return result
 

@@ -229,12 +229,10 @@ def _promote(
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
     when = {"approval", "every_s", "new_large_answers", "new_labels", "canary"}
-    names = ClassNames.of(config)
     return fingerprint_of(
         config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})
         | {
             "update": config.require_update().model_dump(mode="json", exclude=when),
-            "labels": names.labels(),
-            "same": names.same(),
+            "labels": ClassNames.of(config).labels(),
         }
     )

@@ -105,8 +105,7 @@ class LogWindow(Stage, Plan):
     """`window.parquet` and `window.json` of the decisions in (`after`, `upto`].
 
     `champion` is the digest of the parent's bundle, which determines labels, tasks and large model. `split_by_unit` has
-    the splits of the units in the champion's sequence; `named_labels` are to be learned in addition. A caller's label
-    in `same` means the label it maps to.
+    the splits of the units in the champion's sequence; `named_labels` are to be learned in addition.
     """
 
     stage, version, writes, unit = "window", 5, WindowArtefact, "decisions"
@@ -117,7 +116,6 @@ class LogWindow(Stage, Plan):
     champion: str
     fractions: Fractions
     named_labels: tuple[str, ...] = ()
-    same: dict[str, str] = Field({})
     new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
@@ -150,7 +148,6 @@ class LogWindow(Stage, Plan):
             champion=parent.bundle.digest,
             fractions=config.require_update().fractions,
             named_labels=tuple(label for label in names.labels() if label not in labels),
-            same=names.same(),
             new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
@@ -163,7 +160,6 @@ class LogWindow(Stage, Plan):
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window from which nothing may be learned."""
         rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
-        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions have none
         units = [unit if is_usable else None for unit, is_usable in zip(rows["unit"].to_pylist(), usable, strict=True)]
@@ -206,11 +202,6 @@ class LogWindow(Stage, Plan):
             )
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
-
-    def _labels(self, rows: pa.Table) -> pa.Array:
-        """Labels in the words of the label list."""
-        names = [self.same.get(label, label) for label in rows["label"].to_pylist()]
-        return pa.array(names, pa.string())
 
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(f"kcm\0{self.rule}", unit, self.fractions)

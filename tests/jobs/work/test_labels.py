@@ -84,17 +84,15 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
 
 
 def test_label_is_named_and_withdrawn(run: Any, named: ClassNames, tmp_path: Path) -> None:
-    """Promise: labels are named, merged and withdrawn, and the result lists them."""
-    assert run("--name", "refund", "--name", "rebate", "--is", "money = balance").exit_code == 0
+    """Promise: labels are named and withdrawn, and the result lists them."""
+    assert run("--name", "refund", "--name", "rebate").exit_code == 0
     assert named.labels() == ("refund", "rebate")
     shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
-    assert json.loads((tmp_path / "out.json").read_text()) == {"named": ["refund"], "same": {"money": "balance"}}
+    assert json.loads((tmp_path / "out.json").read_text()) == {"named": ["refund"]}
 
 
-@pytest.mark.parametrize(
-    "words", [("--name", "refund"), ("--withdraw", "refund"), ("--is", "noise=refund")], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("words", [("--name", "refund"), ("--withdraw", "refund")], ids=lambda words: words[0])
 def test_a_file_is_not_ignored_beside_new_labels(
     run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...]
 ) -> None:

@@ -93,13 +93,6 @@ def test_kept_new_labels_are_counted_and_stop_nothing(write: Write) -> None:
     assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
 
 
-def test_an_alias_becomes_its_label_and_callers_keep_theirs(write: Write) -> None:
-    """Promise: a caller's word that a person mapped to a label is that label; other labels stay."""
-    rows = decisions(TEXTS, ["good"] * 400)
-    rows[0]["label"], rows[1]["label"], rows[2]["label"] = "great", "bad", None
-    assert write(MadeLog(rows), same={"great": "good"}).table["label"].to_pylist()[:3] == ["good", "bad", None]
-
-
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
     rows = decisions(TEXTS, ["good"] * 400)
     rows[3] |= {"unit": None}
