@@ -62,7 +62,7 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
             say(str(error))
             return NewTraffic()
 
-    watch_log(look, attempt, settings, clock=time.monotonic, sleep=time.sleep)
+    watch_log(look, attempt, settings.every_s, clock=time.monotonic, sleep=time.sleep)
 
 
 def approve(config: RunConfig, version: str) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _promote(
 
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
-    when = {"approval", "every_s", "new_large_answers", "new_labels", "canary"}
+    when = {"approval", "every_s", "canary"}
     return fingerprint_of(
         config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})
         | {
