@@ -23,7 +23,7 @@ from pipelines.loop.challenger.extend import Choose, Extend, choice_of
 from pipelines.loop.challenger.grow import Grow, GrowFeatures, GrowOutcomes
 from pipelines.loop.gates.disagreements import GivenLabels
 from pipelines.loop.gates.promotion import GATES, Examine, GatesArtefact
-from pipelines.loop.gates.recertify import Recertify, outlook
+from pipelines.loop.gates.recertify import Recertify
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.loop.window.naming import ClassNames
@@ -40,7 +40,6 @@ from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.store.records import StoredLedger
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
@@ -102,8 +101,6 @@ def build_challenger(
     if facts.untaught_labels:
         untaught = ", ".join(facts.untaught_labels)
         reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
-    planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
-    reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
     rows_gate = gates.enough_rows(facts.num_large_answers, config.require_update().min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.cascade.policy import Decision, Policy
 from kcm.certification.certificate import CertificateConfig, CertifiedWindow
-from kcm.certification.traffic import Traffic
-from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic, traffic_path
+from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
-from kcm.report.formats import duration
 from pipelines.context import Attempt
 from pipelines.loop.gates.disagreements import GivenLabels, LabelTest, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
@@ -82,29 +78,6 @@ def can_certify_window(
     share = delta / (1 + len(policy.task_decisions))
     parts = [window.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
-
-
-def outlook(window: WindowArtefact, config: CertificateConfig, delta: float) -> str:
-    """The certify units of a window, how many any certificate needs, and when there will be enough."""
-    rows, floor = window.of_purpose("certify"), window.facts.share_floor
-    if not len(rows) or not floor:
-        return "no certify unit yet"
-    nothing_lost = Traffic(
-        score=np.ones(len(rows)),
-        asked=np.ones(len(rows), dtype=bool),
-        probability=rows["probability"].to_numpy(),
-        disagrees=np.zeros(len(rows), dtype=bool),
-        floor=floor,
-        unit=rows["unit"].to_numpy(),
-    )
-    path = traffic_path(nothing_lost, config.epsilon, delta)
-    summary = f"{path.num_units:,} certify units; {path.fewest_units:,} could certify something if none is lost"
-    lacking = path.fewest_units - path.num_units
-    if lacking <= 0:
-        return summary
-    answer_times = rows["answered_at"]
-    per_unit = (utc_of(pc.max(answer_times).as_py()) - utc_of(pc.min(answer_times).as_py())) / path.num_units
-    return f"{summary}, {duration((lacking * per_unit).total_seconds())} from now at this rate"
 
 
 def _certify(
