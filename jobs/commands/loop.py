@@ -72,10 +72,6 @@ def labels(
         typer.Option("--out", metavar="FILE", help="Write all drawn items, as .csv, .jsonl or .json (Label Studio)."),
     ] = None,
     taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels in such a file.")] = None,
-    check: Annotated[
-        Path | None,
-        typer.Option("--check", metavar="FILE", help="File with second answers: bounds how often a label is wrong."),
-    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of open items to list.")] = 10,
     name: Annotated[
         list[str] | None, typer.Option("--name", metavar="LABEL", help="A new label; the next update learns it.")
@@ -93,7 +89,7 @@ def labels(
     change of the configuration.
     """
     if not (name or withdraw):
-        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
-    if out or taken or check:
-        raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
+        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, limit=limit)
+    if out or taken:
+        raise KcmError("options of new labels cannot be combined with --out or --in", hint="Give two commands")
     return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or ())

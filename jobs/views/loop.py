@@ -80,9 +80,6 @@ def labels_view(result: Numbers) -> Group:
     lines = [line("labels", counts), line("standing", _standing(result["version"], standing))]
     if result["written"] is not None:
         lines.append(line("written", f"{result['written']} items"))
-    if checked := result["checked"]:
-        noise = f"`update.label_noise` is at most {percent(checked['noise'])}"
-        lines.append(line("checked", f"{checked['differ']} of {checked['pairs']} second answers differ: {noise}"))
     if not result["items"] or standing["certified"]:
         return Group(*lines)
     rows = (

@@ -70,7 +70,7 @@ class UpdateConfig(Config):
         ge=0,
         lt=0.5,
         description="The largest probability that a person's label is wrong. Certificates from labels are widened "
-        "by it. `kcm labels --check` bounds it from second answers.",
+        "by it.",
     )
     expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")

@@ -10,7 +10,7 @@ def test_what_callers_sent_moves_no_cursor_and_is_cut() -> None:
     hostile = "[red]\x1b[2J\x1b]0;owned\x07\u202e<b>\t" + "x" * 10**6
     item = {"id": "r1/0", "task": hostile, "text": hostile, "has_image": False}
     standing = {"num_labelled": 0, "num_skipped": 0, "num_open": 1, "bound": 0.1, "epsilon": 0.02, "certified": False}
-    items = {"version": "7", "items": [item], "labels": ["yes"], "written": None, "checked": None, "standing": standing}
+    items = {"version": "7", "items": [item], "labels": ["yes"], "written": None, "standing": standing}
     console = Console(width=160, force_terminal=True)
     with console.capture() as capture:
         console.print(labels_view(items))
