@@ -3,7 +3,6 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +17,11 @@ from kcm.errors import DataError
 from pipelines.context import Context
 from pipelines.loop.challenger.ask_again import answered_anew
 from pipelines.loop.window.judged_window import row_ids
-from pipelines.loop.window.stage import LogWindow, WindowArtefact, WindowFacts, require_sound
+from pipelines.loop.window.stage import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.outcomes import Answers
-from tests.pipelines.loop.logged import START, MadeLog, decisions, unit
+from tests.pipelines.loop.logged import MadeLog, decisions, unit
 from tests.pipelines.loop.windows import judged_of, made_window
 
 TEXTS = [f"text {number}" for number in range(400)]
@@ -101,17 +100,6 @@ def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
     assert pc.indices_nonzero(purposes.is_null()).to_pylist() == [3, 5]
 
 
-def test_the_callers_name_the_task_where_they_agree_on_a_new_one(write: Write) -> None:
-    def named(*tasks: str | None) -> str:
-        rows = decisions(TEXTS, ["good"] * 400)
-        for number, row in enumerate(rows):
-            row["task"] = tasks[number % len(tasks)]
-        return write(MadeLog(rows)).facts.task
-
-    assert named("books") == "books"
-    assert named("books", "films") == named("films") == named(None) == named("books", None) == "traffic-400"
-
-
 def test_fully_escalated_window_is_known_and_explains_itself(write: Write) -> None:
     """Promise: while a stopped champion waits, every answer of the large model counts fully."""
     log = MadeLog(
@@ -158,8 +146,6 @@ def made(lost: int = 0, **change: Any) -> MadeLog:
         (made(lost=1), {}, "1 decisions are missing"),
         (MadeLog([]), {}, "no decision"),
         (None, {"prompt": "soft"}, "prompt soft"),
-        (made(model_version=None), {}, "1 decisions have no version"),
-        (made(probability=None), {}, "no probability"),
         (made(audit_share=0.0), {}, "nothing was audited when 1 decisions"),
         (made(large_identity="large-2"), {}, "another large model gave answers: large-2"),
     ],
@@ -168,14 +154,6 @@ def test_such_a_window_is_refused(write: Write, log: MadeLog | None, change: dic
     with pytest.raises(DataError, match=says) as refused:
         write(log, **change)
     assert "\n" not in str(refused.value)
-
-
-def test_decisions_from_the_future_are_refused() -> None:
-    log = MadeLog(decisions(TEXTS[:3], ["good"] * 3))
-    facts = WindowFacts(application="made", after=0, upto=3, large_identity="large-1", num_decisions=3)
-    require_sound(log.table, facts, START)
-    with pytest.raises(DataError, match="is in the future"):
-        require_sound(log.table, facts, START - timedelta(days=5))
 
 
 @pytest.mark.parametrize(("rate", "refuted"), [(0.0, False), (0.01, False), (0.2, True)])
