@@ -110,7 +110,7 @@ def _certify(
         num_asked=int(traffic.asked.sum()),
         num_labels=test.num_labels(answers) if test else 0,
     )
-    labelled_units = test.units(answers) if test else None
+    labelled_units = test.labelled(answers) if test else None
     return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled_units)
 
 
