@@ -19,7 +19,7 @@ from kcm.errors import DataError
 from pipelines.context import Attempt
 from pipelines.loop.gates.disagreements import GivenLabels, LabelTest, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
-from pipelines.loop.window.stage import WindowArtefact, WindowFacts, utc_of
+from pipelines.loop.window.stage import WindowArtefact, WindowFacts
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, scored_table
 from pipelines.stages.measured import curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
@@ -48,17 +48,8 @@ def certify_window(
     lineage's ledger for this attempt, divided equally among the decisions of the policy; a task without rows loses its
     own threshold and follows the common one.
 
-    With `labels`, disagreements that were drawn for labelling are lost only if their label says so. Raises DataError
-    for decisions of another purpose, and for a challenger that uses another prompt than the champion did.
+    With `labels`, disagreements that were drawn for labelling are lost only if their label says so.
     """
-    if policy.prompt != "none":
-        raise DataError(
-            "the log has no answers under prompt `none`, only under another prompt",
-            where=facts.where,
-            hint="Update a champion whose policy has prompt none, as the challenger's has",
-        )
-    if "purpose" in window.rows and (num_others := int((window.rows["purpose"] != "certify").sum())):
-        raise DataError(f"{num_others} decisions belong to no certify unit", where=facts.where)
     share = delta / (1 + len(policy.task_decisions))
     tests = {test.task: test for test in label_tests(window, labels.plan)} if labels else {}
     certificates: dict[str | None, TrafficCertificate] = {}
@@ -92,9 +83,8 @@ def _certify(
 ) -> TrafficCertificate:
     if not len(rows):
         raise DataError(
-            f"decisions {facts.after + 1} to {facts.upto} hold none of a certify unit that follows the policy's common"
-            " decision",
-            where=f"application {facts.application}",
+            "no decision of a certify unit follows the policy's common decision",
+            where=facts.where,
             hint="Wait for more traffic",
         )
     traffic, answered_at = rows.traffic(facts.share_floor), rows.rows["answered_at"]
@@ -103,8 +93,8 @@ def _certify(
         application=facts.application,
         after=facts.after,
         upto=facts.upto,
-        begins_at=utc_of(answered_at.min()),
-        ends_at=utc_of(answered_at.max()),
+        begins_at=answered_at.min().to_pydatetime(),
+        ends_at=answered_at.max().to_pydatetime(),
         expires_at=expires_at,
         num_decisions=len(rows),
         num_asked=int(traffic.asked.sum()),

@@ -8,12 +8,10 @@ trained on. A window that would invalidate a promise is refused before anything 
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 from functools import cached_property, reduce
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -259,10 +257,3 @@ def require_sound(rows: pa.Table, facts: WindowFacts) -> None:
     for holds, objection, hint in objections:
         if holds:
             raise DataError(objection, where=facts.where, hint=hint)
-
-
-def utc_of(when: Any) -> datetime:
-    """A time of the log, which is in UTC with or without a zone."""
-    stamp = pd.Timestamp(when)
-    stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
-    return stamp.to_pydatetime()
