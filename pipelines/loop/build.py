@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
-from rich.markup import escape
 
 from kcm.bundle.models import bundle_digest
 from pipelines.config import RunConfig
@@ -44,7 +43,6 @@ from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 NOVEL_SHARE = 0.05  # the default of an update: traffic brings new classes, a table need not
-_VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
 @dataclass(frozen=True)
@@ -90,17 +88,10 @@ def build_challenger(
     figures: dict[str, Any] = {
         "labels": facts.num_labels + num_labelled,
         "labels_asked_for": num_labelled,
-        "decisions": facts.num_decisions,
-    }
-    left_out = {
         "labels_unknown": facts.unknown_labels,
         "labels_untaught": list(facts.untaught_labels),
         "labels_uncounted": facts.num_uncounted,
     }
-    figures |= {name: value for name, value in left_out.items() if value}
-    if facts.untaught_labels:
-        untaught = ", ".join(facts.untaught_labels)
-        reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
     rows_gate = gates.enough_rows(facts.num_large_answers, config.require_update().min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)
@@ -168,9 +159,8 @@ def _registered(
     write_challenger_report(config, evaluated, verdicts, version, lineage, usage, report)
     context.store.storage.keep(report)
     before, after = examined.verdicts.calls_saved
-    metrics: dict[str, float | None] = {f"gates/{gate.name}": _VERDICTS[gate.verdict] for gate in verdicts}
-    tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
-    tracking.log({}, {}, report)
+    for file in (examined.folder / GATES, report):
+        tracking.log({}, {}, file)
     tracking.finish()
     certificate = evaluated.certificates(evaluated.deployed)[None]
     digest = bundle_digest(bundle.bundle)
@@ -188,12 +178,8 @@ def _registered(
             "certificate": {
                 "valid": certificate.valid and certificate.decision != "escalate_all",
                 "bound": certificate.bound,
-                "window": [attempt.after, attempt.upto],
-                "delta": certificate.delta,
                 "statement": certificate.statement,
-                "expires_at": certificate.window and certificate.window.expires_at.isoformat(),
             },
-            "gates_path": str(examined.folder / GATES),
             "challenger_report": str(report),
         },
     )
