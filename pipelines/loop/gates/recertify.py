@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
 
-from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.policy import Policy
 from kcm.certification.certificate import CertificateConfig, CertifiedWindow
 from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from pipelines.context import Attempt
-from pipelines.loop.gates.disagreements import GivenLabels, LabelTest, label_tests
+from pipelines.loop.gates.disagreements import GivenLabels, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
 from pipelines.loop.window.stage import WindowArtefact, WindowFacts
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, scored_table
@@ -52,11 +52,28 @@ def certify_window(
     """
     share = delta / (1 + len(policy.task_decisions))
     tests = {test.task: test for test in label_tests(window, labels.plan)} if labels else {}
+    answers = labels.answers if labels else {}
     certificates: dict[str | None, TrafficCertificate] = {}
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
-        rows = window.of_task(task, policy.task_decisions)
-        if len(rows) or task is None:
-            certificates[task] = _certify(rows, decision, config, facts, share, expires_at, labels, tests.get(task))
+        if not len(rows := window.of_task(task, policy.task_decisions)):
+            continue
+        traffic, test, answered_at = rows.traffic(facts.share_floor), tests.get(task), rows.rows["answered_at"]
+        certified_on = CertifiedWindow(
+            application=facts.application,
+            after=facts.after,
+            upto=facts.upto,
+            begins_at=answered_at.min().to_pydatetime(),
+            ends_at=answered_at.max().to_pydatetime(),
+            expires_at=expires_at,
+            num_decisions=len(rows),
+            num_asked=int(traffic.asked.sum()),
+            num_labels=test.num_labels(answers) if test else 0,
+        )
+        labelled = test.labelled(answers) if test else None
+        certificates[task] = certify_traffic(traffic, decision, config, certified_on, delta=share, labelled=labelled)
+    if None not in certificates:
+        reason = "no decision of a certify unit follows the policy's common decision"
+        raise DataError(reason, where=facts.where, hint="Wait for more traffic")
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     deployed = policy.model_copy(update={"decision": certificates[None].route, "task_decisions": tasks})
     return deployed, certificates
@@ -69,39 +86,6 @@ def can_certify_window(
     share = delta / (1 + len(policy.task_decisions))
     parts = [window.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
-
-
-def _certify(
-    rows: JudgedWindow,
-    decision: Decision,
-    config: CertificateConfig,
-    facts: WindowFacts,
-    delta: float,
-    expires_at: datetime,
-    labels: GivenLabels | None,
-    test: LabelTest | None,
-) -> TrafficCertificate:
-    if not len(rows):
-        raise DataError(
-            "no decision of a certify unit follows the policy's common decision",
-            where=facts.where,
-            hint="Wait for more traffic",
-        )
-    traffic, answered_at = rows.traffic(facts.share_floor), rows.rows["answered_at"]
-    answers = labels.answers if labels else {}
-    window = CertifiedWindow(
-        application=facts.application,
-        after=facts.after,
-        upto=facts.upto,
-        begins_at=answered_at.min().to_pydatetime(),
-        ends_at=answered_at.max().to_pydatetime(),
-        expires_at=expires_at,
-        num_decisions=len(rows),
-        num_asked=int(traffic.asked.sum()),
-        num_labels=test.num_labels(answers) if test else 0,
-    )
-    labelled_units = test.labelled(answers) if test else None
-    return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled_units)
 
 
 class Recertify(Stage, Plan):
