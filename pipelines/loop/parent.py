@@ -30,7 +30,7 @@ class Parent:
     def of(cls, store: ArtefactStore, champion: Champion) -> Self:
         """The parent that `champion` names.
 
-        ArtefactError if its bundle is missing, differs, or does not list its training artefacts.
+        ArtefactError if its bundle is missing or differs.
         """
         artefact = store.named(Register.stage, champion.bundle).as_a(BundleArtefact)
         if (digest := bundle_digest(artefact.bundle)) != champion.digest:
@@ -39,14 +39,7 @@ class Parent:
                 where=str(artefact.bundle),
                 hint="Restore it, or `kcm promote` another version",
             )
-        bundle = Bundle.read(artefact.bundle)
-        if bundle.trained_units is None:
-            raise ArtefactError(
-                "the champion's bundle does not list its training units",
-                where=str(artefact.bundle),
-                hint="Run `kcm run`: updates can start from its champion",
-            )
-        return cls(artefact, bundle)
+        return cls(artefact, Bundle.read(artefact.bundle))
 
     @cached_property
     def features(self) -> FeaturesArtefact:
