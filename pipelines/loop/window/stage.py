@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property, reduce
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,6 @@ from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
-from pipelines.loop.window.judged_window import asked_label
 from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
@@ -33,12 +32,12 @@ from pipelines.stages.units import rows_of, units_of
 from pipelines.store.artefact import Artefact, write_json
 
 ROWS, FACTS = "window.parquet", "window.json"
+_SALT = "kcm\0001"  # of the draw of purposes
 MAX_MISSING = 0.001  # largest share of a window's decisions that may be missing from the log
 # Items of train units from which a classifier's head learns a label. On CLINC150 with MiniLM's features the head then
 # names some 70% of a new label's items correctly, 88% from 15 items and 96% from 40. A learned label stays, so a label
 # learned from too few items would stay bad.
 FEWEST_TAUGHT = 5
-_RULE = 1  # version of the draw of purposes; another number draws new ones
 _FRESH = "Begin the window after that: `kcm promote` the champion again"
 
 
@@ -113,10 +112,8 @@ class LogWindow(Stage, Plan):
     champion: str
     fractions: Fractions
     named_labels: tuple[str, ...] = ()
-    new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
-    rule: int = _RULE
     bundle: Any = Field(exclude=True)  # the champion's Bundle
     served_as: str = Field(exclude=True)  # the champion's version in the log
     log: Any = Field(exclude=True)  # a LogReader
@@ -145,7 +142,6 @@ class LogWindow(Stage, Plan):
             champion=parent.bundle.digest,
             fractions=config.require_update().fractions,
             named_labels=tuple(label for label in names.labels() if label not in labels),
-            new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
             bundle=parent.bundle,
@@ -159,11 +155,11 @@ class LogWindow(Stage, Plan):
         rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions have none
-        units = [unit if is_usable else None for unit, is_usable in zip(rows["unit"].to_pylist(), usable, strict=True)]
-        purposes = [unit and self._purpose(unit) for unit in units]
+        pairs = zip(rows["unit"].to_pylist(), usable, strict=True)
+        purposes = [self._purpose(unit) if is_usable else None for unit, is_usable in pairs]
         known_names = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
         row_labels = rows["label"].to_pylist()
-        labels, asked_labels = Counter(row_labels), set(asked_label(rows).to_pylist())
+        unknown_labels = Counter(label for label in row_labels if label not in known_names)
         train_counts = Counter(label for label, purpose in zip(row_labels, purposes, strict=True) if purpose == "train")
         fewest = FEWEST_TAUGHT if self.bundle.large.fits_on_train else 0
         learned_labels = tuple(label for label in self.named_labels if train_counts[label] >= fewest)
@@ -182,7 +178,7 @@ class LogWindow(Stage, Plan):
             num_labels=len(rows) - row_labels.count(None),
             new_labels=learned_labels,
             untaught_labels=tuple(label for label in self.named_labels if label not in learned_labels),
-            unknown_labels={label: count for label, count in labels.most_common() if label not in known_names},
+            unknown_labels=dict(unknown_labels.most_common()),
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(),
             num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
@@ -190,18 +186,11 @@ class LogWindow(Stage, Plan):
         require_sound(rows, facts)
         if facts.untaught_labels and not learned_labels and self.bundle.policy.lowest_cut < np.inf:
             raise _untaught(facts, train_counts)  # a champion that keeps nothing may have a successor too
-        label_names = asked_labels | (labels.keys() if self.new_labels == "refuse" else set())
-        if strange := sorted(label_names - known_names):
-            raise DataError(
-                f"people gave the label {strange[0]!r}, which is not in the list",
-                where=facts.where,
-                hint="Add it by `kcm labels --name`, or delete that feedback with `kcm log forget`",
-            )
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
     def _purpose(self, unit: str) -> Split:
-        return self.split_by_unit.get(unit) or purpose(f"kcm\0{self.rule}", unit, self.fractions)
+        return self.split_by_unit.get(unit) or purpose(_SALT, unit, self.fractions)
 
     def _signs(self) -> tuple[str, ...]:
         """The evidence in the log against the champion."""

@@ -82,14 +82,15 @@ def test_a_unit_that_the_champion_holds_keeps_its_split(write: Write) -> None:
     assert window.table["purpose"].to_pylist()[:80] == ["test"] * 40 + ["train"] * 40
 
 
-def test_kept_new_labels_are_counted_and_stop_nothing(write: Write) -> None:
-    """Promise: new labels of callers are counted and stop nothing where they are kept."""
+def test_unknown_labels_are_counted_until_they_are_named(write: Write) -> None:
+    """Promise: labels outside the list stop nothing; a named label is new without any feedback."""
     rows = decisions(TEXTS, ["good"] * 400)
     for number in range(7):
-        rows[number]["label"] = "refund"
-    assert write(MadeLog(rows), new_labels="keep").facts.unknown_labels == {"refund": 7}
-    known = write(MadeLog(rows), new_labels="keep", named_labels=("refund",))
-    assert (known.facts.new_labels, known.facts.unknown_labels) == (("refund",), {})
+        rows[number] |= {"label": "refund", "label_probability": 0.5 if number else None}
+    facts = write(MadeLog(rows)).facts
+    assert (facts.new_labels, facts.unknown_labels) == ((), {"refund": 7})
+    known = write(MadeLog(rows), named_labels=("refund", "even")).facts
+    assert (known.new_labels, known.unknown_labels) == (("refund", "even"), {})
 
 
 def test_a_forgotten_decision_has_no_purpose(write: Write) -> None:
@@ -121,16 +122,6 @@ def test_what_a_certificate_has_to_know_of_the_window(write: Write) -> None:
     certified, trained = (set(window.of_purpose(name)["unit"].to_pylist()) for name in ("certify", "train"))
     assert certified
     assert not certified & trained
-
-
-def test_named_labels_are_new_and_others_are_refused(write: Write) -> None:
-    """Promise: labels that are named are new without any feedback and others are refused."""
-    rows = decisions(TEXTS, ["good"] * 400)
-    rows[0]["label"] = "odd"
-    rows[1] |= {"label": "bad", "label_probability": 0.5}
-    assert write(MadeLog(rows), named_labels=("odd", "even")).facts.new_labels == ("odd", "even")
-    with pytest.raises(DataError, match="'odd', which is not in the list"):
-        write(MadeLog(rows))
 
 
 def made(lost: int = 0, **change: Any) -> MadeLog:
@@ -204,7 +195,7 @@ def test_fitted_head_waits_for_labels_unless_nothing_is_kept(write: Write) -> No
     for row in rows[:40]:
         row["label"] = "odd"
     rows[50]["label"] = "rare"
-    named: dict[str, Any] = {"fitted": True, "named_labels": ("odd", "rare"), "new_labels": "keep"}
+    named: dict[str, Any] = {"fitted": True, "named_labels": ("odd", "rare")}
     facts = write(MadeLog(rows), **named).facts
     assert (facts.new_labels, facts.untaught_labels) == (("odd",), ("rare",))
     alone = named | {"named_labels": ("rare",)}
