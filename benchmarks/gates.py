@@ -32,7 +32,6 @@ from benchmarks.gate_rows import DATA, GateRows, Places, Prepared, prepare
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.seeds import interval_of, resampled_mean
-from kcm.cascade.evaluation import calls_saved_at
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate_kinds import GateInputs
 from kcm.cascade.gate_kinds import GateRows as FitRows
@@ -104,9 +103,10 @@ def _figures(prepared: Prepared, validate_N: NDArray[np.float64], test_N: NDArra
         ScoredOutcomes(score=score_N, small_correct=rows.small_correct, large_correct=rows.large_correct)
         for score_N, rows in ((validate_N, prepared.validate), (test_N, prepared.test))
     )
-    savings, loss = calls_saved_at(validate, test, MAX_LOSS)
-    on_validate = 1 - Frontier.of(validate).cheapest(MAX_LOSS).call_rate
-    return dict(zip(FIGURES, (savings, loss, Frontier.of(test).area(), on_validate), strict=True))
+    chosen, frontier = Frontier.of(validate).cheapest(MAX_LOSS), Frontier.of(test)
+    reached = frontier.at(chosen.threshold)
+    figures = (1 - reached.call_rate, reached.loss, frontier.area(), 1 - chosen.call_rate)
+    return dict(zip(FIGURES, figures, strict=True))
 
 
 def summarised(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -72,10 +72,6 @@ def labels(
         typer.Option("--out", metavar="FILE", help="Write all drawn items, as .csv, .jsonl or .json (Label Studio)."),
     ] = None,
     taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels in such a file.")] = None,
-    check: Annotated[
-        Path | None,
-        typer.Option("--check", metavar="FILE", help="File with second answers: bounds how often a label is wrong."),
-    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of open items to list.")] = 10,
     name: Annotated[
         list[str] | None, typer.Option("--name", metavar="LABEL", help="A new label; the next update learns it.")
@@ -84,20 +80,16 @@ def labels(
         list[str] | None,
         typer.Option("--withdraw", metavar="NAME", help="Withdraw such a label."),
     ] = None,
-    same: Annotated[
-        list[str] | None,
-        typer.Option("--is", metavar="NAME=LABEL", help="NAME, a word of callers or a name given before, means LABEL."),
-    ] = None,
 ) -> dict[str, Any]:
     """List, export and import the items worth a person's label.
 
     Shows what the labels so far certify.
     The items are random disagreements of the last turn's challenger with the large model. With enough labels, `kcm
     update` may let the challenger keep more. --name adds a label for a class that came with the traffic, without a
-    change of the configuration; --is merges two names.
+    change of the configuration.
     """
-    if not (name or withdraw or same):
-        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, check=check, limit=limit)
-    if out or taken or check:
-        raise KcmError("options of new labels cannot be combined with --out, --in or --check", hint="Give two commands")
-    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or (), same or ())
+    if not (name or withdraw):
+        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, limit=limit)
+    if out or taken:
+        raise KcmError("options of new labels cannot be combined with --out or --in", hint="Give two commands")
+    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or ())

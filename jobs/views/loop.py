@@ -80,9 +80,6 @@ def labels_view(result: Numbers) -> Group:
     lines = [line("labels", counts), line("standing", _standing(result["version"], standing))]
     if result["written"] is not None:
         lines.append(line("written", f"{result['written']} items"))
-    if checked := result["checked"]:
-        noise = f"`update.label_noise` is at most {percent(checked['noise'])}"
-        lines.append(line("checked", f"{checked['differ']} of {checked['pairs']} second answers differ: {noise}"))
     if not result["items"] or standing["certified"]:
         return Group(*lines)
     rows = (
@@ -108,12 +105,8 @@ def _standing(version: str, standing: Numbers) -> str:
 
 
 def new_labels_view(result: Numbers) -> Group:
-    """The named labels, and names that mean the same."""
-    lines = [line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label")]
-    if result["same"]:
-        same = (f"{foreign(name)} is {label}" for name, label in result["same"].items())
-        lines.append(line("the same", ", ".join(same)))
-    return Group(*lines)
+    """The named labels."""
+    return Group(line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label"))
 
 
 def stats_view(result: Mapping[str, Any]) -> Group:

@@ -9,7 +9,6 @@ from typing import Any
 
 from jobs.views.loop import labels_view, new_labels_view
 from jobs.views.table import result_console
-from kcm.certification.labelled import noise_bound
 from pipelines.config import RunConfig
 from pipelines.loop.gates.items_to_label import drawn_for
 from pipelines.loop.gates.label_files import read_answers, write_items
@@ -18,21 +17,18 @@ from pipelines.loop.state import LoopState
 from pipelines.loop.window.naming import ClassNames
 
 
-def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str], same: Sequence[str]) -> dict[str, Any]:
-    """Name labels for new classes, map names to existing labels (`same`, NAME=LABEL), or withdraw any.
+def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str]) -> dict[str, Any]:
+    """Name labels for new classes, or withdraw them.
 
     Prints and returns the resulting names. Raises ConfigError for an existing or unknown label.
     """
     names = ClassNames.of(config)
-    known_labels = champion_labels(config) if name or same else ()
+    known_labels = champion_labels(config) if name else ()
     for taken_back in withdraw:
         names.withdraw(taken_back)
     for label in name:
         names.name(label, known_labels)
-    for pair in same:
-        alias, _, label = pair.partition("=")
-        names.identify(alias.strip(), label.strip(), known_labels)
-    result = {"named": list(names.labels()), "same": names.same()}
+    result = {"named": list(names.labels())}
     result_console().print(new_labels_view(result))
     return result
 
@@ -43,32 +39,24 @@ def champion_labels(config: RunConfig) -> tuple[str, ...]:
     return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
 
 
-def labels(
-    config: RunConfig, *, out: Path | None = None, taken: Path | None = None, check: Path | None = None, limit: int = 10
-) -> dict[str, Any]:
+def labels(config: RunConfig, *, out: Path | None = None, taken: Path | None = None, limit: int = 10) -> dict[str, Any]:
     """Store the labels of the file `taken`, write all items to the file `out`; prints and returns what labels certify.
 
-    The file `check` holds other people's answers to some of the items. They bound how often labels are wrong and are
-    not stored. Returns also the first `limit` open items. Raises DataError, and stores nothing, for labels that cannot
+    Returns also the first `limit` open items. Raises DataError, and stores nothing, for labels that cannot
     be stored.
     """
     with drawn_for(config) as drawn_items:
-        answers, check_answers = ({} if file is None else read_answers(file) for file in (taken, check))
+        answers = {} if taken is None else read_answers(taken)
         drawn_items.answer(answers)
         items = drawn_items.items()
         if out is not None:
             write_items(items, out)
-        labels_by_id = {item.id: item.label for item in items if item.label is not None}
-        second = {name: label for name, label in check_answers.items() if name in labels_by_id and label is not None}
-        num_differ = sum(labels_by_id[name] != label for name, label in second.items())
-        noise = noise_bound(len(second), num_differ)
         open_items = [item for item in items if item.state == "drawn"]
         result = {
             "version": drawn_items.plan.version,
             "labels": list(drawn_items.plan.labels),
             "stored": len(answers),
             "written": None if out is None else len(items),
-            "checked": check and {"pairs": len(second), "differ": num_differ, "noise": noise},
             "standing": asdict(drawn_items.standing()),
             "items": [
                 {"id": item.id, "task": item.task, "text": item.text, "has_image": item.image is not None}

@@ -62,7 +62,7 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
             say(str(error))
             return NewTraffic()
 
-    watch_log(look, attempt, settings, clock=time.monotonic, sleep=time.sleep)
+    watch_log(look, attempt, settings.every_s, clock=time.monotonic, sleep=time.sleep)
 
 
 def approve(config: RunConfig, version: str) -> dict[str, Any]:
@@ -221,13 +221,13 @@ def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> De
     label_free = certificate is not None and certificate.method == "traffic"
     log = TrialLog(log_url(settings.serve, config.storage_folder), LOG_TIMEOUT_S, config.application)
     with on_trial(state.store.control, config.name), log:
-        outcome = Rollout(
+        rollout = Rollout(
             current.champion.version,
             candidate.version,
             config.require_update().canary,
             PointerTrial(pointer, candidate, current.number, config.serve.load_timeout_s),
             log,
             disagreement=epsilon if label_free else min(0.99, disagreement + epsilon),
-        ).run()
-    stages = [stage.model_dump(mode="json") for stage in outcome.stages]
-    return Delivery(served=True, stopped=None if outcome.passed else outcome.reason, stages=stages)
+        )
+        stopped = rollout.run()
+    return Delivery(served=True, stopped=stopped, stages=[stage.model_dump(mode="json") for stage in rollout.stages])

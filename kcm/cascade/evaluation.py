@@ -21,8 +21,6 @@ class RouterQuality:
     large_accuracy: float
     area: float
     apgr: float | None
-    cpt_50: float | None
-    cpt_80: float | None
     auroc: float | None
     oracle_accuracy: float
     oracle_call_rate: float
@@ -74,8 +72,6 @@ def router_quality(rows: ScoredOutcomes) -> RouterQuality:
         large_accuracy=frontier.large_accuracy,
         area=frontier.area(),
         apgr=routing.apgr(frontier.call_rate, frontier.accuracy),
-        cpt_50=routing.cpt(frontier.call_rate, frontier.accuracy, 0.5),
-        cpt_80=routing.cpt(frontier.call_rate, frontier.accuracy, 0.8),
         auroc=routing.auroc(rows.score, rows.small_correct),
         oracle_accuracy=oracle_accuracy,
         oracle_call_rate=oracle_call_rate,
@@ -147,12 +143,3 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
             )
         )
     return sorted(qualities, key=lambda quality: (-quality.kept_wrong, quality.small_accuracy, quality.label))
-
-
-def calls_saved_at(validate: ScoredOutcomes, test: ScoredOutcomes, max_loss: float) -> tuple[float, float]:
-    """Share of calls saved and accuracy lost on `test`, at the threshold that is cheapest on `validate`.
-
-    `max_loss` bounds the loss on validate; the loss on test is measured.
-    """
-    point = Frontier.of(test).at(Frontier.of(validate).cheapest(max_loss).threshold)
-    return 1 - point.call_rate, point.loss

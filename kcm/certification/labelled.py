@@ -39,7 +39,6 @@ from scipy.special import logsumexp
 
 from kcm.cascade.table import ColumnTable
 from kcm.certification.betting import fewest_without_loss, largest_level
-from kcm.certification.pvalues import binomial_upper_bound
 from kcm.certification.threshold_paths import ThresholdPath
 from kcm.certification.traffic import Traffic
 
@@ -180,13 +179,3 @@ def lowest_certified(units: LabelledUnits, threshold: float, epsilon: float, del
 
     position = bisect.bisect_left(steps, True, key=passes)
     return float(steps[position]) if position < len(steps) else math.inf
-
-
-def noise_bound(num_pairs: int, num_different: int, delta: float = 0.05) -> float:
-    """The largest share of wrong labels, at `delta`, that is compatible with two answers to each of some items.
-
-    If each answer is wrong with probability eta, independently, two answers differ with probability at least 2 eta (1 -
-    eta): they agree if both are right, or both are wrong in the same way. 1/2 if no smaller bound holds.
-    """
-    share = binomial_upper_bound(num_different, num_pairs, delta) if num_pairs else 1.0
-    return (1 - math.sqrt(1 - 2 * share)) / 2 if share < 0.5 else 0.5

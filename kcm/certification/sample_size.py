@@ -24,21 +24,16 @@ class Outlook:
     """The requested promise, in the scope that needs the fewest units.
 
     `num_units` is the number of independently drawn certify units, in the smallest task if every task has its own
-    promise. `needed` is how many there must be, the smallest number of `by_method`. `epsilon` is the smallest loss, in
+    promise. `needed` is how many there must be, by the method that needs fewest. `epsilon` is the smallest loss, in
     steps of half a point, that these units could certify; None if there is none. `scopes` are the scopes in which the
     request could be certified.
     """
 
     scope: Scope
     num_units: int
-    by_method: Mapping[TableMethod, int]
+    needed: int
     epsilon: float | None
     scopes: tuple[Scope, ...]
-
-    @property
-    def needed(self) -> int:
-        """The units needed by the method that needs fewest."""
-        return min(self.by_method.values())
 
     @property
     def possible(self) -> bool:
@@ -67,29 +62,21 @@ def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequenc
     return Outlook(
         scope=best,
         num_units=have,
-        by_method=fewest_by_method(config.epsilon, delta, config.method),
+        needed=fewest(config.epsilon, delta, config.method),
         epsilon=smallest_epsilon(have, delta, config.method),
         scopes=able,
     )
 
 
-def fewest_by_method(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> dict[TableMethod, int]:
-    """Fewest units that could certify `epsilon`, none of them lost, by each method that `method` allows.
+def fewest(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> int:
+    """Fewest units that could certify `epsilon`, none of them lost; `auto` takes the better of the two methods.
 
     At epsilon 0 all units would have to be won, and only `net` credits wins.
     """
-    if epsilon == 0:
-        return {"net": fewest_net(epsilon, delta)}
-    fewest_units: dict[TableMethod, int] = {
-        "regret": fewest_binomial(epsilon, delta),
-        "net": fewest_net(epsilon, delta),
-    }
-    return fewest_units if method == "auto" else {method: fewest_units[method]}
-
-
-def fewest(epsilon: float, delta: float, method: Literal["auto"] | TableMethod) -> int:
-    """Fewest units that could certify `epsilon`, none of them lost; `auto` takes the better of the two methods."""
-    return min(fewest_by_method(epsilon, delta, method).values())
+    if epsilon == 0 or method == "net":
+        return fewest_net(epsilon, delta)
+    by_regret = fewest_binomial(epsilon, delta)
+    return by_regret if method == "regret" else min(by_regret, fewest_net(epsilon, delta))
 
 
 def smallest_epsilon(num_units: int, delta: float, method: Literal["auto"] | TableMethod) -> float | None:

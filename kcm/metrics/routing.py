@@ -26,16 +26,6 @@ def apgr(call_rate: ArrayLike, accuracy: ArrayLike) -> float | None:
     return performance_gap_recovered(area, float(accuracy_K[0]), float(accuracy_K[-1]))
 
 
-def cpt(call_rate: ArrayLike, accuracy: ArrayLike, recovered: float) -> float | None:
-    """Call-performance threshold: the lowest call rate with PGR >= `recovered` (arXiv 2406.18665)."""
-    rate_K, accuracy_K = _curve(call_rate, accuracy)
-    gap = accuracy_K[-1] - accuracy_K[0]
-    if gap <= 0:
-        return None
-    reached = accuracy_K - accuracy_K[0] >= recovered * gap - 1e-12
-    return float(rate_K[reached].min())
-
-
 def auroc(score: ArrayLike, correct: ArrayLike) -> float | None:
     """Probability that a right row scores above a wrong row, ties count half; None if all are right or all wrong."""
     correct_N = np.asarray(correct, dtype=bool)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
-from rich.markup import escape
 
 from kcm.bundle.models import bundle_digest
 from pipelines.config import RunConfig
@@ -23,7 +22,7 @@ from pipelines.loop.challenger.extend import Choose, Extend, choice_of
 from pipelines.loop.challenger.grow import Grow, GrowFeatures, GrowOutcomes
 from pipelines.loop.gates.disagreements import GivenLabels
 from pipelines.loop.gates.promotion import GATES, Examine, GatesArtefact
-from pipelines.loop.gates.recertify import Recertify, outlook
+from pipelines.loop.gates.recertify import Recertify
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.loop.window.naming import ClassNames
@@ -40,12 +39,10 @@ from pipelines.stages.register import BundleArtefact, Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.store.artefact import Artefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.store.records import StoredLedger
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 NOVEL_SHARE = 0.05  # the default of an update: traffic brings new classes, a table need not
-_VERDICTS = {"pass": 1.0, "undecided": 0.5, "fail": 0.0}  # as metrics
 
 
 @dataclass(frozen=True)
@@ -91,19 +88,10 @@ def build_challenger(
     figures: dict[str, Any] = {
         "labels": facts.num_labels + num_labelled,
         "labels_asked_for": num_labelled,
-        "decisions": facts.num_decisions,
-    }
-    left_out = {
         "labels_unknown": facts.unknown_labels,
         "labels_untaught": list(facts.untaught_labels),
         "labels_uncounted": facts.num_uncounted,
     }
-    figures |= {name: value for name, value in left_out.items() if value}
-    if facts.untaught_labels:
-        untaught = ", ".join(facts.untaught_labels)
-        reporter.say(f"too few items of train units are labelled {escape(untaught)} to fit the large model's head")
-    planned = StoredLedger.of_lineage(state.store.control, config.name).next_spend(config.certificate.delta)
-    reporter.say(f"[bold]certify[/bold]   {outlook(window, config.certificate, planned)}")
     rows_gate = gates.enough_rows(facts.num_large_answers, config.require_update().min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)
@@ -171,9 +159,8 @@ def _registered(
     write_challenger_report(config, evaluated, verdicts, version, lineage, usage, report)
     context.store.storage.keep(report)
     before, after = examined.verdicts.calls_saved
-    metrics: dict[str, float | None] = {f"gates/{gate.name}": _VERDICTS[gate.verdict] for gate in verdicts}
-    tracking.log({}, metrics | {"calls_saved/before": before, "calls_saved/after": after}, examined.folder / GATES)
-    tracking.log({}, {}, report)
+    for file in (examined.folder / GATES, report):
+        tracking.log({}, {}, file)
     tracking.finish()
     certificate = evaluated.certificates(evaluated.deployed)[None]
     digest = bundle_digest(bundle.bundle)
@@ -191,12 +178,8 @@ def _registered(
             "certificate": {
                 "valid": certificate.valid and certificate.decision != "escalate_all",
                 "bound": certificate.bound,
-                "window": [attempt.after, attempt.upto],
-                "delta": certificate.delta,
                 "statement": certificate.statement,
-                "expires_at": certificate.window and certificate.window.expires_at.isoformat(),
             },
-            "gates_path": str(examined.folder / GATES),
             "challenger_report": str(report),
         },
     )

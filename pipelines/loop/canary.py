@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kcm.certification.monitoring.trial import Limits, StageVerdict, judge
-from kcm.config import Config
 from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import Challenger, Champion, Pointer
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.log.trial import TrialLog
 
 POLL_S = 1.0
-REST = 5  # after a read of the log that takes t seconds, pause for 5 t
 MAX_ERROR_RATE = 0.01  # share of failed requests that stops a challenger
 MAX_SLOW_RATE = 0.05  # share of answers slower than the champion's 99th percentile that stops it
 SETTLE_S = 60.0  # time limit for the last audits of a stage
@@ -61,21 +59,9 @@ class PointerTrial:
         self.pointer.try_out(None)
 
 
-class RolloutOutcome(Config):
-    """How a trial ended, why, and the evidence of each stage."""
-
-    passed: bool
-    reason: str
-    stages: tuple[StageVerdict, ...] = ()
-
-
-class _StoppedError(Exception):
-    """The trial ends, and the champion answers."""
-
-
 @dataclass
 class Rollout:
-    """One trial of the version `challenger` against `champion`.
+    """One trial of the version `challenger` against `champion`; `stages` is the evidence so far.
 
     `disagreement` is the largest share of all items on which the challenger may disagree with the large model.
     """
@@ -90,8 +76,8 @@ class Rollout:
     sleep: Callable[[float], None] = time.sleep
     stages: list[StageVerdict] = field(default_factory=list)
 
-    def run(self) -> RolloutOutcome:
-        """Take the challenger through all stages; if one fails, the champion answers everybody again.
+    def run(self) -> str | None:
+        """Take the challenger through all stages; why one failed, and then the champion answers everybody again.
 
         A challenger that has passed still answers the callers of the last stage until it is promoted. Raises errors
         that say nothing about the challenger: ReplacedError, and those of log and storage.
@@ -104,40 +90,40 @@ class Rollout:
             disagreement=self.disagreement,
         )
         try:
-            for stage, share in enumerate(self.config.stages, start=1):
-                self._run_stage(stage, share, limits)
-        except (_StoppedError, RefusedByServiceError) as error:
-            self.service.end()
-            logger.warning("challenger %s is rolled back: %s", self.challenger, error)
-            return RolloutOutcome(passed=False, reason=str(error), stages=tuple(self.stages))
+            stages = (self._run_stage(stage, share, limits) for stage, share in enumerate(self.config.stages, start=1))
+            stopped = next(filter(None, stages), None)
+        except RefusedByServiceError as error:
+            stopped = str(error)
         except BaseException:
             self.service.end()
             raise
-        return RolloutOutcome(passed=True, reason="every stage has passed", stages=tuple(self.stages))
+        if stopped is not None:
+            self.service.end()
+            logger.warning("challenger %s is rolled back: %s", self.challenger, stopped)
+        return stopped
 
-    def _run_stage(self, stage: int, share: float, limits: Limits) -> None:
-        """Let the challenger answer a share of the callers until the stage is decided."""
+    def _run_stage(self, stage: int, share: float, limits: Limits) -> str | None:
+        """Let the challenger answer a share of the callers until the stage is decided; why it failed."""
         self.service.try_out(stage, share)
         subject = f"stage {stage}, with {share:.0%} of the callers"
         ended_at: float | None = None
         while True:
             if reason := self.service.dropped():
-                raise _StoppedError(f"the service dropped it: {reason}")
-            started = self.clock()
+                return f"the service dropped it: {reason}"
             requests = self.log.read(self._after, self.challenger)
             verdict = judge(requests, limits, DELTA, stage=stage, share=share, num_stages=len(self.config.stages))
             self.stages[stage - 1 :] = [verdict]
             if verdict.verdict == "refuted":
-                raise _StoppedError(f"{subject}: {verdict.reason}")
+                return f"{subject}: {verdict.reason}"
             if verdict.num_decisions >= self.config.decisions_per_stage:
                 if verdict.verdict == "pass":
-                    return
+                    return None
                 ended_at = self.clock() if ended_at is None else ended_at
                 if self.clock() - ended_at > SETTLE_S:
-                    raise _StoppedError(f"{subject}, is undecided: {verdict.reason}")
+                    return f"{subject}, is undecided: {verdict.reason}"
             if self.clock() > self._deadline:
-                raise _StoppedError(
+                return (
                     f"too little traffic: {verdict.num_decisions} decisions in this stage within "
                     f"update.canary.timeout_s ({self.config.timeout_s:g} s)"
                 )
-            self.sleep(max(POLL_S, REST * (self.clock() - started)))
+            self.sleep(POLL_S)

@@ -57,15 +57,9 @@ class UpdateConfig(Config):
         200, ge=1, description="Least number of the large model's answers in a window from which an attempt learns."
     )
     every_s: float = Field(
-        3600.0, gt=0, description="Time between attempts of `kcm update --watch` that nothing else has started."
-    )
-    new_large_answers: int = Field(
-        1000,
-        ge=1,
-        description="Number of new answers of the large model after which `--watch` starts an attempt immediately.",
-    )
-    new_labels: int = Field(
-        50, ge=1, description="Number of new labels from people after which `--watch` starts an attempt immediately."
+        3600.0,
+        gt=0,
+        description="Time between attempts of `kcm update --watch`; an alarm or drift starts one immediately.",
     )
     fractions: Fractions = Field(
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
@@ -76,7 +70,7 @@ class UpdateConfig(Config):
         ge=0,
         lt=0.5,
         description="The largest probability that a person's label is wrong. Certificates from labels are widened "
-        "by it. `kcm labels --check` bounds it from second answers.",
+        "by it.",
     )
     expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")

@@ -30,7 +30,7 @@ class Parent:
     def of(cls, store: ArtefactStore, champion: Champion) -> Self:
         """The parent that `champion` names.
 
-        ArtefactError if its bundle is missing, differs, or does not list its training artefacts.
+        ArtefactError if its bundle is missing or differs.
         """
         artefact = store.named(Register.stage, champion.bundle).as_a(BundleArtefact)
         if (digest := bundle_digest(artefact.bundle)) != champion.digest:

@@ -25,7 +25,7 @@ from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
 from pipelines.registry.champion import Champion, ReplacedError, utc_now
-from pipelines.registry.gates import Verdict, overall
+from pipelines.registry.gates import overall
 from pipelines.registry.promote import promoting
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.artefact import storage_errors
@@ -166,30 +166,20 @@ def _outcome(
     config: RunConfig, state: LoopState, attempt: UpdateAttempt, challenger: BuiltChallenger, deliver: Deliver
 ) -> dict[str, Any]:
     """The part of a turn's record that changes when its challenger is promoted or held back."""
-    if (candidate := challenger.candidate) is None:
+    candidate, verdict = challenger.candidate, overall(challenger.gates)
+    if candidate is None or verdict == "fail":
         return {}
-    if (held_back := _held_back(config, state, attempt, candidate, overall(challenger.gates))) is not None:
-        return held_back
+    if reason := state.champions.pointer.rejected(candidate.digest, upto=attempt.upto):
+        return {"reason": f"it, or another from this window, was stopped before: {reason}"}
+    if verdict == "undecided":
+        return {"awaits_approval": True}
+    if config.require_update().approval == "manual":
+        return {"awaits_approval": True, "reason": "update.approval is manual"}
     after = {attempt.champion}
     if attempt.labels is not None:  # a relabelled challenger may follow itself, under a stricter threshold
         after.add(state.attempts.turns()[-1]["digest"])
     bring = partial(deliver, candidate, challenger.figures["disagreement"])
     return _promote(config, state, candidate, after, attempt.upto, bring)
-
-
-def _held_back(
-    config: RunConfig, state: LoopState, attempt: UpdateAttempt, candidate: Champion, verdict: Verdict
-) -> dict[str, Any] | None:
-    """Why the challenger is not promoted automatically; None if it is."""
-    if reason := state.champions.pointer.rejected(candidate.digest, upto=attempt.upto):
-        return {"reason": f"it, or another from this window, was stopped before: {reason}"}
-    if verdict == "fail":
-        return {}
-    if verdict == "undecided":
-        return {"awaits_approval": True}
-    if config.require_update().approval == "manual":
-        return {"awaits_approval": True, "reason": "update.approval is manual"}
-    return None
 
 
 def _promote(
@@ -228,13 +218,11 @@ def _promote(
 
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
-    when = {"approval", "every_s", "new_large_answers", "new_labels", "canary"}
-    names = ClassNames.of(config)
+    when = {"approval", "every_s", "canary"}
     return fingerprint_of(
         config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})
         | {
             "update": config.require_update().model_dump(mode="json", exclude=when),
-            "labels": names.labels(),
-            "same": names.same(),
+            "labels": ClassNames.of(config).labels(),
         }
     )

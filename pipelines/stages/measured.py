@@ -15,7 +15,6 @@ from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
     LabelQuality,
     RouteQuality,
-    calls_saved_at,
     label_qualities,
     out_of_scope_quality,
     route_quality,
@@ -54,8 +53,6 @@ def result_of(
     """One collaborator's part of the result."""
     accuracy, baseline = candidate.state["accuracy"]["small"], candidate.state["baseline"]["small"]
     continual = summarise(accuracy, baseline) if None not in accuracy[-1] else {}
-    validate, measured = scored.rows("validate"), scored.rows(scored.measured)
-    saved_half, saved_one = calls_saved_at(validate, measured, 0.005), calls_saved_at(validate, measured, 0.01)
     overall, judged = _quality(scored, policy, None), scored.judged
     tasks = [task for task in names.tasks if scored.mask(scored.measured, task).any()]
     return {
@@ -67,12 +64,8 @@ def result_of(
         "unknown_classes": _unknown_classes(candidate.novel, policy),
         "continual": continual,
         "accuracy_matrix": accuracy if continual else [],
-        "routing": asdict(router_quality(measured))
-        | {
-            "calls_saved_at_half_a_point": {"calls_saved": saved_half[0], "loss": saved_half[1]},
-            "calls_saved_at_one_point": {"calls_saved": saved_one[0], "loss": saved_one[1]},
-            "expected_calibration_error": expected_calibration_error(judged.confidence, judged.judge_correct),
-        },
+        "routing": asdict(router_quality(scored.rows(scored.measured)))
+        | {"expected_calibration_error": expected_calibration_error(judged.confidence, judged.judge_correct)},
         "policy": policy.model_dump(mode="json") | {"scope": policy.scope},
         "certificate": certificates_json(certificates),
         "forecast": candidate.forecast.summary,

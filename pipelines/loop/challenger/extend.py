@@ -15,7 +15,7 @@ from kcm.cascade.policy import Goal
 from kcm.certification.certificate import CertificateConfig
 from kcm.errors import ConfigError
 from kcm.kan import MLP
-from pipelines.context import Attempt, Context
+from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.stages.stage import Plan, Stage
@@ -61,12 +61,6 @@ class Extend(Stage, Plan, TrainerConfig):
             seed=config.seed,
             tuned=tuned,
         )
-
-    def plan(self, context: Context, *_: Any, **reads: Any) -> Self:
-        """Itself."""
-        if self.learner.build(self.seed).restarts:
-            context.reporter.say("this learner retrains on the rows of all tasks: an update costs as much as a run")
-        return self
 
     def dependencies(self, window: WindowArtefact, **reads: Artefact) -> tuple[Artefact, ...]:
         """The grown features and outcomes, without forgotten rows, and the champion's networks."""

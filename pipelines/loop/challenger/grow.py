@@ -117,12 +117,6 @@ class GrowFeatures(Stage, Plan):
         rows = sequence.task(number)
         encoder = earlier.made_by(self.encoder)
         features_ND = window_features(_decisions(window, rows), encoder, attempt, attempt.scratch)
-        if features_ND.shape[1] != earlier.dim:
-            raise DataError(
-                f"stored features have {features_ND.shape[1]} numbers, the champion's have {earlier.dim}",
-                where="the log",
-                hint="Begin the window after the change of encoder",
-            )
         # The log has no encoding times: a row costs as much as in other tasks.
         seconds = float(np.median(earlier.task(0)[SECONDS].to_numpy()))
         table = features_table(rows, features_ND, np.full(len(rows), seconds))

@@ -62,12 +62,6 @@ def answers_by_grown_head(
     arguments = head, len(labels), seed, list(first.all_shards.values()), shard_paths, labelled_rows, storage
     new_head = run_remotely(_grown, *arguments)
     new_head.head.save(attempt.folder / HEAD)
-    is_new_N = labelled_rows["label"].to_numpy() >= len(labels) - len(new)
-    right_N = new_head.probabilities(labelled_rows).argmax(axis=1) == labelled_rows["label"].to_numpy()
-    context.reporter.say(
-        f"the large model's head learns the new labels from {is_new_N.sum()} items"
-        f" (left-out accuracy {right_N[is_new_N].mean():.0%})"
-    )
     answers, _ = row_classifier(new_head)(table.filter(pa.array(asked_N)))
     return answers
 

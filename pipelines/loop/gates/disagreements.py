@@ -4,13 +4,13 @@ Hashes of the attempt's name decide which items are drawn, with which probabilit
 before any label is seen, the same on every machine, and unchanged if a large answer arrives after the draw. An item
 whose large answer was requested with probability pi is drawn with rho = floor / pi, so all items have equal weight.
 
-Shapes: N decisions of certify units, in the order of their numbers.
+Shapes: N decisions of certify units, in the order of their numbers; M drawn items of a test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,114 +28,10 @@ State = Literal["drawn", "labelled", "skipped"]
 LabelStates = Mapping[str, tuple[str, str | None]]  # state and label of an item by `request id/item`
 
 
-class DisputedItem(Config):
-    """A drawn disagreement: the position of its unit in the order, and the increase of its unit's X if it is lost.
-
-    `large_label` is None if the large model never answered: no label could help, and the item is lost.
-    """
-
-    id: str
-    place: int
-    weight: float
-    score: float
-    small_label: str
-    large_label: str | None
-
-
-class LabelTest(Config):
-    """The test of one decision of a challenger's policy: the decision for `task`, or for requests without a task."""
-
-    task: str | None
-    decision: Decision
-    epsilon: float
-    delta: float
-    floor: float
-    num_units: int
-    items: tuple[DisputedItem, ...]
-    noise: float = 0.0
-
-    def units(self, states: LabelStates) -> LabelledUnits:
-        """What is known by the labels in `states`."""
-        outcomes = [
-            outcome(*states.get(item.id, ("drawn", None)), item.small_label, item.large_label) for item in self.items
-        ]
-        return LabelledUnits(
-            num_units=self.num_units,
-            floor=self.floor,
-            place=np.array([item.place for item in self.items], dtype=np.int64),
-            weight=np.array([item.weight for item in self.items], dtype=np.float64),
-            score=np.array([item.score for item in self.items], dtype=np.float64),
-            answered=np.array([has_answer for has_answer, _ in outcomes], dtype=bool),
-            lost=np.array([is_loss for _, is_loss in outcomes], dtype=bool),
-            noise=self.noise,
-        )
-
-    def num_labels(self, states: LabelStates) -> int:
-        """How many of the items a person has labelled or skipped that the large model answered."""
-        label_states = (states.get(item.id, ("drawn", None))[0] for item in self.items if item.large_label is not None)
-        return sum(state != "drawn" for state in label_states)
-
-    def result(self, states: LabelStates) -> LabelledTest:
-        """The test at the searched threshold."""
-        return LabelledTest(self.units(states), self.epsilon, self.delta)
-
-    def certified(self, states: LabelStates) -> Decision:
-        """The searched decision if the labels certify it, or else the closest stricter decision that they certify."""
-        lowest = lowest_certified(self.units(states), self.decision.cut, self.epsilon, self.delta)
-        return self.decision if lowest == self.decision.cut else Decision.of(lowest)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far the labels so far certify the searched policy.
-
-    `bound` is the upper end of the accuracy lost, for the worst decision of the policy. `decided` of `num_units` units
-    contribute so far; without units, labels certify nothing. No further label is needed once `certified`. `stricter`
-    says that the labels certify a policy that keeps less than the searched one. `num_open`, `num_labelled` and
-    `num_skipped` count the items.
-    """
-
-    certified: bool
-    stricter: bool
-    bound: float
-    epsilon: float
-    decided: int
-    num_units: int
-    num_open: int
-    num_labelled: int
-    num_skipped: int
-
-
-def outcome(state: str | None, label: str | None, small: str, large: str | None) -> tuple[bool, bool]:
-    """Two flags: an item is decided; it is lost, because only the large model is right or nobody could tell."""
-    if large is None:
-        return True, True
-    return state in ("labelled", "skipped"), state == "skipped" or (label == large and label != small)
-
-
-def standing_of(tests: Sequence[LabelTest], states: LabelStates) -> Standing:
-    """How far these labels certify the policy."""
-    results = [test.result(states) for test in tests]
-    is_certified = bool(results) and all(result.certified for result in results)
-    item_states = [state for state, _ in states.values()]
-    return Standing(
-        certified=is_certified,
-        stricter=not is_certified and any(test.certified(states).decision != "escalate_all" for test in tests),
-        bound=max((result.bound for result in results), default=0.0),
-        epsilon=max((test.epsilon for test in tests), default=0.0),
-        decided=sum(result.num_decided for result in results),
-        num_units=sum(result.num_units for result in results),
-        num_open=item_states.count("drawn"),
-        num_labelled=item_states.count("labelled"),
-        num_skipped=item_states.count("skipped"),
-    )
-
-
 class LabelPlan(Config):
     """The purpose of a challenger's labels, fixed before the first label is seen."""
 
     attempt: str = Field(description="Names the draw, and the look in the ledger.")
-    application: str
     version: str = Field(description="The challenger, NAME/NUMBER.")
     policy: Policy = Field(description="The policy that the search chose and the labels are to certify.")
     labels: tuple[str, ...] = Field(description="The labels that may be given.")
@@ -166,6 +62,79 @@ class GivenLabels(Config):
     answers: dict[str, tuple[State, str | None]] = Field(description="State and label by `request id/item`.")
 
 
+@dataclass(frozen=True, eq=False)
+class LabelTest:
+    """The test of one decision of a challenger's policy: the decision for `task`, or for requests without a task.
+
+    `units` before any label; `items`, `small` and `large` [M] are ids and answers of the drawn items. If the large
+    model never answered, no label could help, and the item is lost.
+    """
+
+    task: str | None
+    decision: Decision
+    epsilon: float
+    delta: float
+    units: LabelledUnits
+    items: NDArray[np.object_]
+    small: NDArray[np.object_]
+    large: NDArray[np.object_]
+
+    def labelled(self, states: LabelStates) -> LabelledUnits:
+        """What is known by the labels in `states`."""
+        known = np.array([states.get(item, ("drawn", None)) for item in self.items], dtype=object).reshape(-1, 2)
+        state_M, label_M, never_M = known[:, 0], known[:, 1], pd.isna(self.large)
+        is_loss_M = (state_M == "skipped") | ((label_M == self.large) & (label_M != self.small))
+        return replace(self.units, answered=never_M | (state_M != "drawn"), lost=never_M | is_loss_M)
+
+    def num_labels(self, states: LabelStates) -> int:
+        """How many of the items a person has labelled or skipped that the large model answered."""
+        answered_items = self.items[~pd.isna(self.large)]
+        return sum(states.get(item, ("drawn", None))[0] != "drawn" for item in answered_items)
+
+    def result(self, states: LabelStates) -> LabelledTest:
+        """The test at the searched threshold."""
+        return LabelledTest(self.labelled(states), self.epsilon, self.delta)
+
+    def certified(self, states: LabelStates) -> Decision:
+        """The searched decision if the labels certify it, or else the closest stricter decision that they certify."""
+        lowest = lowest_certified(self.labelled(states), self.decision.cut, self.epsilon, self.delta)
+        return self.decision if lowest == self.decision.cut else Decision.of(lowest)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the labels so far certify the searched policy; without units, they certify nothing.
+
+    `bound` is the upper end of the accuracy lost, for the worst decision of the policy. No further label is needed once
+    `certified`. `stricter` says that the labels certify a policy that keeps less than the searched one. `num_open`,
+    `num_labelled` and `num_skipped` count the items.
+    """
+
+    certified: bool
+    stricter: bool
+    bound: float
+    epsilon: float
+    num_open: int
+    num_labelled: int
+    num_skipped: int
+
+    @classmethod
+    def of(cls, tests: Sequence[LabelTest], states: LabelStates) -> Standing:
+        """From the tests of all decisions."""
+        results = [test.result(states) for test in tests]
+        is_certified = bool(results) and all(result.certified for result in results)
+        item_states = [state for state, _ in states.values()]
+        return cls(
+            certified=is_certified,
+            stricter=not is_certified and any(test.certified(states) != ESCALATE_ALL for test in tests),
+            bound=max((result.bound for result in results), default=0.0),
+            epsilon=max((test.epsilon for test in tests), default=0.0),
+            num_open=item_states.count("drawn"),
+            num_labelled=item_states.count("labelled"),
+            num_skipped=item_states.count("skipped"),
+        )
+
+
 def drawn_places(window: JudgedWindow, plan: LabelPlan) -> NDArray[np.intp]:
     """The positions [M] of the disagreements that a certificate of the plan's policy needs labels for, in order.
 
@@ -191,39 +160,20 @@ def label_tests(window: JudgedWindow, plan: LabelPlan) -> tuple[LabelTest, ...]:
 
 def _label_test(task: str | None, decision: Decision, window: JudgedWindow, plan: LabelPlan) -> LabelTest:
     """The test of one decision, with the disagreements above its threshold that are drawn."""
-    traffic, rho_N, answered_N = window.traffic(plan.floor), plan.probability(window), window.answered
+    traffic = window.traffic(plan.floor)
     disputed_N = traffic.asked & traffic.disagrees & (traffic.score > decision.cut)
-    never_N = disputed_N & ~answered_N  # no label could tell whether the large model would have been right
+    never_N = disputed_N & ~window.answered  # no label could tell whether the large model would have been right
     drawn_N = never_N | (disputed_N & plan.drawn(window))
     units = LabelledUnits.of(
         traffic,
         drawn=drawn_N,
-        label_probability=np.where(never_N, 1.0, rho_N),
+        label_probability=np.where(never_N, 1.0, plan.probability(window)),
         order=plan.order(window),
         answered=never_N,
         lost=never_N,
         floor=plan.floor,
-    )
-    columns = window.items, window.label, window.large_label
-    return LabelTest(
-        task=task,
-        decision=decision,
-        epsilon=plan.epsilon,
-        delta=plan.delta / (1 + len(plan.policy.task_decisions)),
-        floor=units.floor,
-        num_units=units.num_units,
         noise=plan.noise,
-        items=tuple(
-            DisputedItem(
-                id=item,
-                place=int(place),
-                weight=float(weight),
-                score=float(score),
-                small_label=small,
-                large_label=None if pd.isna(large) else large,
-            )
-            for place, weight, score, item, small, large in zip(
-                units.place, units.weight, units.score, *(column[drawn_N] for column in columns), strict=True
-            )
-        ),
     )
+    delta = plan.delta / (1 + len(plan.policy.task_decisions))
+    columns = (column[drawn_N] for column in (window.items, window.label, window.large_label))
+    return LabelTest(task, decision, plan.epsilon, delta, units, *columns)

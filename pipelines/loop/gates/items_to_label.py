@@ -28,7 +28,6 @@ from pipelines.loop.gates.disagreements import (
     State,
     drawn_places,
     label_tests,
-    standing_of,
 )
 from pipelines.loop.gates.recertify import JUDGED, Recertify
 from pipelines.loop.state import LOG_TIMEOUT_S, LoopState
@@ -38,9 +37,10 @@ from pipelines.serve.config import log_url
 from pipelines.serve.log.labels import LabelLog
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.register import BundleArtefact, Register
-from pipelines.store.records import Journal, StoredLedger
+from pipelines.store.records import StoredLedger
 
 _NOTHING_STORED = "Nothing was stored"
+_LOOK = "-labels"  # the end of the names of looks behind labels
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class DrawnItems:
 
     def standing(self) -> Standing:
         """How far the labels so far certify the policy."""
-        return standing_of(self.tests, self.states())
+        return Standing.of(self.tests, self.states())
 
     def certified_policy(self) -> Policy:
         """The policy that the labels so far certify: the searched policy, or a stricter one."""
@@ -131,98 +131,81 @@ class DrawnItems:
 
 @dataclass(frozen=True)
 class LabelledChallenger:
-    """A challenger whose certificate keeps less than its search wanted, so labels may help."""
+    """The last turn's challenger, whose certificate keeps less than its search wanted, so labels may help.
+
+    Raises DataError if it is no challenger any longer, and if it needs no labels.
+    """
 
     version: str
     bundle: BundleArtefact
     evaluated: EvaluatedArtefact
-    searched: Policy
 
     @classmethod
     def of(cls, config: RunConfig, state: LoopState) -> LabelledChallenger:
-        """The last turn's challenger, while it waits or has just won.
-
-        Raises DataError if no labels are needed; the error says what to do.
-        """
-        turns = state.attempts.turns()
-        current = state.champions.pointer.current()
-        turn = turns[-1] if turns else None
-        if current is None or turn is None or not turn["candidate"]:
-            raise DataError(
-                "no challenger waits for labels",
-                where=config.name,
-                hint="Run `kcm update` first: it trains a challenger",
-            )
-        if current.champion.digest not in (turn["champion_digest"], turn["digest"]):
-            raise DataError(
-                f"{current.champion.version} became the champion after {turn['version']} was trained",
-                where=config.name,
-                hint="Start `kcm update` again",
-            )
+        """While it waits, or has just won."""
+        turn = (state.attempts.turns() or [{"candidate": None}])[-1]
+        champion = state.champions.present().champion.digest
+        if not turn["candidate"] or champion not in (turn["champion_digest"], turn["digest"]):
+            hint = "Run `kcm update`: it trains a challenger"
+            raise DataError("no challenger waits for labels", where=config.name, hint=hint)
         bundle = state.store.named(Register.stage, turn["candidate"]["bundle"]).as_a(BundleArtefact)
-        evaluated = bundle.source(EvaluatedArtefact, Recertify.stage)
-        name = evaluated.deployed
-        searched = searched_policy(evaluated.policy(name), evaluated.certificates(name))
-        if searched == evaluated.policy(name):
-            raise DataError(
-                f"{turn['version']} is certified with its searched policy: no label is needed", where=config.name
-            )
-        return cls(turn["version"], bundle, evaluated, searched)
+        found = cls(turn["version"], bundle, bundle.source(EvaluatedArtefact, Recertify.stage))
+        if found.searched == found.deployed:
+            reason = f"{found.version} is certified with its searched policy: no label is needed"
+            raise DataError(reason, where=config.name)
+        return found
 
     @property
-    def attempt(self) -> str:
-        """Names the draw of its labels."""
-        return f"{self.evaluated.fingerprint}-labels"
-
-    @property
-    def window(self) -> WindowArtefact:
-        """The window on which it is certified."""
-        return self.evaluated.source(WindowArtefact, "window")
+    def look(self) -> str:
+        """Names the draw of its labels, and the look behind them."""
+        return f"{self.evaluated.fingerprint}{_LOOK}"
 
     @property
     def deployed(self) -> Policy:
         """The policy that its certificate allows without labels."""
         return self.evaluated.policy(self.evaluated.deployed)
 
-    def judged(self) -> JudgedWindow:
-        """The window's certify decisions with its answers."""
-        file = self.evaluated.folder / self.evaluated.deployed / JUDGED
-        return JudgedWindow.read(file).of_purpose("certify")
+    @property
+    def certificates(self) -> Mapping[str | None, Certificate]:
+        """Its certificates without labels, by task."""
+        return self.evaluated.certificates(self.evaluated.deployed)
 
-    def plan(self, config: RunConfig, state: LoopState) -> LabelPlan:
-        """How its labels are drawn. The first call opens one look of the ledger for all its labels."""
+    @property
+    def searched(self) -> Policy:
+        """The policy that the search chose, before its certificates made it stricter."""
+        decisions = {task: certificate.searched for task, certificate in self.certificates.items()}
+        return self.deployed.model_copy(update={"decision": decisions.pop(None), "task_decisions": decisions})
 
-        def planned(_: int) -> dict[str, object]:
-            ledger = StoredLedger.of_lineage(state.store.control, config.name)
-            return LabelPlan(
-                attempt=self.attempt,
-                application=config.application,
-                version=self.version,
-                policy=self.searched,
-                labels=Bundle.read(self.bundle.bundle).answer_names,
-                floor=self.window.facts.share_floor,
-                epsilon=config.certificate.epsilon,
-                delta=ledger.look(config.certificate.delta, self.attempt).spend,
-                noise=config.update.label_noise if config.update else 0.0,
-            ).model_dump(mode="json")
-
-        entry = _plans(state).append(planned, same=lambda entry: bool(entry["attempt"] == self.attempt))
-        return LabelPlan.model_validate(entry)
-
-
-def searched_policy(policy: Policy, certificates: Mapping[str | None, Certificate]) -> Policy:
-    """The policy that the search chose, before its certificates made it stricter."""
-    tasks = {task: certificate.searched for task, certificate in certificates.items() if task is not None}
-    return policy.model_copy(update={"decision": certificates[None].searched, "task_decisions": tasks})
+    @contextmanager
+    def drawn(self, config: RunConfig, delta: float) -> Iterator[DrawnItems]:
+        """Its items, whose labels may spend `delta`."""
+        window = self.evaluated.source(WindowArtefact, "window")
+        judged = JudgedWindow.read(self.evaluated.folder / self.evaluated.deployed / JUDGED).of_purpose("certify")
+        plan = LabelPlan(
+            attempt=self.look,
+            version=self.version,
+            policy=self.searched,
+            labels=Bundle.read(self.bundle.bundle).answer_names,
+            floor=window.facts.share_floor,
+            epsilon=self.certificates[None].epsilon,
+            delta=delta,
+            noise=config.update.label_noise if config.update else 0.0,
+        )
+        with LabelLog(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
+            yield DrawnItems(log, plan, judged, window)
 
 
 @contextmanager
 def drawn_for(config: RunConfig) -> Iterator[DrawnItems]:
-    """The challenger's items that need labels. Raises DataError if none do."""
+    """The challenger's items that need labels; the first call opens one look of the ledger for all its labels.
+
+    Raises DataError if none do.
+    """
     state = LoopState.of(config)
     challenger = LabelledChallenger.of(config, state)
-    with LabelLog(log_url(config.serve, config.storage_folder), LOG_TIMEOUT_S, config.application) as log:
-        yield DrawnItems(log, challenger.plan(config, state), challenger.judged(), challenger.window)
+    ledger = StoredLedger.of_lineage(state.store.control, config.name)
+    with challenger.drawn(config, ledger.look(config.certificate.delta, challenger.look).spend) as items:
+        yield items
 
 
 def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None:
@@ -231,28 +214,19 @@ def sufficient_labels(config: RunConfig, state: LoopState) -> GivenLabels | None
     Once all labels are given, they suffice if they certify a policy that keeps more than the deployed one. Opens no
     look in the ledger.
     """
-    attempts = {entry["attempt"] for entry in _plans(state).entries()}
-    if not attempts:
+    looks = StoredLedger.of_lineage(state.store.control, config.name).looks()
+    spends = {look.digest: look.spend for look in looks if look.digest.endswith(_LOOK)}
+    if not spends:
         return None
     try:
         challenger = LabelledChallenger.of(config, state)
     except DataError:
         return None
-    if challenger.attempt not in attempts:
+    if challenger.look not in spends:
         return None
-    with drawn_for(config) as items:
-        plan_standing = items.standing()
-        if plan_standing.certified:
-            return items.given()
-        if plan_standing.num_open or not plan_standing.stricter:
+    with challenger.drawn(config, spends[challenger.look]) as items:
+        standing = items.standing()
+        if not standing.certified and (standing.num_open or not standing.stricter):
             return None
-        window = challenger.judged()
-        by_labels, deployed = (
-            window.keeps(policy).mean() for policy in (items.certified_policy(), challenger.deployed)
-        )
-        return items.given() if by_labels > deployed else None
-
-
-def _plans(state: LoopState) -> Journal:
-    """The records of a run's label plans."""
-    return Journal(state.store.control, f"loop/{state.name}/labels")
+        labelled, deployed = (items.judged.keeps(it).mean() for it in (items.certified_policy(), challenger.deployed))
+        return items.given() if standing.certified or labelled > deployed else None

@@ -16,14 +16,13 @@ from typing import Any
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
 from kcm.inputs.location import Location
-from kcm.inputs.textfile import UNDECODABLE
 from pipelines.loop.gates.items_to_label import DrawnItem
 
 COLUMNS = ("id", "text", "task", "probability", "label", "skip")
 _READ = ("id", "label", "skip")
 FORMS = (".csv", ".jsonl", ".json")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets read these characters as the start of a formula
-_YES, _NO = ("1", "true", "yes", "x"), ("", "0", "false", "no", "none")
+_YES = ("1", "true", "yes", "x")
 
 
 def write_items(items: Sequence[DrawnItem], path: Path) -> None:
@@ -55,8 +54,6 @@ def read_answers(path: Path) -> dict[str, str | None]:
         if missing := {"id", "label"} - row.keys():
             raise DataError(f"there is no {min(missing)!r}", where=where, hint=f"Known are {', '.join(COLUMNS)}")
         item, label, skip = ("" if (cell := row.get(name)) is None else str(cell).strip() for name in _READ)
-        if skip.lower() not in (*_YES, *_NO):
-            raise DataError(f"skip = {skip!r} of {item}", where=where, hint="Write yes, or leave it empty")
         is_skipped = skip.lower() in _YES
         if is_skipped and label:
             raise DataError(f"{item} is both labelled and skipped", where=where, hint="Choose one")
@@ -75,13 +72,8 @@ def _form(path: Path) -> str:
 
 def _row(item: DrawnItem) -> dict[str, str]:
     skip = "yes" if item.state == "skipped" else ""
-    values = item.id, _text(item), item.task or "", f"{item.probability:.6g}", item.label or "", skip
+    values = item.id, item.text or "", item.task or "", f"{item.probability:.6g}", item.label or "", skip
     return dict(zip(COLUMNS, values, strict=True))
-
-
-def _text(item: DrawnItem) -> str:
-    """The text, with the one character replaced that marks damage when files are read."""
-    return (item.text or "").replace(UNDECODABLE, "\ufffd")
 
 
 def _picture(item: DrawnItem) -> dict[str, str]:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ from kcm.bundle.models import load_large, with_first_labels
 from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.inputs.content import contents
-from kcm.large import Item, LargeModel, UpstreamConfig
+from kcm.large import Item, UpstreamConfig
 from kcm.tasks.splits import draw
 from pipelines.context import Attempt, Context
 from pipelines.loop.gates.recertify import JUDGED
@@ -119,56 +119,47 @@ class Examine(Stage, Plan):
     ) -> PromotionGate:
         """Ask the large model the same questions twice, bypassing every response cache.
 
-        The questions offer the original label list, without later labels.
+        The questions are of the champion's `tasks`, the first ones, and offer the original label list.
         """
-        old = [number for number, name in enumerate(features.names.tasks) if name in tasks]
-        num_labels = min(_num_labels(outcomes, number) for number in old)
-        old = [number for number in old if _num_labels(outcomes, number) == num_labels]
-        questions = panel_questions(features, outcomes, old, PANEL_SIZE, self.seed)
+        num_labels = _num_labels(outcomes, 0)  # a list only grows
+        same_list = [number for number in range(len(tasks)) if _num_labels(outcomes, number) == num_labels]
+        questions = panel_questions(features, outcomes, same_list, PANEL_SIZE, self.seed)
+        items = [item for item, _ in questions]
 
-        def load() -> LargeModel:
+        def answers() -> NDArray[np.int64]:
+            """By a model that is loaded for them: it has a response cache."""
             models = with_first_labels(challenger, num_labels, context.assets_path, self.upstreams)
-            return load_large(models, context.assets_path, context.cluster.device, upstreams=self.upstreams)
-
-        def answered(model: LargeModel) -> NDArray[np.int64]:
-            answers = model.answer([question.item for question in questions])
-            return np.array([-1 if answer.label is None else answer.label for answer in answers], dtype=np.int64)
+            model = load_large(models, context.assets_path, context.cluster.device, upstreams=self.upstreams)
+            labels = [answer.label for answer in model.answer(items)]
+            return np.array([-1 if label is None else label for label in labels], dtype=np.int64)
 
         try:
-            model = load()
-            first = answered(model)
-            second_answers = answered(
-                model if challenger.large.upstream is None else load()
-            )  # otherwise they come from its response cache
+            first, second = answers(), answers()
         except KcmError as error:
             return PromotionGate(name="panel", verdict="fail", reason=str(error))
-        earlier = np.array([question.earlier for question in questions], dtype=np.int64)
-        return gates.replay_panel(earlier, first, second_answers)
-
-
-class PanelQuestion(NamedTuple):
-    """An input that the large model answered before, and the index of its answer."""
-
-    item: Item
-    earlier: int
+        earlier = np.array([label for _, label in questions], dtype=np.int64)
+        return gates.replay_panel(earlier, first, second)
 
 
 def panel_questions(
     features: FeaturesArtefact, outcomes: OutcomesArtefact, tasks: Sequence[int], size: int, seed: int
-) -> list[PanelQuestion]:
-    """Test rows of these tasks, drawn by id: the same rows as long as the tasks are the same."""
-    questions: list[tuple[float, str, PanelQuestion]] = []
+) -> list[tuple[Item, int]]:
+    """Test rows of these tasks with the index of the large model's earlier answer.
+
+    They are drawn by id: the same rows as long as the tasks are the same.
+    """
+    questions: list[tuple[float, Item, int]] = []
     for number in tasks:
         answers = outcomes.task(number, split="test").select(["id", "large_label", "large_error"])
         rows = features.sequence.task(number).select(["id", "text", "image"])
         row_contents = contents(rows["text"].to_pylist(), rows["image"].to_pylist())
         content = dict(zip(rows["id"].to_pylist(), row_contents, strict=True))
         questions += [
-            (draw(seed, "panel", name), name, PanelQuestion(Item(name, content[name]), label))
+            (draw(seed, "panel", name), Item(name, content[name]), label)
             for name, label, error in zip(*answers.to_pydict().values(), strict=True)
             if not error and name in content
         ]
-    return [question for *_, question in heapq.nsmallest(size, questions, key=lambda entry: entry[:2])]
+    return [(item, label) for _, item, label in heapq.nsmallest(size, questions, key=lambda entry: entry[0])]
 
 
 def _num_labels(outcomes: OutcomesArtefact, number: int) -> int:

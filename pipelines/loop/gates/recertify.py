@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-import pyarrow.compute as pc
 from pydantic import Field
 
-from kcm.cascade.policy import Decision, Policy
+from kcm.cascade.policy import Policy
 from kcm.certification.certificate import CertificateConfig, CertifiedWindow
-from kcm.certification.traffic import Traffic
-from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic, traffic_path
+from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
-from kcm.report.formats import duration
 from pipelines.context import Attempt
-from pipelines.loop.gates.disagreements import GivenLabels, LabelTest, label_tests
+from pipelines.loop.gates.disagreements import GivenLabels, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
-from pipelines.loop.window.stage import WindowArtefact, WindowFacts, utc_of
+from pipelines.loop.window.stage import WindowArtefact, WindowFacts
 from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, scored_table
 from pipelines.stages.measured import curves_of, result_of
 from pipelines.stages.stage import Plan, Stage
@@ -52,24 +48,32 @@ def certify_window(
     lineage's ledger for this attempt, divided equally among the decisions of the policy; a task without rows loses its
     own threshold and follows the common one.
 
-    With `labels`, disagreements that were drawn for labelling are lost only if their label says so. Raises DataError
-    for decisions of another purpose, and for a challenger that uses another prompt than the champion did.
+    With `labels`, disagreements that were drawn for labelling are lost only if their label says so.
     """
-    if policy.prompt != "none":
-        raise DataError(
-            "the log has no answers under prompt `none`, only under another prompt",
-            where=facts.where,
-            hint="Update a champion whose policy has prompt none, as the challenger's has",
-        )
-    if "purpose" in window.rows and (num_others := int((window.rows["purpose"] != "certify").sum())):
-        raise DataError(f"{num_others} decisions belong to no certify unit", where=facts.where)
     share = delta / (1 + len(policy.task_decisions))
     tests = {test.task: test for test in label_tests(window, labels.plan)} if labels else {}
+    answers = labels.answers if labels else {}
     certificates: dict[str | None, TrafficCertificate] = {}
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
-        rows = window.of_task(task, policy.task_decisions)
-        if len(rows) or task is None:
-            certificates[task] = _certify(rows, decision, config, facts, share, expires_at, labels, tests.get(task))
+        if not len(rows := window.of_task(task, policy.task_decisions)):
+            continue
+        traffic, test, answered_at = rows.traffic(facts.share_floor), tests.get(task), rows.rows["answered_at"]
+        certified_on = CertifiedWindow(
+            application=facts.application,
+            after=facts.after,
+            upto=facts.upto,
+            begins_at=answered_at.min().to_pydatetime(),
+            ends_at=answered_at.max().to_pydatetime(),
+            expires_at=expires_at,
+            num_decisions=len(rows),
+            num_asked=int(traffic.asked.sum()),
+            num_labels=test.num_labels(answers) if test else 0,
+        )
+        labelled = test.labelled(answers) if test else None
+        certificates[task] = certify_traffic(traffic, decision, config, certified_on, delta=share, labelled=labelled)
+    if None not in certificates:
+        reason = "no decision of a certify unit follows the policy's common decision"
+        raise DataError(reason, where=facts.where, hint="Wait for more traffic")
     tasks = {task: certificate.route for task, certificate in certificates.items() if task is not None}
     deployed = policy.model_copy(update={"decision": certificates[None].route, "task_decisions": tasks})
     return deployed, certificates
@@ -82,63 +86,6 @@ def can_certify_window(
     share = delta / (1 + len(policy.task_decisions))
     parts = [window.of_task(task, policy.task_decisions) for task in (None, *policy.task_decisions)]
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
-
-
-def outlook(window: WindowArtefact, config: CertificateConfig, delta: float) -> str:
-    """The certify units of a window, how many any certificate needs, and when there will be enough."""
-    rows, floor = window.of_purpose("certify"), window.facts.share_floor
-    if not len(rows) or not floor:
-        return "no certify unit yet"
-    nothing_lost = Traffic(
-        score=np.ones(len(rows)),
-        asked=np.ones(len(rows), dtype=bool),
-        probability=rows["probability"].to_numpy(),
-        disagrees=np.zeros(len(rows), dtype=bool),
-        floor=floor,
-        unit=rows["unit"].to_numpy(),
-    )
-    path = traffic_path(nothing_lost, config.epsilon, delta)
-    summary = f"{path.num_units:,} certify units; {path.fewest_units:,} could certify something if none is lost"
-    lacking = path.fewest_units - path.num_units
-    if lacking <= 0:
-        return summary
-    answer_times = rows["answered_at"]
-    per_unit = (utc_of(pc.max(answer_times).as_py()) - utc_of(pc.min(answer_times).as_py())) / path.num_units
-    return f"{summary}, {duration((lacking * per_unit).total_seconds())} from now at this rate"
-
-
-def _certify(
-    rows: JudgedWindow,
-    decision: Decision,
-    config: CertificateConfig,
-    facts: WindowFacts,
-    delta: float,
-    expires_at: datetime,
-    labels: GivenLabels | None,
-    test: LabelTest | None,
-) -> TrafficCertificate:
-    if not len(rows):
-        raise DataError(
-            f"decisions {facts.after + 1} to {facts.upto} hold none of a certify unit that follows the policy's common"
-            " decision",
-            where=f"application {facts.application}",
-            hint="Wait for more traffic",
-        )
-    traffic, answered_at = rows.traffic(facts.share_floor), rows.rows["answered_at"]
-    answers = labels.answers if labels else {}
-    window = CertifiedWindow(
-        application=facts.application,
-        after=facts.after,
-        upto=facts.upto,
-        begins_at=utc_of(answered_at.min()),
-        ends_at=utc_of(answered_at.max()),
-        expires_at=expires_at,
-        num_decisions=len(rows),
-        num_asked=int(traffic.asked.sum()),
-        num_labels=test.num_labels(answers) if test else 0,
-    )
-    labelled_units = test.units(answers) if test else None
-    return certify_traffic(traffic, decision, config, window, delta=delta, labelled=labelled_units)
 
 
 class Recertify(Stage, Plan):

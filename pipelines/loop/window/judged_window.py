@@ -42,12 +42,8 @@ class JudgedWindow:
 
     @classmethod
     def of(cls, window: pa.Table, scores_N: ArrayLike, labels_N: Sequence[str]) -> JudgedWindow:
-        """The rows of `window` with these gate scores and answers. DataError if the lengths differ."""
+        """The rows of `window` with these gate scores and answers."""
         score_N, label_N = np.asarray(scores_N, dtype=np.float64), np.array(list(labels_N), dtype=object)
-        if not window.num_rows == len(score_N) == len(label_N):
-            raise DataError(
-                f"{window.num_rows} decisions, {len(score_N)} gate scores and {len(label_N)} answers", where="window"
-            )
         lean_window = window.drop_columns([name for name in PAYLOAD if name in window.column_names])
         return cls(lean_window.to_pandas().assign(challenger_score=score_N, challenger_label=label_N))
 

@@ -8,12 +8,10 @@ trained on. A window that would invalidate a promise is refused before anything 
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -26,7 +24,6 @@ from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
-from pipelines.loop.window.judged_window import asked_label
 from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
@@ -35,13 +32,12 @@ from pipelines.stages.units import rows_of, units_of
 from pipelines.store.artefact import Artefact, write_json
 
 ROWS, FACTS = "window.parquet", "window.json"
+_SALT = "kcm\0001"  # of the draw of purposes
 MAX_MISSING = 0.001  # largest share of a window's decisions that may be missing from the log
 # Items of train units from which a classifier's head learns a label. On CLINC150 with MiniLM's features the head then
 # names some 70% of a new label's items correctly, 88% from 15 items and 96% from 40. A learned label stays, so a label
 # learned from too few items would stay bad.
 FEWEST_TAUGHT = 5
-_RULE = 1  # version of the draw of purposes; another number draws new ones
-_AHEAD = timedelta(days=1)  # largest error of a clock
 _FRESH = "Begin the window after that: `kcm promote` the champion again"
 
 
@@ -105,8 +101,7 @@ class LogWindow(Stage, Plan):
     """`window.parquet` and `window.json` of the decisions in (`after`, `upto`].
 
     `champion` is the digest of the parent's bundle, which determines labels, tasks and large model. `split_by_unit` has
-    the splits of the units in the champion's sequence; `named_labels` are to be learned in addition. A caller's label
-    in `same` means the label it maps to.
+    the splits of the units in the champion's sequence; `named_labels` are to be learned in addition.
     """
 
     stage, version, writes, unit = "window", 5, WindowArtefact, "decisions"
@@ -117,11 +112,8 @@ class LogWindow(Stage, Plan):
     champion: str
     fractions: Fractions
     named_labels: tuple[str, ...] = ()
-    same: dict[str, str] = Field({})
-    new_labels: Literal["refuse", "keep"] = "refuse"
     forgotten_rows: tuple[str, ...] = ()
     max_share_per_caller: float = 1.0
-    rule: int = _RULE
     bundle: Any = Field(exclude=True)  # the champion's Bundle
     served_as: str = Field(exclude=True)  # the champion's version in the log
     log: Any = Field(exclude=True)  # a LogReader
@@ -150,8 +142,6 @@ class LogWindow(Stage, Plan):
             champion=parent.bundle.digest,
             fractions=config.require_update().fractions,
             named_labels=tuple(label for label in names.labels() if label not in labels),
-            same=names.same(),
-            new_labels=config.serve.feedback.new_labels,
             forgotten_rows=tuple(forgotten_rows),
             max_share_per_caller=config.serve.feedback.max_share_per_caller,
             bundle=parent.bundle,
@@ -163,14 +153,13 @@ class LogWindow(Stage, Plan):
     def write(self, attempt: Attempt) -> None:
         """Read the log. DataError, in one line, for a window from which nothing may be learned."""
         rows: pa.Table = self.log.window(self.after, self.upto, self.max_share_per_caller)
-        rows = rows.set_column(rows.column_names.index("label"), "label", self._labels(rows))
         learnable = (rows[name].is_valid() for name in ("unit", "gate_score", "small_label"))
         usable = reduce(pc.and_, learnable).to_pylist()  # forgotten decisions have none
-        units = [unit if is_usable else None for unit, is_usable in zip(rows["unit"].to_pylist(), usable, strict=True)]
-        purposes = [unit and self._purpose(unit) for unit in units]
+        pairs = zip(rows["unit"].to_pylist(), usable, strict=True)
+        purposes = [self._purpose(unit) if is_usable else None for unit, is_usable in pairs]
         known_names = {*self.bundle.label_names, *self.named_labels, self.bundle.none_label, None}
         row_labels = rows["label"].to_pylist()
-        labels, asked_labels = Counter(row_labels), set(asked_label(rows).to_pylist())
+        unknown_labels = Counter(label for label in row_labels if label not in known_names)
         train_counts = Counter(label for label, purpose in zip(row_labels, purposes, strict=True) if purpose == "train")
         fewest = FEWEST_TAUGHT if self.bundle.large.fits_on_train else 0
         learned_labels = tuple(label for label in self.named_labels if train_counts[label] >= fewest)
@@ -180,7 +169,7 @@ class LogWindow(Stage, Plan):
             upto=self.upto,
             large_identity=self.bundle.large_identity,
             prompt=self.bundle.policy.prompt,
-            task=self._task_name(rows),
+            task=self._task_name,
             # Given the decisions, the probabilities of being asked are fixed; where all was escalated, the floor is 1.
             share_floor=pc.min(rows["probability"]).as_py() or 0.0,
             num_decisions=len(rows),
@@ -189,7 +178,7 @@ class LogWindow(Stage, Plan):
             num_labels=len(rows) - row_labels.count(None),
             new_labels=learned_labels,
             untaught_labels=tuple(label for label in self.named_labels if label not in learned_labels),
-            unknown_labels={label: count for label, count in labels.most_common() if label not in known_names},
+            unknown_labels=dict(unknown_labels.most_common()),
             forgotten_rows=self.forgotten_rows,
             signs=self._signs(),
             num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
@@ -197,23 +186,11 @@ class LogWindow(Stage, Plan):
         require_sound(rows, facts)
         if facts.untaught_labels and not learned_labels and self.bundle.policy.lowest_cut < np.inf:
             raise _untaught(facts, train_counts)  # a champion that keeps nothing may have a successor too
-        label_names = asked_labels | (labels.keys() if self.new_labels == "refuse" else set())
-        if strange := sorted(label_names - known_names):
-            raise DataError(
-                f"people gave the label {strange[0]!r}, which is not in the list",
-                where=facts.where,
-                hint="Add it by `kcm labels --name`, or delete that feedback with `kcm log forget`",
-            )
         write_table(rows.append_column("purpose", pa.array(purposes, pa.string())), attempt.folder / ROWS)
         write_json(attempt.folder / FACTS, facts.model_dump(mode="json"))
 
-    def _labels(self, rows: pa.Table) -> pa.Array:
-        """Labels in the words of the label list."""
-        names = [self.same.get(label, label) for label in rows["label"].to_pylist()]
-        return pa.array(names, pa.string())
-
     def _purpose(self, unit: str) -> Split:
-        return self.split_by_unit.get(unit) or purpose(f"kcm\0{self.rule}", unit, self.fractions)
+        return self.split_by_unit.get(unit) or purpose(_SALT, unit, self.fractions)
 
     def _signs(self) -> tuple[str, ...]:
         """The evidence in the log against the champion."""
@@ -222,13 +199,11 @@ class LogWindow(Stage, Plan):
         signs = {"its certificate is refuted": refuted, f"drift: {drift}": drift is not None}
         return tuple(sign for sign, holds in signs.items() if holds)
 
-    def _task_name(self, rows: pa.Table) -> str:
-        """The task's name: the callers' name if all give the same new name, or else a name from the log's watermark."""
-        named_tasks, known_tasks = set(rows["task"].to_pylist()), self.bundle.task_names
-        if len(named_tasks) == 1 and (only := named_tasks.pop()) is not None and only not in known_tasks:
-            return str(only)
+    @property
+    def _task_name(self) -> str:
+        """A name from the log's watermark, which a promoted version that was labelled again has already."""
         name = f"traffic-{self.upto}"
-        return name if name not in known_tasks else f"{name}-{self.after}"
+        return name if name not in self.bundle.task_names else f"{name}-{self.after}"
 
 
 def _untaught(facts: WindowFacts, train_counts: Counter[str | None]) -> DataError:
@@ -241,26 +216,22 @@ def _untaught(facts: WindowFacts, train_counts: Counter[str | None]) -> DataErro
     )
 
 
-def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = None) -> None:
+def require_sound(rows: pa.Table, facts: WindowFacts) -> None:
     """Raise DataError for the first fact that would invalidate a certificate on these decisions."""
     if not len(rows):
         raise DataError(
             "the log holds no decision", where=facts.where, hint="Wait for traffic, and look at serve.application"
         )
-    silent, improbable = (_num_without(rows[name]) for name in ("audit_share", "probability"))
-    nameless = sum(not version for version in rows["model_version"].to_pylist())
+    silent = int((rows["audit_share"].to_numpy() <= 0).sum())
     other_identities = sorted(set(pc.unique(rows["large_identity"]).to_pylist()) - {facts.large_identity, None})
     missing = facts.num_missing / (facts.num_missing + len(rows))
-    latest = utc_of(pc.max(rows["answered_at"]).as_py())
     objections = [
         (
             facts.prompt != "none",
             f"the champion uses prompt {facts.prompt}, and the log has no answers without it",
             "Set tune.prompt_modes: [none] and run `kcm run` again",
         ),
-        (nameless, f"{nameless} decisions have no version", _FRESH),
         (silent, f"nothing was audited when {silent} decisions were made", f"Set serve.audit.share. {_FRESH}"),
-        (improbable, f"{improbable} decisions have no probability of having been audited", _FRESH),
         (
             missing > MAX_MISSING,
             f"{facts.num_missing} decisions are missing from the log, {100 * missing:.2g}% of the window",
@@ -271,25 +242,7 @@ def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = Non
             f"another large model gave answers: {', '.join(other_identities[:3])}, not {facts.large_identity}",
             _FRESH,
         ),
-        (
-            latest > (now or datetime.now(UTC)) + _AHEAD,
-            f"decisions are dated up to {latest}, which is in the future",
-            "Set the clocks right: they decide when a certificate expires",
-        ),
     ]
     for holds, objection, hint in objections:
         if holds:
             raise DataError(objection, where=facts.where, hint=hint)
-
-
-def utc_of(when: Any) -> datetime:
-    """A time of the log, which is in UTC with or without a zone."""
-    stamp = pd.Timestamp(when)
-    stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
-    return stamp.to_pydatetime()
-
-
-def _num_without(column: pa.ChunkedArray) -> int:
-    """How many values of a column are not above zero."""
-    values = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
-    return int((~(values > 0)).sum())

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
@@ -196,18 +196,6 @@ class LogReader(Database):
                 "payloads": {"items": payloads, "bytes": int(num_bytes), "oldest": _when(oldest_payload)},
                 "forgotten": num_forgotten,
             }
-
-    def counts(self, after: int) -> tuple[int, int, int]:
-        """The number of decisions after a number, with a large answer, and with a person's label."""
-        d = DECISIONS.c
-        has_label = exists().where(same_item(DECISIONS, FEEDBACK), FEEDBACK.c.label.is_not(None))
-        sums = [
-            func.coalesce(func.sum(case((flag, 1), else_=0)), 0) for flag in (d.large_label.is_not(None), has_label)
-        ]
-        with self.reading() as connection:
-            query = select(func.count(), *sums).where(d.application == self._application, d.number > after)
-            decisions, large_answers, labels = connection.execute(query).one()
-        return int(decisions), int(large_answers), int(labels)
 
     def drift(self, version: str) -> dict[str, float]:
         """The e-value of each quantity of a version: the mean over its replicas, each of which sees part of the items.

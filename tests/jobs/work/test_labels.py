@@ -61,19 +61,6 @@ def test_a_file_goes_out_and_comes_back(run: Any, asked: Asked, tmp_path: Path) 
     assert json.loads((tmp_path / "out.json").read_text())["stored"] == number
 
 
-def test_second_answers_bound_label_errors_and_change_nothing(run: Any, asked: Asked, tmp_path: Path) -> None:
-    """Promise: second answers say how often labels are wrong and change nothing."""
-    items = [item.id for item in asked.drawn.items()]
-    asked.drawn.answer(dict.fromkeys(items, "yes"))
-    lines = [json.dumps({"id": item, "label": "no" if item == items[0] else "yes"}) for item in items]
-    (tmp_path / "second.jsonl").write_text("\n".join(lines))
-    shown = run("--check", str(tmp_path / "second.jsonl"), "--json", str(tmp_path / "out.json"))
-    assert f"1 of {len(items)} second answers differ" in shown.output
-    checked = json.loads((tmp_path / "out.json").read_text())["checked"]
-    assert 0.5 / len(items) < checked["noise"] < 0.5
-    assert {item.label for item in asked.drawn.items()} == {"yes"}
-
-
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
     """The labels that people name."""
@@ -84,21 +71,19 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassNames:
 
 
 def test_label_is_named_and_withdrawn(run: Any, named: ClassNames, tmp_path: Path) -> None:
-    """Promise: labels are named, merged and withdrawn, and the result lists them."""
-    assert run("--name", "refund", "--name", "rebate", "--is", "money = balance").exit_code == 0
+    """Promise: labels are named and withdrawn, and the result lists them."""
+    assert run("--name", "refund", "--name", "rebate").exit_code == 0
     assert named.labels() == ("refund", "rebate")
     shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
-    assert json.loads((tmp_path / "out.json").read_text()) == {"named": ["refund"], "same": {"money": "balance"}}
+    assert json.loads((tmp_path / "out.json").read_text()) == {"named": ["refund"]}
 
 
-@pytest.mark.parametrize(
-    "words", [("--name", "refund"), ("--withdraw", "refund"), ("--is", "noise=refund")], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("words", [("--name", "refund"), ("--withdraw", "refund")], ids=lambda words: words[0])
 def test_a_file_is_not_ignored_beside_new_labels(
     run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     shown = run(*words, "--out", str(tmp_path / "items.csv"))
     assert shown.exit_code != 0
-    assert "cannot be combined with --out, --in or --check" in shown.output
+    assert "cannot be combined with --out or --in" in shown.output
     assert named.labels() == ()

@@ -101,8 +101,9 @@ def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.Monkey
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}", *UPDATED])
     lines: list[str] = []
     faults = [DataError("nothing was audited"), LogUnavailableError("the log fails")]
-    results: list[Any] = [*faults, TURN | {"changed": True}, ConfigError("no section")]
-    looks: list[Any] = [StorageError("no route"), *[NewTraffic(decisions=9, labels=50)] * 4]
+    results: list[Any] = [*faults, TURN | {"changed": True}]
+    refuted = [NewTraffic(True, f"reviews/{number}", refuted=True) for number in range(3)]
+    looks: list[Any] = [StorageError("no route"), *refuted, ConfigError("no section")]
 
     def taken(queue: list[Any]) -> Any:
         if isinstance(result := queue.pop(0), Exception):
@@ -114,8 +115,8 @@ def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.Monkey
     monkeypatch.setattr(turns.time, "sleep", lambda _: None)
     with pytest.raises(ConfigError, match="no section"):
         turns.watch(config, lines.append)
-    start = "starting an attempt: 50 new labels"
-    assert lines[:5] == ["no route", start, "nothing was audited", start, "the log fails"]
+    starts = [f"starting an attempt: reviews/{number}: the certificate is refuted" for number in range(3)]
+    assert lines[:5] == ["no route", starts[0], "nothing was audited", starts[1], "the log fails"]
     assert lines[6].startswith("reviews/3 is not promoted")
 
 

@@ -1,12 +1,8 @@
 """What a gate and a route are worth, by hand and where nothing can be gained."""
 
-import math
-
-import numpy as np
 import pytest
 
-from kcm.cascade.evaluation import LabelQuality, calls_saved_at, label_qualities, route_quality, router_quality
-from kcm.cascade.frontier import Frontier
+from kcm.cascade.evaluation import LabelQuality, label_qualities, route_quality, router_quality
 from kcm.cascade.scored import ScoredOutcomes
 
 
@@ -18,7 +14,6 @@ def test_a_router_of_four_rows_is_the_hand_worked_one():
     # Accuracies 1, 1, 3/4, 3/4, 1/2 at call rates 1, 3/4, 1/2, 1/4, 0.
     assert quality.area == pytest.approx((1 + 7 / 8 + 3 / 4 + 5 / 8) / 4)
     assert quality.apgr == pytest.approx((quality.area - 0.5) / 0.5)
-    assert (quality.cpt_50, quality.cpt_80) == (0.25, 0.75)
     assert quality.auroc == 0.75
     assert (quality.oracle_accuracy, quality.oracle_call_rate) == (1.0, 0.5)
 
@@ -52,14 +47,3 @@ def test_labels_are_told_by_what_is_kept_and_wrong():
     worst, other = label_qualities(rows, [1, 1, 1, 1, 0], label=[0, 1, 1, 0, 1], small=[0, 2, 2, 0, 0])
     assert worst == LabelQuality(1, 3, 0.0, pytest.approx(2 / 3), pytest.approx(1 / 3), pytest.approx(2 / 3), 2, (2, 2))
     assert other == LabelQuality(0, 2, 1.0, 0.5, 1.0, 1.0, 0, None)
-
-
-def test_calls_are_saved_at_the_threshold_that_validate_chose(draw):
-    validate, test = draw(2000, 0), draw(2000, 1)
-    saved, loss = calls_saved_at(validate, test, 0.01)
-    threshold = Frontier.of(validate).cheapest(0.01).threshold
-    kept = test.score > threshold
-    assert -math.inf < threshold < math.inf
-    assert saved == pytest.approx(kept.mean())
-    cascade = np.where(kept, test.small_correct, test.large_correct)
-    assert loss == pytest.approx(test.large_correct.mean() - cascade.mean())

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from kcm.certification.labelled import LabelledPath, LabelledTest, LabelledUnits, noise_bound
+from kcm.certification.labelled import LabelledPath, LabelledTest, LabelledUnits
 from kcm.certification.traffic import Traffic, TrafficPath
 
 
@@ -105,15 +105,6 @@ def certified_at_the_limit(hidden: float, noise: float) -> int:
 def test_label_errors_keep_the_promise_once_declared() -> None:
     most = binom.ppf(0.99, 300, 0.1)
     assert certified_at_the_limit(hidden=0.3, noise=0.3) <= most < certified_at_the_limit(hidden=0.3, noise=0.0)
-
-
-@pytest.mark.parametrize("eta", [0.03, 0.1, 0.25])
-def test_second_answers_bound_how_often_labels_are_wrong(eta: float) -> None:
-    """Promise: for two people who err independently, the bound is too small in 5% of all cases at most."""
-    rng = np.random.default_rng(0)
-    differ = (rng.random((500, 200)) < eta) != (rng.random((500, 200)) < eta)  # two labels: what differs most seldom
-    assert np.mean([noise_bound(200, int(count)) < eta for count in differ.sum(1)]) <= 0.07
-    assert noise_bound(0, 0) == noise_bound(10, 9) == 0.5
 
 
 def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:

@@ -46,7 +46,6 @@ def test_at_epsilon_zero_all_needed_units_must_be_won(method: str) -> None:
     """So many wins certify, one less does not; no other outcomes of so few units could."""
     config = CertificateConfig(epsilon=0.0, method=method)  # type: ignore[arg-type]
     found = outlook({"all": 50}, config, ["global"])
-    assert set(found.by_method) == {"net"}
 
     def is_certified(num_units: int) -> bool:
         right = np.ones(num_units, dtype=bool)

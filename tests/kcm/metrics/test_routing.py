@@ -27,22 +27,11 @@ def test_average_recovery_is_the_area_worked_by_hand():
     assert routing.apgr(RATE[::-1], ACCURACY[::-1]) == pytest.approx(trapezoids)
 
 
-def test_call_threshold_is_the_cheapest_sufficient_route():
-    assert routing.cpt(RATE, ACCURACY, 0.75) == 0.5
-    assert routing.cpt(RATE, ACCURACY, 0.76) == 1.0
-    assert routing.cpt(RATE, ACCURACY, 0.0) == 0.0
-
-
-def test_peak_above_large_counts_for_the_call_threshold():
-    assert routing.cpt([1, 0.4, 0], [0.9, 0.95, 0.5], 1.0) == 0.4
-
-
 @pytest.mark.parametrize("small", [0.9, 0.95], ids=["equal", "small better"])
 def test_without_a_gap_nothing_is_recovered(small):
     accuracy = [0.9, 0.92, small]
     assert routing.performance_gap_recovered(0.92, small, 0.9) is None
     assert routing.apgr(RATE, accuracy) is None
-    assert routing.cpt(RATE, accuracy, 0.5) is None
 
 
 @settings(max_examples=60)

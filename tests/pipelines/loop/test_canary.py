@@ -7,14 +7,14 @@ import pytest
 
 from kcm.certification.monitoring.trial import Requests
 from pipelines.loop import canary
-from pipelines.loop.canary import Rollout, RolloutOutcome
+from pipelines.loop.canary import Rollout
 from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import ReplacedError
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.store.files import StorageError
 
-CONFIG = CanaryConfig(decisions_per_stage=400)
+CONFIG = CanaryConfig(decisions_per_stage=400, timeout_s=3600.0)
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +42,19 @@ def requests(stages: list[int], **rates: float) -> Requests:
 class World:
     """A service and its log: a hundred decisions arrive whenever the trial sleeps; `rates` by stage."""
 
-    def __init__(self, rates: dict[int, dict[str, float]] | None = None, per_sleep: int = 100) -> None:
-        self.rates, self.per_sleep = rates or {}, per_sleep
+    def __init__(
+        self,
+        rates: dict[int, dict[str, float]] | None = None,
+        per_sleep: int = 100,
+        *,
+        refuses: bool = False,
+        drops_at: int | None = None,
+    ) -> None:
+        self.rates, self.per_sleep, self.refuses, self.drops_at = rates or {}, per_sleep, refuses, drops_at
         self.trials: list[tuple[int, float] | None] = []  # stage and share; None where a trial ended
         self.counts: dict[int, int] = {}
         self.now = 0.0
-        self.refuses = False
-        self.drops_at: int | None = None
+        self.rollout: Rollout
 
     @property
     def stage(self) -> int | None:
@@ -83,69 +89,56 @@ class World:
         if self.stage is not None:
             self.counts[self.stage] = self.counts.get(self.stage, 0) + self.per_sleep
 
-    def roll_out(self, disagreement: float = 0.03, **config: Any) -> RolloutOutcome:
+    def roll_out(self, disagreement: float = 0.03, **config: Any) -> str | None:
+        """Why the trial stopped the challenger; None if it passed."""
         settings = CONFIG.model_copy(update=config)
-        return Rollout("one", "two", settings, self, self, disagreement, clock=lambda: self.now, sleep=self.sleep).run()
+        self.rollout = Rollout(
+            "one", "two", settings, self, self, disagreement, clock=lambda: self.now, sleep=self.sleep
+        )
+        return self.rollout.run()
 
 
 def test_good_challenger_passes_all_stages_and_stays() -> None:
     """Promise: a good challenger goes through all stages and is left to the promotion."""
     world = World()
-    outcome = world.roll_out()
-    assert outcome.passed
+    assert world.roll_out() is None
     assert world.trials == [(1, 0.01), (2, 0.05), (3, 0.25), (4, 1.0)]
-    assert [(each.stage, each.verdict) for each in outcome.stages] == [(stage, "pass") for stage in range(1, 5)]
-    assert [each.num_decisions for each in outcome.stages] == [400, 400, 400, 400]
+    found = [(each.stage, each.verdict, each.num_decisions) for each in world.rollout.stages]
+    assert found == [(stage, "pass", 400) for stage in range(1, 5)]
 
 
-@pytest.mark.parametrize(
-    ("rates", "stage", "named"),
-    [
-        ({1: {"failed": 0.3}}, 1, "errors"),
-        ({2: {"slow": 0.5}}, 2, "slow"),
-        ({3: {"lost": 0.3}}, 3, "disagreement"),
-    ],
-)
-def test_what_its_traffic_refutes_ends_the_trial_at_once(
-    rates: dict[int, dict[str, float]], stage: int, named: str
-) -> None:
-    world = World(rates)
-    outcome = world.roll_out()
-    assert (outcome.passed, world.trials[-1]) == (False, None)
-    assert outcome.stages[-1].stage == stage
-    assert outcome.stages[-1].num_decisions < CONFIG.decisions_per_stage  # it did not wait for the end of the stage
-    assert named in outcome.reason
+STOPPED: dict[str, tuple[World, str]] = {
+    "failed": (World({1: {"failed": 0.3}}), "stage 1, with 1% of the callers: errors"),
+    "slow": (World({2: {"slow": 0.5}}), "stage 2, with 5% of the callers: slow"),
+    "lost": (World({3: {"lost": 0.3}}), "stage 3, with 25% of the callers: disagreement"),
+    "undecided": (World({1: {"lost": 0.028}}), "stage 1, with 1% of the callers, is undecided: disagreement"),
+    "no traffic": (World(per_sleep=0), "too little traffic: 0 decisions"),
+    "dropped first": (World(drops_at=1), "the service dropped it: it returned no numbers"),
+    "dropped later": (World(drops_at=2), "the service dropped it: it returned no numbers"),
+    "refused": (World(refuses=True), "a replica dropped it: no such encoder"),
+}
 
 
-def test_what_is_undecided_at_the_end_of_a_stage_is_rolled_back() -> None:
-    world = World({1: {"lost": 0.028}})
-    outcome = world.roll_out()
-    assert (outcome.passed, world.trials[-1]) == (False, None)
-    assert "stage 1, with 1% of the callers, is undecided: disagreement" in outcome.reason
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_bad_challenger_is_rolled_back_with_the_reason(name: str) -> None:
+    """Promise: after a trial that does not pass, the champion answers everybody."""
+    world, reason = STOPPED[name]
+    assert reason in (world.roll_out() or "")
+    assert world.trials[-1] is None
+
+
+def test_what_its_traffic_refutes_ends_the_trial_at_once() -> None:
+    world = World({3: {"lost": 0.3}})
+    world.roll_out()
+    assert world.rollout.stages[-1].num_decisions < CONFIG.decisions_per_stage  # not at the end of the stage
 
 
 def test_allowed_disagreement_does_not_stop_a_challenger() -> None:
     """Promise: who may disagree often is not stopped for it unless it disagrees more."""
     often = {stage: {"lost": 0.2} for stage in range(1, 5)}
-    assert not World(often).roll_out(disagreement=0.03).passed
-    assert World(often).roll_out(disagreement=0.27).passed
-    assert not World(often | {2: {"lost": 0.6}}).roll_out(disagreement=0.27).passed
-
-
-def test_too_little_traffic_ends_in_a_rollback_that_says_so() -> None:
-    world = World(per_sleep=0)
-    outcome = world.roll_out(timeout_s=100.0)
-    assert (outcome.passed, world.trials[-1]) == (False, None)
-    assert "too little traffic: 0 decisions" in outcome.reason
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-def test_a_challenger_that_the_service_drops_is_rolled_back(stage: int) -> None:
-    world = World()
-    world.drops_at = stage
-    outcome = world.roll_out()
-    assert (outcome.passed, world.trials[-1]) == (False, None)
-    assert "the service dropped it: it returned no numbers" in outcome.reason
+    assert World(often).roll_out(disagreement=0.03)
+    assert World(often).roll_out(disagreement=0.27) is None
+    assert World(often | {2: {"lost": 0.6}}).roll_out(disagreement=0.27)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,6 @@ def plan_of(attempt: str = "a1", **changes: Any) -> LabelPlan:
     """The plan of the labels of a challenger that keeps everything."""
     known = {
         "attempt": attempt,
-        "application": "reviews",
         "version": "reviews/2",
         "policy": Policy(decision=KEEP_ALL),
         "labels": ("yes", "no", "none of these"),

@@ -1,7 +1,6 @@
 """A champion goes on under the hyper-parameters that its search has chosen, and networks keep their width."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +12,7 @@ from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
-from pipelines.context import Context
 from pipelines.loop.challenger.extend import Extend, choice_of
-from pipelines.store.artefact import ArtefactStore
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 CHOICE = {
@@ -46,10 +43,10 @@ class Search:
 
 
 @pytest.fixture
-def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Stage `extend` for a champion that was trained so, and what it said."""
+def extended() -> Any:
+    """Stage `extend` for a champion that was trained so."""
 
-    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True) -> tuple[Extend, list[str]]:
+    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True) -> Extend:
         config = TrainerConfig(
             collaborators=(name, "kcm"),
             network=NetworkConfig(hidden=(8,)),
@@ -58,29 +55,25 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             distill=DistillConfig(temperature=2.0),
             seed=4,
         )
-        said: list[str] = []
-        context = Context("made", ArtefactStore(tmp_path), tmp_path)
-        monkeypatch.setattr(context.reporter, "say", said.append)
         parent: Any = SimpleNamespace(collaborator=name, tuned=Search(plan_of(config)))
         assert (choice_of(parent).gate, choice_of(parent).scope) == ("signals", "global")
-        return Extend.of_parent(parent).plan(context), said
+        return Extend.of_parent(parent)
 
     return of
 
 
 def test_only_the_deployed_collaborator_continues(extended: Any) -> None:
     """Promise: the deployed collaborator alone goes on as its search has chosen."""
-    plan, said = extended(ReplayConfig())
+    plan = extended(ReplayConfig())
     assert plan.collaborators == ("kcm",)
     assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)
     assert (plan.distill.large_weight, plan.distill.judge_weight, plan.distill.temperature) == (3.0, 0.25, 2.0)
     assert (plan.seed, plan.learner) == (4, ReplayConfig())
     assert plan.network == NetworkConfig(hidden=(8,))
-    assert said == []
 
 
 def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(extended: Any) -> None:
-    plan, _ = extended(ReplayConfig(), name="mcm")
+    plan = extended(ReplayConfig(), name="mcm")
     before, after = (plan_of(plan, num_labels).collaborator("mcm") for num_labels in (2, 30))
     assert before.judge.widths[:-1] == after.judge.widths[:-1]
     matching = plan_of(plan.model_copy(update={"network": NetworkConfig(hidden=(8,))}))

@@ -138,19 +138,11 @@ def test_draw_of_an_item_is_uniform_and_never_changes() -> None:
     assert (plan_of("other").drawn(judged) != drawn).any()
 
 
-def test_challenger_of_other_rows_or_prompts_is_refused() -> None:
-    """Promise: a challenger of other rows or prompts and other decisions are refused."""
-    window = made_window(100)
-    with pytest.raises(DataError, match="no certify unit"):
-        certified(window.append_column("purpose", pa.array(["train", *["certify"] * 99])))
-    with pytest.raises(DataError, match="100 decisions, 99 gate scores"):
-        certified(window, scores=np.zeros(99))
-    with pytest.raises(DataError, match="hold none"):
+def test_empty_window_and_probability_below_the_floor_are_refused() -> None:
+    with pytest.raises(DataError, match="no decision of a certify unit"):
         certified(made_window(0))
-    with pytest.raises(DataError, match="prompt `none`"):
-        certified(window, Policy(decision=KEEP_ALL, prompt="soft"))
     with pytest.raises(DataError, match="outside"):
-        certified(with_column(window, "probability", [0.1, *[0.2] * 99]))
+        certified(with_column(made_window(100), "probability", [0.1, *[0.2] * 99]))
 
 
 @pytest.fixture

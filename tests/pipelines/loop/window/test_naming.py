@@ -31,25 +31,3 @@ def test_a_name_that_exists_in_other_spelling_is_refused(named: ClassNames, labe
     named.name("refund", KNOWN)
     with pytest.raises(ConfigError, match=why):
         named.name(label, KNOWN)
-
-
-def test_a_label_with_an_alias_is_withdrawn_only_after_it(named: ClassNames) -> None:
-    """Promise: a label that an alias points to is not withdrawn before the alias."""
-    named.name("leave", KNOWN)
-    named.identify("holiday", "leave", KNOWN)
-    with pytest.raises(ConfigError, match="holiday is an alias of 'leave'"):
-        named.withdraw("leave")
-    named.withdraw("holiday")
-    named.withdraw("leave")
-    assert (named.labels(), named.same()) == ((), {})
-
-
-def test_aliases_of_a_label_do_not_depend_on_order(named: ClassNames) -> None:
-    """Promise: names of one label are one in whatever order it was said."""
-    for label in ("refund", "rebate", "money back"):
-        named.name(label, KNOWN)
-    named.identify("money back", "rebate", KNOWN)
-    named.identify("rebate", "refund", KNOWN)
-    assert named.same() == {"money back": "refund", "rebate": "refund"}
-    with pytest.raises(ConfigError, match="there is no label 'rebate'"):
-        named.identify("refund", "rebate", KNOWN)

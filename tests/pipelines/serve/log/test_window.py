@@ -25,7 +25,6 @@ from pipelines.serve.log import window as room
 from pipelines.serve.log.database import Database, log_key, share_numbers
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
-from pipelines.serve.log.labels import LabelLog
 from pipelines.serve.log.tables import DECISIONS
 from pipelines.serve.log.window import WINDOW, LogReader
 
@@ -240,24 +239,6 @@ def test_a_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no log"):
         LogReader(f"sqlite:///{tmp_path}/feedback.db", "films")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_came_since_is_counted_by_what_is_known_of_it(log: DecisionLog, reader: LogReader, any_url: str) -> None:
-    log.add_decisions(
-        [decision("r1", 0), decision("r1", 1, "large", large_label="good"), decision("r1", 2, drawn=True)]
-    )
-    first = reader.watermark()
-    assert reader.counts(0) == (3, 1, 0)
-    log.finish_audits("r1", {2: "good"})
-    log.add_feedback("r1", None, [Feedback(0, "good")])
-    log.add_decisions([decision("r2")])
-    labels = LabelLog(any_url, 30.0, "films")
-    labels.store({"r2/0": "bad", "r1/1": None}, {"r2/0": 1.0, "r1/1": 1.0})
-    labels.close()
-    assert reader.counts(0) == (4, 2, 2)
-    assert reader.counts(first) == (1, 0, 1)
-    with LogReader(any_url, "others") as of_others:
-        assert of_others.counts(0) == (0, 0, 0)
 
 
 def test_an_alarm_is_known_by_the_last_decision_before_it(log: DecisionLog, reader: LogReader) -> None:
