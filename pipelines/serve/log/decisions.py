@@ -61,7 +61,6 @@ from pipelines.serve.log.tables import (
 
 NOBODY = "forgotten"  # replaces the caller of forgotten items
 STEP = 500  # items deleted in one transaction: other writes wait for it
-MAX_LEASE = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,10 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class AlarmRecord:
-    """The state of a version's alarms at `revision`; `held` says that this process may advance it."""
+    """The state of a version's alarms at `revision`."""
 
     revision: int
     state: Mapping[str, Any]
-    held: bool
 
 
 @dataclass(frozen=True)
@@ -302,28 +300,18 @@ class DecisionLog(Database):
                 == 1
             )
 
-    def hold_alarms(self, model_version: str, lease: datetime.timedelta) -> AlarmRecord:
-        """The alarm state of a version, leased to this process for `lease` unless another process holds it.
-
-        The lease only saves work. The revision keeps the state right: `put_alarms` names the revision that it replaces.
-        """
-        v, now = VERSIONS.c, utc_now()
+    def alarms(self, model_version: str) -> AlarmRecord:
+        """The state of a version's alarms."""
+        v = VERSIONS.c
         with self._version(model_version) as (connection, is_version):
-            row = connection.execute(
-                select(v.holder, v.held_until, v.revision, v.alarms).where(is_version).with_for_update()
-            ).one()
-            # One that reaches far ahead was written by a clock that has been set right since.
-            held_elsewhere = row.holder not in (None, self._writer) and now < row.held_until < now + MAX_LEASE
-            if not held_elsewhere:
-                lease_columns = {"holder": self._writer, "held_until": now + min(lease, MAX_LEASE)}
-                connection.execute(update(VERSIONS).where(is_version).values(lease_columns))
-        return AlarmRecord(row.revision, row.alarms or {}, held=not held_elsewhere)
+            row = connection.execute(select(v.revision, v.alarms).where(is_version)).one()
+        return AlarmRecord(row.revision, row.alarms or {})
 
     def put_alarms(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
         """Write the state that replaces `revision`; False, and nothing is written, if that is not the latest."""
         v = VERSIONS.c
         with self._version(model_version) as (connection, is_version):
-            statement = update(VERSIONS).where(is_version, v.holder == self._writer, v.revision == revision)
+            statement = update(VERSIONS).where(is_version, v.revision == revision)
             return connection.execute(statement.values(revision=revision + 1, alarms=dict(state))).rowcount == 1
 
     def forget_caller(self, caller: str) -> Forgotten:
