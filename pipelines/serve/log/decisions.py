@@ -53,7 +53,6 @@ from pipelines.serve.log.tables import (
     FEEDBACK,
     PAYLOADS,
     VERSIONS,
-    counted,
     counted_labels,
     of_items,
     same_item,
@@ -248,30 +247,6 @@ class DecisionLog(Database):
             return [
                 Event(number, share, bool(is_lost), bool(final), answered_at)
                 for number, share, is_lost, final, answered_at in connection.execute(query)
-            ]
-
-    def version_facts(self) -> list[dict[str, Any]]:
-        """The versions that have answered, in order, with the columns version, since, until, num_labels, refuted_at.
-
-        `num_labels` counts labels from callers and from annotators.
-        """
-        d, v = DECISIONS.c, VERSIONS.c
-        of_application = d.application == self._application
-        times = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(of_application)
-        with self.reading() as connection:
-            rows = connection.execute(times.group_by(d.model_version).order_by(func.min(d.number))).all()
-            counts = counted(connection, d.model_version, FEEDBACK, of_application & FEEDBACK.c.label.is_not(None))
-            alarms = connection.execute(select(v.model_version, v.refuted_at).where(v.application == self._application))
-            refuted = dict(alarms.all())
-            return [
-                {
-                    "version": version,
-                    "since": since,
-                    "until": until,
-                    "num_labels": counts.get(version, 0),
-                    "refuted_at": refuted.get(version),
-                }
-                for version, since, until in rows
             ]
 
     def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
