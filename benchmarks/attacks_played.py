@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,8 @@ import httpx
 from PIL import Image
 
 from benchmarks.attacks_served import KEYS, MEASURED, Kind, Target
+from pipelines.serve.log.decisions import DecisionLog
+from pipelines.serve.log.monitor import bounds
 
 INNOCENT = {"inputs": [{"text": "What a film!"}]}
 NUM_REPEATS = 3
@@ -345,9 +347,10 @@ async def silenced_monitor(client: Client) -> Outcome:
     ends: dict[str, float] = {}
     for wait_s in (15, 30, 60):  # audits end some seconds later, on a busy machine later still
         await asyncio.sleep(wait_s)
-        versions = (await client.get("/v1/loop")).json()["versions"]
-        if disagreement := versions and versions[-1]["disagreement"]:
-            ends = dict(zip(("low", "high"), disagreement, strict=True))
+        with closing(DecisionLog(str(client.target.config.feedback.url), 10.0)) as log:
+            found = bounds(log.tallies("films/1"), None)
+        if found.num_items:
+            ends = dict(zip(("low", "high"), found.disagreement, strict=True))
             break
     # Half of these items disagree, and others send at most three times as many, which agree.
     is_held = accepted == 0 and ends.get("low", 1.0) <= 1 / 8 <= ends.get("high", 0.0)

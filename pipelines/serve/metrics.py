@@ -121,14 +121,6 @@ class ServeMetrics:
                 gauge.set(value, tags={"version": version, "end": end})
         self._refuted.set(float(alarm), tags={"version": version})
 
-    def hide_bounds(self, version: str) -> None:
-        """Stop publishing these bounds: another replica publishes them."""
-        unknown = float("nan")
-        for gauge in (self._disagreement, self._regret):
-            for end in ("low", "high"):
-                gauge.set(unknown, tags={"version": version, "end": end})
-        self._refuted.set(unknown, tags={"version": version})
-
     def set_drift(self, version: str, e_values: Mapping[str, float]) -> None:
         """Show the evidence of drift by quantity."""
         for quantity, value in e_values.items():

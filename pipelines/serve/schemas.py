@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,35 +180,6 @@ class Problem(BaseModel):
 
     detail: str
     error: Reason
-
-
-class VersionRecord(BaseModel):
-    """A version's answers, savings and losses, from the log."""
-
-    version: str
-    since: Annotated[datetime, Field(description="Its first answer.")]
-    until: Annotated[datetime, Field(description="Its last one.")]
-    num_items: int
-    num_escalated: Annotated[int, Field(description="Items that were escalated to the large model.")]
-    num_audited: int
-    disagreement: Annotated[
-        tuple[float, float] | None,
-        Field(
-            description="Share of kept items that differ from the large model, with a 90% interval; null without "
-            "audits."
-        ),
-    ]
-    num_labels: Annotated[int, Field(description="Labels from callers and annotators.")]
-    refuted_at: Annotated[datetime | None, Field(description="When its certificate was refuted.")]
-
-
-class LoopRecord(BaseModel):
-    """The answers of all versions since the log began."""
-
-    num_items: int
-    num_escalated: int
-    num_labels: int
-    versions: Annotated[list[VersionRecord], Field(description="The first one first.")]
 
 
 class FeedbackResponse(BaseModel):

@@ -1,12 +1,8 @@
-"""The cards of a service: its model, the model's figures, and the counts of all versions from the log."""
+"""The cards of a service: its model, and the model's figures."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-import time
-from collections.abc import Callable
-from typing import Any
 
 from markupsafe import Markup
 
@@ -16,23 +12,14 @@ from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.errors import LogAwayError
 from pipelines.serve.log.alarm import drifted
-from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.monitor import REST, bounds
-from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Releases
 from pipelines.serve.schemas import (
     ChallengerCard,
     DriftCard,
-    LoopRecord,
     ModelCard,
     ReplicaTraffic,
-    VersionRecord,
 )
-
-LOOP_CACHE_S = 10.0  # time between two reads of the log
 
 
 class Cards:
@@ -43,14 +30,9 @@ class Cards:
         releases: Releases[CascadeVersion],
         config: ServeConfig,
         breaker: Breaker,
-        log: LogWriter | None,
         traffic: ReplicaTraffic,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._releases, self._config, self._breaker, self._traffic = releases, config, breaker, traffic
-        self._log, self._clock = log, clock
-        self._reading, self._read_after = asyncio.Lock(), -float("inf")
-        self._loop = LoopRecord(num_items=0, num_escalated=0, num_labels=0, versions=[])
         self._section: tuple[str, Markup] | None = None
 
     def card(self) -> ModelCard:
@@ -111,40 +93,6 @@ class Cards:
         )
         self._section = bundle.digest, section
         return section
-
-    async def loop(self) -> LoopRecord:
-        """The counts of all versions from the log, read again now and then. Raises LogAwayError."""
-        async with self._reading:
-            started = self._clock()
-            if self._log and started >= self._read_after:
-                try:
-                    self._loop = await self._read_loop(self._log)
-                except LogUnavailableError:
-                    raise LogAwayError("the log cannot be read") from None
-                end = self._clock()
-                self._read_after = end + max(LOOP_CACHE_S, REST * (end - started))
-            return self._loop
-
-    async def _read_loop(self, log: LogWriter) -> LoopRecord:
-        facts = await log.call(DecisionLog.version_facts)
-        versions = [await self._record(log, version) for version in facts]
-        return LoopRecord(
-            num_items=sum(version.num_items for version in versions),
-            num_escalated=sum(version.num_escalated for version in versions),
-            num_labels=sum(version.num_labels for version in versions),
-            versions=versions,
-        )
-
-    async def _record(self, log: LogWriter, facts: dict[str, Any]) -> VersionRecord:
-        tallies = await log.call(DecisionLog.tallies, facts["version"])
-        num_audited = sum(tally.number for tally in tallies if tally.state is not None)
-        return VersionRecord(
-            **facts,
-            num_items=sum(tally.number for tally in tallies),
-            num_escalated=sum(tally.number for tally in tallies if tally.route != "small"),
-            num_audited=num_audited,
-            disagreement=bounds(tallies, None).disagreement if num_audited else None,
-        )
 
     def _drift_card(self) -> DriftCard:
         drift = self._releases.current.drift

@@ -64,7 +64,7 @@ class CascadeService:
         self.metrics, self._log = metrics, log
         self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
         self._traffic = ReplicaTraffic()
-        self.cards = Cards(self._releases, config, breaker, log, self._traffic)
+        self.cards = Cards(self._releases, config, breaker, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
         self._started = self._explaining = False
 

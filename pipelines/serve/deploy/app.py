@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from kcm.assets import AssetsFolder, assets_place
@@ -26,7 +26,6 @@ from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
 from pipelines.serve.deploy.door import DOOR, Door
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
-from pipelines.serve.scaling import by_offered_load
 from pipelines.serve.sources import ChampionSource, FixedSource, Source, registered_bundle
 from pipelines.store.artefact import ArtefactStore
 
@@ -197,7 +196,6 @@ def large_options(config: ServeConfig) -> dict[str, Any]:
         target_ongoing_requests=large.max_ongoing_requests / 2,
         upscale_delay_s=0.0,  # requests wait
         downscale_delay_s=IDLE_S,
-        policy=AutoscalingPolicy(policy_function=f"{by_offered_load.__module__}:{by_offered_load.__name__}"),
     )
     return options | {"autoscaling_config": scaling}
 

@@ -31,7 +31,6 @@ from pipelines.serve.schemas import (
     ExplainResponse,
     FeedbackResponse,
     Health,
-    LoopRecord,
     ModelCard,
     PredictResponse,
     Problem,
@@ -124,11 +123,6 @@ def _add_states(api: FastAPI, service: CascadeService) -> None:
     async def model() -> ModelCard:
         """Version, policy, certificate, lineage and traffic of the model that answers."""
         return service.cards.card()
-
-    @api.get("/v1/loop")
-    async def loop() -> LoopRecord:
-        """What every version has answered, saved and lost since the log began; read again every few seconds."""
-        return await service.cards.loop()
 
     @api.get("/healthz")
     async def healthz() -> Health:

@@ -2,8 +2,8 @@
 """The OpenAI-compatible interface in place of an LLM's own: any model name is accepted, and the template decides.
 
 A chat completion of the template that asks for nothing but a label is answered by the cascade: by the small model in
-the words of the template, else by the upstream, which gets the caller's own request. Every request for the model `kcm`
-is the cascade's, too, and is escalated in kcm's words. All else passes through to the upstream.
+the words of the template, else by the upstream, which gets the caller's own request. All else passes through to the
+upstream.
 """
 
 import re
@@ -12,22 +12,12 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from kcm.logs.template import Template
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import LimitsConfig
-from pipelines.serve.http.openai_api import (
-    MODEL,
-    MODEL_CARD,
-    ChatRequest,
-    ReplyFormat,
-    ResponseFormat,
-    classify_last,
-    completion,
-)
+from pipelines.serve.http.openai_api import ChatRequest, ReplyFormat, ResponseFormat, completion
 from pipelines.serve.http.proxy import Proxy, json_body
 from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.http.relay import RelayedReply
@@ -66,9 +56,7 @@ def add_drop_in_routes(
 
     @api.get("/v1/models/{model:path}", response_model=None)
     async def retrieve(model: str, request: Request) -> Response:
-        """One of the upstream's models, or the cascade."""
-        if model == MODEL:
-            return JSONResponse(MODEL_CARD)
+        """One of the upstream's models."""
         if not _MODEL_NAME.fullmatch(model):
             raise Refusal(404, "model: not the name of a model")
         return await proxy.response(request, f"/models/{model}")
@@ -76,16 +64,12 @@ def add_drop_in_routes(
     @api.post("/v1/chat/completions", response_model=None)
     async def complete(request: Request) -> Response:
         """The cascade's label in the words of the template, or what the upstream answers: see `x-kcm-route`."""
-        values = parsed(await json_body(request))
-        if (match := matching(values, template, limits)) is not None:
-            body, text = match
-            if body.model == MODEL:  # the upstream has no such model
-                return await completion(service, request, body, text, template.replies)
-            answer = partial(completion, service, request, body, text, template.replies)
-            return RelayedReply(proxy, request, template.reading, answer)
-        if isinstance(values, Mapping) and values.get("model") == MODEL:
-            return await classify_last(service, request, _validated(values), limits)
-        return await proxy.response(request, "/chat/completions")
+        match = matching(parsed(await json_body(request)), template, limits)
+        if match is None:
+            return await proxy.response(request, "/chat/completions")
+        body, text = match
+        answer = partial(completion, service, request, body, text, template.replies)
+        return RelayedReply(proxy, request, template.reading, answer)
 
     async def pass_through(request: Request) -> Response:
         """What the upstream answers."""
@@ -133,11 +117,3 @@ def _fits(words: str, asked: ResponseFormat | None, reply: ReplyFormat) -> bool:
         return isinstance(content, Mapping)
     label = content.get(reply.field or "")
     return len(content) == 1 and isinstance(label, str) and (reply.allowed is None or label in reply.allowed)
-
-
-def _validated(values: Mapping[str, Any]) -> ChatRequest:
-    try:
-        return ChatRequest.model_validate(values)
-    except ValidationError as error:
-        faults = [dict(fault) | {"loc": ("body", *fault["loc"])} for fault in error.errors()]
-        raise RequestValidationError(faults) from None

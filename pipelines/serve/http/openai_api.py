@@ -109,13 +109,8 @@ def add_openai_routes(api: FastAPI, service: CascadeService, limits: LimitsConfi
     async def complete(body: ChatRequest, request: Request) -> Response:
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
-        return await classify_last(service, request, body, limits)
-
-
-async def classify_last(service: CascadeService, request: Request, body: ChatRequest, limits: LimitsConfig) -> Response:
-    """The completion whose content is the label of the user's last message. Raises Refusal."""
-    _refuse_tools(body.tools, body.functions, body.tool_choice)
-    return await completion(service, request, body, _question(body.messages, limits.max_text_length))
+        _refuse_tools(body.tools, body.functions, body.tool_choice)
+        return await completion(service, request, body, _question(body.messages, limits.max_text_length))
 
 
 async def completion(

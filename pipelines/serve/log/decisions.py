@@ -53,7 +53,6 @@ from pipelines.serve.log.tables import (
     FEEDBACK,
     PAYLOADS,
     VERSIONS,
-    counted,
     counted_labels,
     of_items,
     same_item,
@@ -61,7 +60,6 @@ from pipelines.serve.log.tables import (
 
 NOBODY = "forgotten"  # replaces the caller of forgotten items
 STEP = 500  # items deleted in one transaction: other writes wait for it
-MAX_LEASE = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,10 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class AlarmRecord:
-    """The state of a version's alarms at `revision`; `held` says that this process may advance it."""
+    """The state of a version's alarms at `revision`."""
 
     revision: int
     state: Mapping[str, Any]
-    held: bool
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ class DecisionLog(Database):
             own = (d.application == self._application) & (d.request_id == request_id) & (d.caller == owner)
             issued = connection.scalars(select(d.item).where(own, d.item.in_(list(label_of))))
             if missing := label_of.keys() - set(issued):
-                raise UnknownAnswerError(f"item {min(missing)} was not answered for this caller")
+                raise UnknownAnswerError(f"item {min(missing)}: no such answer to this caller is in the log yet")
             if new and max_new is not None:
                 take_turns(connection, owner)  # or two replicas would each count without the other's labels
                 since = utc_now() - datetime.timedelta(days=1)
@@ -252,30 +249,6 @@ class DecisionLog(Database):
                 for number, share, is_lost, final, answered_at in connection.execute(query)
             ]
 
-    def version_facts(self) -> list[dict[str, Any]]:
-        """The versions that have answered, in order, with the columns version, since, until, num_labels, refuted_at.
-
-        `num_labels` counts labels from callers and from annotators.
-        """
-        d, v = DECISIONS.c, VERSIONS.c
-        of_application = d.application == self._application
-        times = select(d.model_version, func.min(d.answered_at), func.max(d.answered_at)).where(of_application)
-        with self.reading() as connection:
-            rows = connection.execute(times.group_by(d.model_version).order_by(func.min(d.number))).all()
-            counts = counted(connection, d.model_version, FEEDBACK, of_application & FEEDBACK.c.label.is_not(None))
-            alarms = connection.execute(select(v.model_version, v.refuted_at).where(v.application == self._application))
-            refuted = dict(alarms.all())
-            return [
-                {
-                    "version": version,
-                    "since": since,
-                    "until": until,
-                    "num_labels": counts.get(version, 0),
-                    "refuted_at": refuted.get(version),
-                }
-                for version, since, until in rows
-            ]
-
     def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
         """Commit this replica's evidence of drift, replacing what it wrote before."""
         key = {"application": self._application, "model_version": model_version, "writer": self._writer}
@@ -302,28 +275,18 @@ class DecisionLog(Database):
                 == 1
             )
 
-    def hold_alarms(self, model_version: str, lease: datetime.timedelta) -> AlarmRecord:
-        """The alarm state of a version, leased to this process for `lease` unless another process holds it.
-
-        The lease only saves work. The revision keeps the state right: `put_alarms` names the revision that it replaces.
-        """
-        v, now = VERSIONS.c, utc_now()
+    def alarms(self, model_version: str) -> AlarmRecord:
+        """The state of a version's alarms."""
+        v = VERSIONS.c
         with self._version(model_version) as (connection, is_version):
-            row = connection.execute(
-                select(v.holder, v.held_until, v.revision, v.alarms).where(is_version).with_for_update()
-            ).one()
-            # One that reaches far ahead was written by a clock that has been set right since.
-            held_elsewhere = row.holder not in (None, self._writer) and now < row.held_until < now + MAX_LEASE
-            if not held_elsewhere:
-                lease_columns = {"holder": self._writer, "held_until": now + min(lease, MAX_LEASE)}
-                connection.execute(update(VERSIONS).where(is_version).values(lease_columns))
-        return AlarmRecord(row.revision, row.alarms or {}, held=not held_elsewhere)
+            row = connection.execute(select(v.revision, v.alarms).where(is_version)).one()
+        return AlarmRecord(row.revision, row.alarms or {})
 
     def put_alarms(self, model_version: str, revision: int, state: Mapping[str, Any]) -> bool:
         """Write the state that replaces `revision`; False, and nothing is written, if that is not the latest."""
         v = VERSIONS.c
         with self._version(model_version) as (connection, is_version):
-            statement = update(VERSIONS).where(is_version, v.holder == self._writer, v.revision == revision)
+            statement = update(VERSIONS).where(is_version, v.revision == revision)
             return connection.execute(statement.values(revision=revision + 1, alarms=dict(state))).rowcount == 1
 
     def forget_caller(self, caller: str) -> Forgotten:

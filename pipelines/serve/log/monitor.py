@@ -25,7 +25,6 @@ RECALL_AFTER_S = 1.0  # under traffic, an alarm of another replica is noticed wi
 REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
 MAX_EVENTS = 20_000  # decisions read in one query: labels wait for it
 LABEL_WAIT = timedelta(days=1)  # time in which a label may follow its answer
-LEASE_S = 30.0  # after this silence another process may take over
 PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
 _DELTA = 0.1  # the record of a version without a certificate
 
@@ -86,10 +85,10 @@ def _regret(tally: Tally, credits_wins: bool) -> Observations:
 class Monitor:
     """Watches one version through the log; an alarm is committed to the log and stays.
 
-    One process holds the version's record in the log (`records.watched`), advances it and publishes the metrics; the
-    other processes read it. A version has one sequence, whatever the number of replicas and restarts. Without a
-    certificate nothing was promised, so nothing raises the alarm. `act` is called after every check with whether any
-    replica found the certificate refuted. `disagreement` is the limit above which there is drift, if one is set.
+    A version has one sequence, whatever the number of replicas and restarts: each check continues from the state in the
+    log, and of two checks at once only the first is written. Without a certificate nothing was promised, so nothing
+    raises the alarm. `act` is called after every check with whether any replica found the certificate refuted.
+    `disagreement` is the limit above which there is drift, if one is set.
 
     Labels can refute through two alarms, each at half of the certificate's delta: one that bets on decision after
     decision and waits up to LABEL_WAIT for a label, and the interval over all decisions, which accepts labels at
@@ -116,7 +115,6 @@ class Monitor:
         self._scheduled: asyncio.Task[None] | None = None
         self._recalling: asyncio.Task[None] | None = None
         self._took_s = 0.0
-        self._showing = False
 
     @property
     def disagreement(self) -> DecisionAlarm | None:
@@ -139,16 +137,12 @@ class Monitor:
     async def check(self) -> Bounds | None:
         """Advance the alarms of the version, commit an alarm, publish the bounds. Raises LogUnavailableError.
 
-        Returns None if another process does this; then its record is read instead.
+        Returns None if another process was faster.
         """
         refuted = await self.recall()
-        lease = timedelta(seconds=max(LEASE_S, 2 * REST * self._took_s))
-        record = await self._log.call(DecisionLog.hold_alarms, self._version, lease)
+        record = await self._log.call(DecisionLog.alarms, self._version)
         for name, alarm in self._alarms.items():
             alarm.load_state_dict(record.state.get(name))
-        if not record.held:
-            self._hide()
-            return None
         tallies = await self._log.call(DecisionLog.tallies, self._version)
         for alarm in self._alarms.values():
             await self._advance(alarm)
@@ -167,7 +161,6 @@ class Monitor:
             self._act(True)
         ends = replace(bounds(tallies, self._certificate), alarm=alarmed or refuted)
         self._metrics.set_bounds(self._version, disagreement=ends.disagreement, regret=ends.regret, alarm=ends.alarm)
-        self._showing = True
         return ends
 
     async def _advance(self, alarm: DecisionAlarm) -> None:
@@ -178,12 +171,6 @@ class Monitor:
             )
             if not alarm.advance(events, utc_now()) or len(events) < MAX_EVENTS:
                 return
-
-    def _hide(self) -> None:
-        """Publish no figures: another process does."""
-        if self._showing:
-            self._metrics.hide_bounds(self._version)
-            self._showing = False
 
     async def _recall_soon(self) -> None:
         await asyncio.sleep(RECALL_AFTER_S)

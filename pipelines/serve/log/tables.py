@@ -135,7 +135,7 @@ DRIFT = Table(
     Column("updated_at", UtcTime, nullable=False),
 )
 # The state of a version. `refuted_at`: when its certificate was refuted, by decisions up to `refuted_upto`.
-# `alarms` is the state of its alarms, which `holder` advances.
+# `alarms` is the state of its alarms. Older logs also have the columns `holder` and `held_until`.
 VERSIONS = Table(
     "versions",
     SCHEMA,
@@ -143,8 +143,6 @@ VERSIONS = Table(
     Column("model_version", _NAME, primary_key=True),
     Column("refuted_at", UtcTime),
     Column("refuted_upto", sa.BigInteger),
-    Column("holder", String(32)),
-    Column("held_until", UtcTime),
     Column("revision", sa.BigInteger, nullable=False, server_default="0"),
     Column("alarms", sa.JSON),
 )

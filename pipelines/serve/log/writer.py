@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,26 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from os import SEEK_END
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import APPLICATION, LogUnavailableError, LogVersionError
 from pipelines.serve.log.decisions import STEP, DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, UnknownAnswerError
+from pipelines.serve.log.entries import Feedback, LoggedDecision
 
 MAX_WAITING = 256  # calls that wait for the database
-MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
-MAX_SPILLED_BYTES = 2**30  # on disk, beyond what is in memory; new decisions are dropped after that
+MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions that wait, and bytes of their payloads; more are lost
 MAX_NEW_LABELS = 20  # different new labels of a caller within 24 hours: people name a few classes a day
 BATCH = 2000  # decisions committed together
 BUFFER_S = 0.25  # a decision may wait this long for others to be committed with it
 CLOSE_S = 10.0  # a stopping replica may take this long to commit its queue
 QUEUE_S = 2.0  # a call may wait this long behind others, in addition to its own time limit
 REST_S = 1.0  # pause after a failure of the database
-MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
 EXPIRE_EVERY_S = 60.0  # time between deletions of old payloads
-KNOWN_AFTER_S = 1.0  # while the database works, every decision is in the log within this time
 
 logger = logging.getLogger("ray.serve")
 
@@ -41,73 +35,35 @@ P = ParamSpec("P")
 
 
 class DecisionQueue:
-    """Decisions that wait for the database, in order: the oldest in memory, the overflow in a file.
-
-    The file has no name and disappears with the process. `on_drop` is called with the number of decisions that did not
-    fit.
-    """
+    """Decisions that wait for the database, in order. `on_drop` is called with the number that did not fit."""
 
     def __init__(self, on_drop: Callable[[int], None]) -> None:
         self._dropped = on_drop
-        self._memory: deque[LoggedDecision] = deque()
-        self._num_bytes = 0  # bytes of the payloads in memory
-        self._file: IO[bytes] | None = None
-        self._read_at = self._num_spilled = 0
+        self._waiting: deque[LoggedDecision] = deque()
+        self._num_bytes = 0  # bytes of the payloads
         self.num_added = self.num_committed = 0
 
     def __len__(self) -> int:
-        return len(self._memory) + self._num_spilled
+        return len(self._waiting)
 
     def add(self, decision: LoggedDecision) -> None:
         """Append a decision."""
-        if not self._num_spilled and len(self._memory) < MAX_QUEUED and self._num_bytes < MAX_QUEUED_BYTES:
-            self._remember(decision)
-        elif not self._spill(decision):
+        if len(self._waiting) >= MAX_QUEUED or self._num_bytes >= MAX_QUEUED_BYTES:
             self._dropped(1)
             return
+        self._waiting.append(decision)
+        self._num_bytes += _num_bytes(decision)
         self.num_added += 1
 
     def first(self, number: int) -> list[LoggedDecision]:
         """The oldest decisions; they stay until `commit`."""
-        if self._file and not self._memory:
-            self._file.seek(self._read_at)
-            for _ in range(min(number, self._num_spilled)):
-                self._remember(pickle.load(self._file))
-                self._num_spilled -= 1
-            self._read_at = self._file.tell()
-            if not self._num_spilled:
-                self.close()
-        return list(islice(self._memory, number))
+        return list(islice(self._waiting, number))
 
     def commit(self, number: int) -> None:
         """Remove the oldest decisions."""
-        for _ in range(min(number, len(self._memory))):
-            self._num_bytes -= _num_bytes(self._memory.popleft())
+        for _ in range(min(number, len(self._waiting))):
+            self._num_bytes -= _num_bytes(self._waiting.popleft())
         self.num_committed += number
-
-    def close(self) -> None:
-        """Drop the file."""
-        if self._file:
-            self._file.close()
-        self._file, self._read_at = None, 0
-
-    def _remember(self, decision: LoggedDecision) -> None:
-        self._memory.append(decision)
-        self._num_bytes += _num_bytes(decision)
-
-    def _spill(self, decision: LoggedDecision) -> bool:
-        """Write a decision to the file, or nothing of it if the disk is full."""
-        data = pickle.dumps(decision)
-        try:
-            self._file = self._file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the queue
-            end = self._file.seek(0, SEEK_END)
-            if end + len(data) <= MAX_SPILLED_BYTES and self._file.write(data) == len(data):
-                self._num_spilled += 1
-                return True
-            self._file.truncate(end)
-        except OSError as error:
-            logger.warning("a decision cannot wait on disk: %s", error)
-        return False
 
 
 class LogWriter:
@@ -128,7 +84,7 @@ class LogWriter:
         self._log = DecisionLog(url, config.timeout_s, application or APPLICATION, config.max_share_per_caller)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._queue = DecisionQueue(partial(on_drop, "decision"))
-        self._num_waiting = self._num_patient = self._sequence = 0
+        self._num_waiting = self._sequence = 0
         self._failed_at = -float("inf")
         self._flushing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,20 +151,10 @@ class LogWriter:
                 self._queue.commit(len(batch))
 
     async def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
-        """`DecisionLog.add_feedback`, which may wait for what another replica has just answered."""
+        """`DecisionLog.add_feedback`, after the answers of this replica."""
         if len(self._queue) <= BATCH:  # else the database is catching up, and most labels come later than that
             await self.flush()
-        try:
-            await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
-        except UnknownAnswerError:
-            if self._num_patient >= MAX_PATIENT:
-                raise
-            self._num_patient += 1
-            try:
-                await asyncio.sleep(KNOWN_AFTER_S)
-            finally:
-                self._num_patient -= 1
-            await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
+        await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
 
     def close(self) -> None:
         """Commit the queue, from any thread; decisions that fail are lost and logged as an error."""
@@ -218,7 +164,6 @@ class LogWriter:
             self._log.interrupt()
             logger.error("%d decisions were lost before they reached the log: %s", len(self._queue), error)
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._queue.close()
         self._log.close()
 
     def _commit_all(self) -> None:

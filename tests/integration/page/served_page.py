@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,6 @@ from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.refusals import status_of
-from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from tests.ports import free_port
@@ -95,32 +92,6 @@ def signals_gate(labels: tuple[str, ...], encoder: Encoder, texts: Sequence[str]
         "large": OpenAiConfig(model="some-model", api_key_env=None),
         "large_head": None,
     }
-
-
-def three_versions(url: str) -> None:
-    """A log in which versions 5, 6 and 7 send 60%, 40% and 20% of 100, 200 and 100 items to the large model."""
-    log, start = DecisionLog(url, 30.0), datetime(2026, 3, 1, tzinfo=UTC)
-    for version, num, large in ((5, 100, 60), (6, 200, 80), (7, 100, 20)):
-        log.add_decisions(
-            [
-                LoggedDecision(
-                    Origin(f"r{version}-{n}"),
-                    0,
-                    f"films/{version}",
-                    "large" if n < large else "small",
-                    0.5,
-                    n >= large and n % 2 == 1,
-                    "good",
-                    answered_at=start + timedelta(days=version - 5),
-                )
-                for n in range(num)
-            ]
-        )
-        for n in range(large + 1, num, 2):
-            log.finish_audits(f"r{version}-{n}", {0: "bad" if n % 5 == 0 else "good"})
-    log.add_feedback("r5-99", None, [Feedback(0, "bad")])
-    log.refute("films/5")
-    log.close()
 
 
 class LastLabel:

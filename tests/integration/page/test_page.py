@@ -35,7 +35,6 @@ from tests.integration.page.served_page import (
     METRICS,
     page_of,
     signals_gate,
-    three_versions,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -408,21 +407,3 @@ def test_signal_gate_shows_curves_and_rates_of_all_labels(
         assert opened.page.evaluate(ACCESSIBLE) == []
         PICTURES.mkdir(parents=True, exist_ok=True)
         gate.screenshot(path=PICTURES / f"gate-{num_labels}-{width}.png")
-
-
-def test_the_versions_so_far_come_from_the_log(visit: Any, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
-    """Promise: what each version kept, lost and cost in labels, and what all have saved, stands on the page."""
-    log = f"sqlite:///{tmp_path / 'log.db'}"
-    three_versions(log)
-    with page_of(bundle, encoder, feedback_url=log) as address:
-        for scheme, width in (("light", 1200), ("dark", 360)):
-            page = visit(address, scheme, width).page
-            section = page.get_by_role("region", name="Versions so far")
-            expect(section).to_contain_text("Calls saved since 1 Mar 2026240Of all items60.0%Labels by people1")
-            rows = section.locator("tbody tr")
-            expect(rows).to_have_count(3)
-            expect(rows.first).to_contain_text("films/7answers now")
-            expect(rows.last).to_contain_text(re.compile(r"films/5refuted on .*2026.*60\.0%.*20 audited"))
-            assert page.evaluate(ACCESSIBLE) == []
-            PICTURES.mkdir(parents=True, exist_ok=True)
-            section.screenshot(path=PICTURES / f"timeline-{width}.png")

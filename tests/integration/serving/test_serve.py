@@ -282,15 +282,16 @@ def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> Non
 
 
 @pytest.mark.slow
-def test_large_replicas_scale_up_for_refused_work_and_down(
+def test_large_replicas_scale_up_for_open_requests_and_down(
     quick_bundle: Callable[..., Path], config: ServeConfig, upstream: FakeUpstream, assets_dir: Path
 ) -> None:
-    """One answers a question in 1.5 s and is asked many more; Ray Serve's own policy has 32 requests for each."""
+    """Promise: replicas are started while requests wait, and stopped after a pause."""
     upstream.otherwise = lambda _: replace(label("positive"), delay_s=1.5)
     asked = OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env=None, num_concurrent=1)
     identity, policy = openai_identity(asked, ("negative", "positive")), Policy(decision=ESCALATE_ALL)
     folder = quick_bundle(large=asked, large_identity=identity, large_head=None, policy=policy)
     replicas = {"cpus": 0.1, "min_replicas": 1, "num_replicas": 3, "attempt_timeout_s": 6.0}
+    replicas |= {"max_ongoing_requests": 2, "max_batch_size": 2}
     large = parse_config(
         LargeReplicaConfig, replicas | {"upstreams": [asked.upstream.model_dump()], "breaker": {"failures": 1000}}
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ from pipelines.serve.cascade.models.judging import PictureReader
 from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
 from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, LargeReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
-from pipelines.serve.scaling import LOAD
 from pipelines.serve.sources import Source
 
 if TYPE_CHECKING:
@@ -58,7 +56,6 @@ class Large:
         self._log = log
         self._models = ReleaseCache(self._load)
         self._by_model: WeakValueDictionary[str, Loaded] = WeakValueDictionary()
-        self._reported = time.monotonic(), 0.0  # time of the last report, and the seconds of work offered until then
         redact_logger("ray.serve")
         await self._models.get(await asyncio.to_thread(source.first))
 
@@ -68,13 +65,6 @@ class Large:
         if model.pictures:
             items = await model.pictures.read(items, strict=False)
         return await model.queue.submit(items)
-
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """The load since the last call, for `by_offered_load`; Ray Serve calls this every few seconds."""
-        (reported_at, before_s), now = self._reported, time.monotonic()
-        offered_s = sum(model.queue.offered_s for model in self._by_model.values())
-        self._reported = now, offered_s
-        return {LOAD: max(0.0, offered_s - before_s) / max(now - reported_at, 1e-3)}
 
     async def _load(self, release: Release) -> Loaded:
         """The release's large model; versions with the same model share it."""

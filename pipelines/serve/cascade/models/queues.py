@@ -68,7 +68,6 @@ class Batcher(Generic[ItemT, ResultT]):
         self._batch: tuple[float, int] | None = None  # start of the current batch, and its number of items
         self._waiting: list[_Waiting[ItemT, ResultT]] = []
         self._running: asyncio.Task[None] | None = None
-        self.offered_s = 0.0  # seconds that all items would have taken, at the pace of their time
 
     @property
     def num_waiting(self) -> int:
@@ -80,7 +79,6 @@ class Batcher(Generic[ItemT, ResultT]):
 
         Raises QueueFullError, and any error of `compute` for a batch with one of these items.
         """
-        self.offered_s += self._pace_s() * len(items)
         if len(self._waiting) + len(items) > self._max_waiting:
             raise QueueFullError(f"{len(self._waiting)} items wait already")
         wait_s = self.expected_wait_s()
@@ -183,14 +181,12 @@ class QuestionQueue:
         self._num_waiting = 0
         self._spent_s = self._num_answered = 0.0  # of the latest answers, while items waited
         self._since = 0.0  # the time up to which `_spent_s` counts
-        self.offered_s = 0.0  # seconds that all items would have taken, at the pace of their time
 
     async def submit(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item, in their order. Raises QueueFullError, and any error of `ask` for these items.
 
         Questions that are still waiting when it returns or raises are cancelled.
         """
-        self.offered_s += self._pace_s() * len(items)
         if self._num_waiting + len(items) > self._max_waiting:
             raise QueueFullError(f"{self._num_waiting} items wait already")
         if (wait_s := self.expected_wait_s()) > self._timeout_s:

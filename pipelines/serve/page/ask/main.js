@@ -10,7 +10,6 @@ import { asksForKey, keyIsGood, onKey } from "./key.js";
 import { pictureField } from "./picture.js";
 import { prompt, promptTitle } from "./prompt.js";
 import { recent } from "./recent.js";
-import { timeline } from "./timeline.js";
 import { trafficView } from "./traffic.js";
 import { spoken, verdict } from "./verdict.js";
 import { shadedWords } from "./words.js";
@@ -28,7 +27,6 @@ async function loadModel() {
   try {
     showCard(await call("v1/model"));
     showReport(await textOf("v1/model/report"));
-    find("timeline").replaceChildren(timeline(await call("v1/loop"), card));
     keyIsGood();
   } catch (error) {
     tell(error);

@@ -51,7 +51,7 @@ def request(text: str = "a film", **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-mini", "kcm", "some/other-model"])
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "some/other-model"])
 def test_template_is_answered_in_its_words(
     chat: openai.OpenAI, service: Any, upstream: FakeUpstream, model: str
 ) -> None:
@@ -71,10 +71,9 @@ def test_template_streams(chat: openai.OpenAI, upstream: FakeUpstream) -> None:
     assert upstream.paths == []
 
 
-@pytest.mark.parametrize("model", ["kcm", "gpt-4o-mini"])
-def test_pages_of_other_sites_cannot_ask(client: TestClient, service: Any, model: str) -> None:
+def test_pages_of_other_sites_cannot_ask(client: TestClient, service: Any) -> None:
     """Promise: a content type that a browser sends across sites without asking is refused before anything is spent."""
-    body, plain = json.dumps(request(model=model)), {"content-type": "text/plain"}
+    body, plain = json.dumps(request()), {"content-type": "text/plain"}
     assert client.post("/v1/chat/completions", content=body, headers=plain).status_code == 415
     assert service.seen == []
 
@@ -152,16 +151,6 @@ def test_replies_in_the_format_that_is_asked_for(
     assert answer.json()["choices"][0]["message"]["content"] == '{"label":  "good"}'
     other = answer_schema(["good", "awful"])
     assert client.post("/v1/chat/completions", json=request(response_format=other)).headers["x-kcm-route"] == "upstream"
-
-
-def test_kcm_never_passes_through(client: TestClient, service: Any, upstream: FakeUpstream) -> None:
-    """The model's own name is no model of the upstream: its rules are those of a service without a proxy."""
-    said = {"model": "kcm", "messages": [{"role": "user", "content": "a film"}]}
-    assert client.post("/v1/chat/completions", json=said).json()["choices"][0]["message"]["content"] == "good"
-    refused = client.post("/v1/chat/completions", json=said | {"n": 2})
-    assert (refused.status_code, refused.json()["error"]["message"]) == (422, "n: Input should be 1")
-    assert client.get("/v1/models/kcm").json()["id"] == "kcm"
-    assert upstream.paths == []
 
 
 def test_other_paths_of_a_client_pass_through(chat: openai.OpenAI, upstream: FakeUpstream) -> None:

@@ -172,9 +172,3 @@ def test_spent_budget_asks_nobody(served: Callable[..., TestClient], upstream: F
     client = served(Policy(on_large_failure="error"), max_cost=1e-6)
     assert ask(client).status_code == 402
     assert upstream.requests == []
-
-
-def test_kcms_own_name_is_never_sent_upstream(served: Callable[..., TestClient], upstream: FakeUpstream) -> None:
-    """The bundle's adapter answers a template's request for the model `kcm`."""
-    assert ask(served(), model="kcm").headers["x-kcm-route"] == "large"
-    assert upstream.requests == []
