@@ -166,7 +166,7 @@ class DecisionLog(Database):
             own = (d.application == self._application) & (d.request_id == request_id) & (d.caller == owner)
             issued = connection.scalars(select(d.item).where(own, d.item.in_(list(label_of))))
             if missing := label_of.keys() - set(issued):
-                raise UnknownAnswerError(f"item {min(missing)}: no such answer to this caller is in the log yet")
+                raise UnknownAnswerError(f"item {min(missing)} was not answered for this caller")
             if new and max_new is not None:
                 take_turns(connection, owner)  # or two replicas would each count without the other's labels
                 since = utc_now() - datetime.timedelta(days=1)

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import APPLICATION, LogUnavailableError, LogVersionError
 from pipelines.serve.log.decisions import STEP, DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision
+from pipelines.serve.log.entries import Feedback, LoggedDecision, UnknownAnswerError
 
 MAX_WAITING = 256  # calls that wait for the database
 MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions that wait, and bytes of their payloads; more are lost
@@ -26,7 +26,9 @@ BUFFER_S = 0.25  # a decision may wait this long for others to be committed with
 CLOSE_S = 10.0  # a stopping replica may take this long to commit its queue
 QUEUE_S = 2.0  # a call may wait this long behind others, in addition to its own time limit
 REST_S = 1.0  # pause after a failure of the database
+MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
 EXPIRE_EVERY_S = 60.0  # time between deletions of old payloads
+KNOWN_AFTER_S = 1.0  # while the database works, every decision is in the log within this time
 
 logger = logging.getLogger("ray.serve")
 
@@ -84,7 +86,7 @@ class LogWriter:
         self._log = DecisionLog(url, config.timeout_s, application or APPLICATION, config.max_share_per_caller)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._queue = DecisionQueue(partial(on_drop, "decision"))
-        self._num_waiting = self._sequence = 0
+        self._num_waiting = self._num_patient = self._sequence = 0
         self._failed_at = -float("inf")
         self._flushing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,10 +153,20 @@ class LogWriter:
                 self._queue.commit(len(batch))
 
     async def add_feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> None:
-        """`DecisionLog.add_feedback`, after the answers of this replica."""
+        """`DecisionLog.add_feedback`, which may wait for what another replica has just answered."""
         if len(self._queue) <= BATCH:  # else the database is catching up, and most labels come later than that
             await self.flush()
-        await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
+        try:
+            await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
+        except UnknownAnswerError:
+            if self._num_patient >= MAX_PATIENT:
+                raise
+            self._num_patient += 1
+            try:
+                await asyncio.sleep(KNOWN_AFTER_S)
+            finally:
+                self._num_patient -= 1
+            await self.call(DecisionLog.add_feedback, request_id, caller, labels, MAX_NEW_LABELS)
 
     def close(self) -> None:
         """Commit the queue, from any thread; decisions that fail are lost and logged as an error."""

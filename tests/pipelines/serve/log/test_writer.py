@@ -17,7 +17,7 @@ from pipelines.serve.config import FeedbackConfig, StoredInputs
 from pipelines.serve.log import writer as room
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
+from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError, UnknownAnswerError
 from pipelines.serve.log.tables import DECISIONS, FEEDBACK, PAYLOADS
 from pipelines.serve.log.writer import LogWriter
 from tests.flaky_proxy import SilentProxy
@@ -131,6 +131,39 @@ async def test_what_is_buffered_is_written_when_the_replica_stops(url: str) -> N
     writing.add_decisions([decision("r1")])
     writing.close()
     assert stored(url, DECISIONS) == ["r1"]
+
+
+async def test_label_finds_fresh_answers_of_another_replica(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a label finds what another replica has answered just now."""
+    monkeypatch.setattr(room, "BUFFER_S", 0.05)
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 3.0)
+    answering, other = opened(url), opened(url)
+    answering.add_decisions([decision("r1")])
+    await other.add_feedback("r1", None, LABELS)
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 0.0)
+    with pytest.raises(RejectedError):
+        await other.add_feedback("made up", None, LABELS)
+    assert stored(url) == ["r1"]
+
+
+async def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: whoever sends labels of requests that never were holds eight places of the door, not all of them."""
+    monkeypatch.setattr(room, "KNOWN_AFTER_S", 3600.0)
+    writing = opened(url)
+    await writing.open()
+    sent = [asyncio.ensure_future(writing.add_feedback(f"made up {n}", None, LABELS)) for n in range(20)]
+    while sum(each.done() for each in sent) < 12:
+        await asyncio.sleep(0.01)
+    assert {type(each.exception()) for each in sent if each.done()} == {UnknownAnswerError}
+    for each in sent:
+        each.cancel()
+    await asyncio.gather(*sent, return_exceptions=True)
+    later = [asyncio.ensure_future(writing.add_feedback(f"later {n}", None, LABELS)) for n in range(9)]
+    await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
+    assert [each.done() for each in later] == [False] * 8 + [True]  # the eight places were free again
+    for each in later:
+        each.cancel()
+    await asyncio.gather(*later, return_exceptions=True)
 
 
 async def test_locked_database_blocks_one_write_and_fails_others(
