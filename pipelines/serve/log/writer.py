@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from os import SEEK_END
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from pipelines.serve.config import FeedbackConfig
 from pipelines.serve.log.database import APPLICATION, LogUnavailableError, LogVersionError
@@ -19,7 +22,8 @@ from pipelines.serve.log.decisions import STEP, DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, UnknownAnswerError
 
 MAX_WAITING = 256  # calls that wait for the database
-MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions that wait, and bytes of their payloads; more are lost
+MAX_QUEUED, MAX_QUEUED_BYTES = 50_000, 64 * 2**20  # decisions in memory, and bytes of their payloads
+MAX_SPILLED_BYTES = 2**30  # on disk, beyond what is in memory; new decisions are dropped after that
 MAX_NEW_LABELS = 20  # different new labels of a caller within 24 hours: people name a few classes a day
 BATCH = 2000  # decisions committed together
 BUFFER_S = 0.25  # a decision may wait this long for others to be committed with it
@@ -37,35 +41,73 @@ P = ParamSpec("P")
 
 
 class DecisionQueue:
-    """Decisions that wait for the database, in order. `on_drop` is called with the number that did not fit."""
+    """Decisions that wait for the database, in order: the oldest in memory, the overflow in a file.
+
+    The file has no name and disappears with the process. `on_drop` is called with the number of decisions that did not
+    fit.
+    """
 
     def __init__(self, on_drop: Callable[[int], None]) -> None:
         self._dropped = on_drop
-        self._waiting: deque[LoggedDecision] = deque()
-        self._num_bytes = 0  # bytes of the payloads
+        self._memory: deque[LoggedDecision] = deque()
+        self._num_bytes = 0  # bytes of the payloads in memory
+        self._file: IO[bytes] | None = None
+        self._read_at = self._num_spilled = 0
         self.num_added = self.num_committed = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._memory) + self._num_spilled
 
     def add(self, decision: LoggedDecision) -> None:
         """Append a decision."""
-        if len(self._waiting) >= MAX_QUEUED or self._num_bytes >= MAX_QUEUED_BYTES:
+        if not self._num_spilled and len(self._memory) < MAX_QUEUED and self._num_bytes < MAX_QUEUED_BYTES:
+            self._remember(decision)
+        elif not self._spill(decision):
             self._dropped(1)
             return
-        self._waiting.append(decision)
-        self._num_bytes += _num_bytes(decision)
         self.num_added += 1
 
     def first(self, number: int) -> list[LoggedDecision]:
         """The oldest decisions; they stay until `commit`."""
-        return list(islice(self._waiting, number))
+        if self._file and not self._memory:
+            self._file.seek(self._read_at)
+            for _ in range(min(number, self._num_spilled)):
+                self._remember(pickle.load(self._file))
+                self._num_spilled -= 1
+            self._read_at = self._file.tell()
+            if not self._num_spilled:
+                self.close()
+        return list(islice(self._memory, number))
 
     def commit(self, number: int) -> None:
         """Remove the oldest decisions."""
-        for _ in range(min(number, len(self._waiting))):
-            self._num_bytes -= _num_bytes(self._waiting.popleft())
+        for _ in range(min(number, len(self._memory))):
+            self._num_bytes -= _num_bytes(self._memory.popleft())
         self.num_committed += number
+
+    def close(self) -> None:
+        """Drop the file."""
+        if self._file:
+            self._file.close()
+        self._file, self._read_at = None, 0
+
+    def _remember(self, decision: LoggedDecision) -> None:
+        self._memory.append(decision)
+        self._num_bytes += _num_bytes(decision)
+
+    def _spill(self, decision: LoggedDecision) -> bool:
+        """Write a decision to the file, or nothing of it if the disk is full."""
+        data = pickle.dumps(decision)
+        try:
+            self._file = self._file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as the queue
+            end = self._file.seek(0, SEEK_END)
+            if end + len(data) <= MAX_SPILLED_BYTES and self._file.write(data) == len(data):
+                self._num_spilled += 1
+                return True
+            self._file.truncate(end)
+        except OSError as error:
+            logger.warning("a decision cannot wait on disk: %s", error)
+        return False
 
 
 class LogWriter:
@@ -176,6 +218,7 @@ class LogWriter:
             self._log.interrupt()
             logger.error("%d decisions were lost before they reached the log: %s", len(self._queue), error)
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._queue.close()
         self._log.close()
 
     def _commit_all(self) -> None:

@@ -43,9 +43,10 @@ def stored(url: str, table: Any = FEEDBACK) -> list[str]:
     ("limits", "kept"),
     [
         ({}, 6),
-        ({"MAX_QUEUED": 2}, 2),
-        ({"MAX_QUEUED_BYTES": 50}, 3),
-        ({"BATCH": 4}, 6),
+        ({"MAX_QUEUED": 2}, 6),  # the others wait on disk
+        ({"MAX_QUEUED_BYTES": 50}, 6),
+        ({"MAX_QUEUED": 2, "MAX_SPILLED_BYTES": 0}, 2),
+        ({"MAX_QUEUED": 2, "BATCH": 3}, 6),
     ],
 )
 async def test_decisions_wait_for_the_database_and_overflow_counts(
@@ -208,6 +209,7 @@ async def test_a_client_that_leaves_takes_nothing_back(url: str) -> None:
 async def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "REST_S", 0.01)
     monkeypatch.setattr(room, "MAX_QUEUED", 40)
+    monkeypatch.setattr("tempfile.tempdir", str(disk.folder))  # what waits on disk waits on the same one
     dropped = 0
 
     def count(kind: str, number: int) -> None:
@@ -218,14 +220,15 @@ async def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest
     writer = LogWriter(FeedbackConfig(timeout_s=30.0), url, count, "films")
     payload = Payload("x" * 20_000)
 
-    def answer(numbers: range) -> None:
+    def answer(first: int) -> None:
+        numbers = range(first, first + 60)
         decisions = [LoggedDecision(Origin(f"r{n}"), 0, "1", "small", payload=payload) for n in numbers]
         writer.add_decisions(decisions)
 
-    answer(range(40))
+    answer(0)
     await writer.flush()
     disk.fill()
-    answer(range(40, 100))
+    answer(60)
     with pytest.raises(LogUnavailableError):
         await writer.flush()
     await asyncio.sleep(0.02)
@@ -239,6 +242,6 @@ async def test_a_disk_that_fills_while_it_serves(disk: Disk, monkeypatch: pytest
     assert writer.available
     writer.close()
     log = DecisionLog(url, 30.0, "films")
-    assert len(log.read(DECISIONS)) == 80
+    assert len(log.read(DECISIONS)) == 100
     assert [row["label"] for row in log.read(FEEDBACK)] == ["good"]
     log.close()
