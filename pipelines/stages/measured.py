@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
     LabelQuality,
     RouteQuality,
@@ -27,15 +26,12 @@ from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import MeasuredRows, Split
 from kcm.certification.certificate import Certificate, CertificateConfig, certificate_curve, certificates_json
-from kcm.collaborator.collaborator import Collaborator
-from kcm.explain.networks import base_logits
-from kcm.inputs.vectors import matrix
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error, reliability
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
-from pipelines.batch.outcome_table import PartRows, ScoredTable
+from pipelines.batch.outcome_table import ScoredTable
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import Tuned
@@ -175,18 +171,6 @@ def curves_of(scored: ScoredTable, certificate: Certificate, config: Certificate
         "reliability": reliability(judged.confidence, judged.judge_correct),
         "certificate_path": certificate_curve(certificate, scored.rows("validate"), scored.rows("certify"), config),
     }
-
-
-def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:
-    """The accuracies on these rows of the base alone, and of the small side, whose network adds to the base."""
-    right_2, num_rows = np.zeros(2), 0
-    for part in parts:
-        features_ND, label_N = matrix(part.rows["features"]), part.rows["label"].to_numpy()
-        sides = (base_logits(collaborator, features_ND).cpu().numpy(), logits(collaborator, features_ND)[1])
-        right_2 += [(logits_NC.argmax(1) == label_N).sum() for logits_NC in sides]
-        num_rows += len(label_N)
-    base, small = (right_2 / num_rows).tolist()
-    return {"kind": collaborator.network.base, "accuracy": base, "small_accuracy": small}
 
 
 def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: FeaturesArtefact) -> dict[str, Any]:
