@@ -41,7 +41,6 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
         "seconds": context.seconds,
         "cached": context.cached,
         "bad_rows": artefacts["tasks"].summary.num_bad,
-        "overlapping_rows": artefacts["tasks"].summary.num_overlapping,
         "artefacts": {stage: artefact.where for stage, artefact in artefacts.items()},
     }
     if "register" not in artefacts:

@@ -87,7 +87,7 @@ def report_inputs(result: dict[str, Any]) -> ReportInputs:
         {"confidence": 0.95, "accuracy": 0.93, "count": 900},
         {"confidence": None, "accuracy": None, "count": 0},
     ]
-    trial = {"collaborator": "kcm", "params": {"gate": "signals", "weight": 0.25}, "pareto": True}
+    trial = {"collaborator": "kcm", "params": {"gate": "signals", "weight": 0.25}}
     return ReportInputs(
         result=result,
         frontiers={"kcm": frontier, "mcm": frontier},
@@ -95,7 +95,7 @@ def report_inputs(result: dict[str, Any]) -> ReportInputs:
         trials=[
             trial | {"number": 0, "area": 0.91, "calls_saved": 0.5},
             trial | {"number": 1, "area": 0.90, "calls_saved": 0.7},
-            trial | {"number": 2, "area": 0.89, "calls_saved": 0.4, "pareto": False},
+            trial | {"number": 2, "area": 0.89, "calls_saved": 0.4},
         ],
         certificate_path={
             "method": "regret",

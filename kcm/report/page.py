@@ -31,9 +31,9 @@ class ReportInputs:
     `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed. For `kcm
     route`, what `reading.routed` makes of its certificate. `frontiers`: per collaborator (`kcm`, `mcm`) the columns
     `call_rate`, `accuracy` and `threshold`, on test. `reliability`: per collaborator, bins with `confidence`,
-    `accuracy` and `count`. `trials`: per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`,
-    `pareto`. `certificate_path`: see `certificate_curve`. `lineage`: the fingerprint of every stage. `columns`: those
-    of a table of logged answers. `gates`: the `verdict` and the `reason` of each promotion gate of a
+    `accuracy` and `count`. `trials`: per trial of the search `number`, `collaborator`, `params`, `area`,
+    `calls_saved`. `certificate_path`: see `certificate_curve`. `lineage`: the fingerprint of every stage. `columns`:
+    those of a table of logged answers. `gates`: the `verdict` and the `reason` of each promotion gate of a
     challenger, by its name.
     """
 

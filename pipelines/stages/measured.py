@@ -145,7 +145,6 @@ def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float
         "num_rows": len(novel.scores),
         "kept": first_share,
         "kept_once_noticed": later_share,
-        "assumed_share": novel.share,
     }
 
 
