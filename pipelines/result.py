@@ -20,7 +20,7 @@ from pipelines.context import Context
 from pipelines.registry.champion import Pointer
 from pipelines.registry.gates import PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
-from pipelines.tracking.tracking import Tracking, registered_version
+from pipelines.tracking.tracking import registered_version
 
 
 def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,6 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
         "seconds": context.seconds,
         "cached": context.cached,
         "bad_rows": artefacts["tasks"].summary.num_bad,
-        "overlapping_rows": artefacts["tasks"].summary.num_overlapping,
         "artefacts": {stage: artefact.where for stage, artefact in artefacts.items()},
     }
     if "register" not in artefacts:
@@ -64,7 +63,9 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
     if tracking:
         params = config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})  # keys that change a result
         tracking.log(redacted_values(params), _headline(config, result), report)
-        _log_provenance(config, artefacts, result, tracking)
+        matrices: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
+        if all(matrices.values()):  # None without test rows
+            tracking.log_learning(matrices, list(artefacts["tasks"].names.tasks))
     return result
 
 
@@ -103,18 +104,6 @@ def _write_report(
         **sections,
     )
     write_report(inputs, path)
-
-
-def _log_provenance(
-    config: RunConfig, artefacts: Mapping[str, Any], result: Mapping[str, Any], tracking: Tracking
-) -> None:
-    """Record the accuracy over tasks, the learned rows, and the artefacts from which the bundle was made."""
-    rows = artefacts["tasks"]
-    matrices: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
-    if all(matrices.values()):  # None without test rows
-        tracking.log_learning(matrices, list(rows.names.tasks))
-    tracking.log_rows(rows.name, rows.fingerprint, rows.where, rows.summary.rows)
-    tracking.log_lineage({stage: artefact.fingerprint for stage, artefact in artefacts.items()})
 
 
 _CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "num_units", "fewest_units")

@@ -82,14 +82,14 @@ def report_inputs(result: dict[str, Any]) -> ReportInputs:
         "accuracy": [0.92, 0.922, 0.917, 0.82],
         "threshold": [float("inf"), 4.0, 2.0, float("-inf")],
     }
-    trial = {"collaborator": "kcm", "params": {"gate": "signals", "weight": 0.25}, "pareto": True}
+    trial = {"collaborator": "kcm", "params": {"gate": "signals", "weight": 0.25}}
     return ReportInputs(
         result=result,
         frontiers={"kcm": frontier, "mcm": frontier},
         trials=[
             trial | {"number": 0, "area": 0.91, "calls_saved": 0.5},
             trial | {"number": 1, "area": 0.90, "calls_saved": 0.7},
-            trial | {"number": 2, "area": 0.89, "calls_saved": 0.4, "pareto": False},
+            trial | {"number": 2, "area": 0.89, "calls_saved": 0.4},
         ],
         certificate_path={
             "method": "regret",

@@ -30,7 +30,7 @@ class ReportInputs:
 
     `result`: the run's result, as in `result.json`; of `kcm` and `mcm` the first is the one that is deployed.
     `frontiers`: per collaborator (`kcm`, `mcm`) the columns `call_rate`, `accuracy` and `threshold`, on test. `trials`:
-    per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`, `pareto`. `certificate_path`: see
+    per Tune trial `number`, `collaborator`, `params`, `area`, `calls_saved`. `certificate_path`: see
     `certificate_curve`. `lineage`: the fingerprint of every stage. `gates`: the `verdict` and the `reason` of each
     promotion gate of a challenger, by its name.
     """

@@ -8,8 +8,6 @@ Shapes: N test rows.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,8 +29,6 @@ from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 
-_ROUNDS = 15  # measurements behind the median of a latency
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -43,7 +39,6 @@ class Answered:
     group: NDArray[np.object_]
     kept: NDArray[np.bool_]
     right: NDArray[np.bool_]
-    seconds: tuple[float, float]  # mean over the rows, for the small side and for the large model
 
 
 @dataclass(frozen=True)
@@ -68,11 +63,9 @@ class Version:
         """The answers to all test rows."""
         bundle = self.bundle
         ids: list[str] = []
-        tasks, groups, keeps, correct, small_s, large_s = [], [], [], [], [], []
+        tasks, groups, keeps, correct = [], [], [], []
         for part in scored_parts(bundle.collaborator, bundle.gate, self.features, self.outcomes, ("test",)):
             table = part.table
-            small_s.append(part.seconds_N)
-            large_s.append(table.large_cost)
             keeps.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
             correct.append(np.where(keeps[-1], table.small_correct, table.large_correct))
             tasks.append(table.task)
@@ -84,7 +77,6 @@ class Version:
             group=np.concatenate(groups),
             kept=np.concatenate(keeps),
             right=np.concatenate(correct),
-            seconds=(_mean(np.concatenate(small_s)), _mean(np.concatenate(large_s))),
         )
 
 
@@ -115,7 +107,7 @@ def without_traffic(
     before, after = champion.answered, challenger.answered
     before_N, after_N = _common(champion, challenger, None)
     keeps = before.kept[before_N], after.kept[after_N]
-    compared = against_champion(champion, challenger, keeps, before.group[before_N], limits, assets_path)
+    compared = against_champion(champion, challenger, keeps, before.group[before_N], limits)
     return [scores, gates.certified(challenger.bundle.certificates[None]), *compared]
 
 
@@ -125,21 +117,11 @@ def against_champion(
     keeps: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     unit_N: NDArray[np.object_],
     limits: GateConfig,
-    assets_path: Path,
 ) -> list[PromotionGate]:
-    """The gates that compare both versions: old tasks, and calls, cost and latency on the same items [N].
-
-    `kept` says which items champion and challenger keep; a missing cost counts as the cost of escalating everything.
-    """
-    costs = [
-        seconds[0] + (float((~kept_N).mean()) if len(kept_N) else 1.0) * seconds[1]
-        for seconds, kept_N in zip((champion.answered.seconds, challenger.answered.seconds), keeps, strict=True)
-    ]
+    """The gates that compare both versions: old tasks, and calls on the same items [N], which each keeps or not."""
     return [
         gates.old_tasks(old_tasks(champion, challenger), limits.max_old_task_loss),
         gates.call_rate(~keeps[0], ~keeps[1], unit_N),
-        gates.cost(costs[0], costs[1], limits.max_cost),
-        gates.latency(*latencies(champion.bundle, challenger.bundle, assets_path), limits.max_latency),
     ]
 
 
@@ -152,23 +134,6 @@ def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
     return gates.answers_probe(None, len(judgement))
 
 
-def latencies(champion: Bundle, challenger: Bundle, assets_path: Path) -> tuple[float, float]:
-    """Seconds of the small models per input; they take turns, so a busy machine slows both."""
-    encoder = load_encoder(challenger, assets_path)
-    same_encoder = champion.encoder_identity == challenger.encoder_identity
-    sides = (
-        SmallSide(champion, encoder if same_encoder else load_encoder(champion, assets_path)),
-        SmallSide(challenger, encoder),
-    )
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_ROUNDS):
-        for side, seconds_per_row in zip(sides, seconds, strict=True):
-            started = time.perf_counter()
-            side.judge([Input(probe_of(side.bundle))])
-            seconds_per_row.append(time.perf_counter() - started)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
 def _common(champion: Version, challenger: Version, task: str | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of the test rows that both know, in one order; of one task, or of all."""
     before, after = champion.answered, challenger.answered
@@ -179,7 +144,3 @@ def _common(champion: Version, challenger: Version, task: str | None) -> tuple[N
     ]
     pairs = np.array(rows, dtype=np.intp).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _mean(seconds_N: NDArray[np.float64]) -> float:
-    return float(seconds_N.mean()) if len(seconds_N) else 0.0

@@ -4,7 +4,7 @@ Each gate is a pure function of existing figures, and returns a verdict with the
 verdict is undecided, and a person decides.
 
 Feasibility comes first: among the cascades that keep the promise, the cheapest wins. A champion that breaks its promise
-must not answer any longer, so its calls, costs and latency are no measure for its successor (`against`).
+must not answer any longer, so its calls are no measure for its successor (`against`).
 
 Shapes: N rows.
 """
@@ -40,8 +40,6 @@ class GateConfig(Config):
         description="Accuracy that all old tasks together may lose against the champion, by its interval; one task "
         "fails only when it is shown to lose more.",
     )
-    max_cost: float = Field(1.05, gt=0, description="Cost of an answer, times the champion's, on the window.")
-    max_latency: float = Field(1.5, gt=0, description="Time of the small side for an item, times the champion's.")
 
 
 class PromotionGate(Config):
@@ -252,27 +250,3 @@ def call_rate(
     if rise.low > 0:
         verdict, reason = "fail", "it calls more often"
     return PromotionGate(name="call_rate", verdict=verdict, reason=reason, figures=figures)
-
-
-def cost(champion: float, challenger: float, max_ratio: float) -> PromotionGate:
-    """Whether an answer costs at most `max_ratio` times the champion's; in seconds, the large model's included."""
-    return _ratio("cost", "an answer costs", champion, challenger, max_ratio)
-
-
-def latency(champion: float, challenger: float, max_ratio: float) -> PromotionGate:
-    """Whether the small model takes at most `max_ratio` times the champion's seconds per item."""
-    return _ratio("latency", "the small side takes", champion, challenger, max_ratio)
-
-
-def _ratio(name: str, quantity: str, champion: float, challenger: float, max_ratio: float) -> PromotionGate:
-    ratio = challenger / champion if champion > 0 else None
-    figures = {"champion_s": champion, "challenger_s": challenger, "ratio": ratio, "max_ratio": max_ratio}
-    if ratio is None:
-        return PromotionGate(name=name, verdict="undecided", reason="the champion's is not known", figures=figures)
-    passes = ratio <= max_ratio
-    return PromotionGate(
-        name=name,
-        verdict="pass" if passes else "fail",
-        reason=f"{quantity} {ratio:.2f} times the champion's, at most {max_ratio:g} are allowed",
-        figures=figures,
-    )

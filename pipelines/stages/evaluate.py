@@ -20,10 +20,10 @@ from kcm.certification.ledger import Ledger, Look, Units
 from kcm.config import Config
 from kcm.large import PromptMode
 from pipelines.batch.mapping import run_remotely
-from pipelines.batch.outcome_table import ScoredTable, kept_parts, part_rows, scored_parts
+from pipelines.batch.outcome_table import ScoredTable, kept_parts, scored_parts
 from pipelines.context import Attempt
 from pipelines.stages.deployed import chosen
-from pipelines.stages.measured import beside_base, curves_of, kept_wrong, result_of
+from pipelines.stages.measured import curves_of, kept_wrong, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, ArtefactStore, write_json
 from pipelines.store.features import FeaturesArtefact
@@ -161,8 +161,6 @@ def measure(
     policy.save(folder)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
     result = result_of(scored, policy, certificates, candidate, features.names)
-    if candidate.collaborator.base is not None:
-        result["base"] = beside_base(candidate.collaborator, part_rows(features, outcomes, ["validate"]))
     return result, curves_of(scored, certificates[None], config)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from kcm.bundle.runtime import logits
 from kcm.cascade.evaluation import (
     LabelQuality,
     RouteQuality,
@@ -26,15 +25,12 @@ from kcm.cascade.policy import Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.table import MeasuredRows, Split
 from kcm.certification.certificate import Certificate, CertificateConfig, certificate_curve, certificates_json
-from kcm.collaborator.collaborator import Collaborator
-from kcm.explain.networks import base_logits
-from kcm.inputs.vectors import matrix
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error
 from kcm.metrics.continual import summarise
 from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
-from pipelines.batch.outcome_table import PartRows, ScoredTable
+from pipelines.batch.outcome_table import ScoredTable
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.sequence import Names
 from pipelines.training.artefacts import Tuned
@@ -142,7 +138,6 @@ def _unknown_classes(novel: NovelRows | None, policy: Policy) -> dict[str, float
         "num_rows": len(novel.scores),
         "kept": first_share,
         "kept_once_noticed": later_share,
-        "assumed_share": novel.share,
     }
 
 
@@ -166,18 +161,6 @@ def curves_of(scored: ScoredTable, certificate: Certificate, config: Certificate
         "frontier": {name: np.nan_to_num(column).tolist() for name, column in frontier.items()},
         "certificate_path": certificate_curve(certificate, scored.rows("validate"), scored.rows("certify"), config),
     }
-
-
-def beside_base(collaborator: Collaborator, parts: Iterable[PartRows]) -> dict[str, Any]:
-    """The accuracies on these rows of the base alone, and of the small side, whose network adds to the base."""
-    right_2, num_rows = np.zeros(2), 0
-    for part in parts:
-        features_ND, label_N = matrix(part.rows["features"]), part.rows["label"].to_numpy()
-        sides = (base_logits(collaborator, features_ND).cpu().numpy(), logits(collaborator, features_ND)[1])
-        right_2 += [(logits_NC.argmax(1) == label_N).sum() for logits_NC in sides]
-        num_rows += len(label_N)
-    base, small = (right_2 / num_rows).tolist()
-    return {"kind": collaborator.network.base, "accuracy": base, "small_accuracy": small}
 
 
 def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: FeaturesArtefact) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from typing import Any
 from kcm import extras
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
-from kcm.report.formats import duration
 from pipelines.batch.mapping import run_remotely
-from pipelines.context import Attempt, Context
+from pipelines.context import Attempt
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import OBJECTIVES, REACHED, TRIALS, TrainedArtefact, TunedArtefact, standing
+from pipelines.training.artefacts import REACHED, TRIALS, TrainedArtefact, TunedArtefact, standing
 from pipelines.training.trial import Choice, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
@@ -59,8 +58,6 @@ class Tune(Stage, Plan):
         trials: dict[str, list[dict[str, Any]]] = {}
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
-            trained_s = None if context.cached.get("train", True) else context.seconds["train"] / len(names)
-            context.reporter.say(duration_line(num_trials, context.cluster.num_trials, trained_s))
             num_ended = count(1)
             search = extras.load("pipelines.training.search:search", "a search of trials")
             for name in stepped:
@@ -73,30 +70,12 @@ class Tune(Stage, Plan):
                     seed=self.seed,
                     ended=lambda: attempt.bar.update(next(num_ended), num_trials),
                 )
-                _mark_pareto(trials[name])
             rank = partial(standing, goal=self.tune.goal)
             best = {name: Choice(**max(own_trials, key=rank)["params"]) for name, own_trials in trials.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
         write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
-
-    def publish(self, artefact: TunedArtefact, context: Context) -> None:
-        """Record every trial as a nested MLflow run: in every run, since an earlier one may have stopped before."""
-        if context.tracking is None:
-            return
-        for trial in artefact.trials:
-            name = f"{trial['collaborator']} {trial['number']}"
-            metrics = {metric: trial[metric] for metric in REACHED}
-            context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
-
-
-def duration_line(num_trials: int, at_once: int, trained_s: float | None) -> str:
-    """A line with the most time that a search can take; `trained_s` are the seconds of one training, if known."""
-    line = f"search: {num_trials} trials, {at_once} at a time; most retrain a collaborator"
-    if trained_s is None:
-        return line
-    return f"{line}, which took {duration(trained_s)}: at most some {duration(trained_s * num_trials / at_once)}"
 
 
 def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:
@@ -119,7 +98,6 @@ def _try_all(
             | {objective: trial.reached[objective] for objective in REACHED}
             for number, trial in enumerate(evaluated)
         ]
-        _mark_pareto(trials[name])
         max(evaluated, key=lambda trial: standing(trial.reached, plan.goal)).save(folder / name)
     return trials
 
@@ -142,13 +120,3 @@ def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, 
         "gate": config.gates,
         "scope": config.scopes if len(plan.features.names.tasks) > 1 else ("global",),
     }
-
-
-def _mark_pareto(trials: list[dict[str, Any]]) -> None:
-    """Mark the trials on the Pareto front of the objectives."""
-    for trial in trials:
-        trial["pareto"] = not any(
-            all(other[name] >= trial[name] for name in OBJECTIVES)
-            and any(other[name] > trial[name] for name in OBJECTIVES)
-            for other in trials
-        )

@@ -1,4 +1,4 @@
-"""MLflow: one run per run of the pipeline, a nested run per trial, metrics while training, and the model registry.
+"""MLflow: one run per run of the pipeline, and the model registry.
 
 A failed call stops the run with a KcmError. A restarted run reuses finished work and records everything again, so every
 call here is idempotent.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import sys
@@ -21,26 +20,10 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    RunStatus,
-    RunTag,
-    SourceType,
-)
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunStatus, SourceType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_DATASET_CONTEXT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_SOURCE_TYPE,
-    MLFLOW_USER,
-)
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 
 from kcm.bundle.models import bundle_digest
@@ -89,10 +72,6 @@ class Tracking:
         """A client of the tracking store."""
         return MlflowClient(self.uri)
 
-    def log_metrics(self, reported: Mapping[str, Any]) -> None:
-        """Record metrics that a training reported, with their step and time in milliseconds."""
-        self._send(_log, reported)
-
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
         """Record parameters, metrics and the file of the report.
 
@@ -110,29 +89,7 @@ class Tracking:
                 for name, matrix in accuracy.items()
                 for task, value in zip(tasks, matrix[step], strict=True)
             }
-            self.log_metrics({"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
-
-    def log_rows(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Record the data set of the run: its digest, the folder where it lies, and counts that describe it."""
-        dataset = Dataset(
-            name=name,
-            digest=digest,
-            source_type="local",
-            source=json.dumps({"uri": source}),
-            profile=json.dumps(profile),
-        )
-        dataset_input = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
-        self._send(MlflowClient.log_inputs, [dataset_input])
-
-    def log_lineage(self, artefacts: Mapping[str, str]) -> None:
-        """Record the fingerprint of the artefact of each stage as a tag of the run."""
-        tags = [RunTag(f"kcm.artefact.{stage}", fingerprint) for stage, fingerprint in artefacts.items()]
-        self._send(MlflowClient.log_batch, (), (), tags)
-
-    def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
-        """Record one trial as a nested run, once per `key`."""
-        trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
-        self._send(_log_trial, self.experiment_id, name, key, trial)
+            self._send(_log, {"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
 
     def register(
         self,
@@ -219,16 +176,6 @@ def _origin() -> dict[str, str]:
     command = redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     source_type = SourceType.to_string(SourceType.JOB)
     return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: user_name()}
-
-
-def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str, key: str, trial: Numbers) -> None:
-    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-    if runs and runs[0].info.status == FINISHED:
-        return
-    tags = {MLFLOW_PARENT_RUN_ID: parent, KEY_TAG: key}
-    run = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=name)
-    _log(client, run.info.run_id, trial)
-    client.set_terminated(run.info.run_id, FINISHED)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipelines.context import Attempt
 from pipelines.progress import Bar, polled
 from pipelines.store.checkpoint import newest_checkpoint
 from pipelines.store.files import Files
-from pipelines.training.worker import METRICS, NOTES, PROGRESS, TrainerConfig, WorkerPlan, train_here
+from pipelines.training.worker import PROGRESS, TrainerConfig, WorkerPlan, train_here
 
 MAX_FAILURES = 3  # how often a dead train worker is replaced: further deaths are no accident
 ROWS_PER_WORKER = 512  # per step: with fewer rows, waiting for gradients costs more than another worker saves
@@ -36,8 +36,7 @@ def trained_by_workers(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[s
             f"train: steps of so few rows are not faster with {configured} workers, using {num_workers}"
         )
     cluster = context.cluster.model_copy(update={"num_workers": num_workers})
-    record = context.tracking.log_metrics if context.tracking else None
-    return run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)), record)
+    return run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)))
 
 
 def useful_workers(config: TrainerConfig, cluster: ClusterConfig) -> int | tuple[int, int]:
@@ -55,22 +54,17 @@ def useful_workers(config: TrainerConfig, cluster: ClusterConfig) -> int | tuple
 
 
 def run_workers(
-    worker: WorkerPlan,
-    cluster: ClusterConfig,
-    bar: Bar,
-    say: Callable[[str], None],
-    record: Callable[[dict[str, Any]], None] | None = None,
+    worker: WorkerPlan, cluster: ClusterConfig, bar: Bar, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Run a TorchTrainer until every trainer is done; the state of each trainer by collaborator.
 
     A worker that dies is replaced, up to `MAX_FAILURES` times, and resumes from the newest valid checkpoint; so does a
     second call on the same storage after the driver has died. An elastic run restarts with as many workers as the
-    remaining nodes can hold. `say` receives a line for a skipped checkpoint, `record` the metrics as they are reported.
-    Raises ArtefactError, before a worker is started, for checkpoints of another configuration.
+    remaining nodes can hold. `say` receives a line for a checkpoint that is skipped at the start. Raises ArtefactError,
+    before a worker is started, for checkpoints of another configuration.
     """
     files, folder = worker.storage.files, worker.storage.root
-    monitor = StorageMonitor(files, say, record)
-    newest_checkpoint(files, fingerprint=worker.fingerprint, say=monitor.say)
+    newest_checkpoint(files, fingerprint=worker.fingerprint, say=say)
     # Why not Ray's own checkpoints: `pipelines.store.checkpoint`. Its record of an attempt refuses a second start.
     attempt = 1 + max((int(path.name.split("-")[1]) for path in folder.glob("attempt-*")), default=0)
     trainer = TorchTrainer(
@@ -88,12 +82,11 @@ def run_workers(
         ),
     )
     try:
-        with polled(bar, monitor.progress), handlers_restored(signal.SIGINT):
+        with polled(bar, progress_reader(files)), handlers_restored(signal.SIGINT):
             trainer.fit()
-        monitor.look()  # reports what came after the last poll
     except TrainingFailedError as error:
         raise _cause(error) from error
-    state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=monitor.say)
+    state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=lambda line: None)
     if state is None:
         raise KcmError("training ended without a checkpoint", where=files.uri)
     for path in folder.glob("attempt-*"):
@@ -117,54 +110,22 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-class StorageMonitor:
-    """Follows what rank 0 leaves in the storage: progress, metrics, and notes for the user.
+def progress_reader(files: Files) -> Callable[[], tuple[float, float] | None]:
+    """A function that returns the steps taken and the steps in all, as rank 0 wrote them last.
 
     Ray's `UserCallback` would not replace it: it runs in Train's controller, another process, from which the driver
-    would have to fetch the same lines.
+    would have to fetch the same numbers. The storage is polled at a bounded rate.
     """
+    looked = float("-inf")
+    shown: tuple[float, float] | None = None
 
-    def __init__(
-        self, files: Files, say: Callable[[str], None], record: Callable[[dict[str, Any]], None] | None = None
-    ) -> None:
-        self._files, self._say, self._record = files, say, record
-        self._files.delete([stat.name for stat in files.list(NOTES)])  # of an earlier run
-        self._lines: set[str] = set()
-        self._read: set[str] = set()
-        self._looked = float("-inf")
-        self._shown: tuple[float, float] | None = None
-
-    def say(self, line: str) -> None:
-        """Report a line once: every restart of the workers finds the same damage."""
-        if line not in self._lines:
-            self._lines.add(line)
-            self._say(line)
-
-    def progress(self) -> tuple[float, float] | None:
-        """Steps taken and steps in all; also reports new notes and records new metrics.
-
-        Metrics of an earlier attempt are recorded again. The storage is polled at a bounded rate.
-        Failures do not stop the workers: `look` raises them once the workers are done.
-        """
-        if time.monotonic() - self._looked >= self._files.poll_s:
-            self._looked = time.monotonic()
+    def read() -> tuple[float, float] | None:
+        nonlocal looked, shown
+        if time.monotonic() - looked >= files.poll_s:
+            looked = time.monotonic()
             with suppress(KcmError, OSError):
-                self.look()
-        return self._shown
+                progress = json.loads(files.read(PROGRESS))
+                shown = progress["steps"], progress["total"]
+        return shown
 
-    def look(self) -> None:
-        """Report and record what is new, and look at the progress. KcmError for what cannot be recorded."""
-        for line in self._new(NOTES):
-            self.say(line)
-        if self._record is not None:
-            for line in self._new(METRICS):
-                self._record(json.loads(line))
-        with suppress(FileNotFoundError):
-            progress = json.loads(self._files.read(PROGRESS))
-            self._shown = progress["steps"], progress["total"]
-
-    def _new(self, kind: str) -> Iterator[str]:
-        """The lines of a kind that were not read before, in their order."""
-        for name in sorted({stat.name for stat in self._files.list(kind)} - self._read):
-            yield self._files.read(name).decode()
-            self._read.add(name)  # not if recording the line failed
+    return read

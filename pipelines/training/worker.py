@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.records import Control
 from pipelines.store.storage import Storage
 
-PROGRESS, NOTES, METRICS = "progress.json", "notes", "metrics"  # what rank 0 leaves for the driver
+PROGRESS = "progress.json"  # what rank 0 leaves for the driver
 Trainers = dict[str, SequenceTrainer]  # by the names of their collaborators
 Report = Callable[[dict[str, Any]], None]
 KEEP = 2  # checkpoints of a training, should the newest one be damaged
@@ -144,8 +143,7 @@ def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
 def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report) -> None:
     """Train from the newest checkpoint, or from the parents, or from the beginning."""
     files = worker.storage.files
-    note = partial(write_note, files, NOTES) if ranks.rank == 0 else lambda line: None
-    state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=note)
+    state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=print)
     steps = ranks.gather(state["steps"] if state else 0)
     if len(set(steps)) != 1:
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
@@ -177,31 +175,17 @@ def _train(trainers: Trainers, worker: WorkerPlan, ranks: Ranks, lease: Lease | 
                 written.append(_keep(trainers, worker, attempt, lease))
                 while len(written) > KEEP:  # the oldest first, which may be from earlier attempts
                     worker.storage.files.below(CHECKPOINTS).delete([written.pop(0)])
-            report({"steps": _steps(trainers.values())} | _metrics(trainers))
+            report({"steps": _steps(trainers.values())})
             since_checkpoint = 0
 
 
 def _keep(trainers: Trainers, worker: WorkerPlan, attempt: str, lease: Lease) -> str:
-    """Write a checkpoint, and the metrics so far for the driver; the checkpoint's name."""
+    """Write a checkpoint; its name."""
     if not lease.held:
         raise LockedError("another process took over this training", where=worker.storage.files.uri)
     steps, files = _steps(trainers.values()), worker.storage.files
     state: dict[str, Any] = {key: trainer.state_dict() for key, trainer in trainers.items()}
-    name = write_checkpoint(files, attempt, state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
-    reported = {"step": steps, "timestamp": time.time_ns() // 1_000_000, "metrics": _metrics(trainers)}
-    write_note(files, METRICS, json.dumps(reported))
-    return name
-
-
-def _metrics(trainers: Trainers) -> dict[str, float]:
-    """The latest row of each accuracy matrix, under names for MLflow that differ from the deployed model's metrics."""
-    return {
-        f"train/{name}/accuracy/{task.name}": accuracy
-        for name, trainer in trainers.items()
-        if trainer.accuracy["small"]
-        for task, accuracy in zip(trainer.tasks, trainer.accuracy["small"][-1], strict=True)
-        if accuracy is not None
-    }
+    return write_checkpoint(files, attempt, state | {"steps": steps}, fingerprint=worker.fingerprint, steps=steps)
 
 
 def _steps(trainers: Iterable[SequenceTrainer]) -> int:
@@ -211,11 +195,6 @@ def _steps(trainers: Iterable[SequenceTrainer]) -> int:
 def load_state(path: Path) -> dict[str, Any]:
     """The state of a trainer."""
     return torch.load(path, weights_only=True, map_location="cpu")
-
-
-def write_note(files: Files, kind: str, line: str) -> None:
-    """Leave a line for the driver to report; a worker's own output goes to a log."""
-    files.write(f"{kind}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", line.encode())
 
 
 def progress_writer(files: Files, total: int, workers: int, every_s: float = 0.25) -> Callable[[int], None]:

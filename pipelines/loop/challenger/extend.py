@@ -110,7 +110,7 @@ class Choose(Stage, Plan):
         )
         best = trial.evaluate(name, self.choice)
         best.save(attempt.folder / name)
-        trial_record = {"number": 0, "collaborator": name, "params": asdict(self.choice), "pareto": True}
+        trial_record = {"number": 0, "collaborator": name, "params": asdict(self.choice)}
         write_json(attempt.folder / TRIALS, [trial_record | best.reached])
 
 

@@ -99,7 +99,7 @@ class Examine(Stage, Plan):
             keeps = champion.policy.lowest_cut < np.inf
             repairs = not holds.figures["feasible"] and bool(facts.new_labels)
             kept_by_side = kept_before, kept_after
-            compared = against_champion(old, new, kept_by_side, judged_window.unit, limits, context.assets_path)
+            compared = against_champion(old, new, kept_by_side, judged_window.unit, limits)
             examined += [
                 holds,
                 gates.certified(certificate, repairs=repairs),

@@ -119,7 +119,6 @@ def test_how_the_model_came_about_is_named(inputs, lines: Lines) -> None:
     inputs.result["deployed"] = {"reason": "KCM saves most"}
     inputs.result["kcm"]["policy"]["goal"] = "accuracy"
     inputs.result["kcm"] |= {
-        "base": {"kind": "lda", "accuracy": 0.851, "small_accuracy": 0.872},
         "forecast": {"keep_rate": 0.501, "low": 0.41, "high": 0.602},
         "answer_weight": 0.5,
         "num_networks": 1,
@@ -130,10 +129,6 @@ Policy chosen for
 the highest accuracy
 Share forecast before the certify rows were read
 50.1% (80% interval 41.0% to 60.2%)
-Accuracy on validate of linear discriminant analysis
-85.1%
-With the network on top
-87.2%
 Weight of a row that only the large model labelled
 0.5 (a labelled row: 1)
 Networks

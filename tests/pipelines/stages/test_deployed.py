@@ -5,18 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-import torch
 
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.inputs.vectors import list_column
-from pipelines.batch.outcome_table import PartRows
 from pipelines.config import RunConfig
 from pipelines.stages.deployed import chosen
 from pipelines.stages.evaluate import Evaluate
-from pipelines.stages.measured import beside_base
 from pipelines.stages.train import Train
 from tests.pipelines.runs import SIDES, SOURCE
 
@@ -92,19 +86,3 @@ def test_auto_trains_all_and_is_the_default() -> None:
     named = parse_config(RunConfig, RUN | {"collaborators": ["mcm", "kcm"]})
     assert Train.of(named).collaborators == ("mcm", "kcm", "linear")  # the control is in every run
     assert not Evaluate.of(named).choose
-
-
-def test_a_network_is_measured_beside_its_base() -> None:
-    """On features whose class means are all that there is to know, an untrained network adds nothing or takes away."""
-    rng = np.random.default_rng(0)
-    label_N = np.arange(60) % 3
-    features_ND = (np.eye(3)[label_N] + 0.01 * rng.normal(size=(60, 3))).astype(np.float32)
-    collaborator = Collaborator(3, 3, NetworkConfig(hidden=(), base="means", zero_start=True), "kan", seed=0)
-    assert collaborator.base is not None
-    collaborator.base.add(collaborator.base.sums_of([(torch.from_numpy(features_ND), torch.from_numpy(label_N))]))
-    rows = pa.table({"features": list_column(features_ND), "label": label_N})
-    parts = [PartRows(0, "validate", "validate", rows.slice(start, 30), {}) for start in (0, 30)]
-    assert beside_base(collaborator, parts) == {"kind": "means", "accuracy": 1.0, "small_accuracy": 1.0}
-    with torch.no_grad():
-        collaborator.base.bias[2] = -1e4  # a label that the base does not know
-    assert beside_base(collaborator, parts)["accuracy"] == pytest.approx(2 / 3)

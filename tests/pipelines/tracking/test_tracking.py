@@ -1,7 +1,6 @@
 """MLflow has what a run records, once; a call that fails is one line with the fix."""
 
 import getpass
-import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,7 +54,7 @@ def test_a_failed_call_names_the_server_and_the_fix(mlflow: str) -> None:
     """A record that MLflow does not take stops the run: started again, it reuses what is finished."""
     tracking = Tracking(mlflow, "run", "0")
     with pytest.raises(KcmError, match=rf"503 .*{mlflow}.* Start again once it answers: finished work is kept"):
-        tracking.log_metrics({"step": 10, "timestamp": 1000, "metrics": {"kcm/accuracy/a b": 0.5}})
+        tracking.log_learning({"kcm": [[0.5]]}, ["a b"])
 
 
 def test_a_model_is_missing_only_if_the_registry_says_so(mlflow: str, tmp_path: Path) -> None:
@@ -92,19 +91,13 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     """Promise: a run that is started again changes no record."""
     tracking = Tracking.open(config, tmp_path, name="run", key="key")
     client = tracking.client
-    cut_off = client.create_run(tracking.experiment_id, tags={"kcm.key": "cut off"}).info.run_id
     for _ in range(2):
-        tracking.log_metrics({"step": 5, "timestamp": 1000, "metrics": {"accuracy": 0.5, "none": None}})
-        tracking.log_trial("kcm 0", "trial", {"gate": "margin"}, {"area": 0.7})
-        tracking.log_trial("kcm 1", "cut off", {}, {"area": 0.1})
+        tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
         tracking.finish()
-    (metric,) = client.get_metric_history(tracking.run_id, "accuracy")
-    assert (metric.value, metric.step, metric.timestamp) == (0.5, 5, 1000)
-    (found,) = client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{tracking.run_id}'")
-    assert (found.data.metrics, found.data.params, found.info.status) == ({"area": 0.7}, {"gate": "margin"}, "FINISHED")
-    assert found.info.run_name == "kcm 0"
+    history = {each.step: each.value for each in client.get_metric_history(tracking.run_id, "kcm/accuracy/one")}
+    assert history == {1: 0.9, 2: 0.8}
+    assert client.get_run(tracking.run_id).data.metrics == {"kcm/accuracy/one": 0.8, "kcm/accuracy/two": 0.7}
     assert client.get_run(tracking.run_id).info.status == "FINISHED"
-    assert client.get_run(cut_off).data.metrics == {"area": 0.1}
     with pytest.raises(KcmError, match="finished work is kept"):
         champion_of(tracking.uri, "unknown")
 
@@ -138,22 +131,6 @@ def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) ->
     assert params["train.deep.er"] == "[1, 2]"
     assert len(params) == 250 + 3
     assert "train" not in params
-
-
-def test_accuracy_over_tasks_rows_and_lineage_are_recorded_once(tmp_path: Path) -> None:
-    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
-    for _ in range(2):  # as where a run is started again
-        tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
-        tracking.log_rows("reviews", "abc", str(tmp_path), {"one": {"train": 5}})
-        tracking.log_lineage({"tasks": "f00"})
-    client, run = tracking.client, tracking.client.get_run(tracking.run_id)
-    history = {each.step: each.value for each in client.get_metric_history(tracking.run_id, "kcm/accuracy/one")}
-    assert history == {1: 0.9, 2: 0.8}
-    assert run.data.metrics == {"kcm/accuracy/one": 0.8, "kcm/accuracy/two": 0.7}
-    assert run.data.tags["kcm.artefact.tasks"] == "f00"
-    (given,) = run.inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == ("reviews", "abc")
-    assert json.loads(given.dataset.profile) == {"one": {"train": 5}}
 
 
 def test_new_file_has_all_tables_and_an_existing_one_stays(tmp_path: Path) -> None:
