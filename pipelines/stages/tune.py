@@ -12,7 +12,7 @@ from kcm import extras
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
 from pipelines.batch.mapping import run_remotely
-from pipelines.context import Attempt
+from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
@@ -76,6 +76,15 @@ class Tune(Stage, Plan):
         if solved := [name for name in names if name not in stepped]:
             trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
         write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
+
+    def publish(self, artefact: TunedArtefact, context: Context) -> None:
+        """Record every trial as a nested MLflow run: in every run, since an earlier one may have stopped before."""
+        if context.tracking is None:
+            return
+        for trial in artefact.trials:
+            name = f"{trial['collaborator']} {trial['number']}"
+            metrics = {metric: trial[metric] for metric in REACHED}
+            context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
 
 
 def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:

@@ -1,4 +1,4 @@
-"""MLflow: one run per run of the pipeline, and the model registry.
+"""MLflow: one run per run of the pipeline, a nested run per trial, and the model registry.
 
 A failed call stops the run with a KcmError. A restarted run reuses finished work and records everything again, so every
 call here is idempotent.
@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunStatus, SourceType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 
 from kcm.bundle.models import bundle_digest
@@ -90,6 +90,11 @@ class Tracking:
                 for task, value in zip(tasks, matrix[step], strict=True)
             }
             self._send(_log, {"step": step + 1, "timestamp": get_current_time_millis(), "metrics": metrics})
+
+    def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Record one trial as a nested run, once per `key`."""
+        trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
+        self._send(_log_trial, self.experiment_id, name, key, trial)
 
     def register(
         self,
@@ -176,6 +181,16 @@ def _origin() -> dict[str, str]:
     command = redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     source_type = SourceType.to_string(SourceType.JOB)
     return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: user_name()}
+
+
+def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str, key: str, trial: Numbers) -> None:
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    if runs and runs[0].info.status == FINISHED:
+        return
+    tags = {MLFLOW_PARENT_RUN_ID: parent, KEY_TAG: key}
+    run = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=name)
+    _log(client, run.info.run_id, trial)
+    client.set_terminated(run.info.run_id, FINISHED)
 
 
 @contextlib.contextmanager

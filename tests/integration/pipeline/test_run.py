@@ -34,6 +34,7 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
+from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import champion_of, fetch_model
 from tests.door import opened_door
 from tests.notebooks import namespace_of
@@ -116,6 +117,10 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     last = result["kcm"]["accuracy_matrix"][-1]
     assert record.data.metrics["kcm/accuracy/tweets"] == pytest.approx(last[-1])
     assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
+    parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    # the trials of both collaborators, and the fit of logistic regression
+    assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials + 1
     number = champion_of(tracked["tracking_uri"], tracked["model"])
     bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path))
     assert bundle.label_names == ("negative", "positive")

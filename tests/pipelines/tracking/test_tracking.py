@@ -91,13 +91,19 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     """Promise: a run that is started again changes no record."""
     tracking = Tracking.open(config, tmp_path, name="run", key="key")
     client = tracking.client
+    cut_off = client.create_run(tracking.experiment_id, tags={"kcm.key": "cut off"}).info.run_id
     for _ in range(2):
         tracking.log_learning({"kcm": [[0.9, None], [0.8, 0.7]]}, ["one", "two"])
+        tracking.log_trial("kcm 0", "trial", {"gate": "margin"}, {"area": 0.7})
+        tracking.log_trial("kcm 1", "cut off", {}, {"area": 0.1})
         tracking.finish()
     history = {each.step: each.value for each in client.get_metric_history(tracking.run_id, "kcm/accuracy/one")}
     assert history == {1: 0.9, 2: 0.8}
     assert client.get_run(tracking.run_id).data.metrics == {"kcm/accuracy/one": 0.8, "kcm/accuracy/two": 0.7}
     assert client.get_run(tracking.run_id).info.status == "FINISHED"
+    (found,) = client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{tracking.run_id}'")
+    assert (found.data.metrics, found.data.params, found.info.status) == ({"area": 0.7}, {"gate": "margin"}, "FINISHED")
+    assert client.get_run(cut_off).data.metrics == {"area": 0.1}
     with pytest.raises(KcmError, match="finished work is kept"):
         champion_of(tracking.uri, "unknown")
 
