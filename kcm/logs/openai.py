@@ -1,7 +1,8 @@
 """Logs of OpenAI's interfaces: a request and its response in one row, as middleware writes them.
 
-Chat completions, with the body of either side direct or below `body`, as in the lines of a batch; the Responses API.
-Source: platform.openai.com/docs/api-reference (chat, responses, batch).
+Chat completions, with the body of either side direct or below `body`, as in the lines of a batch; the Responses API;
+and conversations of fine-tuning files, whose last message is the reply.
+Source: platform.openai.com/docs/api-reference (chat, responses, batch), and guides on fine-tuning.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ def calls(row: Row) -> list[LoggedCall] | None:
     """The calls of a row; None if the row has another format."""
     request, response = (_body(section(row, name, f"{name}_body")) for name in ("request", "response"))
     request = request or _body(row) if "response" in row or "choices" in row else request
+    if not request and isinstance(row.get("messages"), list) and not response:
+        return _fine_tuning(row)
     if not {"messages", "input"} & request.keys():
         return None
     response = response or (row if "choices" in row else {})
@@ -55,3 +58,11 @@ def _reply(response: Row) -> str | None:
         items = [item for item in response["output"] or [] if isinstance(item, dict) and item.get("type") == "message"]
         return plain(items[-1].get("content")) if items else None
     return assistant_text(response) if response.get("choices") else None
+
+
+def _fine_tuning(row: Row) -> list[LoggedCall] | None:
+    messages = chat(row["messages"])
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        return None
+    content = messages[-1]["content"]
+    return [LoggedCall(messages[:-1], content if isinstance(content, str) else None)]

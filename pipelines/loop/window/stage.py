@@ -8,6 +8,7 @@ trained on. A window that would invalidate a promise is refused before anything 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, reduce
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ MAX_MISSING = 0.001  # largest share of a window's decisions that may be missing
 # names some 70% of a new label's items correctly, 88% from 15 items and 96% from 40. A learned label stays, so a label
 # learned from too few items would stay bad.
 FEWEST_TAUGHT = 5
+_AHEAD = timedelta(days=1)  # largest error of a clock
 _FRESH = "Begin the window after that: `kcm promote` the champion again"
 
 
@@ -216,7 +218,7 @@ def _untaught(facts: WindowFacts, train_counts: Counter[str | None]) -> DataErro
     )
 
 
-def require_sound(rows: pa.Table, facts: WindowFacts) -> None:
+def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = None) -> None:
     """Raise DataError for the first fact that would invalidate a certificate on these decisions."""
     if not len(rows):
         raise DataError(
@@ -225,6 +227,7 @@ def require_sound(rows: pa.Table, facts: WindowFacts) -> None:
     silent = int((rows["audit_share"].to_numpy() <= 0).sum())
     other_identities = sorted(set(pc.unique(rows["large_identity"]).to_pylist()) - {facts.large_identity, None})
     missing = facts.num_missing / (facts.num_missing + len(rows))
+    latest = pc.max(rows["answered_at"]).as_py()
     objections = [
         (
             facts.prompt != "none",
@@ -241,6 +244,11 @@ def require_sound(rows: pa.Table, facts: WindowFacts) -> None:
             other_identities,
             f"another large model gave answers: {', '.join(other_identities[:3])}, not {facts.large_identity}",
             _FRESH,
+        ),
+        (
+            latest > (now or datetime.now(UTC)) + _AHEAD,
+            f"decisions are dated up to {latest}, which is in the future",
+            "Set the clocks right: they decide when a certificate expires",
         ),
     ]
     for holds, objection, hint in objections:

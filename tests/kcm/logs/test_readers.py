@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from kcm.inputs.location import Location
 from kcm.large.prices import listed_prices
 from kcm.logs.call import LoggedCall, seconds
-from kcm.logs.read import Log, Reading
+from kcm.logs.read import Log, Reading, log_format
 from kcm.logs.tally import cost_of
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -50,6 +51,15 @@ def test_answered_calls_of_a_format(name: str) -> None:
 @pytest.mark.parametrize("per_second", [1, 1e3, 1e6, 1e9])
 def test_time_is_read_in_any_unit(per_second: float) -> None:
     assert seconds(BEGIN * per_second) == seconds(str(BEGIN * per_second)) == BEGIN
+
+
+def test_fine_tuning_file_is_a_log(tmp_path: Path) -> None:
+    """Its answers are labels that somebody has already paid for."""
+    path = tmp_path / "tuning.jsonl"
+    path.write_text(json.dumps({"messages": [SYSTEM, USER, {"role": "assistant", "content": "billing"}]}) + "\n")
+    (call,) = Log(Location.of(path)).calls(Reading())
+    assert (call.messages, call.reply) == ((SYSTEM, USER), "billing")
+    assert log_format(Location.of(path)) == FORMATS["openai.jsonl"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,6 +146,13 @@ def test_such_a_window_is_refused(write: Write, log: MadeLog | None, change: dic
     with pytest.raises(DataError, match=says) as refused:
         write(log, **change)
     assert "\n" not in str(refused.value)
+
+
+def test_decisions_from_the_future_are_refused(write: Write) -> None:
+    """They would put off the day on which the certificate expires."""
+    ahead = decisions(["a film"], ["good"], answered_at=datetime.now(UTC) + timedelta(days=2))
+    with pytest.raises(DataError, match="is in the future"):
+        write(MadeLog(ahead))
 
 
 @pytest.mark.parametrize(("rate", "refuted"), [(0.0, False), (0.01, False), (0.2, True)])
