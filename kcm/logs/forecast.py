@@ -51,9 +51,10 @@ class Vectors:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The small side and its labels [C]."""
+    """The small side, the texts [T] that it was fitted to, and its labels [C]."""
 
     side: FittedSide
+    texts: tuple[str, ...]
     labels: tuple[str, ...]
 
 
@@ -155,7 +156,7 @@ def _trained(
     side = FittedSide.fit(features_UD[: len(label_of)], label_T, len(labels), seed)
     answer_N, score_N = side.judged(features_UD[[places[row.text] for row in split.certify]])
     right_N = answer_N == np.array([codes.get(row.label or "", -1) for row in split.certify])
-    return Trained(side, labels), score_N, right_N
+    return Trained(side, tuple(label_of), labels), score_N, right_N
 
 
 def _certified(
