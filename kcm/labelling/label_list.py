@@ -40,9 +40,8 @@ class LabelList:
         description, or to `description` and `examples`. `instructions` are a prompt with {labels} in it. Raises
         ConfigError for fewer than two labels, duplicates, and files that are none of these.
         """
-        where, content = "labels", labels.split(",") if isinstance(labels, str) else labels
-        if isinstance(labels, Path) or (isinstance(labels, str) and "," not in labels):
-            where, content = str(labels), _read(Path(labels))
+        given = _content(labels)
+        where, content = (str(given), _read(given)) if isinstance(given, Path) else ("labels", given)
         names = [str(name).strip() for name in content]
         _check(names, where)
         values = content.values() if isinstance(content, Mapping) else [None] * len(names)
@@ -56,6 +55,13 @@ class LabelList:
             "examples": [{"text": text, "label": name} for name, own in meanings.items() for text in own.examples],
         }
         return cls(tuple(names), parse_config(TaskPromptConfig, prompt, where=where))
+
+
+def _content(labels: Sequence[str] | str | Path) -> Sequence[str] | Path:
+    """The names, or the file that gives them."""
+    if isinstance(labels, str):
+        return labels.split(",") if "," in labels else Path(labels)
+    return labels
 
 
 def _read(path: Path) -> Sequence[Any] | Mapping[Any, Any]:
@@ -83,7 +89,9 @@ def _keys(text: str, kind: str) -> list[str]:
     """The keys of a mapping in a file, equal ones included: a parser keeps only the last of these."""
     if kind == ".json":
         return json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs])
-    return [str(key.value) for key, _ in yaml.compose(text, yaml.BaseLoader).value]
+    mapping = yaml.compose(text, yaml.BaseLoader)
+    assert mapping is not None  # it has been parsed
+    return [str(key.value) for key, _ in mapping.value]
 
 
 def _meaning(value: Any, where: str) -> _Meaning:
