@@ -14,9 +14,6 @@ from kcm.routing.config import RequestConfig, RouteColumns
 app = CommandGroup("Route between two models from their logged answers.")
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Logged answers: .csv, .tsv or .parquet.")]
-ColumnsFile = Annotated[
-    Path | None, typer.Option("--columns", metavar="FILE", help="YAML file with the column names; options override it.")
-]
 Encoder = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Encoder of the texts, or none. Default: MiniLM from `kcm assets`."),
@@ -38,7 +35,6 @@ def fit(
     table: TableFile,
     output: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the router.")],
     columns: dict[str, Any],
-    columns_file: ColumnsFile = None,
     encoder: Encoder = None,
     assets_path: AssetsPath = Path("assets"),
     seed: Seed = 0,
@@ -51,7 +47,7 @@ def fit(
     located(str(table))
     from jobs.work.route import fit_router  # torch
 
-    return fit_router(table, columns_file, columns, encoder, assets_path, seed, output)
+    return fit_router(table, columns, encoder, assets_path, seed, output)
 
 
 LedgerFile = Annotated[
@@ -71,7 +67,6 @@ def certify(
     table: TableFile,
     columns: dict[str, Any],
     request: dict[str, Any],
-    columns_file: ColumnsFile = None,
     router: RouterFolder = None,
     ledger: LedgerFile = None,
     assets_path: AssetsPath = Path("assets"),
@@ -87,4 +82,4 @@ def certify(
     located(str(table))
     from jobs.work.route import certify_table  # torch
 
-    return certify_table(table, columns_file, columns, router, assets_path, request_config, ledger)
+    return certify_table(table, columns, router, assets_path, request_config, ledger)

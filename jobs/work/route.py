@@ -22,7 +22,6 @@ from pipelines.progress import Bar, Reporter
 
 def fit_router(
     table: Path,
-    columns_file: Path | None,
     columns: dict[str, Any],
     encoder: str | None,
     assets: Path,
@@ -31,7 +30,7 @@ def fit_router(
 ) -> dict[str, Any]:
     """Fit a router on the rows of `table`, write it to the folder `output`, and return the JSON result."""
     with progress_bars() as progress:
-        frame = RoutingFrame.open(table, columns_file, columns, encoder, assets, progress=progress)
+        frame = RoutingFrame.open(table, columns, encoder, assets, progress=progress)
         result = frame.fit(seed, output)
     typer.echo(f"router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
     return result
@@ -39,7 +38,6 @@ def fit_router(
 
 def certify_table(
     table: Path,
-    columns_file: Path | None,
     columns: dict[str, Any],
     router: Path | None,
     assets: Path,
@@ -47,7 +45,7 @@ def certify_table(
     ledger: Path | None,
 ) -> dict[str, Any]:
     """Certify a threshold on the rows of `table`, print the certificate, and return the JSON result."""
-    frame = RoutingFrame.open(table, columns_file, columns, None, assets, router)
+    frame = RoutingFrame.open(table, columns, None, assets, router)
     if ledger:
         typer.echo(frame.next_look(request, ledger).sentence, err=True)
     result = frame.certify(request, ledger)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, certificate_curve
 from kcm.certification.ledger import Ledger, Look
-from kcm.config import load_config, parse_config
+from kcm.config import parse_config
 from kcm.encoders.text import TextEncoder
 from kcm.errors import ConfigError, DataError
 from kcm.routing import certify as certificates
@@ -48,7 +48,6 @@ class RoutingFrame:
     def open(
         cls,
         path: Path,
-        columns_file: Path | None,
         overrides: Mapping[str, Any],
         encoder: str | None,
         assets_dir: Path,
@@ -60,7 +59,7 @@ class RoutingFrame:
         Raises KcmError for anything that cannot be used, before any work starts.
         """
         router = FittedRouter.read(router_folder) if router_folder else None
-        columns = named_columns(router, columns_file, overrides)
+        columns = named_columns(router, overrides)
         return cls(read_table(path, columns), columns, encoder, assets_dir, router, progress)
 
     @cached_property
@@ -175,13 +174,11 @@ class RoutingFrame:
         return self.table.select(rows).scored(self.scores[rows])
 
 
-def named_columns(router: FittedRouter | None, columns_file: Path | None, overrides: Mapping[str, Any]) -> RouteColumns:
-    """The columns of the router, of the file, and of `overrides`; later sources win.
+def named_columns(router: FittedRouter | None, overrides: Mapping[str, Any]) -> RouteColumns:
+    """The columns of the router, and of `overrides`, which win.
 
     An empty name in `overrides` unsets a column that the router uses but the table lacks.
     """
     columns = router.config.columns.model_dump(exclude_defaults=True) if router else {}
-    if columns_file:
-        columns |= load_config(RouteColumns, columns_file).model_dump(exclude_defaults=True)
     updates = {field: None if name == "" else name for field, name in overrides.items()}
     return parse_config(RouteColumns, columns | updates, where="columns")

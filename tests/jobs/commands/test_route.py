@@ -77,15 +77,6 @@ def test_certify_works_on_any_table(table: pd.DataFrame, decision: set[str], tmp
     assert result["reason"]
 
 
-def test_columns_may_come_from_a_file_and_options_win(logged: Path, tmp_path: Path) -> None:
-    (tmp_path / "columns.yaml").write_text(
-        "confidence: confidenec\nsmall_prediction: small\nlarge_prediction: large\nlabel: label\n"
-    )
-    words = ("--columns", tmp_path / "columns.yaml", "--epsilon", 0.1)
-    assert "Did you mean 'confidence'" in route("certify", logged, *words).stderr
-    succeeded(tmp_path, "certify", logged, *words, "--confidence", "confidence")
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -54,7 +54,7 @@ def test_the_certificate_is_that_of_the_command(router: Router, tmp_path: Path) 
     assert router.fitted is not None
     router.fitted.write(tmp_path / "router")
     names = {"text": "prompt", "small_correct": "S", "large_correct": "L"}
-    opened = RoutingFrame.open(tmp_path / "logged.csv", None, names, None, tmp_path, tmp_path / "router")
+    opened = RoutingFrame.open(tmp_path / "logged.csv", names, None, tmp_path, tmp_path / "router")
     expected = opened.certify(RequestConfig(epsilon=0.05), None)
     found = router.certify(frame, epsilon=0.05)
     assert found["decision"] == expected["decision"] == "threshold"
