@@ -64,7 +64,6 @@ def render_labelled(table: LabelledTable, name: str, bundle: str = "") -> str:
     compared_U = result.bought_U & ~result.taught_U
     differing_D = np.flatnonzero(compared_U & (result.guess.answer_U != result.answer_U))
     surest = differing_D[np.argsort(result.guess.wrong_U[differing_D], kind="stable")][:NUM_SHOWN]
-    charts, flat = curves(table)
     return render(
         "labelled",
         name=name,
@@ -74,8 +73,7 @@ def render_labelled(table: LabelledTable, name: str, bundle: str = "") -> str:
         saved=_saved(table),
         num_empty=table.texts.num_empty,
         labels=label_counts(table),
-        curves=charts,
-        flat=flat,
+        curves=curves(table),
         kept=shown_rows(table, sorted(drawn.tolist())),
         num_kept=len(kept_K),
         differing=shown_rows(table, surest.tolist()),
@@ -85,25 +83,24 @@ def render_labelled(table: LabelledTable, name: str, bundle: str = "") -> str:
     )
 
 
-def curves(table: LabelledTable) -> tuple[list[Chart], list[str]]:
-    """A chart for each signal of the judge, the strongest first, on one scale; and the signals without effect."""
+def curves(table: LabelledTable) -> list[Chart]:
+    """A chart for each signal of the judge that has an effect, the strongest first, on one scale."""
     if table.judge is None:
-        return [], []
-    drawn = list(zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True))
-    drawn.sort(key=lambda curve: -float(np.ptp(curve[1][1])))
-    ends = [end(added) for _, (_, added) in drawn for end in (np.min, np.max)]
-    charts, flat = [], []
-    for signal, (points, added) in drawn:
+        return []
+    drawn = zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True)
+    strongest = sorted(drawn, key=lambda curve: -float(np.ptp(curve[1][1])))
+    ends = [end(added) for _, (_, added) in strongest for end in (np.min, np.max)]
+    charts = []
+    for signal, (points, added) in strongest:
         if np.ptp(added) < FLAT:
-            flat.append(signal.name)
-            continue
+            break
         rows = [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)]
         first, last = rows[0]["x"], rows[-1]["x"]
         limits = [{"x": first, "y": float(end)} for end in (min(ends), max(ends))]
         zero = [{"x": x, "y": 0.0} for x in (first, last)]
         svg = drawing("curve", limits=limits, zero=zero, curve=rows)
         charts.append(Chart(signal.name.capitalize(), f"{signal.meaning[:1].upper()}{signal.meaning[1:]}.", svg))
-    return charts, flat
+    return charts
 
 
 def shown_rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
