@@ -123,15 +123,3 @@ def test_watch_needs_a_section_for_updates(tmp_path: Path) -> None:
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}"])
     with pytest.raises(ConfigError, match="has no section `update`"):
         turns.watch(config, pytest.fail)
-
-
-def test_update_of_a_bundle_says_how_to_begin_a_run(tmp_path: Path) -> None:
-    """The bundle of `kcm label` has no run that could learn; a folder of another kind is named as one."""
-    for name, said in (("bundle", "TABLE.labelled.yaml"), ("folder", "not a configuration file")):
-        (tmp_path / name).mkdir()
-        if name == "bundle":
-            (tmp_path / name / "bundle.json").write_text("{}")
-        ended = CliRunner().invoke(app, ["update", str(tmp_path / name)])
-        assert ended.exit_code == 2
-        assert said in ended.output
-        assert len(ended.output.splitlines()) == 1
