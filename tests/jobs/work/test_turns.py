@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.views.loop import outcome
 from jobs.work import turns
 from jobs.work.turns import versions
 from kcm.config import load_config
@@ -59,19 +58,6 @@ def test_versions_list_state_lineage_and_reasons(config: RunConfig) -> None:
     assert found["reviews/3"]["parent"] == "reviews/2"
     assert found["reviews/3"]["window"] == [10, 500]
     assert found["reviews/3"]["reason"] == "tweets loses more than 1 points"
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"promoted": True, "reason": "every promotion gate has passed"}, "reviews/3 is the champion: every"),
-        ({"awaits_approval": True}, "reviews/3 waits for `kcm promote --approve`: tweets"),
-        ({}, "reviews/3 is not promoted: tweets loses"),
-        ({"version": None, "reason": "7 answers"}, "no version is not promoted: 7 answers"),
-    ],
-)
-def test_a_turn_is_summarised_in_a_line(changes: dict[str, Any], line: str) -> None:
-    assert outcome(TURN | {"changed": True} | changes).startswith(line)
 
 
 def kcm(*words: str) -> Any:
