@@ -18,7 +18,7 @@ from kcm.assets.remote import assets_folder
 from kcm.bundle import MANIFEST
 from kcm.config import Config, parse_config, read_values
 from kcm.durable import require_writable
-from kcm.errors import ArtefactError, ConfigError, KcmError
+from kcm.errors import ArtefactError, KcmError
 
 if TYPE_CHECKING:
     from kcm.inputs.location import Location
@@ -56,21 +56,10 @@ ModelT = TypeVar("ModelT", bound=Config)
 
 def load(config: Path, overrides: list[str] | None) -> RunConfig:
     """The configuration of a run in the file `config`, with `overrides`; imports the packages of a run."""
-    values = values_of(config, overrides)
+    values = read_values(config, overrides or ())
     from pipelines.config import RunConfig  # torch and Ray, once the file could be read
 
     return parse_config(RunConfig, values, where=str(config))
-
-
-def values_of(config: Path, overrides: list[str] | None) -> dict[str, Any]:
-    """The values in the file `config`, with `overrides`.
-
-    Raises ConfigError for a bundle: it lacks the rows, search and log that an update needs.
-    """
-    if (config / MANIFEST).is_file():
-        hint = "Give TABLE.labelled.yaml, which `kcm label` wrote next to the bundle"
-        raise ConfigError("this is a bundle, not the YAML file of a run", where=str(config), hint=hint)
-    return read_values(config, overrides or ())
 
 
 def located(table: str) -> Location:

@@ -57,30 +57,3 @@ def started_nodes(
         recoverable_resource_availabilities={lacking: 0.0} if lacking else {},
     )
     return {launch.instance_type: launch.count for launch in ResourceDemandScheduler().schedule(request).to_launch}
-
-
-def launch_on_ec2(config: dict[str, Any]) -> None:
-    """Start an instance of each node type as `ray up` does; raise where EC2 knows no such parameter."""
-    from ray.autoscaler._private.aws.config import bootstrap_aws
-    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-    from ray.autoscaler._private.util import prepare_config
-
-    resolved = bootstrap_aws(prepare_config(config))
-    provider = AWSNodeProvider(resolved["provider"], resolved["cluster_name"])
-    for kind in resolved["available_node_types"].values():
-        provider.create_node(kind["node_config"], {}, 1)
-
-
-def haproxy_configuration(folder: Path) -> str:
-    """What Ray Serve writes for HAProxy, for one application at 127.0.0.1:8000."""
-    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-    from ray.serve.config import HTTPOptions
-
-    door = BackendConfig(
-        name="door", path_prefix="/", app_name="kcm", servers=[ServerConfig(name="r", host="127.0.0.1", port=1)]
-    )
-    http = HTTPOptions(host="127.0.0.1", port=8000)
-    file = folder / "haproxy.cfg"
-    config = HAProxyConfig(http_options=http, socket_path=str(folder / "admin.sock"))
-    HAProxyApi(config, {"door": door}, config_file_path=str(file))._generate_config_file_internal()
-    return file.read_text()

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import Overrides, values_of
+from jobs.options import Overrides
+from kcm.config import read_values
 from kcm.errors import KcmError
 from kcm.extras import load
 
@@ -39,5 +40,5 @@ def serve(
     """
     if overrides and config is None:
         raise KcmError("--set needs CONFIG")
-    values = values_of(config, overrides) if config else None
+    values = read_values(config, overrides or ()) if config else None
     return load("jobs.work.service:serve_until_interrupted", "kcm serve")(values, str(config), bundle, model, build)

@@ -23,7 +23,7 @@ from kcm.labelling.oracle import answers_in
 from kcm.labelling.output import write_frame
 from kcm.labelling.purchases import NoAnswers
 from kcm.large.adapters.openai import OpenAiConfig
-from kcm.report.labelled import LabelPage, render_labelled
+from kcm.report.labelled import render_labelled
 from kcm.report.page import write_page
 from pipelines.progress import Reporter
 
@@ -72,7 +72,7 @@ def label_file(
             paths += [learning, rows]
         except ConfigError as error:
             progress_screen.said(f"No configuration for `kcm update`: {error.what}")
-    write_page(render_labelled(LabelPage.of(labelled, name, "" if labelled.no_bundle else bundle.name)), page)
+    write_page(render_labelled(labelled, name, "" if labelled.no_bundle else bundle.name), page)
     for line in [*closing(labelled), *map(str, paths), *next_steps(labelled, bundle, learning)]:
         typer.echo(line)
     answers = options["answers"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Group
+from rich.console import Console, Group
 
 from jobs.views.table import line, result_console
 from kcm.report.formats import percent
@@ -16,8 +15,6 @@ from kcm.report.reading import routed
 from kcm.report.summary import decision, headline, measured, promise, recommendation
 from kcm.routing.config import RequestConfig
 from kcm.routing.frame import RoutingFrame
-from kcm.routing.inputs import Progress
-from pipelines.progress import Bar, Reporter
 
 
 def fit_router(
@@ -29,7 +26,11 @@ def fit_router(
     output: Path,
 ) -> dict[str, Any]:
     """Fit a router on the rows of `table`, write it to the folder `output`, and return the JSON result."""
-    with progress_bars() as progress:
+    with Console(stderr=True).status("reading the table") as status:
+
+        def progress(step: str, count: int, total: int) -> None:
+            status.update(f"{step}: {count:,} of {total:,}")
+
         frame = RoutingFrame.open(table, columns, encoder, assets, progress=progress)
         result = frame.fit(seed, output)
     typer.echo(f"router fitted on {result['num_rows']:,} {result['split']} rows: {output}")
@@ -54,21 +55,6 @@ def certify_table(
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     result_console().print(certificate_view(result))
     return result
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """A bar of what is counted at present."""
-    reporter, bars = Reporter(), dict[str, Bar]()
-    with ExitStack() as shown:
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                shown.close()
-                bars[what] = shown.enter_context(reporter.bar(what, what.split()[0]))
-            bars[what].update(done, total)
-
-        yield show
 
 
 def certificate_view(result: Mapping[str, Any]) -> Group:

@@ -15,7 +15,6 @@ from kcm.report.formats import MISSING, percent
 from kcm.report.page import render
 
 if TYPE_CHECKING:  # scikit-learn, which a served page does not need
-    from kcm.labelling.certificate import TableCertificate
     from kcm.labelling.label import LabelledTable
 
 NUM_SHOWN = 20  # rows of either list
@@ -52,84 +51,59 @@ class ShownRow:
     llm: str
 
 
-@dataclass(frozen=True)
-class LabelPage:
-    """The numbers of one page; money is in dollars, None if no price is known. `flat` are signals without effect.
+def render_labelled(table: LabelledTable, name: str, bundle: str = "") -> str:
+    """The page of a finished job on the table `name`, as HTML; text from data is escaped.
 
-    `differing` are some of the `num_differing` texts whose answers were bought after the small model was fixed, of
-    `num_compared`, and to which it would have given another answer.
+    `bundle` is the name of its bundle, empty without one. Money is in dollars, None if no price is known. Of the texts
+    whose answers were bought after the small model was fixed, the page shows some to which it would have given another
+    answer.
     """
-
-    name: str
-    certificate: TableCertificate
-    cost: float
-    saved: float | None
-    num_empty: int
-    labels: list[LabelCounts]
-    curves: list[Chart]
-    flat: list[str]
-    kept: list[ShownRow]
-    num_kept: int
-    differing: list[ShownRow]
-    num_differing: int
-    num_compared: int
-    bundle: str = ""
-
-    @classmethod
-    def of(cls, table: LabelledTable, name: str, bundle: str = "") -> LabelPage:
-        """The page of a finished job on the table `name`; `bundle` is the name of its bundle, empty without one."""
-        result, certificate = table.result, table.certificate
-        kept_K = np.flatnonzero(~result.bought_U & ~result.failed_U)
-        drawn = np.random.default_rng(certificate.seed).permutation(kept_K)[:NUM_SHOWN]
-        compared_U = result.bought_U & ~result.taught_U
-        differing_D = np.flatnonzero(compared_U & (result.guess.answer_U != result.answer_U))
-        surest = differing_D[np.argsort(result.guess.wrong_U[differing_D], kind="stable")][:NUM_SHOWN]
-        charts, flat = curves(table)
-        return cls(
-            name=name,
-            certificate=certificate,
-            cost=table.cost,
-            saved=_saved(table),
-            num_empty=table.texts.num_empty,
-            labels=_counts(table),
-            curves=charts,
-            flat=flat,
-            kept=_rows(table, sorted(drawn.tolist())),
-            num_kept=len(kept_K),
-            differing=_rows(table, surest.tolist()),
-            num_differing=len(differing_D),
-            num_compared=int(compared_U.sum()),
-            bundle=bundle,
-        )
+    result, certificate = table.result, table.certificate
+    kept_K = np.flatnonzero(~result.bought_U & ~result.failed_U)
+    drawn = np.random.default_rng(certificate.seed).permutation(kept_K)[:NUM_SHOWN]
+    compared_U = result.bought_U & ~result.taught_U
+    differing_D = np.flatnonzero(compared_U & (result.guess.answer_U != result.answer_U))
+    surest = differing_D[np.argsort(result.guess.wrong_U[differing_D], kind="stable")][:NUM_SHOWN]
+    return render(
+        "labelled",
+        name=name,
+        bundle=bundle,
+        certificate=certificate,
+        cost=table.cost,
+        saved=_saved(table),
+        num_empty=table.texts.num_empty,
+        labels=label_counts(table),
+        curves=curves(table),
+        kept=shown_rows(table, sorted(drawn.tolist())),
+        num_kept=len(kept_K),
+        differing=shown_rows(table, surest.tolist()),
+        num_differing=len(differing_D),
+        num_compared=int(compared_U.sum()),
+        percent_of=percent_of,
+    )
 
 
-def render_labelled(page: LabelPage) -> str:
-    """A labelled table as HTML; text from data is escaped."""
-    return render("labelled", page=page, percent_of=percent_of)
-
-
-def curves(table: LabelledTable) -> tuple[list[Chart], list[str]]:
-    """A chart for each signal of the judge, the strongest first, on one scale; and the signals without effect."""
+def curves(table: LabelledTable) -> list[Chart]:
+    """A chart for each signal of the judge that has an effect, the strongest first, on one scale."""
     if table.judge is None:
-        return [], []
-    drawn = list(zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True))
-    drawn.sort(key=lambda curve: -float(np.ptp(curve[1][1])))
-    ends = [end(added) for _, (_, added) in drawn for end in (np.min, np.max)]
-    charts, flat = [], []
-    for signal, (points, added) in drawn:
+        return []
+    drawn = zip(table.judge.curves.signals, table.judge.curves.drawn(), strict=True)
+    strongest = sorted(drawn, key=lambda curve: -float(np.ptp(curve[1][1])))
+    ends = [end(added) for _, (_, added) in strongest for end in (np.min, np.max)]
+    charts = []
+    for signal, (points, added) in strongest:
         if np.ptp(added) < FLAT:
-            flat.append(signal.name)
-            continue
+            break
         rows = [{"x": x, "y": y} for x, y in zip(points.tolist(), added.tolist(), strict=True)]
         first, last = rows[0]["x"], rows[-1]["x"]
         limits = [{"x": first, "y": float(end)} for end in (min(ends), max(ends))]
         zero = [{"x": x, "y": 0.0} for x in (first, last)]
         svg = drawing("curve", limits=limits, zero=zero, curve=rows)
         charts.append(Chart(signal.name.capitalize(), f"{signal.meaning[:1].upper()}{signal.meaning[1:]}.", svg))
-    return charts, flat
+    return charts
 
 
-def _rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
+def shown_rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
     """Rows of these texts, with the large model's answer if it was bought."""
     result, names = table.result, table.labels.names
     first_U = table.texts.first_rows() + 1
@@ -142,7 +116,7 @@ def _rows(table: LabelledTable, units: list[int]) -> list[ShownRow]:
     return rows
 
 
-def _counts(table: LabelledTable) -> list[LabelCounts]:
+def label_counts(table: LabelledTable) -> list[LabelCounts]:
     """Rows by label, the most frequent first; labels without rows too."""
     result, names = table.result, table.labels.names
     sources_U = (~result.bought_U & ~result.failed_U, result.bought_U, result.failed_U)

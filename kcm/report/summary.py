@@ -6,7 +6,6 @@ Result, worth, guarantee, warnings, and what to do: deploy it, certify it on mor
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 from kcm.certification.certificate import confidence
 from kcm.costs import Prices
@@ -201,9 +200,6 @@ def _faults(asked: Numbers, where: str) -> list[str]:
     return lines
 
 
-_UNDECIDED = 0.4  # a p-value beyond which a sample does not say which side is better
-
-
 def recommendation(result: Numbers, path: Columns | None = None, *, live: bool = True) -> str:
     """What to do with this run, and why; `path` is the certificate's path, if known.
 
@@ -248,18 +244,14 @@ def _remedy(certificate: Numbers, path: Columns) -> str:
     if point is None or not (known(epsilon) and known(delta)):
         return "Keep asking the large model, or allow a larger loss: no threshold passed the test."
     loss, bound = max(point["loss"], 0.0), point.get("bound")
-    if epsilon == 0 and point["loss"] < 0 and delta < point["p_value"] < _UNDECIDED and known(units):
-        rows = units * _more_rows(point["p_value"], delta)
-        return _use_more(f"gains {unsigned_points(point['loss'])}", rows)
     if loss < epsilon:
-        return _use_more(f"loses {unsigned_points(loss)}", -math.log(delta) / divergence(loss, epsilon))
+        count = number(math.ceil(-math.log(delta) / divergence(loss, epsilon) / 100) * 100)
+        return (
+            f"Use more rows: on certify, the searched threshold loses {unsigned_points(loss)}; about {count} rows like"
+            " these would prove it."
+        )
     choice = f"Allow a loss of {exact_points(math.ceil(200 * bound) / 200)}, or keep" if known(bound) else "Keep"
     return f"{choice} asking the large model: on certify, the searched threshold loses {unsigned_points(loss)}."
-
-
-def _use_more(outcome: str, rows: float) -> str:
-    count = number(math.ceil(rows / 100) * 100)
-    return f"Use more rows: on certify, the searched threshold {outcome}; about {count} rows like these would prove it."
 
 
 def _wider(certificate: Numbers) -> str:
@@ -268,12 +260,6 @@ def _wider(certificate: Numbers) -> str:
     if not units or not known(delta) or certificate.get("method") != "regret":
         return ""
     return f", or allow {exact_points(math.ceil(200 * (1 - delta ** (1 / units))) / 200)}"
-
-
-def _more_rows(p_value: float, delta: float) -> float:
-    """How many times the rows a sign test needs for a p-value of `delta`, by the normal approximation."""
-    wanted, reached = (-NormalDist().inv_cdf(p) for p in (delta, p_value))
-    return (wanted / reached) ** 2
 
 
 def divergence(loss: float, epsilon: float) -> float:

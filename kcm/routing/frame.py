@@ -175,4 +175,3 @@ class RoutingFrame:
         """The rows of a split with their gate scores."""
         rows = np.flatnonzero(self.splits(request) == split)
         return self.table.select(rows).scored(self.scores[rows])
-

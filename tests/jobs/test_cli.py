@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -54,19 +53,6 @@ def test_the_list_of_commands_has_their_help_and_loads_none() -> None:
     for name in COMMANDS:
         help_text = load(name).get_short_help_str(30).removesuffix("...")
         assert re.search(rf"^  {name} +{re.escape(help_text)}", shown, re.M), name
-
-
-def test_terminal_shows_which_command_is_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: a person at a terminal is told at once which command is loaded."""
-    monkeypatch.setattr("jobs.cli.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
-    told, error = kcm("run", "absent.yaml").stderr.splitlines()
-    assert told == "loading kcm run"
-    assert error.startswith("error: ")
-
-
-def test_help_has_a_short_name_everywhere() -> None:
-    for words in ((), ("run",), ("route",), ("route", "certify")):
-        assert kcm(*words, "-h").stdout == kcm(*words, "--help").stdout != ""
 
 
 @pytest.fixture
@@ -185,21 +171,6 @@ def test_bad_input_is_one_line(
     assert expected in shown.stderr
     assert shown.stdout == ""
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": shown.stderr.strip().removeprefix("error: ")}
-
-
-def test_predict_passes_its_columns_and_the_configs_cluster_on(predictions: list[Any], tmp_path: Path) -> None:
-    out = str(tmp_path / "out.json")
-    words = ["--output", "answers", "--text-column", "body", "--task-column", "domain", "--json", out]
-    words += ["--format", "parquet", "--overwrite"]
-    shown = kcm(
-        "predict", str(tmp_path), "s3://rows/*.csv", *words, "--config", REVIEWS, "--set", "cluster.num_encoders=3"
-    )
-    assert (shown.exit_code, shown.stdout) == (0, "answers\n")
-    [(paths, asked)] = predictions
-    assert (asked["suffix"], asked["overwrite"]) == (".parquet", True)
-    assert paths == (tmp_path, "s3://rows/*.csv", "answers", "body")
-    assert (asked["task_column"], asked["cluster"].num_encoders) == ("domain", 3)
-    assert json.loads((tmp_path / "out.json").read_text()) == {"small": 3, "large": 1, "outside_promise": 0.0}
 
 
 def test_the_reference_explains_installed_components_too(outside_package: Path) -> None:

@@ -1,18 +1,14 @@
 """The files for clusters are what Ray takes, and name commands and configuration that exist."""
 
-import copy
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
-from moto import mock_aws
 
 from pipelines.serve.sources import ChampionSource
-from tests.ray_private import haproxy_configuration, launch_on_ec2, started_nodes, validate_autoscaler
+from tests.ray_private import started_nodes, validate_autoscaler
 from tests.serve_file import deployed_application
 
 ROOT = Path(__file__).parents[2]
@@ -58,30 +54,6 @@ def test_google_cluster_equals_aws_except_machines(aws: dict[str, Any], gcp: dic
         assert account["email"].split("@")[1].startswith(gcp["provider"]["project_id"])
         spot = machine.get("scheduling", {}).get("provisioningModel") == "SPOT"
         assert spot == name.endswith("-spot")
-
-
-@pytest.fixture
-def ec2(aws: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an EC2 in this process that has the instance profile of the cluster's head."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps the key by which it enters its instances
-    head = aws["available_node_types"][aws["head_node_type"]]
-    with mock_aws():
-        profile = head["node_config"]["IamInstanceProfile"]["Name"]
-        boto3.client("iam").create_instance_profile(InstanceProfileName=profile)
-        yield boto3.client("ec2", region_name=aws["provider"]["region"])
-
-
-def test_ray_starts_every_node_with_a_bucket_role(aws: dict[str, Any], ec2: Any) -> None:
-    """Promise: head and workers enter the bucket by their role, and only spot workers can be taken away."""
-    launch_on_ec2(copy.deepcopy(aws))
-    found = [each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]]
-    on_demand = [each["InstanceType"] for each in found if each.get("InstanceLifecycle") != "spot"]
-    assert sorted(on_demand) == ["g5.2xlarge", "m6i.4xlarge", "m6i.xlarge"]
-    spot = [each["InstanceType"] for each in found if each.get("InstanceLifecycle") == "spot"]
-    assert sorted(spot) == ["g5.2xlarge", "m6i.4xlarge"]
-    assert all(each["IamInstanceProfile"]["Arn"].endswith("/kcm") for each in found)
 
 
 def test_no_work_lands_on_the_head_and_workers_start_from_none(cluster: dict[str, Any]) -> None:
@@ -133,15 +105,3 @@ def test_the_service_deploys_an_application_that_exists() -> None:
     assert "*" not in config.serve.hosts
     extras = '"$(echo /home/ray/wheel/kcm_cascade-*.whl)[hub,postgres,ray]"'
     assert extras in DOCKERFILE  # by name it would be another project's
-
-
-def test_haproxy_opens_what_the_page_for_operators_says(tmp_path: Path) -> None:
-    written = haproxy_configuration(tmp_path)
-    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    facts = {
-        "bind *:8404": "`0.0.0.0:8404`",
-        "bind :9101": "`0.0.0.0:9101`",
-        "mode 666": "a socket of mode 666",
-        "timeout client 3600s": "cut after an hour",
-    }
-    assert all(line in written and words in page for line, words in facts.items())

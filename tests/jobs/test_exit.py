@@ -50,13 +50,6 @@ def test_unexpected_error_names_itself_and_debug(capsys: pytest.CaptureFixture[s
     )
 
 
-def test_debug_shows_the_traceback_above_the_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert end(DataError("no rows"), debug=True) == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith("Traceback")
-    assert shown.endswith("error: no rows\n")
-
-
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(0), SystemExit(15)])
 def test_an_interruption_says_how_to_go_on(interruption: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     assert end(interruption) == 130

@@ -13,11 +13,6 @@ def server(**values: object) -> OpenAiConfig:
     return OpenAiConfig(adapter="openai", model="large", base_url="http://127.0.0.1:1/v1", **values)  # type: ignore[arg-type]
 
 
-def test_nothing_is_known_at_first() -> None:
-    """A bundle's server is refused until this user has asked it."""
-    assert known_servers() == ServiceSettings.of(None).serve.large.upstreams == ()
-
-
 def test_known_server_may_be_asked() -> None:
     """Without a configuration a bundle may ask a server that was used before, with the same key variable."""
     remember(server(api_key_env="OWN_KEY", input_price=1.0, max_cost=5.0))

@@ -74,19 +74,3 @@ def test_a_service_lives_as_long_as_its_block(served: list[Any]) -> None:
     assert served[-1] == "stopped"
     with verbs.serve(bundle="/b"):
         assert served[-1][0] == Release(version="folder", bundle=Path("/b"))
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [({}, "nothing to serve"), ({"model": "m@a", "bundle": "/b"}, "name two models")],
-)
-def test_what_is_served_must_be_clear(served: list[Any], given: dict[str, str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message), verbs.serve(**given):
-        pytest.fail("something is served")
-    assert served == []
-
-
-def test_overrides_of_a_mapping_are_refused_in_any_form(served: list[Any]) -> None:
-    overrides = (f"serve.port={port}" for port in [8001])  # may be read only once
-    with pytest.raises(ConfigError, match="overrides need a file"), verbs.serve({"name": "x"}, overrides, bundle="/b"):
-        pytest.fail("something is served")

@@ -62,8 +62,10 @@ def log(tmp_path: Path) -> DecisionLog:
 
 
 def test_stats_count_what_is_there_and_what_is_missing(tmp_path: Path, log: DecisionLog) -> None:
+    log.put_drift("films/2", {"novelty": 31.25})
     found = result_of(tmp_path, "stats")
     assert (found["decisions"], found["missing"], found["watermark"]) == (6, 1, 6)
+    assert found["drift"] == {"films/1": {}, "films/2": {"novelty": 31.25}}
     assert found["versions"] == {"films/1": {"small": 2}, "films/2": {"small": 3, "large": 1}}
     assert found["audits"] == {"answered": 1, "drawn": 1, "lost": 1}
     assert (found["labels"], found["forgotten"]) == (1, 0)
@@ -72,14 +74,6 @@ def test_stats_count_what_is_there_and_what_is_missing(tmp_path: Path, log: Deci
     shown = call(tmp_path, "stats").output
     assert "films/2" in shown
     assert "1 decisions never came into the log" in shown
-
-
-def test_stats_show_the_evidence_of_drift(tmp_path: Path, log: DecisionLog) -> None:
-    """Promise: stats show the evidence of drift that replicas have written."""
-    assert "drift" not in call(tmp_path, "stats").output
-    log.put_drift("films/2", {"novelty": 31.25, "combined": 8.5})
-    assert result_of(tmp_path, "stats")["drift"] == {"films/1": {}, "films/2": {"novelty": 31.25, "combined": 8.5}}
-    assert "version films/2: combined 8.5, novelty 31.2; an alarm needs 20" in call(tmp_path, "stats").output
 
 
 def test_the_log_is_written_as_parquet(tmp_path: Path, log: DecisionLog) -> None:
@@ -125,12 +119,6 @@ def test_what_is_not_there_cannot_be_forgotten_and_it_is_said(
     done = call(tmp_path, "forget", *arguments)
     assert done.exit_code == 2
     assert "the log has no items of" in done.output
-
-
-def test_it_must_be_said_who_is_forgotten(tmp_path: Path, log: DecisionLog) -> None:
-    for arguments in ([], ["--caller", "ann", "--request", "r1"]):
-        done = call(tmp_path, "forget", *arguments)
-        assert (done.exit_code, "either --caller or --request" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["stats", "export --output x.parquet", "forget --caller ann"])

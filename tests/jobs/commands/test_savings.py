@@ -85,13 +85,6 @@ def test_template_without_fixed_text_is_not_served(tmp_path: Path) -> None:
     assert "900 calls have neither a cost nor a listed price" in done.stderr
 
 
-def test_drift_is_said(tmp_path: Path) -> None:
-    calls = exchanges(900, free=0, mix=lambda time: [0.8 * time, 0.5 - 0.4 * time, 0.5 - 0.4 * time])
-    done = run(str(write_lines(tmp_path / "log.jsonl", openai_rows(calls))))
-    assert "No forecast: the mix of labels changes within the log: 'billing' has" in done.stdout
-    assert "could have been answered by a small model; with" not in done.stdout
-
-
 def test_unreadable_rows_are_counted(log: Path) -> None:
     lines = log.read_text().splitlines()
     log.write_text("\n".join(line if number % 2 else line[:40] for number, line in enumerate(lines)))

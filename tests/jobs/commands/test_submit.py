@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.commands.submit import CONFIG, pack
-from kcm.config import load_config, parse_config
+from kcm.config import load_config
 from pipelines.config import RunConfig
 
 REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
@@ -49,34 +49,3 @@ def test_the_printed_lines_submit_and_look_after_a_job(tmp_path: Path, monkeypat
     assert others == [
         f"# ray job {verb} --address http://head:8265 {name}" for verb in ("status", "logs --follow", "stop")
     ]
-
-
-def test_relative_paths_are_found_by_a_job_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: paths of this folder are found by a job that works in another."""
-    here, job = tmp_path / "here", tmp_path / "job"
-    job.mkdir()
-    for name in ("own.csv", "more/part.csv", "answers.csv", "pictures/a.png", "models/mini/config.json"):
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).touch()
-    monkeypatch.chdir(here)
-    source = {"kind": "files", "path": ["own.csv", "more/*.csv", "s3://bucket/rows.csv"], "image_root": "pictures"}
-    config = parse_config(
-        RunConfig,
-        {
-            "name": "own",
-            "tasks": {"source": source | {"text_column": "more"}},
-            "encoder": {"model": "models/mini"},
-            "large": {"adapter": "recorded", "path": "answers.csv"},
-            "tracking": {"uri": "sqlite:///mlflow.db"},
-        },
-    )
-    pack(job, config)
-    monkeypatch.chdir(job)
-    sent = load_config(RunConfig, job / CONFIG).model_dump(mode="json")
-    files = sent["tasks"]["source"]
-    assert files["path"] == [f"{here}/own.csv", f"{here}/more/*.csv", "s3://bucket/rows.csv"]
-    assert files["image_root"] == f"{here}/pictures"
-    assert files["text_column"] == "more", "a column is no path, whatever lies here"
-    assert sent["encoder"]["model"] == f"{here}/models/mini"
-    assert sent["large"]["path"] == f"{here}/answers.csv"
-    assert sent["tracking"]["uri"] == f"sqlite:///{here}/mlflow.db"

@@ -79,41 +79,9 @@ def test_a_run_fits_on_a_screen(result: dict[str, Any], snapshot: SnapshotAssert
     assert text == snapshot
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"decision": "keep_all", "threshold": None},
-        {"decision": "escalate_all", "threshold": None},
-        {"valid": False, "decision": "escalate_all", "threshold": None},
-    ],
-    ids=["threshold", "keep all", "escalate all", "not valid"],
-)
-def test_the_certificate_is_said_in_words(
-    result: dict[str, Any], changes: dict[str, Any], snapshot: SnapshotAssertion
-) -> None:
-    result["certificate"] |= changes
-    text = shown(result)
-    assert text[: text.index("warning:")] == snapshot
-
-
 def test_many_tasks_are_one_row(result: dict[str, Any]) -> None:
     """Of more tasks than fit on a screen the total alone is shown; the report has all."""
     result["kcm"]["tasks"] = {f"task {number}": numbers() for number in range(MOST_TASKS + 1)}
     text = shown(result)
     assert "All tasks" in text
     assert "task 1" not in text
-
-
-def test_a_long_task_name_folds_and_stays_whole(result: dict[str, Any]) -> None:
-    name = "reviews-of-products-" * 3
-    result["kcm"]["tasks"] = result["mcm"]["tasks"] = {name: numbers()}
-    lines = shown(result).splitlines()
-    assert max(map(len, lines)) <= WIDTH
-    assert name in "".join(line.split()[0] for line in lines if line.strip())
-
-
-def test_a_task_name_is_never_markup(result: dict[str, Any]) -> None:
-    result["kcm"]["tasks"] = {"[red]x": numbers()}
-    result["mcm"]["tasks"] = {"[red]x": numbers()}
-    assert "[red]x" in shown(result)

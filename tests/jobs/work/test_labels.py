@@ -77,13 +77,3 @@ def test_label_is_named_and_withdrawn(run: Any, named: ClassNames, tmp_path: Pat
     shown = run("--withdraw", "rebate", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
     assert json.loads((tmp_path / "out.json").read_text()) == {"named": ["refund"]}
-
-
-@pytest.mark.parametrize("words", [("--name", "refund"), ("--withdraw", "refund")], ids=lambda words: words[0])
-def test_a_file_is_not_ignored_beside_new_labels(
-    run: Any, named: ClassNames, tmp_path: Path, words: tuple[str, ...]
-) -> None:
-    shown = run(*words, "--out", str(tmp_path / "items.csv"))
-    assert shown.exit_code != 0
-    assert "cannot be combined with --out or --in" in shown.output
-    assert named.labels() == ()

@@ -51,15 +51,6 @@ def test_older_version_becomes_champion_and_is_served(tmp_path: Path, version: s
     assert champion(config) == "1"
 
 
-def test_a_refused_version_does_not_become_the_champion(tmp_path: Path) -> None:
-    config = registered(tmp_path)
-    refusal = ReplicaReport(record=3, version="reviews/2", refused={"reviews/1": "no such encoder"})
-    pointer(config).reports.write("door-1", refusal)
-    with pytest.raises(KcmError, match="version reviews/1 is refused: no such encoder"):
-        promote(config, "1")
-    assert (champion(config), pointer(config).current().champion.version) == ("2", "reviews/2")
-
-
 def pointer(config: RunConfig) -> Pointer:
     return LoopState.of(config).champions.pointer
 

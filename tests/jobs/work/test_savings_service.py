@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.options import values_of
 from jobs.work.service import configured, prepared
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
+from kcm.config import read_values
 from pipelines.serve.http.api import create_api
 from tests.fake_upstream import FakeUpstream, completion
 from tests.kcm.logs.logs import FILLER, QUEUES, exchanges, openai_rows, write_lines
@@ -35,7 +35,7 @@ def test_escalated_request_reaches_the_llm_as_written(
     words = ["savings", "log.jsonl", "--serve", "serve.yaml", "--base-url", upstream.base_url, "--target", ".85"]
     assert CliRunner().invoke(app, [*words, "--encoder", str(encoder)]).exit_code == 0
 
-    values = values_of(Path("serve.yaml"), ['serve.allowed_hosts=["testserver"]'])
+    values = read_values(Path("serve.yaml"), ['serve.allowed_hosts=["testserver"]'])
     _, release, settings = prepared(None, Path("serve.bundle"), None, configured(values, "serve.yaml")[1])
     side = load_small_side(Bundle.read(release.bundle), settings.assets_path)
     escalation = StubEscalation(None)  # type: ignore[arg-type]  # nobody asks it

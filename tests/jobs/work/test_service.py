@@ -35,12 +35,6 @@ def config(registry: RunConfig) -> RunConfig:
     return registry
 
 
-def test_without_a_name_the_champion_of_the_run_is_served(config: RunConfig) -> None:
-    served = served_model(config, None)
-    assert served.version == "reviews/2"
-    assert (served.bundle / "bundle.json").read_text() == "second"
-
-
 def test_own_champion_needs_no_registry(tmp_path: Path) -> None:
     """Promise: the pointer names a run's champion, if it exists; other models come from the registry."""
     config = parse_config(RunConfig, yaml.safe_load(REVIEWS.read_text()) | {"storage_path": str(tmp_path / "storage")})
@@ -124,13 +118,6 @@ def test_a_download_that_fails_leaves_nothing_behind(config: RunConfig) -> None:
     with pytest.raises(KcmError, match="no registered model 'reviews/9'"):
         served_model(config, "reviews/9")
     assert not (config.storage_path / "served" / "reviews" / "9").exists()
-
-
-def test_feedback_is_in_the_run_storage_by_default(config: RunConfig) -> None:
-    """Promise: feedback is kept beside the run unless a place is configured."""
-    assert ServiceSettings.of(config).serve.feedback.url == f"sqlite:///{config.storage_path}/feedback.db"
-    elsewhere = load_config(RunConfig, REVIEWS, ["serve.feedback.url=sqlite:////elsewhere.db"])
-    assert ServiceSettings.of(elsewhere).serve.feedback.url == "sqlite:////elsewhere.db"
 
 
 def test_several_replicas_on_a_cluster_need_postgresql(config: RunConfig, tmp_path: Path) -> None:

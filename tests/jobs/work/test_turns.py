@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.views.loop import outcome
 from jobs.work import turns
 from jobs.work.turns import versions
 from kcm.config import load_config
@@ -61,19 +60,6 @@ def test_versions_list_state_lineage_and_reasons(config: RunConfig) -> None:
     assert found["reviews/3"]["reason"] == "tweets loses more than 1 points"
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"promoted": True, "reason": "every promotion gate has passed"}, "reviews/3 is the champion: every"),
-        ({"awaits_approval": True}, "reviews/3 waits for `kcm promote --approve`: tweets"),
-        ({}, "reviews/3 is not promoted: tweets loses"),
-        ({"version": None, "reason": "7 answers"}, "no version is not promoted: 7 answers"),
-    ],
-)
-def test_a_turn_is_summarised_in_a_line(changes: dict[str, Any], line: str) -> None:
-    assert outcome(TURN | {"changed": True} | changes).startswith(line)
-
-
 def kcm(*words: str) -> Any:
     return CliRunner().invoke(app, words)
 
@@ -124,15 +110,3 @@ def test_watch_needs_a_section_for_updates(tmp_path: Path) -> None:
     config = load_config(RunConfig, CONFIG, [f"storage_path={tmp_path}"])
     with pytest.raises(ConfigError, match="has no section `update`"):
         turns.watch(config, pytest.fail)
-
-
-def test_update_of_a_bundle_says_how_to_begin_a_run(tmp_path: Path) -> None:
-    """The bundle of `kcm label` has no run that could learn; a folder of another kind is named as one."""
-    for name, said in (("bundle", "TABLE.labelled.yaml"), ("folder", "not a configuration file")):
-        (tmp_path / name).mkdir()
-        if name == "bundle":
-            (tmp_path / name / "bundle.json").write_text("{}")
-        ended = CliRunner().invoke(app, ["update", str(tmp_path / name)])
-        assert ended.exit_code == 2
-        assert said in ended.output
-        assert len(ended.output.splitlines()) == 1

@@ -38,14 +38,6 @@ def test_numbers_read_well(written: str, expected: str) -> None:
     assert written == expected
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (252.3, "4 min 12 s"), (7384, "2 h 3 min")],
-)
-def test_durations_read_well(seconds: float, expected: str) -> None:
-    assert formats.duration(seconds) == expected
-
-
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_a_part_is_never_rounded_to_none_or_all(share: float) -> None:
     assert formats.whole_percent(share) not in ("0%", "100%")
@@ -54,7 +46,3 @@ def test_a_part_is_never_rounded_to_none_or_all(share: float) -> None:
 @pytest.mark.parametrize(("share", "said"), [(0.005, "less than 1%"), (0.995, "more than 99%"), (0.006, "1%")])
 def test_shares_at_the_edge_of_rounding(share: float, said: str) -> None:
     assert formats.whole_percent(share) == said
-
-
-def test_none_and_all_are_said_as_they_are() -> None:
-    assert (formats.whole_percent(0.0), formats.whole_percent(1.0)) == ("0%", "100%")

@@ -1,7 +1,9 @@
 """The page of a labelled table: its numbers are those of the table, and nothing in it is more than text."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.label import LabelledTable, label
-from kcm.report.labelled import NUM_SHOWN, LabelPage, render_labelled
+from kcm.large.base import Estimate
+from kcm.report.labelled import NUM_SHOWN, label_counts, render_labelled
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 TOPICS = {"good": "pos", "bad": "neg", "odd": HOSTILE}
@@ -45,78 +48,77 @@ def found(folder: Path) -> LabelledTable:
 
 
 @pytest.fixture(scope="module")
-def page(found: LabelledTable) -> LabelPage:
-    return LabelPage.of(found, "tickets.csv", "tickets.bundle")
+def page(found: LabelledTable) -> str:
+    return render_labelled(found, "tickets.csv", "tickets.bundle")
 
 
-def test_rows_by_label_are_the_table(found: LabelledTable, page: LabelPage) -> None:
+def test_rows_by_label_are_the_table(found: LabelledTable) -> None:
     """Rows by label and source are those of the delivered table."""
-    counts = found.frame.groupby(["label", "label_source"]).size()
-    for each in page.labels:
-        assert each.small == counts.get((each.label, "small"), 0)
-        assert each.llm == counts.get((each.label, "llm"), 0)
-    assert sum(each.rows for each in page.labels) == len(found.frame)
+    counts, labels = found.frame.groupby(["label", "label_source"]).size(), label_counts(found)
+    for row in labels:
+        assert row.small == counts.get((row.label, "small"), 0)
+        assert row.llm == counts.get((row.label, "llm"), 0)
+    assert sum(row.rows for row in labels) == len(found.frame)
 
 
-def test_kept_rows_are_the_small_models(found: LabelledTable, page: LabelPage) -> None:
-    """Rows to look at are the table's own rows that the small model labelled, with its probability."""
-    assert len(page.kept) == NUM_SHOWN < page.num_kept
-    for row in page.kept:
-        there = found.frame.iloc[row.row - 1]
-        assert (there["label_source"], there["label"]) == ("small", row.small)
-        assert there["label_probability"] == pytest.approx(row.probability)
+ROW = re.compile(
+    r'<tr><th scope="row">(\d+)</th><td><bdi>[^<]*</bdi></td><td class="left"><bdi>([^<]*)</bdi></td><td>([\d.]+)%</td>'
+    r'(?:<td class="left"><bdi>([^<]*)</bdi></td>)?</tr>'
+)
 
 
-def test_differing_rows_were_not_taught(found: LabelledTable, page: LabelPage) -> None:
-    """Rows that differ have the LLM's answer, which the small model had not seen when it guessed."""
-    assert 0 < page.num_differing < page.num_compared
+def test_shown_rows_are_the_tables(found: LabelledTable, page: str) -> None:
+    """Kept rows have the small model's label and probability; differing ones the LLM's, which did not teach it."""
+    rows = [[unescape(cell) for cell in match] for match in ROW.findall(page)]
+    kept, differing = [row for row in rows if not row[3]], [row for row in rows if row[3]]
+    assert len(kept) == NUM_SHOWN
+    assert differing
     taught = set(np.flatnonzero(found.result.taught_U))
-    for row in page.differing:
-        there = found.frame.iloc[row.row - 1]
-        assert (there["label_source"], there["label"]) == ("llm", row.llm)
-        assert row.small != row.llm
-        assert found.texts.unit_N[row.row - 1] not in taught
-    draw = found.certificate.draws[0]
-    assert page.num_compared >= draw.drawn
-    assert page.num_differing >= draw.wrong
+    for number, small, probability, llm in rows:
+        row = found.frame.iloc[int(number) - 1]
+        assert (row["label_source"], row["label"]) == (("llm", llm) if llm else ("small", small))
+        if llm:
+            assert small != llm
+            assert found.texts.unit_N[int(number) - 1] not in taught
+        else:
+            assert row["label_probability"] == pytest.approx(float(probability) / 100, abs=6e-4)
 
 
-def test_resumed_job_has_the_same_page(folder: Path, page: LabelPage) -> None:
+def test_resumed_job_has_the_same_page(folder: Path, page: str) -> None:
     """A job that continues its draw shows the curves that ranked the rows, though it never trained."""
     again = labelled(folder)
     assert again.side.judge is None
-    shown = LabelPage.of(again, "tickets.csv", "tickets.bundle")
-    assert render_labelled(shown) == render_labelled(page)
-    assert shown.curves
+    assert render_labelled(again, "tickets.csv", "tickets.bundle") == page
+    assert "<svg" in page
 
 
-def test_page_asks_no_network_and_texts_stay_texts(page: LabelPage, assert_safe: Any) -> None:
+def test_page_asks_no_network_and_texts_stay_texts(found: LabelledTable, assert_safe: Any) -> None:
     """Hostile texts and labels are text; the only script is the one that the policy names; links stay on the page."""
-    assert_safe(render_labelled(replace(page, name=HOSTILE, bundle=HOSTILE)))
+    assert_safe(render_labelled(found, HOSTILE, HOSTILE))
 
 
-def test_page_says_promise_and_limits(found: LabelledTable, page: LabelPage) -> None:
+def test_page_says_promise_and_limits(found: LabelledTable, page: str) -> None:
     """The promise stands first, and what it does not cover last; without prices there is no money."""
-    html = render_labelled(page)
-    assert found.certificate.sentence in html
-    assert "The guarantee covers this table and no other rows." in html
-    assert "Paid" not in html
-    assert "$0.25" in render_labelled(replace(page, saved=0.25, cost=0.5))
+    assert found.certificate.sentence in page
+    assert "The guarantee covers this table and no other rows." in page
+    assert "Paid" not in page
+    assert "Paid" in render_labelled(replace(found, estimate=Estimate(calls=900, currency=0.9)), "tickets.csv")
 
 
-def test_missed_target_is_a_warning_with_a_next_step(page: LabelPage) -> None:
+def test_missed_target_is_a_warning_with_a_next_step(found: LabelledTable, page: str) -> None:
     """An unproved target is a warning, and the page says how to reach it."""
-    assert "Warning" not in render_labelled(page)
-    html = render_labelled(replace(page, certificate=page.certificate.model_copy(update={"certified": False})))
+    assert "Warning" not in page
+    missed = found.certificate.model_copy(update={"certified": False})
+    html = render_labelled(replace(found, certificate=missed), "tickets.csv")
     assert "<b>Warning:</b> The target is not proved" in html
     assert "a higher <code>--max-cost</code>" in html
 
 
-def test_promises_about_labels_are_the_key_figures(page: LabelPage) -> None:
+def test_promises_about_labels_are_the_key_figures(found: LabelledTable) -> None:
     """Without a target the headline points at the promises about labels."""
     promise = ClassPromise(kind="precision", label="spam", asked=0.9, proved=0.93, holds=True)
-    certificate = page.certificate.model_copy(update={"target": None, "guarantees": (promise,)})
-    html = render_labelled(replace(page, certificate=certificate))
+    certificate = found.certificate.model_copy(update={"target": None, "guarantees": (promise,)})
+    html = render_labelled(replace(found, certificate=certificate), "tickets.csv")
     assert "probability each, the figures below hold for the 900 labels." in html
     assert "Precision of spam, at least" in html
     assert "93.00%" in html

@@ -8,7 +8,6 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kcm.cascade.policy import KEEP_ALL, Decision, Policy
-from kcm.costs import Prices
 from kcm.report.page import model_section
 
 Lines = Callable[[str], str]
@@ -72,16 +71,6 @@ def test_a_policy_is_described_in_sentences(lines: Lines, snapshot: SnapshotAsse
         on_large_failure="error",
     )
     assert lines(model_section("kcm", {}, {}, policy.model_dump(mode="json"))) == snapshot
-
-
-def test_a_page_that_knows_prices_tells_what_is_saved(metrics: Any, result: Any, lines: Lines) -> None:
-    prices = Prices(large=0.01, small=0.0, currency="EUR")
-    shown = lines(model_section("kcm", metrics, result["certificate"], POLICY, prices))
-    assert (
-        "KCM saves 71% of the calls to the large model (€7.10 per 1,000 inputs) and loses at most 2 points of accuracy."
-        in shown
-    )
-    assert "€7.10 of €10.00 for the large model alone" in shown
 
 
 def test_a_void_certificate_promises_nothing_and_says_why(result, metrics, lines: Lines) -> None:

