@@ -31,7 +31,6 @@ from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS, shuffled
 
-_CANDIDATES = 256  # rows per task and label used to judge a salt
 _ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read
 _TRAIN = SPLITS.index("train")
 
@@ -200,16 +199,9 @@ class SequenceBuild:
 
     def _check_splits(self) -> None:
         """Raise SplitError for a split without the rows it needs."""
-        shortage_of = partial(
-            shortage,
-            self.plan,
-            labels=self.labels,
-            scenario=self.config.scenario,
-            fractions=self.config.fractions,
-        )  # of cells with rows
-        if first_shortage := shortage_of(self.cells):
-            rows = self.facts.candidates(_CANDIDATES)
-            raise split_error(first_shortage, rows, shortage_of, self.facts.origins, self.config.fractions)
+        fractions = self.config.fractions
+        if cause := shortage(self.plan, self.cells, self.labels, self.config.scenario, fractions):
+            raise split_error(cause, self.facts.origins, fractions)
 
     def write(self) -> str:
         """Write the shards of all tasks, then the description; returns the digest of the sequence."""
