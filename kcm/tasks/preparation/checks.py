@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from kcm.errors import DataError
 from kcm.tasks.scenarios import Scenario, TaskPlan
@@ -24,15 +23,6 @@ class SplitError(DataError):
     is_drawn = False
 
 
-@dataclass(frozen=True)
-class Shortage:
-    """The missing rows of a split of a task: rows of `label`, or of any label."""
-
-    what: str
-    split: Split
-    label: str | None
-
-
 def check_labels(labels: Sequence[str], present: Collection[str], where: str) -> None:
     """Raise DataError if there are fewer than two classes, or if a label of the label list has no row."""
     if absent := [label for label in labels if label not in present]:
@@ -43,17 +33,19 @@ def check_labels(labels: Sequence[str], present: Collection[str], where: str) ->
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
 
 
-def shortage(
+def check_splits(
     plan: TaskPlan,
     cells: Collection[Cell],
     labels: Sequence[str],
     scenario: Scenario,
     fractions: Mapping[Split, float],
-) -> Shortage | None:
-    """The first split without rows, with one class, or without train rows of a class; `cells` are those with rows.
+    origins: Collection[int],
+) -> None:
+    """Raise SplitError for the first split without rows, with one class, or without train rows of a class.
 
-    A task with one class by design (class- and task-incremental) needs no second class in a split. A split whose
-    fraction is 0 may be empty; test rows must be in all tasks or in none, because all are measured together.
+    `cells` are those with rows; `origins` are the given splits that occur. A task with one class by design (class- and
+    task-incremental) needs no second class in a split. A split whose fraction is 0 may be empty; test rows must be in
+    all tasks or in none, because all are measured together.
     """
     present_cells = set(cells)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -67,27 +59,28 @@ def shortage(
             if not present_labels and may_lack:
                 continue
             if not present_labels:
-                return Shortage(f"task {name!r} has no {split} rows", split, None)
-            if several and len(present_labels) == 1:
-                return Shortage(
-                    f"all {split} rows of task {name!r} are of one class, {present_labels[0]!r}", split, None
-                )
-            if split == "train" and len(present_labels) < len(task_labels):
-                untrained = next(label for label in task_labels if (task, place, numbers[label]) not in present_cells)
-                return Shortage(f"class {untrained!r} of task {name!r} has no train rows", split, untrained)
-    return None
+                fault, label = f"task {name!r} has no {split} rows", None
+            elif several and len(present_labels) == 1:
+                fault, label = f"all {split} rows of task {name!r} are of one class, {present_labels[0]!r}", None
+            elif split == "train" and (missing := [label for label in task_labels if label not in present_labels]):
+                fault, label = f"class {missing[0]!r} of task {name!r} has no train rows", missing[0]
+            else:
+                continue
+            raise _split_error(fault, split, label, origins, fractions)
 
 
-def split_error(cause: Shortage, origins: Collection[int], fractions: Mapping[Split, float]) -> SplitError:
-    """The error for a shortage, with the number of additional rows; `origins` are the given splits that occur."""
-    subject = f"class {cause.label!r}" if cause.label else "every class"
-    if NOT_GIVEN not in origins and SPLITS.index(cause.split) in origins:
-        return SplitError(cause.what, where="tasks", hint=f"Add {cause.split} rows of {subject}")
-    num_rows = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[cause.split]))
+def _split_error(
+    fault: str, split: Split, label: str | None, origins: Collection[int], fractions: Mapping[Split, float]
+) -> SplitError:
+    """The error for missing rows of a split, of one label or of any, with the number of additional rows."""
+    subject = f"class {label!r}" if label else "every class"
+    if NOT_GIVEN not in origins and SPLITS.index(split) in origins:
+        return SplitError(fault, where="tasks", hint=f"Add {split} rows of {subject}")
+    num_rows = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[split]))
     hint = (
         f"Add about {num_rows} rows of {subject} (rows of one content or group count as one), raise max_rows_per_task,"
         " or try another tasks.salt"
     )
-    error = SplitError(cause.what, where="tasks", hint=hint)
+    error = SplitError(fault, where="tasks", hint=hint)
     error.is_drawn = True
     return error
