@@ -14,8 +14,8 @@ is taken from the Python that runs this script, and not installed.
 
 import argparse
 import csv
-import os
 import json
+import os
 import random
 import re
 import shutil

@@ -245,7 +245,7 @@ def test_oddities_of_a_table_are_counted_and_explained(at: Path) -> None:
         "left out: 1 row, missing text (row 5)",
         "2 rows repeat the content of other rows",
         "warning: 1 text with several labels",
-        "left out: 1 row, a label that is not in the label list (row 3)",
+        "left out: 2 rows, a label that is not in the label list (row 3, 9)",
         "tasks.max_bad_rows is set to 5: 5 of 201 rows are bad",
     ):
         assert line in shown.stderr, shown.stderr
