@@ -46,7 +46,7 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 # of texts have small classes, of which a hundredth would leave the certify rows with one.
 _FRACTIONS = "{train: 0.5, validate: 0.24, certify: 0.01, test: 0.25}"
 _OF_TEXTS = "{train: 0.5, validate: 0.2, certify: 0.05, test: 0.25}"
-_BEYOND = 1000
+_BEYOND, _MOST_SALTS = 1000, 64
 _ONE_LAYER = "{hidden: [], spline_order: 1, base_activation: none, centred: true, zero_start: true, base: lda}"
 _SGD = "{num_epochs: 3, optimizer: sgd, sgd_rate: 0.2, mask_unseen: true}"
 _EMOJI_BY_STEPS = (
@@ -203,8 +203,8 @@ def _sequence(config: RunConfig, seed: int, places: Places) -> TaskSequence:
         tasks = config.tasks.model_copy(update={"salt": salt})
         try:
             return build_sequence(tasks, places.assets, seed, reads=config.encoder.reads)
-        except SplitError as error:
-            if error.salt is None:
+        except SplitError:
+            if salt > _MOST_SALTS * _BEYOND:
                 raise
             salt += _BEYOND  # a salt of another seed would repeat its splits
 

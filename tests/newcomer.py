@@ -14,6 +14,7 @@ is taken from the Python that runs this script, and not installed.
 
 import argparse
 import csv
+import json
 import os
 import random
 import re
@@ -29,7 +30,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.readers.hub import HubSource
 from tests.ports import free_port
 
@@ -218,12 +218,15 @@ def intents(clinc: str, num_labels: int = 20, rows_per_label: int = 50) -> list[
 
     Rows out of scope are a label like the others.
     """
-    file = Path(clinc).exists()
-    source = FilesSource(path=clinc) if file else HubSource(id=clinc, subset="plus", label_column="intent")
     texts: dict[str, list[str]] = {}
-    for row in source.build(ROOT / "assets").records:
-        if row.split == "train" and row.label is not None:
-            texts.setdefault(row.label, []).append(row.text)
+    if Path(clinc).exists():
+        splits = json.loads(Path(clinc).read_bytes())
+        for text, label in [*splits["train"], *splits["oos_train"]]:
+            texts.setdefault(label, []).append(text)
+    else:
+        for row in HubSource(id=clinc, subset="plus", label_column="intent").build(ROOT / "assets").records:
+            if row.split == "train" and row.label is not None:
+                texts.setdefault(row.label, []).append(row.text)
     draw = random.Random(0)
     labels = sorted(draw.sample(sorted(texts), num_labels))
     rows = [(text, label) for label in labels for text in draw.sample(sorted(texts[label]), rows_per_label)]

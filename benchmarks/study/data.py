@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,7 @@ def _encode(rows: list[Content], encoder: Encoder) -> np.ndarray:
     return vectors_ND
 
 
-_MAX_SALTS = 8  # each of the seeds may ask for another one
+_MAX_SALTS = 64
 
 
 @dataclass(frozen=True)
@@ -181,19 +182,18 @@ def read_data(
     tables = tuple(TableShard(shard.where, table) for shard in source.shards for table in shard.read())
     source = replace(source, shards=tables)  # read once, for all seeds
     build = partial(build_sequence, assets_dir=assets_dir, seed=0, reads=reads, source=source)
-    return StudyData(_sequences(config, seeds, build, _MAX_SALTS), num_features)
+    return StudyData(_sequences(config, seeds, build), num_features)
 
 
 def _sequences(
-    config: TasksConfig, seeds: Sequence[int], build: Callable[[TasksConfig], TaskSequence], most_salts: int
+    config: TasksConfig, seeds: Sequence[int], build: Callable[[TasksConfig], TaskSequence]
 ) -> tuple[TaskSequence, ...]:
-    """The sequence of every seed, under the first of up to `most_salts` salts that serves them all."""
-    try:
-        return tuple(build(config.model_copy(update={"order": "shuffled", "order_seed": seed})) for seed in seeds)
-    except SplitError as error:
-        if error.salt is None or most_salts == 1:
-            raise
-        return _sequences(config.model_copy(update={"salt": error.salt}), seeds, build, most_salts - 1)
+    """The sequence of every seed, under the first salt that serves them all."""
+    configs = [config.model_copy(update={"order": "shuffled", "order_seed": seed}) for seed in seeds]
+    for salt in (config.salt, *range(_MAX_SALTS)):
+        with suppress(SplitError):
+            return tuple(build(config.model_copy(update={"salt": salt})) for config in configs)
+    return tuple(map(build, configs))  # raises the error
 
 
 def _numeric_source(config: TasksConfig, assets_dir: Path, patterns: Sequence[str]) -> tuple[Source, int]:

@@ -32,6 +32,7 @@ from pipelines.stages.overview import overview
 
 ASSETS = Path("assets")
 _MILDEST = 0.1  # largest epsilon worth a run
+_NUM_SALTS = 32
 _FEWEST = 3  # fewest rows of a label: fewer cannot be in train, certify and test
 _MAX_RARE = _MAX_BAD = 0.2  # largest share of rows that may be left out
 _OFF_LIST = re.compile(r"^label '.*' is not in the label list$", re.DOTALL)  # one line for all rare labels
@@ -189,13 +190,7 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     tasks["max_bad_rows"] = f"{_MAX_BAD:.0%}"
     config = parse_config(RunConfig, values, where="kcm init")
     source = config.tasks.source.build(config.assets_path, vector_columns(config.encoder))
-    try:
-        summary, bad_rows = _build(config, source)
-    except SplitError as error:
-        if error.salt is None:
-            raise
-        tasks["salt"] = error.salt  # few rows need a lucky draw
-        summary, bad_rows = _build(parse_config(RunConfig, values, where="kcm init"), source)
+    summary, bad_rows = _drawn(values, source)
     total = summary.num_rows + summary.num_bad
     del tasks["max_bad_rows"]
     if summary.num_bad > _USUAL_BAD * total:
@@ -213,6 +208,20 @@ def _checked(values: dict[str, Any]) -> tuple[Summary, list[str]]:
     )
     bad_lines = bad_row_lines(bad_rows, total, tasks.get("max_bad_rows"))
     return summary, [*lines, *bad_lines, *([_HOPELESS] if is_hopeless else [])]
+
+
+def _drawn(values: dict[str, Any], source: Source) -> tuple[Summary, list[BadRow]]:
+    """The result of `_build`; if few rows need a lucky draw, with the first salt that gives all splits their rows."""
+    for salt in (None, *range(1, _NUM_SALTS)):
+        if salt is not None:
+            values["tasks"]["salt"] = salt
+        try:
+            return _build(parse_config(RunConfig, values, where="kcm init"), source)
+        except SplitError as error:
+            failure = error
+        if not failure.is_drawn:
+            break
+    raise failure
 
 
 def _build(config: RunConfig, source: Source) -> tuple[Summary, list[BadRow]]:

@@ -7,12 +7,11 @@ return (van de Ven and Tolias, arXiv 1904.07734).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StrictInt
 
 from kcm.config import Config
 from kcm.errors import ConfigError, DataError
@@ -159,7 +158,9 @@ class TasksConfig(Config):
         description="Shares of train, validate, certify and test; test may be 0. Without fractions, a learner with "
         "left-out scores of its train rows uses 0.65, 0, 0.25 and 0.1.",
     )
-    max_bad_rows: int | str = Field(default="1%", description="Bad rows allowed: a count, or a share such as 1%.")
+    max_bad_rows: Annotated[StrictInt, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = Field(
+        default="1%", description="Bad rows allowed: a count, or a share such as 1%."
+    )
     long_tail: LongTailConfig | None = Field(default=None, description="Cut the train rows to a long tail.")
     out_of_scope: Literal["drop", "keep"] = Field(
         default="drop", description="Whether rows with none of the labels are dropped or kept."
@@ -168,12 +169,3 @@ class TasksConfig(Config):
         default="refuse",
         description="refuse: rows without a label are bad rows. keep: train rows with the large model's answers.",
     )
-
-    @field_validator("max_bad_rows", mode="before")
-    @classmethod
-    def _count_or_share(cls, value: object) -> int | str:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value) and float(value[:-1]) <= 100:
-            return value
-        raise ValueError("must be a count such as 20, or a share such as 1%")

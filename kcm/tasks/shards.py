@@ -13,16 +13,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kcm.durable import drafted
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.parquet import open_writer, read_table
 
@@ -137,37 +136,19 @@ class RowIndex:
 
     @classmethod
     def of_shards(cls, shards: Sequence[Path], readable: Callable[[Path], Path | BinaryIO] = Path) -> RowIndex:
-        """The index of shards; reads only the columns split and label, from what `readable` returns.
+        """The index of shards, whose rows lie split by split; reads only split and label, from what `readable` returns.
 
-        Raises DataError for a split in two pieces, and ArtefactError for a shard that cannot be read.
+        Raises ArtefactError for a shard that cannot be read.
         """
-        ranges: dict[str, range] = {}
-        labels: dict[str, Counter[int]] = {}
+        labels: dict[str, Counter[int]] = {}  # in the order of the rows
         shard_rows: list[int] = []
         for shard in shards:
-            start = end = sum(shard_rows)
-            for name, counts in _runs_of(readable(shard)):
-                begin, end = end, end + sum(counts.values())
-                current = ranges.get(name, range(begin, begin))
-                if current.stop != begin:
-                    raise DataError(f"the rows of split {name!r} are not contiguous", where=str(shard))
-                ranges[name] = range(current.start, end)
-                labels.setdefault(name, Counter()).update(counts)
-            shard_rows.append(end - start)
-        return cls(ranges, labels, tuple(shard_rows))
-
-
-def _runs_of(shard: Path | BinaryIO) -> list[tuple[str, dict[int, int]]]:
-    """The runs of rows of one split in a shard, out-of-scope rows separately: name of the split, rows of each label."""
-    columns = read_table(shard, columns=["split", "label"])
-    split, label_N = columns["split"].combine_chunks().dictionary_encode(), columns["label"].to_numpy()
-    names = split.dictionary.to_pylist()
-    code_N = 2 * split.indices.to_numpy().astype(np.int64) + (label_N == OUT_OF_SCOPE)
-    starts = np.flatnonzero(np.diff(code_N, prepend=-1)).tolist()
-    runs: list[tuple[str, dict[int, int]]] = []
-    for start, stop in zip(starts, [*starts[1:], len(code_N)], strict=False):
-        name = names[code_N[start] // 2]
-        labels, counts = np.unique(label_N[start:stop], return_counts=True)
-        count_by_label = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-        runs.append((f"{name}, out of scope" if code_N[start] % 2 else name, count_by_label))
-    return runs
+            rows = read_table(readable(shard), columns=["split", "label"])
+            shard_rows.append(len(rows))
+            groups = rows.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])
+            for group in groups.to_pylist():
+                outside = ", out of scope" if group["label"] == OUT_OF_SCOPE else ""
+                labels.setdefault(group["split"] + outside, Counter())[group["label"]] += group["count_all"]
+        ends = list(accumulate(map(Counter.total, labels.values()), initial=0))
+        ranges = dict(zip(labels, map(range, ends, ends[1:]), strict=True))
+        return cls(ranges, {name: dict(sorted(counts.items())) for name, counts in labels.items()}, tuple(shard_rows))

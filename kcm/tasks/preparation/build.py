@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
-from kcm.tasks.preparation.checks import Cell, check_labels, shortage, split_error
+from kcm.tasks.preparation.checks import Cell, check_labels, check_splits
 from kcm.tasks.preparation.database import FactsDatabase
 from kcm.tasks.preparation.facts import RowRules, block_file, shard_and_position, write_facts
 from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
@@ -31,7 +31,6 @@ from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
 from kcm.tasks.splits import SPLITS, shuffled
 
-_CANDIDATES = 256  # rows per task and label used to judge a salt
 _ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read
 _TRAIN = SPLITS.index("train")
 
@@ -175,7 +174,7 @@ class SequenceBuild:
         self.cells = self.facts.choose({})
         if config.long_tail is not None:
             self.cells = self.facts.choose(self._tail_sizes())
-        self._check_splits()
+        check_splits(self.plan, self.cells, self.labels, config.scenario, config.fractions, self.facts.origins)
 
     def _tail_sizes(self) -> dict[tuple[int, int], int]:
         """The number of train rows to keep per task and label.
@@ -197,19 +196,6 @@ class SequenceBuild:
             numbers = map(self.labels.index, self.long_tail)
             sizes |= {(task, label): size for label, size in zip(numbers, class_sizes, strict=True) for task in pool}
         return sizes
-
-    def _check_splits(self) -> None:
-        """Raise SplitError for a split without the rows it needs."""
-        shortage_of = partial(
-            shortage,
-            self.plan,
-            labels=self.labels,
-            scenario=self.config.scenario,
-            fractions=self.config.fractions,
-        )  # of cells with rows
-        if first_shortage := shortage_of(self.cells):
-            rows = self.facts.candidates(_CANDIDATES)
-            raise split_error(first_shortage, rows, shortage_of, self.facts.origins, self.config.fractions)
 
     def write(self) -> str:
         """Write the shards of all tasks, then the description; returns the digest of the sequence."""

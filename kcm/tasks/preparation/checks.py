@@ -1,4 +1,4 @@
-"""The needs of every task, checked by counts before any work starts, and a salt that meets them for small tables.
+"""The needs of every task, checked by counts before any work starts.
 
 A draw by hash can leave a split of a small task empty, or with a single class. No row is moved to repair that: another
 salt draws all units again, and more rows help.
@@ -7,34 +7,20 @@ salt draws all units again, and more rows help.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-
-import pandas as pd
-import pyarrow as pa
+from collections.abc import Collection, Mapping, Sequence
 
 from kcm.errors import DataError
 from kcm.tasks.scenarios import Scenario, TaskPlan
-from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits, draws
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split
 
 Cell = tuple[int, int, int]  # task, split, label
-_NUM_SALTS = 64
 _LIKELY = 0.9  # probability with which the additional rows must suffice
 
 
 class SplitError(DataError):
-    """A split without the rows it needs; `salt` repairs it, if any salt does."""
+    """A split without the rows it needs; another salt may repair it if `is_drawn`."""
 
-    salt: int | None = None
-
-
-@dataclass(frozen=True)
-class Shortage:
-    """The missing rows of a split of a task: rows of `label`, or of any label."""
-
-    what: str
-    split: Split
-    label: str | None
+    is_drawn = False
 
 
 def check_labels(labels: Sequence[str], present: Collection[str], where: str) -> None:
@@ -47,17 +33,19 @@ def check_labels(labels: Sequence[str], present: Collection[str], where: str) ->
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
 
 
-def shortage(
+def check_splits(
     plan: TaskPlan,
     cells: Collection[Cell],
     labels: Sequence[str],
     scenario: Scenario,
     fractions: Mapping[Split, float],
-) -> Shortage | None:
-    """The first split without rows, with one class, or without train rows of a class; `cells` are those with rows.
+    origins: Collection[int],
+) -> None:
+    """Raise SplitError for the first split without rows, with one class, or without train rows of a class.
 
-    A task with one class by design (class- and task-incremental) needs no second class in a split. A split whose
-    fraction is 0 may be empty; test rows must be in all tasks or in none, because all are measured together.
+    `cells` are those with rows; `origins` are the given splits that occur. A task with one class by design (class- and
+    task-incremental) needs no second class in a split. A split whose fraction is 0 may be empty; test rows must be in
+    all tasks or in none, because all are measured together.
     """
     present_cells = set(cells)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -71,60 +59,28 @@ def shortage(
             if not present_labels and may_lack:
                 continue
             if not present_labels:
-                return Shortage(f"task {name!r} has no {split} rows", split, None)
-            if several and len(present_labels) == 1:
-                return Shortage(
-                    f"all {split} rows of task {name!r} are of one class, {present_labels[0]!r}", split, None
-                )
-            if split == "train" and len(present_labels) < len(task_labels):
-                untrained = next(label for label in task_labels if (task, place, numbers[label]) not in present_cells)
-                return Shortage(f"class {untrained!r} of task {name!r} has no train rows", split, untrained)
-    return None
+                fault, label = f"task {name!r} has no {split} rows", None
+            elif several and len(present_labels) == 1:
+                fault, label = f"all {split} rows of task {name!r} are of one class, {present_labels[0]!r}", None
+            elif split == "train" and (missing := [label for label in task_labels if label not in present_labels]):
+                fault, label = f"class {missing[0]!r} of task {name!r} has no train rows", missing[0]
+            else:
+                continue
+            raise _split_error(fault, split, label, origins, fractions)
 
 
-def split_error(
-    cause: Shortage,
-    rows: pa.Table,
-    shortage_of: Callable[[Collection[Cell]], Shortage | None],
-    origins: Collection[int],
-    fractions: Mapping[Split, float],
+def _split_error(
+    fault: str, split: Split, label: str | None, origins: Collection[int], fractions: Mapping[Split, float]
 ) -> SplitError:
-    """The error for a shortage, with the fix: a salt, or the number of additional rows.
-
-    `rows` are some rows of every task and label; `shortage_of` returns the shortage for the cells that have rows.
-    """
-    subject = f"class {cause.label!r}" if cause.label else "every class"
-    error = SplitError(cause.what, where="tasks", hint=f"Add {cause.split} rows of {subject}")
-    error.salt = working_salt(rows, shortage_of, origins, fractions)
-    if len(rows["unit"].unique()) == 1:
-        error.hint = "All rows have one content or one group, which lies in one split: give rows that differ"
-    elif error.salt is not None:
-        error.hint = f"tasks.salt={error.salt} draws splits with all that they need"
-    elif NOT_GIVEN in origins or SPLITS.index(cause.split) not in origins:
-        num_rows = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[cause.split]))
-        error.hint = f"Add about {num_rows} rows of {subject}, raise max_rows_per_task, or change the fractions"
+    """The error for missing rows of a split, of one label or of any, with the number of additional rows."""
+    subject = f"class {label!r}" if label else "every class"
+    if NOT_GIVEN not in origins and SPLITS.index(split) in origins:
+        return SplitError(fault, where="tasks", hint=f"Add {split} rows of {subject}")
+    num_rows = math.ceil(math.log(1 - _LIKELY) / math.log(1 - fractions[split]))
+    hint = (
+        f"Add about {num_rows} rows of {subject} (rows of one content or group count as one), raise max_rows_per_task,"
+        " or try another tasks.salt"
+    )
+    error = SplitError(fault, where="tasks", hint=hint)
+    error.is_drawn = True
     return error
-
-
-def working_salt(
-    rows: pa.Table,
-    shortage_of: Callable[[Collection[Cell]], Shortage | None],
-    origins: Collection[int],
-    fractions: Mapping[Split, float],
-) -> int | None:
-    """The first of a few dozen salts whose splits have everything they need; None if there is none.
-
-    `rows` have the columns task, label, origin, unit and content.
-    """
-    frame = rows.to_pandas()
-    unit_N, units = pd.factorize(frame["unit"])
-    origin_N = frame["origin"].to_numpy()
-    for salt in range(_NUM_SALTS):
-        frame["split"] = drawn_splits(draws(salt, "purpose", units)[unit_N], origin_N, origins, fractions)
-        first_N = frame.groupby(["content", "origin"])["split"].transform(
-            "min"
-        )  # rows of different origins never share a split
-        cells = frame.loc[frame["split"] == first_N, ["task", "split", "label"]].drop_duplicates()
-        if shortage_of(list(cells.itertuples(index=False, name=None))) is None:
-            return salt
-    return None

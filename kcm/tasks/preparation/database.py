@@ -4,7 +4,7 @@
     drawn      usable rows with their split: no faults, and the first row of every id
     verdicts   rows that share a content or a group, with a reason for those that another split excludes
     members    the rows of the tasks, up to a cap per task
-    chosen     the kept rows: members without bridging ones, and without what a long tail cuts
+    chosen     the kept rows: members without what a long tail cuts
     placed     the position of the chosen rows in their task
 
 DuckDB respects a memory limit and spills to disk. No result depends on its threads: rows are ranked by hashes, then by
@@ -111,11 +111,10 @@ WHERE labelled AND reason IS NULL GROUP BY task, label ORDER BY min(place)
 """
 
 # A row belongs to the task of its label, or of its value in the task column. A row without a label of the list belongs
-# to the task that its value names, or to a task drawn by its id. Bridging rows are kept to search for another salt.
+# to the task that its value names, or to a task drawn by its id.
 _MEMBERS = """
 CREATE TABLE members AS
-    SELECT place, block, row, id, unit, content, origin, split, labels.number AS label,
-        bridging IS true AS bridging,
+    SELECT place, block, row, id, unit, split, labels.number AS label,
         CASE WHEN repeats THEN 'content ' || replace(content::VARCHAR, '-', '') END AS unit_name,
         CASE
             WHEN labels.number >= 0 THEN tasks.number
@@ -128,7 +127,7 @@ CREATE TABLE members AS
     JOIN labels ON labels.name = drawn.label
     LEFT JOIN tasks ON tasks.name = CASE WHEN $by_label THEN drawn.label ELSE drawn.task END
     LEFT JOIN named ON named.name = drawn.task
-    WHERE reason IS NULL OR bridging
+    WHERE reason IS NULL
 """
 
 # The units with the lowest numbers are kept, as far as they fit whole; rows without a label have a cap of their own.
@@ -137,7 +136,7 @@ CREATE TABLE sized_units AS
     SELECT task, label = {UNLABELLED} AS pool, unit, count(*) AS num_rows,
         drawn_number('cap', replace(unit::VARCHAR, '-', '')) AS rank,
         sum(num_rows) OVER (PARTITION BY task, pool ORDER BY rank) AS total
-    FROM members WHERE NOT bridging GROUP BY task, pool, unit
+    FROM members GROUP BY task, pool, unit
 """
 _WITHIN_CAPS = f"""
 DELETE FROM members USING sized_units AS units
@@ -147,7 +146,7 @@ DELETE FROM members USING sized_units AS units
 # A long tail keeps the train rows of a label that have the lowest numbers.
 _CUT = f"""
 CREATE OR REPLACE TABLE cut AS
-    SELECT place FROM members JOIN sizes USING (task, label) WHERE split = {_TRAIN} AND NOT bridging
+    SELECT place FROM members JOIN sizes USING (task, label) WHERE split = {_TRAIN}
     QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY drawn_number('long tail', id), place) > size
 """
 
@@ -155,7 +154,7 @@ CREATE OR REPLACE TABLE cut AS
 _CHOSEN = f"""
 CREATE OR REPLACE VIEW chosen AS
     SELECT * FROM members ANTI JOIN cut USING (place)
-    WHERE NOT bridging AND NOT (split = {_TRAIN} AND label = {OUT_OF_SCOPE})
+    WHERE NOT (split = {_TRAIN} AND label = {OUT_OF_SCOPE})
 """
 _CELL_COUNTS = "SELECT task, split, label, count(*) FROM chosen GROUP BY ALL ORDER BY task, split, label"
 _CERTIFY_UNITS = f"SELECT task, count(DISTINCT unit) FROM chosen WHERE split = {_CERTIFY} GROUP BY task"
@@ -166,14 +165,6 @@ SELECT DISTINCT 'content' AS kind, replace(CAST(content AS VARCHAR), '-', '') AS
 UNION ALL
 SELECT DISTINCT 'group', replace(CAST(unit AS VARCHAR), '-', '') FROM facts WHERE fault IS NULL AND unit <> content
 ORDER BY kind, digest
-"""
-
-# Another salt could keep these rows: the first of every task and label, and bridging ones too.
-_CANDIDATES = """
-SELECT task, label, origin, replace(unit::VARCHAR, '-', '') AS unit, replace(content::VARCHAR, '-', '') AS content
-FROM members WHERE label >= 0 AND task IS NOT NULL
-QUALIFY row_number() OVER (PARTITION BY task, label ORDER BY place) <= $limit
-ORDER BY place
 """
 
 # The rows of a task lie split by split, those without a label of the list last, in the order of the source.
@@ -265,10 +256,6 @@ class FactsDatabase:
         self._db.execute(_CUT)
         self._db.execute(_CHOSEN)
         return {(task, split, label): count for task, split, label, count in self._rows(_CELL_COUNTS)}
-
-    def candidates(self, limit: int) -> pa.Table:
-        """At most `limit` rows per task and label that another salt could keep: task, label, origin and digests."""
-        return self._db.sql(_CANDIDATES, params={"limit": limit}).to_arrow_table()
 
     def certify_units(self) -> dict[int, int]:
         """The number of units among the certify rows of each task."""

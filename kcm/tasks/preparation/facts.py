@@ -6,7 +6,6 @@ the places of its rows are known, see `kcm.tasks.preparation.payload`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ def faults(table: pa.Table, text_keys: pa.Array, rules: RowRules) -> dict[int, s
     if rules.known_labels:
         known_labels = pa.array([*rules.known_labels, ""], pa.string())
         unknown_N = ~_mask(pc.is_in(table["label"], known_labels)) & _mask(table["label"].is_valid())
-        mark(unknown_N, lambda row: _unknown_label(str(table["label"][row]), rules.known_labels))
+        mark(unknown_N, lambda row: f"label {str(table['label'][row])!r} is not in the label list")
     names = ", ".join(SPLIT_NAMES)
     mark(~is_known_split_N, lambda row: f"unknown split {str(table['split'][row])!r}, known are {names}")
     if "image" in rules.reads:
@@ -102,11 +101,6 @@ def _mark_pictures(images: pa.ChunkedArray, reasons: dict[int, str]) -> None:
         for row, fault in zip(rows, threads.map(lambda row: picture_fault(images[row].as_py()), rows), strict=True):
             if fault:
                 reasons[row] = fault
-
-
-def _unknown_label(label: str, known_labels: tuple[str, ...]) -> str:
-    nearest = difflib.get_close_matches(label, known_labels, n=1)
-    return f"label {label!r} is not in the label list" + (f", did you mean {nearest[0]!r}?" if nearest else "")
 
 
 def _has_odd_number(vectors: pa.ChunkedArray) -> Mask:

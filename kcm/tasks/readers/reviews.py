@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from kcm.assets import is_intact
 from kcm.errors import AssetError
@@ -32,14 +29,9 @@ _DOMAINS = {
 class ReviewsSource(SourceConfig):
     """Amazon reviews, movie reviews, newspaper editorials and tweets, each a domain."""
 
-    domains: tuple[Literal["reviews", "movies", "editorials", "tweets"], ...] = Field(
-        ("reviews", "movies", "editorials", "tweets"), min_length=1, description="The domains to read."
-    )
-
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, "reviews")
-        records = (record for record in read_reviews(assets_dir) if record.task in self.domains)
-        return Source.of_records("reviews", records, LABELS)
+        return Source.of_records("reviews", read_reviews(assets_dir), LABELS)
 
 
 def read_reviews(assets_dir: Path) -> Iterator[SourceRow]:

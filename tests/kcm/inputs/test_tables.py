@@ -7,7 +7,7 @@ import pytest
 
 from kcm.errors import DataError
 from kcm.inputs.location import Location
-from kcm.inputs.tables import broken_notes, file_notes, read_frame
+from kcm.inputs.tables import file_notes, read_frame
 from tests.kcm.inputs.table_files import excel
 
 KINDS = (".csv", ".tsv", ".parquet")
@@ -34,15 +34,6 @@ def test_a_file_that_is_not_sound_says_why(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_frame(tmp_path / name, KINDS)
-
-
-def test_notes_name_format_and_rows_with_breaks(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_bytes("text;label\na;x\n".encode("utf-16"))
-    notes = [*file_notes(Location.of(tmp_path / "rows.csv")), *broken_notes([2])]
-    assert [note.partition(": if")[0] for note in notes] == [
-        "rows.csv: cells separated by semicolons, encoding utf-16",
-        "warning: cells of 1 rows hold line breaks (row 2)",
-    ]
 
 
 def test_unread_sheets_are_named(tmp_path: Path) -> None:

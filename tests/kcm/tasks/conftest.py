@@ -10,16 +10,9 @@ import pytest
 
 from benchmarks.sequences import TaskSequence, build_sequence
 from kcm.config import parse_config
-from kcm.inputs.content import TEXT
-from kcm.tasks import SPLITS, TasksConfig
-from kcm.tasks.preparation.build import SequenceBuild, in_process
-from kcm.tasks.preparation.database import FactsDatabase
-from kcm.tasks.preparation.facts import block_file
-from kcm.tasks.rows import SourceRow, read_bad_rows
+from kcm.tasks import TasksConfig
+from kcm.tasks.rows import SourceRow
 from kcm.tasks.rows import rows_of as normalised
-from kcm.tasks.scenarios import TaskPlan
-from kcm.tasks.sequence import BAD_ROWS
-from kcm.tasks.shards import SequenceFolder
 from kcm.tasks.sources import Source, TableShard
 
 
@@ -93,32 +86,17 @@ class Splits:
     reasons: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Splits]:
+@pytest.fixture
+def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Splits]:
     """`split(table, …, fractions=…, salt=…)` draws splits; every table is a shard of the source."""
+    for check in ("check_labels", "check_splits"):  # a split may be empty
+        monkeypatch.setattr(f"kcm.tasks.preparation.build.{check}", lambda *_: None)
 
     def drawn(*tables: pa.Table, salt: int = 0, **values: object) -> Splits:
-        folder = SequenceFolder(tmp_path_factory.mktemp("split"))
-        config = parse_config(TasksConfig, {"salt": salt, "max_bad_rows": "100%", **values})
+        settings = {"salt": salt, "max_bad_rows": "100%", "num_tasks": 1, "scenario": "class_incremental", **values}
         source = Source("rows", tuple(TableShard(str(i), table) for i, table in enumerate(tables)))
-        with FactsDatabase(folder.path, 0) as facts:
-            build = SequenceBuild(config, source, 0, TEXT, folder, in_process, facts)
-            build.read_facts()
-            build.draw_splits(None)
-            cells = facts.cells()
-            plan = TaskPlan(("all",), (), False, {task: 0 for task, _ in cells})
-            facts.assign_tasks(plan, sorted({label for _, label in cells}), None)
-            facts.choose({})
-            facts.place()
-            ids: dict[int, list[str]] = {}
-            for block in build.blocks:
-                with folder.open(block_file("rows", block)) as file:
-                    ids[block] = pa.ipc.open_file(file).read_all()["id"].to_pylist()
-            rows = facts.places(0, 0, 1_000_000).to_pylist()
-            splits = {ids[row["block"]][row["row"]]: SPLITS[row["split"]] for row in rows}
-        return Splits(
-            splits,
-            {row.id: row.reason for row in read_bad_rows(folder.path / BAD_ROWS)},
-        )
+        sequence = build_sequence(parse_config(TasksConfig, settings), tmp_path, 0, source=source)
+        rows = [row for task in sequence.tasks for row in task.rows.to_pylist()]
+        return Splits({row["id"]: row["split"] for row in rows}, {row.id: row.reason for row in sequence.bad_rows})
 
     return drawn

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,20 +45,12 @@ def by_what_they_share(table, splits):
 
 
 @given(table=tables, salt=st.integers(0, 5))
-@settings(max_examples=25, deadline=None)
-def test_no_text_and_no_group_lies_in_two_splits(split, table, salt):
-    """Promise: the salt and the unit's name draw a split: other rows, their order, labels and tasks move none."""
-    found = split(as_records(table), fractions=PLAIN, salt=salt)
-    assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
-    assert found.of.keys() | found.reasons.keys() == {str(i) for i in range(len(table))}
-    for number, (text, _, group, _) in enumerate(table):  # the oracle: a unit's purpose is drawn by its name alone
-        unit = unit_digest(Content(text), group)[:16].hex()
-        assert found.of.get(str(number), purpose(str(salt), unit, PLAIN)) == purpose(str(salt), unit, PLAIN)
-
-
-@given(table=tables, salt=st.integers(0, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_only_rows_with_text_used_elsewhere_are_left_out(split, table, salt):
+    """Promise: the salt and the unit's name draw a split, and other rows, their order, labels and tasks move none.
+
+    So no group lies in two splits; of a text in two, the rows in the purer split are left out.
+    """
     found = split(as_records(table), fractions=PLAIN, salt=salt)
     drawn = [purpose(str(salt), unit_digest(Content(text), group)[:16].hex(), PLAIN) for text, _, group, _ in table]
     first = {}
@@ -74,23 +66,11 @@ def test_only_rows_with_text_used_elsewhere_are_left_out(split, table, salt):
 
 
 @given(table=tables, given_splits=st.lists(st.sampled_from(["train", "validate", "test"]), min_size=40, max_size=40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_overlapping_splits_lose_rows_of_the_less_pure_one(split, table, given_splits):
     found = split(as_records(table, lambda i: given_splits[i]), fractions=PLAIN)
     assert all(len(splits) == 1 for splits in by_what_they_share(table, found).values())
     assert all(found.of[str(i)] == "test" for i in range(len(table)) if given_splits[i] == "test")
-    for number, (text, _, group, _) in enumerate(table):
-        if (
-            str(number) in found.reasons
-            and given_splits[number] == "validate"
-            and "certify" not in found.reasons[str(number)]
-        ):
-            shared = [
-                i
-                for i, row in enumerate(table)
-                if given_splits[i] != "train" and (text_key(row[0]) == text_key(text) or (group and row[2] == group))
-            ]
-            assert len(shared) > 1
 
 
 def test_a_split_is_the_same_on_every_machine(split, rows_of):

@@ -86,6 +86,15 @@ def test_too_few_rows_are_warned_of(at: Path) -> None:
     assert shown.stderr.splitlines()[-1] == "next: label more rows, then kcm run tiny.yaml"
 
 
+def test_few_rows_get_a_salt_that_fills_every_split(at: Path) -> None:
+    """Promise: if the draw leaves a split of a small table without a class, another draw is written."""
+    intents(16, 3).to_csv("few.csv", index=False)
+    assert init("few.csv").exit_code == 0
+    config = load_config(RunConfig, at / "few.yaml")
+    assert config.tasks.salt
+    build_sequence(config.tasks, config.assets_path, config.seed)
+
+
 def test_answers_in_the_table_become_a_recorded_large_model(at: Path) -> None:
     frame = intents(400)
     frame.assign(gpt=frame["intent"].where(frame.index % 9 > 0, "intent_0")).to_csv("answered.csv", index=False)
@@ -236,7 +245,7 @@ def test_oddities_of_a_table_are_counted_and_explained(at: Path) -> None:
         "left out: 1 row, missing text (row 5)",
         "2 rows repeat the content of other rows",
         "warning: 1 text with several labels",
-        "left out: 1 row, a label that is not in the label list (row 3)",
+        "left out: 2 rows, a label that is not in the label list (row 3, 9)",
         "tasks.max_bad_rows is set to 5: 5 of 201 rows are bad",
     ):
         assert line in shown.stderr, shown.stderr

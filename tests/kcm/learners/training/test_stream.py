@@ -59,13 +59,6 @@ def test_outcomes_of_other_rows_are_refused(tmp_path) -> None:
         ParquetRows("task", [tmp_path / "features.parquet"], [tmp_path / "outcomes.parquet"]).read("train", 0, 1)
 
 
-def test_a_split_in_two_pieces_is_refused(tmp_path) -> None:
-    columns = {"id": ["a", "b", "c"], "split": ["train", "test", "train"], "label": [0, 1, 0]}
-    pq.write_table(pa.table(columns | {"features": list_column(np.zeros((3, 2)))}), tmp_path / "features.parquet")
-    with pytest.raises(DataError, match="contiguous"):
-        ParquetRows("task", [tmp_path / "features.parquet"], None)
-
-
 def test_shares_hold_every_row_once_with_equal_length(large_tasks) -> None:
     parts = [list(shares(large_tasks[0], "test", Ranks(rank, 3), size=50)) for rank in range(3)]  # of 200 rows
     assert [[len(batch) for batch in mine] for mine in parts] == [[50, 17]] * 3

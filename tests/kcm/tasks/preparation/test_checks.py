@@ -7,25 +7,13 @@ import pytest
 from kcm.tasks.preparation.checks import SplitError
 
 
-def test_the_salt_that_is_named_works_and_is_the_first_that_does(write_csv, build, labelled):
-    path = write_csv(labelled(16, 3))  # most salts leave a class or a split of so few rows empty
-    with pytest.raises(SplitError, match=r"tasks\.salt=\d+ draws splits with all that they need") as caught:
-        build(path, num_tasks=1)
-    salt = caught.value.salt
-    assert salt
-    build(path, num_tasks=1, salt=salt)
-    for lower in range(salt):
-        with pytest.raises(SplitError):
-            build(path, num_tasks=1, salt=lower)
-
-
 def test_error_names_split_label_and_needed_rows(write_csv, build, labelled):
     path = write_csv([*labelled(60, 2), *((f"rare {i}", f"rare {i}") for i in range(20))])
     with pytest.raises(SplitError, match=r"class 'rare \d+' of task 'task-1' has no train rows") as caught:
         build(path, num_tasks=1)
     # one row more trains with probability 1/2: four of five do not at least once in ten
     assert re.search(r"Add about 4 rows of class 'rare \d+'", str(caught.value))
-    assert caught.value.salt is None
+    assert caught.value.is_drawn
 
 
 def test_the_default_salt_is_the_seed(write_csv, build, labelled):
@@ -34,8 +22,3 @@ def test_the_default_salt_is_the_seed(write_csv, build, labelled):
         build(path, num_tasks=1, **choice).tasks[0].rows for choice in ({"seed": 5}, {"seed": 1, "salt": 5})
     )
     assert first.equals(second)
-
-
-def test_rows_that_are_all_alike_are_called_one_unit(write_csv, build):
-    with pytest.raises(SplitError, match="one content or one group, which lies in one split: give rows that differ"):
-        build(write_csv([("the same text", f"class-{i % 2}") for i in range(40)]), num_tasks=1)

@@ -29,7 +29,7 @@ def clean(
         (SourceRow("7", "  \n ", "a"), "empty text"),
         (SourceRow("7", "text", None), "missing label"),
         (SourceRow("7", "text", ""), "missing label"),
-        (SourceRow("7", "text", "nagative"), "label 'nagative' is not in the label list, did you mean 'negative'?"),
+        (SourceRow("7", "text", "nagative"), "label 'nagative' is not in the label list"),
         (SourceRow("7", "text", "a", group=None), "missing group"),
         (SourceRow("7", "text", "a", task=None), "missing task"),
         (SourceRow("7", "text", "a", split=None), "missing split"),

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +51,6 @@ WHEN = datetime.datetime(2026, 1, 2)
 )
 def test_every_type_becomes_text_as_python_writes_it(folder: Any, values: pa.Array, text: list[str | None]) -> None:
     assert column(folder(a={"label": values}), "label") == text
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "text"),
-    [
-        ([3], [4.0, None], ["3", "4", None]),
-        ([3], [4.5, 4.0], ["3", "4.5", "4"]),
-        ([3.5], [4], ["3.5", "4"]),
-        ([3], ["x"], ["3", "x"]),
-        (["x"], [3.0], ["x", "3"]),
-        (["x"], [True], ["x", "True"]),
-        ([None], [3], [None, "3"]),
-        ([3], [None], ["3", None]),
-    ],
-)
-def test_a_whole_number_is_the_same_text_in_a_column_of_any_type(
-    folder: Any, first: list[Any], second: list[Any], text: list[str | None]
-) -> None:
-    assert column(folder(a={"label": first}, b={"label": second}), "label") == text
 
 
 def test_column_missing_from_or_added_by_a_file_is_refused(folder: Any) -> None:
@@ -144,19 +125,3 @@ def test_rows_of_a_store_are_those_of_the_same_files_here(put: Callable[[str, by
     assert there.name == "an a b"
     with pytest.raises(DataError, match=r"the bucket 'absent' does not exist"):
         FilesSource(path=uri.replace("rows/", "absent/")).build(path)
-
-
-@pytest.mark.parametrize("number", [7, 40])
-def test_truncated_shard_is_named_after_its_good_rows(folder: Any, number: int) -> None:
-    path = folder(**{f"part-{each:02}": {"text": [str(each)]} for each in range(50)})
-    broken = path / f"part-{number:02}.parquet"
-    broken.write_bytes(broken.read_bytes()[:-20])
-
-    def texts() -> Iterator[str]:
-        for table in FilesSource(path=str(path)).build(path).tables():
-            yield from table["text"].to_pylist()
-
-    reading = texts()
-    assert [next(reading) for _ in range(number)] == [str(each) for each in range(number)]
-    with pytest.raises(DataError, match=rf"part-{number:02}\.parquet"):
-        next(reading)
