@@ -74,10 +74,6 @@ class UpstreamConfig(BudgetConfig):
     base_url: ServerUrl = Field(
         default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
     )
-    api_version: str | None = Field(
-        default=None,
-        description="The api-version that Azure's addresses of deployments take; the key is then sent as api-key.",
-    )
     input_price: float = Field(
         default=0.0, ge=0, description="Currency per million tokens read, by a model that prices does not list."
     )

@@ -96,7 +96,6 @@ class Upstream:
         self,
         base_url: str,
         key: str | None,
-        api_version: str | None,
         *,
         timeout_s: float,
         max_retries: int,
@@ -112,15 +111,10 @@ class Upstream:
         self.closing = threading.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         http_client: Any = httpx.Client(event_hooks={"response": [_limit_body]}, limits=limits)
-        query = {"api-version": api_version} if api_version else None
-        client = OpenAI(
-            api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client, default_query=query
-        )
+        client = OpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client)
         self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
-        if key is None or api_version:
+        if key is None:
             self._headers["Authorization"] = Omit()
-        if key and api_version:
-            self._headers["api-key"] = key
         self._create: Any = client.chat.completions.with_raw_response.create  # typed for literal arguments
         weakref.finalize(self, client.close)
 

@@ -71,29 +71,6 @@ def test_a_question_is_asked_as_promised(model, upstream):
     assert upstream.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize(
-    ("below", "api_version", "path", "header"),
-    [
-        ("openai/v1", None, "/openai/v1/chat/completions", ("authorization", f"Bearer {KEY}")),
-        (
-            "openai/deployments/big",
-            "2024-10-21",
-            "/openai/deployments/big/chat/completions?api-version=2024-10-21",
-            ("api-key", KEY),
-        ),
-    ],
-)
-def test_azure_works_at_current_and_deployment_addresses(model, upstream, below, api_version, path, header):
-    """Promise: azure is asked at its address of today and at those of deployments."""
-    address = {"base_url": upstream.base_url.replace("v1", below), "api_version": api_version}
-    (answer,) = model(**address).answer(items("a text"))
-    assert answer.label == 1
-    assert upstream.paths == [path]
-    (sent,) = upstream.headers
-    keys = [(name, value) for name, value in sent.items() if name in ("authorization", "api-key")]
-    assert keys == [header]
-
-
 def test_a_hard_prompt_leaves_only_its_candidates(model, upstream):
     """Promise: under a hard prompt the server can answer with a candidate alone, and nothing else counts."""
     upstream.plan(label("late delivery"), label("positive"))
