@@ -6,7 +6,6 @@ a deadline for the body (the client's time-outs restart with every byte), and a 
 
 from __future__ import annotations
 
-import email.utils
 import threading
 import time
 import weakref
@@ -294,13 +293,9 @@ def _message(error: APIStatusError) -> str:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds in a Retry-After header, given as a number or as a date; 0 without one."""
+    """Seconds in a Retry-After header; 0 without a number of them."""
     try:
         return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return 0.0
 

@@ -1,6 +1,5 @@
 """The line to a server of chat completions, against a real one that is scripted request by request."""
 
-import email.utils
 import gzip
 import json
 import math
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -200,17 +198,13 @@ def test_a_refusal_is_told_in_the_server_s_words(model, upstream, body):
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_honoured(model, upstream, form):
-    """Promise: a server that asks for a pause gets it, however it says so."""
-    due = math.ceil(time.time()) + 1  # a date has no fractions
-    when = "1" if form == "seconds" else email.utils.formatdate(due, usegmt=True)
-    upstream.plan(Turn(429, "slow down", {"Retry-After": when}))
+def test_retry_after_is_honoured(model, upstream):
+    """Promise: a server that asks for a pause gets it."""
+    upstream.plan(Turn(429, "slow down", {"Retry-After": "1"}))
     (answer,) = model(max_wait_s=5).answer(items("x"))
     assert answer.label == 1
     first, second = upstream.times
-    earliest = first + 1 if form == "seconds" else due - time.time() + time.monotonic()
-    assert second >= earliest - 0.05
+    assert second >= first + 0.95
 
 
 def test_a_pause_longer_than_allowed_is_not_waited_for(model, upstream):
