@@ -90,10 +90,6 @@ def test_nested_components_come_back_as_what_they_are() -> None:
             r"'anchor:Anchor' is not a learner.*kcm\.learners\.base\.LearnerConfig",
         ),
         ({"learner": {"name": "mine:Mine"}}, r"'mine:Mine' lacks methods that every learner has: build"),
-        (
-            {"learner": {"name": "anchor", "strenth": 1}},
-            r"unknown key 'learner\.strenth', did you mean 'learner\.strength'",
-        ),
     ],
 )
 def test_what_cannot_be_used_is_named_with_what_would_do(outside_package: Path, values: Any, message: str) -> None:

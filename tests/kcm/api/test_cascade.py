@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kcm.api.cascade import Cascade
-from kcm.api.rows import inputs_of
+from kcm.api.rows import ANSWERS, inputs_of
 from kcm.bundle.answers import Answer, Unreadable
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
@@ -48,17 +48,7 @@ def test_frame_keeps_index_and_columns_unchanged(cascade: Cascade) -> None:
     found = cascade.predict(frame, text="review")
     pd.testing.assert_frame_equal(frame, before)
     assert list(found.index) == [7, 8, 9]
-    assert list(found.columns) == [
-        "review",
-        "label",
-        "kcm_label",
-        "judge_confidence",
-        "answer_probability",
-        "gate_score",
-        "route",
-        "cost_s",
-        "error",
-    ]
+    assert list(found.columns) == ["review", "label", "kcm_label", *ANSWERS.names[1:]]
     assert list(found["label"]) == [1, 2, 3]
     assert found["error"].tolist() == [None, "no text", None]
     assert found["kcm_label"].isna().tolist() == [False, True, False]

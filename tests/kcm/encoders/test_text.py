@@ -209,11 +209,6 @@ def test_prompts_are_those_of_the_library(
         encoded(tmp_path, prompt="passage")
 
 
-def test_a_cut_vector_is_that_of_the_library(model: Callable[..., Any], tmp_path: Path) -> None:
-    expected = model(pooled("mean")).encode(SENTENCES, truncate_dim=5, normalize_embeddings=True)
-    np.testing.assert_allclose(encoded(tmp_path, truncate_dim=5), expected, atol=1e-5)
-
-
 def test_model_with_declared_truncation_needs_no_setting(model: Callable[..., Any], tmp_path: Path) -> None:
     expected = model(pooled("mean"), truncate_dim=7).encode(SENTENCES, normalize_embeddings=True)
     assert expected.shape[1] == 7

@@ -178,11 +178,7 @@ def test_text_repeated_in_a_refusal_is_not_shown_or_obeyed(model, upstream):
 
 @pytest.mark.parametrize(
     "body",
-    [
-        {"error": {"message": "pinned to 'small'"}},
-        {"error": "pinned to 'small'"},
-        {"detail": "pinned to 'small'"},
-    ],
+    [{"error": {"message": "pinned to 'small'"}}, {"error": "pinned to 'small'"}, {"detail": "pinned to 'small'"}],
     ids=["of OpenAI", "as text", "of FastAPI"],
 )
 def test_a_refusal_is_told_in_the_server_s_words(model, upstream, body):
