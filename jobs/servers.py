@@ -24,7 +24,6 @@ class _Server(BaseModel):
 
     base_url: str
     api_key_env: str | None = None
-    api_version: str | None = None
 
 
 class _Servers(Config):
@@ -58,7 +57,7 @@ def remember(server: UpstreamConfig) -> None:
 
 
 def _stored(server: UpstreamConfig) -> _Server:
-    return _Server(base_url=server.base_url, api_key_env=server.api_key_env, api_version=server.api_version)
+    return _Server(base_url=server.base_url, api_key_env=server.api_key_env)
 
 
 def _path() -> Path:

@@ -55,13 +55,9 @@ class Family:
 
     def find(self, tag: object) -> type[Component]:
         """The class that `tag` names. Raises ConfigError for an unknown tag, or a class outside the family."""
-        return self.load(self.path(tag))
-
-    def path(self, tag: object) -> str:
-        """The class that `tag` names, as `package.module:Class`. Raises ConfigError for an unknown name."""
         name = str(tag)
         if ":" in name:
-            return name
+            return self.load(name)
         known = self.ours if name in self.ours else self.known()
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
@@ -70,7 +66,7 @@ class Family:
             raise ConfigError(
                 f"unknown {self.name} {tag!r}, known are {names}, or package.module:Class of your own{hint}"
             )
-        return known[name]
+        return self.load(known[name])
 
     def load(self, path: str) -> type[Component]:
         """The class at `package.module:Class`. Raises ConfigError with the reason if it cannot be used."""

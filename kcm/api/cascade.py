@@ -86,15 +86,7 @@ class Cascade:
         answers = [next(model_answers) if fault is None else Unreadable(fault) for fault in faults]
         return with_answers(inputs, answers) if isinstance(inputs, pd.DataFrame) else answers
 
-    @overload
-    async def apredict(self, inputs: pd.DataFrame, **columns: Column) -> pd.DataFrame: ...
-
-    @overload
-    async def apredict(  # type: ignore[overload-cannot-match]
-        self, inputs: Inputs, **columns: Column
-    ) -> list[Answer | Failure]: ...
-
-    async def apredict(self, inputs: pd.DataFrame | Inputs, **columns: Column) -> pd.DataFrame | list[Answer | Failure]:
+    async def apredict(self, inputs: pd.DataFrame | Inputs, **columns: Column) -> Any:
         """`predict` in a thread, so that the event loop is not blocked."""
         return await asyncio.to_thread(lambda: self.predict(inputs, **columns))
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from kcm.components import FAMILIES, Component, Family
 from kcm.config import Config
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Content, Part
 from kcm.inputs.pictures import read_readable
 
@@ -96,12 +96,7 @@ class EncoderConfig(Component):
 
     @final
     def with_settings(self, **values: object) -> Self:
-        """This encoder with other values, which are not validated. Raises ConfigError for a setting its kind lacks."""
-        settings = type(self).model_fields
-        for name in values:
-            if name not in settings:
-                hint = f"Its settings are {', '.join(settings)}"
-                raise ConfigError(f"an encoder of kind {self.kind!r} has no setting {name!r}", hint=hint)
+        """This encoder with other values, which are not validated."""
         return self.model_copy(update=values)
 
 

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -73,10 +73,6 @@ class UpstreamConfig(BudgetConfig):
 
     base_url: ServerUrl = Field(
         default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
-    )
-    api_version: str | None = Field(
-        default=None,
-        description="The api-version that Azure's addresses of deployments take; the key is then sent as api-key.",
     )
     input_price: float = Field(
         default=0.0, ge=0, description="Currency per million tokens read, by a model that prices does not list."
@@ -149,13 +145,6 @@ class LargeConfig(Component):
     fits_on_train: ClassVar[bool] = False  # needs a `head`, fitted to features of the train rows by its `encoder`
 
     adapter: str = Field("", description="Chooses this form of the section.")
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Check at import that a model whose head is fitted has an encoder."""
-        super().__pydantic_init_subclass__(**options)
-        if cls.fits_on_train and "encoder" not in cls.model_fields:
-            raise TypeError(f"{cls.__name__} fits_on_train, but lacks the setting `encoder`")
 
     @property
     @abstractmethod

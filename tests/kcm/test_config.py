@@ -37,10 +37,8 @@ def test_a_file_and_its_overrides_make_a_configuration(tmp_path) -> None:
     [
         ({"nme": "x"}, r"unknown key 'nme', did you mean 'name'\?"),
         ({"name": "x", "pet": {"barkin": 3}}, r"unknown key 'pet\.barkin', did you mean 'pet\.barking'\?"),
-        ({"name": "x", "zzzz": 1}, r"unknown key 'zzzz'(?!, did)"),
         ({"nme": "x", "pets": {}}, r"unknown key 'nme'.*; unknown key 'pets'"),
         ({"name": "x", "pet": {"barking": -1}}, r"pet\.barking must be more than 0, not -1"),
-        ({}, r"name.*[Ff]ield required"),
         ({"name": "x", "pet": {"barking": float("nan")}}, r"barking"),
     ],
 )

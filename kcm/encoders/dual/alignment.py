@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,24 +30,10 @@ from kcm.errors import AssetError, DataError
 from kcm.inputs.content import Content
 
 WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class AlignmentFit:
-    """Settings for fitting the two towers to each other; every run uses the defaults (docs/modalities.md).
-
-    `dim` is the width of the common space, `dropout` the share of features dropped in a step, `temperature` the initial
-    divisor of similarities. The optimiser is AdamW on a one-cycle schedule, over `num_epochs` passes in steps of
-    `pairs_per_step`.
-    """
-
-    dim: int = 128
-    dropout: float = 0.5
-    weight_decay: float = 0.1
-    learning_rate: float = 1e-3
-    num_epochs: int = 40
-    pairs_per_step: int = 256
-    temperature: float = 0.07
+_DIM, _DROPOUT = 128, 0.5  # width of the common space; share of features dropped in a step
+_EPOCHS, _PAIRS_PER_STEP = 40, 256
+_LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 0.1  # of AdamW on a one-cycle schedule
+_TEMPERATURE = 0.07  # initial divisor of similarities
 
 
 class AlignmentHead(nn.Module):
@@ -83,9 +68,7 @@ class AlignmentHead(nn.Module):
         return head.eval().requires_grad_(False)
 
 
-def fit_alignment(
-    images_NI: np.ndarray, texts_NT: np.ndarray, captions: Sequence[str], seed: int, fit: AlignmentFit = AlignmentFit()
-) -> AlignmentHead:
+def fit_alignment(images_NI: np.ndarray, texts_NT: np.ndarray, captions: Sequence[str], seed: int) -> AlignmentHead:
     """Fit a head to N matching pairs of float32 features; equal `captions` [N] mark pairs with the same text.
 
     Deterministic for the same rows, seed and kind of machine. Raises DataError for fewer than two captions.
@@ -95,18 +78,16 @@ def fit_alignment(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = AlignmentHead(images_NI.shape[1], texts_NT.shape[1], fit.dim, fit.dropout)
+        head = AlignmentHead(images_NI.shape[1], texts_NT.shape[1], _DIM, _DROPOUT)
         images, texts = torch.from_numpy(images_NI), torch.from_numpy(texts_NT)
         caption_N = torch.from_numpy(np.unique(np.asarray(captions, dtype=object).astype(str), return_inverse=True)[1])
-        log_scale = nn.Parameter(torch.tensor(-math.log(fit.temperature)))
-        size = min(fit.pairs_per_step, len(captions))
+        log_scale = nn.Parameter(torch.tensor(-math.log(_TEMPERATURE)))
+        size = min(_PAIRS_PER_STEP, len(captions))
         # The schedule divides by its warm-up, a tenth of all steps but one: with ten steps or fewer it would be zero.
-        num_steps = max(fit.num_epochs * (len(captions) // size), 11)
-        optimizer = torch.optim.AdamW(
-            [*head.parameters(), log_scale], lr=fit.learning_rate, weight_decay=fit.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fit.learning_rate, num_steps, pct_start=0.1)
-        for _ in range(fit.num_epochs):
+        num_steps = max(_EPOCHS * (len(captions) // size), 11)
+        optimizer = torch.optim.AdamW([*head.parameters(), log_scale], lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, num_steps, pct_start=0.1)
+        for _ in range(_EPOCHS):
             order = torch.randperm(len(captions), generator=generator)
             for start in range(0, len(order) - size + 1, size):
                 index = order[start : start + size]

@@ -103,14 +103,9 @@ def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
 
 
 def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-    """The probabilities restricted to each prompt's candidates, renormalised: the effect of a hard prompt.
-
-    Raises ConfigError for a soft prompt, which no classifier can read.
-    """
+    """The probabilities restricted to each hard prompt's candidates, renormalised."""
     restricted_NC = probabilities_NC.copy()
     for row, prompt in enumerate(prompts):
-        if prompt.mode == "soft":
-            raise ConfigError("a classifier cannot read soft prompts", where="large.adapter", hint="Use none or hard")
         if prompt.mode == "hard":
             restricted_NC[row] = _restrict(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
     return restricted_NC

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator
 
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
@@ -60,7 +60,6 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
     operational: ClassVar[frozenset[str]] = frozenset(
         {
             "api_key_env",
-            "api_version",
             "batch",
             "num_concurrent",
             "timeout_s",
@@ -99,14 +98,6 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         if reserved := sorted(_RESERVED & value.keys()):
             raise ValueError(f"must not set {', '.join(reserved)}")
         return value
-
-    @model_validator(mode="after")
-    def _batch_at_v1(self) -> OpenAiConfig:
-        if self.batch and self.api_version:
-            raise ValueError(
-                "batch needs an address that takes no api_version, such as Azure's that ends in /openai/v1"
-            )
-        return self
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         return OpenAiModel(self, label_names, resources.responses, resources.limit_s, resources.warn)
@@ -149,7 +140,6 @@ class OpenAiModel:
         self._upstream = Upstream(
             config.base_url,
             config.key(),
-            config.api_version,
             timeout_s=config.timeout_s,
             max_retries=config.max_retries,
             max_wait_s=config.max_wait_s,

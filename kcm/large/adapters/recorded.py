@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -144,12 +143,8 @@ def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, lab
     label_index = pd.Index(label_names)
     label_N = np.where(is_answered, label_index.get_indexer(names.to_numpy(dtype=object)), -1)
     if len(wrong := np.flatnonzero(is_answered & (label_N < 0))):
-        nearest = difflib.get_close_matches(names.iloc[wrong[0]], label_names, n=1)
-        raise DataError(
-            f"label {names.iloc[wrong[0]]!r} is not in the label list",
-            where=f"{config.path}, item {ids.iloc[wrong[0]]!r}",
-            hint=f"Did you mean {nearest[0]!r}?" if nearest else "",
-        )
+        place = f"{config.path}, item {ids.iloc[wrong[0]]!r}"
+        raise DataError(f"label {names.iloc[wrong[0]]!r} is not in the label list", where=place)
     number_columns = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
     numbers = {name: _numbers(rows, column, ids, config.path) for name, column in number_columns.items()}
     probabilities_NC = _probabilities(rows, ids, is_answered.to_numpy(), config.path, label_names)
@@ -184,17 +179,14 @@ def _probabilities(
 
 
 def _check_columns(rows: pa.Table, config: RecordedConfig, label_names: Sequence[str]) -> None:
-    configured = ("currency_column",) if config.currency_column != _CURRENCY else ()
-    for field in ("id_column", "label_column", *configured):
-        _check_column(getattr(config, field), field, rows, config.path)
+    needed = {config.id_column: "id_column", config.label_column: "label_column"}
+    if config.currency_column != _CURRENCY:
+        needed[config.currency_column] = "currency_column"
     if any(column.startswith(_PROBABILITY) for column in rows.column_names):
-        for name in label_names:
-            _check_column(f"{_PROBABILITY}{name}", "label list", rows, config.path)
-
-
-def _check_column(column: str | None, field: str, rows: pa.Table, path: str) -> None:
-    if column is not None and column not in rows.column_names:
-        raise missing_column(column, field, rows.column_names, path)
+        needed |= {f"{_PROBABILITY}{name}": "label list" for name in label_names}
+    for column, field in needed.items():
+        if column is not None and column not in rows.column_names:
+            raise missing_column(column, field, rows.column_names, config.path)
 
 
 def _texts(rows: pa.Table, column: str, names: Sequence[str] = ()) -> pd.Series[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -113,9 +112,7 @@ class ZeroShotModel(EncodedModel):
             for label, probability in prompt.suggestions:
                 similarity_NC[row, label] = features_ND[row] @ self._vector_of_suggestion(label, probability)
         probabilities_NC: np.ndarray = softmax(similarity_NC / self._config.temperature, axis=1).astype(np.float32)
-        return masked(
-            probabilities_NC, [replace(prompt, mode="none") if prompt.suggestions else prompt for prompt in prompts]
-        )
+        return masked(probabilities_NC, prompts)
 
     def _vector_of_suggestion(self, label: int, probability: float) -> np.ndarray:
         """The vector [D] of a label's prompt with its probability."""

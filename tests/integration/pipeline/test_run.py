@@ -22,7 +22,6 @@ from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
 from kcm.cascade.policy import Decision, Policy
-from kcm.components import components_of
 from kcm.config import load_config
 from kcm.encoders.runtime import runtime_of
 from kcm.inputs.content import Content
@@ -181,7 +180,8 @@ def test_outside_components_run_on_a_bucket_and_are_served(
     install_extension(cluster_path)
     monkeypatch.syspath_prepend(cluster_path)
     config = spoken_config(f"{served_bucket}/its prefix", tmp_path)
-    assert {type(each).__module__.partition(".")[0] for each in components_of(config)} == {"kcm_extension"}
+    components = (config.tasks.source, config.encoder, config.large, config.learner)
+    assert {type(each).__module__.partition(".")[0] for each in components} == {"kcm_extension"}
     result = run(config)
     assert result["kcm"]["overall"]["large_accuracy"] == 1.0
     store = ArtefactStore(config.storage_path)

@@ -1,6 +1,5 @@
 """What a notebook does with a loaded cascade."""
 
-import asyncio
 import io
 import threading
 import time
@@ -15,11 +14,10 @@ import pytest
 from PIL import Image
 
 from kcm.api.cascade import Cascade
-from kcm.api.rows import inputs_of
+from kcm.api.rows import ANSWERS, inputs_of
 from kcm.bundle.answers import Answer, Unreadable
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, VECTOR, Content
 from kcm.large import Item, LargeAnswer
@@ -50,17 +48,7 @@ def test_frame_keeps_index_and_columns_unchanged(cascade: Cascade) -> None:
     found = cascade.predict(frame, text="review")
     pd.testing.assert_frame_equal(frame, before)
     assert list(found.index) == [7, 8, 9]
-    assert list(found.columns) == [
-        "review",
-        "label",
-        "kcm_label",
-        "judge_confidence",
-        "answer_probability",
-        "gate_score",
-        "route",
-        "cost_s",
-        "error",
-    ]
+    assert list(found.columns) == ["review", "label", "kcm_label", *ANSWERS.names[1:]]
     assert list(found["label"]) == [1, 2, 3]
     assert found["error"].tolist() == [None, "no text", None]
     assert found["kcm_label"].isna().tolist() == [False, True, False]
@@ -165,36 +153,9 @@ def test_server_model_is_asked_by_all_threads_concurrently() -> None:
     assert [answer.route for (answer,) in found] == ["large", "large"]
 
 
-async def test_the_event_loop_goes_on_while_a_cascade_answers() -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    class Held(ScriptedModel):
-        def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
-            entered.set()
-            assert release.wait(60)
-            return super().answer(items)
-
-    cascade = Cascade(SmallSide(bundle(Policy(decision=ESCALATE_ALL)), StubEncoder()), Held())
-    answering = asyncio.create_task(cascade.apredict(["a"]))
-    while not entered.is_set():  # the loop itself is what is tested
-        await asyncio.sleep(0.001)
-    release.set()  # only a loop that goes on gets here
-    (answer,) = await answering
-    assert isinstance(answer, Answer)
-    assert answer.route == "large"
-
-
 def test_an_explanation_shows_words(cascade: Cascade) -> None:
     explained = cascade.explain("<b>one</b> & two")
     assert [word for word, _ in explained.words] == ["<b>one</b>", "&", "two"]
     assert "small says: " in repr(explained)
     with pytest.raises(DataError, match="none is given"):
         cascade.explain(" ")
-
-
-def test_a_cascade_says_what_it_is() -> None:
-    made = bundle(Policy(decision=ESCALATE_ALL), encoder=TextEncoderConfig(model="<stub>"))
-    cascade = Cascade(SmallSide(made, StubEncoder()), ScriptedModel())
-    assert "labels: bad, good, unclear" in repr(cascade)
-    assert "the large model answers everything" in repr(cascade)
-    assert "encoder: <stub>" in repr(cascade)

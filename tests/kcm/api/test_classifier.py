@@ -76,17 +76,3 @@ def test_matches_logistic_regression_where_curves_matter() -> None:
     y = (X[:, 0] ** 2 + np.sin(2 * X[:, 1]) > 1).astype(int)
     linear = make_pipeline(StandardScaler(), LogisticRegression())
     assert cross_val_score(KANClassifier(), X, y).mean() > cross_val_score(linear, X, y).mean() + 0.1
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"learner": "analytical"}, "unknown learner 'analytical'.*did you mean 'analytic'"),
-        ({"hidden": (4,)}, "solves for a single layer"),
-        ({"grid_size": 0}, "grid_size must be at least 1, not 0"),
-    ],
-)
-def test_parameters_that_cannot_work_are_refused_by_name(given: dict[str, Any], message: str) -> None:
-    X, y = load_iris(return_X_y=True)
-    with pytest.raises(ConfigError, match=message):
-        KANClassifier(**given).fit(X, y)

@@ -32,7 +32,7 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Content
 from kcm.large import LargeConfig, LinearHead, Prompts
 from kcm.large.adapters.classifier import ClassifierConfig
-from kcm.learners import Batch, LearnerConfig
+from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
 from tests.tiny_bert import save_bert
 
@@ -170,19 +170,6 @@ def test_the_gate_of_signals_scores_as_before(tmp_path: Path) -> None:
     original = bundle(collaborator=before, policy=Policy(gate="signals"), gate_head=fitted.head, certificates={})
     found = round_trip(original, tmp_path)
     assert np.array_equal(found.gate.score(features, logits), original.gate.score(features, logits))
-
-
-def test_the_learner_goes_on_from_its_memory(tmp_path: Path) -> None:
-    learner = ReplayConfig(memory=7, batch_size=2).build(seed=3)
-    labels, nothing = torch.arange(20) % 3, torch.full((20, 3), torch.nan)
-    learner.remember(
-        [f"row {i}" for i in range(20)], Batch(torch.randn(20, FEATURES), labels, nothing, torch.ones(20)), 0
-    )
-    found = round_trip(bundle(learner_state=learner.state_dict()), tmp_path)
-    again = found.learner.build(found.seed)
-    again.load_state_dict(dict(found.learner_state))
-    assert again.memory.ids == learner.memory.ids
-    assert torch.equal(again.memory.rows.features, learner.memory.rows.features)
 
 
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from kcm.bundle.models import bundle_digest
 from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import Policy
 from kcm.cascade.scores import form_named
-from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.components import TRUSTED
 from kcm.errors import KcmError
 from tests.kcm.bundle.test_bundle import FEATURES, bundle
@@ -190,14 +189,6 @@ def test_curves_of_another_gate_are_refused(
     save_file(tensors | {name: change(tensors[name]).clone()}, folder / "gate.safetensors")
     sealed_again(folder)
     assert "gate.safetensors" in refusal(folder)
-
-
-def test_ten_thousand_labels_are_read(tmp_path: Path) -> None:
-    """Promise: the number of labels has no limit of its own."""
-    names = tuple(f"label {number}" for number in range(10_000))
-    networks = Collaborator(FEATURES, len(names), NetworkConfig(hidden=(4,)), "kan", seed=3)
-    folder = bundle(label_names=names, collaborator=networks).write(tmp_path / "many")
-    assert Bundle.read(folder).label_names == names
 
 
 @pytest.mark.parametrize("key", ["name", "gate"])

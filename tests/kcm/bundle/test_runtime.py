@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from scipy.special import softmax
 
 from kcm.api.cascade import Cascade, load_cascade
@@ -296,12 +295,3 @@ def test_bundle_decides_neither_server_nor_key_variable(upstream, monkeypatch, t
     first, second = model.answer([Item("1", Content("a")), Item("2", Content("b"))])
     assert {first.error, second.error} == {None, "the budget is spent: max_calls = 1"}
     assert [headers["authorization"] for headers in upstream.headers] == ["Bearer key"]
-
-
-def test_an_operator_s_budget_needs_the_operator_s_prices(tmp_path) -> None:
-    foreign = asking("https://host/v1", "FOREIGN_KEY")
-    with pytest.raises(ValidationError, match="max_cost needs input_price"):
-        UpstreamConfig(base_url="https://host/v1", max_cost=5.0)
-    dear = UpstreamConfig(base_url="https://host/v1", max_cost=5.0, input_price=1.0)
-    assert isinstance(foreign.large, OpenAiConfig)
-    assert foreign.large.at([dear]).upstream == dear

@@ -1,5 +1,3 @@
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +69,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         SealedFolder(tmp_path / "sealed", MANIFEST, 1)
 
 
-def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "secret.json").write_text("{}")
-    folder = sealed(tmp_path / "sealed").folder
-    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": {"../secret.json": "0"}}))
-    with pytest.raises(ArtefactError, match="outside the folder"):
-        SealedFolder(folder, MANIFEST, 1)
-
-
 def test_another_format_and_another_folder_are_distinguished(tmp_path: Path) -> None:
     folder = sealed(tmp_path / "sealed").folder
     with pytest.raises(ArtefactError, match="written in format 1, this version reads 2"):
@@ -95,9 +85,3 @@ def test_a_sealed_folder_is_never_changed(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="the folder exists already"):
         sealed(tmp_path / "sealed", {"other": 1})
     assert SealedFolder(tmp_path / "sealed", MANIFEST, 1).digest == before
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"), sealing(tmp_path / "sealed", MANIFEST, 1) as draft:
-        write_json(draft / "plain.json", float("nan"))
-    assert os.listdir(tmp_path) == []

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcm.encoders import encode_readable
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
-from kcm.inputs.content import Content, UnreadableError
+from kcm.inputs.content import Content
 
 
 def picture(pixels: np.ndarray) -> Content:
@@ -40,20 +39,6 @@ def test_a_brighter_copy_is_the_same_and_a_blank_picture_is_zero() -> None:
     )
     np.testing.assert_allclose(first, brighter, atol=1e-6)
     assert not blank.any()
-
-
-def test_one_that_cannot_be_read_leaves_the_others() -> None:
-    encoder, good = PixelsEncoder(PixelsConfig(side=4)), picture(np.arange(48).reshape(4, 4, 3))
-    with pytest.raises(UnreadableError):
-        encoder.encode([good, Content("a text")])
-    features, faults = encode_readable(encoder, [Content("a text"), good])
-    np.testing.assert_array_equal(features, encoder.encode([good]))
-    assert faults == {0: "there is no image"}
-    with_pixels = encoder.read(good)
-    assert encoder.read(with_pixels) is with_pixels
-    np.testing.assert_array_equal(encoder.encode([with_pixels]), features)
-    features, faults = encode_readable(encoder, [Content("a text")])
-    assert (features.shape, list(faults)) == ((0, 48), [0])
 
 
 @pytest.mark.parametrize("options", [{"side": 5}, {"color": "grey"}])

@@ -8,8 +8,7 @@ import pytest
 from kcm.config import parse_config
 from kcm.encoders import export
 from kcm.encoders.export import NETWORK, OnnxNetwork
-from kcm.encoders.pixels import PixelsConfig
-from kcm.encoders.runtime import in_runtime, resolved, runtime_of
+from kcm.encoders.runtime import resolved, runtime_of
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import contents
@@ -41,14 +40,6 @@ def test_export_is_made_once_and_needs_no_torch(model_folder, tmp_path, monkeypa
         monkeypatch.setitem(sys.modules, module, None)  # importing it fails
     np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
     assert len(exports(tmp_path)) == 1
-
-
-def test_a_damaged_export_is_made_again(model_folder, tmp_path):
-    config = text(model_folder, runtime="onnx")
-    expected = config.load(tmp_path).encode(TEXTS)
-    (folder,) = exports(tmp_path)
-    (folder / NETWORK).write_bytes(b"no network")
-    np.testing.assert_array_equal(config.load(tmp_path).encode(TEXTS), expected)
 
 
 def test_an_export_that_is_not_what_torch_computes_is_refused(model_folder, tmp_path, monkeypatch):
@@ -108,13 +99,6 @@ def test_auto_is_torch_where_the_network_cannot_be_exported(model_folder, tmp_pa
     assert runtime_of(resolved(text(model_folder), tmp_path)) == "torch"
     with pytest.raises(AssetError, match="cannot be exported: no such operator"):
         text(model_folder, runtime="onnx").load(tmp_path)
-
-
-def test_a_setting_that_a_kind_lacks_is_refused():
-    """Promise: a setting that the kind does not have is refused by its name. Only a network gets a runtime."""
-    with pytest.raises(ConfigError, match=r"an encoder of kind 'pixels' has no setting 'runtime'\. Its settings are"):
-        PixelsConfig().with_settings(runtime="onnx")
-    assert in_runtime(PixelsConfig(), "onnx") == PixelsConfig()
 
 
 def test_int8_on_a_gpu_is_refused(model_folder, tmp_path):

@@ -109,11 +109,6 @@ def test_what_changes_the_vectors_changes_the_identity(options, model_folder):
     assert identity(model_folder, **options) != identity(model_folder)
 
 
-def test_other_weights_change_the_identity(make_model, model_folder):
-    assert identity(make_model(1)) != identity(model_folder)
-    assert identity(make_model(0)) == identity(model_folder)
-
-
 @pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "tokenizer_config.json"])
 def test_another_tokenizer_or_architecture_changes_the_identity(file, model_folder, tmp_path):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
@@ -159,33 +154,20 @@ SENTENCES = [
 Build = Callable[..., list[nn.Module]]
 
 
-def pooled(mode: str | tuple[str, ...], **options: Any) -> Build:
+def pooled(mode: str, **options: Any) -> Build:
     return lambda backbone: [backbone, modules.Pooling(32, mode, **options)]
 
 
-def dense(**options: Any) -> Build:
-    def build(backbone: nn.Module) -> list[nn.Module]:
-        torch.manual_seed(1)
-        projection = modules.Dense(32, 8, **options)
-        return [backbone, modules.Pooling(32, "mean"), projection, modules.Normalize()]
-
-    return build
-
-
-def normed(backbone: nn.Module) -> list[nn.Module]:
-    torch.manual_seed(2)
-    norm = modules.LayerNorm(32)
-    nn.init.normal_(norm.norm.weight)
-    return [backbone, modules.Pooling(32, "cls"), modules.Dropout(0.5), norm]
+def dense(backbone: nn.Module) -> list[nn.Module]:
+    torch.manual_seed(1)
+    return [backbone, modules.Pooling(32, "mean"), modules.Dense(32, 8), modules.Normalize()]
 
 
 MODELS: dict[str, Build] = {
-    **{mode: pooled(mode) for mode in ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")},
-    "two poolings": pooled(("mean", "max")),
-    "dense": dense(),
-    "dense without bias": dense(bias=False, activation_function=nn.Identity()),
-    "residual": dense(use_residual=True),
-    "layer norm": normed,
+    "max": pooled("max"),
+    "weightedmean": pooled("weightedmean"),
+    "lasttoken": pooled("lasttoken"),
+    "dense": dense,
 }
 
 
@@ -225,11 +207,6 @@ def test_prompts_are_those_of_the_library(
     np.testing.assert_allclose(encoded(tmp_path, prompt=name), expected, atol=1e-5)
     with pytest.raises(ConfigError, match=r"no prompt 'passage'.*Its prompts are 'document', 'query'"):
         encoded(tmp_path, prompt="passage")
-
-
-def test_a_cut_vector_is_that_of_the_library(model: Callable[..., Any], tmp_path: Path) -> None:
-    expected = model(pooled("mean")).encode(SENTENCES, truncate_dim=5, normalize_embeddings=True)
-    np.testing.assert_allclose(encoded(tmp_path, truncate_dim=5), expected, atol=1e-5)
 
 
 def test_model_with_declared_truncation_needs_no_setting(model: Callable[..., Any], tmp_path: Path) -> None:

@@ -47,24 +47,6 @@ def test_accounts_share_answers_and_no_budget(store):
     assert second.spent() == (0, 0.0)
 
 
-def test_processes_share_one_budget_across_restarts(store):
-    """Promise: five calls are five calls, by however many replicas and after however many restarts."""
-    made = 0
-    for _restart in range(3):
-        replicas = [ResponseCache(store, "big", max_calls=5) for _ in range(3)]
-        for number in range(9):
-            try:
-                replicas[number % 3].reserve(0.5)
-            except BudgetSpent:
-                continue
-            made += 1
-            replicas[number % 3].keep(f"question {made}", {"said": str(made)}, 0.5, 0.25)
-    assert made == 5
-    after = ResponseCache(store, "big", max_calls=5)
-    assert after.spent() == (5, pytest.approx(1.25))
-    assert after.find("question 3") == {"said": "3"}
-
-
 def test_a_total_of_the_store_counts_every_account(store):
     """Promise: a call is booked only if its highest price fits both its own budget and what the store has left."""
     limited = replace(store, max_cost=10.0)
@@ -103,14 +85,6 @@ def test_many_spenders_never_pass_the_budget_together(store, budget, accounts):
     assert [sum(column) for column in zip(*spent.values(), strict=True)] == [10, 10.0]
 
 
-def test_the_tables_lie_beside_others_under_their_prefix(tmp_path):
-    store = ResponseStore.in_file(tmp_path / "log.db")
-    ResponseCache(replace(store, prefix="paid_"), "big").reserve(1.0)
-    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as database:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"paid_answers", "paid_batches", "paid_spending"}
-
-
 def test_a_database_that_is_gone_is_missed_and_not_begun_anew(store, tmp_path):
     """Promise: nobody gets a budget back by deleting the record of what was spent."""
     cache = ResponseCache(store, "big", max_calls=5)
@@ -137,12 +111,6 @@ def test_locked_database_is_waited_for_once(tmp_path):
     now[0] = 0.06
     cache.reserve(1.0)
     assert cache.find("question") == {"said": "yes"}
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ArtefactError, match=r"cannot use the store of paid answers.*paid\.sqlite"):
-        ResponseCache(ResponseStore.in_file(tmp_path / "file" / "below" / "paid.sqlite"), "big")
 
 
 def test_memory_holds_no_more_than_the_last_answers(monkeypatch):

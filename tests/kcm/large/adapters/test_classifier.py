@@ -47,11 +47,6 @@ def test_a_hard_prompt_masks_and_renormalises(model):
     assert answer.label == 0
 
 
-def test_a_soft_prompt_is_refused(model):
-    with pytest.raises(ConfigError, match="cannot read soft prompts"):
-        model.answer([Item("1", Content("x"), Prompt("soft", suggestions=((0, 0.9),)))])
-
-
 class Run(Config):
     """A configuration with a large model in it."""
 
