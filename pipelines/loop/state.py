@@ -56,14 +56,6 @@ class LoopState:
             "rolled_back": self.rolled_back(),
         }
 
-    def waiting(self, champion: Champion) -> list[dict[str, Any]]:
-        """The turns whose challengers wait for a person's approval to follow this champion."""
-        return [
-            turn
-            for turn in self.attempts.turns()
-            if turn.get("awaits_approval") and turn["champion_digest"] == champion.digest
-        ]
-
     def rolled_back(self) -> dict[str, Any] | None:
         """The last version that was rolled back or stopped on traffic, with reason and time; None without one."""
         rejections = self.champions.pointer.rejections()

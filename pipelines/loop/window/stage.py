@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import DataError
 from kcm.large.prompts import PromptMode
 from kcm.parquet import read_table, write_table
 from kcm.tasks.splits import Fractions, Split, purpose
@@ -125,15 +125,8 @@ class LogWindow(Stage, Plan):
     ) -> Self:
         """The window of a run's application. ArtefactError if the champion's rows are missing."""
         key, forgotten_items = log.unit_key, log.forgotten()
-        try:
-            split_by_unit = units_of(parent.sequence, key)
-            forgotten_rows = rows_of(parent.sequence, key, forgotten_items) if forgotten_items else []
-        except (ArtefactError, OSError) as error:
-            raise ArtefactError(
-                f"the rows that the champion was trained on cannot be read: {error}",
-                where=str(parent.artefact.folder),
-                hint="Restore its storage path, or run `kcm run` again",
-            ) from None
+        split_by_unit = units_of(parent.sequence, key)
+        forgotten_rows = rows_of(parent.sequence, key, forgotten_items) if forgotten_items else []
         labels = parent.bundle.label_names
         return cls(
             application=config.application,
