@@ -13,6 +13,7 @@ from pipelines.loop.attempts import Attempts
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions
 from pipelines.serve.config import log_url
+from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader, log_watermark
 from pipelines.store.artefact import ArtefactStore, write_json
 
@@ -54,14 +55,6 @@ class LoopState:
             "turns": self.attempts.turns(),
             "rolled_back": self.rolled_back(),
         }
-
-    def waiting(self, champion: Champion) -> list[dict[str, Any]]:
-        """The turns whose challengers wait for a person's approval to follow this champion."""
-        return [
-            turn
-            for turn in self.attempts.turns()
-            if turn.get("awaits_approval") and turn["champion_digest"] == champion.digest
-        ]
 
     def rolled_back(self) -> dict[str, Any] | None:
         """The last version that was rolled back or stopped on traffic, with reason and time; None without one."""
@@ -106,6 +99,13 @@ def log_reader(config: RunConfig) -> LogReader:
 def watermark_of(config: RunConfig) -> int:
     """The number of the last decision that a window of an application may end with; 0 if nothing is logged."""
     return log_watermark(log_url(config.serve, config.storage_folder), config.application)
+
+
+def faults_of(log: LogReader, version: str) -> tuple[str, ...]:
+    """The evidence in the log against a version: its certificate is refuted, or traffic has drifted."""
+    drift = drifted(log.drift(version))
+    signs = {"its certificate is refuted": log.alarm(version) is not None, f"drift: {drift}": drift is not None}
+    return tuple(sign for sign, holds in signs.items() if holds)
 
 
 def window_start(config: RunConfig, champion: Champion) -> int:

@@ -9,20 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.config import RunConfig
-from pipelines.loop.state import LoopState, log_reader, watermark_of
-from pipelines.serve.log.alarm import drifted
+from pipelines.loop.state import LoopState, faults_of, log_reader, watermark_of
 
 POLL_S = 10.0  # pause between two looks at the log
 
 
 @dataclass(frozen=True)
 class NewTraffic:
-    """What the log holds since the last attempt: whether there are new decisions, and faults of the champion."""
+    """What the log holds since the last attempt: whether there are new decisions, and the champion's faults."""
 
     has_decisions: bool = False
-    champion: str | None = None
-    refuted: bool = False
-    drift: str | None = None
+    faults: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: RunConfig) -> NewTraffic:
@@ -33,15 +30,8 @@ class NewTraffic:
             return cls()
         ends = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == champion.digest]
         with log_reader(config) as log:
-            refuted = log.alarm(champion.version) is not None
-            drift = drifted(log.drift(champion.version))
-        return cls(watermark > max([champion.after, *ends]), champion.version, refuted, drift)
-
-    @property
-    def faults(self) -> list[str]:
-        """The champion's faults, a refuted certificate before drift."""
-        signs = {"the certificate is refuted": self.refuted, f"drift: {self.drift}": self.drift is not None}
-        return [f"{self.champion}: {sign}" for sign, holds in signs.items() if holds]
+            faults = tuple(f"{champion.version}: {fault}" for fault in faults_of(log, champion.version))
+        return cls(watermark > max([champion.after, *ends]), faults)
 
 
 def watch(

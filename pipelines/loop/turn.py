@@ -104,19 +104,17 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
     """
     state = LoopState.of(config)
     number = version.rpartition("/")[2]
-    current = state.champions.agreed().champion
-    waiting_turns = {turn["version"].rpartition("/")[2]: turn for turn in state.waiting(current)}
-    if (turn := waiting_turns.get(number)) is None:
-        names = ", ".join(turn["version"] for turn in waiting_turns.values())
-        raise KcmError(
-            f"version {number} does not wait for approval",
-            where=config.name,
-            hint=f"These versions wait: {names}" if names else "None does; `kcm versions` says why",
-        )
-    if reason := state.champions.pointer.rejected(turn["digest"]):
-        raise KcmError(
-            f"version {number} was stopped: {reason}", where=config.name, hint="Promote it anyway with `kcm promote`"
-        )
+    current, pointer = state.champions.agreed().champion, state.champions.pointer
+    waiting = [
+        turn
+        for turn in state.attempts.turns()
+        if turn.get("awaits_approval") and turn["champion_digest"] == current.digest
+        if turn["version"].rpartition("/")[2] == number and not pointer.rejected(turn["digest"])
+    ]
+    if not waiting:
+        hint = "`kcm versions` lists all versions with their states"
+        raise KcmError(f"version {number} does not wait for approval", where=config.name, hint=hint)
+    turn = waiting[-1]
     candidate = Champion.model_validate(turn["candidate"])
     bring = partial(deliver, candidate, turn["disagreement"])
     promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], bring)

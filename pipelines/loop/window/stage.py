@@ -18,15 +18,15 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from kcm.config import Config
-from kcm.errors import ArtefactError, DataError
+from kcm.errors import DataError
 from kcm.large.prompts import PromptMode
 from kcm.parquet import read_table, write_table
 from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
 from pipelines.loop.parent import Parent
+from pipelines.loop.state import faults_of
 from pipelines.loop.window.naming import ClassNames
-from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader
 from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.units import rows_of, units_of
@@ -127,15 +127,8 @@ class LogWindow(Stage, Plan):
     ) -> Self:
         """The window of a run's application. ArtefactError if the champion's rows are missing."""
         key, forgotten_items = log.unit_key, log.forgotten()
-        try:
-            split_by_unit = units_of(parent.sequence, key)
-            forgotten_rows = rows_of(parent.sequence, key, forgotten_items) if forgotten_items else []
-        except (ArtefactError, OSError) as error:
-            raise ArtefactError(
-                f"the rows that the champion was trained on cannot be read: {error}",
-                where=str(parent.artefact.folder),
-                hint="Restore its storage path, or run `kcm run` again",
-            ) from None
+        split_by_unit = units_of(parent.sequence, key)
+        forgotten_rows = rows_of(parent.sequence, key, forgotten_items) if forgotten_items else []
         labels = parent.bundle.label_names
         return cls(
             application=config.application,
@@ -182,7 +175,7 @@ class LogWindow(Stage, Plan):
             untaught_labels=tuple(label for label in self.named_labels if label not in learned_labels),
             unknown_labels=dict(unknown_labels.most_common()),
             forgotten_rows=self.forgotten_rows,
-            signs=self._signs(),
+            signs=faults_of(self.log, self.served_as),
             num_uncounted=self.log.uncounted(self.after, self.upto, self.max_share_per_caller),
         )
         require_sound(rows, facts)
@@ -193,13 +186,6 @@ class LogWindow(Stage, Plan):
 
     def _purpose(self, unit: str) -> Split:
         return self.split_by_unit.get(unit) or purpose(_SALT, unit, self.fractions)
-
-    def _signs(self) -> tuple[str, ...]:
-        """The evidence in the log against the champion."""
-        refuted = self.log.alarm(self.served_as) is not None
-        drift = drifted(self.log.drift(self.served_as))
-        signs = {"its certificate is refuted": refuted, f"drift: {drift}": drift is not None}
-        return tuple(sign for sign, holds in signs.items() if holds)
 
     @property
     def _task_name(self) -> str:

@@ -88,8 +88,11 @@ def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.Monkey
     lines: list[str] = []
     faults = [DataError("nothing was audited"), LogUnavailableError("the log fails")]
     results: list[Any] = [*faults, TURN | {"changed": True}]
-    refuted = [NewTraffic(True, f"reviews/{number}", refuted=True) for number in range(3)]
-    looks: list[Any] = [StorageError("no route"), *refuted, ConfigError("no section")]
+    looks: list[Any] = [
+        StorageError("no route"),
+        *(NewTraffic(True, (each,)) for each in "abc"),
+        ConfigError("no section"),
+    ]
 
     def taken(queue: list[Any]) -> Any:
         if isinstance(result := queue.pop(0), Exception):
@@ -101,7 +104,7 @@ def test_a_watch_survives_refused_windows_and_outages(monkeypatch: pytest.Monkey
     monkeypatch.setattr(turns.time, "sleep", lambda _: None)
     with pytest.raises(ConfigError, match="no section"):
         turns.watch(config, lines.append)
-    starts = [f"starting an attempt: reviews/{number}: the certificate is refuted" for number in range(3)]
+    starts = [f"starting an attempt: {each}" for each in "ab"]
     assert lines[:5] == ["no route", starts[0], "nothing was audited", starts[1], "the log fails"]
     assert lines[6].startswith("reviews/3 is not promoted")
 

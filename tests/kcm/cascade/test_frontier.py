@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
-from kcm.errors import DataError
 
 rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=25)
 
@@ -70,8 +69,3 @@ def test_allowed_loss_is_met_despite_float_rounding():
     assert 29 - 0.29 * 100 > 0
     assert Frontier.of(rows).cheapest(0.29).threshold == -np.inf
     assert Frontier.of(rows).cheapest(0.28).threshold == np.inf
-
-
-def test_no_rows_have_no_frontier():
-    with pytest.raises(DataError, match="no rows"):
-        Frontier.of(ScoredOutcomes(score=[], small_correct=[], large_correct=[]))

@@ -27,12 +27,6 @@ def test_a_fitted_head_sees_tempered_logits(table):
     np.testing.assert_array_equal(tempered, gate.score(None, table.judge_logits))
 
 
-def test_a_gate_of_the_judge_alone_has_nothing_to_fit(table):
-    fitted = fit_gate("confidence", 2.0, table, None)
-    assert (fitted.gate.name, fitted.gate.temperature) == ("confidence", 2.0)
-    np.testing.assert_array_equal(fitted.scores, fitted.gate.score(None, table.judge_logits))
-
-
 def test_a_fitted_gate_scores_its_own_rows_out_of_fold(table):
     fitted = fit_gate("signals", 2.0, table, None)
     assert not np.allclose(fitted.scores, fitted.gate.score(None, table.judge_logits))
@@ -53,10 +47,6 @@ def test_a_gate_score_from_outside_is_named_in_a_policy(outside_package):
     policy = Policy.model_validate_json('{"gate": "gap:Gap"}')
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
     assert Gate(policy.gate, temperature=2.0).score(None, [[4.0, 0.0, 2.0]]).tolist() == [2.0]
-
-
-def test_logits_of_float32_are_scored_in_float64():
-    assert Gate().score(None, np.array([[40.0, 0.0, 0.0]], dtype=np.float32))[0] == 40 - np.log(2)
 
 
 def test_what_no_gate_can_work_with_is_refused():

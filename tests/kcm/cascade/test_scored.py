@@ -29,8 +29,3 @@ def test_rows_are_split_by_task(table):
 def test_scores_have_to_be_finite(bad):
     with pytest.raises(DataError, match="1 are not, the first in row 1"):
         ScoredOutcomes(score=[0.0, bad], small_correct=[True, True], large_correct=[True, True])
-
-
-def test_columns_have_to_be_equally_long():
-    with pytest.raises(DataError, match="large_correct"):
-        ScoredOutcomes(score=[0.0, 1.0], small_correct=[True, True], large_correct=[True])

@@ -6,20 +6,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from kcm.cascade.table import OutcomeTable
-from tests.outcome_files import read_outcomes, rows_where
+from tests.outcome_files import read_outcomes
 
 
 def test_who_is_right_follows_from_the_answers(table):
     assert table.small_label.tolist() == [0, 2, 2, 0, 0]
     assert table.small_correct.tolist() == [True, False, True, False, False]
     assert table.large_correct.tolist() == [True, True, False, False, True]
-
-
-def test_rows_are_selected_by_split_task_and_prompt_together(table):
-    assert rows_where(table, split="validate", task="two", prompt="none").id.tolist() == ["d"]
-    assert rows_where(table, task="one").id.tolist() == ["a", "b"]
-    assert len(rows_where(table, split="certify", task="two")) == 0
-    assert table.select([2, 0]).id.tolist() == ["c", "a"]
 
 
 def test_a_file_gives_back_the_same_table(columns, tmp_path):
@@ -30,9 +23,3 @@ def test_a_file_gives_back_the_same_table(columns, tmp_path):
         mine, theirs = getattr(table, field.name), getattr(again, field.name)
         np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
         assert getattr(mine, "dtype", None) == getattr(theirs, "dtype", None)
-
-
-def test_tables_are_joined(table):
-    rows = OutcomeTable.joined([rows_where(table, split="validate"), rows_where(table, split="test")])
-    assert rows.id.tolist() == ["a", "d", "d", "c"]
-    assert rows.label_names == table.label_names

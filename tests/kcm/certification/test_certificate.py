@@ -13,7 +13,7 @@ from kcm.certification.certificate import (
     certify_policy,
     why_not_promotable,
 )
-from kcm.errors import ConfigError, DataError
+from kcm.errors import ConfigError
 
 _CUT = Decision(decision="threshold", threshold=0.5)
 
@@ -78,13 +78,6 @@ def test_too_few_rows_escalate_all_and_say_how_many_are_needed(draw, method, few
     assert certificate.reason == f"nothing is certified: {fewest - 1} units, at least {fewest} are needed"
 
 
-def test_always_losing_small_model_escalates_all(draw):
-    validate, rows = draw(2000, 0, skill=0, ease=-3), draw(2000, 1, skill=0, ease=-3)
-    certificate = certify(validate, rows, Decision.of(0.0), CertificateConfig(method="net", epsilon=0.01))
-    assert certificate.route == ESCALATE_ALL
-    assert "every threshold may lose more than epsilon" in certificate.reason
-
-
 def test_a_search_that_escalates_all_needs_no_test(draw):
     certificate = certify(draw(500), draw(500, 1), ESCALATE_ALL, CertificateConfig())
     assert (certificate.route, certificate.bound, certificate.call_rate) == (ESCALATE_ALL, 0, 1)
@@ -137,16 +130,6 @@ def test_a_prompt_that_changes_answers_leaves_net_alone(draw):
     assert certify(validate, rows, Decision.of(1.0), CertificateConfig()).method == "net"
     with pytest.raises(ConfigError, match="regret"):
         certify(validate, rows, Decision.of(1.0), CertificateConfig(method="regret"))
-
-
-@pytest.mark.parametrize("method", ["regret", "net"])
-def test_a_smaller_share_of_delta_never_keeps_more(draw, method):
-    validate, rows = draw(3000, 0), draw(3000, 1)
-    cuts = [
-        certify(validate, rows, Decision.of(-1.0), CertificateConfig(method=method), delta=delta).route.cut
-        for delta in (0.1, 0.02, 0.001)
-    ]
-    assert cuts == sorted(cuts)
 
 
 def test_a_policy_per_task_shares_delta_among_all_its_decisions(draw):
@@ -208,18 +191,6 @@ def test_the_promise_is_kept_for_grouped_rows(draw):
     assert rate <= 0.13
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        Policy(decision=_CUT),
-        Policy(decision=KEEP_ALL),
-        Policy(decision=ESCALATE_ALL, task_decisions={"a": ESCALATE_ALL, "b": _CUT}),
-    ],
-)
-def test_a_policy_that_keeps_anything_may_be_promoted(policy: Policy) -> None:
-    assert why_not_promotable(policy, {}) is None
-
-
 def test_escalate_all_policy_is_uncertified_with_a_reason() -> None:
     right = np.ones(20, dtype=bool)
     rows = ScoredOutcomes(score=np.arange(20.0), small_correct=right, large_correct=right, large_none_error=~right)
@@ -227,10 +198,4 @@ def test_escalate_all_policy_is_uncertified_with_a_reason() -> None:
     assert why_not_promotable(deployed, certificates) == (
         "it escalates everything, because nothing is certified: 20 units, at least 230 are needed"
     )
-
-
-def test_rows_are_needed_on_both_sides(draw):
-    none = draw(10).select(np.zeros(10, bool))
-    for validate, rows in ((none, draw(10)), (draw(10), none)):
-        with pytest.raises(DataError, match="needs validate and certify rows"):
-            certify(validate, rows, KEEP_ALL, CertificateConfig())
+    assert why_not_promotable(deployed.model_copy(update={"task_decisions": {"a": _CUT}}), certificates) is None

@@ -133,21 +133,6 @@ def test_the_value_of_a_unit_is_the_weighted_mean_over_its_items() -> None:
     assert LabelledTest(window.units, epsilon=0.9, delta=0.1).p_value == pytest.approx(1 / wealth)
 
 
-def test_a_longer_window_asks_for_no_more_labels() -> None:
-    def labels_needed(num: int) -> int:
-        window = labelled(num, disputed=0.1, losing=0.05, seed=2)
-        window = replace(window, order=np.arange(num).astype(float))
-        shown = np.flatnonzero(window.drawn)
-        for number in range(len(shown)):
-            answered = np.zeros(num, dtype=bool)
-            answered[shown[:number]] = True
-            if LabelledTest(replace(window, answered=answered).units, epsilon=0.02, delta=0.1).certified:
-                return number
-        raise AssertionError("not certified")
-
-    assert labels_needed(40_000) <= labels_needed(3000) + 10
-
-
 def test_labels_bound_losses_above_and_below_the_draw() -> None:
     """Promise: what holds where the labels were drawn holds above; below, nothing is known."""
     window = labelled(4000, disputed=0.1, losing=0.02)

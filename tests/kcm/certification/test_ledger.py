@@ -185,10 +185,3 @@ def test_a_file_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text("[]")
     with pytest.raises(ArtefactError, match=r"cannot write the ledger.*Name a new folder"):
         take(Ledger(tmp_path / "ledger.json"), rows(0, 9), "a")
-
-
-def test_hashes_are_sorted_and_distinct() -> None:
-    """Order and repetition of names do not matter, and the hashes of a name never change."""
-    assert unit_hashes(["b", "a", "b"]).tolist() == unit_hashes(["a", "b"]).tolist()
-    assert unit_hashes(["a"]).tolist() == unit_hashes(["a"]).tolist() != unit_hashes(["b"]).tolist()
-    assert unit_hashes([]).shape == (0,)

@@ -8,7 +8,6 @@ from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import binomtest
 
 from kcm.certification import pvalues
-from kcm.metrics.intervals import Units
 
 
 @pytest.mark.parametrize(("lost", "units", "level"), [(0, 114, 0.02), (3, 200, 0.05), (200, 200, 0.5)])
@@ -58,15 +57,3 @@ def test_fewest_units_is_where_a_clean_record_first_passes(epsilon, delta, fewes
     assert pvalues.fewest_binomial(epsilon, delta) == fewest
     assert pvalues.binomial_p_value(0, fewest, epsilon) <= delta < pvalues.binomial_p_value(0, fewest - 1, epsilon)
     assert pvalues.hoeffding_bentkus_p_value(0, fewest, epsilon) <= delta
-
-
-@pytest.mark.parametrize(("level", "affordable"), [(0.02, -1), (0.04, 1), (0.5, 40)])
-def test_as_many_losses_are_afforded_as_the_test_passes_with(level, affordable):
-    test = pvalues.LossTest(Units(None, 100))
-    assert test.affordable(np.arange(41.0), level, 0.1) == affordable
-
-
-def test_rows_use_exact_test_and_groups_hoeffding_bentkus():
-    rows, groups = Units(None, 100), Units(np.repeat(np.arange(100), 2).astype(object), 200)
-    assert pvalues.LossTest(rows).p_value(3, 0.1) == pvalues.binomial_p_value(3, 100, 0.1)
-    assert pvalues.LossTest(groups).upper_bound(2.5, 0.1) == pvalues.hoeffding_bentkus_upper_bound(2.5, 100, 0.1)

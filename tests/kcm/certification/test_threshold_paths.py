@@ -174,18 +174,6 @@ def curve_of(validate, rows, **changes):
     return certificate, certificate_curve(certificate, validate, rows, config)
 
 
-def test_the_curve_of_the_regret_is_the_path_at_every_threshold(draw):
-    rows = draw(200)
-    _, curve = curve_of(draw(200, 1), rows, method="regret")
-    path, frontier = RegretPath(rows, 0.05, 0.1), Frontier.of(rows)
-    assert curve["method"] == "regret"
-    assert len(curve["threshold"]) > 90
-    assert curve["p_value"] == [path.p_value(threshold) for threshold in curve["threshold"]]
-    assert curve["bound"] == [path.upper_bound(threshold) for threshold in curve["threshold"]]
-    assert curve["call_rate"] == [frontier.at(threshold).call_rate for threshold in curve["threshold"]]
-    assert curve["loss"] == [_lost(rows, threshold).mean() for threshold in curve["threshold"]]
-
-
 def test_the_curve_of_net_reads_the_frozen_grid_and_credits_wins(draw):
     """The deployed threshold is on it, with the bound that its certificate gives."""
     validate, rows = draw(2000, 1), draw(2000)
@@ -198,10 +186,3 @@ def test_the_curve_of_net_reads_the_frozen_grid_and_credits_wins(draw):
     cascade = np.where(keeps, rows.small_correct, rows.large_correct)
     assert curve["loss"][at] == pytest.approx(rows.large_correct.mean() - cascade.mean())
     assert curve["call_rate"][at] == pytest.approx(certificate.call_rate)
-
-
-def test_a_curve_without_rows_has_no_points(draw):
-    certificate = certify(draw(200, 1), draw(200), Decision.of(0.0), CertificateConfig())
-    nothing = certificate_curve(certificate, draw(200, 1), draw(0), CertificateConfig())
-    assert nothing.pop("method") == certificate.method
-    assert set(map(len, nothing.values())) == {0}

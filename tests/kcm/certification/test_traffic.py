@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kcm.certification.traffic import Traffic, TrafficPath, best_bet
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 
 
 def window(
@@ -129,9 +129,3 @@ def test_bet_for_n_units_allows_the_most_losses() -> None:
 def test_traffic_that_cannot_be_trusted_is_refused(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         window(10, 0.1, **columns)
-
-
-@pytest.mark.parametrize("bet", [0.0, 1.0])
-def test_a_bet_that_could_lose_everything_is_refused(bet: float) -> None:
-    with pytest.raises(ConfigError, match="bet"):
-        TrafficPath(window(10, 0.1), epsilon=0.1, delta=0.1, bet=bet)

@@ -60,12 +60,6 @@ def test_a_refused_attempt_starts_anew_or_with_a_longer_window(attempts: Attempt
     assert attempts.turns() == []
 
 
-def test_a_window_that_begins_after_an_alarm_is_another_attempt(attempts: Attempts) -> None:
-    begin(attempts, CHAMPION, 100, 300, "c")
-    attempt = begin(attempts, CHAMPION, 250, 900, "c")
-    assert (attempt.after, attempt.upto) == (250, 900)
-
-
 def test_a_log_that_ends_before_the_last_promotion_is_refused(attempts: Attempts) -> None:
     with pytest.raises(DataError, match="the log ends at decision 99, the window begins after 100"):
         begin(attempts, CHAMPION, CHAMPION.after, 99, "c")

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.loop.triggers import NewTraffic, watch
 
-REFUTED, DRIFT = "films/1: the certificate is refuted", "films/1: drift: labels"
+REFUTED, DRIFT = "films/1: its certificate is refuted", "films/1: drift: labels"
 
 
 def started(looks: list[NewTraffic], every_s: float = 600, pause_s: float = 0) -> list[tuple[float, str]]:
@@ -24,27 +24,16 @@ def started(looks: list[NewTraffic], every_s: float = 600, pause_s: float = 0) -
     return starts
 
 
-def seen(champion: str = "films/1", *, refuted: bool = False, drift: str | None = None) -> NewTraffic:
-    return NewTraffic(True, champion, refuted, drift)
-
-
 def test_each_fault_of_a_champion_starts_one_attempt() -> None:
     """Promise: an alarm that no attempt can answer does not start one after the other."""
-    looks = [
-        NewTraffic(False, "films/1", True, "labels"),  # there is nothing to learn from
-        seen(refuted=True),
-        seen(refuted=True),
-        seen(refuted=True, drift="labels"),
-        seen(),
-        seen(refuted=True),
-        seen("films/2", drift="labels"),
-    ]
+    faults = [(REFUTED,), (REFUTED,), (REFUTED, DRIFT), (), (REFUTED,), ("films/2: drift: labels",)]
+    looks = [NewTraffic(False, (REFUTED,)), *(NewTraffic(True, each) for each in faults)]  # first nothing to learn from
     assert [why for _, why in started(looks)] == [REFUTED, DRIFT, "films/2: drift: labels"]
 
 
 def test_watch_attempts_when_due_and_restarts_its_schedule() -> None:
     """Promise: a watch attempts when something is due and waits for the schedule anew after it."""
-    looks = [seen(refuted=number == 30) for number in range(151)]
+    looks = [NewTraffic(True, (REFUTED,) if number == 30 else ()) for number in range(151)]
     starts = started(looks, pause_s=10)
     assert [at for at, _ in starts] == [300, 900, 1500]
     assert starts[0][1] == REFUTED

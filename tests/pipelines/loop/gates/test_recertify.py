@@ -77,13 +77,6 @@ def test_task_thresholds_share_delta_and_empty_tasks_lose_it() -> None:
     assert certificates[None].delta == pytest.approx(0.02)
 
 
-def test_items_of_a_unit_count_as_one() -> None:
-    window = with_column(made_window(3000), "unit", [f"u{i // 30}" for i in range(3000)])
-    policy, certificates = certified(window)
-    assert certificates[None].num_units == 100
-    assert policy.decision.decision == "escalate_all"
-
-
 def test_fewest_units_certify_if_all_asked_and_agreeing() -> None:
     """Promise: their number, which says nothing of outcomes, tells it beforehand; ln(1 / .06) / -ln(.98) is 139.3."""
     for num_units, decision in ((139, "escalate_all"), (140, "keep_all")):
