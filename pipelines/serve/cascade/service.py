@@ -65,12 +65,11 @@ class CascadeService:
         self._traffic = ReplicaTraffic()
         self.cards = Cards(self._releases, config, breaker, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
-        self._started = self._explaining = False
+        self._explaining = False
 
     async def stage(self, release: Release) -> None:
         """Serve a release: immediately if it is the first or in memory, otherwise after it has loaded and answered."""
         await self._releases.stage(release)
-        self._started = True
 
     def drop(self, version: str, reason: str) -> None:
         """Continue without the challenger of this version."""
@@ -190,7 +189,7 @@ class CascadeService:
         """A version that has judged a probe; if it takes over, its large model must also have answered."""
         version = await self._load(release, champion)
         await version.judge_probe()
-        if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
+        if self._releases.has_served and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
 
@@ -208,7 +207,7 @@ class CascadeService:
         auditor, bundle, answers = version.auditor, version.small_side.bundle, answered.answers
         stored_inputs = self._config.feedback.store_payloads
         share = 1.0 if trial and trial.share < AUDITED_BELOW else self._config.audit.share
-        drawn_labels = auditor.draw(answers, share) if auditor else {}
+        drawn_labels = auditor.draw(answers, share) if auditor and share else {}
         large_answers = iter([] if isinstance(answered.large, LargeUnavailable) else answered.large)
         decisions = []
         for index, (item, judgement, answer) in enumerate(zip(inputs, answered.judgements, answers, strict=True)):
@@ -236,4 +235,6 @@ class CascadeService:
             )
         log.add_decisions(decisions)
         if auditor:
+            auditor.monitor.schedule()
+        if auditor and drawn_labels:
             auditor.begin(origin.request_id, inputs, drawn_labels)
