@@ -30,13 +30,11 @@ class ServeMetrics:
         self._passed_on = Counter(
             "kcm_passed_on_total", "Requests for the upstream of `serve.proxy`, by HTTP status.", ("status",)
         )
-        self._explanations = Counter(
-            "kcm_explanations_total", "Requests for explanations, by HTTP status.", ("status",)
-        )
         self._unstored = Counter("kcm_unstored_total", "Entries that the feedback log could not store.", ("kind",))
-        self._seconds = Histogram("kcm_stage_seconds", "Seconds of a request by stage.", _SECONDS, ("stage",))
+        self._seconds = Histogram(
+            "kcm_stage_seconds", "Seconds of a request by stage and version.", _SECONDS, ("stage", "version")
+        )
         self._waiting = Gauge("kcm_waiting_items", "Items waiting for the small side.")
-        self._call_rate = Gauge("kcm_call_rate", "Share of items that the policy escalated since the replica started.")
         self._breaker = Gauge("kcm_breaker_state", "Circuit breaker of the large model: 0 closed, 1 half open, 2 open.")
         self._audits = Counter("kcm_audits_total", "Audits of kept items, by result.", ("outcome",))
         of_version = ("version", "end")
@@ -52,12 +50,6 @@ class ServeMetrics:
         self._drift = Gauge(
             "kcm_drift_evidence", "Evidence of drift: traffic unlike the certify rows.", ("version", "quantity")
         )
-        self._challenger = Gauge(
-            "kcm_challenger_share", "Share of the callers that a challenger answers.", ("version",)
-        )
-        self._version_seconds = Histogram(
-            "kcm_version_seconds", "Seconds of a request by version.", _SECONDS, ("version",)
-        )
         self._failures = Counter(
             "kcm_version_failures_total", "Requests that a challenger accepted and did not answer.", ("version",)
         )
@@ -72,11 +64,11 @@ class ServeMetrics:
         self._requests.inc(tags={"status": "200"})
         for answer in response.answers:
             self._items.inc(tags={"route": answer.route, "version": response.model_version})
-        self._seconds.observe(response.timings.judge_s, {"stage": "judge"})
-        if response.timings.large_s:
-            self._seconds.observe(response.timings.large_s, {"stage": "large"})
-        self._seconds.observe(response.timings.total_s, {"stage": "total"})
-        self._version_seconds.observe(response.timings.total_s, {"version": response.model_version})
+        timings = response.timings
+        stages = {"judge": timings.judge_s, "large": timings.large_s, "total": timings.total_s}
+        for stage, seconds in stages.items():
+            if seconds:
+                self._seconds.observe(seconds, {"stage": stage, "version": response.model_version})
 
     def refused(self, status: int) -> None:
         """Count a refused prediction."""
@@ -85,10 +77,6 @@ class ServeMetrics:
     def passed_on(self, status: int) -> None:
         """Count a request passed through to the upstream, by the status for its caller."""
         self._passed_on.inc(tags={"status": str(status)})
-
-    def explained(self, status: int) -> None:
-        """Count a request for an explanation."""
-        self._explanations.inc(tags={"status": str(status)})
 
     def unstored(self, kind: str, number: int = 1) -> None:
         """Count entries that the log did not store: writes (`escalated` or `feedback`), or items (`decision`)."""
@@ -126,17 +114,14 @@ class ServeMetrics:
         for quantity, value in e_values.items():
             self._drift.set(value, tags={"version": version, "quantity": quantity})
 
-    def set_challenger(self, version: str, share: float) -> None:
-        """Show the share of callers that a challenger answers."""
-        self._challenger.set(share, tags={"version": version})
-
     def challenger_failed(self, version: str) -> None:
         """Count a request that a challenger accepted and did not answer."""
         self._failures.inc(tags={"version": version})
 
-    def set_load(self, num_waiting: int, call_rate: float | None, breaker: State) -> None:
-        """Show the load of this replica, and the state of the large model's breaker."""
-        self._waiting.set(num_waiting)
-        self._breaker.set(_STATES[breaker])
-        if call_rate is not None:
-            self._call_rate.set(call_rate)
+    def set_waiting(self, number: int) -> None:
+        """Show how many items wait for the small side."""
+        self._waiting.set(number)
+
+    def set_breaker(self, state: State) -> None:
+        """Show the state of the large model's breaker."""
+        self._breaker.set(_STATES[state])

@@ -96,19 +96,13 @@ class Releases(Generic[LoadedT]):
         fits: Callable[[LoadedT, LoadedT], None] = lambda champion, challenger: None,
     ) -> None:
         self._load, self._fits = load, fits
-        self._served: Served[LoadedT] | None = None
+        self.served: Served[LoadedT]  # the versions that answer requests; there is none before the first `stage`
+        self.has_served = False
         self._kept: OrderedDict[Release, LoadedT] = OrderedDict()
         self._loading: asyncio.Task[None] | None = None
         self._being_loaded: str | None = None
         self.refused: RefusedRelease | None = None
         self.dropped: RefusedRelease | None = None
-
-    @property
-    def served(self) -> Served[LoadedT]:
-        """The versions that answer requests."""
-        if self._served is None:
-            raise RuntimeError("no release has been loaded yet")
-        return self._served
 
     @property
     def current(self) -> LoadedT:
@@ -131,8 +125,9 @@ class Releases(Generic[LoadedT]):
         Waits for the first champion, and raises its loading errors. A later release that fails becomes `refused`. A
         challenger that fails becomes `dropped`, and its champion is served without it.
         """
-        if self._served is None:
-            self._served = Served(release.champion, await self._get(release.champion))
+        if not self.has_served:
+            self.served = Served(release.champion, await self._get(release.champion))
+            self.has_served = True
         elif self.release == release and not self._loading:
             return  # unchanged; its challenger may have been dropped
         if self._loading:
@@ -159,14 +154,14 @@ class Releases(Generic[LoadedT]):
         if self.served.challenger is None or challenger is None or challenger.version != version:
             return
         logger.error("challenger %s is dropped: %s", version, reason)
-        self._served = replace(self.served, challenger=None)
+        self.served = replace(self.served, challenger=None)
         self._kept.pop(challenger.release, None)
         self.dropped = RefusedRelease(version=version, reason=reason)
 
     def _use(self, served: Served[LoadedT]) -> None:
-        if self._served and served.release.champion != self.release.champion:
+        if served.release.champion != self.release.champion:
             logger.info("version %s is in use", served.release.version)
-        self._served = served
+        self.served = served
 
     async def _replace(self, release: Release) -> None:
         try:
@@ -198,9 +193,9 @@ class Releases(Generic[LoadedT]):
 
     async def _get(self, release: Release) -> LoadedT:
         if release not in self._kept:
-            self._kept[release] = await self._load(release, self._served.champion if self._served else None)
+            self._kept[release] = await self._load(release, self.served.champion if self.has_served else None)
         self._kept.move_to_end(release)
-        releases_in_use = {release, self.release.champion} if self._served else {release}
+        releases_in_use = {release, self.release.champion} if self.has_served else {release}
         for oldest in [release for release in self._kept if release not in releases_in_use][
             : max(0, len(self._kept) - MAX_KEPT)
         ]:

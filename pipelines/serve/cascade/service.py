@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from kcm.bundle.answers import Input
@@ -66,22 +65,15 @@ class CascadeService:
         self._traffic = ReplicaTraffic()
         self.cards = Cards(self._releases, config, breaker, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
-        self._started = self._explaining = False
+        self._explaining = False
 
     async def stage(self, release: Release) -> None:
         """Serve a release: immediately if it is the first or in memory, otherwise after it has loaded and answered."""
-        before = self._releases.release.challenger if self._started else None
-        if before and (release.challenger is None or release.challenger.version != before.version):
-            self.metrics.set_challenger(before.version, 0.0)
         await self._releases.stage(release)
-        self._started = True
-        if trial := release.challenger:
-            self.metrics.set_challenger(trial.version, trial.share)
 
     def drop(self, version: str, reason: str) -> None:
         """Continue without the challenger of this version."""
         self._releases.drop(version, reason)
-        self.metrics.set_challenger(version, 0.0)
 
     def state(self) -> ServingState:
         """The served and the refused versions, for the process that promotes."""
@@ -104,8 +96,13 @@ class CascadeService:
 
     async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Relay | None = None) -> PredictResponse:
         """Answer a request with one version, or raise RequestError. `relay` asks the large model about one input."""
-        with self._counting_errors(self.metrics.refused):
+        try:
             version, trial, answered = await self._answered(inputs, origin, relay)
+        except Unlabelled:
+            raise
+        except Exception as error:
+            self.metrics.refused(self._status_of(error))
+            raise
         response = PredictResponse(
             model_version=version.name,
             request_id=origin.request_id,
@@ -117,7 +114,9 @@ class CascadeService:
         if version.drift and version.guard.standing == "holds":
             version.drift.add(answered.judgements)
         self.metrics.answered(response)
-        self.metrics.set_load(version.judging.num_waiting, self._traffic.call_rate, self._breaker.state)
+        self.metrics.set_waiting(version.judging.num_waiting)
+        if not all(judgement.keeps for judgement in answered.judgements):
+            self.metrics.set_breaker(self._breaker.state)
         return response
 
     async def _answered(
@@ -145,16 +144,13 @@ class CascadeService:
 
     async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
         """Explain one decision, one at a time: it costs as much as dozens of predictions. May raise RequestError."""
-        with self._counting_errors(self.metrics.explained):
-            if self._explaining:
-                raise BusyError("another decision is being explained")
-            self._explaining = True
-            try:
-                explanation = await self._releases.current.explain(item, top, request_id)
-            finally:
-                self._explaining = False
-        self.metrics.explained(200)
-        return explanation
+        if self._explaining:
+            raise BusyError("another decision is being explained")
+        self._explaining = True
+        try:
+            return await self._releases.current.explain(item, top, request_id)
+        finally:
+            self._explaining = False
 
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:
         """Store true labels in the log before they are acknowledged.
@@ -193,7 +189,7 @@ class CascadeService:
         """A version that has judged a probe; if it takes over, its large model must also have answered."""
         version = await self._load(release, champion)
         await version.judge_probe()
-        if self._started and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
+        if self._releases.has_served and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
             raise RuntimeError(unavailable.reason)
         return version
 
@@ -211,7 +207,7 @@ class CascadeService:
         auditor, bundle, answers = version.auditor, version.small_side.bundle, answered.answers
         stored_inputs = self._config.feedback.store_payloads
         share = 1.0 if trial and trial.share < AUDITED_BELOW else self._config.audit.share
-        drawn_labels = auditor.draw(answers, share) if auditor else {}
+        drawn_labels = auditor.draw(answers, share) if auditor and share else {}
         large_answers = iter([] if isinstance(answered.large, LargeUnavailable) else answered.large)
         decisions = []
         for index, (item, judgement, answer) in enumerate(zip(inputs, answered.judgements, answers, strict=True)):
@@ -239,15 +235,6 @@ class CascadeService:
             )
         log.add_decisions(decisions)
         if auditor:
+            auditor.monitor.schedule()
+        if auditor and drawn_labels:
             auditor.begin(origin.request_id, inputs, drawn_labels)
-
-    @contextmanager
-    def _counting_errors(self, count: Callable[[int], None]) -> Iterator[None]:
-        """Call `count` with the status of an error that the block raises; the error propagates."""
-        try:
-            yield
-        except Unlabelled:
-            raise
-        except Exception as error:
-            count(self._status_of(error))
-            raise

@@ -172,11 +172,11 @@ class CascadeVersion:
             judgements = await self._judged(inputs, "inputs[{}]")
         judged_at = clock()
         with span("escalate", model_version=self.name):
+            large: list[LargeAnswer] | LargeUnavailable = []
             if relay and not judgements[0].keeps:
                 large = await relay.ask(self.small_side.bundle.answer_names)
-            else:
+            elif questions := self.small_side.questions(inputs, judgements):
                 left_s = started + self.config.timeout_s - judged_at
-                questions = self.small_side.questions(inputs, judgements)
                 large = await self.escalation.ask(questions, min(self.config.large.timeout_s, left_s))
             if isinstance(large, LargeUnavailable):
                 logger.warning("request %s: %s", request_id, large.reason)

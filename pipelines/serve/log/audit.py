@@ -53,9 +53,6 @@ class Auditor:
 
     def begin(self, request_id: str, inputs: Sequence[Input], drawn_labels: Mapping[int, str]) -> None:
         """Start to audit the drawn items, whose decisions are in the log already; returns immediately."""
-        self.monitor.schedule()
-        if not drawn_labels:
-            return
         busy = len(self._ongoing) >= MAX_ONGOING
         items = [] if busy else [Item("", inputs[index].content) for index in drawn_labels]
         task = asyncio.create_task(self._audit(request_id, dict(drawn_labels), items))

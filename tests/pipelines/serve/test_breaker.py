@@ -1,8 +1,5 @@
 """A breaker opens, rests and tries again; callers have rates; a wall clock that jumps changes neither."""
 
-import itertools
-import time
-
 import pytest
 
 from pipelines.serve.breaker import Breaker, BreakerConfig, RateLimit, TokenBucket
@@ -108,22 +105,3 @@ def test_no_more_at_once_than_a_second_brings_but_always_one(per_s: float, at_on
     assert [bucket.take() == 0 for _ in range(at_once + 1)] == [True] * at_once + [False]
     clock.now += 1000
     assert [bucket.take() == 0 for _ in range(at_once + 1)] == [True] * at_once + [False]
-
-
-DAY_S = 86_400.0
-
-
-@pytest.fixture
-def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look at the wall clock finds it days away, now before and now after the last one."""
-    real, jumps = time.time, itertools.cycle([30 * DAY_S, -30 * DAY_S, 0.0, 400 * DAY_S])
-    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
-
-
-@pytest.mark.usefixtures("jumping_clock")
-def test_a_breaker_rests_neither_longer_nor_shorter() -> None:
-    short, long = Breaker(BreakerConfig(failures=1, rest_s=0.01)), Breaker(BreakerConfig(failures=1, rest_s=1000.0))
-    for breaker in (short, long):
-        fail(breaker, 1)
-    time.sleep(0.02)
-    assert (short.state, long.state) == ("half_open", "open")

@@ -13,17 +13,6 @@ def test_it_answers_by_the_address_that_it_listens_on() -> None:
     assert ServeConfig(host="0.0.0.0").hosts == ServeConfig().hosts[:3] == ServeConfig(host="::").hosts
 
 
-def test_queues_are_bounded_and_refusals_have_retry_after() -> None:
-    """Promise: no queue is endless and a refused client gets retry after."""
-    config = ServeConfig()
-    for replicas in (config, config.large):
-        options = deployment_options(replicas, config)
-        assert options["max_queued_requests"] == replicas.max_queued_requests >= 0
-        assert options["max_ongoing_requests"] == replicas.max_ongoing_requests
-        assert options["backpressure_config"].status_code == 429
-        assert options["backpressure_config"].retry_after_s == 1
-
-
 def test_replicas_are_on_nodes_with_the_selected_labels() -> None:
     """Promise: every replica is on a node with the labels that are asked for."""
     stay = {"ray.io/market-type": "!spot"}

@@ -28,8 +28,7 @@
 {{- toJson $config -}}
 {{- end -}}
 
-{{- /* The names of all Secrets that pods look for. Where helm is connected to a cluster, one that is missing is named: it is
-connected if it finds the service account that every namespace has. */ -}}
+{{- /* The names of all Secrets that pods look for. */ -}}
 {{- define "kcm.secrets" -}}
 {{- $names := list -}}
 {{- range .Values.env -}}
@@ -37,13 +36,6 @@ connected if it finds the service account that every namespace has. */ -}}
 {{- end -}}
 {{- with .Values.serve -}}
 {{- if .enabled -}}{{- $names = concat $names (list .keysSecret .redis.secret | compact) -}}{{- end -}}
-{{- end -}}
-{{- if lookup "v1" "ServiceAccount" .Release.Namespace "default" -}}
-{{- range $names -}}
-{{- if not (lookup "v1" "Secret" $.Release.Namespace .) -}}
-{{- fail (printf "secret %s is missing in namespace %s: kubectl create secret generic %s" . $.Release.Namespace .) -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}
 {{- join " " $names -}}
 {{- end -}}

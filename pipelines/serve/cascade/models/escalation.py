@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
@@ -57,8 +57,6 @@ class Escalation:
         A failed call is retried once if time is left and `RETRIES_PER_S` allows it: if all calls time out, retries
         would be useless. A malformed answer becomes an answer with an error.
         """
-        if not items:
-            return []
         call = self._breaker.admit()
         if call is None:
             return LargeUnavailable("the large model has failed repeatedly; calls to it are paused")
@@ -91,7 +89,7 @@ class Escalation:
         timeout_s = min(left_s, attempt_s or self._config.attempt_timeout_s)
         response: Any = self._large.answer.remote(list(items), self._release)
         try:
-            answers = await asyncio.wait_for(response, timeout_s)
+            answers: list[LargeAnswer] = await asyncio.wait_for(response, timeout_s)
         except BackPressureError:
             return _FULL
         except (RayError, RayServeException) as error:
@@ -104,14 +102,7 @@ class Escalation:
         except asyncio.CancelledError:  # the client has gone
             response.cancel()
             raise
-        return self._checked(answers, len(items))
-
-    def _checked(self, answers: object, num_items: int) -> list[LargeAnswer] | LargeUnavailable:
-        if not isinstance(answers, list) or not all(isinstance(answer, LargeAnswer) for answer in answers):
-            return LargeUnavailable("the large model did not return a list of answers")
-        if len(answers) != num_items:
-            return LargeUnavailable(f"the large model returned {len(answers)} answers to {num_items} items")
-        return [self._sensible(answer) for answer in cast(list[LargeAnswer], answers)]
+        return [self._sensible(answer) for answer in answers]
 
     def _sensible(self, answer: LargeAnswer) -> LargeAnswer:
         """The answer, or an error that says what is wrong with it."""

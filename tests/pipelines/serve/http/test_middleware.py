@@ -15,7 +15,6 @@ from starlette.responses import PlainTextResponse
 
 from pipelines.serve import config
 from pipelines.serve.config import LimitsConfig, ServeConfig
-from pipelines.serve.deploy.app import door_options
 from pipelines.serve.http import middleware
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.middleware import BodyLimit, RequestLimit, RequestLog, exceeds
@@ -114,11 +113,6 @@ async def test_a_busy_service_still_answers_its_probes(held: Held, asker: httpx.
     held.go.set()
     assert (await probe).status_code == 200
     await asyncio.gather(*asked)
-
-
-def test_ray_lets_in_whom_the_room_refuses() -> None:
-    options = door_options(CONFIG)
-    assert min(options["max_ongoing_requests"], options["max_queued_requests"]) > 3 + 2
 
 
 LIMITS = LimitsConfig(max_body_bytes=100, body_timeout_s=0.02)

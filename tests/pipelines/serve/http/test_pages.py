@@ -24,16 +24,6 @@ def test_the_page_and_all_that_it_refers_to_are_there(client: TestClient) -> Non
         assert response.headers["content-type"].split(";")[0] in ("text/css", "text/javascript", "image/svg+xml")
 
 
-def test_every_module_is_used() -> None:
-    used = {name for content in SCRIPTS.values() for name in re.findall(r'from "\./([^"]+)"', content)}
-    assert used == SCRIPTS.keys() - {"main.js"}
-
-
-def test_files_of_different_folders_have_different_names() -> None:
-    """They are served without their folders."""
-    assert sorted({file.name for file in FILES}) == sorted(file.name for file in FILES)
-
-
 @pytest.mark.parametrize("path", ["/", "/page/main.js", "/v1/model/report"])
 def test_nothing_from_elsewhere_may_run_load_or_frame_it(client: TestClient, path: str) -> None:
     headers = client.get(path).headers

@@ -332,15 +332,6 @@ async def test_host_decides_no_address(service: StubService, hosts: list[bytes])
         assert (caller.status, upstream.heads) == (421, [])
 
 
-async def test_headers_cannot_be_injected(service: StubService) -> None:
-    """A value with a line break, which no HTTP server lets in, still reaches nobody."""
-    async with raw_upstream(answering) as upstream:
-        headers = ((b"host", b"test"), (b"content-type", b"application/json"), (b"accept", b"*/*\r\nx-evil: 1"))
-        caller = await asked(api_of(service, upstream.address), headers=headers)
-        assert caller.status >= 400
-        assert b"x-evil" not in b"".join(upstream.heads)
-
-
 async def test_bytes_that_are_no_text_are_no_error_of_ours(service: StubService) -> None:
     """In a query, in a header of the caller, in a header of the upstream."""
 
@@ -358,11 +349,3 @@ async def test_bytes_that_are_no_text_are_no_error_of_ours(service: StubService)
         assert (await asked(api, query=b"a=%0d%0ab%20c")).status == 200
         assert upstream.heads[-1].startswith(b"POST /v1/chat/completions?a=%0d%0ab%20c HTTP/1.1\r\n")
     assert service.metrics.num_failed == 0
-
-
-async def test_huge_body_is_refused_before_the_upstream_hears_of_it(service: StubService) -> None:
-    async with raw_upstream(answering) as upstream:
-        api = api_of(service, upstream.address)
-        assert (await asked(api, body=b'{"a": "' + b"x" * 5 * 2**20)).status == 413
-        assert (await asked(api, body=b"[" * 100_000)).status == 413
-        assert upstream.heads == []

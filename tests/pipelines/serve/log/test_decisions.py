@@ -80,16 +80,6 @@ def test_callers_can_be_distinguished_and_not_be_named(log: DecisionLog, tmp_pat
     assert log.read(FEEDBACK)[0]["caller"] == callers[0]
 
 
-def test_writers_at_once_lose_nothing(log: DecisionLog) -> None:
-    def write(number: int) -> None:
-        answer(log, f"r{number % 20}")
-        log.add_feedback(f"r{number % 20}", None, [Feedback(0, "good")])
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(write, range(40)))
-    assert len(log.read(FEEDBACK)) == len(log.read(DECISIONS)) == 20
-
-
 def outcomes(url: str, num_labels: int, give: Callable[[DecisionLog, int], None]) -> Counter[str]:
     """What becomes of labels that are given to eight replicas at once."""
     replicas = [DecisionLog(url, 30.0, "films") for _ in range(8)]

@@ -123,23 +123,6 @@ async def test_full_queue_is_not_retried_and_shows_no_fault(error: Exception) ->
 
 
 @pytest.mark.parametrize(
-    ("answers", "reason"),
-    [
-        ([LargeAnswer(0)], "1 answers to 2 items"),
-        ([], "0 answers to 2 items"),
-        (None, "did not return a list"),
-        ("yes", "did not return a list"),
-        (["good", "bad"], "did not return a list"),
-    ],
-    ids=str,
-)
-def test_garbage_in_place_of_answers_is_a_failure(answers: object, reason: str) -> None:
-    unavailable = ask(giving(answers))
-    assert isinstance(unavailable, LargeUnavailable)
-    assert reason in unavailable.reason
-
-
-@pytest.mark.parametrize(
     "bad",
     [
         LargeAnswer(2),
