@@ -75,20 +75,13 @@ class Champions:
             return False
         return any(earlier.digest == champion.digest for earlier in self.pointer.history())
 
-    def introduce(self, champion: Champion, *, timeout_s: float = LOAD_TIMEOUT_S) -> Champion | None:
-        """Promote a version of a run like `promote`, unless it was the champion before.
-
-        Returns the champion that stays; None if the version is the champion now.
-        """
+    def introduce(self, champion: Champion, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Promote a version of a run like `promote`, unless it is the champion already."""
         current = self.pointer.current()
-        if current is not None and current.champion.digest == champion.digest:
-            if not self.pointer.is_mirrored(current.number):
-                self.mirror()
-            return None
-        if current is not None and self.followed(champion):
-            return current.champion
-        self.promote(champion, expected=current.number if current else 0, timeout_s=timeout_s)
-        return None
+        if current is None or current.champion.digest != champion.digest:
+            self.promote(champion, expected=current.number if current else 0, timeout_s=timeout_s)
+        elif not self.pointer.is_mirrored(current.number):
+            self.mirror()
 
     def mirror(self) -> Current:
         """Finish the champion's promotion: reject the version that it left, and set MLflow's alias.

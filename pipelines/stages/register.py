@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
-from rich.markup import escape
 
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.models import ComputedBy, bundle_digest
@@ -23,9 +21,9 @@ from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import scored_parts
 from pipelines.context import Attempt, Context
 from pipelines.registry import gates
-from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Current, Pointer
+from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Pointer
 from pipelines.registry.comparison import Version, without_traffic
-from pipelines.registry.gates import GateConfig, PromotionGate
+from pipelines.registry.gates import GateConfig
 from pipelines.registry.promote import Champions
 from pipelines.registry.pyfunc import register_model
 from pipelines.registry.replicas import RefusedByServiceError
@@ -105,30 +103,26 @@ class Register(Stage, Plan):
             by="run",
             after=log_watermark(log_url(self.serve, context.store.root), self.serve.application or self.name),
         )
-        verdicts: list[PromotionGate] = []
         current, reason = champions.pointer.current(), None
         if champions.followed(candidate):
             reason = "it was the champion before"
         elif current is None or current.champion.digest != candidate.digest:
-            reason, verdicts = self._held_back(artefact, current.champion if current else None, context)
+            reason = self._held_back(artefact, current.champion if current else None, context)
         if reason is None:
             try:
                 champions.introduce(candidate, timeout_s=self.serve.load_timeout_s)
             except RefusedByServiceError as error:
                 reason = str(error)
-        self._tell(number, current, reason, verdicts, context)
+        champion = number if reason is None else current and current.champion.number
+        context.promotion = {"version": number, "champion": champion, "reason": reason}
 
-    def _held_back(
-        self, artefact: BundleArtefact, champion: Champion | None, context: Context
-    ) -> tuple[str | None, list[PromotionGate]]:
-        """Why a version must not become the champion, None if it may; and the verdicts of the promotion gates."""
+    def _held_back(self, artefact: BundleArtefact, champion: Champion | None, context: Context) -> str | None:
+        """Why a version must not become the champion; None if it may."""
         if context.promote is not None:
-            return (None if context.promote else "--no-promote"), []
+            return None if context.promote else "--no-promote"
         bundle = Bundle.read(artefact.bundle)
-        if reason := why_not_promotable(bundle.policy, bundle.certificates):
-            return reason, []
-        if champion is None:
-            return None, []
+        if (reason := why_not_promotable(bundle.policy, bundle.certificates)) or champion is None:
+            return reason
         before = context.store.named(self.stage, champion.bundle).as_a(BundleArtefact)
         verdicts = without_traffic(
             Version.of(before, before.bundle),
@@ -136,32 +130,8 @@ class Register(Stage, Plan):
             self.gate_limits,
             context.assets_path,
         )
-        if (verdict := gates.overall(verdicts)) == "pass":
-            return None, verdicts
-        return "; ".join(gate.reason for gate in verdicts if gate.verdict == verdict), verdicts
-
-    def _tell(
-        self,
-        number: str,
-        before: Current | None,
-        reason: str | None,
-        verdicts: Sequence[PromotionGate],
-        context: Context,
-    ) -> None:
-        """Report the outcome for the version, and keep it for the run's result."""
-        for gate in verdicts:
-            context.reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
-        champion = number if reason is None else before and before.champion.number
-        context.promotion = {
-            "version": number,
-            "champion": champion,
-            "reason": reason,
-            "gates": [gate.model_dump(mode="json") for gate in verdicts] if reason else [],
-        }
-        if reason is not None:
-            stays = f"; version {champion} stays it" if champion else ""
-            say = f"version {number} is registered, and not made the champion: {reason}{stays}"
-            context.reporter.say(escape(say))
+        worst = gates.overall(verdicts)
+        return None if worst == "pass" else "; ".join(gate.reason for gate in verdicts if gate.verdict == worst)
 
 
 def _write_bundle(
