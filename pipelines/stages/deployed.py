@@ -5,7 +5,7 @@ from __future__ import annotations
 from kcm.certification.forecast import CertificateForecast
 from kcm.report.reading import NAMES
 from kcm.report.summary import forecast_words
-from pipelines.training.artefacts import RANKINGS, TunedArtefact, is_better, standing
+from pipelines.training.artefacts import TunedArtefact, is_better, standing
 
 
 def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tuple[list[str], str]:
@@ -33,18 +33,11 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     deployed = f"{called[best]} is deployed because"
     if notices[best] and not notices[other]:
         return ranked, f"{deployed} it alone notices classes that are new, which an update has to learn"
-    if notices[best] and not all(notices.values()):
-        deployed += " of those that notice classes which are new, which an update has to learn, it comes first:"
-    differs = (objective for objective in RANKINGS[tuned.goal] if reached[best][objective] != reached[other][objective])
-    objective = RANKINGS[tuned.goal][0] if better else next(differs, None)
-    if objective is None:
-        return ranked, f"{deployed} it comes first: on the rows that choose, both are worth the same"
-    accuracies = (f"{reached[name]['forecast_accuracy']:.1%}" for name in (best, other))
-    shares = (forecast_words(CertificateForecast.of(reached[name]).summary) for name in (best, other))
-    words = {
-        "forecast_accuracy": "the certified cascade is forecast to be right on {} with it, against {} with {}",
-        "forecast": "a certificate is forecast to leave {} of the inputs to it, against {} with {}",
-        "calls_saved": "the forecasts are level ({} and {} with {}), and its search keeps more of these rows",
-        "area": "the forecasts are level ({} and {} with {}), and the area under its frontier is larger",
-    }[objective].format(*(accuracies if objective == "forecast_accuracy" else shares), called[other])
-    return ranked, f"{deployed} on the rows that choose {words}; choosing so costs nothing of delta"
+    if tuned.goal == "accuracy":
+        first, second = (f"{reached[name]['forecast_accuracy']:.1%}" for name in (best, other))
+        why = f"the certified cascade is forecast to be right on {first} with it"
+    else:
+        first, second = (forecast_words(CertificateForecast.of(reached[name]).summary) for name in (best, other))
+        why = f"a certificate is forecast to leave {first} of the inputs to it"
+    why += f", against {second} with {called[other]}"
+    return ranked, f"{deployed} on the rows that choose {why}; choosing so costs nothing of delta"
