@@ -67,16 +67,8 @@ class Heads(Plan):
             save_aligned(attempt.folder / side, towers.config, head)
         share = max(towers.share for towers in self.towers.values())
         description = read_description(sequence.file(DESCRIPTION).parent)
-        for number, task in enumerate(description["tasks"]):
-            rows = _without(sequence.task(number), share, self.seed)
-            labelled = rows.filter((pc.field("split") == "train") & (pc.field("label") >= 0))
-            if len(labelled["label"].unique()) < len(task["label_names"]):
-                raise DataError(
-                    f"task {task['name']!r} has labels without a train row that the alignment head leaves",
-                    where="encoder.towers.share",
-                    hint="Lower it, or add rows",
-                )
-            write_rows(attempt.folder, number, rows)
+        for number in range(len(description["tasks"])):
+            write_rows(attempt.folder, number, _without(sequence.task(number), share, self.seed))
         for name in (BAD_ROWS, UNITS):
             shutil.copyfile(sequence.file(name), attempt.folder / name)
         del description["summary"]  # of all rows
