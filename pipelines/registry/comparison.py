@@ -8,13 +8,13 @@ Shapes: N test rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from kcm.bundle.answers import Input
@@ -32,9 +32,9 @@ from pipelines.store.outcomes import OutcomesArtefact
 
 @dataclass(frozen=True)
 class Answered:
-    """A cascade's decisions on its test rows: kept or not, right or not, [N] by `position`."""
+    """A cascade's decisions on its test rows: kept or not, right or not, [N]."""
 
-    position: Mapping[str, int]  # position of each row, by id
+    id: NDArray[np.object_]
     task: NDArray[np.object_]
     group: NDArray[np.object_]
     kept: NDArray[np.bool_]
@@ -62,17 +62,16 @@ class Version:
     def answered(self) -> Answered:
         """The answers to all test rows."""
         bundle = self.bundle
-        ids: list[str] = []
-        tasks, groups, keeps, correct = [], [], [], []
+        ids, tasks, groups, keeps, correct = [], [], [], [], []
         for part in scored_parts(bundle.collaborator, bundle.gate, self.features, self.outcomes, ("test",)):
             table = part.table
             keeps.append(bundle.policy.keep(part.scores(bundle.gate), table.task))
             correct.append(np.where(keeps[-1], table.small_correct, table.large_correct))
             tasks.append(table.task)
             groups.append(table.group)
-            ids += table.id.tolist()
+            ids.append(table.id)
         return Answered(
-            position={row: place for place, row in enumerate(ids)},
+            id=np.concatenate(ids),
             task=np.concatenate(tasks),
             group=np.concatenate(groups),
             kept=np.concatenate(keeps),
@@ -137,10 +136,7 @@ def probed(bundle: Bundle, assets_path: Path) -> PromotionGate:
 def _common(champion: Version, challenger: Version, task: str | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of the test rows that both know, in one order; of one task, or of all."""
     before, after = champion.answered, challenger.answered
-    rows = [
-        (place, after.position[row])
-        for row, place in before.position.items()
-        if row in after.position and task in (None, before.task[place])
-    ]
-    pairs = np.array(rows, dtype=np.intp).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    of_task_N = np.ones(len(before.id), dtype=bool) if task is None else before.task == task
+    after_N = pd.Index(after.id).get_indexer(before.id)
+    before_N = np.flatnonzero(of_task_N & (after_N >= 0))
+    return before_N, after_N[before_N]
