@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Self
 
 from pydantic import Field
+from rich.markup import escape
 
 from kcm.encoders import EncoderConfig
 from kcm.encoders.precomputed import vector_columns
@@ -14,8 +15,11 @@ from kcm.encoders.text_settings import fits_words
 from kcm.errors import ConfigError
 from kcm.large import LargeConfig
 from kcm.report.formats import plural
+from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
+from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt, Context
+from pipelines.stages.preview import preview, preview_lines
 from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.words import add_words
 from pipelines.store.artefact import Recipe, write_json
@@ -30,6 +34,7 @@ class Encoding(Plan):
     identity: str
     device: str
     words: bool = Field(False, description="Whether words are fitted beside the features of texts.")
+    preview_seed: int | None = Field(None, exclude=True)  # draws the rows of the preview; None: no preview
 
     @classmethod
     def of(cls, encoder: EncoderConfig, context: Context, *, words: bool = False) -> Self:
@@ -44,14 +49,17 @@ class Encoding(Plan):
         """
         context = attempt.context
         encoder = resolved(self.encoder, context.assets_path, self.device)  # once for all actors
-        sources = sequence.all_shards
+        storage, sources = context.store.storage, sequence.all_shards
         folder = attempt.scratch / "embedded" if self.words else attempt.folder
         num_cut = encode_shards(attempt, encoder, sources, folder, attempt.scratch, with_texts=self.words)
         words: dict[str, Any] = {}
         if self.words and (num_words := add_words(attempt, folder, list(sources))):
             identity = encoder.aligned(attempt.folder / WORDS).identity(context.assets_path)
             words = {WORDS: num_words, IDENTITY: identity}
-        write_json(attempt.folder / FACTS, {"runtime": runtime_of(encoder), CUT: num_cut} | words)
+        tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
+        seed = self.preview_seed
+        counts = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
+        write_json(attempt.folder / FACTS, {"runtime": runtime_of(encoder), "preview": counts, CUT: num_cut} | words)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
@@ -69,6 +77,7 @@ class Features(Stage):
 
     encoder: EncoderConfig
     large: LargeConfig
+    seed: int
 
     def check(self) -> None:
         """Raise ConfigError if large model and encoder read different vectors: a row has only one."""
@@ -83,13 +92,16 @@ class Features(Stage):
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder with its fitted head."""
         encoder = sequence.with_head(self.encoder)
-        return Encoding.of(encoder, context, words=fits_words(encoder))
+        plan = Encoding.of(encoder, context, words=fits_words(encoder))
+        return plan.model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:
-        """Report texts that are cut, and words."""
+        """Report the quality of the features before the large model is asked."""
         _say_cut(artefact, context, "encoder")
         if artefact.num_words:
             context.reporter.say(f"[dim]words help: {artefact.num_words} topics of words join the embedding[/dim]")
+        for line in preview_lines(artefact.preview):
+            context.reporter.say(f"[dim]{escape(line)}[/dim]")
 
 
 def _say_cut(features: FeaturesArtefact, context: Context, section: str) -> None:

@@ -5,20 +5,17 @@ Shapes: N rows, D features of the embedding, K topics of words.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kcm.encoders.words import Words, fit_words, useful_scale
 from kcm.inputs.vectors import list_column
 from kcm.metrics.intervals import Units
-from kcm.parquet import open_file, sound
 from kcm.tasks.shards import task_shards
 from kcm.tasks.splits import draws
 from pipelines.batch.encoding import TEXT
@@ -26,11 +23,11 @@ from pipelines.batch.mapping import run_remotely
 from pipelines.batch.shards import map_shards
 from pipelines.batch.units import Counts, RowFunction
 from pipelines.context import Attempt
+from pipelines.stages.preview import sampled
 from pipelines.store.features import WORDS, feature_matrix
 from pipelines.store.sequence import unit_names
 
 _FITTED_ROWS, _CHOOSING_ROWS = 8192, 1000  # most train rows to which words are fitted, and that choose their scale
-_READ = 16_384  # rows that are read to draw them; from larger files, row groups at equal distances
 _SEED = 0  # for drawing these rows; not the run's seed, since a row's features are the same in every run
 _COLUMNS = ("id", "split", "label", "group", "features", TEXT)
 
@@ -52,7 +49,7 @@ def add_words(attempt: Attempt, embedded: Path, names: Sequence[str]) -> int:
 
 def _useful_words(shards: Sequence[Path], readable: partial[Path | BinaryIO]) -> Words | None:
     """The words of train rows in the shards of the first task, at the most helpful scale; None if no scale helps."""
-    rows = sampled(shards, _COLUMNS, _FITTED_ROWS, readable)
+    rows = sampled(shards, _COLUMNS, _FITTED_ROWS, _SEED, readable)
     words = fit_words(rows[TEXT].to_pylist()) if len(rows) else None
     if words is None:
         return None
@@ -63,24 +60,6 @@ def _useful_words(shards: Sequence[Path], readable: partial[Path | BinaryIO]) ->
         return None
     scale = useful_scale(feature_matrix(rows), words.encode(rows[TEXT].to_pylist()), label_N, units)
     return words.scaled(scale) if scale else None
-
-
-def sampled(
-    shards: Sequence[Path], columns: Sequence[str], count: int, readable: Callable[[Path], Path | BinaryIO]
-) -> pa.Table:
-    """Up to `count` labelled train rows: those whose ids draw the lowest numbers."""
-    files = {path: open_file(readable(path), pre_buffer=True) for path in shards}
-    step = math.ceil(sum(file.metadata.num_rows for file in files.values()) / _READ)
-    rows: list[pa.Table] = []
-    for path, file in files.items():
-        for group in range(0, file.num_row_groups, step):
-            with sound(path):
-                read = file.read_row_group(group, columns=columns)
-            rows.append(read.filter(pc.and_(pc.equal(read["split"], "train"), pc.greater_equal(read["label"], 0))))
-            sample = pa.concat_tables(rows, promote_options="default")  # a task without pictures lacks their column
-            drawn_N = draws(_SEED, "preview", sample["id"].to_pylist())
-            rows = [sample.take(np.sort(np.argsort(drawn_N, kind="stable")[:count]))]
-    return rows[0]
 
 
 def _adder(words: Words | None) -> RowFunction:

@@ -22,7 +22,7 @@ from kcm.tasks.shards import RowIndex, shard_file
 from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
 
 SECONDS = "seconds"  # seconds of encoding a row on one actor: the cost of a call
-FACTS = "features.json"  # the runtime that computed the features
+FACTS = "features.json"  # the runtime that computed the features, and their quality by `preview`
 WORDS = "words"  # the folder of fitted words; in `FACTS`, the number of features that are topics of words
 IDENTITY = "identity"  # of the encoder with its fitted words
 CUT = "cut"  # texts with more tokens than the encoder reads
@@ -89,6 +89,11 @@ class FeaturesArtefact(ShardedArtefact):
     def device(self) -> str:
         """The kind of device that computed the features."""
         return self.manifest["section"]["device"]
+
+    @property
+    def preview(self) -> dict[str, tuple[int, int]]:
+        """The number of left-out train rows of each task and of right answers to them; empty without a preview."""
+        return self._facts["preview"]
 
     @cached_property
     def dim(self) -> int:

@@ -173,7 +173,7 @@ class Fingerprints:
         folder = self._root / recipe.stage / recipe.fingerprint
         write_json(folder / MANIFEST, recipe.as_json())
         write_identity(folder, "identity")
-        write_json(folder / FACTS, {"runtime": None})
+        write_json(folder / FACTS, {"runtime": None, "preview": {}})
         self.found[f"{label}/{recipe.stage}" if label else recipe.stage] = recipe.fingerprint
         return Artefact(recipe.stage, recipe.fingerprint, folder)
 

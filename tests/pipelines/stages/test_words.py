@@ -5,21 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from kcm.encoders.text import TextEncoder
 from kcm.encoders.text_settings import fits_words
 from kcm.encoders.words import Words
 from kcm.inputs.content import Content
-from kcm.inputs.labels import UNLABELLED
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.tasks import Tasks
-from pipelines.stages.words import sampled
 from pipelines.store.features import SECONDS, WORDS, FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact
 from tests.pipelines.runs import run_of
@@ -120,21 +116,6 @@ def test_useless_words_cost_nothing(tmp_path: Path, model: str, monkeypatch: pyt
     assert useless.num_words == without.num_words == 0
     assert useless.identity == without.identity
     assert useless.task(0).equals(without.task(0).set_column(*seconds_of(useless)))
-
-
-def test_only_labelled_train_rows_are_drawn_in_any_order(tmp_path: Path) -> None:
-    """Promise: words are fitted to the same labelled train rows, however the rows lie in files."""
-    split_N = np.where(np.arange(900) % 3 == 2, "validate", "train")
-    label_N = np.where(np.arange(900) % 7 == 0, UNLABELLED, np.arange(900) % 2)
-    rows = pa.table({"id": [f"row {number}" for number in range(900)], "split": split_N, "label": label_N})
-    drawn = []
-    for name, table in (("given", rows), ("turned", rows.sort_by([("id", "descending")]))):
-        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=70)
-        drawn.append(sampled([tmp_path / f"{name}.parquet"], ("id", "split", "label"), 300, Path))
-    assert len(drawn[0]) == 300
-    assert set(drawn[0]["split"].to_pylist()) == {"train"}
-    assert min(drawn[0]["label"].to_pylist()) >= 0
-    assert set(drawn[0]["id"].to_pylist()) == set(drawn[1]["id"].to_pylist())
 
 
 SPLINES = {"learner": {"name": "analytic"}, "network": {"hidden": []}}
