@@ -35,7 +35,6 @@ class ClusterConfig(Config):
         "A pair gives the fewest and the most: as many are used as the cluster has room for.",
     )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
-    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints inside a task.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
     num_trials: int = Field(2, ge=1, description="Tune trials that run concurrently; each trains in its own process.")
     use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")

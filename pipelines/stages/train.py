@@ -41,7 +41,7 @@ def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
     This process solves closed forms of few rows, in less time than workers need to start.
     """
     context, config, features = attempt.context, plan.config, plan.features
-    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, context.cluster.checkpoint_every, **resumed)
+    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, **resumed)
     if config.is_solved and features.has_at_most(context.cluster.in_process_rows):
         states = _solved(worker, attempt.bar)
     else:

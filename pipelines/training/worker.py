@@ -112,9 +112,9 @@ class WorkerPlan:
     plan: TrainerPlan
     fingerprint: str
     storage: Storage
-    checkpoint_every: int
     parents: Mapping[str, Callable[[], Path]] = field(default_factory=dict)
     forgotten_rows: frozenset[str] = frozenset()
+    checkpoint_every: int = 500  # steps, inside a task
 
     def trainer(self, name: str, ranks: Ranks | None = None) -> SequenceTrainer:
         """A trainer of the collaborator of this name that continues from its parent, or starts."""

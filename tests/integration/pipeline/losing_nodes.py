@@ -53,7 +53,9 @@ def _raylets(node: Any) -> set[int]:
 
 def train(plan: TrainerPlan, storage: Path, cluster: ClusterConfig) -> dict[str, Any]:
     with Reporter().bar("train", "steps") as bar:
-        return run_workers(WorkerPlan(plan, "this", Storage.at(storage), CHECKPOINT_EVERY), cluster, bar, print)
+        return run_workers(
+            WorkerPlan(plan, "this", Storage.at(storage), checkpoint_every=CHECKPOINT_EVERY), cluster, bar, print
+        )
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def main(plan_file: Path, folder: Path) -> None:
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "5"  # how long a lost node may still be waited for
     prepare_environment()
     nodes = Nodes(3)
-    cluster = ClusterConfig(address=nodes.cluster.address, cpus_per_worker=1, checkpoint_every=CHECKPOINT_EVERY)
+    cluster = ClusterConfig(address=nodes.cluster.address, cpus_per_worker=1)
     elastic = cluster.model_copy(update={"num_workers": (1, 2)})
     with connected(cluster):
         results = {

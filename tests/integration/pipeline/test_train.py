@@ -31,7 +31,7 @@ from tests.pipelines.made_parts import MadeFeatures, write_task
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
-CLUSTER = ClusterConfig(checkpoint_every=40)
+CLUSTER = ClusterConfig()
 DRIVER = """
 import pickle, sys
 from pathlib import Path
@@ -62,7 +62,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainerPlan:
 
 
 def worker_plan(plan: TrainerPlan, storage: Path, fingerprint: str = "this") -> WorkerPlan:
-    return WorkerPlan(plan, fingerprint, Storage.at(storage), CLUSTER.checkpoint_every)
+    return WorkerPlan(plan, fingerprint, Storage.at(storage), checkpoint_every=40)
 
 
 def train(
