@@ -80,21 +80,17 @@ def leased(control: Control, key: str, subject: str, *, wait_s: float = 0.0) -> 
 
 def _awaited(control: Control, key: str, subject: str, wait_s: float, holder: bytes) -> Lease:
     """The lock, once it is free and no other process is faster."""
-    started = silent_since = time.monotonic()
-    first = latest = control.get(key)
+    started = time.monotonic()
     while True:
-        is_free = latest is None or latest.value == _FREE or time.monotonic() - silent_since > TTL_S
-        version = latest.version if latest else 0
-        if is_free and control.swap(key, version, holder):
-            return Lease(control, key, version + 1, holder)
-        is_renewed = first is not None and version > first.version
-        if latest and not is_free and is_renewed and time.monotonic() - started >= wait_s:
+        latest = control.get(key)
+        other = holder_of(control, [key])
+        if other is None:
+            version = latest.version if latest else 0
+            if control.swap(key, version, holder):
+                return Lease(control, key, version + 1, holder)
+        elif time.monotonic() - started >= wait_s:
             hint = "Wait for it to end, or stop that process"
-            raise LockedError(f"{subject} is being written by {latest.value.decode()}", where=key, hint=hint)
-        time.sleep(control.poll_s)
-        current = control.get(key)
-        if current != latest:
-            latest, silent_since, first = current, time.monotonic(), first or current
+            raise LockedError(f"{subject} is being written by {other[1]}", where=key, hint=hint)
 
 
 def holder_of(control: Control, keys: Iterable[str]) -> tuple[str, str] | None:
