@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -46,6 +47,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._respond(with_body=False)
+
+    def do_POST(self) -> None:
+        """Which of some paths exist, as clients of data sets ask."""
+        fake: FakeHub = self.server.fake  # type: ignore[attr-defined]
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        names = parse_qs(asked).get("paths") or json.loads(asked or "{}").get("paths", [])
+        body = json.dumps(_entries({name: fake.files[name] for name in names if name in fake.files})).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -31,11 +31,9 @@ TOPICS = ("a film with a bad actor", "a soup with too much salt")
 LIMITS = [  # of a test that few rows and a busy machine must not decide
     "certificate.epsilon=.2",
     "serve.audit.share=.5",
-    "update.gates.max_latency=99",
-    "update.gates.max_cost=99",
 ]
 CONFIG = "tickets.labelled.yaml"
-GATES = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate", "cost", "latency"]
+GATES = ["rows", "probe", "panel", "champion", "certificate", "old_tasks", "call_rate"]
 
 
 def texts(first: int, num_rows: int) -> list[str]:

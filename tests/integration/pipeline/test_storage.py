@@ -198,7 +198,7 @@ def test_empty_nodes_continue_the_loop_on_a_bucket(
         learner={"name": "replay", "memory": 50},
         train={"num_epochs": 1, "mask_unseen": True},
         serve={"feedback": log, "audit": {"share": 0.9}},
-        update={"min_large_answers": 20, "gates": {"max_old_task_loss": 0.9, "max_cost": 9, "max_latency": 9}},
+        update={"min_large_answers": 20, "gates": {"max_old_task_loss": 0.9}},
     )
     assert not [name for name in fetched_here(lambda: run(config)) if name.endswith(".parquet")]
     write_spoken_texts(tmp_path / "traffic", 3 * NUM_DECISIONS)

@@ -21,7 +21,6 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.large import Item
 from kcm.large.adapters.classifier import ClassifierConfig
 from pipelines.config import RunConfig
-from tests.fake_hub import FakeHub
 from tests.kcm.inputs.table_files import WRITERS
 
 
@@ -270,9 +269,12 @@ def test_unlabelled_rows_are_kept_for_the_large_model(at: Path) -> None:
     )
 
 
-def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, hub: FakeHub) -> None:
-    pd.DataFrame(rows_of(200)).to_csv(at / "train.csv", index=False)
-    hub.files = {"train.csv": (at / "train.csv").read_bytes(), "README.md": b""}
+def test_a_data_set_of_the_hub_is_read_by_its_name(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(repo: str, subset: str | None, revision: str | None, *, folder: Path) -> dict[str, Path]:
+        pd.DataFrame(rows_of(200)).to_parquet(folder / "train.parquet")
+        return {"train": folder / "train.parquet"}
+
+    monkeypatch.setattr("kcm.assets.hub.export_data_set", export)
     shown = init("hf://owner/name")
     assert shown.exit_code == 0, shown.stderr
     assert "200 rows, 4 labels: " in shown.stderr
