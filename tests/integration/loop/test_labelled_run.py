@@ -108,7 +108,6 @@ def test_labelled_table_goes_on_learning(
     assert turn["promoted"], turn["reason"]
     assert list(turn["gates"]) == GATES
     assert turn["gates"]["probe"]["verdict"] == turn["gates"]["panel"]["verdict"] == "pass"
-    assert turn["certificate"]["window"] == [0, 640]
     second = Parent.of(LoopState.of(config).store, champions.present().champion).bundle
     assert second.certificates[None].valid
     assert second.certificates[None].method == "traffic"
