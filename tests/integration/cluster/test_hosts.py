@@ -33,9 +33,8 @@ def test_unshared_folder_is_refused_before_the_first_stage(cluster: HostCluster)
     started = submit(cluster, "local.log", *local)
     assert started.wait(timeout=600) != 0
     printed = cluster.laptop.file("local.log").read_text()
-    (fault,) = {line for line in printed.splitlines() if line.startswith("FAULT")}  # Ray repeats the last lines
-    assert "storage" in fault
-    assert all(f"{name}: it does not see the file that the driver wrote" in fault for name in cluster.workers)
+    (error,) = {line for line in printed.splitlines() if line.startswith("error:")}  # Ray repeats the last lines
+    assert all(f"{name}: it does not see the file that the driver wrote" in error for name in cluster.workers), error
     assert "Traceback" not in printed
     assert "tasks " not in printed
 
