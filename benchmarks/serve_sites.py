@@ -81,7 +81,7 @@ class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
 def started(door: type, source: FixedSource, config: ServeConfig, assets: Path) -> str:
     """The URL of a door of this class, before the large model's own deployment."""
     large = Large.options(**deployment_options(config.large, config)).bind(
-        source, config.large, assets, config.feedback, config.limits
+        source, config.large, assets, config.feedback
     )
     return start(build_door(source, config, assets, large, door=serve.deployment(name="door")(door)), config)
 
