@@ -20,6 +20,7 @@ from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
 from pipelines.serve.config import ProxyConfig
 from pipelines.serve.http.refusals import Refusal
 
+SETTLE_S = 0.1  # a call that has ended is still booked at its maximum this long, unless another one is booked
 MAX_OUTPUT_TOKENS = 16_384  # booked for a call without a limit of its own: as many as current models write at most
 MAX_IMAGE_TOKENS = 50_000  # booked for each picture: gpt-4o-mini reads 48,169 at most, the most of current models
 MAX_LINE = 2**20  # bytes of a line of a stream that is read for its usage
@@ -95,7 +96,8 @@ class Spending:
         self._config, self._server = config, config.server
         account = config.upstream
         self._cache = ResponseCache(store, account, max_calls=config.max_calls, max_cost=config.max_cost)
-        self._settling: set[asyncio.Task[None]] = set()
+        self._owed = 0.0  # what settled calls have cost, less what they are still booked at
+        self._settling: asyncio.Task[None] | None = None
 
     async def paid(self, body: bytes) -> bytes | None:
         """The reply that was kept of this request; None if there is none, or no database."""
@@ -142,36 +144,41 @@ class Spending:
             )
         num_read = len(body) + MAX_IMAGE_TOKENS * sum(map(_is_image, _objects(request))) + _OVERHEAD_TOKENS
         most = cost(prices, Usage(num_read, self._most_written(request)))
-        while True:
-            ended = set(self._settling)
-            try:
-                await asyncio.to_thread(self._cache.reserve, most)
-                return Booking(prices, most)
-            except BudgetSpent as error:
-                if not ended:
-                    raise Refusal(402, str(error)) from None
-                await asyncio.wait(ended)  # they make room
-            except ArtefactError:
-                raise Refusal(503, "the database of the budget is not available", retry_after_s=1) from None
+        owed, self._owed = self._owed, 0.0
+        try:  # one transaction for this call and the settled ones
+            await asyncio.to_thread(self._cache.reserve, most + owed)
+        except (BudgetSpent, ArtefactError) as error:
+            self._owe(owed)
+            if isinstance(error, BudgetSpent):
+                raise Refusal(402, str(error)) from None
+            raise Refusal(503, "the database of the budget is not available", retry_after_s=1) from None
+        return Booking(prices, most)
 
     def settle(self, booking: Booking, usage: Usage | None) -> None:
-        """Replace a booking by the cost of what was used; without a usage or the database it stays.
+        """Replace a booking by the cost of what was used, within `SETTLE_S`; without a usage it stays.
 
         The caller's reply does not wait for it.
         """
         if usage is not None:
-            task = asyncio.create_task(self._settled(booking, cost(booking.prices, usage)))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            self._owe(cost(booking.prices, usage) - booking.most)
 
     async def release(self, booking: Booking) -> None:
         """Remove the booking of a call that costs nothing; without the database it stays."""
         with suppress(ArtefactError):
             await asyncio.to_thread(self._cache.release, booking.most)
 
-    async def _settled(self, booking: Booking, currency: float) -> None:
-        with suppress(ArtefactError):
-            await asyncio.to_thread(self._cache.settle, booking.most, currency)
+    def _owe(self, currency: float) -> None:
+        self._owed += currency
+        if self._owed and (self._settling is None or self._settling.done()):
+            self._settling = asyncio.create_task(self._settle_soon())
+
+    async def _settle_soon(self) -> None:
+        """Write down what the next booking has not; without the database, calls stay booked at their maximum."""
+        await asyncio.sleep(SETTLE_S)
+        owed, self._owed = self._owed, 0.0
+        if owed:
+            with suppress(ArtefactError):
+                await asyncio.to_thread(self._cache.settle, 0.0, owed)
 
     def _most_written(self, request: Mapping[str, Any]) -> int:
         limits = [n for name in _LIMITS if (n := _count(request, name))]

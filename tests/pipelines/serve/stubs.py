@@ -26,6 +26,7 @@ from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
 from pipelines.serve.config import BatchingConfig, FeedbackConfig, ServeConfig
 from pipelines.serve.http.refusals import status_of
+from pipelines.serve.http.spending import SETTLE_S
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
 from tests.fake_upstream import FakeUpstream
@@ -126,7 +127,7 @@ class StubEscalation:
 
 def spent(upstream: FakeUpstream, feedback: FeedbackConfig) -> tuple[int, float]:
     """Calls and their cost in the log, once ended calls are settled."""
-    time.sleep(0.2)
+    time.sleep(2 * SETTLE_S)
     return ResponseCache(ResponseStore.in_log(str(feedback.url)), upstream.base_url).spent()
 
 
