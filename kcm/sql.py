@@ -10,14 +10,15 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
 
 from kcm.errors import KcmError
@@ -36,12 +37,13 @@ class SqlDatabase(ABC):
     """
 
     wal: ClassVar[bool] = False  # SQLite's WAL mode: readers hold up no writer, on one machine
+    pooled: ClassVar[bool] = False  # keep SQLite's file open: closing it writes a WAL back, which takes milliseconds
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url, self._timeout_s = make_url(url), timeout_s
         self._sqlite = self._url.get_backend_name() == "sqlite"
         if self._sqlite:
-            self._engine = _sqlite_engine(self._url, timeout_s)
+            self._engine = _sqlite_engine(self._url, timeout_s, self.pooled)
         else:
             self._engine = _postgres_engine(self._url, timeout_s)
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -162,12 +164,35 @@ def _postgres_engine(url: URL, timeout_s: float) -> Engine:
     )
 
 
-def _sqlite_engine(url: URL, timeout_s: float) -> Engine:
-    """Each transaction opens the file: so a file that was deleted or replaced is noticed, and never written to."""
-    pool = NullPool if url.database else StaticPool
-    engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), poolclass=pool)
+def _sqlite_engine(url: URL, timeout_s: float, pooled: bool) -> Engine:
+    """Each transaction opens the file, or finds the connection of an earlier one to the same file.
+
+    So a file that was deleted or replaced is noticed, and never written to.
+    """
+    options: dict[str, Any] = {"poolclass": NullPool if url.database else StaticPool}
+    if url.database and pooled:
+        options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1}
+    engine = create_engine("sqlite://", creator=lambda: _connect(url, "rw", timeout_s), **options)
     event.listen(engine, "begin", _begin)
+    if url.database and pooled:
+        path = Path(url.database)
+        event.listen(engine, "connect", lambda _, record: record.info.update(file=_file(path)))
+        event.listen(engine, "checkout", partial(_require_same_file, path))
     return engine
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one at its path; None if there is none."""
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _require_same_file(path: Path, _: Any, record: Any, __: Any) -> None:
+    """Have the pool open the file again if it is not there any more, or another one."""
+    if record.info["file"] != _file(path):
+        raise DisconnectionError
 
 
 def _begin(connection: Connection) -> None:

@@ -110,6 +110,8 @@ class ResponseCache(SqlDatabase):
     for a locked database. `clock` returns seconds that never go back.
     """
 
+    pooled = True
+
     def __init__(
         self,
         store: ResponseStore | None,
