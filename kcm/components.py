@@ -47,10 +47,17 @@ class Family:
     def known(self) -> dict[str, str]:
         """The classes of all components with a name: first this package's, then the registered ones, ordered by name.
 
-        A registered name cannot replace a name of this package.
+        A registered name cannot replace a name of this package. Raises ConfigError for a name that two packages
+        register.
         """
-        entries = sorted(entry_points(group=self.group), key=lambda entry: entry.name)
-        registered = {entry.name: f"{entry.module}:{entry.attr}" for entry in entries if entry.name not in self.ours}
+        registered: dict[str, str] = {}
+        for entry in sorted(entry_points(group=self.group), key=lambda entry: entry.name):
+            path = f"{entry.module}:{entry.attr}"
+            if entry.name not in self.ours and registered.setdefault(entry.name, path) != path:
+                raise ConfigError(
+                    f"{registered[entry.name]} and {path} are both registered as {self.name} {entry.name!r}",
+                    hint="Uninstall one of their packages",
+                )
         return {**self.ours, **registered}
 
     def find(self, tag: object) -> type[Component]:

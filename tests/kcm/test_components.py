@@ -152,6 +152,15 @@ def test_a_name_of_ours_stays_ours_whatever_is_installed(outside_package: Path) 
     assert type(parse_config(Run, {"learner": {"name": "replay"}}).learner) is ReplayConfig
 
 
+def test_name_that_two_packages_register_is_refused(outside_package: Path) -> None:
+    metadata = outside_package / "another-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: another\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[kcm.learners]\nanchor = another:Config\n")
+    with pytest.raises(ConfigError, match=r"both registered as learner 'anchor'"):
+        FAMILIES["learner"].find("anchor")
+
+
 def test_a_component_that_nobody_names_is_not_imported() -> None:
     """An encoder or an adapter costs a second or two of whoever imports it."""
     names = "transformers", "kcm.encoders.text", "kcm.large.adapters.openai"
