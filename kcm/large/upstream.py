@@ -1,15 +1,17 @@
 """One chat completion by the `openai` client, with a deadline, a size limit, retries and dropped unknown parameters.
 
 The client makes single attempts, because the budget is booked for each attempt. This module adds what the client lacks:
-a deadline for the body (the client's time-outs restart with every byte), and a limit of bytes.
+a deadline for the whole reply (the client's time-outs restart with every byte), and a limit of bytes.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ import httpx
 from openai import (
     APIConnectionError,
     APIStatusError,
-    APITimeoutError,
+    AsyncOpenAI,
     AuthenticationError,
     BadRequestError,
     NotFoundError,
@@ -54,6 +56,7 @@ _DISPENSABLE = {
     "max_tokens": ("max_tokens",),
 }
 _SUCCESSORS = {"max_tokens": "max_completion_tokens"}
+_STARTING = threading.Lock()  # held while the event loop of all servers is started
 
 
 class UpstreamError(Exception):
@@ -87,8 +90,7 @@ class Reply:
 class Upstream:
     """A server of chat completions; threads may share an instance.
 
-    A reply may take `timeout_s` until its headers, and as long for its body; all attempts at a question and the pauses
-    between them may take `limit_s`.
+    A reply may take `timeout_s`; all attempts at a question and the pauses between them may take `limit_s`.
     """
 
     def __init__(
@@ -109,13 +111,13 @@ class Upstream:
         self._unknown_fields: frozenset[str] = frozenset()
         self.closing = threading.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        http_client: Any = httpx.Client(event_hooks={"response": [_limit_body]}, limits=limits)
-        client = OpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client)
+        http_client: Any = httpx.AsyncClient(event_hooks={"response": [_limit_body]}, limits=limits)
+        client = AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=http_client)
         self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
         if key is None:
             self._headers["Authorization"] = Omit()
         self._create: Any = client.chat.completions.with_raw_response.create  # typed for literal arguments
-        weakref.finalize(self, client.close)
+        weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.close(), _event_loop()))
 
     def ask(self, body: Mapping[str, Any], paying: Callable[[Callable[[], Reply]], Reply]) -> Reply:
         """The reply to `body`. Every attempt runs inside `paying`, which may stop it with an exception of its own.
@@ -135,7 +137,7 @@ class Upstream:
 
         def attempt() -> Reply:
             try:
-                return self._attempt(body, deadline)
+                return asyncio.run_coroutine_threadsafe(self._attempt(body, deadline), _event_loop()).result()
             except UpstreamError as error:
                 if error.outage:
                     self._watch.failed(str(error))
@@ -159,32 +161,36 @@ class Upstream:
         error = state.outcome.exception() if state.outcome else None
         return max(self._backoff(state), getattr(error, "retry_after_s", 0.0))
 
-    def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
+    async def _attempt(self, body: Mapping[str, Any], deadline: float) -> Reply:
         """One reply; repeats the request without each parameter that turns out to be unknown."""
         while True:
             unknown_fields, started = self._unknown_fields, time.perf_counter()
             timeout_s = min(self._timeout_s, deadline - time.monotonic())
             if timeout_s <= 0:  # nothing is sent, so nothing is charged
                 raise UpstreamError("no time is left for a reply", outage=True)
-            timeout = httpx.Timeout(timeout_s, connect=timeout_s / 2)
+            connecting = httpx.Timeout(
+                None, connect=timeout_s / 2
+            )  # ends first: without a connection nothing is charged
             try:
                 names = {"gen_ai.operation.name": "chat", "gen_ai.request.model": body["model"]}
                 with span(f"chat {body['model']}", SpanKind.CLIENT, **names):
-                    # Everything is in `extra_body`: the client refuses parameters that OpenAI does not know.
-                    response = self._create(
-                        model=body["model"],
-                        messages=body["messages"],
-                        extra_body=_without_fields(body, unknown_fields),
-                        extra_headers=self._headers | trace_headers(),
-                        timeout=timeout,
-                    )
+                    async with asyncio.timeout(timeout_s):
+                        # Everything is in `extra_body`: the client refuses parameters that OpenAI does not know.
+                        response = await self._create(
+                            model=body["model"],
+                            messages=body["messages"],
+                            extra_body=_without_fields(body, unknown_fields),
+                            extra_headers=self._headers | trace_headers(),
+                            timeout=connecting,
+                        )
                 reply = parsed(response.content, time.perf_counter() - started)
                 self._watch.answered()
                 return reply
+            except TimeoutError:
+                reason = f"no whole reply within {timeout_s:.3g} s"
+                raise UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0) from None
             except APIConnectionError as error:
                 was_sent = not isinstance(error.__cause__, _NO_CONNECTION)
-                if was_sent and isinstance(error, APITimeoutError):
-                    raise _late(timeout_s) from None
                 reason = "the connection broke" if was_sent else "the server cannot be reached"
                 reason = f"{reason}: {type(error.__cause__).__name__}"
                 raise UpstreamError(reason, may_be_charged=was_sent, outage=True, retry_after_s=0.0) from None
@@ -233,39 +239,45 @@ class _Watch:
             self._failures = 0
 
 
-class _LimitedStream(httpx.SyncByteStream):
-    """The bytes of a response, up to a limit of bytes, and of seconds after its headers."""
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """The loop for all servers: only a coroutine can be stopped while it waits. Its thread ends with the process."""
+    with _STARTING:  # otherwise threads that start together would start a loop each
+        return _started_loop()
 
-    def __init__(self, stream: httpx.SyncByteStream, timeout_s: float) -> None:
-        self._stream, self._timeout_s = stream, timeout_s
 
-    def __iter__(self) -> Iterator[bytes]:
-        num_bytes, deadline = 0, time.monotonic() + self._timeout_s
-        for chunk in self._stream:
+@functools.cache
+def _started_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="upstream", daemon=True).start()
+    return loop
+
+
+class _LimitedStream(httpx.AsyncByteStream):
+    """The bytes of a response, up to a limit."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        num_bytes = 0
+        async for chunk in self._stream:
             num_bytes += len(chunk)
             if num_bytes > MAX_BYTES:
                 raise UpstreamError(f"the reply is longer than {MAX_BYTES} bytes", may_be_charged=True)
-            if time.monotonic() > deadline:
-                raise _late(self._timeout_s)
             yield chunk
 
-    def close(self) -> None:
-        self._stream.close()
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
-def _late(timeout_s: float) -> UpstreamError:
-    reason = f"no whole reply within {timeout_s:.3g} s"
-    return UpstreamError(reason, may_be_charged=True, outage=True, retry_after_s=0.0)
-
-
-def _limit_body(response: httpx.Response) -> None:
+async def _limit_body(response: httpx.Response) -> None:
     """Limit the size of a response. Requests ask for no compression: a compressed reply could exhaust the memory."""
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         reason = f"the reply is compressed ({encoding[:20]!r}), which was not asked for"
         raise UpstreamError(reason, may_be_charged=True)
-    if isinstance(response.stream, httpx.SyncByteStream):
-        response.stream = _LimitedStream(response.stream, response.request.extensions["timeout"]["read"])
+    if isinstance(response.stream, httpx.AsyncByteStream):
+        response.stream = _LimitedStream(response.stream)
 
 
 def _without_fields(body: Mapping[str, Any], unknown_fields: frozenset[str]) -> dict[str, Any]:

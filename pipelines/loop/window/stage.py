@@ -33,7 +33,7 @@ from pipelines.stages.units import rows_of, units_of
 from pipelines.store.artefact import Artefact, write_json
 
 ROWS, FACTS = "window.parquet", "window.json"
-_SALT = "kcm\0001"  # of the draw of purposes
+_SALT = "\0".join(("kcm", "1"))  # of the draw of purposes; another number draws new ones
 MAX_MISSING = 0.001  # largest share of a window's decisions that may be missing from the log
 # Items of train units from which a classifier's head learns a label. On CLINC150 with MiniLM's features the head then
 # names some 70% of a new label's items correctly, 88% from 15 items and 96% from 40. A learned label stays, so a label
