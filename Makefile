@@ -6,7 +6,7 @@
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
 #   make check      lint and all unit tests, which need no assets
 #   make promises   print what each test promises, a line each; runs none
-#   make size       lines of code per room, files, commands, keys, against their budgets
+#   make size       lines of code per package, files, commands, keys, pages and words, against their budgets
 #   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
@@ -66,7 +66,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python .ci/size --rooms
+	$(BIN)/python .ci/size --packages
 
 size: $(INSTALLED)
 	$(BIN)/python .ci/size
