@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.views.table import table
-from kcm.labelling.certificate import TableCertificate
+from kcm.labelling.certificate import TableCertificate, at_least
 from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable
 from kcm.labelling.label_list import LabelList
@@ -193,7 +193,7 @@ def closing(table: LabelledTable) -> list[str]:
     lines = [certificate.sentence]
     for promise in certificate.guarantees:
         verdict = "proved" if promise.holds else "NOT REACHED"
-        share = f"{100 * promise.asked:g}% {verdict}, at least {100 * promise.proved:.2f}%"
+        share = f"{100 * promise.asked:g}% {verdict}, at least {at_least(promise.proved)}"
         lines.append(f"{promise.kind} of {promise.label!r}: {share}.")
     saved = 1 - certificate.bought / max(1, certificate.texts)
     cost = f", {money(table.cost, 'USD')}" if table.cost else ""

@@ -78,15 +78,30 @@ class TableCertificate(Config):
         return 1 - self.spend
 
     @property
+    def sure(self) -> str:
+        """The confidence, rounded down."""
+        return f"{math.floor(round(1000 * self.confidence, 6)) / 10:g}%"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every label is the LLM's own answer, which is then certain."""
+        return self.bought == self.texts and not self.failed
+
+    @property
     def sentence(self) -> str:
         """The promise, for people."""
-        sure = f"{math.floor(round(1000 * self.confidence, 6)) / 10:g}%"
-        if self.most_differ == 0:
+        if self.is_exact:
             return f"All {self.rows:,} labels are the LLM's own."
         if self.target is None:
-            return f"With {sure} probability each, of the {self.rows:,} labels against what the LLM would have said:"
-        chance = f"With {sure} probability, at" if self.spend else "At"
+            return f"With {self.sure} probability each, of the {self.rows:,} labels against what the LLM would have said:"
+        chance = f"With {self.sure} probability, at" if self.spend else "At"
+        unless = f", or more with a probability of up to {100 * self.spend:.2g}%" if self.spend else ""
         return (
-            f"{chance} least {100 * self.promised:.2f}% of the {self.rows:,} labels are what the LLM would have said:"
-            f" at most {self.most_differ:,} differ."
+            f"{chance} least {at_least(self.promised)} of the {self.rows:,} labels are what the LLM would have said:"
+            f" at most {self.most_differ:,} differ{unless}."
         )
+
+
+def at_least(share: float) -> str:
+    """A lower bound of 0.99996 as `99.99%`: never rounded up."""
+    return f"{math.floor(round(10_000 * share, 6)) / 100:.2f}%"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kcm.labelling.certificate import at_least
 from kcm.report.figures import Chart, drawing
 from kcm.report.formats import MISSING, percent
 from kcm.report.page import render
@@ -80,6 +81,7 @@ def render_labelled(table: LabelledTable, name: str, bundle: str = "") -> str:
         num_differing=len(differing_D),
         num_compared=int(compared_U.sum()),
         percent_of=percent_of,
+        at_least=at_least,
     )
 
 
