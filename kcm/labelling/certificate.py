@@ -93,7 +93,9 @@ class TableCertificate(Config):
         if self.is_exact:
             return f"All {self.rows:,} labels are the LLM's own."
         if self.target is None:
-            return f"With {self.sure} probability each, of the {self.rows:,} labels against what the LLM would have said:"
+            return (
+                f"With {self.sure} probability each, of the {self.rows:,} labels against what the LLM would have said:"
+            )
         chance = f"With {self.sure} probability, at" if self.spend else "At"
         unless = f", or more with a probability of up to {100 * self.spend:.2g}%" if self.spend else ""
         return (

@@ -51,6 +51,7 @@ from kcm.labelling.text import VectorSide
 from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
 from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.base import Estimate
+from kcm.large.prompts import MAX_CHARS
 from kcm.large.response_cache import ResponseStore
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
@@ -230,7 +231,8 @@ def label(
         source.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
     job = digest(source.identity for source in oracles)
     purpose = described(columns, llms, config)
-    looks = JobLooks(ledger, map(text_key, texts.texts), config.delta, job, purpose, watcher.said)
+    units = (text_key(unit[:MAX_CHARS]) for unit in texts.texts)  # never prompt, labels or model
+    looks = JobLooks(ledger, units, config.delta, job, purpose, watcher.said)
     if looks.earlier:
         watcher.said(looks.earlier)
     assets = assets or default_assets()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
@@ -19,14 +18,12 @@ from pydantic_core import from_json  # bounds how deep a text nests, where json 
 
 from kcm.config import Config
 from kcm.errors import ConfigError
+from kcm.inputs.visible import visible
 
 PromptMode = Literal["none", "soft", "hard"]
 
 OPENING, CLOSING = "<<<", ">>>"  # marks around the text of an item
-
-# Joiners of Persian, Indic scripts and emoji are invisible like the rest of their category, but carry meaning.
-_JOINERS = frozenset("\u200c\u200d")
-_INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})
+MAX_CHARS = 4000  # of an item, unless the configuration of a model says otherwise
 
 # Every tag of the angle kind (<|im_start|>, </s>, <start_of_turn>, <<SYS>>) starts with `<` and the next character.
 _OPENS = re.compile(r"<(?=\S)")
@@ -181,7 +178,7 @@ def question(
     label_names: Sequence[str],
     prompt: Prompt,
     *,
-    max_chars: int = 4000,
+    max_chars: int = MAX_CHARS,
     task: TaskPromptConfig = DEFAULT_TASK_PROMPT,
 ) -> Question:
     """The question about `text`, cut at `max_chars` characters and modified by `prompt`."""
@@ -199,17 +196,7 @@ def sanitized(text: str, max_chars: int) -> str:
     A space is inserted after every `<`, between every two `>`, and into the bracketed words that some models read as
     turns. The text then cannot contain the marks around it nor a chat template's tokens, whatever the model.
     """
-    visible = "".join(map(_visible, text[:max_chars]))
-    return _BRACKETED.sub("[ ", _CLOSES.sub("> ", _OPENS.sub("< ", visible)))
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t" or character in _JOINERS:
-        return character
-    category = unicodedata.category(character)
-    if category in ("Zl", "Zp") or character == "\r":
-        return "\n"
-    return "" if category in _INVISIBLE else character
+    return _BRACKETED.sub("[ ", _CLOSES.sub("> ", _OPENS.sub("< ", visible(text[:max_chars]))))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the functions on one input, which serving uses. N rows.
 from __future__ import annotations
 
 import hmac
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -18,8 +19,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kcm.inputs.content import Content, image_digest
+from kcm.inputs.visible import visible
 
-_PLAIN_SPACES = r"[\x00-\x1f\x7f]|^ | $|  "  # the key of an ASCII text without these is its lower case
+# The key of an ASCII text without these is its lower case.
+_NOT_PLAIN = r"[\x00-\x1f\x7f]|^ | $|  |[<\[] |> >"
+# Unicode's default-ignorable characters: those that a question to a model keeps, such as joiners, and the others.
+_ZERO_WIDTH = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+_TAG_SPACE = re.compile("(?<=[<[]) |(?<=>) (?=>)")  # a question breaks tags up by spaces
 _CONTENTS_AT_ONCE = 1024  # rows with pictures or vectors held in memory as Python objects
 
 
@@ -37,8 +46,12 @@ def content_key(row: Content) -> str:
 
 
 def text_key(text: str) -> str:
-    """The text without differences of case, character width and white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """The text without differences of case, character width, white space and invisible characters.
+
+    Texts that are one text in a question to a large model (`kcm.large.prompts.sanitized`) have one key.
+    """
+    plain = unicodedata.normalize("NFKC", _ZERO_WIDTH.sub("", visible(text)))
+    return _TAG_SPACE.sub("", " ".join(plain.casefold().split()))
 
 
 def unit_digest(content: Content, group: str = "") -> bytes:
@@ -54,7 +67,7 @@ def unit_of(digest: bytes, key: bytes) -> str:
 def text_keys(texts: pa.Array) -> pa.Array:
     """The `text_key` of every text [N]; ASCII texts, which are most, in one pass."""
     keys = pc.ascii_lower(texts)
-    is_complex = pc.or_(pc.invert(pc.string_is_ascii(texts)), pc.match_substring_regex(texts, _PLAIN_SPACES))
+    is_complex = pc.or_(pc.invert(pc.string_is_ascii(texts)), pc.match_substring_regex(texts, _NOT_PLAIN))
     if not pc.any(is_complex).as_py():
         return keys
     return pc.replace_with_mask(

@@ -30,6 +30,7 @@ from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
 from kcm.large.head import LinearHead
 from kcm.large.prices import listed_prices, price_of
 from kcm.large.prompts import (
+    MAX_CHARS,
     NO_PROMPT,
     PromptMessage,
     PromptMode,
@@ -71,7 +72,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
         }
     )  # these change no answer, or are part of the identity
 
-    max_chars: int = Field(default=4000, ge=1, description="Characters of an item beyond this number are cut off.")
+    max_chars: int = Field(default=MAX_CHARS, ge=1, description="Characters of an item beyond this number are cut off.")
     prompt: TaskPromptConfig = TaskPromptConfig()
     model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
     extra: dict[str, JsonValue] = Field(

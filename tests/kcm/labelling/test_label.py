@@ -99,6 +99,22 @@ def test_another_seed_is_another_look_and_the_same_job_is_not() -> None:
     assert looks[2].spend < looks[0].spend
 
 
+@pytest.mark.parametrize("edit", ["\u200b{}", "{}\u200b", "\x0b{}\ufeff", "{}\U000e0041"])
+def test_invisible_edits_make_no_new_table(edit: str) -> None:
+    """The question to the LLM is the same, so the ledger counts another look, and delta is shared."""
+    frame = table(200)
+    label(frame, answers="said", encoder="words", target=0.7)
+    edited = frame.assign(body=frame["body"].map(edit.format))
+    assert label(edited, answers="said", encoder="words", target=0.7).certificate.look == 2
+
+
+def test_what_is_cut_from_the_question_makes_no_new_table() -> None:
+    frame = table(200).assign(body=lambda frame: frame["body"] + " x" * 2000)
+    label(frame, answers="said", encoder="words", target=0.7)
+    longer = frame.assign(body=lambda frame: frame["body"] + " and so on")
+    assert label(longer, answers="said", encoder="words", target=0.7).certificate.look == 2
+
+
 class Stops(Watcher):
     """Ends a job after its pilot, as `--pilot-only` does, and keeps what it was told."""
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kcm.inputs.content import Content
+from kcm.large.prompts import sanitized
 from kcm.tasks.units import (
     connected_units,
     content_names,
@@ -20,6 +21,7 @@ texts = st.lists(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
         st.text(" \t\x1c\x85aBß", max_size=8),
+        st.text("<>[] INS\u200ba", max_size=8),
         st.sampled_from(["plain text", "Plain  TEXT", " edge", "ﬁne", "İ", ""]),
     ),
     max_size=12,
@@ -34,6 +36,17 @@ def test_names_of_many_rows_are_those_of_each_alone(values: list[str]) -> None:
     assert content_names(pa.table({"text": keys})) == [unit_digest(Content(value))[:16].hex() for value in values]
     groups = [unit_digest(Content(), value)[:16].hex() if value else "" for value in values]
     assert group_names(array) == groups
+
+
+@given(st.text("<>[]/INSTé é\n\x0b\x00\u200b\u200d\u2028\ufeff\ufe0f\U000e0041 ", max_size=12))
+def test_texts_that_make_one_question_are_one_unit(text: str) -> None:
+    """Promise: an edit that a question does not show makes no new unit."""
+    assert text_key(sanitized(text, 4000)) == text_key(text)
+
+
+def test_what_nobody_sees_makes_no_new_unit() -> None:
+    for same in ["\u200bcafé au lait", "caf\u200de\u0301 au\ufe0f lait", "\x00Café\u2060 au lait\U000e0041"]:
+        assert text_key(same) == "café au lait"
 
 
 def test_pictures_and_vectors_are_part_of_a_content() -> None:
