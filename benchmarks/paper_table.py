@@ -84,7 +84,8 @@ def hints() -> Row:
     """Hints that keep the large model from hallucinating."""
     gain, coin = (points(read("hints")["KCM"]["differences"][name]["pooled"]) for name in (ALONE, COIN))
     ours = f"Gemma 3 270M, three tables: {gain}. A larger model with a stated licence is missing"
-    return ["fewer hallucinations", "part of 88.8 → 91.0", ours, f"over a coin's hints {coin}", "`hints.py replay`"]
+    command = "`examples/paper/hints/hints.py replay`"
+    return ["fewer hallucinations", "part of 88.8 → 91.0", ours, f"over a coin's hints {coin}", command]
 
 
 def forgetting() -> Row:

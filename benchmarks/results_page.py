@@ -28,7 +28,7 @@ from benchmarks.verdict import CONTROLS, TABLES, Figure, figures, markdown, perc
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
-HINTS_DECIDED = "soft hints, less sure half"  # the difference named in benchmarks/hints.py before any answer was read
+HINTS_DECIDED = "soft hints, less sure half"  # named in examples/paper/hints before any answer was read
 Judged = tuple[Figure, str, str]  # a figure of KCM, the control beside it, the verdict
 DIFFERENCES = {  # of KCM over splits, and the columns they stand in
     "saved": "calls saved",
@@ -455,12 +455,12 @@ def _followed(record: Mapping[str, Any]) -> float:
 
 
 def _ruling(decided: Mapping[str, float]) -> str:
-    """What the interval of the gain by soft hints means for the prompt modes."""
+    """What the interval of the gain by soft hints means."""
     if decided["high"] < 0.01:
-        return "its upper end is below 1 point, so prompt modes should leave the product."
+        return "its upper end is below 1 point, so hints hardly help."
     if decided["low"] <= 0:
-        return "its interval includes 0, so prompt modes stay, undecided."
-    return "its interval is above 0, so prompt modes stay."
+        return "its interval includes 0, so it is undecided whether hints help."
+    return "its interval is above 0, so hints help."
 
 
 def _share(value: float | None) -> str:
