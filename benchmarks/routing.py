@@ -3,8 +3,7 @@
     python benchmarks/routing.py [--splits 10] [--write]
 
 A split is a run of jobs/configs/reviews.yaml up to its certificate, with a seed of its own (benchmarks/over_splits.py).
-The small side reads the embedding only. To save time the large model is in bfloat16 here: its vectors have a cosine of
-at least .9998 with those of the demo.
+The small side reads the embedding only.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=NUM_SPLITS)
     arguments = parser.parse_args()
     places = [f"assets_path={arguments.assets.absolute()}"]
-    config = load_config(RunConfig, REVIEWS, [*places, "large.encoder.precision=bfloat16"])
+    config = load_config(RunConfig, REVIEWS, places)
     cells = []
     for cell in over_splits(config, arguments.storage, crossed, arguments.splits):
         cells.append(cell)

@@ -45,7 +45,7 @@ def explain_bundle(
     provide_models(folder, assets_dir, Reporter())
     bundle = Bundle.read(folder)
     if void := bundle.void_on("cpu", "cpu"):
-        typer.echo(f"the certificate is void here: {void}", err=True)
+        typer.echo(f"not certified on this runtime: {void}", err=True)
     networks = {name: with_curves(network) for name, network in bundle.collaborator.networks.items()}
     side = load_small_side(bundle, assets_dir)
     explanations = [explain_with(side, example, top) for example in examples]

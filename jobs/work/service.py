@@ -45,7 +45,7 @@ def serve_until_interrupted(
     result: dict[str, Any] = {"version": release.version}
     if void := void_release(release, settings.serve):
         result["void"] = void
-        typer.echo(f"the certificate of {release.version} is void here: {void}", err=True)
+        typer.echo(f"{release.version} is not certified on this runtime: {void}", err=True)
     if build:
         write_deployment(build, source, settings)
         typer.echo(str(build))

@@ -203,9 +203,9 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
 def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> Delivery:
     """Take a registered version through its canary in the running service; does nothing if no service runs.
 
-    A version whose certificate would be void there is not tried: it would escalate everything. A certificate without
-    labels bounds the disagreement with the large model. With labels, disagreement may be larger, but must not exceed
-    `disagreement` (from the replay of the window) by more than epsilon.
+    A version that is not certified on the service's runtime is not tried: it would escalate everything. A certificate
+    without labels bounds the disagreement with the large model. With labels, disagreement may be larger, but must not
+    exceed `disagreement` (from the replay of the window) by more than epsilon.
     """
     state = LoopState.of(config)
     pointer, release = state.champions.pointer, served_model(config, candidate.version)
@@ -215,7 +215,7 @@ def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> De
     if current is None or not pointer.reports.any_alive():
         return Delivery(served=False)
     if void := void_release(release, settings.serve):
-        return Delivery(served=True, stopped=f"its certificate would be void in the service: {void}")
+        return Delivery(served=True, stopped=f"it is not certified on the service's runtime: {void}")
     certificate = Bundle.read(release.bundle).certificates.get(None)
     epsilon = certificate.epsilon if certificate else config.certificate.epsilon
     label_free = certificate is not None and certificate.method == "traffic"

@@ -21,8 +21,7 @@ from kcm.bundle.sealed_folder import SealedFolder, read_manifest
 from kcm.components import of_a_bundle
 from kcm.config import Config, with_paths
 from kcm.encoders import Encoder, EncoderConfig
-from kcm.encoders.config import Runtime
-from kcm.encoders.runtime import computed_by, in_runtime, kind_of
+from kcm.encoders.runtime import computed_by, kind_of
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Part
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
@@ -58,16 +57,8 @@ class FrozenModels:
     certified_by: ComputedBy | None = None
     digest: str = ""
 
-    def in_runtimes(self, encoder: Runtime | None, large: Runtime | None) -> Self:
-        """The same with its networks in other runtimes, if their precision allows; None: unchanged."""
-        large_model = self.large.with_backbone(lambda backbone: in_runtime(backbone, large))
-        return replace(self, encoder=in_runtime(self.encoder, encoder), large=large_model)
-
     def void_on(self, encoder_device: str, large_device: str) -> str | None:
-        """Why the certificate of the bundle does not hold on these devices; None if it does.
-
-        Raises ConfigError for a precision that a device does not support.
-        """
+        """Why the certificate of the bundle does not hold on these devices; None if it does."""
         return void_reason(self.certified_by, ComputedBy.of(self.encoder, self.large, encoder_device, large_device))
 
     @property

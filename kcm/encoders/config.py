@@ -20,7 +20,6 @@ from kcm.inputs.content import TEXT, Content, Part
 from kcm.inputs.pictures import read_readable
 
 Runtime = Literal["auto", "torch", "onnx"]
-Precision = Literal["float32", "bfloat16", "int8"]
 Engine = Runtime | Literal["own", "numpy"]
 """What computes vectors: a runtime, an encoder's own code on the device, or numpy, the same on every device."""
 

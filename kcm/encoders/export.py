@@ -3,26 +3,22 @@
     ASSETS/.onnx/KEY/network.onnx    with the other files that the encoder needs
                     /asset.json      hashes, versions at export, and the distance from torch
 
-An export is used only if it agrees with torch on a batch of probes: in float32, no coordinate of the unit vectors may
-differ by more than `TOLERANCE`. Dynamic int8 (activations quantised per call, weights to 7 bits by channel, so that
-processors with and without VNNI agree) moves features; no vector may turn by more than `INT8_COSINE`. Products that
-narrow stay in float32: they are the second products of feed-forward blocks, whose inputs have outliers that one scale
-does not fit. Quantising them too would turn sentences of all-mpnet-base-v2 by a cosine of .85 instead of .97.
+An export is used only if it agrees with torch on a batch of probes: no coordinate of the unit vectors may differ by
+more than `TOLERANCE`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kcm.assets.manifest import is_intact, make_once
-from kcm.encoders.config import Arrays, Precision
+from kcm.encoders.config import Arrays
 from kcm.errors import AssetError
 from kcm.extras import require
 
@@ -65,13 +61,12 @@ def num_threads() -> int:
 
 NETWORK = "network.onnx"
 TOLERANCE = 1e-5
-INT8_COSINE = 0.95
 
-_VERSION = 3  # version of the export's format
+_VERSION = 4  # version of the export's format
 
 
-def exported(identity: str, precision: Precision, assets_dir: Path, make: Callable[[], Exportable]) -> Path:
-    """The folder of the export for the encoder `identity`, which includes the precision; `make` creates a missing one.
+def exported(identity: str, assets_dir: Path, make: Callable[[], Exportable]) -> Path:
+    """The folder of the export for the encoder `identity`; `make` creates a missing one.
 
     Raises AssetError if the network cannot be exported, differs from torch, or the assets are not writable, and
     MissingExtraError without ONNX Runtime.
@@ -86,12 +81,10 @@ def exported(identity: str, precision: Precision, assets_dir: Path, make: Callab
     def export(draft: Path) -> tuple[list[str], dict[str, object]]:
         network, file = make(), draft / NETWORK
         network.write(file)
-        if precision == "int8":
-            _quantise(file)
-        distance = _distance(network, file, precision, folder)
+        distance = _distance(network, file, folder)
         for name, text in network.files.items():
             (draft / name).write_text(text, encoding="utf-8")
-        return [path.name for path in draft.iterdir()], {**facts, **distance}
+        return [path.name for path in draft.iterdir()], {**facts, "largest_difference": distance}
 
     try:
         return make_once(folder, is_intact, export)
@@ -103,58 +96,15 @@ def exported(identity: str, precision: Precision, assets_dir: Path, make: Callab
         ) from None
 
 
-def _quantise(file: Path) -> None:
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    float_file = file.with_suffix(".float32")
-    file.replace(float_file)
-    advice = logging.getLogger()
-    level = advice.level
-    advice.setLevel(logging.ERROR)  # it recommends a step that changes nothing here
-    try:
-        quantize_dynamic(
-            float_file,
-            file,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=_narrowing(onnx.load(float_file)),
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-        )
-    finally:
-        advice.setLevel(level)
-        float_file.unlink()
-    if not any(node.op_type == "MatMulInteger" for node in onnx.load(file).graph.node):
-        raise AssetError(
-            "int8 changes nothing in this network: it has no matrix products", hint="Use precision: float32"
-        )
-
-
-def _narrowing(model: Any) -> list[str]:
-    """The names of the products with weights [K, N] of which K exceeds N."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    products = (node for node in model.graph.node if node.op_type == "MatMul")
-    weights = ((node.name, shapes.get(node.input[1], ())) for node in products)
-    return [name for name, shape in weights if len(shape) == 2 and shape[0] > shape[1]]
-
-
-def _distance(network: Exportable, file: Path, precision: Precision, folder: Path) -> dict[str, float]:
+def _distance(network: Exportable, file: Path, folder: Path) -> float:
     """The distance of the export from torch on the probes. Raises AssetError if it is too large."""
     export = OnnxNetwork(file)
-    pairs = [(export(probe), exact_BD) for probe, exact_BD in zip(network.probes, network.vectors(), strict=True)]
-    cosine = min(float((a * b).sum(axis=1).min()) for a, b in pairs)
-    largest = max(float(np.abs(a - b).max()) for a, b in pairs)
-    if precision == "int8" and not cosine >= INT8_COSINE:
-        raise AssetError(
-            f"int8 turns a probe's vector too far: cosine {cosine:.3f}, expected at least {INT8_COSINE}",
-            where=str(folder),
-            hint="Use precision: float32",
-        )
-    if precision != "int8" and not largest <= TOLERANCE:
+    pairs = zip(network.probes, network.vectors(), strict=True)
+    largest = max(float(np.abs(export(probe) - exact_BD).max()) for probe, exact_BD in pairs)
+    if not largest <= TOLERANCE:
         raise AssetError(
             f"the exported network differs from torch by {largest:.1e}, more than the allowed {TOLERANCE:.0e}",
             where=str(folder),
             hint="Use runtime: torch",
         )
-    return {"largest_difference": largest, "smallest_cosine": cosine}
+    return largest

@@ -21,7 +21,7 @@ from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet
 from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.pretrained import load_backbone
 from kcm.encoders.runtime import NetworkEncoderConfig
-from kcm.encoders.torch_network import Exportable, dtype_of
+from kcm.encoders.torch_network import Exportable
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, Content, Part
 from kcm.inputs.pictures import MAX_PIXELS, with_square
@@ -48,7 +48,7 @@ class ImageEncoderConfig(NetworkEncoderConfig):
         return ImageEncoder(self, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
-        settings = f"side {self.side}\npooling {self.pooling}\ndtype {self.precision}\nmax_pixels {MAX_PIXELS}\n"
+        settings = f"side {self.side}\npooling {self.pooling}\nmax_pixels {MAX_PIXELS}\n"
         return folder_digest(resolve(self.model, assets_dir), settings)
 
 
@@ -76,7 +76,7 @@ class ImageEncoder(NetworkEncoder):
     def exportable(self) -> Exportable:
         side, preprocessor = self._side, read_json(self._folder / _PREPROCESSOR)
         mean, std = (preprocessor.get(name) or [0.5] * 3 for name in ("image_mean", "image_std"))
-        backbone = _load(self._folder).to(dtype_of(self.config.precision))
+        backbone = _load(self._folder).float()
         levels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
         probes = [{_PIXELS: levels[:4]}, {_PIXELS: levels[4:]}]
         return Exportable(_ImageNetwork(backbone, mean, std, self.config), probes, {_PIXELS: {0: "batch"}})
@@ -90,15 +90,15 @@ class _ImageNetwork(nn.Module):
 
     def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], config: ImageEncoderConfig):
         super().__init__()
-        self.backbone, self.pooling, self.dtype = backbone, config.pooling, dtype_of(config.precision)
+        self.backbone, self.pooling = backbone, config.pooling
         self.register_buffer("mean_C11", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std_C11", torch.tensor(std).view(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Unit vectors, float32 [B, D], from bytes [B, S, S, 3]."""
         scaled_BCSS = pixels.permute(0, 3, 1, 2).float() / 255
-        normal_BCSS = ((scaled_BCSS - self.mean_C11) / self.std_C11).to(self.dtype)
-        pooled_BD = _pool(self.backbone(normal_BCSS), self.pooling).float()
+        normal_BCSS = (scaled_BCSS - self.mean_C11) / self.std_C11
+        pooled_BD = _pool(self.backbone(normal_BCSS), self.pooling)
         return torch.nn.functional.normalize(pooled_BD, dim=-1)
 
 

@@ -27,7 +27,7 @@ class NetworkEncoder(ABC):
         self._network: Network
         self.file: Callable[[str], str]  # a file of `Exportable.files`
         if is_exported(config, device):
-            folder = exported(self.identity, config.precision, assets_dir, self.exportable)
+            folder = exported(self.identity, assets_dir, self.exportable)
             self._network = OnnxNetwork(folder / NETWORK)
             self.file = lambda name: (folder / name).read_text(encoding="utf-8")
         else:
@@ -37,8 +37,7 @@ class NetworkEncoder(ABC):
 
             network = self.exportable()
             self._network, self.file = TorchNetwork(network.module, device), network.files.__getitem__
-        # Dynamic int8 quantisation has one scale per call: with one input per call, vectors depend on no other input.
-        self.batch_size = 1 if config.precision == "int8" else config.batch_size
+        self.batch_size = config.batch_size
         self.dim: int = self.encode([PROBE]).shape[1]
 
     def read(self, content: Content) -> Content:
@@ -47,7 +46,7 @@ class NetworkEncoder(ABC):
 
     @abstractmethod
     def exportable(self) -> Exportable:
-        """The network in the precision of the configuration."""
+        """The network, in float32."""
 
     @abstractmethod
     def arrays(self, inputs: Sequence[Content]) -> Arrays:

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from kcm.errors import AssetError
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
+_FLOAT32 = {"dtype": "float32", "use_safetensors": True}
 _PICKLE = "pytorch_model.bin"
 _ADAPTER = "adapter_config.json"  # names another model, which may be anywhere
 
@@ -61,18 +62,17 @@ def load_image_processor(model_path: Path) -> Any:
     return _open(AutoImageProcessor, model_path)
 
 
-def load_sentence_model(kind: Any, model_path: Path, dtype: Any) -> Any:
+def load_sentence_model(kind: Any, model_path: Path) -> Any:
     """The model in a folder, with sentence-transformers' class `kind` for whole models. Raises AssetError."""
-    options = {"model_kwargs": {"dtype": dtype, "use_safetensors": True}, "device": "cpu"}
+    options = {"model_kwargs": _FLOAT32, "device": "cpu"}
     with _checked(model_path):
         return kind(str(model_path), **options, **_SAFE)
 
 
-def load_sentence_module(kind: Any, model_path: Path, dtype: Any) -> Any:
+def load_sentence_module(kind: Any, model_path: Path) -> Any:
     """The transformer in a folder, with sentence-transformers' class `kind` for modules. Raises AssetError."""
-    weights = _SAFE | {"dtype": dtype, "use_safetensors": True}
     with _checked(model_path):
-        return kind(str(model_path), model_kwargs=weights, processor_kwargs=_SAFE, config_kwargs=_SAFE)
+        return kind(str(model_path), model_kwargs=_SAFE | _FLOAT32, processor_kwargs=_SAFE, config_kwargs=_SAFE)
 
 
 def pretrained(kind: Any, model_path: Path, **files: Any) -> Any:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from kcm.encoders.config import EncoderConfig, EncoderT, Engine, Precision, Runtime
-from kcm.errors import AssetError, ConfigError
-
-_NEEDS: Mapping[str, Runtime] = MappingProxyType({"bfloat16": "torch", "int8": "onnx"})
+from kcm.encoders.config import EncoderConfig, EncoderT, Engine, Runtime
+from kcm.errors import AssetError
 
 
 class NetworkEncoderConfig(EncoderConfig):
     """A frozen network that runs in torch or, exported, in ONNX Runtime.
 
-    The precision changes the features and is part of the encoder's identity; the runtime is not, because its results
-    are checked to be within `kcm.encoders.export.TOLERANCE`.
+    The runtime is no part of the encoder's identity, because results are checked to be within
+    `kcm.encoders.export.TOLERANCE`. A bundle records it, and its certificate holds in no other.
     """
 
     operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size", "runtime"})  # or by identity
@@ -29,21 +25,10 @@ class NetworkEncoderConfig(EncoderConfig):
         description="What computes it on CPUs: `torch`, `onnx`, or `auto`: ONNX Runtime where the network can be "
         "exported, which a run finds out and records, else torch. On GPUs it is torch.",
     )
-    precision: Precision = Field(
-        "float32",
-        description="Precision of the network: bfloat16 by torch alone, int8 (products of matrices) by onnx alone.",
-    )
-
-    @model_validator(mode="after")
-    def _can_be_computed(self) -> Self:
-        needed = _NEEDS.get(self.precision)
-        if needed and self.runtime not in ("auto", needed):
-            raise ValueError(f"precision {self.precision} needs runtime {needed}")
-        return self
 
     @property
     def engine(self) -> Engine:
-        return _NEEDS.get(self.precision, self.runtime)
+        return self.runtime
 
 
 def runtime_of(encoder: EncoderConfig) -> Runtime | None:
@@ -53,7 +38,7 @@ def runtime_of(encoder: EncoderConfig) -> Runtime | None:
 
 
 def in_runtime(encoder: EncoderT, runtime: Runtime | None) -> EncoderT:
-    """The encoder in another runtime, if its precision allows; unchanged without a choice, or if `runtime` is None."""
+    """The encoder in another runtime; unchanged without a choice, or if `runtime` is None."""
     has_choice = runtime is not None and runtime_of(encoder) is not None
     return encoder.with_settings(runtime=runtime) if has_choice else encoder
 
@@ -74,24 +59,12 @@ def resolved(encoder: EncoderT, assets_dir: Path, device: str = "cpu") -> Encode
 
 
 def is_exported(encoder: EncoderConfig, device: str) -> bool:
-    """Whether the exported network runs; a GPU uses torch.
-
-    Raises ConfigError for int8 on a GPU.
-    """
-    if device == "cpu":
-        return encoder.engine == "onnx"
-    if getattr(encoder, "precision", None) == "int8":
-        raise ConfigError(
-            f"precision int8 does not run on {device}", where="encoder.precision", hint="Use float32 or bfloat16"
-        )
-    return False
+    """Whether the exported network runs; a GPU uses torch."""
+    return device == "cpu" and encoder.engine == "onnx"
 
 
 def computed_by(encoder: EncoderConfig, device: str) -> str:
-    """Runtime and device that compute the features, such as `onnx on cpu`; empty if no device changes them.
-
-    Raises ConfigError for a precision that the device does not support.
-    """
+    """Runtime and device that compute the features, such as `onnx on cpu`; empty if no device changes them."""
     if encoder.engine == "numpy":
         return ""
     if runtime_of(encoder) is None:

@@ -37,12 +37,12 @@ class TextEncoderConfig(TextSettings):
         return TextsWithWords(self, self.fitted_head, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
-        """Digest over all files of the model, prompt, pooling, lengths and precision; see `EncoderConfig`."""
+        """Digest over all files of the model, prompt, pooling and lengths; see `EncoderConfig`."""
         folder = resolve(self.model, assets_dir)
         if self.pooling == "auto":
             refuse_foreign_modules(folder)
         settings = (self.pooling, prompt_text(self, folder), self.truncate_dim, self.max_length)
-        digest = folder_digest(folder, f"text {settings!r} {self.precision}\n")
+        digest = folder_digest(folder, f"text {settings!r}\n")
         if self.fitted_head is None:
             return digest
         file = self.fitted_head / WORDS_FILE

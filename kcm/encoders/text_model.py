@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kcm.encoders.pretrained import load_backbone, load_sentence_model, load_sentence_module
 from kcm.encoders.text_settings import TOKENIZER, TextSettings, backbone_folder, prompt_text
-from kcm.encoders.torch_network import Exportable, dtype_of
+from kcm.encoders.torch_network import Exportable
 from kcm.errors import AssetError
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # in the order of the module's arguments
@@ -28,13 +28,13 @@ _PROBES = (
 
 
 def load_model(config: TextSettings, model_path: Path) -> SentenceTransformer:
-    """The model in a folder with the configured pooling, precision and lengths; raises the errors of `TextEncoder`."""
-    backbone, dtype = backbone_folder(model_path), dtype_of(config.precision)
+    """The model in a folder with the configured pooling and lengths, in float32; raises the errors of `TextEncoder`."""
+    backbone = backbone_folder(model_path)
     load_backbone(backbone)  # sentence-transformers would initialise missing weights at random
     if config.pooling == "auto":
-        model: SentenceTransformer = load_sentence_model(SentenceTransformer, model_path, dtype)
+        model: SentenceTransformer = load_sentence_model(SentenceTransformer, model_path)
     else:
-        transformer = load_sentence_module(Transformer, backbone, dtype)
+        transformer = load_sentence_module(Transformer, backbone)
         pooling = Pooling(transformer.get_embedding_dimension(), config.pooling)
         model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
     model.max_seq_length = min(config.max_length, model.max_seq_length or config.max_length)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kcm.encoders.config import Arrays, Precision
+from kcm.encoders.config import Arrays
 from kcm.errors import AssetError
 
 _OPSET = 17
@@ -73,8 +73,3 @@ class Exportable:
         """Torch's output for each probe."""
         network = TorchNetwork(self.module)
         return [network(probe) for probe in self.probes]
-
-
-def dtype_of(precision: Precision) -> torch.dtype:
-    """The torch dtype of a module; int8 is made from an export in float32."""
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32

@@ -119,7 +119,7 @@ def predict(
     if not bundle.certificates:
         reporter.say(escape(NOT_CERTIFIED))
     if void := bundle.void_on(cluster.device, cluster.device):
-        reporter.say(f"the certificate is void here: {escape(void)}")
+        reporter.say(f"not certified on this runtime: {escape(void)}")
     if bundle.large.is_recorded:
         _require_ids(opened, len(files))
     if records:

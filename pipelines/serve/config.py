@@ -39,11 +39,6 @@ class ReplicaConfig(Config):
     num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
     cpus: float = Field(default=1.0, ge=0, description="Logical CPUs of a replica; also its torch threads.")
     gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; 0: it computes on CPUs.")
-    runtime: Literal["torch", "onnx"] | None = Field(
-        default=None,
-        description="Runtime of a frozen encoder on CPUs, if its precision allows a choice. null: the runtime of "
-        "the certificate; any other one voids the certificate.",
-    )
     max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on concurrently.")
     max_queued_requests: int = Field(
         default=256, ge=0, description="Requests that wait for a replica; more are refused."
@@ -297,7 +292,7 @@ class ServeConfig(BatchingConfig):
     audit: AuditConfig = Field(default=AuditConfig(), description="How the certificate is watched.")
     on_refuted: Literal["escalate_all", "report"] = Field(
         default="escalate_all",
-        description="Reaction to a refuted, void or expired certificate. escalate_all: keep nothing. report: "
+        description="Reaction to a certificate whose standing is not `holds`. escalate_all: keep nothing. report: "
         "continue, and report it.",
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
@@ -317,11 +312,6 @@ class ServeConfig(BatchingConfig):
     def reserved_cpus(self) -> float:
         """Logical CPUs that all replicas together reserve."""
         return sum(part.num_replicas * part.cpus for part in (self, self.large))
-
-    @property
-    def runtimes(self) -> tuple[Literal["torch", "onnx"] | None, Literal["torch", "onnx"] | None]:
-        """The configured runtimes of the encoder and of the large model."""
-        return self.runtime, self.large.runtime
 
     @property
     def devices(self) -> tuple[str, str]:

@@ -140,7 +140,7 @@ class ModelCard(BaseModel):
     task_certificates: dict[str, Certificate]
     lineage: dict[str, Any]
     standing: Annotated[
-        Literal["unknown", "holds", "refuted", "expired", "void"],
+        Literal["unknown", "holds", "refuted", "expired", "not certified on this runtime"],
         Field(description="Whether the certificate holds."),
     ] = "holds"
     void: Annotated[str | None, Field(description="Why the certificate does not hold in this service.")] = None

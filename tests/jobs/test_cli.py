@@ -102,7 +102,7 @@ def test_a_registered_model_is_served_without_a_configuration(
     monkeypatch.chdir(tmp_path)
     shown = kcm("serve", "--model", "reviews@champion", "--build", "serve.yaml")
     assert shown.exit_code == 0, shown.stderr
-    assert "the certificate of reviews/2 is void here: the encoder runs elsewhere" in shown.stderr
+    assert "reviews/2 is not certified on this runtime: the encoder runs elsewhere" in shown.stderr
     [(_, source, settings)] = written
     release = source.first()
     assert (release.version, (release.bundle / "bundle.json").read_text()) == ("reviews/2", champion)

@@ -23,7 +23,7 @@ from kcm.encoders.dual.alignment import AlignedTower, AlignmentHead, read_towers
 from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.pretrained import load_image_processor, load_tokenizer, load_whole
 from kcm.encoders.runtime import NetworkEncoderConfig
-from kcm.encoders.torch_network import Exportable, dtype_of
+from kcm.encoders.torch_network import Exportable
 from kcm.errors import AssetError, ConfigError
 from kcm.inputs.content import IMAGE, PROBE, TEXT, Content, Part, UnreadableError, contents
 from kcm.inputs.pictures import MAX_PIXELS, upright
@@ -34,7 +34,7 @@ Output = Literal["pair", "image", "text"]
 class ImageTextConfig(NetworkEncoderConfig):
     """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
 
-    A run fits the alignment head before it encodes, and continues with the head's folder. Runtime and precision apply
+    A run fits the alignment head before it encodes, and continues with the head's folder. The runtime applies
     to a pretrained model; towers have their own.
     """
 
@@ -84,7 +84,7 @@ class ImageTextConfig(NetworkEncoderConfig):
             parts = (folder_digest(folder, "alignment head\n"), *sides)
             digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         else:
-            digest = folder_digest(folder, f"dual {self.max_length} {MAX_PIXELS} {self.precision}\n")
+            digest = folder_digest(folder, f"dual {self.max_length} {MAX_PIXELS}\n")
         return f"{digest}-{self.output}"
 
     @property
@@ -108,8 +108,8 @@ class ImageTextConfig(NetworkEncoderConfig):
     def _one_origin(self) -> ImageTextConfig:
         if bool(self.model) == (self.towers is not None):
             raise ValueError("give either `model` or `towers`")
-        if self.towers and (self.runtime, self.precision) != ("auto", "float32"):
-            raise ValueError("give runtime and precision to the towers")
+        if self.towers and self.runtime != "auto":
+            raise ValueError("give the runtime to the towers")
         return self
 
 
@@ -138,7 +138,7 @@ class ImageTower(NetworkEncoder):
         assert pixels is not None
         levels = np.random.default_rng(0).normal(size=(5, *pixels.shape)).astype(np.float32)
         probes = [{"pixel_values": levels[:4]}, {"pixel_values": levels[4:]}]
-        module = _ImageNetwork(_model(self._folder, self.config, excluded="text_model"))
+        module = _ImageNetwork(_model(self._folder, excluded="text_model"))
         return Exportable(module, probes, {"pixel_values": {0: "batch"}})
 
 
@@ -164,7 +164,7 @@ class TextTower(NetworkEncoder):
         return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask") if name in tokens}
 
     def exportable(self) -> Exportable:
-        model = _model(self._folder, self.config, excluded="vision_model")
+        model = _model(self._folder, excluded="vision_model")
         longest = model.config.text_config.max_position_embeddings
         if self._max_length > longest:
             raise ConfigError(
@@ -184,7 +184,7 @@ class _ImageNetwork(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Unit vectors, float32 [B, K]."""
-        return _unit(self.model.get_image_features(pixel_values=pixel_values.to(self.model.dtype)))
+        return _unit(self.model.get_image_features(pixel_values=pixel_values))
 
 
 class _TextNetwork(nn.Module):
@@ -200,7 +200,7 @@ class _TextNetwork(nn.Module):
         return _unit(self.model.get_text_features(input_ids=input_ids, **mask_argument))
 
 
-def _model(model_path: Path, config: NetworkEncoderConfig, *, excluded: str) -> Any:
+def _model(model_path: Path, *, excluded: str) -> Any:
     """The model of a folder without the network of its other side, which would only take memory."""
     model = load_whole(model_path)
     if not hasattr(model, "get_image_features"):
@@ -211,13 +211,13 @@ def _model(model_path: Path, config: NetworkEncoderConfig, *, excluded: str) -> 
         )
     if hasattr(model, excluded):
         setattr(model, excluded, None)
-    return model.to(dtype_of(config.precision)).eval()
+    return model.float().eval()
 
 
 def _unit(embedded: Any) -> Tensor:
-    """Unit vectors, float32; transformers gives a tensor or an output around one, by version."""
+    """Unit vectors; transformers gives a tensor or an output around one, by version."""
     vectors_BK: Tensor = getattr(embedded, "pooler_output", embedded)
-    return torch.nn.functional.normalize(vectors_BK.float(), dim=-1)
+    return torch.nn.functional.normalize(vectors_BK, dim=-1)
 
 
 class PairEncoder:

@@ -14,6 +14,7 @@ from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import large_names, load_encoder, require_models
 from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
+from kcm.encoders.config import Runtime
 from kcm.encoders.runtime import runtime_of
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.drift import Drift
@@ -47,16 +48,13 @@ class VersionLoader:
         self._breaker, self._metrics, self._log = breaker, metrics, log
 
     async def load(self, release: Release, champion: CascadeVersion | None) -> CascadeVersion:
-        """A version; it shares the encoder of `champion` if both use the same one."""
+        """A version; it shares the encoder of `champion` if both use the same one in the same runtime."""
         config = self._config
-        bundle = (await asyncio.to_thread(Bundle.read, release.bundle)).in_runtimes(*config.runtimes)
+        bundle = await asyncio.to_thread(Bundle.read, release.bundle)
         if champion:  # otherwise the large model's own replicas refuse a model that is not the bundle's
             await asyncio.to_thread(require_models, bundle, self._assets_dir, config.large.upstreams)
-        if champion and champion.small_side.bundle.encoder_identity == bundle.encoder_identity:
+        if champion and _encoder(champion.small_side.bundle) == _encoder(bundle):
             judging = champion.judging
-            bundle = bundle.in_runtimes(
-                runtime_of(champion.small_side.bundle.encoder), None
-            )  # the champion's encoder encodes
         else:
             judging = await asyncio.to_thread(self._judging, bundle)
         small_side = self._small_side(bundle, judging.encoder)
@@ -68,7 +66,7 @@ class VersionLoader:
             void=bundle.void_on(*config.devices),
             has_log=self._log is not None,
         )
-        guard.act()  # it may be void or expired
+        guard.act()  # the runtime may be another one, or the certificate expired
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
         monitor = auditor.monitor if auditor else None
         reference = bundle.drift
@@ -114,3 +112,8 @@ class VersionLoader:
         if policy_on_failure := self._config.large.on_large_failure:
             bundle = replace(bundle, policy=bundle.policy.on_failure(policy_on_failure))
         return SmallSide(bundle, encoder, self._config.device, self._config.top_k)
+
+
+def _encoder(bundle: Bundle) -> tuple[str, Runtime | None]:
+    """What two versions have in common if they can share an encoder: its identity and its runtime."""
+    return bundle.encoder_identity, runtime_of(bundle.encoder)

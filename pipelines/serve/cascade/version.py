@@ -41,11 +41,11 @@ from pipelines.serve.log.entries import utc_now
 from pipelines.serve.schemas import ExplainResponse, Timings
 
 OnRefuted = Literal["escalate_all", "report"]
-Standing = Literal["unknown", "holds", "refuted", "expired", "void"]
+Standing = Literal["unknown", "holds", "refuted", "expired", "not certified on this runtime"]
 
 
 class CertificateGuard:
-    """Changes the policy of a small side permanently when its certificate is refuted, void or expired.
+    """Changes the policy of a small side permanently when its certificate is refuted, expired or of another runtime.
 
     With a log (`has_log`), the standing of a certificate is unknown until the log is read for the first time: it may
     hold an alarm. `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None if it
@@ -76,12 +76,10 @@ class CertificateGuard:
             return
         expired = self._expires_at is not None and self._now() >= self._expires_at
         if refuted or expired or self.void:
-            standing: Standing = "refuted" if refuted else "expired" if expired else "void"
+            standing: Standing = "refuted" if refuted else "expired" if expired else "not certified on this runtime"
             self._set(standing)
-            because = f" ({self.void})" if standing == "void" else ""
-            logger.error(
-                "the certificate of version %s is %s%s: %s", self._version, standing, because, self._on_refuted
-            )
+            because = f" ({self.void})" if standing == "not certified on this runtime" else ""
+            logger.error("version %s is %s%s: %s", self._version, standing, because, self._on_refuted)
         elif refuted is not None and self.standing == "unknown":
             self._set("holds")
 

@@ -133,7 +133,7 @@ def test_refuted_champion_of_an_update_is_rolled_back(tmp_path: Path, by: By, al
 
 
 def test_challenger_with_void_certificate_gets_no_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: a challenger whose certificate is void in the service is not tried out."""
+    """Promise: a challenger that is not certified on the service's runtime is not tried out."""
     config = registered(tmp_path)
     candidate = pointer(config).history()[0]
     assert not turns.delivered(config, candidate, 0.1).served

@@ -14,7 +14,7 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor
 from kcm.encoders import encode_readable
 from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
 from kcm.encoders.image import ImageEncoder, ImageEncoderConfig
-from kcm.errors import AssetError, ConfigError
+from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 
 SIDE = 16
@@ -130,15 +130,3 @@ def test_pictures_have_the_same_vectors_in_either_runtime(folder, request, tmp_p
         for runtime in ("torch", "onnx")
     )
     np.testing.assert_allclose(by_onnx, by_torch, atol=1e-5)
-
-
-def test_int8_without_matrix_products_is_refused(efficientnet, tmp_path):
-    with pytest.raises(AssetError, match="int8 changes nothing in this network"):
-        ImageEncoderConfig(model=str(efficientnet), precision="int8").load(tmp_path)
-
-
-def test_pictures_in_int8_do_not_depend_on_their_batch(vit, tmp_path):
-    inputs = [content(image) for image in pictures(5)]
-    encoder = ImageEncoderConfig(model=str(vit), precision="int8").load(tmp_path)
-    alone = np.concatenate([encoder.encode([each]) for each in inputs])
-    np.testing.assert_array_equal(encoder.encode(inputs), alone)

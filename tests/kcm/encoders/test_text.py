@@ -64,13 +64,6 @@ def test_texts_that_are_cut_are_counted(runtime, model_folder, tmp_path):
     assert short.num_cut(["a good film .", "a good film . very bad book", "film " * 50]) == 2
 
 
-def test_bfloat16_is_close_to_float32_and_comes_out_as_float32(model_folder):
-    low, full = (encoder(model_folder, precision=name).encode(contents(TEXTS)) for name in ("bfloat16", "float32"))
-    assert low.dtype == np.float32
-    assert 0 < np.abs(low - full).max() < 0.1
-    assert np.linalg.norm(low, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-5)
-
-
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(AssetError, match="holds no model"):
         encoder(tmp_path)
@@ -104,7 +97,7 @@ def test_copy_and_batch_size_keep_the_identity(model_folder, tmp_path):
     assert TextEncoder(TextEncoderConfig(model=str(copy)), copy).identity == identity(model_folder)
 
 
-@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"max_length": 64}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"max_length": 64}])
 def test_what_changes_the_vectors_changes_the_identity(options, model_folder):
     assert identity(model_folder, **options) != identity(model_folder)
 

@@ -70,7 +70,6 @@ class Large:
         """The release's large model; versions with the same model share it."""
         folder = await asyncio.to_thread(self._source.folder, release)
         bundle = await asyncio.to_thread(FrozenModels.read_models, folder)
-        bundle = bundle.in_runtimes(None, self._config.runtime)
         key = f"{bundle.large_identity} {bundle.large.model_dump_json()}"  # its address may differ
         if loaded_model := self._by_model.get(key):
             return loaded_model

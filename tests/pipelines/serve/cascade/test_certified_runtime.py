@@ -73,15 +73,26 @@ def test_in_the_certified_runtime_the_certificate_holds(release: Release) -> Non
     assert (version.guard.standing, version.guard.void, version.small_side.policy) == ("holds", None, KEEPS)
 
 
-def test_another_runtime_voids_and_escalates_everything(release: Release, caplog: pytest.LogCaptureFixture) -> None:
-    """Promise: in another runtime it is void and everything is escalated."""
+def in_torch(release: Release, folder: Path) -> Release:
+    """The version as a machine without ONNX Runtime would write it, with the certificate of the first machine."""
+    bundle = Bundle.read(release.bundle)
+    encoder = bundle.encoder.with_settings(runtime="torch")
+    return Release(version="8", bundle=replace(bundle, encoder=encoder).write(folder / "torch"))
+
+
+def test_another_runtime_is_not_certified_and_escalates_everything(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise: on another runtime nothing is certified, and everything is escalated."""
+    other = in_torch(release, tmp_path)
     with caplog.at_level(logging.ERROR, logger="ray.serve"):
-        version = loaded(release, ServeConfig(runtime="torch"))
-    assert version.guard.standing == "void"
+        version = loaded(other, ServeConfig())
+    assert version.guard.standing == "not certified on this runtime"
+    assert "version 8 is not certified on this runtime" in caplog.text
     assert version.small_side.policy.decision == ESCALATE_ALL
     assert "onnx on cpu" in caplog.text
     assert "torch on cpu" in caplog.text
-    assert loaded(release, ServeConfig(runtime="torch", on_refuted="report")).small_side.policy == KEEPS
+    assert loaded(other, ServeConfig(on_refuted="report")).small_side.policy == KEEPS
 
 
 @pytest.mark.parametrize("refuted", [True, False])
@@ -131,10 +142,12 @@ async def test_new_classes_escalate_far_inputs_in_service(release: Release, tmp_
     assert await answers(novelty=2.0) == 0.5
 
 
-def test_shared_encoder_is_computed_in_its_own_runtime(release: Release) -> None:
-    """Promise: a version that shares the encoder of another is computed as that one."""
-    first = loaded(release, ServeConfig(runtime="torch"))
-    assert loaded(release, ServeConfig(), beside=first).guard.standing == "void"
+def test_versions_share_an_encoder_in_the_same_runtime_alone(release: Release, tmp_path: Path) -> None:
+    """Promise: a version next to one in another runtime is computed in its own, in which it is certified."""
+    first, other = loaded(release, ServeConfig()), loaded(in_torch(release, tmp_path), ServeConfig())
+    assert loaded(release, ServeConfig(), beside=first).judging is first.judging
+    second = loaded(release, ServeConfig(), beside=other)
+    assert (second.judging is other.judging, second.guard.standing) == (False, "holds")
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "answer_small"), ("error", "error")])
