@@ -26,7 +26,6 @@ from kcm.extras import load as load_part
 # In the order in which `kcm -h` lists them: the module and the function of each, or the `app` of a group of commands.
 COMMANDS = {
     "label": "jobs.commands.label:label",
-    "savings": "jobs.commands.savings:savings",
     "run": "jobs.commands.run:run",
     "init": "jobs.commands.init:init",
     "assets": "jobs.commands.assets:assets",

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kcm.labelling.label import label
     from kcm.labelling.scored import label_scored
     from kcm.labelling.selection import select_scored
-    from kcm.logs.savings import savings
 
 __all__ = [
     "KAN",
@@ -36,7 +35,6 @@ __all__ = [
     "label",
     "label_scored",
     "load",
-    "savings",
     "select_scored",
 ]
 
@@ -53,7 +51,6 @@ _MODULES = {
     "label": "kcm.labelling.label",
     "label_scored": "kcm.labelling.scored",
     "load": "kcm.api.cascade",
-    "savings": "kcm.logs.savings",
     "select_scored": "kcm.labelling.selection",
 }
 

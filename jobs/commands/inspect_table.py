@@ -18,7 +18,6 @@ from kcm.inputs.chunks import TEXTS
 from kcm.inputs.location import stem_of
 from kcm.inputs.tables import broken_notes, file_notes, missing_column
 from kcm.inputs.textfile import UNKNOWN_FORMAT
-from kcm.logs.read import log_format
 from kcm.redact import redacted
 from kcm.tasks.readers.files import TableSourceConfig, find_tables, ignored_note
 from kcm.tasks.readers.guess import GuessedColumns, cost_column, given_texts, guess_columns, number_columns
@@ -50,7 +49,7 @@ def initialise(
         raise ConfigError(
             "the file exists already", where=str(file), hint="Name another file with --output, or delete it"
         )
-    lines = _file_lines(source, table)
+    lines = _file_lines(source)
     frame, is_sample, bad_lines = _preview(
         parse_config(TasksConfig, {"source": source}, where="kcm init").source, table
     )
@@ -96,20 +95,14 @@ def _name_of(source: dict[str, Any]) -> str:
     return re.sub(r"[^\w.-]", "_", stem).lstrip("._-") or "run"
 
 
-def _file_lines(source: dict[str, Any], table: str) -> list[str]:
-    """Lines on ignored files and on a single file's format; the source gets the format.
-
-    Raises DataError for a log of LLM calls: its inputs and answers are nested deeper than columns.
-    """
+def _file_lines(source: dict[str, Any]) -> list[str]:
+    """Lines on ignored files and on a single file's format; the source gets the format."""
     if source["kind"] != "files":
         return []
     lines, tables = list(ignored_note(source["path"])), find_tables(source["path"])
     if len(tables) != 1:
         return lines
     location = tables[0].location
-    if kind := log_format(location):
-        hint = f"Run kcm savings {table} to see how much a small model could have saved"
-        raise DataError(f"this is a log of LLM calls ({kind}), not a table of rows", where=table, hint=hint)
     if location.suffix in TEXTS:
         format_lines = UNKNOWN_FORMAT.found_in(location)
         source["encoding"] = format_lines.encoding

@@ -42,13 +42,12 @@ def named_encoder(name: str, assets_dir: Path) -> EncoderConfig | None:
     return config
 
 
-def word_vectors(texts: Sequence[str], num_known: int | None = None) -> NDArray[np.float32]:
+def word_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
     """Unit vectors [U, D] of words and pairs of words, see `kcm.encoders.words`; zero for texts without a known word.
 
-    All texts of the table weigh the words, since no label is needed for that, or the first `num_known` of them, if the
-    others stand for texts to come.
+    All texts of the table weigh the words, since no label is needed for that.
     """
-    chosen = np.random.default_rng(0).permutation(len(texts) if num_known is None else num_known)[:_MAX_FITTED]
+    chosen = np.random.default_rng(0).permutation(len(texts))[:_MAX_FITTED]
     words = fit_words([texts[place] for place in chosen])
     if words is None:
         return np.zeros((len(texts), 1), dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Logs of past LLM calls: read them, group them by prompt template, and find the templates that classify."""
+"""Prompt templates: find the text to classify in a request, and the label in a reply."""

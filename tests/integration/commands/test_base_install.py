@@ -101,16 +101,11 @@ def test_a_command_names_its_extra(kcm: Callable[..., subprocess.CompletedProces
     assert done.stderr.endswith(". pip install 'kcm-cascade[ray]'\n")
 
 
-def answered_films() -> pd.DataFrame:
-    """600 texts and the answers of a large model."""
-    words = np.random.default_rng(0).choice(["good", "bad"], 600)
-    said = np.where(words == "good", "positive", "negative")
-    return pd.DataFrame({"text": [f"a {word} film, number {n}" for n, word in enumerate(words)], "gpt": said})
-
-
 def test_a_table_is_labelled(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     """Promise: `kcm label` with recorded answers and a text encoder gives labels, a certificate and a page."""
-    table = answered_films()
+    words = np.random.default_rng(0).choice(["good", "bad"], 600)
+    said = np.where(words == "good", "positive", "negative")
+    table = pd.DataFrame({"text": [f"a {word} film, number {n}" for n, word in enumerate(words)], "gpt": said})
     table.to_csv(tmp_path / "films.csv", index=False)
     done = kcm("label", "films.csv", "--answers", "gpt", "--yes", "--json", "result.json")
     assert done.returncode == 0, done.stderr
@@ -119,17 +114,6 @@ def test_a_table_is_labelled(kcm: Callable[..., subprocess.CompletedProcess[str]
     assert (labelled["label"] != labelled["gpt"]).mean() <= 0.05
     assert result["bought"] < len(table)
     assert "Rows that the small model labelled" in (tmp_path / "films.labelled.html").read_text(encoding="utf-8")
-
-
-def test_a_log_is_judged(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    """Promise: `kcm savings` says what a small model could have saved of a log."""
-    answered_films().to_csv(tmp_path / "log.csv", index=False)
-    done = kcm("savings", "log.csv", "--input", "text", "--answer", "gpt", "--json", "result.json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
-    (template,) = result["templates"]
-    assert (result["calls"], template["labels"]) == (600, ["negative", "positive"])
-    assert template["could_save"] > 0
 
 
 def test_a_file_is_predicted(

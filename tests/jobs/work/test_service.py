@@ -162,7 +162,7 @@ serve:
 
 
 def test_file_with_a_proxy_alone_serves_a_bundle(tmp_path: Path) -> None:
-    """Promise: what `kcm savings --serve` writes is enough of a configuration; its server may be asked."""
+    """Promise: a file with `serve.proxy` alone is enough of a configuration; its server may be asked."""
     values = yaml.safe_load(PROXY)
     run, own = configured(values, "proxy.yaml")
     assert run is None

@@ -404,12 +404,3 @@ def test_table_without_labels_leads_to_kcm_label(at: Path) -> None:
     shown = init("texts.csv")
     assert shown.exit_code == 2
     assert "If there is none: kcm label texts.csv --llm MODEL --labels A,B" in shown.stderr
-
-
-@pytest.mark.parametrize("name", ["openai", "litellm", "langfuse", "otel"])
-def test_a_log_of_calls_leads_to_kcm_savings(at: Path, name: str) -> None:
-    log = Path(__file__).parents[3] / "kcm" / "logs" / "samples" / f"{name}.jsonl"
-    done = CliRunner().invoke(app, ["init", str(log), "--yes"])
-    assert done.exit_code == 2
-    assert f"Run kcm savings {log}" in done.stderr
-    assert not list(at.glob("*.yaml"))
