@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.against_binomial import exact_cut
 from benchmarks.first_table_rows import READERS, Places, Table
 from benchmarks.machine import machine
 from benchmarks.script import options
+from benchmarks.study.exact import exact_cut
 from benchmarks.study.rows import NETWORK, batch, learned, task_of
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.policy import Policy

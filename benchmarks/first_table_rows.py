@@ -15,7 +15,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.gate_rows import TABLES
-from benchmarks.study.data import cached_features
+from benchmarks.study.features import cached_features
 from benchmarks.study.rows import MINILM, at_unit_length
 from kcm.encoders import EncoderConfig
 from kcm.encoders.image import ImageEncoderConfig

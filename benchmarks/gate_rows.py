@@ -8,12 +8,14 @@ Shapes: N rows, D features, C labels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
@@ -22,11 +24,10 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from benchmarks.continual_plan import ENCODER, clinc_source
 from benchmarks.script import BY_STEPS, CONFIGS, REVIEWS
 from benchmarks.sequences import TaskSequence, build_sequence
-from benchmarks.study.data import cached_features
-from benchmarks.study.rows import batch
+from benchmarks.study.features import cached_features
+from benchmarks.study.rows import MINILM, batch
 from kcm.bundle.runtime import logits
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config
@@ -257,16 +258,32 @@ TABLES: dict[str, Callable[[], _Table]] = {"digits": _digits, "mnist": _mnist, "
 
 
 def _clinc(places: Places) -> RunConfig:
-    source = clinc_source(places.clinc, places.storage)
+    source = _clinc_source(places.clinc, places.storage)
     return _reviews(
         f"tasks={{source: {source}, scenario: class_incremental, num_tasks: 10, order: shuffled}}",
         f"tasks.fractions={_OF_TEXTS}",
         "tasks.max_rows_per_task=600",  # mpnet reads them all, on two cores
-        f"encoder={{model: {ENCODER}}}",
+        f"encoder={{model: {MINILM.model}}}",
         f"network={_ONE_LAYER}",
         f"train={_SGD}",
         "learner={name: replay, memory: 300, batch_size: 256, margin: 4.0}",
     )
+
+
+def _clinc_source(clinc: str, storage: Path) -> dict[str, Any]:
+    """CLINC150 of the hub, or of the authors' file as a table below `storage`, as a source of tasks."""
+    if not Path(clinc).exists():
+        return {"kind": "hub", "id": clinc, "subset": "plus", "label_column": "intent", "out_of_scope_label": "oos"}
+    splits = json.loads(Path(clinc).read_bytes())  # {"train": [[text, intent], …], "oos_train": […], …}
+    rows = [
+        (f"{split}-{number}", *row, split.removeprefix("oos_"))
+        for split, rows in splits.items()
+        for number, row in enumerate(rows, start=1)
+    ]
+    path = storage / f"{Path(clinc).stem}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=["id", "text", "label", "split"]).to_csv(path, index=False)
+    return {"kind": "files", "path": str(path), "id_column": "id", "out_of_scope_label": "oos"}
 
 
 def _small_table(name: str) -> RunConfig:

@@ -9,7 +9,7 @@ ones are kept in --storage:
 
 - `kcm` and `quadratic` learn as `kcm run` does by default, with learned curves and with quadratic features;
   `quadratic_wide` has twice as many of these (`network.mixing: 1024`), which was tried on CLINC150's test rows first
-- the others are in benchmarks/rivals/increments.py, as wide as `kcm`, and solve after every task
+- the others are in benchmarks/increments_rivals.py, as wide as `kcm`, and solve after every task
 - `joint` is `LogisticRegression(C=10)` on the rows of all tasks at once
 
 Differences to `joint` are paired by test row: one value for a row, its mean over seeds. CPU seconds are those of
@@ -38,8 +38,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import normalize
 
+from benchmarks.increments_rivals import HEADS, head
 from benchmarks.machine import machine
-from benchmarks.rivals.increments import HEADS, head
 from benchmarks.script import DATA, keep, options, read
 from benchmarks.study.rows import NETWORK, batch, learned, task_of, text_vectors
 from kcm.collaborator.collaborator import NetworkConfig, NetworkKind
@@ -135,7 +135,7 @@ def ours(
 
 
 def rival(name: str, tasks: Sequence[Task], num_classes: int, seed: int) -> Learned:
-    """Learn with a head of benchmarks/rivals/increments.py."""
+    """Learn with a head of benchmarks/increments_rivals.py."""
     dim = tasks[0].train.features.shape[1]
     accuracy_TT = np.full((len(tasks), len(tasks)), np.nan)
     started = time.process_time()

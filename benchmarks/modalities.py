@@ -5,7 +5,6 @@
     python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml, over ten splits
     python benchmarks/modalities.py fashion [--write]                Fashion-MNIST, over ten splits
     python benchmarks/modalities.py fashion-tail [--write]           the same with a long tail
-    python benchmarks/modalities.py fashion-long-tail [--write]      KANs and MLPs over ten seeds
     python benchmarks/pictures.py tuxpaint openclipart
     python benchmarks/modalities.py retrieval [--write]              jobs/configs/image_text.yaml, both ways
 
@@ -30,12 +29,10 @@ from benchmarks.over_splits import by_class_size, cost_ratio, over_splits, summa
 from benchmarks.pictures import PICTURES
 from benchmarks.retrieval import retrieval as measure_retrieval
 from benchmarks.script import CONFIGS, keep, options, read
-from benchmarks.study.settings import DEFAULT_SETTINGS, Settings
-from benchmarks.study.study import StudyConfig, over_seeds, run_study
+from benchmarks.study.seeds import mean_and_ends
 from kcm.config import load_config
 from pipelines.config import DEFAULT_LEARNING, RunConfig
 
-FASHION_SETTINGS = Path(__file__).parent / "settings" / "fashion.yaml"
 FASHION = (
     *(f"{section}={json.dumps(values)}" for section, values in DEFAULT_LEARNING.items()),
     "tasks.source.split_column=null",
@@ -50,6 +47,7 @@ FASHION_TAIL = (
     "tasks.fractions={train: 0.4, validate: 0.15, certify: 0.25, test: 0.2}",
 )
 RETRIEVAL_SEEDS = range(3)
+FIGURES = ("small_recall_at_1", "large_recall_at_1", "cascade_recall_at_1", "pair_share")
 
 
 def emoji(storage: Path, assets: Path) -> dict[str, Any]:
@@ -100,35 +98,6 @@ def _over_sizes(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return sizes
 
 
-def fashion_long_tail(storage: Path, assets: Path) -> dict[str, Any]:
-    """Few-shot accuracy of KANs and of MLPs of as many parameters, class-incremental, paired over ten seeds."""
-    run = load_config(RunConfig, CONFIGS / "fashion_long_tail.yaml", [f"assets_path={assets}"])
-    study = StudyConfig(
-        tasks=run.tasks,
-        encoder=run.encoder,
-        networks=("kan", "mlp"),
-        learners=("replay",),
-        memory_per_class=(20,),
-        num_seeds=10,
-    )
-    settings = Settings.load(FASHION_SETTINGS).over(Settings.load(DEFAULT_SETTINGS))
-    result = run_study(study, settings, assets, storage)
-    (difference,) = result["differences"]
-    sizes = ("many", "medium", "few", "average_accuracy", "forgetting_first")
-    return {
-        "data": {key: value for key, value in result["data"].items() if key != "rows_left_out"},
-        "cells": {
-            cell["network"]: {
-                "learning_rate": cell["setting"]["train"]["learning_rate"],
-                "num_parameters": cell["num_parameters"],
-            }
-            | {size: cell["aggregated"][size] for size in sizes}
-            for cell in result["cells"]
-        },
-        "kan_minus_mlp": {size: difference[size] for size in sizes},
-    }
-
-
 def retrieval(storage: Path, assets: Path) -> dict[str, Any]:
     """R@1 of small, large and cascade within half of the pairs that large-only scores, over seeds."""
     per_seed = []
@@ -146,16 +115,16 @@ def retrieval(storage: Path, assets: Path) -> dict[str, Any]:
 
 
 def _over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    figures = ("small_recall_at_1", "large_recall_at_1", "cascade_recall_at_1", "pair_share")
-    figures_over_seeds = {figure: over_seeds([run[figure] for run in runs]) for figure in figures}
-    return figures_over_seeds | {"difference": over_seeds([run["difference"]["estimate"] for run in runs])}
+    figures = {figure: [run[figure] for run in runs] for figure in FIGURES}
+    figures["difference"] = [run["difference"]["estimate"] for run in runs]
+    means = {figure: mean_and_ends(values, 0.0) for figure, values in figures.items()}
+    return {figure: {"mean": mean, "interval": ends} for figure, (mean, *ends) in means.items()}
 
 
 ROWS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "emoji": emoji,
     "fashion": fashion,
     "fashion-tail": fashion_tail,
-    "fashion-long-tail": fashion_long_tail,
     "retrieval": retrieval,
 }
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sequences import build_sequence
-from benchmarks.study.data import cached_features
+from benchmarks.study.features import cached_features
 from benchmarks.study.seeds import mean_and_ends
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.policy import Policy

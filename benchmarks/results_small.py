@@ -1,4 +1,4 @@
-"""Heads and rows of the tables of benchmarks/kan_local.py, faithfulness.py and distillation.py, for results_page.py."""
+"""The smaller tables of results_page.py. Most were measured by scripts that only earlier commits have."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def published() -> Table:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """The parts of a file of results, without the machine."""
-    return {part: own for part, own in read(name).items() if part != "machine"}
+    """The parts of a file of results, without the machine and the commit."""
+    return {part: own for part, own in read(name).items() if part not in ("machine", "commit")}
 
 
 def over_formulas(learner: str, kind: str) -> NDArray[np.float64]:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from rich.pretty import pprint
 
-from benchmarks.against_binomial import exact_cut
 from benchmarks.machine import machine
 from benchmarks.over_splits import NUM_SPLITS, Side, cost_ratio, interval, over_splits, route, summary
 from benchmarks.script import REVIEWS, keep, options
+from benchmarks.study.exact import exact_cut
 from kcm.certification.ledger import question_delta
 from kcm.config import load_config
 from pipelines.config import RunConfig

@@ -1,1 +1,1 @@
-"""Studies: networks and learners compared over seeds on one task sequence, in one process."""
+"""What several benchmarks share: features on disk, learning as `kcm run` does by default, intervals over seeds."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.study.data import cached_features
+from benchmarks.study.features import cached_features
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
 from kcm.config import parse_config

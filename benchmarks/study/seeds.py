@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
-from scipy.stats import ttest_rel
 
 from kcm.metrics.intervals import Interval, resampled_error
 
 
-@dataclass(frozen=True)
-class SeedInterval(Interval):
-    """A paired t interval over seeds, with its degrees of freedom."""
-
-    degrees_of_freedom: int
-
-
-def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> SeedInterval | None:
+def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95) -> Interval | None:
     """Corrected resampled t interval of a mean over folds (Nadeau and Bengio, Machine Learning 52, 2003).
 
     `values` [J] has one value per fold of one or more rounds of cross-validation; `held_out_share` is the number of
@@ -33,20 +24,7 @@ def resampled_mean(values: ArrayLike, held_out_share: float, level: float = 0.95
         return None
     mean, num_folds = float(values_J.mean()), len(values_J)
     half = float(stdtrit(num_folds - 1, (1 + level) / 2)) * resampled_error(values_J, held_out_share)
-    return SeedInterval(mean, mean - half, mean + half, num_folds - 1)
-
-
-def paired_over_seeds(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> SeedInterval | None:
-    """Paired t interval of `first` minus `second`, one figure per seed each; None for fewer than two seeds."""
-    first_S, second_S = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(first_S) < 2:
-        return None
-    mean = float((first_S - second_S).mean())
-    if np.ptp(first_S - second_S) < 1e-12:  # equal but for rounding
-        return SeedInterval(mean, mean, mean, len(first_S) - 1)
-
-    ends = ttest_rel(first_S, second_S).confidence_interval(level)
-    return SeedInterval(mean, float(ends.low), float(ends.high), len(first_S) - 1)
+    return Interval(mean, mean - half, mean + half)
 
 
 def mean_and_ends(values: ArrayLike, share: float) -> list[float]:
@@ -57,7 +35,7 @@ def mean_and_ends(values: ArrayLike, share: float) -> list[float]:
     return [interval.estimate, interval.low, interval.high]
 
 
-def interval_of(interval: SeedInterval | None) -> dict[str, Any] | None:
+def interval_of(interval: Interval | None) -> dict[str, Any] | None:
     """A paired interval as it is written down; None for fewer than two seeds."""
     return None if interval is None else {"estimate": interval.estimate, "interval": [interval.low, interval.high]}
 

@@ -52,7 +52,7 @@ _HOPELESS = (
     f"warning: too few rows: they can certify no epsilon up to {_MILDEST:g}, so a run would escalate every input. "
     "Label more rows first"
 )
-_FEW_COLUMNS = 32  # more are rather an embedding, whose columns have one unit (benchmarks/few_columns.py)
+_FEW_COLUMNS = 32  # more are rather an embedding, whose columns have one unit (docs/results.md)
 _TEXTS = (
     {"model": "sentence-transformers/all-MiniLM-L6-v2"},
     {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32},

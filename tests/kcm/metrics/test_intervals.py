@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, chi2, norm, t
 
-from benchmarks.study.seeds import paired_over_seeds, resampled_mean
+from benchmarks.study.seeds import resampled_mean
 from kcm.metrics.intervals import (
     Interval,
     Units,
@@ -108,20 +108,6 @@ def test_groups_that_are_all_right_count_as_one_row_each():
     assert effective_rows(np.ones(40), np.repeat(np.arange(10), 4)) == pytest.approx(
         10 * (norm.ppf(0.975) / t.ppf(0.975, 9)) ** 2
     )
-
-
-def test_the_interval_over_seeds_is_the_hand_worked_t_interval():
-    interval = paired_over_seeds([0.9, 0.8, 0.85], [0.8, 0.75, 0.85])
-    differences = np.array([0.1, 0.05, 0.0])
-    half = t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3)
-    assert (interval.low, interval.high) == pytest.approx((0.05 - half, 0.05 + half))
-    assert interval.degrees_of_freedom == 2
-
-
-def test_no_shared_rows_gives_the_paired_t_interval():
-    first, second = np.random.default_rng(0).normal(size=(2, 9))
-    resampled, paired = resampled_mean(first - second, 0.0), paired_over_seeds(first, second)
-    assert (resampled.low, resampled.high) == pytest.approx((paired.low, paired.high), abs=1e-12)
 
 
 def test_fold_interval_covers_where_the_plain_one_fails():
