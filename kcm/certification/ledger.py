@@ -9,6 +9,7 @@ A ledger is a folder, or a prefix of a bucket:
 
     looks/000000000001      look 1 of the ledger, as JSON: its question, its number there, what it may spend
     units/SHA256            sorted 64-bit hashes of units, 8 bytes each; looks at the same table share one file
+    draws/SHA256            digest of a random draw that a look has begun, named by the look and the draw's number
 
 The ledger cannot notice that it was deleted or copied, that texts were edited to look new, or that disjoint tables
 come from one source.
@@ -36,7 +37,7 @@ Units: TypeAlias = Hashes | Mapping[str, Hashes] | None
 CONTENT, GROUP, ID = "content", "group", "id"  # kinds of units
 FIRST = 0.8  # share of delta for the first look at a question
 SHARED = 0.1  # tables that share this part of the smaller one are one question
-_LOOKS, _UNITS = "looks", "units"
+_LOOKS, _UNITS, _DRAWS = "looks", "units", "draws"
 _KEY = b"kcm ledger of looks"
 
 
@@ -203,6 +204,21 @@ class Ledger:
         files = {kind: hashlib.sha256(_pack(hashes)).hexdigest() for kind, hashes in by_kind.items()}
         return self._next(self.looks(), by_kind, files, delta, digest, "")
 
+    def begin(self, look: Look, number: int, draw: str) -> bool:
+        """Record the digest of a look's random draw before anything is drawn; False if the look has begun another one.
+
+        A look is free to repeat, since all of it is decided before outcomes are used. A draw is not: of several draws
+        somebody could choose the best.
+        """
+        return self._place.create(_draw_name(look, number), draw.encode()) or self.begun(look, number) == draw
+
+    def begun(self, look: Look, number: int) -> str | None:
+        """The digest of the draw that a look has begun; None if it has not."""
+        try:
+            return self._place.read(_draw_name(look, number)).decode()
+        except FileNotFoundError:
+            return None
+
     def looks(self) -> list[Look]:
         """All looks, the oldest first. Raises ArtefactError if the ledger is damaged."""
         names = sorted(entry.name.rpartition("/")[2] for entry in self._place.list(_LOOKS))
@@ -296,3 +312,8 @@ def _pack(hashes: Hashes) -> bytes:
 
 def _look_name(number: int) -> str:
     return f"{_LOOKS}/{number:012d}"
+
+
+def _draw_name(look: Look, number: int) -> str:
+    names = f"{look.question}\0{look.number}\0{look.digest}\0{number}"
+    return f"{_DRAWS}/{hashlib.sha256(names.encode()).hexdigest()}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from kcm.certification.finite import afforded_errors, longest_prefix, missed_errors
 from kcm.config import Config
-from kcm.labelling.draws import Arrays, DrawFile
+from kcm.labelling.draws import Arrays
 from kcm.labelling.forecast import RESERVED, Forecast, Forecaster
 from kcm.labelling.guess import Guess, Units
 from kcm.labelling.purchases import Purchases
@@ -90,28 +90,12 @@ class Draw:
 
 
 class Agreement:
-    """Plans, buys and tests the draws of one job; a draw that is on disk is finished, not drawn again."""
+    """Plans, buys and tests the draws of one job."""
 
-    def __init__(
-        self,
-        purchases: Purchases,
-        forecaster: Forecaster,
-        draws: DrawFile | None,
-        seed: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self._purchases, self._forecaster, self._draws = purchases, forecaster, draws
-        self._seed, self._rng = seed, rng
+    def __init__(self, purchases: Purchases, forecaster: Forecaster, seed: int, rng: np.random.Generator) -> None:
+        self._purchases, self._forecaster, self._seed, self._rng = purchases, forecaster, seed, rng
         self.salt: tuple[int, ...] = ()  # see `JobLooks`
         self.tests: list[TestedDraw] = []
-
-    def begun(self, number: int) -> Draw | None:
-        """A draw of an earlier start, with everything bought that was bought before it."""
-        arrays = self._draws.read(number) if self._draws else None
-        if arrays is None:
-            return None
-        self._purchases.buy(arrays["asked"])
-        return Draw.of(arrays)
 
     def drawn(self, guess: Guess, forecast: Forecast, delta: float, number: int) -> Draw:
         """The draw of a plan."""
@@ -131,11 +115,9 @@ class Agreement:
         places = self._places(plan.num_kept, plan.num_drawn, FIRST_DRAW)
         return Draw(guess, ranked, places, plan.num_kept, copies, 0, 0, 0, delta, capped=True)
 
-    def tested(self, draw: Draw, number: int) -> Prefix:
+    def tested(self, draw: Draw) -> Prefix:
         """Buy the drawn units, and keep the longest prefix that holds, or that the money leaves."""
         purchases, taught = self._purchases, np.flatnonzero(self._purchases.asked_U)
-        if self._draws:
-            self._draws.write(number, draw.arrays() | {"asked": taught})
         units = draw.ranked[draw.places]
         purchases.buy_in_bulk(units)
         wrong = purchases.label_U[units] != draw.guess.answer_U[units]  # a failure counts as an error

@@ -5,6 +5,7 @@ A draw that is planned again, with some of its answers known, would certify noth
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from kcm.durable import replace_durably
 from kcm.errors import ArtefactError
 
-_NUMBERS = range(1, 4)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -25,11 +25,6 @@ class DrawFile:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether a draw may have been bought from: training is over, and the job finishes what it planned."""
-        return any(self._path(number).exists() for number in _NUMBERS)
 
     def read(self, number: int) -> Arrays | None:
         """Draw `number`, None if it has not begun. Raises ArtefactError if it is damaged."""
@@ -40,7 +35,7 @@ class DrawFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-            hint = "Delete its folder to restart the job; paid answers are kept"
+            hint = "Delete its folder to draw again, by the next look; paid answers are kept"
             raise ArtefactError(f"a draw is damaged: {error}", where=str(path), hint=hint) from None
 
     def write(self, number: int, arrays: Arrays) -> None:
@@ -53,3 +48,11 @@ class DrawFile:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"draw_{number}.npz"
+
+
+def digest_of(arrays: Arrays) -> str:
+    """The digest of a draw."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -232,13 +232,13 @@ def label(
     job = digest(source.identity for source in oracles)
     purpose = described(columns, llms, config)
     units = (text_key(unit[:MAX_CHARS]) for unit in texts.texts)  # never prompt, labels or model
-    looks = JobLooks(ledger, units, config.delta, job, purpose, watcher.said)
+    draws = DrawFile(user_folder() / "draws" / job[:32]) if oracle.resumable else None
+    looks = JobLooks(ledger, units, config.delta, job, purpose, watcher.said, draws)
     if looks.earlier:
         watcher.said(looks.earlier)
     assets = assets or default_assets()
     encoder = named_encoder(config.encoder, assets)
-    draws = DrawFile(user_folder() / "draws" / job[:32]) if oracle.resumable else None
-    if draws is not None and draws.has_begun:
+    if looks.has_begun:
         watcher.resumed()
     vectors_UD = encoded(texts.texts, encoder, assets, mapper)
     side: VectorSide | CheaperSide = VectorSide(vectors_UD)

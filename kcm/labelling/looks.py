@@ -6,27 +6,41 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kcm.certification.ledger import Ledger, Look, question_delta, unit_hashes
+from kcm.labelling.agreement import FIRST_DRAW, SECOND_DRAW
+from kcm.labelling.class_draw import CLASS_DRAW
 from kcm.labelling.config import LabelConfig
+from kcm.labelling.draws import Arrays, DrawFile, digest_of
+
+_DRAWS_OF = {False: (FIRST_DRAW, CLASS_DRAW), True: (SECOND_DRAW,)}  # of a job's first look, and of its second
 
 
 class JobLooks:
     """The looks of one job. They are recorded when a draw begins: without a draw nothing of delta is used.
 
     `texts` name the units, `digest` everything that the job depends on, and `purpose` describes it for people. `say`
-    receives a line if there is a second look.
+    receives lines about further looks. The ledger records which draw a look has begun. If that draw is not among
+    `draws`, it cannot be finished, and the job takes another look: the price of one look never buys two draws.
     """
 
     def __init__(
-        self, ledger: Ledger, texts: Iterable[str], delta: float, digest: str, purpose: str, say: Callable[[str], None]
+        self,
+        ledger: Ledger,
+        texts: Iterable[str],
+        delta: float,
+        digest: str,
+        purpose: str,
+        say: Callable[[str], None],
+        draws: DrawFile | None = None,
     ) -> None:
         self._ledger, self._units, self._delta, self._say = ledger, unit_hashes(texts), delta, say
-        self._digest, self._purpose = digest, purpose
-        self._next = ledger.preview(self._units, delta=delta, digest=digest)
+        self._digest, self._purpose, self._draws = digest, purpose, draws
+        self._num_lost = {again: self._lost(again) for again in (False, True)}
+        self._next = self._preview(again=False)
         self._taken: dict[bool, Look] = {}
 
     def take(self, *, again: bool = False) -> Look:
         """The first look of the job, or the second; repeating either costs nothing."""
-        digest = f"{self._digest} again" if again else self._digest
+        digest = self._named(again, self._num_lost[again])
         self._taken[again] = self._ledger.look(self._units, delta=self._delta, digest=digest, purpose=self._purpose)
         return self._taken[again]
 
@@ -45,14 +59,58 @@ class JobLooks:
             self._say(f"There is money for a draw that proves the target. {look.sentence}")
         return look.spend
 
+    def stamp(self, *, again: bool) -> str:
+        """Names the look in the file of its draw."""
+        look = self._preview(again=again)
+        return f"{look.digest} {look.number} {look.spend!r}"
+
+    def begin(self, number: int, arrays: Arrays, *, again: bool) -> bool:
+        """Record the draw of a look before it is bought; False if the look has begun another one: the next follows."""
+        if self._ledger.begin(self._taken[again], number, digest_of(arrays)):
+            return True
+        self._num_lost[again] += 1
+        self._next = self._preview(again=False)
+        self._say(f"Another start has begun the draw of this look. {self._preview(again=again).sentence}")
+        return False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a draw of this look may have been bought from."""
+        look = self._preview(again=False)
+        return any(self._ledger.begun(look, number) for number in _DRAWS_OF[False])
+
+    def _preview(self, *, again: bool) -> Look:
+        digest = self._named(again, self._num_lost[again])
+        return self._ledger.preview(self._units, delta=self._delta, digest=digest)
+
+    def _named(self, again: bool, num_lost: int) -> str:
+        """The digest of a look; `num_lost` looks before it have begun draws that are lost."""
+        return f"{self._digest}{' again' if again else ''}{f' {num_lost + 1}' if num_lost else ''}"
+
+    def _lost(self, again: bool) -> int:
+        """How many looks of earlier starts have begun draws that are not here."""
+        looks, num_lost = {look.digest: look for look in self._ledger.looks()}, 0
+        while (look := looks.get(self._named(again, num_lost))) and not all(
+            self._holds(look, number) for number in _DRAWS_OF[again]
+        ):
+            num_lost += 1
+        return num_lost
+
+    def _holds(self, look: Look, number: int) -> bool:
+        """Whether the look's draw of this number is here, if it has begun one."""
+        if (digest := self._ledger.begun(look, number)) is None:
+            return True
+        arrays = self._draws.read(number) if self._draws else None
+        return arrays is not None and digest_of(arrays) == digest
+
     @property
     def salt(self) -> tuple[int, ...]:
         """Seeds the draws of this job besides its seed; empty for the first look on these texts.
 
         A later job, such as one with another target, is chosen in knowledge of earlier draws: its own must be new.
         """
-        look = self._taken[False]
-        return () if look.number == 1 else (look.number, int(self._digest[:16], 16))
+        look, num_lost = self._taken[False], self._num_lost[True]
+        return () if look.number == 1 and not num_lost else (look.number, int(self._digest[:16], 16), num_lost)
 
     @property
     def earlier(self) -> str:

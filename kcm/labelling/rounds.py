@@ -18,7 +18,7 @@ import numpy as np
 from kcm.certification.finite import allowed_errors
 from kcm.labelling.agreement import FIRST_DRAW, SECOND_DRAW, Agreement, Draw, Prefix
 from kcm.labelling.class_draw import CLASS_DRAW, BegunClasses, drawn_classes, narrowed
-from kcm.labelling.draws import DrawFile
+from kcm.labelling.draws import Arrays, DrawFile
 from kcm.labelling.forecast import Forecast, Forecaster, Promise
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.guess import Guess, SmallModel, Units
@@ -89,7 +89,7 @@ class Rounds:
         self._rng = np.random.default_rng(seed)
         self._purchases = Purchases(copies_U, self._rng.random(len(copies_U)), oracle)
         self._forecaster = Forecaster(self._purchases, promise.target, promise.guarantees)
-        self._agreement = Agreement(self._purchases, self._forecaster, draws, seed, self._rng)
+        self._agreement = Agreement(self._purchases, self._forecaster, seed, self._rng)
         self._forecasts: list[Forecast] = []
         self._lacking: Forecast | None = None
 
@@ -103,14 +103,39 @@ class Rounds:
             assert prefix is not None  # something is promised
             return self._delivered(prefix, ())
         begun = self._begun_classes(prefix)
+        if begun is None:
+            return self.run()  # by the next look, for agreement too
         return self._delivered(*narrowed(begun, self._purchases, self._promise.guarantees, self._promise.delta))
 
-    def _begun_classes(self, prefix: Prefix | None) -> BegunClasses:
-        """The draw for guarantees: that of an earlier start, or a new one within `prefix`, by default all units."""
-        arrays = self._draws.read(CLASS_DRAW) if self._draws else None
+    def _held(self, number: int) -> Arrays | None:
+        """A draw that an earlier start of this look has begun, with everything bought that was bought before it."""
+        arrays = self._draws.read(number) if self._draws else None
+        if arrays is None or str(arrays["look"]) != self._stamp(number):
+            return None
+        if self._looks is not None:
+            self._take_look(again=number == SECOND_DRAW)  # the one of the earlier start
+            if not self._looks.begin(number, arrays, again=number == SECOND_DRAW):
+                return None
+        self._purchases.buy(arrays["asked"])
+        return arrays
+
+    def _begins(self, number: int, arrays: Arrays) -> bool:
+        """Keep a draw before it is bought, on disk and in the ledger; False if its look has begun another one."""
+        arrays |= {"asked": np.flatnonzero(self._purchases.asked_U), "look": np.array(self._stamp(number))}
+        if self._draws:
+            self._draws.write(number, arrays)
+        return self._looks is None or self._looks.begin(number, arrays, again=number == SECOND_DRAW)
+
+    def _stamp(self, number: int) -> str:
+        return "" if self._looks is None else self._looks.stamp(again=number == SECOND_DRAW)
+
+    def _begun_classes(self, prefix: Prefix | None) -> BegunClasses | None:
+        """The draw for guarantees: that of an earlier start, or a new one within `prefix`, by default all units.
+
+        None if another start has begun the draw of this look.
+        """
+        arrays = self._held(CLASS_DRAW)
         if arrays is not None:
-            self._take_look()  # the one of the earlier start
-            self._purchases.buy(arrays["asked"])
             return BegunClasses.of(arrays)
         if prefix is None:
             guess, _ = self._train(self._promise.delta)
@@ -119,10 +144,7 @@ class Rounds:
         guarantees, delta = self._promise.guarantees, self._promise.delta
         seeds = self._seed, CLASS_DRAW, *self._agreement.salt
         begun = drawn_classes(prefix, self._purchases, self._forecaster, guarantees, delta, seeds)
-        if self._draws:
-            asked = np.flatnonzero(self._purchases.asked_U)
-            self._draws.write(CLASS_DRAW, begun.arrays() | {"asked": asked})
-        return begun
+        return begun if self._begins(CLASS_DRAW, begun.arrays()) else None
 
     def _surest(self, guess: Guess, num_kept: int) -> Prefix:
         """So many of the units that training has not bought; all of them may be wrong."""
@@ -132,16 +154,16 @@ class Rounds:
 
     def _agreeing(self) -> Prefix:
         """The units that may be kept by the promise of agreement."""
-        first = self._agreement.begun(FIRST_DRAW)
-        if first is not None:
-            self._take_look()  # the one of the earlier start
+        held = self._held(FIRST_DRAW)
+        if held is not None:
+            first = Draw.of(held)
         else:
             guess, _ = self._train(self._promise.delta)
             num_kept = self._untested(guess)
             if num_kept is not None:
                 return self._surest(guess, num_kept)
             first = self._first_draw(guess)
-        prefix = self._agreement.tested(first, FIRST_DRAW)
+        prefix = self._agreement.tested(first)
         return self._with_more_money(prefix) if first.capped else prefix
 
     def _untested(self, guess: Guess) -> int | None:
@@ -162,18 +184,25 @@ class Rounds:
 
     def _first_draw(self, guess: Guess) -> Draw:
         """The draw of the plan, or of a cap that does not cover it, by a look that is taken now."""
-        self._take_look()
-        delta = self._promise.delta
-        forecast = self._forecaster.forecast(guess, delta)
-        if self._forecaster.is_short(guess, forecast):
-            return self._agreement.capped(guess, delta)
-        return self._agreement.drawn(guess, forecast, delta, FIRST_DRAW)
+        while True:
+            delta = self._take_look()
+            forecast = self._forecaster.forecast(guess, delta)
+            if self._forecaster.is_short(guess, forecast):
+                draw = self._agreement.capped(guess, delta)
+            else:
+                draw = self._agreement.drawn(guess, forecast, delta, FIRST_DRAW)
+            if self._begins(FIRST_DRAW, draw.arrays()):
+                return draw
 
-    def _take_look(self) -> None:
+    def _take_look(self, *, again: bool = False) -> float:
         """What this look may spend; a pilot without a draw has used nothing of delta."""
-        if self._looks is not None:
-            self._promise = replace(self._promise, delta=self._looks.spend())
-            self._agreement.salt = self._looks.salt
+        if self._looks is None:
+            return self._promise.delta
+        delta = self._looks.spend(again=again)
+        if not again:
+            self._promise = replace(self._promise, delta=delta)
+        self._agreement.salt = self._looks.salt
+        return delta
 
     def _with_more_money(self, prefix: Prefix) -> Prefix:
         """A second draw after a capped one, if the money now pays for a whole plan; otherwise the first draw's result.
@@ -186,14 +215,11 @@ class Rounds:
         """
         if self._looks is None or self._promise.guarantees:
             return prefix
-        again = self._agreement.begun(SECOND_DRAW)
-        if again is not None:
-            self._looks.spend(again=True)  # the look of the earlier start
-        else:
-            again = self._second_draw(prefix, self._looks)
+        held = self._held(SECOND_DRAW)
+        again = self._second_draw(prefix, self._looks) if held is None else Draw.of(held)
         if again is None:
             return prefix
-        second = replace(self._agreement.tested(again, SECOND_DRAW), is_second_look=True)
+        second = replace(self._agreement.tested(again), is_second_look=True)
         return min(prefix, second, key=self._unproved)
 
     def _second_draw(self, prefix: Prefix, looks: JobLooks) -> Draw | None:
@@ -210,8 +236,11 @@ class Rounds:
         guess, forecast = self._train(planned)
         if self._forecaster.is_short(guess, forecast):
             return None
-        delta = looks.spend(again=True)
-        return self._agreement.drawn(guess, self._forecaster.forecast(guess, delta), delta, SECOND_DRAW)
+        while True:
+            delta = self._take_look(again=True)
+            draw = self._agreement.drawn(guess, self._forecaster.forecast(guess, delta), delta, SECOND_DRAW)
+            if self._begins(SECOND_DRAW, draw.arrays()):
+                return draw
 
     def _unproved(self, prefix: Prefix) -> int:
         """Rows that may differ once the money is spent."""

@@ -115,6 +115,49 @@ def test_what_is_cut_from_the_question_makes_no_new_table() -> None:
     assert label(longer, answers="said", encoder="words", target=0.7).certificate.look == 2
 
 
+def test_price_of_one_look_buys_one_draw(
+    upstream: FakeUpstream, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that cannot find the draw of its look takes the next look: in another data folder, or without the file.
+
+    With its draw it is the same look, whatever the cap.
+    """
+    upstream.otherwise = classify
+    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
+    found = []
+    for home, cap in [("a", 0.2), ("b", 0.25), ("c", 0.3), ("a", 0.2)]:
+        monkeypatch.setenv("XDG_DATA_HOME", str(own_folder / home))
+        places = {"store": own_folder / "store", "ledger": own_folder / "ledger"}
+        found.append(labelling(table(), llm=config, max_cost=cap, **places).certificate)
+    assert [each.look for each in found] == [1, 2, 3, 1]
+    assert found[0].spend > found[1].spend > found[2].spend
+    assert found[3].draws == found[0].draws
+
+
+def test_deleted_draw_costs_a_look(own_folder: Path) -> None:
+    """The draws for agreement and for labels belong to one look; both are drawn anew if either is gone."""
+    options: dict[str, Any] = {"answers": "said", "encoder": "words", "target": 0.7}
+    first = label(table(), guarantees=["precision:positive=.7"], **options)
+    for number, look in [(3, 2), (1, 3)]:
+        (draw,) = (own_folder / "home").rglob(f"draw_{number}.npz")
+        draw.unlink()
+        again = label(table(), guarantees=["precision:positive=.7"], **options)
+        assert again.certificate.look == look
+        assert again.certificate.spend < first.certificate.spend
+        assert again.certificate.draws != first.certificate.draws
+
+
+def test_draw_of_another_ledger_is_not_tested_at_this_ones_delta(own_folder: Path) -> None:
+    """A ledger in which the job is a later look spends less of delta, so the draw is planned anew."""
+    options: dict[str, Any] = {"answers": "said", "encoder": "words"}
+    label(table(), ledger=own_folder / "fresh", **options)
+    label(table(), ledger=own_folder / "used", seed=1, **options)
+    again = label(table(), ledger=own_folder / "used", **options).certificate
+    assert again.look == 2
+    deltas = {float(np.load(file)["delta"]) for file in (own_folder / "home").rglob("draw_1.npz")}
+    assert again.spend in deltas
+
+
 class Stops(Watcher):
     """Ends a job after its pilot, as `--pilot-only` does, and keeps what it was told."""
 

@@ -299,6 +299,12 @@ class Shares:
 
     spend = forecast
 
+    def stamp(self, *, again: bool) -> str:
+        return str(again)
+
+    def begin(self, number: int, arrays: object, *, again: bool) -> bool:
+        return True
+
 
 def capped_then_raised(table: Table, seed: int, folder: Path, spend: float) -> tuple[Labelled, Labelled, Ints]:
     """A job with too little money, and the same one with enough; and the units that the first one paid for."""
