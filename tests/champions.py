@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from kcm.bundle.models import bundle_digest
-from pipelines.registry.champion import BUNDLE, REGISTER, Challenger, Champion
+from pipelines.registry.champion import BUNDLE, REGISTER, Champion
 from pipelines.store.artefact import ArtefactStore, publish
 
 
@@ -16,10 +16,3 @@ def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:
         shutil.copytree(bundle, home / "attempt-test" / BUNDLE)
     publish(store.storage, home, {"stage": REGISTER}, home / "attempt-test")
     return Champion(version=version, digest=digest, bundle=digest[:16], by="promote")
-
-
-def beside(champion: Champion, share: float = 0.5, stage: int = 1) -> Challenger:
-    """The same version as a challenger."""
-    return Challenger(
-        digest=champion.digest, version=champion.version, bundle=champion.bundle, share=share, stage=stage
-    )

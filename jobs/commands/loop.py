@@ -17,7 +17,7 @@ def promote(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of a registered version, older or newer.")],
     approve: Annotated[
         bool,
-        typer.Option("--approve", help="Only if it waits for approval; through a canary if a service runs."),
+        typer.Option("--approve", help="Only if it waits for approval."),
     ] = False,
 ) -> dict[str, Any]:
     """Make VERSION the champion, also of a running service.

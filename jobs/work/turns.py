@@ -10,22 +10,17 @@ from typing import Any
 from jobs.models import served_model
 from jobs.settings import ServiceSettings
 from jobs.views.loop import outcome
-from kcm.bundle.bundle import Bundle
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
-from pipelines.loop.canary import PointerTrial, Rollout
-from pipelines.loop.state import LOG_TIMEOUT_S, LoopState, log_reader, watermark_of
+from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
-from pipelines.loop.turn import Delivery
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 from pipelines.registry.champion import By, Champion, Current, LeftVersion, ReplacedError
-from pipelines.registry.promote import on_trial, promoting
-from pipelines.serve.config import log_url
+from pipelines.registry.promote import promoting
 from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.database import LogUnavailableError
-from pipelines.serve.log.trial import TrialLog
 from pipelines.store.files import StorageError
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
@@ -35,7 +30,7 @@ TEMPORARY = (LockedError, LogUnavailableError, StorageError, OSError)  # errors 
 
 def update(config: RunConfig) -> dict[str, Any]:
     """Take one turn of the loop now."""
-    return take_turn(config, partial(delivered, config))
+    return take_turn(config, partial(objection, config))
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:
@@ -67,7 +62,7 @@ def watch(config: RunConfig, say: Callable[[str], None]) -> None:
 
 def approve(config: RunConfig, version: str) -> dict[str, Any]:
     """Promote a version that waits for approval."""
-    return approve_version(config, version, partial(delivered, config))
+    return approve_version(config, version, partial(objection, config))
 
 
 def versions(config: RunConfig) -> dict[str, Any]:
@@ -200,34 +195,15 @@ def rollback_if_refuted(config: RunConfig) -> dict[str, Any] | None:
     return rollback(config, reason="its certificate was refuted by its own traffic", current=current)
 
 
-def delivered(config: RunConfig, candidate: Champion, disagreement: float) -> Delivery:
-    """Take a registered version through its canary in the running service; does nothing if no service runs.
+def objection(config: RunConfig, candidate: Champion) -> str | None:
+    """Why a running service must not serve a registered version; None without a service.
 
-    A version that is not certified on the service's runtime is not tried: it would escalate everything. A certificate
-    without labels bounds the disagreement with the large model. With labels, disagreement may be larger, but must not
-    exceed `disagreement` (from the replay of the window) by more than epsilon.
+    A version that is not certified on the service's runtime would escalate everything there. Raises the errors of
+    `require_servable`.
     """
-    state = LoopState.of(config)
-    pointer, release = state.champions.pointer, served_model(config, candidate.version)
-    settings = ServiceSettings.of(config)
+    release, settings = served_model(config, candidate.version), ServiceSettings.of(config)
     require_servable(release, settings.serve, config.assets_path)
-    current = pointer.current()
-    if current is None or not pointer.reports.any_alive():
-        return Delivery(served=False)
-    if void := void_release(release, settings.serve):
-        return Delivery(served=True, stopped=f"it is not certified on the service's runtime: {void}")
-    certificate = Bundle.read(release.bundle).certificates.get(None)
-    epsilon = certificate.epsilon if certificate else config.certificate.epsilon
-    label_free = certificate is not None and certificate.method == "traffic"
-    log = TrialLog(log_url(settings.serve, config.storage_folder), LOG_TIMEOUT_S, config.application)
-    with on_trial(state.store.control, config.name), log:
-        rollout = Rollout(
-            current.champion.version,
-            candidate.version,
-            config.require_update().canary,
-            PointerTrial(pointer, candidate, current.number, config.serve.load_timeout_s),
-            log,
-            disagreement=epsilon if label_free else min(0.99, disagreement + epsilon),
-        )
-        stopped = rollout.run()
-    return Delivery(served=True, stopped=stopped, stages=[stage.model_dump(mode="json") for stage in rollout.stages])
+    if not LoopState.of(config).champions.pointer.reports.any_alive():
+        return None
+    void = void_release(release, settings.serve)
+    return f"it is not certified on the service's runtime: {void}" if void else None

@@ -174,7 +174,6 @@ def _registered(
         | {
             "calls_saved_before": before,
             "calls_saved_after": after,
-            "disagreement": examined.verdicts.disagreement,
             "certificate": {
                 "valid": certificate.valid and certificate.decision != "escalate_all",
                 "bound": certificate.bound,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -12,27 +11,6 @@ from kcm.tasks.splits import Fractions
 from pipelines.registry.gates import GateConfig
 
 AUDIT_SHARE = 0.05  # the default of a run with a section `update`
-
-
-class CanaryConfig(Config):
-    """The trial of a challenger on traffic before it becomes the champion, if the cascade is served."""
-
-    stages: tuple[float, ...] = Field(
-        (0.01, 0.05, 0.25, 1.0), description="Shares of the callers that it answers, one after the other, up to 1."
-    )
-    decisions_per_stage: int = Field(1000, ge=1, description="Decisions of its own after which a stage ends.")
-    timeout_s: float = Field(
-        24 * 3600.0,
-        gt=0,
-        description="Time limit of all stages together; with too little traffic the challenger is rolled back.",
-    )
-
-    @field_validator("stages")
-    @classmethod
-    def _rising_to_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or value[-1] != 1 or value[0] <= 0 or any(a >= b for a, b in pairwise(value)):
-            raise ValueError("the shares must rise to 1, such as [0.05, 0.25, 1.0]")
-        return value
 
 
 class UpdateConfig(Config):
@@ -74,7 +52,6 @@ class UpdateConfig(Config):
     )
     expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")
-    canary: CanaryConfig = Field(CanaryConfig(), description="How a challenger is tried on traffic.")
 
     @field_validator("fractions")
     @classmethod

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from rich.markup import escape
@@ -35,26 +33,16 @@ _PASSED = "every promotion gate has passed"
 _PROMOTED = {"promoted": True, "awaits_approval": False, "reason": _PASSED}
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """How a version was brought to traffic: whether anything is served, and why the version was stopped, if it was."""
-
-    served: bool
-    stopped: str | None = None
-    stages: list[dict[str, Any]] = field(default_factory=list)
+# Why a registered version must not be served, if there is a reason.
+Objection = Callable[[Champion], str | None]
 
 
-# Brings a registered version through its canary. The number is an upper bound on the share of the window's decisions on
-# which it disagrees with the large model.
-Deliver = Callable[[Champion, float], Delivery]
+def no_objection(candidate: Champion) -> str | None:
+    """The objection if no service runs."""
+    return None
 
 
-def nothing_served(candidate: Champion, disagreement: float) -> Delivery:
-    """The delivery if no service runs."""
-    return Delivery(served=False)
-
-
-def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Reporter | None = None) -> dict[str, Any]:
+def update(config: RunConfig, objection: Objection = no_objection, reporter: Reporter | None = None) -> dict[str, Any]:
     """Take one turn and return its outcome; `loop.json`, at `result_path`, lists all turns.
 
     Raises LockedError naming the process that is already taking a turn of this run, ConfigError for a configuration
@@ -89,7 +77,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
             turn = _record(attempt, challenger) | {"seconds": round(time.monotonic() - started, 1)}
             state.attempts.prepare(attempt.name, turn)
-            turn |= _outcome(config, state, attempt, challenger, deliver)
+            turn |= _outcome(config, state, attempt, challenger, objection)
         except (DataError, ReplacedError) as error:
             state.attempts.refuse(attempt.name, str(error))
             raise
@@ -97,7 +85,7 @@ def update(config: RunConfig, deliver: Deliver = nothing_served, reporter: Repor
         return {"changed": True} | _closed(state, turn, timed) | state.write()
 
 
-def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) -> dict[str, Any]:
+def approve(config: RunConfig, version: str, objection: Objection = no_objection) -> dict[str, Any]:
     """Promote a version that waits for approval.
 
     Raises KcmError for a version that does not wait: it is not from the last turn, failed a gate, or was rolled back.
@@ -116,8 +104,7 @@ def approve(config: RunConfig, version: str, deliver: Deliver = nothing_served) 
         raise KcmError(f"version {number} does not wait for approval", where=config.name, hint=hint)
     turn = waiting[-1]
     candidate = Champion.model_validate(turn["candidate"])
-    bring = partial(deliver, candidate, turn["disagreement"])
-    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], bring)
+    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], objection)
     _closed(state, turn, promoted)
     return {"version": turn["version"]} | promoted | state.write()
 
@@ -161,7 +148,7 @@ def _record(attempt: UpdateAttempt, challenger: BuiltChallenger) -> dict[str, An
 
 
 def _outcome(
-    config: RunConfig, state: LoopState, attempt: UpdateAttempt, challenger: BuiltChallenger, deliver: Deliver
+    config: RunConfig, state: LoopState, attempt: UpdateAttempt, challenger: BuiltChallenger, objection: Objection
 ) -> dict[str, Any]:
     """The part of a turn's record that changes when its challenger is promoted or held back."""
     candidate, verdict = challenger.candidate, overall(challenger.gates)
@@ -176,14 +163,13 @@ def _outcome(
     after = {attempt.champion}
     if attempt.labels is not None:  # a relabelled challenger may follow itself, under a stricter threshold
         after.add(state.attempts.turns()[-1]["digest"])
-    bring = partial(deliver, candidate, challenger.figures["disagreement"])
-    return _promote(config, state, candidate, after, attempt.upto, bring)
+    return _promote(config, state, candidate, after, attempt.upto, objection)
 
 
 def _promote(
-    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, bring: Callable[[], Delivery]
+    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, objection: Objection
 ) -> dict[str, Any]:
-    """Take a challenger through its canary if a cascade is served, and make it the champion.
+    """Make a challenger the champion, unless there is an objection or a replica refuses it.
 
     `after` holds the digests of the champions that it may follow.
     """
@@ -197,26 +183,22 @@ def _promote(
             where=config.name,
             hint="Start `kcm update` again: it starts from the new champion",
         )
-    delivery = bring()
-    stop_reason, served = delivery.stopped, delivery.served
-    if stop_reason is None:
+    if (stop_reason := objection(candidate)) is None:
         try:
             with promoting(state.store.control, config.name):
                 renewed = {"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"}
                 champion, timeout_s = candidate.model_copy(update=renewed), config.serve.load_timeout_s
                 served = champions.promote(champion, expected=current.number, timeout_s=timeout_s)
+            return _PROMOTED | {"served": served}
         except RefusedByServiceError as error:
             stop_reason = str(error)
-    if stop_reason is not None:
-        champions.pointer.reject(candidate.digest, stop_reason, upto=upto)
-        refusal = {"promoted": False, "awaits_approval": False, "reason": f"stopped on traffic: {stop_reason}"}
-        return refusal | {"canary": delivery.stages}
-    return _PROMOTED | {"served": served, "canary": delivery.stages}
+    champions.pointer.reject(candidate.digest, stop_reason, upto=upto)
+    return {"promoted": False, "awaits_approval": False, "reason": f"stopped by the service: {stop_reason}"}
 
 
 def _configuration(config: RunConfig) -> str:
     """The fingerprint of everything that determines what an attempt learns and must prove."""
-    when = {"approval", "every_s", "canary"}
+    when = {"approval", "every_s"}
     return fingerprint_of(
         config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})
         | {

@@ -1,8 +1,7 @@
 """The champion of an application: a pointer changed by compare-and-swap, its history, and rejected versions.
 
 The pointer is authoritative: the service follows it, and MLflow's alias mirrors it. `mirrored` distinguishes an alias
-that a crash left behind from an alias that somebody moved. While a challenger is tried on traffic, the pointer names it
-as well.
+that a crash left behind from an alias that somebody moved.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from kcm.errors import KcmError
 from pipelines.registry.replicas import ReplicaReports
 from pipelines.store.records import Control, Journal
 
-TRIAL_LEASE = "leases/trial/{}"  # lock of the process that runs a trial, as replicas see from its renewals
 REGISTER, BUNDLE = "register", "bundle"  # the stage that makes bundles, and the bundle's folder in its artefact
 By = Literal["run", "update", "rollback", "promote"]
 
@@ -56,23 +54,12 @@ class Champion(Config):
         return self.version.rpartition("/")[2]
 
 
-class Challenger(Config):
-    """A version that is tried on traffic."""
-
-    digest: str = Field(description="Digest of the bundle.")
-    version: str = Field(description="Registered version, NAME/NUMBER.")
-    bundle: str = Field(description="Fingerprint of the artefact of stage `register` that holds the bundle.")
-    stage: int = Field(ge=1, description="Stage of the trial.")
-    share: float = Field(gt=0, le=1, description="Share of the callers that it answers.")
-
-
 class Current(Config):
-    """The champion and its challenger. A promotion names `number`, the champion it replaces; trials change `record`."""
+    """The champion. A promotion names `number`, the champion it replaces; replicas follow `record`."""
 
     champion: Champion
     number: int = Field(description="Number of the record that made it the champion.")
-    challenger: Challenger | None = None
-    record: int = Field(0, exclude=True, description="Number of the record that holds all this.")
+    record: int = Field(0, exclude=True, description="Number of the record that holds it; larger if it was restored.")
 
 
 class Pointer:
@@ -86,21 +73,19 @@ class Pointer:
         self.reports = ReplicaReports(control, application)
 
     def current(self) -> Current | None:
-        """The champion and its challenger, None before the first champion."""
+        """The champion, None before the first one."""
         record = self._control.get(self._key)
         if record is None:
             return None
         return Current.model_validate_json(record.value).model_copy(update={"record": record.version})
 
     def swap(self, expected: int, champion: Champion) -> Current | None:
-        """Replace the champion and end any trial; None, and nothing changes, if the champion is not `expected`."""
-        while True:
-            current = self.current()
-            if (current.number if current else 0) != expected:
-                return None
-            record = current.record if current else 0
-            if now := self._write(record, Current(champion=champion, number=record + 1)):
-                return now
+        """Replace the champion; None, and nothing changes, if the champion is not `expected`."""
+        current = self.current()
+        if (current.number if current else 0) != expected:
+            return None
+        record = current.record if current else 0
+        return self._write(record, Current(champion=champion, number=record + 1))
 
     def require(self, number: int) -> Current:
         """The pointer as it is now. Raises ReplacedError if champion `number` is no longer the champion."""
@@ -111,25 +96,12 @@ class Pointer:
             raise ReplacedError(f"{version} became the champion meanwhile", where=self._key, hint=hint)
         return current
 
-    def try_out(self, challenger: Challenger | None, *, beside: int | None = None) -> Current:
-        """Set the challenger of champion number `beside` (None: of any champion), or end its trial.
-
-        Raises ReplacedError if that champion was replaced. Requires a champion.
-        """
-        while True:
-            current = self.current() if beside is None else self.require(beside)
-            assert current is not None
-            if current.challenger == challenger:
-                return current
-            if now := self._write(current.record, current.model_copy(update={"challenger": challenger})):
-                return now
-
     def take_back(self, promotion: Current, before: Current) -> bool:
         """Undo a promotion: the previous champion is the champion again, as if it had never been replaced.
 
         False, and nothing changes, if the pointer has moved on.
         """
-        return self._write(promotion.record, before.model_copy(update={"challenger": None})) is not None
+        return self._write(promotion.record, before) is not None
 
     def history(self) -> list[Champion]:
         """All champions in order, without promotions that were undone."""

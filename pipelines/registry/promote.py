@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import TRIAL_LEASE, Champion, Current, Pointer, ReplacedError
+from pipelines.registry.champion import Champion, Current, Pointer, ReplacedError
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.lease import leased
 from pipelines.store.records import Control
@@ -136,17 +136,7 @@ class Champions:
 
 @contextmanager
 def promoting(control: Control, application: str) -> Iterator[None]:
-    """Hold the right to promote, so the service and the pointer change in the same order. A promotion ends a trial."""
+    """Hold the right to promote, so the service and the pointer change in the same order."""
     subject = f"the champion of {application!r}"
     with leased(control, f"leases/champion/{application}", subject, wait_s=PROMOTION_WAIT_S):
-        yield
-
-
-@contextmanager
-def on_trial(control: Control, application: str) -> Iterator[None]:
-    """Hold the right to try out a challenger. LockedError while another process does."""
-    with leased(control, TRIAL_LEASE.format(application), f"a trial of {application!r}"):
-        pointer = Pointer(control, application)
-        if (current := pointer.current()) and current.challenger:  # whose trial was killed
-            pointer.try_out(None)
         yield

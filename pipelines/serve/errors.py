@@ -27,14 +27,6 @@ class SmallSideBusyError(SmallSideError):
     """Too many items wait to be judged."""
 
 
-class NoNumbersError(SmallSideError):
-    """The networks of a version returned no numbers; `reason` is for its operator."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__("the small side failed")
-        self.reason = reason
-
-
 class LargeFailedError(RequestError):
     """The large model failed, and the policy has no other answer."""
 

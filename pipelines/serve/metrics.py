@@ -50,9 +50,6 @@ class ServeMetrics:
         self._drift = Gauge(
             "kcm_drift_evidence", "Evidence of drift: traffic unlike the certify rows.", ("version", "quantity")
         )
-        self._failures = Counter(
-            "kcm_version_failures_total", "Requests that a challenger accepted and did not answer.", ("version",)
-        )
 
     @property
     def names(self) -> frozenset[str]:
@@ -113,10 +110,6 @@ class ServeMetrics:
         """Show the evidence of drift by quantity."""
         for quantity, value in e_values.items():
             self._drift.set(value, tags={"version": version, "quantity": quantity})
-
-    def challenger_failed(self, version: str) -> None:
-        """Count a request that a challenger accepted and did not answer."""
-        self._failures.inc(tags={"version": version})
 
     def set_waiting(self, number: int) -> None:
         """Show how many items wait for the small side."""

@@ -102,16 +102,6 @@ class ReplicaTraffic(BaseModel):
         return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
 
 
-class ChallengerCard(BaseModel):
-    """A challenger on trial."""
-
-    version: str
-    digest: Annotated[str | None, Field(description="Digest of its bundle; null while it is not in memory.")]
-    share: Annotated[float, Field(description="Share of the callers that it answers.")]
-    stage: int
-    dropped: Annotated[str | None, Field(description="Why its trial ended.")]
-
-
 class DriftCard(BaseModel):
     """Whether traffic still looks like the certify rows, as the answering replica sees it."""
 
@@ -154,7 +144,6 @@ class ModelCard(BaseModel):
     breaker: Annotated[State, Field(description="State of the large model's circuit breaker in this replica.")]
     loading: Annotated[str | None, Field(description="The version that is loaded to take over.")]
     refused: Annotated[RefusedRelease | None, Field(description="The last version that failed to load.")]
-    challenger: Annotated[ChallengerCard | None, Field(description="The challenger on trial.")] = None
 
 
 class Health(BaseModel):

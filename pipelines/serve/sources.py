@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from kcm.bundle.models import bundle_digest
 from kcm.errors import ArtefactError, KcmError
 from pipelines.registry.champion import BUNDLE, REGISTER, Current, Pointer
-from pipelines.serve.release import ChallengerRelease, Release
+from pipelines.serve.release import Release
 from pipelines.store.artefact import ArtefactStore, write_json
 
 logger = logging.getLogger("ray.serve")
@@ -49,7 +49,7 @@ def registered_bundle(store: ArtefactStore, artefact: str, digest: str | None = 
 
 @dataclass(frozen=True)
 class ChampionSource:
-    """The champion of the run `name`, and its challenger, as the pointer in the storage names them."""
+    """The champion of the run `name`, as the pointer in the storage names it."""
 
     storage_path: str
     name: str
@@ -80,36 +80,22 @@ class ChampionSource:
             raise KcmError(
                 f"{self.name!r} has no champion", where=self.storage_path, hint="`kcm run CONFIG` makes the first one"
             )
-        return self._champion(current)
+        return self.release_of(current)
 
     def release_of(self, current: Current) -> Release:
-        """The release that the pointer names, with its bundles fetched to this node.
+        """The release that the pointer names, with its bundle fetched to this node.
 
-        Raises ArtefactError if a bundle is missing or differs from the registered one.
+        Raises ArtefactError if the bundle is missing or differs from the registered one.
         """
-        release, challenger = self._champion(current), current.challenger
-        if challenger is None:
-            return release
-        bundle = registered_bundle(self.store, challenger.bundle, challenger.digest)
-        trial = ChallengerRelease(
-            version=challenger.version,
-            bundle=bundle,
-            artefact=challenger.bundle,
-            share=challenger.share,
-            stage=challenger.stage,
-        )
-        return release.model_copy(update={"challenger": trial})
-
-    def folder(self, release: Release) -> Path:
-        """The folder of a release's bundle on this node, fetched if another node named it."""
-        return registered_bundle(self.store, release.artefact) if release.artefact else release.bundle
-
-    def _champion(self, current: Current) -> Release:
         champion = current.champion
         bundle = registered_bundle(self.store, champion.bundle, champion.digest)
         release = Release(version=champion.version, bundle=bundle, artefact=champion.bundle)
         write_json(self._last_known_file, release.model_dump(mode="json"))
         return release
+
+    def folder(self, release: Release) -> Path:
+        """The folder of a release's bundle on this node, fetched if another node named it."""
+        return registered_bundle(self.store, release.artefact) if release.artefact else release.bundle
 
     @property
     def _last_known_file(self) -> Path:

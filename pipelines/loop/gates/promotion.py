@@ -41,13 +41,11 @@ PANEL_SIZE = 32  # inputs that the large model is asked again, to notice another
 class Verdicts(Config):
     """`gates.json`: the gates, cheap ones first, and the share of the window's unlearned decisions that are kept.
 
-    `calls_saved`: by the champion at the time, and by the challenger. `disagreement`: upper bound on the share of these
-    decisions that the challenger keeps and answers differently from the large model.
+    `calls_saved`: by the champion at the time, and by the challenger.
     """
 
     gates: list[PromotionGate]
     calls_saved: tuple[float, float]
-    disagreement: float
 
 
 class GatesArtefact(Artefact):
@@ -64,7 +62,7 @@ class GatesArtefact(Artefact):
 class Examine(Stage, Plan):
     """`gates.json`, against a champion and these limits; `upstreams` are the servers that the large model may ask."""
 
-    stage, version, unit = "gates", 3, "gates"
+    stage, version, unit = "gates", 4, "gates"
     reads, writes = ("window", "features", "outcomes", "evaluated", "bundle"), GatesArtefact
 
     champion: str = Field(description="Fingerprint of the champion's bundle.")
@@ -105,8 +103,7 @@ class Examine(Stage, Plan):
                 gates.certified(certificate, repairs=repairs),
                 *gates.against(holds, compared, keeps=keeps),
             ]
-        disagreement = judged_window.disagreement(policy, facts.share_floor, certificate.delta)
-        verdicts = Verdicts(gates=examined, calls_saved=(savings[0], savings[1]), disagreement=disagreement)
+        verdicts = Verdicts(gates=examined, calls_saved=(savings[0], savings[1]))
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 
     def panel(

@@ -160,22 +160,7 @@ class JudgedWindow:
         keeps, has_answer = policy.keep(score, tasks), self.answered
         differs = self.large_label != np.asarray(self.rows["small_label"], dtype=object)
         losses = np.where(keeps, differs, np.isin(self.large_label.astype(str), list(new_labels)))
-        return self._share(has_answer & losses, self.asked & np.where(has_answer, losses, keeps), floor, delta)
-
-    def disagreement(self, policy: Policy, floor: float, delta: float) -> float:
-        """Upper bound, with 1 - delta, on the share of decisions that the challenger keeps and answers differently.
-
-        This is what its policy would have done with this traffic. 1 without decisions.
-        """
-        if not len(self):
-            return 1.0
-        kept_against = self.keeps(policy) & self.disagrees
-        return self._share(self.answered & kept_against, self.asked & kept_against, floor, delta)[1]
-
-    def _share(
-        self, low: NDArray[np.bool_], high: NDArray[np.bool_], floor: float, delta: float
-    ) -> tuple[float, float]:
-        """Bounds on the share of decisions with an event that happened at least in `low` and at most in `high`, [N]."""
+        low, high = has_answer & losses, self.asked & np.where(has_answer, losses, keeps)
         kinds = pd.DataFrame({"probability": self.probability, "low": low, "high": high})
         groups = kinds.groupby(["probability", "low", "high"]).size().items()
         return loss_interval(

@@ -15,7 +15,6 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.log.alarm import drifted
 from pipelines.serve.release import Releases
 from pipelines.serve.schemas import (
-    ChallengerCard,
     DriftCard,
     ModelCard,
     ReplicaTraffic,
@@ -60,21 +59,6 @@ class Cards:
             breaker=self._breaker.state,
             loading=self._releases.loading,
             refused=self._releases.refused,
-            challenger=self.challenger_card(),
-        )
-
-    def challenger_card(self) -> ChallengerCard | None:
-        """The challenger on trial, or the challenger that was dropped last."""
-        served, dropped_release = self._releases.served, self._releases.dropped
-        trial = served.release.challenger
-        if trial is None:
-            return None
-        return ChallengerCard(
-            version=trial.version,
-            digest=served.challenger.small_side.bundle.digest if served.challenger else None,
-            share=trial.share,
-            stage=trial.stage,
-            dropped=dropped_release.reason if dropped_release and dropped_release.version == trial.version else None,
         )
 
     def report(self) -> Markup:

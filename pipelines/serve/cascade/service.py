@@ -18,19 +18,16 @@ from pipelines.serve.errors import (
     BusyError,
     InvalidInputError,
     LogAwayError,
-    NoNumbersError,
     NotStoredError,
-    SmallSideError,
 )
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
-from pipelines.serve.release import ChallengerRelease, Release, Releases
+from pipelines.serve.release import Release, Releases
 from pipelines.serve.schemas import ExplainResponse, FeedbackResponse, PredictResponse, ReplicaTraffic
 
 PROBE_INTERVAL_S = 0.5
-AUDITED_BELOW = 0.25  # share of callers: while a canary answers fewer, all items that it keeps are audited
 
 logger = logging.getLogger("ray.serve")
 
@@ -47,7 +44,7 @@ class ServingState:
 class CascadeService:
     """`load` makes a version ready to judge; it shares models with a loaded version if it can.
 
-    `log` is None if nothing is stored. `status_of` gives the status under which an error is counted and logged.
+    `log` is None if nothing is stored. `status_of` gives the status under which an error is counted.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class CascadeService:
     ) -> None:
         self._load, self._config, self._breaker, self._status_of = load, config, breaker, status_of
         self.metrics, self._log = metrics, log
-        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try, CascadeVersion.require_beside)
+        self._releases: Releases[CascadeVersion] = Releases(self._load_and_try)
         self._traffic = ReplicaTraffic()
         self.cards = Cards(self._releases, config, breaker, self._traffic)
         self._waiting_for: str | None = "the large model has not answered yet"
@@ -71,14 +68,10 @@ class CascadeService:
         """Serve a release: immediately if it is the first or in memory, otherwise after it has loaded and answered."""
         await self._releases.stage(release)
 
-    def drop(self, version: str, reason: str) -> None:
-        """Continue without the challenger of this version."""
-        self._releases.drop(version, reason)
-
     def state(self) -> ServingState:
         """The served and the refused versions, for the process that promotes."""
         releases = self._releases
-        reasons = {failure.version: failure.reason for failure in (releases.refused, releases.dropped) if failure}
+        reasons = {refused.version: refused.reason} if (refused := releases.refused) else {}
         return ServingState(releases.release.version, releases.loading is not None, reasons)
 
     async def become_ready(self) -> None:
@@ -97,7 +90,8 @@ class CascadeService:
     async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Relay | None = None) -> PredictResponse:
         """Answer a request with one version, or raise RequestError. `relay` asks the large model about one input."""
         try:
-            version, trial, answered = await self._answered(inputs, origin, relay)
+            version = self._releases.current
+            answered = await version.answer(inputs, origin.request_id, relay)
         except Unlabelled:
             raise
         except Exception as error:
@@ -110,7 +104,7 @@ class CascadeService:
             timings=answered.timings,
         )
         self._traffic.count(response.answers)
-        self._record(version, trial, inputs, origin, answered)
+        self._record(version, inputs, origin, answered)
         if version.drift and version.guard.standing == "holds":
             version.drift.add(answered.judgements)
         self.metrics.answered(response)
@@ -118,29 +112,6 @@ class CascadeService:
         if not all(judgement.keeps for judgement in answered.judgements):
             self.metrics.set_breaker(self._breaker.state)
         return response
-
-    async def _answered(
-        self, inputs: Sequence[Input], origin: Origin, relay: Relay | None
-    ) -> tuple[CascadeVersion, ChallengerRelease | None, AnsweredRequest]:
-        """The version that answers, its trial if it is the challenger, and its answers.
-
-        A challenger that returns no numbers is dropped, and the champion answers.
-        """
-        served = self._releases.served
-        challenger, trial = served.challenger, served.release.challenger
-        if challenger and trial and trial.answers(origin.caller, origin.request_id):
-            try:
-                return challenger, trial, await challenger.answer(inputs, origin.request_id, relay)
-            except NoNumbersError as error:
-                self._releases.drop(challenger.name, f"it returned no numbers: {error.reason}")
-            except (InvalidInputError, SmallSideError, Unlabelled):
-                raise  # which says nothing about the challenger: it shares the encoder and its queue
-            except Exception as error:
-                self.metrics.challenger_failed(trial.version)
-                if self._log:
-                    self._log.add_failure(origin.request_id, trial.version, trial.stage, self._status_of(error))
-                raise
-        return served.champion, None, await served.champion.answer(inputs, origin.request_id, relay)
 
     async def explain(self, item: Input, top: int, request_id: str) -> ExplainResponse:
         """Explain one decision, one at a time: it costs as much as dozens of predictions. May raise RequestError."""
@@ -156,13 +127,12 @@ class CascadeService:
         """Store true labels in the log before they are acknowledged.
 
         Raises NotStoredError without a log, LogAwayError while it is unavailable, RejectedError for labels that it
-        refuses, InvalidInputError for a label that no served version knows, unless new labels are kept.
+        refuses, InvalidInputError for a label that the served version does not know, unless new labels are kept.
         """
         if self._log is None:
             raise NotStoredError("labels are not kept here: serve.feedback.url is not set")
-        served = self._releases.served
-        versions = [version for version in (served.champion, served.challenger) if version]
-        known_labels = {label for version in versions for label in version.small_side.bundle.label_names}
+        version = self._releases.current
+        known_labels = set(version.small_side.bundle.label_names)
         unknown = [index for index, label in enumerate(labels) if label.label not in known_labels]
         if unknown and self._config.feedback.new_labels == "refuse":
             raise InvalidInputError(f"labels[{unknown[0]}].label: the model has no such label; see /v1/model")
@@ -172,9 +142,8 @@ class CascadeService:
         except LogUnavailableError:
             self.metrics.unstored("feedback")
             raise LogAwayError("the log is unavailable: the labels may not be stored") from None
-        for version in versions:
-            if version.auditor:
-                version.auditor.monitor.schedule()
+        if version.auditor:
+            version.auditor.monitor.schedule()
         return FeedbackResponse(request_id=request_id, stored=len(labels))
 
     def waiting_for(self) -> str | None:
@@ -196,7 +165,6 @@ class CascadeService:
     def _record(
         self,
         version: CascadeVersion,
-        trial: ChallengerRelease | None,
         inputs: Sequence[Input],
         origin: Origin,
         answered: AnsweredRequest,
@@ -206,7 +174,7 @@ class CascadeService:
             return
         auditor, bundle, answers = version.auditor, version.small_side.bundle, answered.answers
         stored_inputs = self._config.feedback.store_payloads
-        share = 1.0 if trial and trial.share < AUDITED_BELOW else self._config.audit.share
+        share = self._config.audit.share
         drawn_labels = auditor.draw(answers, share) if auditor and share else {}
         large_answers = iter([] if isinstance(answered.large, LargeUnavailable) else answered.large)
         decisions = []
@@ -229,8 +197,6 @@ class CascadeService:
                     unit=unit_digest(item.content, item.group),
                     large_identity=bundle.large_identity,
                     payload=Payload.of(item.content, judgement.features_D, answer.route, stored_inputs),
-                    stage=trial.stage if trial else None,
-                    seconds=answered.timings.total_s,
                 )
             )
         log.add_decisions(decisions)

@@ -32,7 +32,6 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import (
     InvalidInputError,
     LargeFailedError,
-    NoNumbersError,
     SmallSideBusyError,
     SmallSideError,
 )
@@ -233,13 +232,6 @@ class CascadeVersion:
         if not isinstance(verdict, Judgement):
             raise RuntimeError(verdict.reason)
 
-    def require_beside(self, challenger: CascadeVersion) -> None:
-        """Raise ValueError unless `challenger` can answer whatever this version answers."""
-        if self.reads != challenger.reads:
-            raise ValueError(f"it reads {', '.join(challenger.reads)} and version {self.name} {', '.join(self.reads)}")
-        if missing := set(self.small_side.bundle.task_names) - set(challenger.small_side.bundle.task_names):
-            raise ValueError(f"it lacks tasks of version {self.name}: {', '.join(sorted(missing))}")
-
     def _require_known(self, inputs: Sequence[Input], place: str) -> None:
         """Raise InvalidInputError for an input of a task, or with parts, that the model does not know."""
         bundle = self.small_side.bundle
@@ -281,5 +273,5 @@ class CascadeVersion:
                 raise InvalidInputError(f"{place.format(position)}.image: {verdict.reason}")
         if unjudged := next((verdict for verdict in verdicts if isinstance(verdict, Unjudged)), None):
             logger.error("the small side of version %s returned no numbers: %s", self.name, unjudged.reason)
-            raise NoNumbersError(unjudged.reason)
+            raise SmallSideError("the small side failed")
         return [verdict for verdict in verdicts if isinstance(verdict, Judgement)]

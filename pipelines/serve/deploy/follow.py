@@ -20,14 +20,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kcm.errors import KcmError
-from pipelines.registry.champion import TRIAL_LEASE, Current
+from pipelines.registry.champion import Current
 from pipelines.registry.replicas import BEAT_S, ReplicaReport
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.sources import ChampionSource
 
 POLL_S = 1.0  # time between two reads of the pointer
 RETRY_S = 60.0  # time between two attempts to load a version
-TRIAL_SILENT_S = 60.0  # a challenger is dropped if no process has controlled its trial for this long
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,8 +35,8 @@ class ReleaseFollower:
     """Polls the pointer of `source`, and makes `service` serve the release that it names.
 
     While the storage is unavailable the replica continues with the versions in memory. A version that cannot be fetched
-    or loaded is reported as refused, and retried as long as the pointer names it: at every poll, or every `RETRY_S`. A
-    challenger is dropped when the lease of its trial is no longer renewed. `clock` returns monotonic seconds.
+    or loaded is reported as refused, and retried as long as the pointer names it: at every poll, or every `RETRY_S`.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class ReleaseFollower:
         self._unfetched: dict[str, str] = {}
         self._report: ReplicaReport | None = None
         self._reported_at = 0.0
-        self._lease: tuple[int, float] = (0, clock())  # version of the lease, and when it was last seen to change
         self._last_error = ""
 
     async def run(self) -> None:
@@ -75,8 +73,6 @@ class ReleaseFollower:
             return
         if current.record != self._record or self._unfetched or self._may_load_again(current):
             await self._act_on(current)
-        if current.challenger:
-            await self._drop_without_lease(current.challenger.version)
         await self._tell()
 
     def close(self) -> None:
@@ -94,22 +90,11 @@ class ReleaseFollower:
         try:
             release = await asyncio.to_thread(self._source.release_of, current)
         except (OSError, KcmError) as error:
-            self._unfetched = {
-                failure.version: str(error) for failure in (current.challenger, current.champion) if failure
-            }
+            self._unfetched = {current.champion.version: str(error)}
         else:
             self._unfetched = {}
             await self._service.stage(release)
-        if current.record != self._record:
-            self._lease = (0, self._clock())
         self._record = current.record
-
-    async def _drop_without_lease(self, version: str) -> None:
-        lease = await asyncio.to_thread(self._source.store.control.get, TRIAL_LEASE.format(self._source.name))
-        if lease and lease.version != self._lease[0]:
-            self._lease = lease.version, self._clock()
-        if self._clock() - self._lease[1] > TRIAL_SILENT_S:
-            self._service.drop(version, "the process that controls its trial has died")
 
     async def _tell(self) -> None:
         """Write the report if it has changed, or if a heartbeat is due."""

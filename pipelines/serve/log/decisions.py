@@ -49,7 +49,6 @@ from pipelines.serve.log.entries import (
 from pipelines.serve.log.tables import (
     DECISIONS,
     DRIFT,
-    FAILURES,
     FEEDBACK,
     PAYLOADS,
     VERSIONS,
@@ -179,13 +178,6 @@ class DecisionLog(Database):
             differing = [item for item, label in connection.execute(rows).all() if label_of[item] != label]
             if differing:
                 raise LabelConflictError(f"item {min(differing)} has another label already")
-
-    def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
-        """Commit that a challenger did not answer a request that it accepted, and the HTTP status."""
-        row = {"request_id": request_id, "application": self._application, "model_version": model_version}
-        with self.writing() as connection:
-            row |= {"stage": stage, "status": status, "failed_at": utc_now()}  # type: ignore[dict-item]
-            connection.execute(insert(connection, FAILURES), [row])
 
     def expire(self, keep_days: float | None, keep_bytes: int | None) -> int:
         """Delete payloads that are too old or too many, at most STEP of them; returns how many."""

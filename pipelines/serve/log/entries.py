@@ -21,7 +21,7 @@ MAX_NAME = 200  # characters of a label or a task, as wide as the columns are
 ANONYMOUS = "anonymous"  # the caller in the log where no keys are required
 _COLUMNS = (
     *("item", "model_version", "large_identity", "gate_score", "route", "audit_share", "probability", "answered_at"),
-    *("sequence", "stage", "seconds"),
+    "sequence",
 )
 
 
@@ -68,9 +68,8 @@ class LoggedDecision:
     `audit_share` is the probability with which kept items were drawn for an audit at that moment (0 without audits); it
     does not depend on the item. `drawn` says whether this item was drawn. `large_label` and `large_probabilities_C` are
     the large model's answer to an escalated item. `unit` is the digest of its unit (`kcm.tasks.units.unit_digest`),
-    `payload` the stored part of its input. `sequence` counts the answers of a replica. `seconds` is the duration of the
-    request. `stage` is the stage of a trial if its challenger answered. An update skips items whose unit, score or
-    small label is None.
+    `payload` the stored part of its input. `sequence` counts the answers of a replica. An update skips
+    items whose unit, score or small label is None.
     """
 
     origin: Origin
@@ -88,8 +87,6 @@ class LoggedDecision:
     large_identity: str | None = None
     payload: Payload | None = None
     sequence: int | None = None
-    stage: int | None = None
-    seconds: float | None = None
     answered_at: datetime.datetime = field(default_factory=utc_now)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, DateTime, Float, Index, Integer, LargeBinary, String, Table, Text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = sa.MetaData()
 
 
@@ -40,9 +40,8 @@ def _item_table(name: str, *columns: Column[Any]) -> Table:
 # One row for every answered item, kept ones too. `caller` and `unit` are keyed hashes. `audit_share` is the share of
 # kept items that was audited at that moment, `probability` the probability that the large model was asked about this
 # item. `state` is the state of its audit: null (not drawn), drawn, answered or lost. `large_label` is the large model's
-# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. `seconds` is the
-# time of the request; `stage` is the stage of a trial if its challenger answered. A forgotten item keeps its route,
-# probability, state and unit.
+# answer, of escalated and of audited items. A replica, `writer`, counts its answers in `sequence`. A forgotten item
+# keeps its route, probability, state and unit.
 DECISIONS = Table(
     "decisions",
     SCHEMA,
@@ -67,8 +66,6 @@ DECISIONS = Table(
     Column("answered_at", UtcTime, nullable=False),
     Column("writer", String(32), nullable=False),
     Column("sequence", sa.BigInteger),
-    Column("stage", Integer),
-    Column("seconds", Float),
     Column("forgotten_at", UtcTime),
     sa.UniqueConstraint("request_id", "item"),
     sqlite_autoincrement=True,
@@ -111,19 +108,6 @@ FEEDBACK = _item_table(
     Column("new", sa.Boolean),
 )
 Index("feedback_by_caller", FEEDBACK.c.caller, FEEDBACK.c.received_at)
-# Requests that a challenger took and did not answer, unless the caller was at fault.
-FAILURES = Table(
-    "failures",
-    SCHEMA,
-    Column("request_id", String(128), primary_key=True),
-    Column("application", _NAME, nullable=False),
-    Column("model_version", _NAME, nullable=False),
-    Column("stage", Integer, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("failed_at", UtcTime, nullable=False),
-)
-Index("failures_by_version", FAILURES.c.application, FAILURES.c.model_version)
-
 # Evidence of drift that a replica has gathered: the wealth of an e-process for each quantity.
 DRIFT = Table(
     "drift",

@@ -124,7 +124,7 @@ class LogWriter:
         on_drop: Callable[[str, int], None] = lambda kind, number: None,
         application: str | None = None,
     ) -> None:
-        self._config, self._dropped = config, on_drop
+        self._config = config
         self._log = DecisionLog(url, config.timeout_s, application or APPLICATION, config.max_share_per_caller)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._queue = DecisionQueue(partial(on_drop, "decision"))
@@ -180,10 +180,6 @@ class LogWriter:
         if self._flusher is None or self._flusher.done():
             self._flusher = self._start(self._flush_later())
 
-    def add_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
-        """Commit soon that a challenger did not answer a request."""
-        self._start(self._try_failure(request_id, model_version, stage, status))
-
     async def flush(self) -> None:
         """Commit every decision added so far; on LogUnavailableError they stay in the queue."""
         goal = self._queue.num_added
@@ -233,12 +229,6 @@ class LogWriter:
                 await self.flush()
             except LogUnavailableError as error:
                 logger.warning("%d decisions wait for the log: %s", len(self._queue), error)
-
-    async def _try_failure(self, request_id: str, model_version: str, stage: int, status: int) -> None:
-        try:
-            await self.call(DecisionLog.add_failure, request_id, model_version, stage, status)
-        except LogUnavailableError:
-            self._dropped("failure", 1)
 
     async def _expire_regularly(self) -> None:
         """Delete payloads that are too old or too many, in steps, so that other calls can run between."""

@@ -1,4 +1,4 @@
-"""The served cascade while versions are tried out and changed and processes die: two replicas of each deployment."""
+"""The served cascade while versions change and processes die: two replicas of each deployment."""
 
 import json
 import os
@@ -25,18 +25,14 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.config import load_config
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.loop import canary
-from pipelines.loop.canary import PointerTrial, Rollout
-from pipelines.loop.config import CanaryConfig
 from pipelines.registry.champion import Champion, Pointer
-from pipelines.registry.promote import Champions, on_trial
+from pipelines.registry.promote import Champions
 from pipelines.serve.deploy.app import build_app, start
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.tables import DECISIONS
-from pipelines.serve.log.trial import TrialLog
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.tracking import Tracking
-from tests.champions import beside, registered
+from tests.champions import registered
 from tests.integration.serving.load import Load
 from tests.ports import free_port
 from tests.ray_private import session_folder
@@ -47,7 +43,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 REVIEWS = Path(__file__).parents[3] / "jobs" / "configs" / "reviews.yaml"
 KEYS = {f"caller-{number}": f"key of caller {number}" for number in range(12)}
 ITEMS = 3  # of a request
-NUM_PROMOTIONS, NUM_ROLLBACKS = (int(each) for each in os.environ.get("KCM_RELEASE_CHANGES", "2,1").split(","))
+NUM_PROMOTIONS = int(os.environ.get("KCM_RELEASE_CHANGES", "2"))
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +85,6 @@ class Versions:
         refusals = (report.refused.get(champion.version) for report in reports if report.version != champion.version)
         return next(refusals, None)
 
-    def try_out(self, champion: Champion, share: float = 0.5, stage: int = 1) -> str | None:
-        """The same for a challenger."""
-        current = self.pointer.try_out(beside(champion, share, stage))
-        reports = self.pointer.reports.settled(current.record, 300)
-        assert len(reports) == 2
-        return next(filter(None, (report.refused.get(champion.version) for report in reports)), None)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def patience() -> Iterator[None]:
@@ -129,18 +118,11 @@ def url(config: RunConfig, served: Versions) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def first_again(url: str, served: Versions) -> Iterator[None]:
-    """A test that fails halfway leaves no other champion and no challenger to the next one."""
+    """A test that fails halfway leaves no other champion to the next one."""
     yield
     current = served.pointer.current()
-    if current is None or current.challenger or current.champion.version != served.first.version:
+    if current is None or current.champion.version != served.first.version:
         served.promote(served.first)
-
-
-@pytest.fixture
-def trial(config: RunConfig, served: Versions) -> Iterator[None]:
-    """A promoter at work, without whom a trial would end by itself."""
-    with on_trial(served.store.control, config.name):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -238,43 +220,28 @@ def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[st
     assert not any(sentence in written for sentence in sentences if len(sentence) > 20)
 
 
-@pytest.mark.usefixtures("trial")
-def test_challenger_trial_promotion_and_rollback_under_load(
+def test_promotion_and_rollback_under_load(
     url: str, config: RunConfig, served: Versions, sentences: list[str], expected: list[Answer]
 ) -> None:
-    """Promise: no request fails or is answered by two versions, and a caller keeps to its version within a stage."""
+    """Promise: no request fails or is answered by two versions."""
     first, second = served.first, served.second
     log = DecisionLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0)
     with load_on(url, sentences) as load:
         load.wait_for(4)
         assert versions(load) == {first.version}
-        assert served.try_out(second, share=0.5, stage=1) is None
-        assert (card(url)["challenger"]["version"], card(url)["challenger"]["share"]) == (second.version, 0.5)
-        begun = time.monotonic()
-        load.wait_for(40)
-        by_caller: dict[str, set[str]] = {}
-        for asked in asked_since(begun, load):
-            by_caller.setdefault(asked.caller, set()).add(asked.response["model_version"])
-        assert all(len(met) == 1 for met in by_caller.values())
-        assert set.union(*by_caller.values()) == {first.version, second.version}
         for number in range(NUM_PROMOTIONS):
             challenger = (second, first)[number % 2]
-            assert served.try_out(challenger, share=0.3, stage=1) is None
-            load.wait_for(3)
             assert served.promote(challenger) is None
-            load.wait_for(3)
+            load.wait_for(20)
             assert card(url)["model_version"] == challenger.version
         assert served.promote(first) is None
     assert load.failed == []
+    assert versions(load) == {first.version, second.version}
     assert mixed(load, expected, second) == []
     wait_until(lambda: ids(load) <= {row["request_id"] for row in log.read(DECISIONS)})
-    rows = log.read(DECISIONS)
-    canary = [row for row in rows if row["model_version"] == second.version and row["stage"] == 1]
-    assert {row["audit_share"] for row in canary} <= {0.5, 1.0}
-    assert all(row["seconds"] > 0 for row in canary)
+    assert {row["audit_share"] for row in log.read(DECISIONS)} == {0.5}
 
 
-@pytest.mark.timeout(1800)  # two trials, each as long as the machine needs for its decisions
 def test_everything_that_is_counted_can_be_read(url: str) -> None:
     """Promise: Ray exports what all replicas have counted, and what audits have found."""
     missing = {"ray_kcm_items_total", 'route="large"', 'version="reviews/2"', "ray_kcm_stage_seconds_bucket"}
@@ -286,46 +253,6 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
         missing = {name for name in missing if name not in found}
         time.sleep(0.5)
     assert not missing
-
-
-@pytest.mark.usefixtures("trial")
-def test_rollout_promotes_good_and_rolls_back_bad_versions(
-    url: str,
-    config: RunConfig,
-    served: Versions,
-    sentences: list[str],
-    expected: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Promise: the trial decides by what is in the log, and no request pays for it."""
-    first, second = served.first, served.second
-    monkeypatch.setattr(canary, "MAX_ERROR_RATE", 0.1)
-    monkeypatch.setattr(canary, "MAX_SLOW_RATE", 0.8)  # a busy machine says nothing about time
-    settings = CanaryConfig(stages=(0.4, 1.0), decisions_per_stage=300, timeout_s=800.0)
-    log = TrialLog(f"sqlite:///{config.storage_path}/feedback.db", 30.0, "reviews")
-
-    def rollout_of(disagreement: float) -> Rollout:
-        current = served.pointer.current()
-        assert current is not None
-        trial = PointerTrial(served.pointer, second, current.number, 300.0)
-        return Rollout(first.version, second.version, settings, trial, log, disagreement=disagreement)
-
-    with load_on(url, sentences) as load:
-        rollout = rollout_of(0.99)
-        assert rollout.run() is None
-        assert [stage.stage for stage in rollout.stages] == [1, 2]
-        assert served.promote(second) is None
-        assert served.promote(first) is None
-        for _ in range(NUM_ROLLBACKS):
-            # Most of what it keeps is not what the large model says, and its certificate allows it next to nothing.
-            assert "disagreement" in (rollout_of(0.05).run() or "")
-            current = served.pointer.current()
-            assert current is not None
-            assert (current.champion.version, current.challenger) == (first.version, None)
-        load.wait_for(10)
-    assert load.failed == []
-    assert mixed(load, expected, second) == []
-    log.close()
 
 
 @pytest.mark.parametrize("deployment", ["door", "large"])

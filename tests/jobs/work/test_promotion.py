@@ -10,10 +10,9 @@ from jobs.work import turns
 from jobs.work.turns import promote, rollback, rollback_if_refuted
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
-from pipelines.loop.canary import PointerTrial
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import By, Pointer, ReplacedError
-from pipelines.registry.promote import Champions, on_trial
+from pipelines.registry.promote import Champions
 from pipelines.registry.replicas import ReplicaReport, ReplicaReports
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
@@ -132,32 +131,14 @@ def test_refuted_champion_of_an_update_is_rolled_back(tmp_path: Path, by: By, al
         assert rollback_if_refuted(config) is None
 
 
-def test_challenger_with_void_certificate_gets_no_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: a challenger that is not certified on the service's runtime is not tried out."""
+def test_challenger_with_void_certificate_is_not_promoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: an update does not promote a challenger that is not certified on the service's runtime."""
     config = registered(tmp_path)
     candidate = pointer(config).history()[0]
-    assert not turns.delivered(config, candidate, 0.1).served
-    monkeypatch.setattr(ReplicaReports, "any_alive", lambda _: True)
     monkeypatch.setattr(turns, "void_release", lambda *_: "the encoder was certified in onnx on cpu")
-    delivery = turns.delivered(config, candidate, 0.1)
-    assert delivery.served
-    assert "onnx on cpu" in (delivery.stopped or "")
-    assert pointer(config).current().challenger is None
-
-
-def test_promotion_ends_a_running_trial_at_once(tmp_path: Path) -> None:
-    """Promise: an operator promotes during a trial without waiting, and the trial does not go on beside the new one."""
-    config = registered(tmp_path)
-    candidate, number = pointer(config).history()[0], pointer(config).current().number
-    trial = PointerTrial(pointer(config), candidate, number, timeout_s=5.0)
-    with on_trial(LoopState.of(config).store.control, config.name):
-        trial.try_out(1, 0.5)
-        assert promote(config, "1")["version"] == "reviews/1"
-        for step in (trial.dropped, lambda: trial.try_out(2, 1.0)):
-            with pytest.raises(ReplacedError, match="reviews/1 became the champion meanwhile"):
-                step()
-        trial.end()
-    assert pointer(config).current().challenger is None
+    assert turns.objection(config, candidate) is None
+    monkeypatch.setattr(ReplicaReports, "any_alive", lambda _: True)
+    assert "onnx on cpu" in (turns.objection(config, candidate) or "")
 
 
 def test_rollback_does_not_undo_a_promotion_it_has_not_seen(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from pipelines.loop.build import BuiltChallenger
 from pipelines.loop.gates import items_to_label
 from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
-from pipelines.loop.turn import Delivery, approve, update
+from pipelines.loop.turn import approve, update
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate, Verdict
+from pipelines.registry.promote import Champions
+from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.lease import leased
 from pipelines.tracking.tracking import Tracking, champion_of
 
@@ -71,7 +73,7 @@ class Loop:
         return BuiltChallenger(
             [PromotionGate(name="rows", verdict=verdict, reason=f"it is {verdict}")],
             candidate,
-            {"labels": 3, "disagreement": 0.1},
+            {"labels": 3},
         )
 
 
@@ -163,28 +165,37 @@ def test_what_a_person_has_to_decide_waits_for_approval(loop: Loop, approval: st
         approve(config, "2")
 
 
-def stopped(candidate: Champion, disagreement: float) -> Delivery:
-    assert disagreement == 0.1  # what the replay has shown
-    return Delivery(served=True, stopped="2% of its requests failed", stages=[{"share": 0.01}])
+def test_challenger_that_a_replica_refuses_is_not_promoted(loop: Loop) -> None:
+    """Promise: a challenger that a replica refuses is never promoted automatically again; the champion stays."""
+
+    def refused(*_: object) -> bool:
+        raise RefusedByServiceError("the version is refused: it does not load")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Champions, "_followed_by_replicas", refused)
+        result = update(loop.config)
+    assert (result["promoted"], loop.champion) == (False, "reviews/1")
+    assert "it does not load" in result["reason"]
+    assert loop.state.champions.pointer.rejected(result["digest"])
 
 
 def test_stopped_challenger_is_not_promoted_automatically(loop: Loop) -> None:
-    """Promise: a challenger that is stopped on traffic is never promoted by itself."""
-    result = update(loop.config, stopped)
+    """Promise: a challenger that must not be served is never promoted by itself."""
+    result = update(loop.config, lambda _: "its certificate is void")
     assert (result["promoted"], loop.champion) == (False, "reviews/1")
     rolled_back = json.loads(loop.state.path.read_text())["rolled_back"]
-    assert (rolled_back["version"], rolled_back["reason"]) == ("reviews/2", "2% of its requests failed")
+    assert (rolled_back["version"], rolled_back["reason"]) == ("reviews/2", "its certificate is void")
     loop.verdicts = ["pass"]
     again = update(with_update(loop, min_large_answers=1))  # another attempt, from the same watermark
     assert not again["promoted"]
-    assert "was stopped before: 2% of its requests failed" in again["reason"]
+    assert "was stopped before: its certificate is void" in again["reason"]
 
 
 def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
     other = loop.register("other")
 
-    def deliver(candidate: Champion, disagreement: float) -> Delivery:
-        raise AssertionError("it must not be brought to traffic")
+    def objection(candidate: Champion) -> str:
+        raise AssertionError("nobody asks whether it may be served")
 
     original: Callable[..., BuiltChallenger] = loop.build
 
@@ -196,7 +207,7 @@ def test_a_champion_that_changed_meanwhile_is_left(loop: Loop) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "build_challenger", slow)
         with pytest.raises(KcmError, match="reviews/2 became the champion while reviews/3 was being trained"):
-            update(loop.config, deliver)
+            update(loop.config, objection)
     assert loop.champion == "reviews/2"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.registry.champion import Challenger, Champion, Pointer
+from pipelines.registry.champion import Champion, Pointer
 from pipelines.store.records import Control
 
 
@@ -33,22 +33,6 @@ def test_rolled_back_version_and_its_watermark_are_rejected(pointer: Pointer) ->
     assert pointer.rejected("b", upto=700) == "rolled back: two complaints"
     assert pointer.rejected("b", upto=701) is None
     assert pointer.rejected("b") is None
-
-
-def test_trial_changes_only_the_challenger(pointer: Pointer) -> None:
-    """Promise: a trial changes the challenger and leaves the champion and its history."""
-    pointer.swap(0, champion("a"))
-    trial = Challenger(digest="bb", version="demo/2", bundle="f" * 16, stage=1, share=0.1)
-    for share in (0.1, 0.5):
-        current = pointer.try_out(trial.model_copy(update={"share": share}))
-        assert (current.number, current.champion.digest) == (1, "a")
-        assert current.challenger is not None
-        assert current.challenger.share == share
-    assert [each.digest for each in pointer.history()] == ["a"]
-    promoted = pointer.swap(1, champion("bb"))
-    assert promoted is not None
-    assert (promoted.challenger, promoted.record) == (None, 4)
-    assert [each.digest for each in pointer.history()] == ["a", "bb"]
 
 
 def test_undone_promotion_leaves_no_trace_in_the_history(pointer: Pointer) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from kcm.bundle.models import bundle_digest
 from kcm.errors import KcmError
-from pipelines.registry.champion import Challenger, Champion, Pointer
-from pipelines.registry.promote import Champions, on_trial
+from pipelines.registry.champion import Champion, Pointer
+from pipelines.registry.promote import Champions
 from pipelines.registry.replicas import RefusedByServiceError, ReplicaReport
 from pipelines.store.records import Control
 from pipelines.tracking.config import TrackingConfig
@@ -75,16 +75,6 @@ def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: boo
         champions.promote(b, expected=1)
     assert champions.agreed().champion == a
     assert champions.pointer.history() == [a]
-
-
-def test_trial_of_a_killed_process_ends_at_the_next_trial(versions, tmp_path: Path) -> None:
-    """Promise: a trial whose process was killed ends when the next trial begins."""
-    champions, (a, b, _) = versions
-    champions.introduce(a)
-    champions.pointer.try_out(Challenger(digest=b.digest, version=b.version, bundle=b.bundle, stage=1, share=0.5))
-    with on_trial(Control(tmp_path / "control"), "demo"):
-        current = champions.present()
-    assert (current.champion, current.challenger) == (a, None)
 
 
 def test_second_of_two_concurrent_promotions_changes_nothing(versions) -> None:

@@ -170,15 +170,6 @@ def test_kept_disagreement_refutes_the_champion(rate: float, refuted: bool) -> N
     assert judged_of(window).champion_loss(Policy(), 1.0, 0.1)[0] == 0.0  # a policy that keeps nothing loses nothing
 
 
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_replay_bounds_the_disagreement_of_a_challenger(share: float) -> None:
-    """Promise: over all decisions of the window, escalated ones too, and by audits that are weighted."""
-    judged = judged_of(made_window(3000, rate=0.05, share=share))
-    assert 0.05 < judged.disagreement(Policy(decision=KEEP_ALL), share, 0.1) < 0.08
-    assert judged.disagreement(Policy(), share, 0.1) < 0.01  # a policy that keeps nothing disagrees on nothing
-    assert judged.select([False] * 3000).disagreement(Policy(), share, 0.1) == 1.0
-
-
 def test_questions_are_answered_again_from_the_longer_list() -> None:
     """Promise: what the large model was asked is answered anew from the longer list."""
     window = made_window(20, rate=0.5)

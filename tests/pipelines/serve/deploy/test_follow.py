@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.registry.champion import TRIAL_LEASE, Champion, Pointer
-from pipelines.registry.promote import on_trial
+from pipelines.registry.champion import Champion, Pointer
 from pipelines.serve.cascade.service import ServingState
-from pipelines.serve.deploy.follow import RETRY_S, TRIAL_SILENT_S, ReleaseFollower
+from pipelines.serve.deploy.follow import RETRY_S, ReleaseFollower
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource
 from pipelines.store.artefact import ArtefactStore
-from tests.champions import beside, registered
+from tests.champions import registered
 
 
 class StubService:
@@ -29,9 +28,6 @@ class StubService:
             self.refused = {release.version: "it does not load"}
         else:
             self.release = release
-
-    def drop(self, version: str, reason: str) -> None:
-        self.refused[version] = reason
 
     def state(self) -> ServingState:
         return ServingState(self.release.version if self.release else "", False, self.refused)
@@ -70,16 +66,10 @@ def world(tmp_path: Path) -> World:
 async def test_a_replica_follows_the_pointer_and_reports_each_record(world: World) -> None:
     await world.follower.look()
     assert (world.service.release.version, world.report.record) == ("demo/1", 1)  # type: ignore[union-attr]
-    world.pointer.try_out(beside(world.second, share=0.25, stage=2))
-    await world.follower.look()
-    trial = world.service.release.challenger  # type: ignore[union-attr]
-    assert trial is not None
-    assert (trial.version, trial.share, trial.stage) == ("demo/2", 0.25, 2)
-    assert (trial.bundle / "bundle.json").read_text() == "2"
     world.pointer.swap(1, world.second)
     await world.follower.look()
     assert world.service.release == world.source.first()
-    assert (world.report.version, world.report.record, world.report.refused) == ("demo/2", 3, {})
+    assert (world.report.version, world.report.record, world.report.refused) == ("demo/2", 2, {})
 
 
 @pytest.mark.parametrize(
@@ -105,29 +95,6 @@ async def test_unservable_version_is_reported_and_old_one_stays(
     world.service.broken, world.now = "", RETRY_S
     await world.follower.look()
     assert world.service.release.version == ("demo/1" if change else "demo/2")  # type: ignore[union-attr]
-
-
-async def test_challenger_without_a_renewed_lease_is_dropped(world: World) -> None:
-    """Promise: a challenger is dropped once nobody renews the lease of its trial."""
-    world.pointer.try_out(beside(world.second))
-    with on_trial(world.store.control, "demo"):
-        world.pointer.try_out(beside(world.second))
-        await world.follower.look()
-        lease = world.store.control.get(TRIAL_LEASE.format("demo"))
-        assert lease is not None
-        world.now = TRIAL_SILENT_S + 1
-        assert world.store.control.swap(TRIAL_LEASE.format("demo"), lease.version, lease.value)  # a renewal
-        await world.follower.look()
-        assert world.report.refused == {}
-        world.now *= 3
-        await world.follower.look()
-        assert world.report.refused == {"demo/2": "the process that controls its trial has died"}
-
-
-def test_replica_starts_beside_a_challenger_that_is_missing(world: World) -> None:
-    """Promise: a challenger whose bundle cannot be fetched keeps no replica from starting with the champion."""
-    world.pointer.try_out(beside(world.second.model_copy(update={"bundle": "nowhere"})))
-    assert world.source.first().version == "demo/1"
 
 
 def test_replica_starts_with_last_champion_without_storage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
