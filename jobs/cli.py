@@ -44,7 +44,7 @@ COMMANDS = {
     "log": "jobs.commands.log:app",
 }
 
-RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit", "log"})
+RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit"})
 """Commands that need the extra `ray`; the base installation has all others."""
 
 

@@ -51,13 +51,3 @@ def forget(
     if (caller is None) == (request is None):
         raise KcmError("missing --caller or --request: the items to forget", hint="Give either --caller or --request")
     return load("jobs.work.log:forget", "kcm log")(config, caller, request)
-
-
-@app.add
-def purge(config: Run) -> dict[str, Any]:
-    """Remove forgotten items from artefacts of earlier versions.
-
-    The champion must have been trained without them. Earlier versions can still be served, but no update can start from
-    them.
-    """
-    return load("jobs.work.log:purge", "kcm log")(config)

@@ -12,8 +12,6 @@ from jobs.views.loop import stats_view
 from jobs.views.table import result_console
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
-from pipelines.loop.purging import purge as purge_artefacts
-from pipelines.loop.state import LoopState
 from pipelines.serve.log.database import require_log
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.window import LogReader
@@ -55,18 +53,8 @@ def forget(config: RunConfig, caller: str | None, request: str | None) -> dict[s
             hint="New answers appear in the log after a second",
         )
     typer.echo(f"forgot {counts.num_items} items of {subject}")
-    typer.echo("`kcm update` trains without them; then `kcm log purge` removes them from earlier versions")
+    typer.echo("`kcm update` trains without them; earlier versions keep what they learned")
     return {"items": counts.num_items, "units": sorted(counts.units)}
-
-
-def purge(config: RunConfig) -> dict[str, Any]:
-    """Remove forgotten items from artefacts."""
-    with LogReader(*_log_of(config)) as log:
-        key, units = log.unit_key, log.forgotten()
-    purged = purge_artefacts(LoopState.of(config), key, units)
-    summary = f"emptied {len(purged.emptied)} artefacts, erased {len(purged.windows)} windows"
-    typer.echo(f"{len(units)} forgotten units: {summary}")
-    return {"units": len(units), "emptied": purged.emptied, "windows": purged.windows}
 
 
 def _log_of(config: RunConfig) -> tuple[str, str]:

@@ -38,7 +38,6 @@ from pipelines.store.records import Control
 from pipelines.store.storage import THIS_NODE, Storage, at_once
 
 MANIFEST = "manifest.json"
-EMPTIED = "emptied"  # marks the manifest of an artefact whose files were removed on purpose: it counts as unfinished
 ATTEMPT = "attempt-"  # prefix of an attempt's folder
 SCRATCH = (
     "scratch"  # an interrupted stage leaves files here for its next attempt; removed once the artefact is complete
@@ -281,12 +280,10 @@ class ArtefactStore:
         """The finished artefact of a recipe; an artefact whose files differ from its manifest is unfinished."""
         home = self.home(recipe)
         try:
-            manifest = read_manifest(self.storage, home, anew=True)
+            read_manifest(self.storage, home, anew=True)
         except (FileNotFoundError, ValueError):
             return None
         artefact = finished_at(self.storage, home)
-        if manifest.get(EMPTIED):
-            return None
         return artefact if next(damaged_files(self.storage, artefact), None) is None else None
 
     def named(self, stage: str, fingerprint: str) -> Artefact:

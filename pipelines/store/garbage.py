@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kcm.assets.manifest import sha256_of
 from kcm.errors import LockedError
 from pipelines.store.artefact import (
     ARTEFACTS,
     CONTROL,
-    EMPTIED,
     MANIFEST,
     Artefact,
     ArtefactStore,
-    described,
-    encoded,
-    read_manifest,
 )
 from pipelines.store.lease import holder_of, leased
 
@@ -76,7 +70,9 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
 
     LockedError while anything is being written: it may be about to refer to an artefact.
     """
-    with alone(store):
+    with leased(store.control, CLEANING, "the storage"):
+        if holder := holder_of(store.control, (key for key in store.control.keys("leases") if key != CLEANING)):
+            raise LockedError(f"the storage is in use by {holder[1]}", where=holder[0], hint="Wait for it to end")
         garbage = find_garbage(store)
         for home in garbage.homes:
             store.storage.files.delete([store.storage.name(home / MANIFEST)])  # no half of it is taken for finished
@@ -88,45 +84,6 @@ def collect_garbage(store: ArtefactStore) -> Garbage:
                 if home not in homes:
                     shutil.rmtree(home, ignore_errors=True)
     return garbage
-
-
-@contextmanager
-def alone(store: ArtefactStore) -> Iterator[None]:
-    """Nothing else writes artefacts within the block. LockedError if something does."""
-    with leased(store.control, CLEANING, "the storage"):
-        if holder := holder_of(store.control, (key for key in store.control.keys("leases") if key != CLEANING)):
-            raise LockedError(f"the storage is in use by {holder[1]}", where=holder[0], hint="Wait for it to end")
-        yield
-
-
-def rewrite(store: ArtefactStore, artefact: Artefact, change: Callable[[Path], None]) -> None:
-    """Change files of a finished artefact in place; `change(folder)` adds and removes none.
-
-    Only within `alone`. A kill in between leaves files that differ from the manifest: they count as damaged until they
-    are rewritten.
-    """
-    change(artefact.folder)
-    store.storage.keep(artefact.path)
-    _tell(store, artefact, described(store.storage, store.storage.listed(artefact.path)))
-
-
-def empty(store: ArtefactStore, artefact: Artefact) -> None:
-    """Remove all files of a finished artefact except its manifest, which shows how later artefacts were made."""
-    store.storage.drop([artefact.path])
-    artefact.path.mkdir(parents=True, exist_ok=True)
-    _tell(store, artefact, {"files": {}, "marks": {}, EMPTIED: True})
-
-
-def _tell(store: ArtefactStore, artefact: Artefact, changes: dict[str, Any]) -> None:
-    """Update the manifest of an artefact to its current files."""
-    manifest = encoded(artefact.manifest | changes)
-    store.storage.files.write(store.storage.name(artefact.home / MANIFEST), manifest)
-    read_manifest(store.storage, artefact.home, anew=True)  # this node's copy
-
-
-def is_emptied(artefact: Artefact) -> bool:
-    """Whether the files of an artefact were removed on purpose."""
-    return bool(artefact.manifest.get(EMPTIED))
 
 
 def _referred(store: ArtefactStore, artefacts: Mapping[Path, Artefact]) -> set[Path]:

@@ -24,11 +24,9 @@ from jobs.work.turns import update
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
 from pipelines.config import RunConfig
-from pipelines.loop.purging import purge
-from pipelines.loop.state import LoopState, log_reader
+from pipelines.loop.state import LoopState
 from pipelines.registry.champion import Champion
 from pipelines.run import run
-from pipelines.serve.log.decisions import DecisionLog
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.features import SECONDS
 from pipelines.store.files import Files
@@ -201,7 +199,7 @@ def test_empty_nodes_continue_the_loop_on_a_bucket(
         update={"min_large_answers": 20, "gates": {"max_old_task_loss": 0.9}},
     )
     assert not [name for name in fetched_here(lambda: run(config)) if name.endswith(".parquet")]
-    write_spoken_texts(tmp_path / "traffic", 3 * NUM_DECISIONS)
+    write_spoken_texts(tmp_path / "traffic", 2 * NUM_DECISIONS)
     texts = [file.read_text() for file in sorted((tmp_path / "traffic").glob("*/*.txt"), key=lambda file: file.name)]
 
     def on_another_node(name: str) -> dict[str, Any]:
@@ -213,40 +211,18 @@ def test_empty_nodes_continue_the_loop_on_a_bucket(
             champions.promote(candidate, expected=champions.present().number)
         return result
 
-    forgotten, *_ = play(config, texts[:NUM_DECISIONS])
+    play(config, texts[:NUM_DECISIONS])
     first = on_another_node("second")
     assert (first["version"], first["after"], first["upto"]) == ("extended/2", 0, NUM_DECISIONS)
     assert not on_another_node("third")["changed"]
     play(config, texts[NUM_DECISIONS : 2 * NUM_DECISIONS])
-    units = DecisionLog(config.serve.feedback.url, 30.0, "extended").forget_request(forgotten).units
     second = on_another_node("fourth")
     assert (second["version"], second["after"]) == ("extended/3", NUM_DECISIONS)
     state = json.loads(Files(served_bucket).read("runs/extended/loop.json"))
     assert [turn["version"] for turn in state["turns"]] == ["extended/2", "extended/3"]
     looks = StoredLedger.of_lineage(ArtefactStore(served_bucket).control, "extended").looks()
     assert [look.number for look in looks] == [1, 2]
-
-    state = LoopState.of(config)
-    with log_reader(config) as reader:
-        purged = purge(state, reader.unit_key, units)
-    stages = {name.split("/")[0] for name in purged.emptied}
-    assert stages == {
-        "tasks",
-        "features",
-        "outcomes",
-        "train",
-        "tune",
-        "grow",
-        "extend",
-        "choose",
-    }  # the run has them too
-    assert len(purged.windows) == 1
-    assert damaged(state.store) == []
-    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "fifth"))
-    with log_reader(config) as reader:
-        assert purge(LoopState.of(config), reader.unit_key, units).emptied == []
-    play(config, texts[2 * NUM_DECISIONS :])
-    assert on_another_node("sixth")["version"] == "extended/4"
+    assert damaged(ArtefactStore(served_bucket)) == []
 
 
 def fetched_here(work: Callable[[], object]) -> list[str]:
@@ -263,8 +239,8 @@ def fetched_here(work: Callable[[], object]) -> list[str]:
     return names
 
 
-def play(config: RunConfig, texts: list[str]) -> list[str]:
-    """Put texts to the champion, and give the ids of the requests."""
+def play(config: RunConfig, texts: list[str]) -> None:
+    """Put texts to the champion."""
     requests = {str(uuid.uuid4()): texts[at : at + 16] for at in range(0, len(texts), 16)}
 
     async def send() -> None:
@@ -273,4 +249,3 @@ def play(config: RunConfig, texts: list[str]) -> list[str]:
                 await service.predict([Input(Content(text)) for text in asked], request_id)
 
     asyncio.run(send())
-    return list(requests)

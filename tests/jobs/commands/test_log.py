@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from kcm.inputs.content import Content
 from kcm.tasks.units import unit_digest
-from pipelines.loop.purging import Purged
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload
 from pipelines.serve.log.window import WINDOW
@@ -95,20 +94,6 @@ def test_a_caller_and_a_request_are_forgotten(tmp_path: Path, log: DecisionLog) 
     found = result_of(tmp_path, "stats")
     assert (found["decisions"], found["forgotten"], found["labels"]) == (6, 6, 0)
     assert found["payloads"] == {"items": 0, "bytes": 0, "oldest": None}
-
-
-def test_what_was_forgotten_is_purged(tmp_path: Path, log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def purge(state: Any, key: bytes, units: frozenset[str]) -> Purged:
-        asked.append((state.name, len(key), len(units)))
-        return Purged(["tasks/1", "train/2"], ["window/3"])
-
-    monkeypatch.setattr("jobs.work.log.purge_artefacts", purge)
-    result_of(tmp_path, "forget", "--caller", "ann")
-    found = result_of(tmp_path, "purge")
-    assert asked == [("reviews", 32, 4)]
-    assert found == {"units": 4, "emptied": ["tasks/1", "train/2"], "windows": ["window/3"]}
 
 
 @pytest.mark.parametrize("arguments", [["--caller", "eve"], ["--request", "r1/7"], ["--request", "nonsense"]])
