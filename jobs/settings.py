@@ -30,7 +30,7 @@ class ServiceSettings(Config):
 
         Without a configured place the log is in the run's storage, or in `log_folder`. The service may use the run's
         server, unless its address is configured already. Without a run it may use servers that `kcm label` has used
-        before. The server of `serve.proxy` is always allowed.
+        before.
         """
         settings, changes, servers = own or cls(), dict[str, Any](), known_servers()
         if config is not None:
@@ -38,7 +38,7 @@ class ServiceSettings(Config):
             changes = {"application": config.application, "costs": config.serve.costs or config.costs}
             servers = config.upstreams
             log_folder = config.storage_folder
-        serve = settings.serve.with_proxy_server
+        serve = settings.serve
         configured_urls = {upstream.base_url for upstream in serve.large.upstreams}
         if servers := tuple(upstream for upstream in servers if upstream.base_url not in configured_urls):
             changes["large"] = serve.large.model_copy(update={"upstreams": (*serve.large.upstreams, *servers)})

@@ -57,8 +57,6 @@ def serve_until_interrupted(
     with serving(source, settings) as url:
         result["url"] = url
         typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")
-        if proxy := settings.serve.proxy:
-            typer.echo(f"clients of {proxy.upstream} set their base_url to {url}/v1; other requests pass through")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
     return result

@@ -43,9 +43,12 @@ ServerUrl = Annotated[PlainUrl, AfterValidator(_server_url)]
 Price = Annotated[float, Field(ge=0)]
 
 
-class BudgetConfig(Config):
-    """The key that is sent to a server, its prices, and its budget."""
+class UpstreamConfig(Config):
+    """A server, the key that is sent to it, and its budget."""
 
+    base_url: ServerUrl = Field(
+        default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
+    )
     api_key_env: VariableName | None = Field(
         default="OPENAI_API_KEY",
         description="Environment variable with the server's key, wherever it is asked from; null: it needs none.",
@@ -65,14 +68,6 @@ class BudgetConfig(Config):
         ge=0,
         description="Currency that may be spent at the server, over all runs on the same storage, and by a service; "
         "null: no limit.",
-    )
-
-
-class UpstreamConfig(BudgetConfig):
-    """A server, the key that is sent to it, and its budget."""
-
-    base_url: ServerUrl = Field(
-        default="https://api.openai.com/v1", description="Address, up to before /chat/completions."
     )
     input_price: float = Field(
         default=0.0, ge=0, description="Currency per million tokens read, by a model that prices does not list."

@@ -204,11 +204,6 @@ class ResponseCache(SqlDatabase):
         with self.writing() as connection:
             self._book(connection, -1, -amount)
 
-    def settle(self, amount: float, currency: float) -> None:
-        """Replace the booking of `amount` by the cost of a call whose answer is not kept."""
-        with self.writing() as connection:
-            self._book(connection, 0, currency - amount)
-
     def keep(self, key: str, answer: dict[str, Any], amount: float, currency: float) -> None:
         """Commit an answer, and replace the booking of `amount` by its cost."""
         with self.writing() as connection:

@@ -15,8 +15,6 @@ from kcm.cascade.policy import OnLargeFailure
 from kcm.config import Config
 from kcm.costs import CostsConfig
 from kcm.large import UpstreamConfig
-from kcm.large.config import BudgetConfig, ServerUrl
-from kcm.logs.template import Template
 from kcm.redact import PlainUrl
 from pipelines.serve.breaker import BreakerConfig
 
@@ -222,35 +220,6 @@ class FeedbackConfig(Config):
 LOG_FILE = "feedback.db"  # the log in the storage, unless another one is configured
 
 
-class ProxyConfig(BudgetConfig):
-    """Serving in place of an LLM's address: the cascade answers one prompt template, the LLM everything else.
-
-    With max_cost, a model without a price is refused.
-    """
-
-    upstream: ServerUrl = Field(description="Base URL of a server with OpenAI's interface, without /chat/completions.")
-    template: Template = Field(description="The requests that the cascade answers; all others pass through.")
-    idle_timeout_s: float = Field(default=120.0, gt=0, description="Time without a byte after which a call fails.")
-    timeout_s: float = Field(default=600.0, gt=0, description="Time limit of a call, its stream included.")
-
-    @model_validator(mode="after")
-    def _prices_for_a_budget(self) -> ProxyConfig:
-        if self.max_cost is not None and not self.prices:
-            raise ValueError("max_cost needs prices: the price per million tokens read and written, by model")
-        return self
-
-    @property
-    def server(self) -> UpstreamConfig:
-        """The upstream as an allowed server of the large model: one key, one price list, one budget."""
-        return UpstreamConfig(
-            base_url=self.upstream,
-            api_key_env=self.api_key_env,
-            prices=self.prices,
-            max_calls=self.max_calls,
-            max_cost=self.max_cost,
-        )
-
-
 class ServeConfig(BatchingConfig):
     """The served cascade; the replica settings at this level apply to the door, which holds the collaborator."""
 
@@ -296,17 +265,6 @@ class ServeConfig(BatchingConfig):
         "continue, and report it.",
     )
     large: LargeReplicaConfig = Field(default=LargeReplicaConfig(), description="Replicas of the large model.")
-    proxy: ProxyConfig | None = Field(
-        default=None, description="The LLM whose clients call this service instead; null: no pass-through."
-    )
-
-    @property
-    def with_proxy_server(self) -> ServeConfig:
-        """A copy in which the large model may use the server of `proxy`."""
-        if self.proxy is None or self.proxy.server in self.large.upstreams:
-            return self
-        upstreams = (*self.large.upstreams, self.proxy.server)
-        return self.model_copy(update={"large": self.large.model_copy(update={"upstreams": upstreams})})
 
     @property
     def reserved_cpus(self) -> float:
@@ -347,19 +305,6 @@ class ServeConfig(BatchingConfig):
                 f"large.timeout_s ({self.large.timeout_s}) must be below timeout_s ({self.timeout_s}): the service "
                 "needs time to answer without it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _passed_on_for_known_callers(self) -> ServeConfig:
-        if self.proxy is None:
-            return self
-        if self.auth.keys_file is None and not self.listens_on_loopback:
-            raise ValueError(
-                f"proxy spends your money: without auth.keys_file host must be 127.0.0.1, not {self.host!r}"
-            )
-        same_upstreams = [upstream for upstream in self.large.upstreams if upstream.base_url == self.proxy.upstream]
-        if any(upstream != self.proxy.server for upstream in same_upstreams):
-            raise ValueError(f"large.upstreams repeats {self.proxy.upstream}, remove it: proxy has its key and budget")
         return self
 
     @model_validator(mode="after")

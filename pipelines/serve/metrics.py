@@ -27,9 +27,6 @@ class ServeMetrics:
             "kcm_turned_away_total", "Requests refused because of their body or a full service.", ("status",)
         )
         self._unread = Gauge("kcm_unread_bodies", "Requests whose body has not arrived yet.")
-        self._passed_on = Counter(
-            "kcm_passed_on_total", "Requests for the upstream of `serve.proxy`, by HTTP status.", ("status",)
-        )
         self._unstored = Counter("kcm_unstored_total", "Entries that the feedback log could not store.", ("kind",))
         self._seconds = Histogram(
             "kcm_stage_seconds", "Seconds of a request by stage and version.", _SECONDS, ("stage", "version")
@@ -70,10 +67,6 @@ class ServeMetrics:
     def refused(self, status: int) -> None:
         """Count a refused prediction."""
         self._requests.inc(tags={"status": str(status)})
-
-    def passed_on(self, status: int) -> None:
-        """Count a request passed through to the upstream, by the status for its caller."""
-        self._passed_on.inc(tags={"status": str(status)})
 
     def unstored(self, kind: str, number: int = 1) -> None:
         """Count entries that the log did not store: writes (`escalated` or `feedback`), or items (`decision`)."""

@@ -12,7 +12,7 @@ from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
-from pipelines.serve.cascade.version import AnsweredRequest, CascadeVersion, Relay, Unlabelled
+from pipelines.serve.cascade.version import AnsweredRequest, CascadeVersion
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import (
     BusyError,
@@ -87,13 +87,11 @@ class CascadeService:
         if auditor := self._releases.current.auditor:
             await auditor.settled()
 
-    async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Relay | None = None) -> PredictResponse:
-        """Answer a request with one version, or raise RequestError. `relay` asks the large model about one input."""
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
+        """Answer a request with one version, or raise RequestError."""
         try:
             version = self._releases.current
-            answered = await version.answer(inputs, origin.request_id, relay)
-        except Unlabelled:
-            raise
+            answered = await version.answer(inputs, origin.request_id)
         except Exception as error:
             self.metrics.refused(self._status_of(error))
             raise

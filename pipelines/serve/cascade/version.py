@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
 from kcm.bundle.models import large_names
@@ -109,20 +109,6 @@ NO_CURVES = "The networks of this model are MLPs without edge functions to show.
 logger = logging.getLogger("ray.serve")
 
 
-class Unlabelled(Exception):
-    """The large model's reply to a relayed request has no label: its caller gets it, and there is no decision."""
-
-
-class Relay(Protocol):
-    """Asks the large model by the caller's own request, in place of kcm's question."""
-
-    async def ask(self, labels: Sequence[str]) -> list[LargeAnswer] | LargeUnavailable:
-        """The answer to the one input, a position among `labels`, or why there is none.
-
-        Raises Unlabelled, RequestError.
-        """
-
-
 @dataclass(frozen=True)
 class AnsweredRequest:
     """What a version makes of a request; `large` has the large model's answers to the inputs that are not kept."""
@@ -156,11 +142,11 @@ class CascadeVersion:
         """The parts of an input that it reads."""
         return self.small_side.bundle.reads
 
-    async def answer(self, inputs: Sequence[Input], request_id: str, relay: Relay | None = None) -> AnsweredRequest:
+    async def answer(self, inputs: Sequence[Input], request_id: str) -> AnsweredRequest:
         """Judge the inputs, escalate those that are not kept, and join the answers.
 
-        `relay` asks the large model about the one input. Raises RequestError: InvalidInputError or SmallSideError
-        before anything is escalated, others if the large model failed and the policy has no replacement.
+        Raises RequestError: InvalidInputError or SmallSideError before anything is escalated, others if the large model
+        failed and the policy has no replacement.
         """
         self.guard.act()  # the certificate may have expired, whether or not the log can be read
         clock = time.perf_counter  # finer than the event loop's, which may count milliseconds
@@ -170,9 +156,7 @@ class CascadeVersion:
         judged_at = clock()
         with span("escalate", model_version=self.name):
             large: list[LargeAnswer] | LargeUnavailable = []
-            if relay and not judgements[0].keeps:
-                large = await relay.ask(self.small_side.bundle.answer_names)
-            elif questions := self.small_side.questions(inputs, judgements):
+            if questions := self.small_side.questions(inputs, judgements):
                 left_s = started + self.config.timeout_s - judged_at
                 large = await self.escalation.ask(questions, min(self.config.large.timeout_s, left_s))
             if isinstance(large, LargeUnavailable):

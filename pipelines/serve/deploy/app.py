@@ -64,7 +64,7 @@ class AppConfig(Config):
     @property
     def settings(self) -> ServeConfig:
         """The configuration of the service; decisions are written under the run's name, under which the log is read."""
-        settings = self.serve.with_proxy_server
+        settings = self.serve
         if settings.application or self.name is None:
             return settings
         return settings.model_copy(update={"application": self.name})
@@ -119,16 +119,12 @@ def require_servable(release: Release, config: ServeConfig, assets_dir: Path) ->
         )
     require_models(bundle, assets_dir, config.large.upstreams)
     budget_store(bundle.large.at(config.large.upstreams).upstream, config.feedback)
-    if config.proxy:
-        budget_store(config.proxy.server, config.feedback)
 
 
 def require_keys(config: ServeConfig) -> None:
-    """Raise ConfigError for a file of keys that this node cannot read, and if the key of `proxy` is not set."""
+    """Raise ConfigError for a file of keys that this node cannot read."""
     if config.auth.keys_file:
         Keys(config.auth.keys_file)
-    if config.proxy:
-        config.proxy.server.key()
 
 
 def void_release(release: Release, config: ServeConfig) -> str | None:
@@ -239,8 +235,7 @@ def _proxy_location(config: ServeConfig) -> ProxyLocation:
 
 def _http_options(config: ServeConfig) -> dict[str, Any]:
     # The door keeps its own deadline and answers; the proxy's deadline only ends requests that never reached the door.
-    longest_s = max(config.timeout_s, config.proxy.timeout_s if config.proxy else 0.0)
-    return {"host": config.host, "port": config.port, "request_timeout_s": 2 * longest_s}
+    return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
 
 
 def start(app: Application, config: ServeConfig, *, ready_timeout_s: float = 120.0) -> str:

@@ -8,7 +8,6 @@ from fastapi_offline import FastAPIOffline
 
 from kcm.bundle.answers import Input
 from pipelines.serve.breaker import RateLimit
-from pipelines.serve.cascade.models.large import budget_store
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.http.bodies import (
@@ -18,14 +17,11 @@ from pipelines.serve.http.bodies import (
     feedback_request,
     predict_request,
 )
-from pipelines.serve.http.drop_in import add_drop_in_routes
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimit, RequestLimit, RequestLog
 from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
-from pipelines.serve.http.proxy import Proxy
 from pipelines.serve.http.refusals import Refusal
-from pipelines.serve.http.spending import Spending
 from pipelines.serve.log.entries import Feedback
 from pipelines.serve.schemas import (
     ExplainResponse,
@@ -55,12 +51,7 @@ def create_api(
     _add_predictions(api, service, config)
     _add_feedback(api, service, config)
     _add_states(api, service)
-    if config.proxy is None:
-        add_openai_routes(api, service, config.limits)
-    else:
-        store = budget_store(config.proxy.server, config.feedback)
-        proxy = Proxy(config.proxy, service.metrics, Spending(config.proxy, store))
-        add_drop_in_routes(api, service, config.limits, config.proxy.template, proxy)
+    add_openai_routes(api, service, config.limits)
     add_pages(api, service)
     add_handlers(api)
     # From the inside out: a place is for a request whose body is there, bodies are read of allowed callers alone, and

@@ -26,7 +26,6 @@ from pipelines.serve.log.entries import Origin
 from pipelines.serve.metrics import ServeMetrics
 
 REQUEST_ID = "x-request-id"  # the client's; Ray Serve sets it if there is none, and returns it
-LEAVE = "leave"  # in the state of a request: gives its place back before the response begins
 CLIENT_GONE = 499  # the status in the log of a request whose client did not wait for an answer
 ANYONE = "anyone"  # the caller if there are no keys
 SLOW_BODY_S = 3.0  # a body that takes longer is slow: a client on a bad line, or one that stops on purpose
@@ -278,8 +277,7 @@ class RequestLimit:
     Ray Serve counts a newcomer among those that wait until it has been handed on. Of many requests that come at the
     same moment it would refuse some although there is room for all, so its own limits are wide
     (`deploy.app.door_options`). Pages and probes take no place: a service that is busy is not dead. A place is free
-    again when the response begins: a client that reads slowly holds none. A request that waits for somebody else gives
-    it back by `state.leave`.
+    again when the response begins: a client that reads slowly holds none.
     """
 
     def __init__(self, app: ASGIApp, config: ServeConfig, metrics: ServeMetrics) -> None:
@@ -299,7 +297,6 @@ class RequestLimit:
             self._free -= 1
             place.callback(self._leave)
             await place.enter_async_context(self._ongoing)
-            scope.setdefault("state", {})[LEAVE] = place.aclose
 
             async def send_and_leave(message: Message) -> None:
                 await place.aclose()

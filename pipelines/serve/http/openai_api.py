@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -22,7 +21,6 @@ from pydantic import BaseModel, Field
 from kcm.bundle.answers import Answer, Input
 from kcm.inputs.content import Content
 from pipelines.serve.cascade.service import CascadeService
-from pipelines.serve.cascade.version import Relay
 from pipelines.serve.config import LimitsConfig
 from pipelines.serve.http.refusals import Refusal
 from pipelines.serve.schemas import PredictResponse, Problem
@@ -33,8 +31,6 @@ ROUTE_HEADER, VERSION_HEADER, REQUEST_HEADER = "x-kcm-route", "x-kcm-version", "
 BEGIN, END = "<<<\n", "\n>>>"  # as `kcm.large.prompts.render` writes them around a text
 MAX_MESSAGES, MAX_PARTS = 1000, 100
 MAX_MESSAGE_LENGTH = 1_000_000  # characters of a message, instructions around the text among them
-
-NO_REPLIES: Mapping[str, str] = MappingProxyType({})
 
 _SCHEMA = "response_format.json_schema.schema"
 _PRINTABLE = "".join(set(map(chr, range(0x21, 0x7F))) - {"%"})
@@ -110,28 +106,16 @@ def add_openai_routes(api: FastAPI, service: CascadeService, limits: LimitsConfi
         """Classify the user's last message; the answer is its label, the route stands in `x-kcm-route`."""
         _require_model(body.model)
         _refuse_tools(body.tools, body.functions, body.tool_choice)
-        return await completion(service, request, body, _question(body.messages, limits.max_text_length))
+        return await _completion(service, request, body, _question(body.messages, limits.max_text_length))
 
 
-async def completion(
-    service: CascadeService,
-    request: Request,
-    body: ChatRequest,
-    text: str,
-    replies: Mapping[str, str] = NO_REPLIES,
-    relay: Relay | None = None,
-) -> Response:
-    """The completion whose content is the label of `text`, in the words of `replies` if they name it.
-
-    `relay` asks the large model, see `CascadeVersion.answer`.
-    """
+async def _completion(service: CascadeService, request: Request, body: ChatRequest, text: str) -> Response:
+    """The completion whose content is the label of `text`."""
     reply = ReplyFormat.of(body.response_format)
-    response = await service.predict([Input(Content(text))], request.state.origin, relay)
+    response = await service.predict([Input(Content(text))], request.state.origin)
     (answer,) = response.answers
     request.state.log |= {"model_version": response.model_version, "routes": [answer.route]}
     headers, usage, message = _headers(response, answer), _usage(text), reply.message(answer.label)
-    if answer.label in replies:
-        message = {"content": replies[answer.label], "refusal": None}
     if body.stream:
         last = usage if body.stream_options and body.stream_options.include_usage else None
         chunks = _chunks(_head(response, body.model, "chat.completion.chunk"), message, last)
@@ -215,7 +199,7 @@ def _question(messages: Sequence[ChatMessage], max_length: int) -> str:
     text = text_between_marks(content)
     prompts = [i for i, message in enumerate(messages) if message.role in ("system", "developer") and message.text]
     if prompts and text == content:
-        detail = "the model takes no instructions: leave them out, or serve their template by serve.proxy"
+        detail = "the model takes no instructions: leave them out, or put the text between lines <<< and >>>"
         raise Refusal(422, f"messages[{prompts[0]}]: {detail}")
     if not text.strip():
         raise Refusal(422, f"messages[{index}].content: the text is empty: there is nothing to classify")

@@ -18,7 +18,6 @@ from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.registry.champion import Pointer
-from pipelines.serve.deploy.app import AppConfig
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from pipelines.store.artefact import ArtefactStore
@@ -148,23 +147,10 @@ def test_only_the_server_of_the_run_may_be_used_in_serving() -> None:
     ]
 
 
-PROXY = """
-serve:
-  proxy:
-    upstream: http://127.0.0.1:9/v1
-    api_key_env: null
-    template:
-      messages: [{role: system, content: "Good or bad?"}]
-      before: "Review: "
-      replies: {good: GOOD}
-    prices: {gpt-4o-mini: [.15, .6]}
-"""
-
-
-def test_file_with_a_proxy_alone_serves_a_bundle(tmp_path: Path) -> None:
-    """Promise: a file with `serve.proxy` alone is enough of a configuration; its server may be asked."""
-    values = yaml.safe_load(PROXY)
-    run, own = configured(values, "proxy.yaml")
+def test_file_with_sections_of_a_service_serves_a_bundle(tmp_path: Path) -> None:
+    """Promise: a file with only `serve` is enough of a configuration for a bundle; its servers may be asked."""
+    values = {"serve": {"large": {"upstreams": [{"base_url": "http://127.0.0.1:9/v1", "api_key_env": None}]}}}
+    run, own = configured(values, "serve.yaml")
     assert run is None
     assert own is not None
     settings = ServiceSettings.of(None, tmp_path, own).serve
@@ -172,16 +158,5 @@ def test_file_with_a_proxy_alone_serves_a_bundle(tmp_path: Path) -> None:
     assert settings.feedback.url == f"sqlite:///{tmp_path}/feedback.db"
     with pytest.raises(ConfigError, match=r"the file names no model.*Add --bundle DIR"):
         prepared(None, None, None, own)
-    with pytest.raises(ConfigError, match=r"did you mean 'serve\.proxy'"):
-        configured({"serve": {"proxi": values["serve"]["proxy"]}}, "proxy.yaml")
-
-
-def test_proxy_of_a_run_may_be_asked_by_its_large_model(config: RunConfig) -> None:
-    """Promise: one server has one key and budget, those of the proxy, in a file for a cluster too."""
-    overrides = ["serve.proxy={upstream: https://host/v1, api_key_env: PROXY_KEY, template: {}, max_calls: 3}"]
-    serve = ServiceSettings.of(load_config(RunConfig, REVIEWS, [OPENAI, *overrides])).serve
-    assert [(each.api_key_env, each.max_calls) for each in serve.large.upstreams] == [("PROXY_KEY", 3)]
-    arguments = {"bundle": "/bundle", "assets_path": "/assets", "serve": serve.model_dump(mode="json")}
-    assert parse_config(AppConfig, arguments).settings.large.upstreams == serve.large.upstreams
-    alone = {"proxy": serve.proxy and serve.proxy.model_dump(mode="json")}
-    assert parse_config(AppConfig, arguments | {"serve": alone}).settings.large.upstreams == serve.large.upstreams
+    with pytest.raises(ConfigError, match=r"did you mean 'serve\.large'"):
+        configured({"serve": {"largo": {}}}, "serve.yaml")

@@ -69,7 +69,7 @@ class StubService:
     cards: StubCards = field(default_factory=StubCards)
     metrics: StubMetrics = field(default_factory=StubMetrics)
 
-    async def predict(self, inputs: Sequence[Input], origin: Origin, relay: Any = None) -> PredictResponse:
+    async def predict(self, inputs: Sequence[Input], origin: Origin) -> PredictResponse:
         if problem := self.refusal or self.error:
             raise problem
         self.seen += inputs

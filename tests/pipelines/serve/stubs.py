@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +17,15 @@ from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.large import Item, LargeAnswer
-from kcm.large.response_cache import ResponseCache, ResponseStore
 from pipelines.serve.breaker import Breaker, BreakerConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
-from pipelines.serve.config import BatchingConfig, FeedbackConfig, ServeConfig
+from pipelines.serve.config import BatchingConfig, ServeConfig
 from pipelines.serve.http.refusals import status_of
-from pipelines.serve.http.spending import SETTLE_S
 from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.release import Release
-from tests.fake_upstream import FakeUpstream
 
 
 def picture(width: int, height: int = 1) -> bytes:
@@ -125,12 +121,6 @@ class StubEscalation:
         return DOWN if self._troubles >= 0 else None
 
 
-def spent(upstream: FakeUpstream, feedback: FeedbackConfig) -> tuple[int, float]:
-    """Calls and their cost in the log, once ended calls are settled."""
-    time.sleep(2 * SETTLE_S)
-    return ResponseCache(ResponseStore.in_log(str(feedback.url)), upstream.base_url).spent()
-
-
 class Handle:
     """A deployment's handle that has `answer` called in this process, as the deployment would."""
 
@@ -211,10 +201,6 @@ class StubMetrics:
     most_unread: int = 0
     unread: int = 0
     statuses: list[int] = field(default_factory=list)
-    passed: list[int] = field(default_factory=list)
-
-    def passed_on(self, status: int) -> None:
-        self.passed.append(status)
 
     def failed(self) -> None:
         self.num_failed += 1

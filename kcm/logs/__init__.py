@@ -1,1 +1,0 @@
-"""Prompt templates: find the text to classify in a request, and the label in a reply."""
