@@ -21,6 +21,7 @@ import yaml
 from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.labelling.label import LabelledTable
+from kcm.labelling.output import write_frame
 from kcm.tasks.splits import draws
 from pipelines.config import RunConfig
 
@@ -51,7 +52,7 @@ def write_run(labelled: LabelledTable, output: Path, table: str) -> tuple[Path, 
     content = head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     if file.exists() and file.read_text(encoding="utf-8") != content:
         raise ConfigError(f"kept the existing {file.name}, which differs; delete it to write a new one")
-    paid_rows.to_csv(rows, index=False)
+    write_frame(paid_rows, rows)
     file.write_text(content, encoding="utf-8")
     return file, rows
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.errors import ConfigError
+from kcm.inputs.formulas import unguarded, unguarded_column
 from kcm.inputs.location import Location
 
 UNDECODABLE = "\ufdd0"  # a noncharacter: no text contains it
@@ -131,13 +132,14 @@ def read_csv(location: Location, text_format: TextFormat) -> Iterator[CsvRows]:
 
 def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
     header = (row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row)))
-    names, first = column_names(next(header, [])), 1
+    names, first = column_names([*map(unguarded, next(header, []))]), 1
     for block in _blocks(stream, len(names), delimiter) if names else ():
         num_fields = {row: len(cells) for row, cells in enumerate(block) if len(cells) != len(names)}
         for row in num_fields:
             block[row] = [*block[row], *[""] * len(names)][: len(names)]
         columns = zip(*block, strict=True) if block else [()] * len(names)
-        table = pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
+        cells = (unguarded_column(pa.array(column, pa.string())) for column in columns)
+        table = pa.table([*cells], names=list(names))
         broken = _rows_with_breaks(table, delimiter, first)
         table, faults = _mark_end(table)
         for row, count in num_fields.items():

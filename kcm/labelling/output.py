@@ -29,10 +29,12 @@ def check_output(path: Path, table: Path | None) -> None:
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Write the table, whole or not at all. Raises ArtefactError if that is not possible."""
     kind = path.suffix.lower()
+    from kcm.inputs.formulas import guarded_frame
+
     try:
         with drafted(path) as draft:
             if kind in (".csv", ".tsv"):
-                frame.to_csv(draft, index=False, sep="\t" if kind == ".tsv" else ",")
+                guarded_frame(frame).to_csv(draft, index=False, sep="\t" if kind == ".tsv" else ",")
             elif kind == ".parquet":
                 frame.to_parquet(draft, index=False)
             else:

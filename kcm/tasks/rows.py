@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
+from kcm.inputs.formulas import guarded, unguarded
 
 SPLIT_NAMES = {
     "train": "train",
@@ -109,14 +110,15 @@ def write_bad_rows(bad_rows: Iterable[BadRow], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([column.name for column in fields(BadRow)])
-        writer.writerows(map(astuple, bad_rows))
+        writer.writerows([guarded(str(cell)) for cell in astuple(row)] for row in bad_rows)
 
 
 def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
     """The rows of a file by `write_bad_rows`."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
-        return tuple(BadRow(row["id"], row["reason"], row["file"], int(row["row"])) for row in rows)
+        texts = ({name: unguarded(cell) for name, cell in row.items()} for row in rows)
+        return tuple(BadRow(**row | {"row": int(row["row"])}) for row in texts)
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:

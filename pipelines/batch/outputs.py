@@ -30,7 +30,9 @@ from pyarrow import csv, fs
 from kcm.config import Config
 from kcm.durable import replace_durably, require_writable
 from kcm.errors import ArtefactError, ConfigError, DataError
+from kcm.inputs.cell_text import is_text, whole
 from kcm.inputs.chunks import SUFFIXES, Chunk, known_suffix
+from kcm.inputs.formulas import guarded, guarded_column
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.tables import fitted
 from pipelines.store.artefact import storage_errors
@@ -192,7 +194,8 @@ def writing(
     """A function within the block that appends rows to a file: a chunk of the input, and a table of answers to it."""
     schema = pa.schema([*source, *answers])
     if suffix == ".csv":
-        schema = pa.schema([(field.name, field.type if _is_plain(field.type) else pa.string()) for field in schema])
+        fields = ((guarded(field.name), field.type if _is_plain(field.type) else pa.string()) for field in schema)
+        schema = pa.schema(list(fields))
     with ExitStack() as stack:
         writer = _opened(path, suffix, schema, stack)
 
@@ -204,7 +207,7 @@ def writing(
                 return
             columns = [*fitted(chunk.table, source).columns, *answer_rows.columns]
             if suffix == ".csv":
-                columns = list(map(_plain_column, columns))
+                columns = [_plain_column(column) for column in columns]
             writer.write_table(pa.table(columns, schema=schema))
 
         yield write
@@ -223,12 +226,14 @@ def _is_plain(kind: pa.DataType) -> bool:
     return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column for CSV: nested values become JSON, other values that Arrow cannot write become text."""
+def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A column for CSV: nested values become JSON, other values that Arrow cannot write become text, no formulas."""
+    if is_text(column.type):
+        return guarded_column(whole(column))
     if _is_plain(column.type):
         return column
     values = (_json(value) if isinstance(value, dict | list) else value for value in column.to_pylist())
-    return pa.chunked_array([[None if value is None else str(value) for value in values]], pa.string())
+    return guarded_column(pa.array([None if value is None else str(value) for value in values], pa.string()))
 
 
 def _json(value: Any) -> str:

@@ -15,13 +15,13 @@ from typing import Any
 
 from kcm.errors import DataError
 from kcm.inputs.chunks import read_chunks
+from kcm.inputs.formulas import guarded
 from kcm.inputs.location import Location
 from pipelines.loop.gates.items_to_label import DrawnItem
 
 COLUMNS = ("id", "text", "task", "probability", "label", "skip")
 _READ = ("id", "label", "skip")
 FORMS = (".csv", ".jsonl", ".json")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets read these characters as the start of a formula
 _YES = ("1", "true", "yes", "x")
 
 
@@ -35,7 +35,7 @@ def write_items(items: Sequence[DrawnItem], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            writer.writerows([_guarded(str(cell)) for cell in _row(item).values()] for item in items)
+            writer.writerows([guarded(str(cell)) for cell in _row(item).values()] for item in items)
     elif form == ".jsonl":
         lines = (json.dumps(_row(item) | _picture(item), ensure_ascii=False) for item in items)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -95,16 +95,13 @@ def _label_studio_task(item: DrawnItem) -> dict[str, Any]:
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a file, including those in tasks of Label Studio. DataError for an unreadable file."""
-    form = _form(path)
+    _form(path)
     for chunk in read_chunks(Location.of(path), _READ.__contains__):
         for position, fault in chunk.faults.items():
             raise DataError(f"row {chunk.first + position} cannot be read: {fault}", where=str(path))
         rows = chunk.table.to_pylist() if chunk.objects is None else chunk.objects
         for position, row in enumerate(rows):
-            if form == ".csv":
-                yield {name: _unguarded(cell) for name, cell in row.items()}
-            else:
-                yield from _said(row, f"{path}, row {chunk.first + position}") if "data" in row else (row,)
+            yield from _said(row, f"{path}, row {chunk.first + position}") if "data" in row else (row,)
 
 
 def _said(task: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -122,13 +119,3 @@ def _said(task: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     except (AttributeError, TypeError):  # fields of other types than Label Studio writes
         raise DataError("this is no task of Label Studio", where=where, hint="Export the project as JSON") from None
     return rows
-
-
-def _guarded(cell: str) -> str:
-    """The cell, escaped so that no spreadsheet reads it as a formula."""
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
-
-
-def _unguarded(cell: str) -> str:
-    """The input of `_guarded`."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
