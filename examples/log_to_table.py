@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from kcm.errors import KcmError
 from kcm.inputs.chunks import read_chunks
+from kcm.inputs.formulas import guarded
 from kcm.inputs.location import Location
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     table = csv.writer(sys.stdout)
     table.writerow(["text", "answer"])
     texts = without_shared([call.text for call in answered])
-    table.writerows((text, call.answer) for text, call in zip(texts, answered, strict=True))
+    table.writerows((guarded(text), guarded(call.answer)) for text, call in zip(texts, answered, strict=True))
 
 
 if __name__ == "__main__":
