@@ -8,10 +8,9 @@ are independent; units of three equal rows; a third of the certify rows near-cop
 searched on; eight looks at the same rows by runs of other names, six of them after the storage was copied, three in
 either copy. The ledger goes by the rows, but a copy cannot see the looks of the other one. In one kind three
 regressions are fitted to train rows, and what each says of these rows left out chooses one and its threshold; its
-truth is 40,000 fresh rows. In two kinds a user takes the best of 20 looks at one table of 800 rows, by
-`kcm.routing.certify.certify_table`: other seeds (so other splits), one of three models with scores of their own, tests,
-epsilons, subsets, supersets, and files of other names; all in one ledger, or in none. At most delta of the worlds may
-have a false certificate; the interval is Clopper and Pearson's at 95%.
+truth is 40,000 fresh rows. In two kinds a user takes the best of 20 looks at one table of 800 rows, by `kcm.certify`:
+one of three models with scores of their own, epsilons, subsets and supersets; all in one ledger, or in none. At most
+delta of the worlds may have a false certificate; the interval is Clopper and Pearson's at 95%.
 `--write` puts the figures into benchmarks/results/certificates.json.
 """
 
@@ -37,13 +36,11 @@ from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, certify
 from kcm.certification.ledger import Ledger, unit_hashes
+from kcm.certification.scores import certify as certify_scores
 from kcm.certification.traffic import Traffic
 from kcm.certification.window import certify_traffic
 from kcm.closed_form.left_out import ridge_left_out
 from kcm.metrics.intervals import Units
-from kcm.routing.certify import certify_table, certifying_splits, with_splits
-from kcm.routing.config import RequestConfig
-from kcm.routing.table import RoutingTable
 
 EPSILON, DELTA = 0.02, 0.1
 CONFIG = CertificateConfig(epsilon=EPSILON, delta=DELTA)
@@ -68,9 +65,13 @@ def is_false(certificate: Certificate) -> bool:
     """Whether the deployed decision loses more than was promised, in truth."""
     if certificate.decision == "escalate_all":
         return False
-    threshold = certificate.threshold if certificate.threshold is not None else -np.inf
+    return loses_more(-np.inf if certificate.threshold is None else certificate.threshold, certificate.epsilon)
+
+
+def loses_more(threshold: float, epsilon: float) -> bool:
+    """Whether whoever keeps scores above the threshold loses more than `epsilon`, in truth."""
     kept_of_risky = min(1.0, (1 - threshold) / RISKY)
-    return bool(kept_of_risky * EXCESS * EPSILON > certificate.epsilon)
+    return bool(kept_of_risky * EXCESS * EPSILON > epsilon)
 
 
 def searched(validate: ScoredOutcomes) -> Decision:
@@ -140,7 +141,7 @@ def by_the_best_of_20_looks(counts_looks: bool, rng: np.random.Generator) -> boo
     """A user who looks 20 times at one table, in one ledger or without any, and takes any certificate there is."""
     num_rows = NUM_ASKED + NUM_MORE
     models = [draw(rng, num_rows) for _ in range(NUM_MODELS)]
-    texts = np.array([f"question {number} of a world" for number in range(num_rows)], dtype=object)
+    names = [f"question {number} of a world" for number in range(num_rows)]
     ledger = Ledger(Memory()) if counts_looks else None
 
     def certifies_falsely() -> bool:
@@ -148,28 +149,16 @@ def by_the_best_of_20_looks(counts_looks: bool, rng: np.random.Generator) -> boo
         rows = np.arange(NUM_ASKED if kind else num_rows)  # a superset
         if kind == 1:
             rows = np.sort(rng.choice(NUM_ASKED, round(0.7 * NUM_ASKED), replace=False))
-        table = RoutingTable(
-            name=rows.astype(str).astype(object),
-            item=texts[rows],
-            small_correct=model.small_correct[rows],
-            large_correct=model.large_correct[rows],
-            large_error=np.zeros(len(rows), dtype=bool),
-            texts=(texts[rows],),
-        )
-        epsilon = float(rng.choice([0.018, 0.02, 0.02]))
-        request = RequestConfig(
-            epsilon=epsilon,
+        certificate = certify_scores(
+            model.score[rows],
+            model.small_correct[rows],
+            model.large_correct[rows],
+            max_loss=float(rng.choice([0.018, 0.02, 0.02])),
             delta=DELTA,
-            mode=str(rng.choice(["auto", "auto", "regret", "net"])),
-            max_loss=epsilon if rng.random() < 0.5 else None,
-            seed=int(rng.integers(1000)),
+            groups=[names[row] for row in rows],
+            ledger=ledger,
         )
-        if request.needs_validate:
-            splits = with_splits(table, request.seed)
-        else:
-            splits = certifying_splits(table, request.seed, credit_wins=request.mode == "auto")
-        certificate = certify_table(table, splits, model.score[rows], request, ledger)
-        return is_false(Certificate.model_validate({name: certificate[name] for name in Certificate.model_fields}))
+        return certificate.threshold is not None and loses_more(certificate.threshold, certificate.max_loss)
 
     return any(certifies_falsely() for _ in range(20))
 

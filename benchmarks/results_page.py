@@ -371,22 +371,6 @@ def _claims() -> Iterator[str]:
     yield markdown(_figures())
 
 
-def _routing() -> Iterator[str]:
-    routing = read("routing")
-    rows = []
-    for name, what in (
-        ("gsm8k", "GSM8K, before the small model answers"),
-        ("gsm8k_cascade", "GSM8K, once it has answered"),
-        ("mmlu", "MMLU, with the subject"),
-    ):
-        routers = routing[name]["routers"]
-        gain = points(routing[name]["over_the_hashed_word_ridge"])
-        compared = ("deferral", "hashed_words", "random", "oracle")
-        rows.append([what, *(f"{routers[key]['apgr']:.3f}" for key in compared), gain])
-    heads = ["APGR", "head", "hashed-word ridge", "random", "oracle", "gain, hundredths"]
-    yield from _table(heads, rows)
-
-
 def _gate() -> Iterator[str]:
     tables = read("gates")
     names = list(dict.fromkeys(name for table in tables.values() for name in table["gates"]))
@@ -522,7 +506,6 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "faithful": lambda: _table(*faithful()),
     "distilled": lambda: _table(*distilled()),
     "teachings": lambda: _table(*teachings()),
-    "routing": _routing,
     "gate": _gate,
     "hints": _hints,
     "hints, differences": _hints_differences,

@@ -40,7 +40,6 @@ COMMANDS = {
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",
     "config": "jobs.commands.reference:config",
-    "route": "jobs.commands.route:app",
     "log": "jobs.commands.log:app",
 }
 

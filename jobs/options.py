@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 else:
     Run = Annotated[ConfigFile, "loaded"]  # by `command`
 
-_METAVARS = {str: "COLUMN", list[str]: "COLUMN", float: "X"}  # strings in these models are column names, but for:
-_METAVAR_BY_NAME = {"encoder": "MODEL"}
+_METAVARS = {str: "MODEL", float: "X"}  # the one string among these fields is an encoder
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -124,7 +123,7 @@ def command(body: Body) -> Callable[..., None]:
 def options_of(model: type[ModelT], parameter: str) -> Callable[[Body], Body]:
     """Replace `parameter` of a command by one option per field of `model`; the command gets a dict of the values.
 
-    A field with default None is in the dict only if its option is set. A field of tuples becomes a repeatable option.
+    A field with default None is in the dict only if its option is set.
     """
 
     def decorate(body: Body) -> Body:
@@ -157,15 +156,10 @@ def _with_parameters(command_body: BodyT, body: Body, parameters: Sequence[inspe
 
 
 def _option(model: type[Config], name: str) -> inspect.Parameter:
-    """The option of one field; an empty default is None, so a command can see which options are set."""
+    """The option of one field."""
     field = model.model_fields[name]
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     kind: Any = kinds[0] if isinstance(field.annotation, UnionType) else field.annotation
-    if field.annotation == tuple[str, ...]:
-        kind = list[str]
-    option = typer.Option(
-        f"--{name.replace('_', '-')}", metavar=_METAVAR_BY_NAME.get(name, _METAVARS.get(kind)), help=field.description
-    )
-    default = None if field.default == () else field.default
-    annotation: Any = Annotated[kind if default is not None else kind | None, option]
-    return inspect.Parameter(name, _BY_NAME, default=default, annotation=annotation)
+    option = typer.Option(f"--{name.replace('_', '-')}", metavar=_METAVARS.get(kind), help=field.description)
+    annotation: Any = Annotated[kind if field.default is not None else kind | None, option]
+    return inspect.Parameter(name, _BY_NAME, default=field.default, annotation=annotation)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kcm.api.cascade import Cascade, load
     from kcm.api.classifier import KANClassifier
-    from kcm.api.router import Router
     from kcm.bundle.answers import Answer, Failure
     from kcm.certification.scores import certify
     from kcm.errors import KcmError
@@ -30,7 +29,6 @@ __all__ = [
     "KANClassifier",
     "KANLinear",
     "KcmError",
-    "Router",
     "certify",
     "label",
     "label_scored",
@@ -46,7 +44,6 @@ _MODULES = {
     "KANClassifier": "kcm.api.classifier",
     "KANLinear": "kcm.kan",
     "KcmError": "kcm.errors",
-    "Router": "kcm.api.router",
     "certify": "kcm.certification.scores",
     "label": "kcm.labelling.label",
     "label_scored": "kcm.labelling.scored",

@@ -122,13 +122,13 @@ def test_the_readme_quotes_the_page_on_labelling() -> None:
 
 def test_the_notebooks_run() -> None:
     """Each ends with assertions on what it shows; the quick start runs with the main job, on its registry."""
-    cells = executed("continual_learning", "routing_on_logs").cells
+    cells = executed("continual_learning", "certify_router").cells
     shown = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
     kinds = {kind for output in shown for kind in output.get("data", {})}
     assert {"text/html", "image/png"} <= kinds
 
 
-@pytest.mark.parametrize("name", ["quickstart", "continual_learning", "routing_on_logs"])
+@pytest.mark.parametrize("name", ["quickstart", "continual_learning", "certify_router"])
 def test_notebook_is_stored_with_output_and_without_errors(name: str) -> None:
     """Promise: a notebook is kept with what it shows and without errors."""
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)

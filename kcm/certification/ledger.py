@@ -34,7 +34,7 @@ from kcm.errors import ArtefactError
 Hashes: TypeAlias = NDArray[np.uint64]
 Units: TypeAlias = Hashes | Mapping[str, Hashes] | None
 
-CONTENT, GROUP, ID = "content", "group", "id"  # kinds of units
+CONTENT, GROUP = "content", "group"  # kinds of units
 FIRST = 0.8  # share of delta for the first look at a question
 SHARED = 0.1  # tables that share this part of the smaller one are one question
 _LOOKS, _UNITS, _DRAWS = "looks", "units", "draws"
@@ -248,8 +248,7 @@ class Ledger:
     def _touches(self, question: _Question, units: Mapping[str, Hashes]) -> bool:
         if any(kinds.isdisjoint(units) for kinds in question.kinds):
             return True
-        every_content = CONTENT in units and all(CONTENT in kinds for kinds in question.kinds)
-        kinds = [kind for kind in units if kind in question.files and not (kind == ID and every_content)]
+        kinds = [kind for kind in units if kind in question.files]
         return any(_shares(units[kind], self._union(question.files[kind])) for kind in kinds)
 
     def _union(self, files: Iterable[str]) -> Hashes:

@@ -37,25 +37,21 @@ def ridge_left_out(
     read: Callable[[NDArray[np.intp]], NDArray[np.float64]],
     targets_NK: NDArray[np.float64],
     units: Units,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LeftOutRidge:
     """Fit every target for itself, its strength chosen by the squared error of the left-out predictions.
 
     The constant is not penalised. With H the hat matrix and r the residuals of all rows, the residuals of a left-out
     unit g are (I - H_gg)^-1 r_g. `units` are at least two. `read` gives the inputs [n, P] at positions [n]; they are
-    read twice, chunk by chunk: memory goes with P^2, time with N P^2. `progress` is called with the rows read so far
-    and in all.
+    read twice, chunk by chunk: memory goes with P^2, time with N P^2.
     """
     num_rows, chunks = len(targets_NK), list(_chunks(units, len(targets_NK)))
     mean_K = targets_NK.mean(0)
     y_NK = targets_NK - mean_K
-    done = 0
     sum_P = gram_PP = cross_PK = np.zeros(())
     for rows in chunks:
         inputs_nP = read(rows)
         sum_P, gram_PP = sum_P + inputs_nP.sum(0), gram_PP + inputs_nP.T @ inputs_nP
         cross_PK = cross_PK + inputs_nP.T @ y_NK[rows]
-        progress(done := done + len(rows), 2 * num_rows)
     mean_P = sum_P / num_rows
     square_R, right_PR = _spectrum(gram_PP - num_rows * np.outer(mean_P, mean_P))
     singular_R = np.sqrt(square_R)
@@ -69,7 +65,6 @@ def ridge_left_out(
         blocks = list(_blocks(units.of(rows), len(rows)))
         left_out_SNK[:, rows] = _left_out(left_nR, shrink_SR, projected_RK, y_NK[rows], blocks, num_rows)
         means_NK[rows] = _left_out_means(y_NK[rows], blocks, num_rows)
-        progress(done := done + len(rows), 2 * num_rows)
     best_K, left_out_NK = _best(left_out_SNK, y_NK)
     weight_PK = right_PR @ (singular_R[:, None] / (square_R[:, None] + strengths_S[best_K]) * projected_RK)
     return LeftOutRidge(weight_PK, mean_K - mean_P @ weight_PK, mean_K + left_out_NK - means_NK)

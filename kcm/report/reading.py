@@ -25,11 +25,6 @@ OUTCOME_METRICS = (  # of every task, on the page and on the terminal
 SLIDER_POINTS = 101
 
 
-def names_of(result: Numbers) -> Mapping[Who, str]:
-    """Names of the collaborators; `kcm route` has one that kcm did not train."""
-    return result.get("names") or NAMES
-
-
 def collaborators(result: Numbers) -> dict[Who, Numbers]:
     """The collaborators that `result` has, in its order: the first is deployed, the others are its controls."""
     names: dict[str, Who] = {name: name for name in NAMES}
@@ -81,20 +76,6 @@ def outcomes(result: Numbers) -> list[tuple[str, dict[Who, Numbers]]]:
 
 def _num_rows(rows: Mapping[Who, Numbers]) -> set[Any]:
     return {row.get("num_rows") for row in rows.values()}
-
-
-def routed(certificate: Numbers) -> dict[str, Any]:
-    """What `kcm route certify` found, laid out as the result of a run."""
-    test: Numbers = certificate.get("test") or {}
-    overall: dict[str, Any] = {key: test.get(key) for key in ("num_rows", "call_rate", "calls_saved", "cost_saved")}
-    for side in ("small", "large", "cascade", "difference"):
-        key, measured = side if side == "difference" else f"{side}_accuracy", test.get(side) or {}
-        overall |= {key: measured.get("estimate"), f"{key}_interval": [measured.get("low"), measured.get("high")]}
-    return {
-        "names": {"kcm": "the cascade"},
-        "kcm": {"overall": overall, "measured_on": certificate.get("measured_on", "test")},
-        "certificate": certificate,
-    }
 
 
 def task_names(result: Numbers) -> list[str]:

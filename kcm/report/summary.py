@@ -23,6 +23,7 @@ from kcm.report.formats import (
     whole_percent,
 )
 from kcm.report.reading import (
+    NAMES,
     Columns,
     Numbers,
     certificate_of,
@@ -30,18 +31,15 @@ from kcm.report.reading import (
     deployed,
     escalates_all,
     is_certified,
-    names_of,
     nearest,
     tested,
 )
-
-_ROWS = {"validate": "the validate rows, which also chose the policy", "certify": "the certify rows"}
 
 
 def headline(result: Numbers) -> str:
     """What the deployed collaborator saves, and at which loss."""
     (who, side), certificate = deployed(result), certificate_of(result)
-    name, saving = names_of(result)[who].replace("the", "The", 1), _saving(side["overall"], result)
+    name, saving = NAMES[who], _saving(side["overall"], result)
     if escalates_all(certificate):
         return f"{name} saves no calls: the large model answers every input."
     if not is_certified(certificate):
@@ -67,7 +65,8 @@ def measured(result: Numbers) -> str:
 
 def measured_rows(result: Numbers) -> str:
     """The rows that a result was measured on."""
-    return _ROWS.get(str(deployed(result)[1].get("measured_on")), "test")
+    on_validate = deployed(result)[1].get("measured_on") == "validate"
+    return "the validate rows, which also chose the policy" if on_validate else "test"
 
 
 def difference_words(overall: Numbers) -> str:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import hmac
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from kcm.inputs.content import Content, image_digest
 from kcm.inputs.visible import visible
@@ -100,27 +97,6 @@ def group_names(groups: pa.Array) -> list[str]:
     coded = pc.dictionary_encode(groups)
     names = [_names([f"group\0{group}"])[0] if group else "" for group in coded.dictionary.to_pylist()]
     return [names[code] for code in coded.indices.to_pylist()]
-
-
-def connected_units(contents: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """The name of every row's unit, if rows that share a text or a group, directly or indirectly, are one unit.
-
-    A row without a group ("") is connected by its text alone. A unit with groups is named after the first of them.
-    """
-    keys: dict[str, int] = {}
-    edges: list[tuple[int, int]] = []
-    for row, (content, group) in enumerate(zip(contents, groups, strict=True)):
-        names = [content_key(Content(content)), *([f"group\0{group}"] if group else [])]
-        edges.extend((row, keys.setdefault(name, len(keys))) for name in names)
-    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
-    size = len(contents) + len(keys)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], len(contents) + ends[:, 1])), shape=(size, size))
-    _, component = connected_components(graph.tocsr(), directed=False)
-    names_of: dict[int, str] = {}
-    for name, index in keys.items():  # "group" sorts before "text"
-        number = int(component[len(contents) + index])
-        names_of[number] = min(name, names_of.get(number, name))
-    return [names_of[int(number)] for number in component[: len(contents)]]
 
 
 def _names(keys: Iterable[str]) -> list[str]:

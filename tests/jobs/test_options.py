@@ -16,7 +16,6 @@ class Names(Config):
 
     first_name: str | None = Field(None, description="What the first is called.")
     cut: float | None = Field(None, description="Where to cut.")
-    others: tuple[str, ...] = Field((), description="All the others.")
     kind: Literal["cat", "dog"] = Field("dog", description="One of two.")
 
 
@@ -25,7 +24,7 @@ class Names(Config):
     [
         (["x"], {"kind": "dog"}),
         (["x", "--first-name", "a", "--cut", "0.5"], {"first_name": "a", "cut": 0.5, "kind": "dog"}),
-        (["x", "--others", "b", "--others", "c", "--kind", "cat"], {"others": ["b", "c"], "kind": "cat"}),
+        (["x", "--kind", "cat"], {"kind": "cat"}),
     ],
 )
 def test_the_command_gets_what_was_given_and_what_has_a_default(words: list[str], expected: dict[str, Any]) -> None:

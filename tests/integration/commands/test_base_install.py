@@ -137,13 +137,7 @@ def test_a_file_is_predicted(
     assert registered.stderr == "error: models: needs mlflow, which is not installed. pip install 'kcm-cascade[ray]'\n"
 
 
-def test_a_threshold_is_certified(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    """Promise: `kcm route certify` certifies scores of anybody's."""
-    score = np.random.default_rng(0).random(2000)
-    right = np.random.default_rng(1).random(2000) < np.minimum(1, 0.3 + score)
-    table = pd.DataFrame({"score": score, "small": right.astype(int), "large": 1})
-    table.to_csv(tmp_path / "log.csv", index=False)
-    columns = ["--small-correct", "small", "--large-correct", "large", "--confidence", "score"]
-    done = kcm("route", "certify", "log.csv", *columns, "--json", "result.json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "result.json").read_text())["valid"] is True
+def test_a_threshold_is_certified(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Promise: `kcm.certify` certifies anybody's scores."""
+    done = run("-c", "import kcm; print(kcm.certify(range(2000), [True] * 2000).kept)")
+    assert (done.returncode, done.stdout) == (0, "1.0\n"), done.stderr

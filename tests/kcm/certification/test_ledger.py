@@ -15,7 +15,6 @@ import pytest
 from kcm.certification.ledger import (
     CONTENT,
     GROUP,
-    ID,
     Ledger,
     Look,
     Units,
@@ -104,15 +103,6 @@ def test_a_group_column_named_later_is_no_new_table(tmp_path: Path) -> None:
     groups = unit_hashes(f"group {number}" for number in range(10))
     assert take(ledger, {CONTENT: rows(0, 100), GROUP: groups}, "grouped").number == 2
     assert take(ledger, {CONTENT: rows(500, 600), GROUP: groups}, "other rows of the groups").number == 3
-
-
-def test_ids_count_only_without_contents(tmp_path: Path) -> None:
-    """Two tables number their rows alike and are two questions, unless one of them shows no contents."""
-    ledger = Ledger(tmp_path)
-    ids = unit_hashes(map(str, range(100)))
-    take(ledger, {CONTENT: rows(0, 100), ID: ids}, "one table")
-    assert take(ledger, {CONTENT: rows(100, 200), ID: ids}, "another table").number == 1
-    assert take(ledger, {ID: ids}, "either of them").number == 3
 
 
 def test_a_look_without_units_belongs_to_the_whole_ledger(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from kcm.inputs.content import Content
 from kcm.large.prompts import sanitized
 from kcm.tasks.units import (
-    connected_units,
     content_names,
     group_names,
     text_key,
@@ -58,13 +57,6 @@ def test_pictures_and_vectors_are_part_of_a_content() -> None:
         assert content_names(table) == [unit_digest(row)[:16].hex() for row in rows]
 
 
-def test_units_follow_chains_of_texts_and_groups():
-    names = connected_units(["x", "y", "Y", "z", "w", "x"], ["d1", "d1", "d2", "d2", "", ""])
-    assert names[:4] == [names[0]] * 4
-    assert names[5] == names[0] != names[4]
-    assert connected_units([], []) == []
-
-
 def test_inputs_are_of_one_unit_where_rows_would_be() -> None:
     """Promise: case, width and space do not make another unit; a group makes one of what it holds."""
     key = b"k" * 32
@@ -77,10 +69,6 @@ def test_inputs_are_of_one_unit_where_rows_would_be() -> None:
     distinct = [unit("a"), unit("b"), unit("a", b"p"), unit("a", b"q"), unit(image=b"p"), unit("a", group="a")]
     assert len({*distinct}) == 6
     assert unit("\ud800") == unit("\ud800")  # not every string is valid Unicode
-
-
-def test_a_unit_keeps_its_name_when_its_document_grows():
-    assert set(connected_units(["middle", "a", "z"], ["d"] * 3)) == set(connected_units(["middle"], ["d"]))
 
 
 def test_units_of_two_logs_cannot_be_joined() -> None:

@@ -1,1 +1,0 @@
-"""Routing on a table with recorded answers of two models; neither model is trained."""
