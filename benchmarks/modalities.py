@@ -1,6 +1,6 @@
 """What the cascade reaches on pictures, each row by one command.
 
-    kcm assets efficientnet-lite2
+    python tools/assets.py efficientnet-lite2
     python benchmarks/pictures.py emoji fashion-mnist
     python benchmarks/modalities.py emoji [--write]                  jobs/configs/vision.yaml, over ten splits
     python benchmarks/modalities.py fashion [--write]                Fashion-MNIST, over ten splits

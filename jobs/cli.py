@@ -28,7 +28,6 @@ COMMANDS = {
     "label": "jobs.commands.label:label",
     "run": "jobs.commands.run:run",
     "init": "jobs.commands.init:init",
-    "assets": "jobs.commands.assets:assets",
     "gc": "jobs.commands.gc:gc",
     "serve": "jobs.commands.serve:serve",
     "promote": "jobs.commands.loop:promote",

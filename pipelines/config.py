@@ -61,7 +61,7 @@ class RunConfig(Config):
     )
     assets_path: AssetsFolder = Field(
         Path("assets"),
-        description="Models and data that `kcm assets` fetched, in a folder or a bucket; by default the place in "
+        description="Models by their ids, in a folder or a bucket; others come from the hub. By default the place in "
         "KCM_ASSETS.",
     )
     large: LargeConfig

@@ -36,7 +36,7 @@ from tests.ports import free_port
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 PORT = "8000"  # of the page; another one is taken where the page is played
-MOST_COMMANDS = 6  # to a served model
+MOST_COMMANDS = 5  # to a served model
 READY, READY_S, END_S = "answers at", 600.0, 240.0
 Row = tuple[str, str]
 

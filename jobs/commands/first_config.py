@@ -57,8 +57,10 @@ _TEXTS = (
     {"model": "sentence-transformers/all-MiniLM-L6-v2"},
     {"model": "sentence-transformers/all-mpnet-base-v2", "batch_size": 32},
 )
-_NETWORK_OF_PICTURES = "efficientnet-lite2"
-_PICTURES = tuple({"kind": "image", "model": _NETWORK_OF_PICTURES, "side": side} for side in (96, 160))
+_PICTURES = (
+    {"kind": "image", "model": "facebook/dinov2-small", "side": 112},
+    {"kind": "image", "model": "facebook/dinov2-base", "side": 224},
+)
 
 
 class _InLines(list[str]):
@@ -108,12 +110,11 @@ def first_config(
             "model's answer as their label, if this helps on labelled rows"
         )
     lines += rare_lines(rare, _FEWEST, left_out=leaves_out)
-    commands = [f"kcm assets {_NETWORK_OF_PICTURES}"] if columns.image and not columns.text else []
-    commands.append(f"kcm run {shlex.quote(str(file))}")
+    commands = [f"kcm run {shlex.quote(str(file))}"]
     following = ", then ".join([*(["label more rows"] if _HOPELESS in lines else []), *commands])
     if not columns.large:
         commands.append(f"kcm serve {shlex.quote(str(file))}")
-    encoder = "mpnet" if columns.text else "the same network on larger pictures,"
+    encoder = "mpnet" if columns.text else "a larger network on larger pictures,"
     head = _HEAD.format(
         table=table,
         commands="\n".join(f"#   {command}" for command in commands),

@@ -101,7 +101,6 @@ def predict(
         from pipelines.batch.outputs import predicted_files
 
         predicted_files(file, output, suffix)  # reports faulty paths before torch is imported
-    from jobs.assets import provide_models
     from jobs.settings import ServiceSettings
     from kcm.large.response_cache import ResponseStore
     from pipelines.batch.predict import predict as predict_files
@@ -111,7 +110,6 @@ def predict(
     settings = ServiceSettings.of(run_config)
     run_store = paid_answers(run_config) if run_config else None
     folder, reporter = folder or _registered(bundle, run_config), Reporter()
-    provide_models(folder, settings.assets_path, reporter)
     result = predict_files(
         folder,
         file,

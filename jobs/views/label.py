@@ -32,19 +32,10 @@ class Stopped(Exception):
 
 
 class Screen(Watcher):
-    """Prints a job as it goes, on standard error. `fetch` provides the encoder once the job is known to be possible."""
+    """Prints a job as it goes, on standard error."""
 
-    def __init__(
-        self,
-        *,
-        dry_run: bool,
-        pilot_only: bool,
-        ask: bool,
-        target: float | None,
-        batch: bool,
-        fetch: Callable[[], object],
-    ) -> None:
-        self._batch, self._fetch = batch, fetch
+    def __init__(self, *, dry_run: bool, pilot_only: bool, ask: bool, target: float | None, batch: bool) -> None:
+        self._batch = batch
         self._dry_run, self._pilot_only, self._ask, self._target = dry_run, pilot_only, ask, target
         self._console = Console(stderr=True, highlight=False)
         self._status = self._console.status("buying the pilot")
@@ -79,7 +70,6 @@ class Screen(Watcher):
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:
             raise Stopped
-        self._fetch()
         self._status.start()
 
     def resumed(self) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import typer
 
-from jobs.assets import provide_models
 from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
@@ -27,7 +26,6 @@ from kcm.explain.networks import feature_name, known_rows, with_curves
 from kcm.inputs.content import Content, contents
 from kcm.kan.inspect import CurveNetwork, plot_network
 from kcm.regular_files import require_regular
-from pipelines.progress import Reporter
 
 PROBE_ROWS = 512  # most probe rows: more would not change which edges matter
 PANELS = 4  # curves of the gate side by side
@@ -42,7 +40,6 @@ def explain_bundle(
     ConfigError for a bundle of MLPs, ArtefactError for an unusable bundle or encoder.
     """
     examples = inputs(texts, images)
-    provide_models(folder, assets_dir, Reporter())
     bundle = Bundle.read(folder)
     if void := bundle.void_on("cpu", "cpu"):
         typer.echo(f"not certified on this runtime: {void}", err=True)

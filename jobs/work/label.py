@@ -10,14 +10,13 @@ from typing import Any
 import pandas as pd
 import typer
 
-from jobs.assets import provide
 from jobs.exit import NOTHING_BOUGHT, OutsidePromise
 from jobs.servers import remember
 from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
 from jobs.work.labelled_run import write_run
 from kcm.errors import ConfigError
 from kcm.extras import load
-from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, in_process
+from kcm.labelling.encoding import Mapper, in_process
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.oracle import answers_in
 from kcm.labelling.output import write_frame
@@ -25,7 +24,6 @@ from kcm.labelling.purchases import NoAnswers
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.report.labelled import render_labelled
 from kcm.report.page import write_page
-from pipelines.progress import Reporter
 
 
 def label_file(
@@ -45,9 +43,7 @@ def label_file(
     proved, or nothing could be bought.
     """
     mapper = _mapper(cluster)
-    encoder = options["encoder"]
-    fetch = partial(provide, DEFAULT_ENCODER if encoder == "auto" else encoder, options["assets"], Reporter())
-    progress_screen = Screen(**screen, fetch=fetch)
+    progress_screen = Screen(**screen)
     try:
         labelled = label(frame, llm=servers, watcher=progress_screen, mapper=mapper, **options)
     except Stopped:

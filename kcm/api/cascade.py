@@ -125,10 +125,10 @@ def load(
 ) -> Cascade:
     """The cascade in a bundle's folder, or at `models:/NAME@ALIAS` or `models:/NAME/VERSION` in a model registry.
 
-    `assets` is the folder or bucket in which `kcm assets` put the weights; default: KCM_ASSETS in the environment, or
-    `assets` in the current folder. `top_k` is the number of labels listed in each answer; default: all. `upstreams` are
-    the servers that the bundle's large model may be called at. Raises KcmError for a missing source, a bundle that
-    cannot be used, and weights other than its own.
+    `assets` is a folder or bucket with models by their ids; default: KCM_ASSETS in the environment, or `assets` in the
+    current folder. Other models come from the hub. `top_k` is the number of labels listed in each answer; default: all.
+    `upstreams` are the servers that the bundle's large model may be called at. Raises KcmError for a missing source, a
+    bundle that cannot be used, and weights other than its own.
     """
     assets_dir = assets_folder(assets) if assets else default_assets()
     return load_cascade(folder_of(source), assets_dir, device, top_k, upstreams=upstreams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def cached_model(model: str, revision: str | None) -> Path | None:
 
 def download_model(model: str, revision: str | None) -> Path:
     """Download a model, without pickles, into the hub's cache. Raises AssetError if the hub does not deliver."""
+    print(f"downloading {model} from the hub", file=sys.stderr)
     try:
         return _snapshot(model, revision, cached=False)
     except Exception as error:  # of the hub's client, or of the HTTP client below it

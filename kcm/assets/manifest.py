@@ -108,7 +108,7 @@ def _sha256_in(path: Path, _state: tuple[int, ...]) -> str:
 def folder_digest(model_path: Path, settings: str) -> str:
     """Hexadecimal digest over all files of a model that may decide its output, and over the user's settings.
 
-    The folder's name and the records of `kcm assets` are not included. Raises AssetError for a folder without
+    The folder's name and its manifest are not included. Raises AssetError for a folder without
     config.json or safetensors.
     """
     files = sorted(file for file in model_path.rglob("*") if file.suffix in _DECIDING and file.name != MANIFEST)

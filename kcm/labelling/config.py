@@ -24,6 +24,7 @@ class LabelConfig(Config):
         None, gt=0, description="Currency that all jobs together may have spent from the store of paid answers."
     )
     encoder: str = Field(
-        "auto", description="Text encoder: a hub id or folder, words for none; auto: MiniLM if it is at hand."
+        "auto",
+        description="Text encoder: a hub id or folder, or words; auto: MiniLM, or words if it cannot be had.",
     )
     seed: int = Field(0, ge=0, description="Seed of all random choices. Another seed is another look.")

@@ -35,7 +35,7 @@ from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.encoding import Mapper, encoded, in_process, named_encoder
+from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, named_encoder
 from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
@@ -238,6 +238,8 @@ def label(
         watcher.said(looks.earlier)
     assets = assets or default_assets()
     encoder = named_encoder(config.encoder, assets)
+    if encoder is None and config.encoder == "auto":
+        watcher.said(f"{DEFAULT_ENCODER} cannot be had: the small model reads words alone, and more calls are needed")
     if looks.has_begun:
         watcher.resumed()
     vectors_UD = encoded(texts.texts, encoder, assets, mapper)

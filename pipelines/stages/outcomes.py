@@ -187,17 +187,21 @@ class Outcomes(Stage):
     def prepare(self, context: Context, sequence: SequenceArtefact) -> None:
         """Try the large model before anything is encoded.
 
-        Recorded answers are looked up. A server that has rows to answer is probed. Raises DataError if that fails.
+        Recorded answers are looked up. A server that has rows to answer is probed, once the encoder has been loaded,
+        because the probe costs money. Raises DataError if the server fails, AssetError if the encoder does.
         """
         if self.large.is_recorded:
             self.build({sequence.kind: sequence}, context)
         if not self.large.remote:
             return
+        encoder = sequence.with_head(self.encoder)
+        encoder.identity(context.assets_path)  # fails where the model is missing
         plan = self.plan(context, sequence)
         asked = self._attempts.get(sequence.fingerprint)
         has_answered = asked is not None and asked.attempt > 0  # just now, when it was planned
         if has_answered or finished(self, plan, context, sequence=sequence):
             return
+        encoder.build(context.assets_path)
         if reason := server_fault(context, self.large, sequence.names):
             raise DataError(
                 f"the large model does not answer a first question: {reason}",

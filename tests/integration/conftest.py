@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.assets import fetch
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
@@ -20,6 +19,7 @@ from kcm.inputs.content import Content
 from kcm.large import LinearHead
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners.bounds import FinetuneConfig
+from tools.assets import fetch
 
 # Where a browser is not required, the tests that need one do not exist: what is not run is not counted.
 IN_A_BROWSER = ["page/test_page.py", "page/test_report_in_browser.py"]

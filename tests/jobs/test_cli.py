@@ -64,7 +64,6 @@ def predictions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[A
         asked.append((paths, options))
         return {"small": 3, "large": 1, "outside_promise": 0.0}
 
-    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     monkeypatch.setattr("pipelines.batch.predict.predict", predict)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("text\na\n")
@@ -125,10 +124,6 @@ def test_environment_sets_assets_unless_configured(
     assert fake_run.config.assets_path == tmp_path / "known"
     kcm("run", REVIEWS, "--until", "train", "--set", f"assets_path={tmp_path}/own")
     assert fake_run.config.assets_path == tmp_path / "own"
-    fetched: list[Path] = []
-    monkeypatch.setattr("jobs.commands.assets.fetch", lambda name, folder, **_: fetched.append(folder) or folder)
-    kcm("assets", "reviews")
-    assert fetched == [tmp_path / "known"]
 
 
 def test_a_run_can_end_with_every_stage_that_it_always_has() -> None:

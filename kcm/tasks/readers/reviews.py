@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kcm.assets import is_intact
+from kcm.assets import find_asset, is_intact
 from kcm.errors import AssetError
 from kcm.tasks.rows import SourceRow
 from kcm.tasks.sources import Source, SourceConfig, refuse_vectors
@@ -36,9 +36,10 @@ class ReviewsSource(SourceConfig):
 
 def read_reviews(assets_dir: Path) -> Iterator[SourceRow]:
     """Records of all four domains, in the order of the files. Raises AssetError if the asset is missing."""
-    folder = assets_dir / "reviews"
+    folder = find_asset("reviews", assets_dir)
     if not is_intact(folder):
-        raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), hint="Run `kcm assets`")
+        hint = "Run `python tools/assets.py reviews` in kcm's repository"
+        raise AssetError("asset 'reviews' has not been fetched", where=str(assets_dir), hint=hint)
     for domain, (file, has_documents) in _DOMAINS.items():
         yield from _domain(domain, folder / file, has_documents)
 

@@ -6,12 +6,12 @@ Links to what is installed here of the wheel's dependencies fill the environment
 import json
 import os
 import subprocess
+import sys
 import venv
 from collections.abc import Callable
 from importlib.metadata import distribution
 from importlib.util import cache_from_source
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,12 @@ import pytest
 
 from jobs.cli import RAY
 from kcm.cascade.policy import KEEP_ALL, Policy
+from tests.fake_hub import FakeHub
+from tests.integration.conftest import MINILM
 from tests.newcomer import build_wheel
 from tests.test_arrows import base_modules, brought
+from tools.assets import fetch
+from tools.catalog import ASSETS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -33,14 +37,15 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = (folder / "venv").glob("lib/python*/site-packages")
     (folder / "wheel").mkdir()
     wheel = build_wheel(folder / "wheel")
-    with ZipFile(wheel) as archive:
-        archive.extractall(packages)
+    python = folder / "venv" / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps", "--quiet"]
+    subprocess.run([*install, str(wheel)], check=True)
     metadata = next(packages.glob("kcm_cascade-*.dist-info"))
     lines = (metadata / "METADATA").read_text(encoding="utf-8").splitlines()
     required = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
     for name in brought(line for line in required if "extra ==" not in line):
         link(name, packages)
-    return folder / "venv" / "bin" / "python"
+    return python
 
 
 def link(name: str, packages: Path) -> None:
@@ -61,10 +66,10 @@ def link(name: str, packages: Path) -> None:
 def run(python: Path, assets_dir: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the Python of the environment in an empty folder."""
     foreign = ("PYTHON", "KCM_", "RAY_", "MLFLOW_")
-    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     settings = {"KCM_ASSETS": str(assets_dir.absolute()), "XDG_DATA_HOME": str(tmp_path / "home")}
 
     def run_python(*words: str) -> subprocess.CompletedProcess[str]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return subprocess.run(
             [python, *words], cwd=tmp_path, env=own | settings, capture_output=True, text=True, timeout=600
         )
@@ -101,14 +106,26 @@ def test_a_command_names_its_extra(kcm: Callable[..., subprocess.CompletedProces
     assert done.stderr.endswith(". pip install 'kcm-cascade[ray]'\n")
 
 
-def test_a_table_is_labelled(kcm: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    """Promise: `kcm label` with recorded answers and a text encoder gives labels, a certificate and a page."""
+def test_a_table_is_labelled_with_a_model_of_the_hub(
+    kcm: Callable[..., subprocess.CompletedProcess[str]],
+    hub: FakeHub,
+    assets_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Promise: from `pip install` to labels, a certificate and a page, with recorded answers and the hub's MiniLM."""
+    model = fetch(MINILM, assets_dir)
+    hub.files = {name: (model / name).read_bytes() for name in ASSETS[MINILM].files}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = np.random.default_rng(0).choice(["good", "bad"], 600)
     said = np.where(words == "good", "positive", "negative")
     table = pd.DataFrame({"text": [f"a {word} film, number {n}" for n, word in enumerate(words)], "gpt": said})
     table.to_csv(tmp_path / "films.csv", index=False)
-    done = kcm("label", "films.csv", "--answers", "gpt", "--yes", "--json", "result.json")
+    options = ["--assets-path", "empty", "--answers", "gpt", "--yes", "--json", "result.json"]
+    done = kcm("label", "films.csv", *options)
     assert done.returncode == 0, done.stderr
+    assert f"downloading {MINILM} from the hub" in done.stderr
+    assert any(request.endswith("/model.safetensors") for request in hub.requests)
     result = json.loads((tmp_path / "result.json").read_text())
     labelled = pd.read_csv(tmp_path / "films.labelled.csv")
     assert (labelled["label"] != labelled["gpt"]).mean() <= 0.05

@@ -44,7 +44,7 @@ def test_every_command_of_the_page_is_one_of_kcm() -> None:
 
 
 @pytest.mark.slow
-def test_six_commands_lead_from_a_table_to_a_served_model(tmp_path: Path, assets_dir: Path) -> None:
+def test_five_commands_lead_from_a_table_to_a_served_model(tmp_path: Path, assets_dir: Path) -> None:
     for name in ("wheel", "newcomer"):
         (tmp_path / name).mkdir()
     write_tables(tmp_path / "newcomer", requests(600))

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from benchmarks.sequences import build_sequence
-from jobs.assets import ASSETS, fetch
 from kcm.assets import resolve
 from kcm.assets.manifest import read_manifest
 from kcm.encoders.efficientnet import load_efficientnet
 from kcm.tasks import TasksConfig
+from tools.assets import fetch
+from tools.catalog import ASSETS
 
 pytestmark = pytest.mark.integration
 

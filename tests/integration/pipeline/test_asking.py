@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.sequences import TaskSequence
-from jobs.assets import fetch
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
@@ -28,6 +27,7 @@ from pipelines.config import RunConfig
 from pipelines.run import run
 from tests.fake_upstream import FakeUpstream, Turn, label
 from tests.ports import free_port
+from tools.assets import fetch
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs.assets import ASSETS, fetch
 from jobs.cli import app
 from pipelines.registry.champion import Pointer
 from pipelines.store.artefact import ArtefactStore
 from tests.full_disk import Disk
 from tests.integration.pipeline.test_run import CONFIG, SMALL
+from tools.assets import fetch
+from tools.catalog import ASSETS
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

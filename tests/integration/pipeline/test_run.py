@@ -16,7 +16,6 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from benchmarks.sequences import TaskSequence
-from jobs.assets import ASSETS, fetch
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
@@ -40,6 +39,8 @@ from tests.notebooks import namespace_of
 from tests.outcome_files import read_outcomes, rows_where
 from tests.outside import install_extension
 from tests.spoken import spoken_config
+from tools.assets import fetch
+from tools.catalog import ASSETS
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

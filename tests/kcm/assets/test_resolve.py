@@ -27,22 +27,22 @@ def test_intact_asset_comes_from_the_assets_folder(asset, hub, tmp_path):
     """Promise: an asset comes from the assets folder while it is what was fetched."""
     assert resolve(MODEL, tmp_path) == asset
     (asset / "config.json").write_bytes(b"y")
-    with pytest.raises(AssetError, match=r"is damaged: .*kcm assets owner/tiny`"):
+    with pytest.raises(AssetError, match=r"is damaged: .*Move the folder away and fetch the model again"):
         resolve(MODEL, tmp_path)
     assert hub.requests == []
 
 
 def test_hub_does_not_replace_an_asset_without_manifest(asset, hub, tmp_path):
     (asset / MANIFEST).unlink()
-    with pytest.raises(AssetError, match=r"is damaged: .*kcm assets owner/tiny`"):
+    with pytest.raises(AssetError, match=r"is damaged: .*Move the folder away and fetch the model again"):
         resolve(MODEL, tmp_path)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("model", ["owner/tiny", "SmolLM2-135M-Instruct-GGUF"])
-def test_unknown_model_error_names_the_command(model, hub, tmp_path):
+def test_an_unknown_model_error_says_what_to_do(model, hub, tmp_path):
     hub.mood = "fail"
-    expected = rf"asset '{model}' has not been fetched, and .* the hub failed: .*Run `kcm assets {model}`"
+    expected = rf"model '{model}' is neither in the assets nor in the hub's cache, and the hub failed: .*{model}"
     with pytest.raises(AssetError, match=expected):
         resolve(model, tmp_path)
     assert hub.requests

@@ -89,7 +89,7 @@ def test_a_folder_of_the_working_directory_is_no_asset(
     """Promise: the id of a model is not taken for a folder that happens to lie where the command is run."""
     monkeypatch.chdir(trap.parent)
     folder = bundle(encoder=TextEncoderConfig(model="outside")).write(tmp_path / "bundle")
-    assert "asset 'outside' has not been fetched" in refusal(folder, tmp_path / "assets")
+    assert "model 'outside' is neither in the assets nor in the hub's cache" in refusal(folder, tmp_path / "assets")
 
 
 def test_places_that_a_configuration_names_may_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

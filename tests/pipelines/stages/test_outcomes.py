@@ -13,7 +13,7 @@ from rich.console import Console
 from kcm.certification.certificate import CertificateConfig
 from kcm.certification.ledger import question_delta
 from kcm.config import parse_config
-from kcm.errors import ConfigError, DataError, KcmError
+from kcm.errors import AssetError, ConfigError, DataError, KcmError
 from kcm.tasks.preparation.build import write_sequence
 from kcm.tasks.scenarios import TasksConfig
 from pipelines.config import RunConfig
@@ -28,6 +28,7 @@ from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.sequence import SequenceArtefact
 from tests.fake_upstream import FakeUpstream, Turn, label
 from tests.pipelines.runs import run_of
+from tests.tiny_bert import save_bert
 
 NUM_ROWS = 60
 
@@ -65,13 +66,15 @@ class Run:
         rows = [{"text": f"text {row}", "label": ("good", "bad")[row % 2]} for row in range(NUM_ROWS)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._folder, self._upstream, self.said = folder, upstream, io.StringIO()
+        self.encoder = str(save_bert(folder / "bert", ("good", "bad")))
         self.large: dict[str, Any] = {"api_key_env": None, "max_retries": 0, "max_failed": 0.1}
 
     def stages(self) -> tuple[RunConfig, Context]:
         server = {"adapter": "openai", "model": "big", "base_url": self._upstream.base_url}
         large = self.large if "adapter" in self.large else server | self.large
         reporter = Reporter(Console(file=self.said, width=200))
-        return run_of(self._folder, self._folder / "rows.jsonl", reporter, large=large, tasks={"salt": 1})
+        sides = {"large": large, "encoder": {"model": self.encoder}}
+        return run_of(self._folder, self._folder / "rows.jsonl", reporter, tasks={"salt": 1}, **sides)
 
     def outcomes(self) -> OutcomesArtefact:
         """The answers, made after another stage, so that the server is tried out before."""
@@ -148,6 +151,18 @@ def test_refusing_server_is_found_before_encoding(
     upstream.otherwise = lambda _: label("good")
     with pytest.raises(Encoded):
         run.encode()
+
+
+def test_an_encoder_that_cannot_be_loaded_costs_no_call(run: Run, upstream: FakeUpstream, tmp_path: Path) -> None:
+    """Promise: an encoder that is missing or does not load is found before the first paid call."""
+    weights = Path(run.encoder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(AssetError):
+        run.encode()
+    run.encoder = str(tmp_path / "nowhere")
+    with pytest.raises(AssetError, match="no such model folder"):
+        run.encode()
+    assert upstream.requests == []
 
 
 def test_a_missing_key_is_found_before_anything_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         return {"rows": 4, "void": "one of 4 rows", "outside_promise": given["outside_promise"]}
 
     monkeypatch.setattr("pipelines.batch.predict.predict", played)
-    monkeypatch.setattr("jobs.assets.provide_models", lambda *_: None)
     (tmp_path / "bundle").mkdir()
     (tmp_path / "in.csv").write_text("text\na\n")
     return given

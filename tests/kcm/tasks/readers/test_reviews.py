@@ -37,5 +37,5 @@ def test_ratings_become_labels_and_sentences_keep_documents(assets_dir):
 
 
 def test_reviews_that_were_not_fetched_name_the_command(tmp_path):
-    with pytest.raises(AssetError, match="kcm assets"):
+    with pytest.raises(AssetError, match=r"tools/assets\.py reviews"):
         list(read_reviews(tmp_path))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.assets.catalog import Package
+from tools.catalog import Package
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pack
         with zipfile.ZipFile(wheel, "w") as archive:
             for path, content in {**files, **info}.items():
                 archive.writestr(path, content)
-        return Package(name, "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest())
+        return Package(name, "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), 0.1)
 
     return offer
 

