@@ -74,7 +74,7 @@ from pipelines.registry import gates
 from pipelines.registry.gates import GateConfig, Paired, PromotionGate
 from pipelines.stages.register import DRIFT_DELTA
 
-KNOWN, WAVES, A_WAVE = 100, 5, 10  # intents
+WAVES, A_WAVE = 5, 10  # waves, and intents of a wave; all other intents are known
 FIRST_ROWS, HELD_OUT = 50, 20  # rows of an intent: for the first table, and held out from all traffic
 FEEDBACK, WRONG_FEEDBACK, AUDITS = 0.1, 0.05, 0.05
 WRONG_LARGE = 0.25  # share of wrong answers on items nearer to another intent's mean
@@ -83,7 +83,6 @@ KNOWN_ROWS, NEW_ROWS, OLD_ROWS = 5, 30, 10  # rows of an intent in a stretch: kn
 QUIET_TURNS, QUIET_ROWS = 5, 10  # a stream without new intents: stretches, rows of an intent in each
 REQUEST = 50
 REDRAWS = 20  # of every window's audits
-SECONDS = {"small": 0.005, "large": 0.5}  # that an answer is taken to cost
 FIRST_TABLE = {"train": 0.5, "validate": 0.15, "certify": 0.15, "test": 0.2}
 WINDOW = {"train": 0.25, "validate": 0.1, "certify": 0.55, "test": 0.1}
 NETWORK = NetworkConfig(hidden=[], basis="quadratic", mixing=1024)
@@ -118,9 +117,10 @@ class Stream:
     `label_N` numbers intents in the order in which they become known.
     """
 
-    def __init__(self, items: Items, seed: int) -> None:
-        self.items, self.seed, self.random = items, seed, np.random.default_rng(seed)
+    def __init__(self, items: Items, seed: int, waves: int) -> None:
+        self.items, self.seed, self.waves, self.random = items, seed, waves, np.random.default_rng(seed)
         self.names = self.random.permutation(np.unique(items.intent)).tolist()
+        self.known = range(len(self.names) - waves * A_WAVE)
         self.label_N: Ints = pd.Index(self.names).get_indexer(items.intent).astype(np.int64)
         mean_CD = np.stack([items.features_ND[self.label_N == c].mean(0) for c in range(len(self.names))])
         self._order_NC = np.argsort(-(items.features_ND @ mean_CD.T), axis=1)
@@ -139,11 +139,12 @@ class Stream:
 
     def wave(self, number: int) -> range:
         """The labels of a wave."""
-        return range(KNOWN + number * A_WAVE, KNOWN + (number + 1) * A_WAVE)
+        first = self.known.stop + number * A_WAVE
+        return range(first, first + A_WAVE)
 
     def stretch(self, number: int) -> Ints:
         """Rows of traffic while a wave comes in."""
-        parts = [self.take(range(KNOWN), KNOWN_ROWS), self.take(self.wave(number), NEW_ROWS)]
+        parts = [self.take(self.known, KNOWN_ROWS), self.take(self.wave(number), NEW_ROWS)]
         parts += [self.take(self.wave(earlier), OLD_ROWS) for earlier in range(number)]
         return self.random.permutation(np.concatenate(parts))
 
@@ -283,7 +284,7 @@ def _table(
         small_logits=small_NC.astype(np.float64),
         large_label=stream.large(row_N, num_labels),
         large_probabilities=np.full((count, num_labels), np.nan),
-        large_cost=np.full(count, SECONDS["large"]),
+        large_cost=np.full(count, 0.5),
         large_error=np.zeros(count, dtype=bool),
         none_label=stream.large(row_N, num_labels),
         none_error=np.zeros(count, dtype=bool),
@@ -318,9 +319,9 @@ class Loop:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         say(f"seed {stream.seed}: the large model is right on {1 - stream.errs:.1%} of what it has labels for")
-        first = stream.take(range(KNOWN), FIRST_ROWS)
+        first = stream.take(stream.known, FIRST_ROWS)
         self.sent = [first]
-        self.champion = first_version(stream, first, KNOWN)
+        self.champion = first_version(stream, first, stream.known.stop)
         self.looks, self.broken = 0, np.zeros(REDRAWS, dtype=bool)
         self._begin()
 
@@ -448,7 +449,6 @@ class Loop:
         """The promotion gates, as `pipelines.loop.gates.promotion` puts them together."""
         champion, stream = self.champion, self.stream
         kept_by_side = window.champion_kept, window.keeps(challenger.policy)
-        costs = [SECONDS["small"] + float((~kept_N).mean()) * SECONDS["large"] for kept_N in kept_by_side]
         signs = ["its certificate is refuted"] if self.held else []
         new_labels = stream.names[champion.num_labels : challenger.num_labels]
         loss = window.champion_loss(champion.policy, floor, CERTIFICATE.delta, new_labels)
@@ -460,7 +460,6 @@ class Loop:
         compared = [
             gates.old_tasks(paired, LIMITS.max_old_task_loss),
             gates.call_rate(~kept_by_side[0], ~kept_by_side[1], window.unit),
-            gates.cost(*costs, max_ratio=LIMITS.max_cost),
         ]
         keeps = champion.policy.lowest_cut < np.inf
         repairs = bool(new_labels) and not holds.figures["feasible"]
@@ -469,7 +468,7 @@ class Loop:
     def play(self) -> dict[str, Any]:
         """Play all waves; returns their outcomes."""
         stream, turns = self.stream, list[Turn]()
-        for wave in range(WAVES):
+        for wave in range(stream.waves):
             for _ in range(TURNS):
                 rows, num_labels = stream.stretch(wave), stream.wave(wave).stop
                 self.sent.append(rows)
@@ -500,21 +499,21 @@ class Loop:
         }
 
 
-def quiet(items: Items, seed: int) -> list[Turn]:
+def quiet(stream: Stream) -> list[Turn]:
     """The turns of a loop over a stream of the known intents alone."""
-    loop, turns = Loop(Stream(items, seed)), list[Turn]()
+    loop, turns = Loop(stream), list[Turn]()
     for _ in range(QUIET_TURNS):
-        rows = loop.stream.take(range(KNOWN), QUIET_ROWS)
+        rows = stream.take(stream.known, QUIET_ROWS)
         turns.append(turn := Turn(wave=0, expected=0.0))
         loop.serve(rows, np.zeros(len(rows), dtype=bool), turn)
-        turn.promoted = gates.overall(loop.turn(KNOWN)) == "pass"
-        say(f"seed {seed}, nothing new: {turn}")
+        turn.promoted = gates.overall(loop.turn(stream.known.stop)) == "pass"
+        say(f"seed {stream.seed}, nothing new: {turn}")
     return turns
 
 
 def novelty(items: Items, out_of_scope: Items) -> dict[str, float]:
     """By gate score and distance, the area under the ROC curve of test questions without an intent against others."""
-    stream = Stream(items, 0)
+    stream = Stream(items, 0, 0)
     rows = (np.flatnonzero(items.split == name) for name in ("train", "val", "test"))
     train, validate, test = (Rows(row, stream.label_N[row]) for row in rows)
     version = learned(stream, [{"train": train, "validate": validate, "test": test}], len(stream.names))
@@ -561,14 +560,15 @@ def main() -> None:
     """Play the seeds."""
     parser = options(__doc__, True, "storage/novel", data=("clinc",))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--waves", type=int, default=WAVES, help=f"of {A_WAVE} new intents each")
     parser.add_argument("--quick", dest="seeds", action="store_const", const=3, help="three seeds")
     arguments = parser.parse_args()
     places = arguments.clinc, arguments.assets, arguments.storage
     items = Items.of(*places)
     runs = []
     for seed in range(arguments.seeds):
-        without_new = [asdict(turn) for turn in quiet(items, seed)]
-        runs.append(Loop(Stream(items, seed)).play() | {"quiet": without_new})
+        without_new = [asdict(turn) for turn in quiet(Stream(items, seed, arguments.waves))]
+        runs.append(Loop(Stream(items, seed, arguments.waves)).play() | {"quiet": without_new})
         say({name: value for name, value in runs[-1].items() if name not in ("turns", "quiet")})
     print(json.dumps(summary(runs) | {"auroc": novelty(items, Items.of(*places, ["oos_test"]))}))
 
