@@ -55,13 +55,14 @@ class Rows:
     vectors: np.ndarray
     gold: np.ndarray
     large: np.ndarray
+    num_certify: int
 
     def split(self, seed: int, size: int) -> np.ndarray:
         """The split of every row, [N]: "" for rows that this size leaves out."""
         order = np.random.default_rng(seed).permutation(len(self.gold))
         split_N = np.full(len(order), "test", dtype=object)
-        split_N[order[:NUM_CERTIFY]] = "certify"
-        split_N[order[NUM_CERTIFY : NUM_CERTIFY + size]] = "train"
+        split_N[order[: self.num_certify]] = "certify"
+        split_N[order[self.num_certify : self.num_certify + size]] = "train"
         return split_N
 
 
@@ -71,11 +72,11 @@ def main() -> None:
         rows = read_rows(name, arguments)
         cells = []
         for seed in range(arguments.splits):
-            for size in SIZES:
+            for size in arguments.sizes:
                 cell = finished(arguments.storage / f"{name}-{size}-{seed}.json", rows, seed, size)
                 cells.append(cell)
                 print(name, json.dumps(cell), flush=True)
-        figures = summary(cells)
+        figures = summary(cells, arguments.certify)
         for line in figures:
             print(json.dumps(line))
         if arguments.write:
@@ -86,6 +87,8 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = options(__doc__, True, "storage/above_large", "above_large", data=("data",), only=TABLES)
     parser.add_argument("--splits", type=int, default=NUM_SPLITS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of train rows")
+    parser.add_argument("--certify", type=int, default=NUM_CERTIFY, help="number of certify rows")
     return parser.parse_args()
 
 
@@ -94,7 +97,9 @@ def read_rows(name: str, arguments: argparse.Namespace) -> Rows:
     table = recorded(arguments.data, name)
     frame = table.frame.drop_duplicates("text")
     vectors = text_vectors(frame["text"].tolist(), arguments.assets, arguments.storage)
-    return Rows(vectors, frame["gold"].to_numpy(dtype=object), frame[table.oracle].to_numpy(dtype=object))
+    return Rows(
+        vectors, frame["gold"].to_numpy(dtype=object), frame[table.oracle].to_numpy(dtype=object), arguments.certify
+    )
 
 
 def finished(file: Path, rows: Rows, seed: int, size: int) -> dict[str, Any]:
@@ -199,15 +204,15 @@ def outcomes(rows: Rows, index: np.ndarray, answer_N: np.ndarray, score_N: np.nd
     return ScoredOutcomes(score=score_N, small_correct=answer_N == gold_N, large_correct=rows.large[index] == gold_N)
 
 
-def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summary(cells: Sequence[Mapping[str, Any]], num_certify: int) -> list[dict[str, Any]]:
     """By size, for every side: accuracy, calls, gain over the large model, and number of certificates.
 
     `worse` counts certified splits that are less accurate than the large model on their test rows.
     """
     sizes = []
-    for size in SIZES:
+    for size in dict.fromkeys(cell["size"] for cell in cells):
         splits = [cell for cell in cells if cell["size"] == size]
-        share = splits[0]["test_rows"] / (size + NUM_CERTIFY)  # over the rows that decide anything
+        share = splits[0]["test_rows"] / (size + num_certify)  # over the rows that decide anything
         figures: dict[str, Any] = {"train_rows": size, "test_rows": splits[0]["test_rows"]}
         for side in SIDES:
             accuracies, calls = (np.array([cell[side][key] for cell in splits]) for key in ("right", "calls"))

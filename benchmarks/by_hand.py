@@ -24,21 +24,24 @@ from benchmarks.script import keep, options
 
 TARGET, DELTA = 0.9, 0.05
 NUM_BOUGHT, NUM_FOLDS = 1000, 5
-HAND_SEEDS, KCM_SEEDS = 20, 20
+NUM_SEEDS = 20
 
 
 def main() -> None:
-    arguments = options(__doc__, True, "", "by_hand", ("data",), "storage/label").parse_args()
+    parser = options(__doc__, True, "", "by_hand", ("data",), "storage/label")
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
+    parser.add_argument("--bought", type=int, default=NUM_BOUGHT, help="answers that choose a threshold by hand")
+    arguments = parser.parse_args()
     table = recorded(arguments.data, "banking77")
     vectors_ND = embedded(table.frame["text"].tolist(), arguments.assets)
     answers_N = table.answers.astype(str)
     encode_once(arguments.features)
-    labelled = [run_command(table, TARGET, DELTA, seed, arguments.assets) for seed in range(KCM_SEEDS)]
+    labelled = [run_command(table, TARGET, DELTA, seed, arguments.assets) for seed in range(arguments.seeds)]
     figures: dict[str, Any] = {
         "rows": len(answers_N),
         "allowed": int((1 - TARGET) * len(answers_N)),
         "kcm label": [{"calls": round(run["calls"] * len(answers_N)), "differ": run["differ"]} for run in labelled],
-        "by hand": [by_hand(vectors_ND, answers_N, seed) for seed in range(HAND_SEEDS)],
+        "by hand": [by_hand(vectors_ND, answers_N, seed, arguments.bought) for seed in range(arguments.seeds)],
     }
     for side in ("kcm label", "by hand"):
         print(side, *summary(figures[side], figures["allowed"]))
@@ -46,17 +49,17 @@ def main() -> None:
         keep("by_hand", figures)
 
 
-def by_hand(vectors_ND: np.ndarray, answers_N: np.ndarray, seed: int) -> dict[str, int]:
+def by_hand(vectors_ND: np.ndarray, answers_N: np.ndarray, seed: int, num_bought: int) -> dict[str, int]:
     """Calls, and rows that differ from the LLM's answer, with a threshold that one draw of answers suggests."""
     num_rows = len(answers_N)
     order = np.random.default_rng(seed).permutation(num_rows)
-    bought, others = order[:NUM_BOUGHT], order[NUM_BOUGHT:]
+    bought, others = order[:num_bought], order[num_bought:]
     threshold = chosen_threshold(vectors_ND[bought], answers_N[bought], num_rows)
     model = regression().fit(vectors_ND[bought], answers_N[bought])
     score, answer = largest(model, vectors_ND[others])
     small = score >= threshold
     return {
-        "calls": NUM_BOUGHT + int((~small).sum()),
+        "calls": num_bought + int((~small).sum()),
         "differ": int((answer[small] != answers_N[others][small]).sum()),
     }
 

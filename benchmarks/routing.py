@@ -79,8 +79,9 @@ def main() -> None:
     """Measure all splits, print the figures, and write them into the results with `--write`."""
     parser = options(__doc__, assets=True, storage="storage/routing", results="routing")
     parser.add_argument("--splits", type=int, default=NUM_SPLITS)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    places = [f"assets_path={arguments.assets.absolute()}"]
+    places = [f"assets_path={arguments.assets.absolute()}", *arguments.overrides]
     config = load_config(RunConfig, REVIEWS, places)
     cells = []
     for cell in over_splits(config, arguments.storage, crossed, arguments.splits):

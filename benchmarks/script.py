@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def options(
     if results:
         parser.add_argument("--write", action="store_true", help=f"put the figures into {results}.json")
     return parser
+
+
+def require(module: str, package: str) -> Any:
+    """An optional package's module; without it the script ends in one line that says what to install."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise SystemExit(f"error: no module {module}: run `pip install {package}`") from None
 
 
 def read(name: str) -> dict[str, Any]:

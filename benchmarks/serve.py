@@ -198,6 +198,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = options(__doc__, results="serve")
     parser.add_argument("--config", type=Path, default=REVIEWS, help="the run whose champion is served")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of a load")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     config = load_config(RunConfig, arguments.config, arguments.overrides)
@@ -206,7 +207,7 @@ def main() -> None:
     site = ServiceSettings(serve=settings, cluster=config.cluster, assets_path=config.assets_path)
     texts = [record.text for record in read_reviews(config.assets_path) if record.text]
     random.Random(0).shuffle(texts)
-    bench = Bench(Place(release, site), texts[:NUM_TEXTS], SECONDS)
+    bench = Bench(Place(release, site), texts[:NUM_TEXTS], arguments.seconds)
     bare_model = Bare(release.bundle, config.assets_path, bench.texts, max(1, round(config.serve.cpus)))
     result = throughput(bench, bare_model)
     pprint(result)
