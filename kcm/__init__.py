@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from kcm.kan import KAN, KANLinear
     from kcm.labelling.label import label
     from kcm.labelling.scored import label_scored
-    from kcm.labelling.selection import select_scored
 
 __all__ = [
     "KAN",
@@ -33,7 +32,6 @@ __all__ = [
     "label",
     "label_scored",
     "load",
-    "select_scored",
 ]
 
 _MODULES = {
@@ -48,7 +46,6 @@ _MODULES = {
     "label": "kcm.labelling.label",
     "label_scored": "kcm.labelling.scored",
     "load": "kcm.api.cascade",
-    "select_scored": "kcm.labelling.selection",
 }
 
 
