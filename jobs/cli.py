@@ -13,6 +13,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,6 +130,9 @@ def options(
 def main() -> None:
     """Entry point of the `kcm` command. A wrong option is one line."""
     gc.set_threshold(_OBJECTS)
+    for stream in (sys.stdout, sys.stderr):  # a terminal may know fewer letters, and a text may hold half a pair
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     atexit.register(gc.freeze)  # or the interpreter's last collections visit every object, for about a second
     try:
         sys.exit(app(standalone_mode=False, prog_name="kcm"))

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from kcm.errors import KcmError
+from kcm.inputs.visible import shown
 from kcm.redact import redacted, redacted_values
 
 _KCM_ERROR = re.compile(r"^\s*kcm\.errors\.\w+: (.+)$", re.MULTILINE)
@@ -50,7 +51,7 @@ def reported(json_file: Path | None, debug: bool) -> Iterator[dict[str, Any]]:
         raise
     except OutsidePromise as end:
         write_result(json_file, end.result)
-        typer.secho(str(end), fg=typer.colors.YELLOW, err=True)
+        typer.secho(shown(str(end)), fg=typer.colors.YELLOW, err=True)
         raise typer.Exit(end.code) from None
     except KeyboardInterrupt as interruption:
         code = TERMINATED if terminated.is_set() else INTERRUPTED
@@ -102,7 +103,7 @@ def _user_error(error: Exception) -> str | None:
 def _fail(text: str, code: int, json_file: Path | None, debug: bool) -> None:
     if debug:
         print(redacted(traceback.format_exc()), file=sys.stderr)
-    line = redacted(" ".join(text.split()))
+    line = redacted(shown(" ".join(text.split())))
     typer.secho(line, fg=typer.colors.RED, err=True)
     with suppress(KcmError):  # the error may concern this file
         write_result(json_file, {"error": line.removeprefix("error: ")})

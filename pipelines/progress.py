@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kcm.inputs.visible import shown
 from kcm.redact import redacted
 
 _RECENT_S, _SPOKEN_EVERY_S, _POLLED_EVERY_S = 300.0, 10.0, 0.3
@@ -84,7 +85,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print one line, however long."""
-        self.console.print(redacted(text), highlight=False, soft_wrap=True)
+        self.console.print(redacted(shown(text)), highlight=False, soft_wrap=True)
 
 
 @contextmanager

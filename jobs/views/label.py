@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.views.table import table
+from kcm.inputs.visible import shown
 from kcm.labelling.certificate import TableCertificate, at_least
 from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable
@@ -153,10 +154,10 @@ class Screen(Watcher):
         return table(title, rows, bold=targets.index(self._target))
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False)
+        self._console.print(shown(line), markup=False)
 
     def _warn(self, line: str) -> None:
-        typer.secho(f"warning: {line}", fg=typer.colors.YELLOW, err=True)
+        typer.secho(f"warning: {shown(line)}", fg=typer.colors.YELLOW, err=True)
 
 
 def progress_line(
@@ -222,7 +223,7 @@ def _more_money(table: LabelledTable) -> list[str]:
 
 
 def _warned(text: str) -> str:
-    return typer.style(f"warning: {text}", fg=typer.colors.YELLOW)
+    return typer.style(f"warning: {shown(text)}", fg=typer.colors.YELLOW)
 
 
 def not_proved(certificate: TableCertificate) -> list[str]:

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from kcm.inputs.visible import shown
 from kcm.report.formats import MISSING, duration, interval, known, metric, percent, points_interval, unsigned_points
 from kcm.report.reading import alone, deployed, outcomes
 from kcm.report.summary import headline, measured, measured_rows, promise, warnings
@@ -89,13 +90,15 @@ def _champion(result: Numbers) -> str:
 
 def foreign(text: str) -> Text:
     """What a caller sent, for a terminal: no markup, nothing that moves its cursor, and the first characters alone."""
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text[:MOST_CHARACTERS])
-    return Text(shown + (f" … ({len(text):,} characters)" if len(text) > MOST_CHARACTERS else ""))
+    safe = "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text[:MOST_CHARACTERS])
+    return Text(safe + (f" … ({len(text):,} characters)" if len(text) > MOST_CHARACTERS else ""))
 
 
 def table(title: str, rows: Iterable[Mapping[str, str | Text]], bold: int | None = None) -> Table:
     """A table of the command line: its `rows` by heading, as plain text; columns without letters stand to the right."""
-    cells = [{heading: Text(cell) if isinstance(cell, str) else cell for heading, cell in row.items()} for row in rows]
+    cells = [
+        {heading: foreign(cell) if isinstance(cell, str) else cell for heading, cell in row.items()} for row in rows
+    ]
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in cells[0] if cells else ():
         is_number = all(_is_number(row[heading].plain) for row in cells)
@@ -111,7 +114,7 @@ def _is_number(cell: str) -> bool:
 
 def warning(text: str) -> Text:
     """What may mislead a reader who does not see it."""
-    return Text(f"warning: {text}", style="yellow")
+    return Text(f"warning: {shown(text)}", style="yellow")
 
 
 def line(name: str, value: str) -> Table:
@@ -119,5 +122,5 @@ def line(name: str, value: str) -> Table:
     grid = Table.grid()
     grid.add_column(width=12, style="bold")
     grid.add_column(overflow="fold")
-    grid.add_row(name, Text(value or MISSING))
+    grid.add_row(name, Text(shown(value) or MISSING))
     return grid

@@ -16,6 +16,7 @@ from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
 from jobs.work.labelled_run import write_run
 from kcm.errors import ConfigError
 from kcm.extras import load
+from kcm.inputs.visible import shown
 from kcm.labelling.encoding import Mapper, in_process
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.oracle import answers_in
@@ -69,7 +70,7 @@ def label_file(
         except ConfigError as error:
             progress_screen.said(f"No configuration for `kcm update`: {error.what}")
     write_page(render_labelled(labelled, name, "" if labelled.no_bundle else bundle.name), page)
-    for line in [*closing(labelled), *map(str, paths), *next_steps(labelled, bundle, learning)]:
+    for line in [*closing(labelled), *map(shown, (*map(str, paths), *next_steps(labelled, bundle, learning)))]:
         typer.echo(line)
     answers = options["answers"]
     result = _result(labelled, answers[-1] if answers else None)

@@ -24,6 +24,7 @@ from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.runtime import computed_by, kind_of
 from kcm.errors import ArtefactError
 from kcm.inputs.content import Part
+from kcm.inputs.visible import Name
 from kcm.large import LargeConfig, LargeModel, LinearHead, Resources, UpstreamConfig
 
 if TYPE_CHECKING:
@@ -189,9 +190,9 @@ def _locate(encoder: EncoderConfig, name: str, files: SealedFolder) -> EncoderCo
 class BundleNames(Config):
     """`labels.json`."""
 
-    labels: tuple[str, ...]
-    tasks: tuple[str, ...]
-    none_label: str | None = None
+    labels: tuple[Name, ...]
+    tasks: tuple[Name, ...]
+    none_label: Name | None = None
 
 
 class EncoderFile(Config):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import pyarrow as pa
@@ -28,11 +29,13 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.cell_text import written
 from kcm.inputs.location import Location, naming_location
 from kcm.inputs.textfile import (
+    MAX_WHOLE,
     UNDECODABLE,
     UNDECODABLE_FAULT,
     UNKNOWN_FORMAT,
     TextFormat,
     column_names,
+    lines_of,
     open_text,
     read_csv,
 )
@@ -127,7 +130,7 @@ def _read_json_lines(location: Location, is_wanted: Wanted, text_format: TextFor
     names: dict[str, None] = {}
     first = 1
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
-        lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+        lines = ((number, line) for number, line in enumerate(lines_of(stream), start=1) if line.strip())
         while block := _block(lines):
             objects, faults = [], {}
             for position, (number, line) in enumerate(block):
@@ -164,7 +167,12 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
 def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
     """A list of objects, read whole; or JSON lines, depending on the suffix."""
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
-        content = stream.read()
+        content = stream.read(MAX_WHOLE + 1)
+    if len(content) > MAX_WHOLE and content[:100].lstrip().startswith("{"):
+        yield from _read_json_lines(location, is_wanted, text_format)
+        return
+    if len(content) > MAX_WHOLE:
+        raise ValueError(f"it holds more than {MAX_WHOLE >> 20} MiB. Save it as JSON lines")
     try:
         objects = json.loads(content)
     except json.JSONDecodeError as error:
@@ -193,6 +201,9 @@ def _objects_chunk(
     *,
     all_names: bool = True,
 ) -> Chunk:
+    if any(written(name) != name for name in names):  # half a surrogate pair
+        objects = [{str(written(name)): value for name, value in row.items()} for row in objects]
+        names = [str(written(name)) for name in names]
     table = table_of(objects, [name for name in names if is_wanted(name)])
     return Chunk(table, first, tuple(names), faults, all_names=all_names, objects=objects)
 
@@ -232,7 +243,9 @@ def _read_excel(location: Location, is_wanted: Wanted, text_format: TextFormat) 
 @contextmanager
 def _workbook(location: Location) -> Iterator[pd.ExcelFile]:
     """A workbook, read within the block. Raises ConfigError if the package for it is missing."""
-    content = io.BytesIO(location.open().read())
+    content = io.BytesIO(location.open().read(MAX_WHOLE + 1))
+    if max(content.getbuffer().nbytes, _unpacked_bytes(content)) > MAX_WHOLE:
+        raise ValueError(f"it holds more than {MAX_WHOLE >> 20} MiB. Save the sheet as CSV or Parquet")
     try:
         with pd.ExcelFile(content, engine="calamine") as book:
             yield book
@@ -244,6 +257,13 @@ def _workbook(location: Location) -> Iterator[pd.ExcelFile]:
         ) from None
     except Exception as error:  # errors of the engine that pandas does not wrap
         raise ValueError(str(error)) from None
+
+
+def _unpacked_bytes(content: io.BytesIO) -> int:
+    """Bytes of a workbook's parts, which are compressed; 0 for the older formats."""
+    with suppress(BadZipFile), ZipFile(content) as archive:
+        return sum(part.file_size for part in archive.infolist())
+    return 0
 
 
 def sheet_names(location: Location) -> tuple[str, ...]:

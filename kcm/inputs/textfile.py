@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -25,6 +26,8 @@ from kcm.inputs.location import Location
 UNDECODABLE = "\ufdd0"  # a noncharacter: no text contains it
 UNDECODABLE_FAULT = "the row holds bytes that are not of the file's encoding"
 BLOCK_BYTES = 4 << 20  # characters of the rows read together; no cell is longer
+MAX_LINE = 32 << 20  # characters
+MAX_WHOLE = 256 << 20  # of a file that is read whole
 _HANDFUL = 5  # most lines of a cell that may read as rows; more mean an open quote
 _END = '\0"end"'  # appended as the last row of every file: a file truncated within quotes swallows it
 _SAMPLE_BYTES = 4 << 20
@@ -68,6 +71,14 @@ UNKNOWN_FORMAT = TextFormat()
 def open_text(location: Location, encoding: str) -> io.TextIOWrapper:
     """The text of a file, decompressed; line ends unchanged."""
     return io.TextIOWrapper(location.open(), encoding=encoding, errors="kcm.undecodable", newline="")
+
+
+def lines_of(stream: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of a file. Raises ValueError for a longer one than `MAX_LINE`, which may be small when compressed."""
+    for number, line in enumerate(iter(partial(stream.readline, MAX_LINE + 1), ""), start=1):
+        if len(line) > MAX_LINE:
+            raise ValueError(f"line {number} is longer than {MAX_LINE >> 20} MiB")
+        yield line
 
 
 def find_encoding(head: bytes) -> str:
@@ -131,9 +142,10 @@ def read_csv(location: Location, text_format: TextFormat) -> Iterator[CsvRows]:
 
 
 def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
-    header = (row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row)))
+    lines = lines_of(stream)
+    header = (row for row in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, row)))
     names, first = column_names([*map(unguarded, next(header, []))]), 1
-    for block in _blocks(stream, len(names), delimiter) if names else ():
+    for block in _blocks(lines, len(names), delimiter) if names else ():
         num_fields = {row: len(cells) for row, cells in enumerate(block) if len(cells) != len(names)}
         for row in num_fields:
             block[row] = [*block[row], *[""] * len(names)][: len(names)]
@@ -149,11 +161,11 @@ def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
         first += len(table)
 
 
-def _blocks(stream: io.TextIOWrapper, num_columns: int, delimiter: str) -> Iterator[list[list[str]]]:
+def _blocks(lines: Iterator[str], num_columns: int, delimiter: str) -> Iterator[list[list[str]]]:
     """The rows that are not blank, a few megabytes at a time; at least one block, possibly empty."""
     block: list[list[str]] = []
     size = 0
-    for row in csv.reader(chain(stream, [_END]), delimiter=delimiter):
+    for row in csv.reader(chain(lines, [_END]), delimiter=delimiter):
         if size > BLOCK_BYTES and row != [_END]:
             yield block
             block, size = [], 0

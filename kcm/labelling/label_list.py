@@ -13,6 +13,7 @@ import yaml
 
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError
+from kcm.inputs.visible import shown
 from kcm.large.prompts import TaskPromptConfig
 
 _NOTHING = (None, "", "~", "null")  # a label without a description
@@ -104,9 +105,11 @@ def _check(names: Sequence[str], where: str) -> None:
     """Raise ConfigError for fewer than two names, empty ones, and names that differ in case alone or not at all."""
     if "" in names:
         raise ConfigError("a label is empty", where=where)
+    if odd := [name for name in names if shown(name) != name]:
+        raise ConfigError(f"a label is no visible line: {odd[0]!r}", where=where)
     alike = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
     if alike:
-        shown = ", ".join(map(repr, alike[:5]))
-        raise ConfigError(f"labels occur twice: {shown}", where=where, hint="Case alone does not tell labels apart")
+        twice = ", ".join(map(repr, alike[:5]))
+        raise ConfigError(f"labels occur twice: {twice}", where=where, hint="Case alone does not tell labels apart")
     if len(names) < 2:
         raise ConfigError(f"{len(names)} label", where=where, hint="Give at least two labels")

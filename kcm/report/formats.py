@@ -59,6 +59,8 @@ def lost(loss: float | None) -> str:
 
 def money(amount: float, currency: str) -> str:
     """1.416 and `USD` as `$1.42`, and `CHF` as `1.42 CHF`; two digits at least, so that small prices are not 0."""
+    if abs(amount) >= 1e15:
+        return f"{amount:.3g} {currency}"
     digits = 2 if abs(amount) >= 0.1 or amount == 0 else min(1 - math.floor(math.log10(abs(amount))), 9)
     text = f"{abs(amount):,.{digits}f}"
     sign, symbol = "−" if amount < 0 else "", _SYMBOLS.get(currency)

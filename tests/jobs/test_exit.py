@@ -42,6 +42,11 @@ def test_what_a_person_can_mend_is_one_line_and_exit_2(tmp_path: Path, capsys: p
     assert json.loads((tmp_path / "out.json").read_text()) == {"error": line}
 
 
+def test_error_of_a_stranger_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(DataError("no column 'a\x1b[2K\ud800b'")) == 2
+    assert capsys.readouterr().err == "error: no column 'a[2Kb'\n"
+
+
 def test_unexpected_error_names_itself_and_debug(capsys: pytest.CaptureFixture[str]) -> None:
     """Promise: an unexpected error names itself and the way to its traceback."""
     assert end(ZeroDivisionError("division by zero")) == 1

@@ -24,6 +24,7 @@ from pydantic import Field, JsonValue, field_validator
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
+from kcm.inputs.visible import Name
 from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
 from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
@@ -74,7 +75,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
 
     max_chars: int = Field(default=MAX_CHARS, ge=1, description="Characters of an item beyond this number are cut off.")
     prompt: TaskPromptConfig = TaskPromptConfig()
-    model: str = Field(min_length=1, description="Name of the model, as the server knows it.")
+    model: Name = Field(min_length=1, description="Name of the model, as the server knows it.")
     extra: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Further parameters of a request, such as reasoning_effort; null removes a default parameter.",

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from kcm.errors import DataError
+from kcm.inputs.visible import shown
 from kcm.tasks.scenarios import Scenario, TaskPlan
 from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split
 
@@ -29,6 +30,8 @@ def check_labels(labels: Sequence[str], present: Collection[str], where: str) ->
         raise DataError(
             f"label {absent[0]!r} is in the label list but has no row", where=where, hint="Remove it from source.labels"
         )
+    if odd := [label for label in labels if shown(label) != label]:
+        raise DataError(f"a label is no visible line: {odd[0]!r}", where=where, hint="Rename it in the table")
     if len(labels) < 2:
         raise DataError(f"there is only one class, {', '.join(map(repr, labels)) or 'none'}", where=where)
 

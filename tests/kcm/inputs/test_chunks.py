@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from kcm.errors import DataError
 from kcm.inputs import chunks, textfile
 from kcm.inputs.chunks import Chunk, read_chunks
+from kcm.inputs.formulas import unguarded
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE
 
@@ -47,7 +49,7 @@ def test_ragged_rows_keep_their_places_and_cells(tmp_path_factory, table, small_
         if small_blocks:
             patch.setattr(textfile, "BLOCK_BYTES", 1024)
         found = read(path, written.getvalue().encode())
-    cells = [dict(zip("abc", [*row, "", ""][:3], strict=True)) for row in table]
+    cells = [dict(zip("abc", map(unguarded, [*row, "", ""][:3]), strict=True)) for row in table]
     assert rows(found) == cells
     assert faults(found) == {
         number: f"{len(row)} fields instead of 3" for number, row in enumerate(table, start=1) if len(row) > 3
@@ -195,3 +197,45 @@ def test_undecodable_bytes_are_a_fault_of_their_row_only(tmp_path: Path, name: s
     assert "bytes that are not of the file's encoding" in bad.pop(number)
     assert len(bad) == (name == "rows.csv")
     assert not any(UNDECODABLE in str(cell) for row in rows(found[-1:]) for cell in row.values())
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.csv.gz"])
+def test_endless_line_is_refused_after_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Promise: a compressed line takes no more memory than the bound, however long it is."""
+    monkeypatch.setattr(textfile, "MAX_LINE", 1000)
+    read_sizes: list[int] = []
+    readline = io.TextIOWrapper.readline
+
+    class Watched(io.TextIOWrapper):
+        def readline(self, size: int = -1, /) -> str:
+            read_sizes.append(len(line := readline(self, size)))
+            return line
+
+    monkeypatch.setattr(io, "TextIOWrapper", Watched)
+    with pytest.raises(DataError, match="line 2 is longer than"):
+        read(tmp_path / name, gzip.compress(b'{"text": "a"}\n' + b"x" * 100_000_000))
+    assert max(read_sizes) == 1001
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.json.gz"])
+def test_whole_file_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(chunks, "MAX_WHOLE", 1000)
+    pack = gzip.compress if name.endswith("gz") else bytes
+    with pytest.raises(DataError, match="Save it as JSON lines"):
+        read(tmp_path / name, pack(json.dumps([{"text": "x" * 2000}]).encode()))
+    assert len(rows(read(tmp_path / name, pack(b'{"text": "a"}\n' * 200)))) == 200
+
+
+def test_workbook_is_bounded_by_what_it_unpacks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "MAX_WHOLE", 10_000)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b" " * 1_000_000)
+    with pytest.raises(DataError, match="Save the sheet"):
+        read(tmp_path / "rows.xlsx", content.getvalue())
+
+
+def test_column_named_by_half_a_letter_is_read(tmp_path: Path) -> None:
+    (chunk,) = read(tmp_path / "rows.jsonl", b'{"text": "a", "\\ud800": "b"}\n')
+    assert chunk.names == ("text", "\\ud800")
+    assert chunk.table.to_pylist() == [{"text": "a", "\\ud800": "b"}]

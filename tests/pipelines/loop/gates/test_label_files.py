@@ -45,7 +45,7 @@ def test_no_cell_is_a_formula_and_no_model_s_answer_is_shown(tmp_path: Path) -> 
     assert list(rows[0]) == ["id", "text", "task", "probability", "label", "skip"]
     for row, text in zip(rows, HOSTILE, strict=True):
         assert row["text"].lstrip("'") == text.lstrip("'")
-        assert row["text"] in ("+1", "-1") or not row["text"].startswith(("=", "+", "-", "@", "\t", "\r"))  # numbers are none
+        assert row["text"] in ("+1", "-1") or not row["text"].startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
 WINDOWS = 'id;text;label\nr1/0;"\u00e9, \u00fc";s\u00fc\u00df\n'.encode("cp1252")
