@@ -3,9 +3,12 @@
 import shutil
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from kcm.bundle.models import bundle_digest
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion
 from pipelines.store.artefact import ArtefactStore, publish
+from pipelines.tracking.config import CHAMPION
 
 
 def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:
@@ -16,3 +19,8 @@ def registered(store: ArtefactStore, bundle: Path, version: str) -> Champion:
         shutil.copytree(bundle, home / "attempt-test" / BUNDLE)
     publish(store.storage, home, {"stage": REGISTER}, home / "attempt-test")
     return Champion(version=version, digest=digest, bundle=digest[:16], by="promote")
+
+
+def alias_of(uri: str, model: str) -> str:
+    """The number of the version that MLflow's alias names."""
+    return str(MlflowClient(uri).get_model_version_by_alias(model, CHAMPION).version)

@@ -36,7 +36,7 @@ def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str]) 
 def champion_labels(config: RunConfig) -> tuple[str, ...]:
     """The labels that the champion answers with."""
     state = LoopState.of(config)
-    return Parent.of(state.store, state.champions.agreed().champion).bundle.answer_names
+    return Parent.of(state.store, state.champions.present().champion).bundle.answer_names
 
 
 def labels(config: RunConfig, *, out: Path | None = None, taken: Path | None = None, limit: int = 10) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def versions(config: RunConfig) -> dict[str, Any]:
     """
     state = LoopState.of(config)
     pointer = state.champions.pointer
-    current = state.champions.present()
+    current = state.champions.write_alias()
     turns = {turn["digest"]: turn for turn in state.attempts.turns() if turn["digest"]}
     history = {champion.digest: champion for champion in pointer.history()}
     version_list = state.versions()
@@ -162,7 +162,7 @@ def rollback(
     pointer = state.champions.pointer
     current = current or state.champions.present()
     today = current.champion
-    if version is None and today.left and not pointer.is_mirrored(current.number):  # a rollback was killed
+    if version is None and today.left and not pointer.is_rollback_finished(current):  # a rollback was killed
         version = today.version
     stays = version is not None and version.rpartition("/")[2] == today.number
     left = today.left if stays else LeftVersion(digest=today.digest, reason=reason)

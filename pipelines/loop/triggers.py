@@ -25,7 +25,7 @@ class NewTraffic:
     def of(cls, config: RunConfig) -> NewTraffic:
         """The new traffic in the log of a run's application."""
         state = LoopState.of(config)
-        champion = state.champions.agreed().champion
+        champion = state.champions.present().champion
         if not (watermark := watermark_of(config)):
             return cls()
         ends = [turn["upto"] for turn in state.attempts.turns() if turn["champion_digest"] == champion.digest]

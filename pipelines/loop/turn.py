@@ -46,8 +46,8 @@ def update(config: RunConfig, objection: Objection = no_objection, reporter: Rep
     """Take one turn and return its outcome; `loop.json`, at `result_path`, lists all turns.
 
     Raises LockedError naming the process that is already taking a turn of this run, ConfigError for a configuration
-    without updates, DataError for a window from which nothing may be learned or certified, and KcmError if somebody
-    moved MLflow's alias. After an error the champion is unchanged.
+    without updates, DataError for a window from which nothing may be learned or certified. After an error the champion
+    is unchanged.
     """
     config.require_update()
     reporter = reporter or Reporter()
@@ -55,19 +55,15 @@ def update(config: RunConfig, objection: Objection = no_objection, reporter: Rep
     state = LoopState.of(config)
     control, subject = state.store.control, f"the update of {config.name!r}"
     with storage_errors(state.store.root), leased(control, f"leases/loop/{config.name}", subject):
-        if (killed := state.attempts.unrecorded(state.champions.present().champion)) is not None:
-            state.champions.agreed()
+        current = state.champions.write_alias()
+        if (killed := state.attempts.unrecorded(current.champion)) is not None:
             return {"changed": True} | _closed(state, killed, _PROMOTED) | state.write()
         watermark = watermark_of(config)
         labels = items_to_label.sufficient_labels(config, state)
         attempt = _due(config, state, watermark, labels)
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
-            current = state.champions.present()
-            if not state.champions.pointer.is_mirrored(current.number):  # a process died between the two writes
-                state.champions.mirror()
             return {"changed": False, "reason": reason, "champion": current.champion.version} | state.write()
-        state.champions.agreed()
         state.attempts.open(attempt)
         reporter.say(f"[bold]attempt[/bold]   {attempt.name}: decisions {attempt.after + 1} to {attempt.upto}")
         labels = labels if attempt.labels else None
@@ -92,7 +88,7 @@ def approve(config: RunConfig, version: str, objection: Objection = no_objection
     """
     state = LoopState.of(config)
     number = version.rpartition("/")[2]
-    current, pointer = state.champions.agreed().champion, state.champions.pointer
+    current, pointer = state.champions.write_alias().champion, state.champions.pointer
     waiting = [
         turn
         for turn in state.attempts.turns()
@@ -174,7 +170,7 @@ def _promote(
     `after` holds the digests of the champions that it may follow.
     """
     champions = state.champions
-    current = champions.agreed()
+    current = champions.present()
     if current.champion.digest == candidate.digest:
         return dict(_PROMOTED)
     if current.champion.digest not in after:

@@ -1,7 +1,6 @@
 """The champion of an application: a pointer changed by compare-and-swap, its history, and rejected versions.
 
-The pointer is authoritative: the service follows it, and MLflow's alias mirrors it. `mirrored` distinguishes an alias
-that a crash left behind from an alias that somebody moved.
+The pointer decides: the service and the loop follow it. MLflow's alias is a copy for readers of the registry.
 """
 
 from __future__ import annotations
@@ -67,9 +66,7 @@ class Pointer:
 
     def __init__(self, control: Control, application: str) -> None:
         self._control, self._key = control, f"loop/{application}/champion"
-        self._mirrored, self._rejected = (
-            Journal(control, f"loop/{application}/{name}") for name in ("mirrored", "rejected")
-        )
+        self._rejected = Journal(control, f"loop/{application}/rejected")
         self.reports = ReplicaReports(control, application)
 
     def current(self) -> Current | None:
@@ -113,18 +110,18 @@ class Pointer:
             champions.append(record)
         return [record.champion for record in champions]
 
-    def mark_mirrored(self, number: int) -> None:
-        """Record that MLflow's alias shows champion `number`."""
-        self._mirrored.append(lambda _: {"number": number}, same=lambda entry: bool(entry["number"] == number))
+    def reject(self, digest: str, reason: str, *, upto: int | None = None, left_by: int | None = None) -> None:
+        """Never promote this version automatically again, nor another from the same watermark `upto`.
 
-    def is_mirrored(self, number: int) -> bool:
-        """Whether MLflow's alias was set to champion `number`."""
-        return any(entry["number"] == number for entry in self._mirrored.entries())
+        `left_by` is the number of the champion that a rollback promoted instead. The first reason stays.
+        """
+        key = {"digest": digest, "left_by": left_by}
+        rejection = key | {"reason": reason, "upto": upto, "at": utc_now()}
+        self._rejected.append(lambda _: rejection, same=lambda entry: key.items() <= entry.items())
 
-    def reject(self, digest: str, reason: str, *, upto: int | None = None) -> None:
-        """Never promote this version automatically again, nor another from the same watermark `upto`."""
-        rejection = {"digest": digest, "reason": reason, "upto": upto, "at": utc_now()}
-        self._rejected.append(lambda _: rejection, same=lambda entry: bool(entry["digest"] == digest))
+    def is_rollback_finished(self, rollback: Current) -> bool:
+        """Whether a rollback has rejected the version that it left, which it does last."""
+        return any(entry["left_by"] == rollback.number for entry in self._rejected.entries())
 
     def rejected(self, digest: str, *, upto: int | None = None) -> str | None:
         """Why a version, or one from this watermark, must not be promoted automatically; None if it may."""

@@ -1,8 +1,8 @@
 """Promotion: the one way in which a version becomes the champion, whoever requests it.
 
 The pointer is swapped first. Replicas of a service follow it; if one of them refuses the version, the promotion is
-undone. MLflow's alias is written last. After a crash in between, the next reader repairs the alias; an alias that
-somebody moved by hand is an error.
+undone. MLflow's alias is written last, for readers of the registry. kcm never reads it; each command that touches the
+registry writes it anew, so it follows after a crash, and after somebody moved it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines.registry.champion import Champion, Current, Pointer, ReplacedErro
 from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.store.lease import leased
 from pipelines.store.records import Control
-from pipelines.tracking.tracking import champion_of, set_champion
+from pipelines.tracking.tracking import set_champion
 
 PROMOTION_WAIT_S = 600.0  # wait for a concurrent promotion: a served version takes time to load
 LOAD_TIMEOUT_S = 300.0  # default time limit for replicas to load a version
@@ -24,7 +24,7 @@ LOAD_TIMEOUT_S = 300.0  # default time limit for replicas to load a version
 
 @dataclass(frozen=True)
 class Champions:
-    """The champion of an application: the pointer, and the registered model whose alias mirrors it."""
+    """The champion of an application: the pointer, and the registered model whose alias follows it."""
 
     pointer: Pointer
     uri: str
@@ -38,7 +38,7 @@ class Champions:
         """
         before = self.pointer.current()
         if before:  # its rollback may have been killed
-            self._reject_left(before.champion)
+            self._reject_left(before)
         promotion = self.pointer.swap(expected, champion)
         if promotion is None:
             raise ReplacedError(
@@ -52,7 +52,7 @@ class Champions:
             if before:
                 self.pointer.take_back(promotion, before)
             raise
-        self.mirror()
+        self.write_alias()
         return served
 
     def _followed_by_replicas(self, promotion: Current, timeout_s: float) -> bool:
@@ -80,51 +80,28 @@ class Champions:
         current = self.pointer.current()
         if current is None or current.champion.digest != champion.digest:
             self.promote(champion, expected=current.number if current else 0, timeout_s=timeout_s)
-        elif not self.pointer.is_mirrored(current.number):
-            self.mirror()
+        else:
+            self.write_alias()
 
-    def mirror(self) -> Current:
-        """Finish the champion's promotion: reject the version that it left, and set MLflow's alias.
+    def write_alias(self) -> Current:
+        """The champion, once MLflow's alias shows it; rejects the version that a rollback left, as its last step.
 
-        If the champion changes meanwhile, finishes the new one's promotion too.
+        If the champion changes meanwhile, the alias shows the new one. Raises KcmError if there is no champion.
         """
         current = self.present()
         while True:
-            self._reject_left(current.champion)
             set_champion(self.uri, self.model, current.champion.number)
-            self.pointer.mark_mirrored(current.number)
+            self._reject_left(current)
             if (now := self.present()) == current:
                 return current
             current = now
 
-    def _reject_left(self, champion: Champion) -> None:
-        if left := champion.left:
-            self.pointer.reject(left.digest, left.reason)
-
-    def agreed(self) -> Current:
-        """The champion, once pointer and alias agree; repairs what a crash left between them.
-
-        Raises KcmError if there is no champion, or somebody moved the alias.
-        """
-        current = self.present()
-        if not self.pointer.is_mirrored(current.number):
-            return self.mirror()
-        alias = champion_of(self.uri, self.model)
-        if alias != current.champion.number:
-            raise KcmError(
-                f"MLflow's champion of {self.model!r} is version {alias}, but version {current.champion.number} "
-                "was promoted",
-                where=self.uri,
-                hint=f"Say which one counts: `kcm promote CONFIG {alias}`, or `kcm promote CONFIG"
-                f" {current.champion.number}`",
-            )
-        return current
+    def _reject_left(self, current: Current) -> None:
+        if left := current.champion.left:
+            self.pointer.reject(left.digest, left.reason, left_by=current.number)
 
     def present(self) -> Current:
-        """The champion from its pointer alone, without MLflow: the alias may contradict it, see `agreed`.
-
-        Raises KcmError if there is no champion.
-        """
+        """The champion. Raises KcmError if there is none."""
         if (current := self.pointer.current()) is None:
             raise KcmError(
                 f"{self.model!r} has no champion",

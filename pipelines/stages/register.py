@@ -113,6 +113,8 @@ class Register(Stage, Plan):
                 champions.introduce(candidate, timeout_s=self.serve.load_timeout_s)
             except RefusedByServiceError as error:
                 reason = str(error)
+        if reason is not None and current is not None:
+            champions.write_alias()
         champion = number if reason is None else current and current.champion.number
         context.promotion = {"version": number, "champion": champion, "reason": reason}
 

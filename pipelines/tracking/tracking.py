@@ -221,12 +221,6 @@ def fetch_model(uri: str, model: str, target: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(target), tracking_uri=uri))
 
 
-def champion_of(uri: str, model_name: str) -> str:
-    """The version to which the alias points."""
-    with answering(uri):
-        return str(MlflowClient(uri).get_model_version_by_alias(model_name, CHAMPION).version)
-
-
 def set_champion(uri: str, model_name: str, version: str) -> None:
     """Point the alias at a version."""
     with answering(uri):

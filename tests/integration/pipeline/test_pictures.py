@@ -14,7 +14,8 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig
 from pipelines.progress import Reporter
 from pipelines.run import run
-from pipelines.tracking.tracking import champion_of, fetch_model
+from pipelines.tracking.tracking import fetch_model
+from tests.champions import alias_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -84,7 +85,7 @@ def result(config: RunConfig) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def bundle(result: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     tracked = result["mlflow"]
-    number = champion_of(tracked["tracking_uri"], tracked["model"])
+    number = alias_of(tracked["tracking_uri"], tracked["model"])
     return fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path_factory.mktemp("bundle"))
 
 

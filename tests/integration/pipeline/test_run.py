@@ -33,7 +33,8 @@ from pipelines.serve.release import Release
 from pipelines.stages.register import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import EXPERIMENT
-from pipelines.tracking.tracking import champion_of, fetch_model
+from pipelines.tracking.tracking import fetch_model
+from tests.champions import alias_of
 from tests.door import opened_door
 from tests.notebooks import namespace_of
 from tests.outcome_files import read_outcomes, rows_where
@@ -121,7 +122,7 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     experiment = client.get_experiment_by_name(EXPERIMENT)
     # the trials of both collaborators, and the fit of logistic regression
     assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials + 1
-    number = champion_of(tracked["tracking_uri"], tracked["model"])
+    number = alias_of(tracked["tracking_uri"], tracked["model"])
     bundle = Bundle.read(fetch_model(tracked["tracking_uri"], f"{tracked['model']}/{number}", tmp_path))
     assert bundle.label_names == ("negative", "positive")
     assert bundle.metrics["overall"] == result["kcm"]["overall"]

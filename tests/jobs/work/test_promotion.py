@@ -1,7 +1,10 @@
 """Promotion: the pointer changes, what is served follows it, and the registry only if that went well."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -17,7 +20,8 @@ from pipelines.registry.replicas import ReplicaReport, ReplicaReports
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import LoggedDecision, Origin
 from pipelines.tracking.config import CHAMPION
-from pipelines.tracking.tracking import champion_of
+from pipelines.tracking.tracking import set_champion
+from tests.champions import alias_of
 from tests.jobs.conftest import registered
 
 
@@ -36,7 +40,7 @@ def servable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def champion(config: RunConfig) -> str:
-    return champion_of(config.tracking.uri_in(config.storage_path), config.name)
+    return alias_of(config.tracking.uri_in(config.storage_path), config.name)
 
 
 @pytest.mark.parametrize("version", ["1", "reviews/1"])
@@ -70,21 +74,22 @@ def test_rollback_returns_to_the_previous_champion(tmp_path) -> None:
         rollback(config)  # not back to what has just been rolled back
 
 
+@pytest.mark.parametrize("step", [(Champions, "write_alias"), (Pointer, "reject")])
 @pytest.mark.parametrize("version", [None, "2"])
 def test_rollback_that_was_killed_after_its_swap_is_finished_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, step: tuple[type, str]
 ) -> None:
     """Promise: the same command again leaves the version that the first one meant to leave, and no other."""
     config = registered(tmp_path, ("first", "second", "third"))
     bad = pointer(config).current().champion
     with monkeypatch.context() as killed:
-        killed.setattr(Champions, "mirror", killing)
+        killed.setattr(*step, killing)
         with pytest.raises(KeyboardInterrupt):
             rollback(config, version, "complaints")
     result = rollback(config, version, "complaints")
     assert (result["rolled_back"], result["version"]) == ("reviews/3", "reviews/2")
     assert champion(config) == "2"
-    assert [each["digest"] for each in pointer(config).rejections()] == [bad.digest]
+    assert {each["digest"] for each in pointer(config).rejections()} == {bad.digest}
     assert rollback(config, "2")["version"] == "reviews/2"  # a named version is where it ends, however often
     assert rollback(config)["version"] == "reviews/1"
 
@@ -99,16 +104,16 @@ def test_next_turn_rejects_what_a_killed_rollback_left(tmp_path: Path, monkeypat
     log.close()
     bad = pointer(config).current().champion
     with monkeypatch.context() as killed:
-        killed.setattr(Champions, "mirror", killing)
+        killed.setattr(Champions, "write_alias", killing)
         with pytest.raises(KeyboardInterrupt):
             rollback_if_refuted(config)
     assert rollback_if_refuted(config) is None
-    LoopState.of(config).champions.agreed()  # as every turn does
+    LoopState.of(config).champions.write_alias()  # as every turn does
     assert champion(config) == "2"
     assert "refuted" in (pointer(config).rejected(bad.digest) or "")
 
 
-def killing(*_: object) -> None:
+def killing(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -139,6 +144,18 @@ def test_challenger_with_void_certificate_is_not_promoted(tmp_path: Path, monkey
     assert turns.objection(config, candidate) is None
     monkeypatch.setattr(ReplicaReports, "any_alive", lambda _: True)
     assert "onnx on cpu" in (turns.objection(config, candidate) or "")
+
+
+@pytest.mark.parametrize("command", [turns.versions, rollback, partial(promote, version="2")])
+def test_every_command_corrects_an_alias_that_was_moved_by_hand(tmp_path: Path, command: Callable[..., Any]) -> None:
+    """Promise: `models:/NAME@champion` is the champion of the pointer again after the next command."""
+    config = registered(tmp_path)
+    set_champion(config.tracking.uri_in(config.storage_path), config.name, "1")
+    command(config)
+    current = pointer(config).current()
+    assert current is not None
+    assert champion(config) == current.champion.number
+    assert current.champion.number == ("1" if command is rollback else "2")
 
 
 def test_rollback_does_not_undo_a_promotion_it_has_not_seen(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> RunConfig:
     """A run with two champions behind it, and a challenger that failed."""
     made = registered(tmp_path)
     state = LoopState.of(made)
-    champion = state.champions.agreed().champion
+    champion = state.champions.present().champion
     attempt = UpdateAttempt(champion=champion.digest, after=10, upto=500, configuration="c")
     state.attempts.close(attempt.name, TURN | {"champion_digest": champion.digest})
     return made

@@ -1,4 +1,4 @@
-"""The pointer is the truth and MLflow's alias its mirror: crashes between them are mended, a hand on it is refused."""
+"""The pointer decides, and MLflow's alias follows it: after a crash, and after somebody moved it."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from pipelines.registry.promote import Champions
 from pipelines.registry.replicas import RefusedByServiceError, ReplicaReport
 from pipelines.store.records import Control
 from pipelines.tracking.config import TrackingConfig
-from pipelines.tracking.tracking import Tracking, champion_of, set_champion
+from pipelines.tracking.tracking import Tracking, set_champion
+from tests.champions import alias_of
 
 
 @pytest.fixture
@@ -32,32 +33,30 @@ def test_promoted_version_is_champion_and_alias_follows(versions) -> None:
     """Promise: a version of a run becomes the champion and the alias follows."""
     champions, (a, *_) = versions
     with pytest.raises(KcmError, match="'demo' has no champion"):
-        champions.agreed()
+        champions.write_alias()
     champions.introduce(a)
-    assert champions.agreed().champion == a
-    assert champion_of(champions.uri, "demo") == a.number == "1"
+    assert champions.present().champion == a
+    assert alias_of(champions.uri, "demo") == a.number == "1"
 
 
-def test_alias_left_by_a_crash_is_repaired(versions) -> None:
-    """Promise: an alias that a crash left behind follows at the next look."""
+def test_alias_left_by_a_crash_follows(versions) -> None:
+    """Promise: an alias that a crash left behind follows with the next command."""
     champions, (a, b, _) = versions
     champions.introduce(a)
     assert champions.pointer.swap(1, b)  # and the process dies
-    assert champion_of(champions.uri, "demo") == a.number
-    assert champions.agreed().champion == b
-    assert champion_of(champions.uri, "demo") == b.number
+    assert alias_of(champions.uri, "demo") == a.number
+    assert champions.write_alias().champion == b
+    assert alias_of(champions.uri, "demo") == b.number
 
 
-def test_alias_moved_by_hand_is_refused_until_a_promotion(versions) -> None:
-    """Promise: an alias that was moved by hand is refused until somebody promotes."""
-    champions, (a, b, c) = versions
+def test_alias_moved_by_hand_is_written_anew(versions) -> None:
+    """Promise: the pointer decides; a run that promotes nothing corrects an alias that was moved by hand."""
+    champions, (a, _, c) = versions
     champions.introduce(a)
-    champions.promote(b, expected=1)
     set_champion(champions.uri, "demo", c.number)
-    with pytest.raises(KcmError, match="version 3, but version 2 was promoted"):
-        champions.agreed()
-    champions.promote(c, expected=2)
-    assert champions.agreed().champion == c
+    champions.introduce(a)
+    assert champions.present().champion == a
+    assert alias_of(champions.uri, "demo") == a.number
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -73,7 +72,7 @@ def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: boo
         return
     with pytest.raises(RefusedByServiceError, match="version demo/2 is refused: no such encoder"):
         champions.promote(b, expected=1)
-    assert champions.agreed().champion == a
+    assert champions.present().champion == a
     assert champions.pointer.history() == [a]
 
 
@@ -84,4 +83,4 @@ def test_second_of_two_concurrent_promotions_changes_nothing(versions) -> None:
     champions.promote(b, expected=1)
     with pytest.raises(KcmError, match=f"another version became the champion while {c.version}"):
         champions.promote(c, expected=1)
-    assert champions.agreed().champion == b
+    assert champions.present().champion == b

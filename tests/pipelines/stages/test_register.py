@@ -35,7 +35,8 @@ class Published:
         monkeypatch.setattr(register.Version, "of", lambda artefact, bundle: artefact.fingerprint)
         monkeypatch.setattr(ArtefactStore, "named", lambda store, stage, name: self.artefact(name))
         monkeypatch.setattr(register, "register_model", lambda tracking, model, bundle, name: name)
-        monkeypatch.setattr("pipelines.registry.promote.set_champion", lambda *_: None)
+        self.alias = ""
+        monkeypatch.setattr("pipelines.registry.promote.set_champion", lambda *at: setattr(self, "alias", at[-1]))
 
     def __call__(self, version: str, *, promote: bool | None = None) -> dict[str, Any]:
         """Publish a version, and tell what became of it."""
@@ -83,7 +84,9 @@ def test_the_first_version_that_saves_something_is_the_champion(published: Publi
 def test_a_later_version_has_to_pass_the_promotion_gates(published: Published, verdict: str) -> None:
     published("1")
     published.verdict = verdict
+    published.alias = "7"  # somebody moved it
     held = published("2")
+    assert published.alias == "1"
     assert held["reason"] == f"2 beside 1: {verdict}"
     assert (held["champion"], published.champion) == ("1", "1")
     published.verdict = "pass"

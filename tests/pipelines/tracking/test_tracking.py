@@ -16,11 +16,11 @@ from pipelines.tracking.config import SQLITE, TrackingConfig
 from pipelines.tracking.tracking import (
     Tracking,
     _without_runs,
-    champion_of,
     ensure_database,
     fetch_model,
     set_champion,
 )
+from tests.champions import alias_of
 from tests.postgres import BACKENDS
 
 
@@ -105,14 +105,14 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     assert (found.data.metrics, found.data.params, found.info.status) == ({"area": 0.7}, {"gate": "margin"}, "FINISHED")
     assert client.get_run(cut_off).data.metrics == {"area": 0.1}
     with pytest.raises(KcmError, match="finished work is kept"):
-        champion_of(tracking.uri, "unknown")
+        set_champion(tracking.uri, "unknown", "1")
 
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "bundle.json").write_text("{}")
     assert [tracking.register("reviews", bundle, "f00") for _ in range(2)] == ["1", "1"]
     set_champion(tracking.uri, "reviews", "1")
-    assert champion_of(tracking.uri, "reviews") == "1"
+    assert alias_of(tracking.uri, "reviews") == "1"
     assert any((tmp_path / "mlflow-artifacts").rglob("bundle.json"))
 
     run, (model,) = client.get_run(tracking.run_id), client.search_logged_models([tracking.experiment_id])
