@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.ledger import GROUP, Ledger, Look, unit_hashes
 from kcm.certification.pvalues import LossTest, fewest_binomial
 
+NOT_GROUPED = "rows taken as independent: give groups if several are of one user, text or session"
 NOT_RECORDED = "this look is not recorded: name a ledger, so that all looks at these rows share one delta"
+
+
+_FEW_REPEATED, _DIGITS = 0.02, 4
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,15 @@ def certify(
     for name, level in (("max_loss", max_loss), ("delta", delta)):
         if not 0 < level < 1:
             raise ValueError(f"{name} must lie between 0 and 1, not {level}")
+    _require_one_order(
+        {"score": score, "small_correct": small_correct, "large_correct": large_correct, "groups": groups}
+    )
     score_N = _column("score", score, None)
     small_N = _truths("small_correct", small_correct, score_N)
     large_N = small_N | True if large_correct is None else _truths("large_correct", large_correct, score_N)
     units = _Units.of(groups, len(score_N))
+    if groups is None and (num_repeated := _num_repeated(score_N, small_N, large_N)) > _FEW_REPEATED * len(score_N):
+        warnings.warn(f"{num_repeated:,} of {len(score_N):,} rows repeat another row: {NOT_GROUPED}", stacklevel=2)
     look = None
     if ledger is not None and len(score_N):
         look = _look(ledger, units, (score_N, small_N, large_N), max_loss, delta)
@@ -106,7 +116,7 @@ def certify(
         max_loss=max_loss,
         num_units=units.count,
         fewest_units=fewest_binomial(max_loss, spend),
-        note="" if look else NOT_RECORDED,
+        note="; ".join(note for note, applies in ((NOT_GROUPED, groups is None), (NOT_RECORDED, not look)) if applies),
     )
 
 
@@ -149,7 +159,24 @@ def _look(
     return open_ledger.look(names_by_kind, delta=delta, digest=digest.hexdigest(), purpose="kcm.certify")
 
 
+def _require_one_order(arguments: Mapping[str, object]) -> None:
+    """Raise ValueError for pandas Series whose indexes differ: by position, rows would meet other rows."""
+    indexes = {name: values.index for name, values in arguments.items() if hasattr(values, "reindex")}
+    for name, index in indexes.items():
+        if not index.equals(next(iter(indexes.values()))):
+            raise ValueError(f"{name} has another index than {next(iter(indexes))}: align them, or give .to_numpy()")
+
+
+def _num_repeated(score_N: NDArray[np.float64], *others: NDArray[np.bool_]) -> int:
+    """Rows whose score and outcomes another row has too; scores of few digits may be equal by chance."""
+    is_fine_N = np.round(score_N, _DIGITS) != score_N
+    rows = np.stack([score_N, *others], 1)[is_fine_N]
+    return len(rows) - len(np.unique(rows, axis=0))
+
+
 def _column(name: str, values: ArrayLike, score_N: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked rows: leave them out of all arguments")
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1 or (score_N is not None and len(column) != len(score_N)):
         expected = "one dimension" if score_N is None else f"{len(score_N)} rows, as score has"

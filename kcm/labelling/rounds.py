@@ -269,11 +269,15 @@ class Rounds:
             purchases.buy(batch)
 
     def _buy_pilot(self) -> None:
-        """Buy the pilot, for at most half the money. Raises NoAnswers if it got no answer."""
+        """Buy the pilot, for half of the money if it does not cover the table. Raises NoAnswers if it got no answer."""
         purchases = self._purchases
         pilot = self._rng.permutation(len(purchases.copies_U))[: self._schedule.pilot]
         pilot = pilot[~purchases.asked_U[pilot]]
-        purchases.buy(pilot[: max(1, self._oracle.affords(pilot) // 2)] if self._oracle.is_capped else pilot)
+        if self._oracle.is_capped:
+            units = np.concatenate([pilot, np.setdiff1d(purchases.open_units, pilot)])
+            affordable = self._oracle.affords(units)
+            pilot = pilot if affordable == len(units) else pilot[: max(1, affordable // 2)]
+        purchases.buy(pilot)
         if purchases.num_asked and not len(purchases.answered):
             reason = next(iter(self._oracle.reasons.values()), "")
             what = f"none of the first {purchases.num_asked:,} texts got a usable answer: {reason}"

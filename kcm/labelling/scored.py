@@ -118,6 +118,8 @@ def label_scored(
     >>> bool((scored.labels == truth).mean() >= 0.9), bool(scored.bought.sum() < 200), scored.certificate.certified
     (True, True, True)
     """
+    if np.ma.is_masked(probabilities):
+        raise ValueError("probabilities: has masked cells")
     p_NC = np.asarray(probabilities, dtype=np.float64)
     if p_NC.ndim != 2 or len(p_NC) == 0 or p_NC.shape[1] < 2:
         raise ValueError(f"probabilities: expected rows of at least two columns, got shape {p_NC.shape}")

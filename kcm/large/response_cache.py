@@ -1,9 +1,9 @@
 """The response cache: paid answers and spending in one database.
 
 No received answer is paid twice, and no budget is exceeded.
-Every answer is committed as it arrives. A call is booked at its highest cost before it is sent. The booking of a killed
-process stays, because the server may have charged for the call. Calls that a kill interrupts are asked and paid again,
-because nobody has their answers.
+Every answer is committed as it arrives. A call is booked at its highest cost before it is sent, and its question is
+claimed, so that no other process asks it too. The booking of a killed process stays, because the server may have
+charged for the call. Calls that a kill interrupts are asked and paid again, because nobody has their answers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -47,6 +49,10 @@ _BOOKING = 0x6B636D70  # PostgreSQL's advisory lock for bookings limited by the 
 
 class BudgetSpent(Exception):
     """One more call could exceed the budget; the message names the budget."""
+
+
+class Claimed(Exception):
+    """Another process asks the question, or has its answer by now."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,8 @@ class ResponseCache(SqlDatabase):
         store, self._in_memory = store or ResponseStore(IN_MEMORY), store is None
         super().__init__(store.url, store.timeout_s)
         self._account, self._max_calls, self._max_cost, self._most_in_all = account, max_calls, max_cost, store.max_cost
-        self._answers, self._spending, self._batches = _tables(store.prefix)
+        self._answers, self._spending, self._batches, self._claims = _tables(store.prefix)
+        self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         self._turn = threading.Lock()  # a database in memory has one connection
         self._clock = clock
         self._failure: tuple[float, ArtefactError] | None = None  # time and error of the last failure
@@ -167,10 +174,13 @@ class ResponseCache(SqlDatabase):
         limits = ((self._max_cost, run_total), (self._most_in_all, total))
         return min((limit - total_spent for limit, total_spent in limits if limit is not None), default=math.inf)
 
-    def reserve(self, amount: float, calls: int = 1, batch: str | None = None) -> None:
+    def reserve(
+        self, amount: float, calls: int = 1, batch: str | None = None, claim: tuple[str, float] | None = None
+    ) -> None:
         """Book calls that may cost up to `amount` together. Raises BudgetSpent if that could exceed the budget.
 
-        `batch` is the tag of the calls' batch, which is stored with the booking.
+        `batch` is the tag of the calls' batch, which is stored with the booking. `claim` is the key of a question, and
+        the seconds that its call may take. Raises Claimed, and books nothing, if another process asks it.
         """
         table = self._spending.c
         has_room = table.account == self._account
@@ -191,6 +201,8 @@ class ResponseCache(SqlDatabase):
                 if batch:
                     row = {"tag": batch, "account": self._account, "count": calls, "most": amount}
                     connection.execute(self._batches.insert().values(row))
+                if claim and not self._in_memory:
+                    self._claim(connection, *claim)
                 return
             (num_calls, currency), in_all = self._run_spending(connection), self._total_spending(connection)
         if self._max_calls is not None and num_calls + calls > self._max_calls:
@@ -212,7 +224,14 @@ class ResponseCache(SqlDatabase):
                 number: ColumnElement[int] = literal_column("rowid")
                 last = select(func.max(number)).select_from(self._answers).scalar_subquery()
                 connection.execute(delete(self._answers).where(number <= last - MAX_IN_MEMORY))
+            self._drop_claim(connection, key)
             self._book(connection, 0, currency - amount)
+
+    def unclaim(self, key: str) -> None:
+        """Let others ask a question that got no answer."""
+        if not self._in_memory:
+            with self.writing() as connection:
+                self._drop_claim(connection, key)
 
     def open_batches(self) -> list[OpenBatch]:
         """The batches of this account whose answers were not all read."""
@@ -245,6 +264,23 @@ class ResponseCache(SqlDatabase):
             raise
         self._failure = None
 
+    def _claim(self, connection: Connection, key: str, seconds: float) -> None:
+        """Claim a question for so long, in place of an earlier claim that is over."""
+        table, now = self._claims.c, time.time()
+        if connection.scalar(select(self._answers.c.key).where(self._answers.c.key == key)):
+            raise Claimed(key)
+        other = connection.execute(select(table.owner, table.until).where(table.key == key)).first()
+        if other and other.owner != self._owner and other.until > now and not _has_ended(other.owner):
+            raise Claimed(key)
+        connection.execute(delete(self._claims).where(table.key == key))
+        row = {"key": key, "owner": self._owner, "until": now + seconds}
+        if not connection.execute(insert(connection, self._claims), [row]).rowcount:
+            raise Claimed(key)  # by a transaction that has just ended
+
+    def _drop_claim(self, connection: Connection, key: str) -> None:
+        table = self._claims.c
+        connection.execute(delete(self._claims).where(table.key == key, table.owner == self._owner))
+
     def _book(self, connection: Connection, calls: int, currency: float) -> None:
         table = self._spending.c
         booking = update(self._spending).where(table.account == self._account)
@@ -259,8 +295,22 @@ class ResponseCache(SqlDatabase):
         return float(connection.scalar(select(func.sum(self._spending.c.currency))) or 0.0)
 
 
-def _tables(prefix: str) -> tuple[Table, Table, Table]:
-    """The tables of answers, of spending, and of open batches."""
+def _has_ended(owner: str) -> bool:
+    """Whether the process that made a claim ran on this machine and has ended; its call cannot be answered any more."""
+    host, number, _ = owner.split()
+    if host != socket.gethostname() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
+
+
+def _tables(prefix: str) -> tuple[Table, Table, Table, Table]:
+    """The tables of answers, of spending, of open batches, and of questions that are being asked."""
     schema = MetaData()
     answers = Table(
         f"{prefix}answers", schema, Column("key", Text, primary_key=True), Column("answer", Text, nullable=False)
@@ -281,4 +331,11 @@ def _tables(prefix: str) -> tuple[Table, Table, Table]:
         Column("count", BigInteger, nullable=False),
         Column("most", Float, nullable=False),
     )
-    return answers, spending, batches
+    claims = Table(
+        f"{prefix}claims",
+        schema,
+        Column("key", Text, primary_key=True),
+        Column("owner", Text, nullable=False),
+        Column("until", Float, nullable=False),
+    )
+    return answers, spending, batches, claims

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -43,13 +44,14 @@ from kcm.large.prompts import (
     reply_label,
     reply_probability,
 )
-from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
+from kcm.large.response_cache import BudgetSpent, Claimed, ResponseCache, ResponseStore
 from kcm.large.upstream import Reply, Upstream, UpstreamError, parsed
 
 _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # added to a question by chat templates
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _BYTES_PER_TOKEN = 4  # in English text; an estimate
+_CLAIM_PAUSE_S = 0.2  # while another process asks the same question
 _RESERVED = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
 
@@ -139,6 +141,7 @@ class OpenAiModel:
         config.prompt.check(label_names)
         self._label_names, self._config, self._warn = tuple(label_names), config, warn
         self._input_price, self._output_price = config.prices_of(config.model)
+        self._limit_s = limit_s
         self._upstream = Upstream(
             config.base_url,
             config.key(),
@@ -310,26 +313,35 @@ class OpenAiModel:
         return {name: value for name, value in (body | self._config.extra).items() if value is not None}
 
     def _answer(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
-        if (record := self._cache.find(key)) is not None:
-            return self._parse_record(record, labels)
-        return self._ask_server(key, body, labels)
+        deadline = time.monotonic() + self._limit_s
+        claim = key, self._config.timeout_s + self._config.max_wait_s
+        while True:
+            if (record := self._cache.find(key)) is not None:
+                return self._parse_record(record, labels)
+            try:
+                return self._ask_server(key, body, labels, claim)
+            except Claimed:
+                if self._upstream.closing.wait(_CLAIM_PAUSE_S) or time.monotonic() > deadline:
+                    return LargeAnswer(None, error="another process asks this, without an answer so far", outage=True)
 
-    def _ask_server(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
-        """The server's answer within the budget, which is then cached under `key`."""
+    def _ask_server(
+        self, key: str, body: dict[str, Any], labels: Sequence[int], claim: tuple[str, float] | None = None
+    ) -> LargeAnswer:
+        """The server's answer within the budget, which is then cached under `key`. Raises Claimed, see `reserve`."""
         max_price = self._max_price(body)
         try:
-            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, max_price))
-        except BudgetSpent as error:
-            return LargeAnswer(None, error=str(error))
-        except UpstreamError as error:
-            return LargeAnswer(None, error=str(error), outage=error.outage)
+            reply = self._upstream.ask(body, lambda attempt: self._within_budget(attempt, max_price, claim))
+        except (BudgetSpent, UpstreamError) as error:
+            if claim:
+                self._cache.unclaim(key)
+            return LargeAnswer(None, error=str(error), outage=getattr(error, "outage", False))
         record = self._record(reply, body)
         self._cache.keep(key, record, max_price, record["currency"])
         return self._parse_record(record, labels)
 
-    def _within_budget(self, attempt: Callable[[], Reply], max_price: float) -> Reply:
+    def _within_budget(self, attempt: Callable[[], Reply], max_price: float, claim: tuple[str, float] | None) -> Reply:
         """One attempt within the budget. A lost attempt stays booked at its maximum, an answer at its cost."""
-        self._cache.reserve(max_price)
+        self._cache.reserve(max_price, claim=claim)
         try:
             return attempt()
         except (UpstreamError, ConfigError) as error:

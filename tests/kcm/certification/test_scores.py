@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 
@@ -74,7 +75,10 @@ def test_a_group_is_one_unit() -> None:
     """Copies of rows in one group certify no more than the rows alone; without groups they would."""
     score, small, large = (np.tile(column, 8) for column in draw(0, 100))
     groups = [f"row {number % 100}" for number in range(800)]
-    assert kcm.certify(score, small, large).fewest_units <= 800
+    with pytest.warns(UserWarning, match="700 of 800 rows repeat another row: rows taken as independent"):
+        alone = kcm.certify(score, small, large)
+    assert alone.fewest_units <= 800
+    assert alone.note == f"{scores.NOT_GROUPED}; {scores.NOT_RECORDED}"
     found = kcm.certify(score, small, large, groups=groups)
     assert (found.num_units, found.threshold) == (100, None)
     assert kcm.certify(score, small, large, groups=[None] * 800).num_units == 800
@@ -89,6 +93,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "length": ({"large_correct": [1]}, "large_correct must have 2 rows"),
     "matrix": ({"score": [[0.1, 0.2]]}, "score must have one dimension"),
     "groups": ({"groups": ["a"]}, "groups has 1 rows"),
+    "masked": ({"score": np.ma.array([0.1, 0.2], mask=[0, 1])}, "score has masked rows"),
+    "masked outcomes": ({"small_correct": np.ma.array([1, 0], mask=[0, 1])}, "small_correct has masked rows"),
+    "another index": (
+        {"score": pd.Series([0.1, 0.2]), "small_correct": pd.Series([1, 0], index=[1, 0])},
+        "small_correct has another index than score",
+    ),
+    "another index of groups": (
+        {"score": pd.Series([0.1, 0.2]), "groups": pd.Series(["a", "b"], index=[1, 2])},
+        "groups has another index than score",
+    ),
     "max_loss": ({"max_loss": 2}, "max_loss must lie between 0 and 1, not 2"),
     "delta": ({"delta": 0.0}, "delta must lie between 0 and 1"),
 }
@@ -114,7 +128,7 @@ def test_a_ledger_charges_each_other_look(tmp_path: Path) -> None:
     ]
     assert [found.look for found in looks] == [1, 1, 2, 3, 4]
     assert [found.delta for found in looks] == [question_delta(0.1, v) for v in (1, 1, 2, 3, 4)]
-    assert not any(found.note for found in looks)
+    assert {found.note for found in looks} == {scores.NOT_GROUPED}
 
 
 def test_tables_are_told_apart_by_their_groups(tmp_path: Path) -> None:
@@ -152,3 +166,13 @@ print(sorted({"pandas", "torch", "pyarrow", "sklearn", "duckdb", "ray", "mlflow"
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]"]
+
+
+def test_scores_that_repeat_by_chance_are_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """Scores of few digits, and a judge that is often quite sure, say nothing about rows of one user."""
+    score, small, large = draw(0)
+    kcm.certify(np.round(score, 2), small, large)
+    kcm.certify(np.minimum(1, score + 0.5), small, large)
+    assert not recwarn.list
+    aligned = pd.Series(score), pd.Series(small), pd.Series(large)
+    assert kcm.certify(*aligned) == kcm.certify(score, small, large)

@@ -203,6 +203,20 @@ def test_a_budget_is_never_exceeded_and_gives_a_promise(calls: int) -> None:
     assert broken <= 10
 
 
+@pytest.mark.parametrize(("calls", "pilot"), [(60, 50), (59, 29), (10, 5), (1, 1)])
+def test_pilot_takes_half_of_money_that_does_not_cover_the_table(calls: int, pilot: int) -> None:
+    """A cap above the price of everything takes nothing from the pilot."""
+    table, sizes = Table.drawn(0, size=60), list[int]()
+
+    class Watched(Counting):
+        def __call__(self, units: Ints) -> Ints:
+            sizes.append(len(units))
+            return super().__call__(units)
+
+    table.rounds(Promise(0.95, 0.1), 0, Watched(table.label, calls=calls)).run()
+    assert sizes[0] == pilot
+
+
 def test_ample_cap_draws_what_its_test_needs() -> None:
     """A cap above the plan sets a share of delta aside, and the draw is planned with the rest: no error is afforded."""
     table = Table(np.zeros(1000, dtype=np.int64), np.full(1000, 1e-4), np.ones(1000, dtype=np.int64))

@@ -2,6 +2,8 @@
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 
 from kcm.errors import ArtefactError, ConfigError
 from kcm.large import response_cache as module
-from kcm.large.response_cache import BudgetSpent, ResponseCache, ResponseStore
+from kcm.large.response_cache import BudgetSpent, Claimed, ResponseCache, ResponseStore
 
 
 @pytest.fixture
@@ -45,6 +47,34 @@ def test_accounts_share_answers_and_no_budget(store):
     assert second.find("question") == {"said": "yes"}
     assert second.find("another") is None
     assert second.spent() == (0, 0.0)
+
+
+def test_a_question_is_claimed_by_one_process_until_it_is_answered_or_over(store):
+    """Promise: a second process books nothing for a question under way; an answer, an end and time free it."""
+    one, other = ResponseCache(store, "big"), ResponseCache(store, "big")
+    one.reserve(1.0, claim=("question", 60.0))
+    with pytest.raises(Claimed):
+        other.reserve(1.0, claim=("question", 60.0))
+    assert other.spent() == (1, 1.0)
+    one.reserve(1.0, claim=("question", 0.0))  # a retry of its own
+    other.reserve(1.0, claim=("question", 60.0))  # the claim is over
+    with pytest.raises(Claimed):
+        one.reserve(1.0, claim=("question", 60.0))
+    other.unclaim("question")
+    one.reserve(1.0, claim=("question", 60.0))
+    one.keep("question", {"said": "yes"}, 1.0, 1.0)
+    with pytest.raises(Claimed):  # there is an answer
+        other.reserve(1.0, claim=("question", 60.0))
+
+
+def test_claim_of_a_process_that_has_ended_is_void(store):
+    """Promise: a restart after a kill asks at once what was under way."""
+    script = (
+        "import sys; from kcm.large.response_cache import ResponseCache, ResponseStore\n"
+        "ResponseCache(ResponseStore(sys.argv[1]), 'big').reserve(1.0, claim=('question', 1e9))"
+    )
+    subprocess.run([sys.executable, "-c", script, store.url], check=True)
+    ResponseCache(store, "big").reserve(1.0, claim=("question", 60.0))
 
 
 def test_a_total_of_the_store_counts_every_account(store):

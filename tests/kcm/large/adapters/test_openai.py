@@ -362,6 +362,27 @@ def gate(upstream):
     return started, go_on
 
 
+def test_processes_that_ask_the_same_question_share_its_answer(model, upstream, gate):
+    """Promise: a question that one process has sent is not paid by another one, which waits for the answer."""
+    started, go_on = gate
+    one, other = model(num_concurrent=2), model(num_concurrent=2)
+    asked = [one.ask(item) for item in items("a", "b")]
+    assert started.wait(60)
+    asked += [other.ask(item) for item in items("b", "a", "c")]
+    go_on.set()
+    assert [future.result(60).label for future in asked] == [1] * 5
+    assert sorted(upstream.texts()) == ["a", "b", "c"]
+    assert one.spent()[0] == 3
+
+
+def test_question_that_failed_elsewhere_is_asked(model, upstream):
+    """Promise: a call without an answer lets others ask."""
+    upstream.plan(Turn(400, "{}"))
+    (refused,) = model().answer(items("a"))
+    assert refused.label is None
+    assert [answer.label for answer in model().answer(items("a"))] == [1]
+
+
 def test_a_question_that_nobody_waits_for_is_not_sent(model, upstream, gate):
     """Promise: who leaves before the question is sent pays for nothing; who asked the same still gets the answer."""
     started, go_on = gate
