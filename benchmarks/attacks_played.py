@@ -245,6 +245,25 @@ def holding(number: int, line: str, *headers: str, key: bool = False) -> Callabl
     return play
 
 
+def endless(piece: bytes, number: int) -> Callable[[Client], Awaitable[Outcome]]:
+    """A client without a key whose headers are so many pieces, without an end; the promise is that it is cut off."""
+
+    async def play(client: Client) -> Outcome:
+        address, num_sent, status = urlsplit(client.target.url), 0, "closed"
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        with suppress(OSError):
+            writer.write(f"GET / HTTP/1.1\r\nHost: {address.netloc}\r\n".encode())
+            while num_sent < number:
+                writer.write(piece)
+                await writer.drain()
+                num_sent += 1
+            status = (await asyncio.wait_for(reader.readline(), 60)).decode()[9:12]
+        writer.close()
+        return Outcome(num_sent < number or status == "431", f"{status} after {num_sent * len(piece):,} bytes")
+
+    return play
+
+
 async def silent_bodies(client: Client) -> Outcome:
     """40 clients that stop in the middle of their bodies: how long they keep a connection."""
     started, connections = time.perf_counter(), Held()
@@ -373,6 +392,9 @@ ATTACKS = (
     Attack("0.6 MB of empty parts", "text", empty_parts, weighs=True),
     Attack("4 MB of unknown keys", "text", unknown_keys, weighs=True),
     Attack("deep JSON in a body", "text", deep_json, weighs=True),
+    Attack("a header of 200 MiB", "text", endless(b"a" * 2**20, 200)),
+    Attack("a header of 1 GiB", "text", endless(b"a" * 2**20, 2**10)),
+    Attack("a million small headers", "text", endless(b"X-A: b\r\n" * 1000, 1000)),
     Attack("bodies that stop", "text", silent_bodies),
     *(
         Attack(f"{number} bodies that stop, {line}, {keys}", kind, holding(number, line, SHORT, key=keys == "a key"))

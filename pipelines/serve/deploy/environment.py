@@ -1,9 +1,9 @@
 """The environment of a serving cluster: switches of Ray Serve, a middleware, and the target of traces.
 
-With two headers a client could switch off Ray Serve's time limit and its check for clients that have left. If
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middleware`, Ray Serve calls it in each of its proxies, and in each
-door behind HAProxy. If RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names `span_processors`, Ray Serve calls it in each of
-its processes.
+With two headers a client could switch off Ray Serve's time limit and its check for clients that have left, and with a
+head that never ends it could stop a proxy. If RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middleware`, Ray Serve
+calls it in each of its proxies, and in each door behind HAProxy, before the HTTP server starts. If
+RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names `span_processors`, Ray Serve calls it in each of its processes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kcm.errors import KcmError
+from pipelines.serve.http.heads import limit_heads
 
 GONE = "the replica that handled this request has died"
 CLIENT_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
@@ -51,7 +52,8 @@ def span_processors() -> list[Any]:
 
 
 def middleware() -> list[Middleware]:
-    """The middlewares that Ray Serve puts in front of itself."""
+    """The middlewares that Ray Serve puts in front of itself; its HTTP server gets limits for heads."""
+    limit_heads()
     return [Middleware(UnansweredIs503), Middleware(WithoutClientHeaders)]
 
 

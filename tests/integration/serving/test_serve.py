@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import os
 import pickle
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -205,6 +206,24 @@ def test_nobody_without_the_token_runs_a_job(url: str, tmp_path: Path) -> None:
     assert held_elsewhere or 401 in set().union(*agent.values())  # the one that would run it
     assert not {status for found in statuses.values() for status in found if status < 400}, statuses
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("piece", [b"a" * 2**20, b"X-A: b\r\n" * 2**14], ids=["endless header", "million headers"])
+def test_endless_heads_stop_nobody(url: str, piece: bytes) -> None:
+    """Promise: a client without a key whose headers never end is cut off; others are answered by the same proxy."""
+
+    def proxies() -> set[int]:
+        processes = psutil.Process().children(recursive=True)
+        return {process.pid for process in processes if "ProxyActor" in " ".join(process.cmdline())}
+
+    before, address = proxies(), httpx.URL(url)
+    with ThreadPoolExecutor(1) as others, socket.create_connection((address.host, address.port)) as attacker:
+        answers = [others.submit(post, url, ["a film"]) for _ in range(5)]
+        attacker.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nX-A: b")
+        with pytest.raises(ConnectionError):
+            attacker.sendall(piece * 64)
+        assert [answer.result().status_code for answer in answers] == [200] * 5
+    assert proxies() == before
 
 
 # -- with a large model that does what the text says -------------------------------------------------------------------
