@@ -6,7 +6,8 @@
     python benchmarks/modalities.py fashion [--write]                Fashion-MNIST, over ten splits
     python benchmarks/modalities.py fashion-tail [--write]           the same with a long tail
     python benchmarks/pictures.py tuxpaint openclipart
-    python benchmarks/modalities.py retrieval [--write]              jobs/configs/image_text.yaml, both ways
+    pip install examples/extension
+    python benchmarks/modalities.py retrieval [--write]              examples/extension/image_text.yaml, both ways
 
 `--write` puts the row into benchmarks/results/modalities.json. What a run has finished lies in --storage. The settings
 of the rows over splits were written down before any of their test rows were read; nothing was tuned.
@@ -27,6 +28,7 @@ from rich.pretty import pprint
 from benchmarks.machine import machine
 from benchmarks.over_splits import NUM_SPLITS, by_class_size, cost_ratio, over_splits, summary
 from benchmarks.pictures import PICTURES
+from benchmarks.retrieval import aligned
 from benchmarks.retrieval import retrieval as measure_retrieval
 from benchmarks.script import CONFIGS, keep, options, read
 from benchmarks.study.seeds import mean_and_ends
@@ -46,6 +48,7 @@ FASHION_TAIL = (
     "tasks.long_tail={imbalance_factor: 50, n_max: 250}",
     "tasks.fractions={train: 0.4, validate: 0.15, certify: 0.25, test: 0.2}",
 )
+IMAGE_TEXT = CONFIGS.parents[1] / "examples" / "extension" / "image_text.yaml"
 RETRIEVAL_SEEDS = 3
 FIGURES = ("small_recall_at_1", "large_recall_at_1", "cascade_recall_at_1", "pair_share")
 
@@ -110,7 +113,9 @@ def retrieval(storage: Path, assets: Path, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         # A storage for each: seeds share rows, and here nobody deploys any of them.
         paths = [f"storage_path={storage / f'seed-{seed}'}", f"assets_path={assets}", f"seed={seed}"]
-        config = load_config(RunConfig, CONFIGS / "image_text.yaml", paths)
+        heads = storage / f"heads-{seed}"
+        paths += [f"encoder.head={heads / 'small'}", f"large.encoder.head={heads / 'large'}"]
+        config = aligned(IMAGE_TEXT, [*paths, f"tasks.source.leave_out={heads / 'groups.json'}"])
         per_seed.append({"seed": seed, "collaborators": measure_retrieval(config)})
     return {
         "over_seeds": {

@@ -10,8 +10,11 @@ Shapes: N rows that match, Q queries, G items of a gallery, K = k, D dimensions 
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,18 +34,19 @@ from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.scores import form_named
 from kcm.cascade.table import SPLITS, Split
 from kcm.collaborator.collaborator import Collaborator
+from kcm.config import load_config
 from kcm.encoders import EncoderConfig
-from kcm.encoders.dual.image_text import pair_features
+from kcm.encoders.image_text import pair_features
 from kcm.inputs.content import contents
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import paired_difference
-from kcm.tasks.readers.pairs import MATCH, NO_MATCH
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context
 from pipelines.stages.stage import run_stages
 
 TOP_K = (10, 20, 40)
 MAX_SHARE = 0.5  # of large-only's pairs, within which R@1 is made highest
+MATCH, NO_MATCH = "match", "no match"
 PICTURES_AT_ONCE = 32  # all pairs together would not fit in memory
 
 Floats, Bools = NDArray[np.float64], NDArray[np.bool_]
@@ -115,6 +119,13 @@ class Candidate:
         return rows, rows.scored(self.gate.score(None, rows.judge, rows.small))
 
 
+def aligned(file: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a run whose towers the extension has aligned; pip has installed examples/extension."""
+    options = (word for override in overrides for word in ("--set", override))
+    subprocess.run([sys.executable, "-m", "kcm_extension.matching.align", file, *options], check=True)
+    return load_config(RunConfig, file, overrides)
+
+
 def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]:
     """R@1 by collaborator within half of the pairs; the stages up to the search run or are reused."""
     with run_context(config, stages := [stage.of(config) for stage in SEARCH]) as context:
@@ -129,8 +140,8 @@ def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]
             *(encoder.with_settings(output=part).build(config.assets_path).encode(inputs) for part in ("image", "text"))
         )
 
-    small = vectors(features.sequence.with_head(config.encoder))
-    large = vectors(features.sequence.large_with_head(config.large).backbone)
+    small = vectors(config.encoder)
+    large = vectors(config.large.backbone)
     return {
         name: measured(galleries(rows, small, large, tuned.load(name).collaborator, sequence), config, top_k)
         for name in config.trained

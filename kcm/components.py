@@ -134,7 +134,6 @@ FAMILIES: Mapping[str, Family] = {
                 "reviews": "kcm.tasks.readers.reviews:ReviewsSource",
                 "files": "kcm.tasks.readers.files:FilesSource",
                 "hub": "kcm.tasks.readers.hub:HubSource",
-                "pairs": "kcm.tasks.readers.pairs:PairsSource",
             },
         ),
         Family(
@@ -146,7 +145,7 @@ FAMILIES: Mapping[str, Family] = {
                 "text": "kcm.encoders.text:TextEncoderConfig",
                 "pixels": "kcm.encoders.pixels:PixelsConfig",
                 "image": "kcm.encoders.image:ImageEncoderConfig",
-                "image_text": "kcm.encoders.dual.image_text:ImageTextConfig",
+                "image_text": "kcm.encoders.image_text:ImageTextConfig",
                 "precomputed": "kcm.encoders.precomputed:PrecomputedConfig",
             },
             default="text",

@@ -17,7 +17,6 @@ from pipelines.context import Context
 from pipelines.paid_answers import paid_answers
 from pipelines.progress import Reporter
 from pipelines.result import collect
-from pipelines.stages.alignment import Alignment
 from pipelines.stages.evaluate import Evaluate, Uncertified
 from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
@@ -33,7 +32,7 @@ from pipelines.store.garbage import CLEANING
 from pipelines.store.lease import leased, refuse_while_held
 from pipelines.tracking.tracking import Tracking
 
-SEARCH: tuple[type[Stage], ...] = (Tasks, Alignment, Features, Outcomes, Train, Tune)
+SEARCH: tuple[type[Stage], ...] = (Tasks, Features, Outcomes, Train, Tune)
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
 
 

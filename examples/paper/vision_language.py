@@ -1,6 +1,6 @@
 """The paper's vision-language settings, from download to table. Needs the Hugging Face hub; not run at full size yet.
 
-    pip install '.[ray,hub,benchmark]'
+    pip install '.[ray,hub,benchmark]' ./examples/extension
     PYTHONPATH=. python examples/paper/vision_language.py cifar100 [key=value ...]
     PYTHONPATH=. python examples/paper/vision_language.py coco [key=value ...]
 
@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.over_splits import by_class_size, measured
-from benchmarks.retrieval import retrieval
+from benchmarks.retrieval import aligned, retrieval
 from benchmarks.script import CONFIGS
 from kcm.config import load_config
 from pipelines.config import RunConfig
 
 COCO = "Multimodal-Fatima/COCO_captions_test"
 TABLE = Path("data/coco.parquet")
+COCO_CLIP = Path(__file__).parents[1] / "extension" / "coco_clip.yaml"
 SIDES = ("small", "large", "cascade")
 
 
@@ -51,11 +52,10 @@ def cifar100(overrides: Sequence[str] = ()) -> Iterator[str]:
 
 def coco(overrides: Sequence[str] = ()) -> Iterator[str]:
     """R@1 of pictures for captions and captions for pictures, within half of the pairs that the large model scores."""
-    config = load_config(RunConfig, CONFIGS / "coco_clip.yaml", overrides)
     if not TABLE.exists() and not any(key.startswith("tasks.source.tables") for key in overrides):
         write_coco(downloaded(), TABLE)
     yield from head("R@1", "pairs scored")
-    for name, figures in retrieval(config).items():
+    for name, figures in retrieval(aligned(COCO_CLIP, overrides)).items():
         recalls = {side: figures[f"{side}_recall_at_1"] for side in SIDES}
         yield row(name, "both ways", recalls, figures["pair_share"])
 
@@ -68,7 +68,7 @@ def downloaded() -> Iterable[Mapping[str, Any]]:
 
 
 def write_coco(pictures: Iterable[Mapping[str, Any]], table: Path) -> None:
-    """A row for every caption, as jobs/configs/coco_clip.yaml reads them."""
+    """A row for every caption, as examples/extension/coco_clip.yaml reads them."""
     rows = [
         {"sentid": f"{number}-{place}", "imgid": str(number), "image": picture["image"]["bytes"], "caption": caption}
         for number, picture in enumerate(pictures)

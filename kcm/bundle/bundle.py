@@ -1,7 +1,7 @@
 """The bundle: a trained cascade without its frozen models, in one folder that is registered, served and extended.
 
-Encoder and large model are referenced by name and identity; a bundle loads only with the same ones. Fitted parts of a
-run, such as alignment heads, are included.
+Encoder and large model are referenced by name and identity; a bundle loads only with the same ones. Fitted parts of
+an encoder, such as its words, are included.
 """
 
 from __future__ import annotations

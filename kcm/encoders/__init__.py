@@ -1,5 +1,5 @@
 """Frozen backbones: one content, one float32 vector."""
 
-from kcm.encoders.config import Encoder, EncoderConfig, TowersConfig, encode_readable
+from kcm.encoders.config import Encoder, EncoderConfig, encode_readable
 
-__all__ = ["Encoder", "EncoderConfig", "TowersConfig", "encode_readable"]
+__all__ = ["Encoder", "EncoderConfig", "encode_readable"]

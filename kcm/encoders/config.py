@@ -1,4 +1,4 @@
-"""The common configuration of all encoders, and the configuration of two encoders to align."""
+"""The common configuration of all encoders."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, final
 from weakref import WeakValueDictionary
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from kcm.components import FAMILIES, Component, Family
-from kcm.config import Config
 from kcm.errors import AssetError
 from kcm.inputs.content import TEXT, Content, Part
 from kcm.inputs.pictures import read_readable
@@ -29,14 +28,14 @@ Network = Callable[[Arrays], np.ndarray]
 
 # Encoders are frozen: versions of a model that use the same encoder share one object.
 _IN_USE: WeakValueDictionary[tuple[EncoderConfig, str, str], Encoder] = WeakValueDictionary()
-_BUILDING = threading.RLock()  # a dual encoder builds its own towers
+_BUILDING = threading.RLock()  # a dual encoder builds its own sides
 
 
 class EncoderConfig(Component):
     """A frozen backbone: one content, one float32 vector; see docs/extending.md for a kind of your own.
 
     Settings of the same name mean the same in all kinds. `model` is the model's folder or its id on the hub; `output`
-    selects a part of an encoder that embeds pictures and texts in one space; `towers` are encoders to align first.
+    selects a part of an encoder that embeds pictures and texts in one space.
     """
 
     family: ClassVar[Family] = FAMILIES["encoder"]
@@ -70,11 +69,11 @@ class EncoderConfig(Component):
 
     @property
     def fitted_head(self) -> Path | None:
-        """The folder of the alignment head or the words that a run fitted for this encoder; None if there is none."""
+        """The folder of what was fitted for this encoder, such as its words; None if there is none."""
         return None
 
     def aligned(self, folder: Path) -> EncoderConfig:
-        """This encoder with the fitted head in `folder`."""
+        """This encoder with what was fitted for it in `folder`."""
         return self
 
     @final
@@ -105,33 +104,6 @@ EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 def is_dual(encoder: EncoderConfig) -> bool:
     """Whether an encoder embeds pictures and texts in one space: its `output` selects one part."""
     return hasattr(encoder, "output")
-
-
-def towers_of(encoder: EncoderConfig) -> TowersConfig | None:
-    """The encoders to align before this one can be loaded; None if there are none."""
-    return getattr(encoder, "towers", None)
-
-
-class TowersConfig(Config):
-    """Two frozen encoders, and how their alignment head is fitted on the matching rows of the train split."""
-
-    image: EncoderConfig = Field(description="Encoder of the pictures, of any other kind above.")
-    text: EncoderConfig = Field(description="Encoder of the texts, of any other kind above.")
-    share: float = Field(
-        0.6,
-        gt=0,
-        lt=1,
-        description="Share of the train groups that the head is fitted on; nothing else learns from them.",
-    )
-
-    @model_validator(mode="after")
-    def _towers_read_their_part(self) -> TowersConfig:
-        parts: tuple[Part, ...] = ("image", "text")
-        for part in parts:
-            tower = getattr(self, part)
-            if tower.reads != {part} or is_dual(tower):
-                raise ValueError(f"{part}: an encoder of kind {tower.kind!r} does not read the {part} alone")
-        return self
 
 
 class Encoder(Protocol):

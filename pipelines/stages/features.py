@@ -90,9 +90,8 @@ class Features(Stage):
             )
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
-        """The encoder with its fitted head."""
-        encoder = sequence.with_head(self.encoder)
-        plan = Encoding.of(encoder, context, words=fits_words(encoder))
+        """The encoder, and whether words are fitted beside it."""
+        plan = Encoding.of(self.encoder, context, words=fits_words(self.encoder))
         return plan.model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:

@@ -156,7 +156,7 @@ class Outcomes(Stage):
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Plan:
         """How the answers of this large model are made; a server is probed at most once."""
-        large = sequence.large_with_head(self.large)
+        large = self.large
         if large.fits_on_train:
             embedded = self._encoding(large, context, sequence).build(sequence, context, label=self.stage)
             return ClassifierOutcomes(large=large, seed=self.seed, embedded=embedded)
@@ -175,7 +175,7 @@ class Outcomes(Stage):
     def _encoding(self, large: LargeConfig, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The features of the large model's encoder. If it is the small side's, all rows are encoded once for both."""
         assert large.backbone is not None  # the head is fitted on its features
-        backbone, small = large.backbone, sequence.with_head(self.encoder)
+        backbone, small = large.backbone, self.encoder
         shares = backbone.identity(context.assets_path) == small.identity(context.assets_path)
         return Encoding.of(backbone, context, words=shares and fits_words(backbone) and fits_words(small))
 
@@ -194,14 +194,13 @@ class Outcomes(Stage):
             self.build({sequence.kind: sequence}, context)
         if not self.large.remote:
             return
-        encoder = sequence.with_head(self.encoder)
-        encoder.identity(context.assets_path)  # fails where the model is missing
+        self.encoder.identity(context.assets_path)  # fails where the model is missing
         plan = self.plan(context, sequence)
         asked = self._attempts.get(sequence.fingerprint)
         has_answered = asked is not None and asked.attempt > 0  # just now, when it was planned
         if has_answered or finished(self, plan, context, sequence=sequence):
             return
-        encoder.build(context.assets_path)
+        self.encoder.build(context.assets_path)
         if reason := server_fault(context, self.large, sequence.names):
             raise DataError(
                 f"the large model does not answer a first question: {reason}",

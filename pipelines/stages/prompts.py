@@ -159,7 +159,7 @@ class ChoosePrompts(Stage):
         self, context: Context, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
     ) -> Prompting:
         """The large model of the stage `outcomes`."""
-        large = features.sequence.large_with_head(self.large)
+        large = self.large
         plan = Prompting(
             large=large.with_backbone(lambda backbone: in_runtime(backbone, outcomes.runtime)),
             identity=outcomes.identity,

@@ -144,9 +144,7 @@ def _write_bundle(
     features, outcomes, sequence = plan.features, plan.outcomes, plan.features.sequence
     candidate, policy, certificates = tuned.load(name), evaluated.policy(name), evaluated.certificates(name)
     encoder = with_dim(encoder, features.dim)
-    large = sequence.large_with_head(stage.large).with_backbone(
-        lambda backbone: with_dim(in_runtime(backbone, outcomes.runtime), features.dim)
-    )
+    large = stage.large.with_backbone(lambda backbone: with_dim(in_runtime(backbone, outcomes.runtime), features.dim))
     computed_by = ComputedBy.of(encoder, large, features.device, outcomes.device)
     is_certified = all(certificate.issued for certificate in certificates.values())
     bundle = Bundle(

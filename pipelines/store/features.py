@@ -49,7 +49,7 @@ class FeaturesArtefact(ShardedArtefact):
     @cached_property
     def sequence(self) -> SequenceArtefact:
         """The task sequence of these rows."""
-        return self.source(SequenceArtefact, "grow", "alignment", "tasks")
+        return self.source(SequenceArtefact, "grow", "tasks")
 
     @property
     def names(self) -> Names:
@@ -72,7 +72,7 @@ class FeaturesArtefact(ShardedArtefact):
 
     def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
         """The configured encoder as it computed them: with what was fitted for it, in its runtime."""
-        encoder = in_runtime(self.sequence.with_head(encoder), self.runtime)
+        encoder = in_runtime(encoder, self.runtime)
         return encoder.aligned(self.below(WORDS)) if self.num_words and fits_words(encoder) else encoder
 
     @property

@@ -13,17 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcm.certification.ledger import CONTENT, GROUP, Hashes, unit_hashes
-from kcm.encoders import EncoderConfig
-from kcm.encoders.config import towers_of
 from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
-from kcm.large import LargeConfig
 from kcm.parquet import read_table
 from kcm.tasks.sequence import DESCRIPTION, UNITS, VECTOR, Summary, read_description, read_shard, read_summary
 from kcm.tasks.shards import task_shards
 from pipelines.store.artefact import Artefact
 
-ENCODER, LARGE = "encoder", "large"  # folders of the fitted heads, named after their side
 _SHARD = re.compile(r"task-(\d+)(?:\.\d+)?\.parquet")
 
 
@@ -107,10 +103,7 @@ class ShardedArtefact(Artefact):
 
 
 class SequenceArtefact(ShardedArtefact):
-    """The rows by task and split.
-
-    Written by `tasks`, or by `alignment` without the rows on which heads were fitted.
-    """
+    """The rows by task and split."""
 
     kind = "sequence"
 
@@ -153,14 +146,6 @@ class SequenceArtefact(ShardedArtefact):
     def _described(self) -> Path:
         """The folder with the description; only the description is fetched."""
         return self.file(DESCRIPTION).parent
-
-    def with_head(self, encoder: EncoderConfig, side: str = ENCODER) -> EncoderConfig:
-        """The encoder that names its fitted head in place of `towers`; one without towers as it is."""
-        return encoder if towers_of(encoder) is None else encoder.aligned(self.below(side))
-
-    def large_with_head(self, large: LargeConfig) -> LargeConfig:
-        """The large model; if it has an encoder, the encoder names its fitted head in place of `towers`."""
-        return large.with_backbone(lambda backbone: self.with_head(backbone, LARGE))
 
 
 def _digests(file: pq.ParquetFile, kind: str) -> Iterator[str]:

@@ -62,13 +62,12 @@ def test_a_section_without_a_kind_is_an_encoder_of_texts() -> None:
 
 
 def test_nested_components_come_back_as_what_they_are() -> None:
-    towers = {"image": {"kind": "pixels", "side": 8}, "text": {"model": "m"}}
-    large = {"adapter": "classifier", "encoder": {"kind": "image_text", "towers": towers}}
+    large = {"adapter": "classifier", "encoder": {"kind": "pixels", "side": 8}}
     config = parse_config(Run, {"large": large})
     again = Run.model_validate(json.loads(config.model_dump_json()))
     assert again == config
-    kept = config.model_dump(mode="json", exclude={"large": {"encoder": {"towers": {"image"}}}})
-    assert kept["large"]["encoder"]["towers"].keys() == {"text", "share"}
+    kept = config.model_dump(mode="json", exclude={"large": {"encoder": {"side"}}})
+    assert kept["large"]["encoder"] == {"kind": "pixels", "batch_size": 64, "color": "rgb"}
 
 
 @pytest.mark.parametrize(

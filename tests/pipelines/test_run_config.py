@@ -162,7 +162,7 @@ URLS = (
 ADDRESS = re.compile(r"(^|_)(url|uri|address|endpoint|dsn)s?(_|$)")
 
 
-SEEN: set[type[Config]] = set()  # towers are encoders of encoders
+SEEN: set[type[Config]] = set()
 
 
 def models(annotation: Any) -> Iterator[type[Config]]:

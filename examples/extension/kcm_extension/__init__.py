@@ -1,1 +1,1 @@
-"""Components for kcm from outside of it, one of each family."""
+"""Components for kcm from outside of it, one of each family; `matching` has more."""

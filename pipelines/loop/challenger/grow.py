@@ -163,7 +163,7 @@ class GrowOutcomes(Stage, Plan):
         if not window.facts.new_labels:
             earlier: OutcomesArtefact = self.parent.outcomes
             return earlier.identity
-        large, names = sequence.large_with_head(self.large), sequence.names
+        large, names = self.large, sequence.names
         if not window.has(HEAD):
             return large.identity(names.answers, context.assets_path)
         head = LinearHead.load(window.file(HEAD))  # it does not answer none-of-these

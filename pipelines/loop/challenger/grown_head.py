@@ -36,7 +36,6 @@ def answers_by_grown_head(
     wins. The head is saved in the attempt's folder.
     """
     context, new = attempt.context, window.facts.new_labels
-    large = parent.sequence.large_with_head(large)
     labels, rows = (*parent.sequence.names.labels, *new), window.table
     row_labels = rows["label"].to_pylist()
     numbers = {label: number for number, label in enumerate(labels)}

@@ -11,16 +11,10 @@ from kcm.assets import BundleName, resolve, trusted_paths
 from kcm.assets.trusted_paths import TRUSTED_PLACES, may_open
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import require_models
-from kcm.cascade.policy import ESCALATE_ALL, Policy
-from kcm.components import TRUSTED
-from kcm.encoders.config import TowersConfig
-from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
-from kcm.encoders.dual.image_text import ImageTextConfig
-from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, KcmError
 from kcm.large.adapters.recorded import RecordedConfig
-from tests.kcm.bundle.test_bundle import FEATURES, LABELS, bundle
+from tests.kcm.bundle.test_bundle import LABELS, bundle
 from tests.kcm.bundle.test_crafted import edited
 from tests.tiny_bert import save_bert
 
@@ -115,26 +109,6 @@ def test_a_bundle_name_survives_its_way_to_another_process() -> None:
     assert again == "/outside"
     assert again.folder == Path("/bundle")
     assert not may_open(again, Path("/assets"))
-
-
-@pytest.mark.parametrize("tower", [{"kind": "text", "model": "/outside"}, {"kind": "crafted_tower:Encoder"}])
-def test_towers_within_a_bundle_lead_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: dict[str, str]
-) -> None:
-    """Promise: the head that a bundle contains names neither a folder outside nor a module."""
-    bert, run = save_bert(tmp_path / "assets" / "bert", ("a",)), tmp_path / "assets" / "run"
-    run.mkdir()
-    towers = TowersConfig(image=PixelsConfig(side=4), text=TextEncoderConfig(model=str(bert), max_length=8))
-    save_aligned(run, towers, AlignmentHead(48, 32, FEATURES - 1).eval())
-    pairs = ImageTextConfig(model=str(run))
-    made = bundle(encoder=pairs, policy=Policy(temperature=1.0, decision=ESCALATE_ALL)).write(tmp_path / "bundle")
-    mark = tmp_path / "imported"
-    (tmp_path / "crafted_tower.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delenv(TRUSTED, raising=False)
-    edited(made, "encoder/config.json", lambda config: config["towers"].update(text=tower))
-    assert "not trusted here" in refusal(made, tmp_path / "assets")
-    assert not mark.exists()
 
 
 def test_recorded_answers_outside_are_not_opened(tmp_path: Path, trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from kcm.api.cascade import load_cascade
-from kcm.bundle.answers import Answer, Input, Judgement
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.runtime import SmallSide, load_small_side
 from kcm.cascade.gate_kinds import GateInputs, GateRows
@@ -22,10 +20,6 @@ from kcm.certification.certificate import Certificate
 from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
-from kcm.encoders import TowersConfig
-from kcm.encoders.dual.alignment import AlignmentHead, save_aligned
-from kcm.encoders.dual.image_text import ImageTextConfig
-from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.encoders.words import fit_words
 from kcm.errors import ArtefactError, ConfigError
@@ -247,34 +241,3 @@ def test_bundle_carries_fitted_words(tmp_path: Path) -> None:
         assert isinstance(theirs, Judgement)
         assert ours.probabilities_C == pytest.approx(theirs.probabilities_C)
     assert again.collaborator.num_words == words.num_topics
-
-
-def test_bundle_answers_elsewhere_without_its_run(tmp_path: Path) -> None:
-    bert = save_bert(tmp_path / "bert", ("a", "cat"))
-    run = tmp_path / "run"
-    run.mkdir()
-    towers = TowersConfig(image=PixelsConfig(side=4), text=TextEncoderConfig(model=str(bert), max_length=8))
-    save_aligned(run, towers, AlignmentHead(48, 32, FEATURES - 1).eval())
-    pairs = ImageTextConfig(model=str(run))
-    large = ClassifierConfig(encoder=pairs)
-    head = LinearHead(np.ones((3, FEATURES), dtype=np.float32), np.zeros(3, dtype=np.float32))
-    bundle(
-        encoder=pairs,
-        encoder_identity=pairs.identity(tmp_path),
-        large=large,
-        large_identity=large.identity(LABELS, tmp_path, head=head),
-        large_head=head,
-        policy=Policy(temperature=1.0, decision=ESCALATE_ALL),
-    ).write(tmp_path / "bundle")
-    assert not [path for path in (tmp_path / "bundle").rglob("*.json") if str(run) in path.read_text()]
-    shutil.rmtree(run)
-    (tmp_path / "elsewhere").mkdir()
-    moved = (tmp_path / "bundle").rename(tmp_path / "elsewhere" / "bundle")
-    again = Bundle.read(moved).write(tmp_path / "again")  # as a run does that continues it
-    shutil.rmtree(moved)
-
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
-    (answer,) = load_cascade(again, tmp_path).answer([Input(Content("a cat", picture.getvalue()))])
-    assert isinstance(answer, Answer)
-    assert answer.route == "large"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kcm.encoders.dual.image_text import ImageTextConfig
 from kcm.encoders.image import ImageEncoderConfig
+from kcm.encoders.image_text import ImageTextConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, ConfigError, KcmError
 from kcm.large.adapters.zero_shot import ZeroShotConfig

@@ -199,7 +199,6 @@ def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprint
         {"assets_path": "/elsewhere"},
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 8}},
         {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "runtime": "onnx"}},
-        {"encoder": {"model": "small", "pooling": "mean", "batch_size": 7, "precision": "float32"}},
         {"large": SERVER | {"num_concurrent": 9}},
         {"tracking": {"uri": "sqlite:////tmp/another.db"}},
     ],

@@ -208,7 +208,7 @@ def test_an_artefact_knows_what_it_was_made_of(tmp_path) -> None:
     rows = store.build(Recipe("tasks", 1, {}), write_data)[0]
     features = store.build(Recipe("features", 1, {}, (rows,)), write_data)[0]
     trained = store.build(Recipe("train", 1, {}, (features,)), write_data)[0]
-    assert features.source(Artefact, "alignment", "tasks") == trained.source(Artefact, "alignment", "tasks") == rows
+    assert features.source(Artefact, "grow", "tasks") == trained.source(Artefact, "grow", "tasks") == rows
     with pytest.raises(ArtefactError, match="made of no artefact of stage tune"):
         trained.source(Artefact, "tune")
 

@@ -5,7 +5,6 @@ Shapes: N inputs, B inputs of a batch, K dimensions of the common space.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from kcm.assets import BundleName, folder_digest, resolve
+from kcm.assets import folder_digest, resolve
 from kcm.config import LocalPath
-from kcm.encoders.config import Arrays, Encoder, Engine, TowersConfig
-from kcm.encoders.dual.alignment import AlignedTower, AlignmentHead, read_towers
+from kcm.encoders.config import Arrays, Encoder
 from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.pretrained import load_image_processor, load_tokenizer, load_whole
 from kcm.encoders.runtime import NetworkEncoderConfig
@@ -32,18 +30,11 @@ Output = Literal["pair", "image", "text"]
 
 
 class ImageTextConfig(NetworkEncoderConfig):
-    """A dual encoder over pictures and texts: a pretrained one by id or folder, or two encoders to be aligned.
+    """A pretrained dual encoder over pictures and texts, by hub id or folder."""
 
-    A run fits the alignment head before it encodes, and continues with the head's folder. The runtime applies
-    to a pretrained model; towers have their own.
-    """
+    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "batch_size", "runtime"})
 
-    operational: ClassVar[frozenset[str]] = frozenset({"kind", "model", "towers", "batch_size", "runtime"})
-
-    model: Annotated[str, LocalPath] = Field(
-        default="", description="Id or folder of a model such as CLIP or SigLIP; empty with `towers`."
-    )
-    towers: TowersConfig | None = Field(default=None, description="Two encoders to align; null with `model`.")
+    model: Annotated[str, LocalPath] = Field(description="Id or folder of a model such as CLIP or SigLIP.")
     output: Output = Field(default="pair", description="Features of the pair, or one part's vector.")
     max_length: int = Field(default=64, ge=3, description="Tokens of a text beyond this number are cut off.")
 
@@ -52,65 +43,17 @@ class ImageTextConfig(NetworkEncoderConfig):
         """The parts of a content that it reads."""
         return IMAGE | TEXT if self.output == "pair" else frozenset({self.output})
 
-    def aligned(self, folder: Path) -> ImageTextConfig:
-        """The fitted head in place of its towers."""
-        return self.with_settings(model=str(folder), towers=None)
-
-    @property
-    def fitted_head(self) -> Path | None:
-        """The model's folder, if it is the folder of a fitted head."""
-        if isinstance(self.model, BundleName) and not self.model.lies_within:
-            return None
-        folder = Path(self.model).expanduser()
-        return folder if self.model and self._towers_in(folder) is not None else None
-
     def load(self, assets_dir: Path, device: str = "cpu") -> Encoder:
         """See `EncoderConfig`; a pair shares its two sides with single-part encoders of the same model."""
         if self.output == "pair":
             image, text = (self.with_settings(output=part).build(assets_dir, device) for part in (*IMAGE, *TEXT))
             return PairEncoder(image, text, self.identity(assets_dir))
-        folder, is_image = self._folder(assets_dir), self.output == "image"
-        if towers := self._towers_in(folder):
-            head = AlignmentHead.load(folder)
-            encoder, project = (towers.image, head.images) if is_image else (towers.text, head.texts)
-            dim, identity = head.text.out_features, self.identity(assets_dir)
-            return AlignedTower(encoder.build(assets_dir, device), project, dim, identity)
-        return (ImageTower if is_image else TextTower)(self, folder, assets_dir, device)
+        folder = resolve(self.model, assets_dir)
+        return (ImageTower if self.output == "image" else TextTower)(self, folder, assets_dir, device)
 
     def identity(self, assets_dir: Path) -> str:
-        folder = self._folder(assets_dir)
-        if towers := self._towers_in(folder):
-            sides = (tower.identity(assets_dir) for tower in (towers.image, towers.text))
-            parts = (folder_digest(folder, "alignment head\n"), *sides)
-            digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        else:
-            digest = folder_digest(folder, f"dual {self.max_length} {MAX_PIXELS}\n")
+        digest = folder_digest(resolve(self.model, assets_dir), f"dual {self.max_length} {MAX_PIXELS}\n")
         return f"{digest}-{self.output}"
-
-    @property
-    def engine(self) -> Engine:
-        """Towers have runtimes of their own."""
-        return "own" if self.towers or self.fitted_head else super().engine
-
-    def _towers_in(self, folder: Path) -> TowersConfig | None:
-        return read_towers(folder, self.model.folder if isinstance(self.model, BundleName) else None)
-
-    def _folder(self, assets_dir: Path) -> Path:
-        if self.towers is not None:
-            raise ConfigError(
-                "the alignment head of these towers has not been fitted",
-                where="encoder.towers",
-                hint="`kcm run` fits it; name the folder of the fitted head as `model`",
-            )
-        return resolve(self.model, assets_dir)
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> ImageTextConfig:
-        if bool(self.model) == (self.towers is not None):
-            raise ValueError("give either `model` or `towers`")
-        if self.towers and self.runtime != "auto":
-            raise ValueError("give the runtime to the towers")
-        return self
 
 
 class ImageTower(NetworkEncoder):
@@ -207,7 +150,7 @@ def _model(model_path: Path, *, excluded: str) -> Any:
         raise AssetError(
             f"a {model.config.model_type} model is no dual encoder",
             where=str(model_path),
-            hint="Name a model such as CLIP or SigLIP, or align two encoders",
+            hint="Name a model such as CLIP or SigLIP",
         )
     if hasattr(model, excluded):
         setattr(model, excluded, None)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.sequences import build_sequence
+from examples.extension.kcm_extension.matching.pairs import PairsSource
 from kcm.inputs.content import IMAGE, TEXT
 from kcm.tasks import TasksConfig
-from kcm.tasks.readers.pairs import PairsSource
 
 
 def picture(number: int, shade: int = 7) -> bytes:

@@ -1,7 +1,7 @@
 """The alignment head: two linear towers over frozen features of pictures and of texts, into one space.
 
 It is fitted on the match rows of the train split, by the symmetric InfoNCE loss of CLIP (arXiv 2103.00020, figure 3).
-Equal captions are equal targets. Use it if no pretrained dual encoder can be fetched. Shapes: N pairs, B pairs of a
+Equal captions are equal targets. Shapes: N pairs, B pairs of a
 batch, I and T features of the two towers, K dimensions of the common space.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kcm.assets import BundleName
 from kcm.collaborator.normalizer import UnitNormalizer
-from kcm.components import of_a_bundle
-from kcm.config import parse_config, with_paths
-from kcm.encoders.config import Encoder, TowersConfig
 from kcm.errors import AssetError, DataError
-from kcm.inputs.content import Content
 
 WEIGHTS = "model.safetensors"
 _DIM, _DROPOUT = 128, 0.5  # width of the common space; share of features dropped in a step
@@ -53,8 +46,10 @@ class AlignmentHead(nn.Module):
         return F.normalize(self.text(self._dropout(self._scale(features_NT))), dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write the weights as safetensors."""
+        """Write the weights as safetensors, and what they are."""
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(self.state_dict(), folder / WEIGHTS)
+        (folder / "config.json").write_text(json.dumps({"model_type": "alignment-head"}) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> AlignmentHead:
@@ -106,41 +101,3 @@ def _info_nce(logits_BB: Tensor, caption_B: Tensor) -> Tensor:
     target_BB = same_BB / same_BB.sum(1, keepdim=True)  # symmetric, like the matrix it divides
     over_texts = F.cross_entropy(logits_BB, target_BB)
     return (over_texts + F.cross_entropy(logits_BB.T, target_BB)) / 2
-
-
-_CONFIG, _MODEL_TYPE = "config.json", "alignment-head"
-
-
-class AlignedTower:
-    """An encoder of one part, followed by its tower of an alignment head."""
-
-    def __init__(self, encoder: Encoder, project: Callable[[Tensor], Tensor], dim: int, identity: str) -> None:
-        self._encoder, self._project = encoder, project
-        self.read, self.reads, self.dim, self.identity = encoder.read, encoder.reads, dim, identity
-
-    def encode(self, inputs: Sequence[Content]) -> np.ndarray:
-        """Unit vectors, float32 [N, K]. Raises UnreadableError."""
-        return self._project(torch.from_numpy(self._encoder.encode(inputs))).numpy()
-
-
-def save_aligned(folder: Path, towers: TowersConfig, head: AlignmentHead) -> None:
-    """Write a folder that can be named as the model of an `image_text` encoder."""
-    head.save(folder)
-    config = {"model_type": _MODEL_TYPE, "towers": towers.model_dump(mode="json")}
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def read_towers(folder: Path, bundle: Path | None = None) -> TowersConfig | None:
-    """The encoders below the alignment head of a folder; None if the folder holds another model.
-
-    Encoders of a `bundle` may only name modules and places that the bundle itself may name.
-    """
-    try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict) or config.get("model_type") != _MODEL_TYPE:
-        return None
-    with of_a_bundle() if bundle else nullcontext():
-        towers = parse_config(TowersConfig, config.get("towers") or {}, where=str(folder / _CONFIG))
-    return with_paths(towers, partial(BundleName, folder=bundle)) if bundle else towers

@@ -1,20 +1,14 @@
-"""Pairs as features: alignment heads and pretrained dual encoders, what they share, and what they refuse."""
+"""Pairs as features: pretrained dual encoders, what they share, and what they refuse."""
 
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from kcm.config import parse_config
-from kcm.encoders import TowersConfig
-from kcm.encoders.dual import image_text
-from kcm.encoders.dual.alignment import fit_alignment
-from kcm.encoders.dual.image_text import ImageTextConfig, ImageTower, PairEncoder, pair_features
-from kcm.encoders.pixels import PixelsConfig
-from kcm.encoders.text import TextEncoderConfig
+from kcm.encoders import image_text
+from kcm.encoders.image_text import ImageTextConfig, ImageTower, PairEncoder, pair_features
 from kcm.errors import ConfigError
 from kcm.inputs.content import Content, UnreadableError
 from tests.tiny_clip import save_clip
@@ -78,16 +72,6 @@ def test_every_input_with_a_bad_picture_is_named(pairs):
     assert caught.value.faults == {1: "damaged", 2: "damaged"}
 
 
-def test_a_head_finds_the_pairs_of_rows_that_it_never_saw():
-    rng = np.random.default_rng(0)
-    hidden = rng.normal(size=(600, 6))
-    views = [hidden @ rng.normal(size=(6, dim)) for dim in (20, 12)]
-    images, texts = ((view + 0.1 * rng.normal(size=view.shape)).astype(np.float32) for view in views)
-    head = fit_alignment(images[:500], texts[:500], [str(number) for number in range(500)], 0)
-    scores = head.images(torch.from_numpy(images[500:])) @ head.texts(torch.from_numpy(texts[500:])).T
-    assert (scores.argmax(1) == torch.arange(100)).float().mean() > 0.25  # 0.01 by chance
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip"), ("red", "blue", "a"), max_tokens=8)
@@ -136,29 +120,6 @@ def test_what_decides_the_features_decides_the_identity(clip, tmp_path):
     assert base.model_copy(update={"batch_size": 1}).identity(tmp_path) == identity
     for change in ({"output": "image"}, {"max_length": 6}):
         assert base.model_copy(update=change).identity(tmp_path) != identity
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({}, "either `model` or `towers`"),
-        ({"towers": {"image": {"kind": "pixels"}, "text": {"kind": "pixels"}}}, "does not read the text alone"),
-        ({"towers": {"image": {"model": "m"}, "text": {"model": "m"}}}, "does not read the image alone"),
-        (
-            {"towers": {"image": {"kind": "pixels"}, "text": {"model": "m"}}, "runtime": "onnx"},
-            "give the runtime to the towers",
-        ),
-    ],
-)
-def test_configurations_that_cannot_be_are_refused(values, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_config(ImageTextConfig, values)
-
-
-def test_towers_that_were_never_aligned_say_what_to_do(tmp_path):
-    towers = TowersConfig(image=PixelsConfig(), text=TextEncoderConfig(model="m"))
-    with pytest.raises(ConfigError, match=r"has not been fitted.*`kcm run` fits it"):
-        ImageTextConfig(towers=towers).build(tmp_path)
 
 
 def test_a_pretrained_model_gives_the_same_in_either_runtime(clip, tmp_path):

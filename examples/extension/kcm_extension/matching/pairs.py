@@ -7,6 +7,7 @@ split: no picture and no caption is in two splits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -46,12 +47,29 @@ class PairsSource(SourceConfig):
         default=None, description="Column that names pictures of the same thing; null: pictures with equal captions."
     )
 
+    leave_out: Annotated[str | None, LocalPath] = Field(
+        default=None,
+        description="File of the groups that heads were fitted on, by `align`; null: none are left out.",
+    )
+
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         refuse_vectors(vectors, "pairs")
-        sources = {task: self._source_of(path).build(assets_dir) for task, path in self.tables.items()}
-        sizes = {task: 2 * sum(shard.num_bytes for shard in source.shards) for task, source in sources.items()}
-        shards = (PairsShard(self.tables[task], task, source, sizes[task]) for task, source in sources.items())
+        left_out = self._left_out()
+        shards = []
+        for task, path in self.tables.items():
+            source = self._source_of(path).build(assets_dir)
+            num_bytes = 2 * sum(shard.num_bytes for shard in source.shards)
+            shards.append(PairsShard(path, task, source, left_out, num_bytes))
         return Source("pairs", tuple(shards), LABELS)
+
+    def _left_out(self) -> frozenset[str]:
+        if self.leave_out is None:
+            return frozenset()
+        try:
+            return frozenset(json.loads(Path(self.leave_out).expanduser().read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            hint = "Run `python -m kcm_extension.matching.align CONFIG` first"
+            raise DataError("no file of groups to leave out", where=self.leave_out, hint=hint) from None
 
     def _source_of(self, path: str) -> FilesSource:
         """The pictures and captions of a table; the caption is the label, and no other label is needed."""
@@ -66,11 +84,13 @@ class PairsShard(Shard):
     where: str
     task: str
     source: Source
+    left_out: frozenset[str] = frozenset()
     num_bytes: int = 0  # of its files, whose pictures come twice
 
     def read(self) -> Iterator[pa.Table]:
         """The pairs. Raises DataError for a table with a single caption."""
-        pairs = _pairs(list(self.source.records), self.task)
+        every = _pairs(list(self.source.records), self.task)
+        pairs = (pair for pair in every if pair.group not in self.left_out)
         while part := list(islice(pairs, _PAIRS_AT_ONCE)):
             yield rows_of(part)
 

@@ -1,1 +1,0 @@
-"""Pictures and texts in one space: dual encoders, alignment of two encoders, features of pairs."""
