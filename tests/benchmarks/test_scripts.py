@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from jobs.assets import fetch
+from tools.assets import fetch
 
 ROOT = Path(__file__).parents[2]
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -59,9 +59,9 @@ def start(module: str, *words: str, folder: Path) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty intents of 130 questions as CLINC150 and BANKING77 publish them, and answers of language models."""
+    """24 intents of 130 questions as CLINC150 and BANKING77 publish them, and answers of language models."""
     folder = tmp_path_factory.mktemp("data")
-    verbs, things = ("find", "cancel", "change", "pay"), ("card", "bus", "bill", "song", "loan")
+    verbs, things = ("find", "cancel", "change", "pay"), ("card", "bus", "bill", "song", "loan", "hotel")
     days, names = (
         ("today", "monday", "march", "spring", "tonight"),
         ("anna", "ben", "cleo", "dan", "emma", "finn", "gina"),
@@ -72,7 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(130)
         for intent in intents
     ]
-    splits = {"train": rows[:2000], "val": rows[2000:2200], "test": rows[2200:]}
+    splits = {"train": rows[:2400], "val": rows[2400:2640], "test": rows[2640:]}
     splits["oos_test"] = [[f"who wrote {name} {day}", "oos"] for name, day in itertools.product(names, days)]
     (folder / "clinc150").mkdir()
     (folder / "clinc150" / "data_full.json").write_text(json.dumps(splits), encoding="utf-8")
@@ -84,7 +84,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "llm").mkdir()
     answers = frame["gold"].where(np.random.default_rng(0).random(len(frame)) < 0.95, "find_card")
     for table, columns in {"banking77": ["gpt4"], "technology": ["gpt41"]}.items():
-        answered = frame.assign(**dict.fromkeys(columns, answers))[:400]
+        answered = frame.assign(**dict.fromkeys(columns, answers))[:600]
         answered.to_csv(folder / "llm" / f"{table}.csv", index=False)
     return folder
 
