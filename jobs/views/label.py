@@ -213,11 +213,11 @@ def _odd_answers(table: LabelledTable) -> list[str]:
 
 def _more_money(table: LabelledTable) -> list[str]:
     """The cap that should prove the target, if the money was too little."""
-    plan, missing = table.result.lacking, table.missing_cost
-    if plan is None or missing is None:
+    calls, missing = table.result.lacking, table.missing_cost
+    if calls is None or missing is None:
         return []
     return [
-        f"The target should need {plan.calls:,.0f} further calls, at most {money(missing, 'USD')}:"
+        f"The target should need {calls:,.0f} further calls, at most {money(missing, 'USD')}:"
         f" raise the cap to {money(table.cost + missing, 'USD')}."
     ]
 

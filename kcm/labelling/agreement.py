@@ -120,6 +120,7 @@ class Agreement:
         purchases, taught = self._purchases, np.flatnonzero(self._purchases.asked_U)
         units = draw.ranked[draw.places]
         purchases.buy_in_bulk(units)
+        purchases.give_up(units)  # if the money has ended, what it did not buy fails
         wrong = purchases.label_U[units] != draw.guess.answer_U[units]  # a failure counts as an error
         length = draw.num_ranked if draw.capped else longest_prefix(draw.places, wrong, draw.num_ranked, draw.most)
         counts = {"ranked": draw.num_ranked, "drawn": len(units), "wrong": int(wrong.sum()), "kept": length}

@@ -68,7 +68,8 @@ class LabelledTable:
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
     `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` names the column of labels.
     `cost` is what this job paid; `estimate` is the price of asking about every text when it began, None if that is not
-    known. `models` are what a bundle is made of, None if it cannot be made.
+    known. `missing_cost` is the money that should prove the target, if it was too little and a price is known. `models`
+    are what a bundle is made of, None if it cannot be made.
     `accuracies` are by people's labels, if there are any.
     """
 
@@ -82,6 +83,7 @@ class LabelledTable:
     models: _Models | None
     side: VectorSide
     estimate: Estimate | None = None
+    missing_cost: float | None = None
     accuracies: Accuracies | None = None
 
     @cached_property
@@ -91,17 +93,6 @@ class LabelledTable:
             taught = np.flatnonzero(self.result.taught_U)
             self.side.fit(taught, self.result.answer_U[taught])
         return self.side.judge
-
-    @property
-    def missing_cost(self) -> float | None:
-        """The money that should prove the target, if it was too little; None if it was not, or no price is known.
-
-        It is more than the plan's calls cost on average, since the texts that the plan buys may be longer.
-        """
-        plan, estimate = self.result.lacking, self.estimate
-        if plan is None or estimate is None or not estimate.calls:
-            return None
-        return _MARGIN * math.ceil(plan.calls) * estimate.most / estimate.calls
 
     @property
     def no_bundle(self) -> str | None:
@@ -281,6 +272,7 @@ def label(
         models=models,
         side=side.side if isinstance(side, CheaperSide) else side,
         estimate=oracle.estimate,
+        missing_cost=_MARGIN * oracle.price_of(math.ceil(result.lacking)) or None if result.lacking else None,
         accuracies=accuracies,
     )
 

@@ -235,6 +235,7 @@ class Rounds:
         self._forecasts = []
         guess, forecast = self._train(planned)
         if self._forecaster.is_short(guess, forecast):
+            self._lacking = forecast
             return None
         while True:
             delta = self._take_look(again=True)
@@ -250,7 +251,8 @@ class Rounds:
     def _train(self, delta: float) -> tuple[Guess, Forecast]:
         """Buy the pilot, and more as long as the planned total of a test at `delta` falls."""
         schedule, purchases = self._schedule, self._purchases
-        self._buy_pilot()
+        if not purchases.num_asked:
+            self._buy_pilot()
         while True:
             guess = self._guess()
             forecast = self._forecaster.forecast(guess, delta)
@@ -267,20 +269,28 @@ class Rounds:
             if not pays or len(batch) == 0 or self._overspends(guess, forecast, batch):
                 return guess, forecast
             purchases.buy(batch)
+            if purchases.num_asked == forecast.bought:  # the money has ended
+                return guess, forecast
 
     def _buy_pilot(self) -> None:
         """Buy the pilot, for half of the money if it does not cover the table. Raises NoAnswers if it got no answer."""
         purchases = self._purchases
         pilot = self._rng.permutation(len(purchases.copies_U))[: self._schedule.pilot]
         pilot = pilot[~purchases.asked_U[pilot]]
-        if self._oracle.is_capped:
-            units = np.concatenate([pilot, np.setdiff1d(purchases.open_units, pilot)])
-            affordable = self._oracle.affords(units)
-            pilot = pilot if affordable == len(units) else pilot[: max(1, affordable // 2)]
-        purchases.buy(pilot)
-        if purchases.num_asked and not len(purchases.answered):
+        while len(pilot):
+            num_asked, part = purchases.num_asked, pilot
+            if self._oracle.is_capped:  # the first answers show what an answer costs, and how many half the money buys
+                units = np.concatenate([pilot, np.setdiff1d(purchases.open_units, pilot)])
+                affordable = self._oracle.affords(units)
+                half = max(0 if num_asked else 1, (affordable - num_asked) // 2)
+                part = pilot if affordable == len(units) else pilot[:half]
+            purchases.buy(part)
+            pilot = pilot[~purchases.asked_U[pilot]]
+            if purchases.num_asked == num_asked:
+                break
+        if self._oracle.reasons and not len(purchases.answered):
             reason = next(iter(self._oracle.reasons.values()), "")
-            what = f"none of the first {purchases.num_asked:,} texts got a usable answer: {reason}"
+            what = f"none of the first {len(self._oracle.reasons):,} texts got a usable answer: {reason}"
             hint = "Correct --labels or --prompt; replies are kept: the same question is not asked again"
             raise NoAnswers(what, where="llm", hint=hint)
 
@@ -319,7 +329,11 @@ class Rounds:
         missing = purchases.rows(unreached) + purchases.rows(purchases.failed)
         differ = min(num_rows, prefix.differ + missing)
         self._watcher.drawn(purchases.num_asked + len(paid), 1 - differ / num_rows)
-        purchases.buy_in_bulk(paid)
+        while len(paid):  # what remains of the money may buy more than it seemed
+            purchases.buy_in_bulk(paid)
+            rest, num_open = rest[~purchases.asked_U[rest]], len(rest)
+            paid = purchases.affordable(rest) if len(rest) < num_open else rest[:0]
+        unreached = rest
         if self._promise.target is not None and not len(unreached):
             prefix = self._repaired(prefix)
         bought, failed, taught = (np.zeros(len(purchases.copies_U), dtype=bool) for _ in range(3))
@@ -327,24 +341,26 @@ class Rounds:
         failed[purchases.failed] = failed[unreached] = True
         taught[prefix.taught] = True
         kept = prefix.units[~purchases.asked_U[prefix.units]]
+        lacking = len(unreached) + float(purchases.unpaid_U.sum()) or None
         num_failed = int(purchases.copies_U[failed].sum())
+        differ = min(prefix.differ, purchases.rows(kept)) + num_failed
         return Labelled(
             answer_U=np.where(bought, purchases.label_U, prefix.guess.answer_U),
             wrong_U=np.where(bought, 0.0, prefix.guess.wrong_U),
             bought_U=bought,
             failed_U=failed,
-            asked_U=purchases.asked_U.copy(),
+            asked_U=purchases.asked_U & ~purchases.unpaid_U,
             guess=prefix.guess,
             taught_U=bought & taught,
             num_rows=num_rows,
             num_failed=num_failed,
             allowed=self._forecaster.allowed,
-            differ=min(prefix.differ, purchases.rows(kept)) + num_failed,
+            differ=differ,
             forecasts=self._forecasts,
             tests=self._agreement.tests,
             guarantees=guarantees,
             is_second_look=prefix.is_second_look,
-            lacking=self._lacking,
+            lacking=self._lacking.calls if self._lacking else lacking if differ > self._forecaster.allowed else None,
         )
 
     def _repaired(self, prefix: Prefix) -> Prefix:
