@@ -25,6 +25,7 @@ from kcm.metrics.intervals import Interval
 from kcm.report.formats import money, whole_percent
 
 TARGETS = (0.9, 0.95, 0.98)
+NEARLY_ALL = 0.95  # share of one label from which on the LLM may not read the texts
 NOT_WORTH = 0.9  # share of the calls from which on a plan hardly saves anything
 
 
@@ -68,6 +69,8 @@ class Screen(Watcher):
             by = " in batches" if self._batch else ""
             price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f}){by}" if estimate.most else ""
             self._say(f"Asking the LLM about everything: {estimate.calls:,} calls{price}")
+            if self._dry_run and estimate.calls and not estimate.most:
+                self._warn("no price of the model is known: give --input-price and --output-price")
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:
             raise Stopped
@@ -207,8 +210,12 @@ def _odd_answers(table: LabelledTable) -> list[str]:
     unused = [name for name, count in zip(table.labels.names, counts, strict=True) if not count]
     if len(unused) == len(counts) - 1 and counts.sum() > 1:
         return [f"The LLM answered {table.labels.names[counts.argmax()]!r} to all {counts.sum():,} texts."]
-    shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
-    return [f"The LLM never answered {shown}."] if unused else []
+    names = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
+    lines = [f"The LLM never answered {names}."] if unused else []
+    if counts.max(initial=0) > NEARLY_ALL * counts.sum():
+        name, share = table.labels.names[counts.argmax()], whole_percent(float(counts.max() / counts.sum()))
+        lines.append(f"The LLM answered {name!r} to {share} of its texts: check the prompt. To agree with it is cheap.")
+    return lines
 
 
 def _more_money(table: LabelledTable) -> list[str]:

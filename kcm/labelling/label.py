@@ -35,7 +35,7 @@ from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, named_encoder
+from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, language_warning, named_encoder
 from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
@@ -233,6 +233,8 @@ def label(
         watcher.said(f"{DEFAULT_ENCODER} cannot be had: the small model reads words alone, and more calls are needed")
     if looks.has_begun:
         watcher.resumed()
+    if line := language_warning(config.encoder, texts.texts):
+        watcher.said(line)
     vectors_UD = encoded(texts.texts, encoder, assets, mapper)
     side: VectorSide | CheaperSide = VectorSide(vectors_UD)
     if len(oracles) == 2:
