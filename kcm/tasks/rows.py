@@ -117,8 +117,8 @@ def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
     """The rows of a file by `write_bad_rows`."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
-        texts = ((int(row["row"]), *(unguarded(row[name]) for name in ("id", "reason", "file"))) for row in rows)
-        return tuple(BadRow(id_, reason, file, number) for number, id_, reason, file in texts)
+        texts = ([unguarded(row[name]) for name in ("id", "reason", "file", "row")] for row in rows)
+        return tuple(BadRow(*place, row=int(number)) for *place, number in texts)
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:
