@@ -117,8 +117,10 @@ def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
     """The rows of a file by `write_bad_rows`."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
-        texts = ([unguarded(row[name]) for name in ("id", "reason", "file", "row")] for row in rows)
-        return tuple(BadRow(*place, row=int(number)) for *place, number in texts)
+        return tuple(
+            BadRow(unguarded(row["id"]), unguarded(row["reason"]), unguarded(row["file"]), int(row["row"]))
+            for row in rows
+        )
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:
