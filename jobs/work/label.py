@@ -25,7 +25,7 @@ from kcm.labelling.output import write_frame
 from kcm.labelling.purchases import NoAnswers
 from kcm.labelling.run_files import run_files, write_run
 from kcm.large.adapters.openai import OpenAiConfig
-from kcm.report.labelled import render_labelled
+from kcm.report.labelled_page import render_labelled
 from kcm.report.page import write_page
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from kcm.certification.finite import afforded_errors, longest_prefix, missed_errors
 from kcm.config import Config
 from kcm.labelling.draws import Arrays
-from kcm.labelling.forecast import RESERVED, Forecast, Forecaster
+from kcm.labelling.forecaster import RESERVED, Forecast, Forecaster
 from kcm.labelling.guess import Guess, Units
 from kcm.labelling.purchases import Purchases
 

@@ -13,7 +13,7 @@ from kcm.labelling.draws import DrawFile
 from kcm.labelling.guess import Guess, Units
 from kcm.labelling.plan import cheapest_plan
 from kcm.labelling.purchases import FAILED, Oracle
-from kcm.labelling.text import VectorSide
+from kcm.labelling.vector_side import VectorSide
 
 _CHOICE = 0  # number of the file with purchases and choice, in the folder of the draws
 

@@ -36,19 +36,19 @@ from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, language_warning, named_encoder
-from kcm.labelling.forecast import Promise
+from kcm.labelling.forecaster import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.labelled_units import Labelled
 from kcm.labelling.looks import JobLooks, described
 from kcm.labelling.oracle import CallableOracle, Llm, RecordedOracle, ServerOracle, answers_in, opened_store
 from kcm.labelling.purchases import Oracle
 from kcm.labelling.rounds import Rounds, Watcher
 from kcm.labelling.schedule import Schedule
-from kcm.labelling.table import Texts
-from kcm.labelling.text import VectorSide
+from kcm.labelling.texts import Texts
 from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
+from kcm.labelling.vector_side import VectorSide
 from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.base import Estimate
 from kcm.large.prompts import MAX_CHARS

@@ -25,7 +25,7 @@ from kcm.inputs.content import Content
 from kcm.labelling.guess import Units
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.purchases import FAILED, UNPAID, NoAnswers, Oracle
-from kcm.labelling.table import Texts, column_of
+from kcm.labelling.texts import Texts, column_of
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item, LargeAnswer
 from kcm.large.prompts import matching_label

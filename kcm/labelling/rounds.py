@@ -19,17 +19,17 @@ from kcm.certification.finite import allowed_errors
 from kcm.labelling.agreement import FIRST_DRAW, SECOND_DRAW, Agreement, Draw, Prefix
 from kcm.labelling.class_draw import CLASS_DRAW, BegunClasses, drawn_classes, narrowed
 from kcm.labelling.draws import Arrays, DrawFile
-from kcm.labelling.forecast import Forecast, Forecaster, Promise
+from kcm.labelling.forecaster import Forecast, Forecaster, Promise
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.guess import Guess, SmallModel, Units
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.labelled_units import Labelled
 from kcm.labelling.looks import JobLooks
 from kcm.labelling.purchases import NoAnswers, Oracle, Purchases
 from kcm.labelling.schedule import Schedule
 
 if TYPE_CHECKING:
     from kcm.labelling.label_list import LabelList
-    from kcm.labelling.table import Texts
+    from kcm.labelling.texts import Texts
     from kcm.large.base import Estimate
 
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.forecast import Promise
+from kcm.labelling.forecaster import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.guess import Guess
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.labelled_units import Labelled
 from kcm.labelling.purchases import FAILED, UNPAID, Oracle
 from kcm.labelling.rounds import Rounds, Watcher
 from kcm.labelling.schedule import Schedule

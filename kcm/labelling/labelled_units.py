@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.labelling.agreement import TestedDraw
-from kcm.labelling.forecast import Forecast
+from kcm.labelling.forecaster import Forecast
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.guess import Guess, Units
 
