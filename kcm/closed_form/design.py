@@ -9,7 +9,6 @@ import math
 from typing import ClassVar
 
 import torch
-from scipy.linalg import helmert
 from torch import Tensor, nn
 
 from kcm.kan import KAN, MLP, KANLinear, RandomReLU
@@ -30,7 +29,7 @@ class SplineDesign:
     def __init__(self, layer: KANLinear) -> None:
         self.layer = layer
         num_splines = layer.grid.num_basis
-        self._turn_LK = torch.from_numpy(helmert(num_splines))  # L = K - 1 orthonormal rows, each of which sums to 0
+        self._turn_LK = _contrasts(num_splines).to(layer.weight.device)
         self._num_base = layer.in_features if layer.has_base else 0
         self._constant = math.sqrt(layer.in_features / num_splines)
 
@@ -43,7 +42,7 @@ class SplineDesign:
         """The base, the contrasts and the constant."""
         features_NFI = edge_features(x_NI, self.layer.grid)
         contrasts_NLI = torch.matmul(self._turn_LK, features_NFI[:, 1:])
-        constant_N1 = torch.full((len(x_NI), 1), self._constant, dtype=torch.float64)
+        constant_N1 = x_NI.new_full((len(x_NI), 1), self._constant)
         base_NI = features_NFI[:, 0, : self._num_base]
         return torch.cat([base_NI, contrasts_NLI.flatten(1), constant_N1], 1)
 
@@ -133,3 +132,10 @@ def design_of(network: nn.Module) -> Design | None:
     if isinstance(network, MLP) and len(network.layers) == 1 and isinstance(layer := network.layers[0], nn.Linear):
         return LinearDesign(layer)
     return None
+
+
+def _contrasts(num_splines: int) -> Tensor:
+    """K - 1 orthonormal rows, each of which sums to 0: Helmert's matrix without its first row, float64 [K - 1, K]."""
+    below_KK = torch.ones(num_splines, num_splines, dtype=torch.float64).tril(-1)
+    count_K = below_KK.sum(1)
+    return ((below_KK - count_K.diag()) / (count_K * (count_K + 1)).sqrt()[:, None])[1:]

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,12 +33,13 @@ class RidgeSums:
     Their size depends on P and K alone: 8 (P^2 + P K) bytes, however many rows and tasks they have seen.
     """
 
-    def __init__(self, num_inputs: int, num_targets: int, num_models: int) -> None:
-        self.count = torch.zeros((), dtype=torch.float64)
-        self.gram_PP = torch.zeros(num_inputs, num_inputs, dtype=torch.float64)  # the upper triangle alone is filled
-        self.cross_PK = torch.zeros(num_inputs, num_targets, dtype=torch.float64)
-        self.totals_K = torch.zeros(num_targets, dtype=torch.float64)
-        self.squares_M = torch.zeros(num_models, dtype=torch.float64)
+    def __init__(self, num_inputs: int, num_targets: int, num_models: int, device: torch.device | str = "cpu") -> None:
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        self.count = zeros(())
+        self.gram_PP = zeros((num_inputs, num_inputs))  # only its upper triangle counts
+        self.cross_PK = zeros((num_inputs, num_targets))
+        self.totals_K = zeros((num_targets,))
+        self.squares_M = zeros((num_models,))
 
     @property
     def mean_eigenvalue(self) -> float:
@@ -57,8 +56,10 @@ class RidgeSums:
             return
         if not inputs_NP.isfinite().all():
             raise DataError("features contain NaN or infinity", hint="Compute the features again, or drop the rows")
-        # A symmetric product in place, half the work of a general one; transposing makes C's order Fortran's.
-        blas.dsyrk(1.0, inputs_NP.numpy().T, beta=1.0, c=self.gram_PP.numpy().T, lower=1, overwrite_c=1)
+        if inputs_NP.is_cpu:  # a symmetric product, half the work of a general one; C's order transposed is Fortran's
+            blas.dsyrk(1.0, inputs_NP.numpy().T, beta=1.0, c=self.gram_PP.numpy().T, lower=1, overwrite_c=1)
+        else:
+            self.gram_PP.addmm_(inputs_NP.T, inputs_NP)
         self.cross_PK.addmm_(inputs_NP.T, targets_NK)
         self.totals_K += targets_NK.sum(0)
         self.squares_M += targets_NK.square().sum(0).view(len(self.squares_M), -1).sum(1)
@@ -71,7 +72,7 @@ class RidgeSums:
 
     def plus(self, other: RidgeSums, weight: float) -> RidgeSums:
         """The sums of these rows, and of others that count for `weight` each; both stay as they are."""
-        sums = RidgeSums(len(self.gram_PP), len(self.totals_K), len(self.squares_M))
+        sums = RidgeSums(len(self.gram_PP), len(self.totals_K), len(self.squares_M), self.count.device)
         for mine, ours, theirs in zip(sums.tensors(), self.tensors(), other.tensors(), strict=True):
             torch.add(ours, theirs, alpha=weight, out=mine)
         return sums
@@ -108,7 +109,7 @@ class RidgeSums:
         wanted_C = wanted_C * (self.count / wanted_C.sum())
         mean_PC = self.cross_PK[:, : len(labels_C)] / torch.where(seen_C, labels_C, 1)
         ratio_K = torch.where(seen_C, wanted_C / torch.where(seen_C, count_C, 1), 1).repeat(len(self.squares_M))
-        sums = RidgeSums(len(self.gram_PP), len(self.totals_K), len(self.squares_M))
+        sums = RidgeSums(len(self.gram_PP), len(self.totals_K), len(self.squares_M), self.count.device)
         changed_PP = torch.addmm(self.gram_PP, mean_PC * (wanted_C - count_C), mean_PC.T).triu_()
         parts = (self.count, changed_PP, self.cross_PK * ratio_K, self.totals_K * ratio_K, self.squares_M)
         for mine, theirs in zip(sums.tensors(), parts, strict=True):
@@ -116,11 +117,10 @@ class RidgeSums:
         return sums
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums as tensors; of G the triangle alone."""
-        packed, _ = lapack.dtrttp(self.gram_PP.numpy().T, uplo="L")
+        """The sums as tensors; of G the triangle alone, row by row."""
         return {
             "count": self.count,
-            "gram": torch.from_numpy(packed),
+            "gram": torch.cat([row_P[at:] for at, row_P in enumerate(self.gram_PP)] or [self.gram_PP.flatten()]),
             "cross": self.cross_PK,
             "totals": self.totals_K,
             "squares": self.squares_M,
@@ -130,10 +130,12 @@ class RidgeSums:
     def from_state(cls, state: dict[str, Any]) -> RidgeSums:
         """Restore what `state_dict` gave."""
         num_inputs, num_targets = state["cross"].shape
-        sums = cls(num_inputs, num_targets, len(state["squares"]))
-        gram_PP, _ = lapack.dtpttr(num_inputs, state["gram"].numpy(), uplo="L")
-        parts = (state["count"], torch.from_numpy(gram_PP.T), *(state[name] for name in ("cross", "totals", "squares")))
-        for mine, theirs in zip(sums.tensors(), parts, strict=True):
+        sums = cls(num_inputs, num_targets, len(state["squares"]), state["cross"].device)
+        rows = torch.split(state["gram"], list(range(num_inputs, 0, -1)))
+        for at, row in enumerate(rows):
+            sums.gram_PP[at, at:] = row
+        parts = [state[name] for name in ("count", "cross", "totals", "squares")]
+        for mine, theirs in zip((sums.count, sums.cross_PK, sums.totals_K, sums.squares_M), parts, strict=True):
             mine.copy_(theirs)
         return sums
 
@@ -208,56 +210,69 @@ def _lowest(step: int, value: Callable[[int], float]) -> int:
         step = best
 
 
-def factor_of(sums: RidgeSums, strength: float) -> NDArray[np.float64]:
-    """L of G + lambda I = L L^T, lower triangular, in Fortran's order.
-
-    Raises LinAlgError if the matrix is not positive definite.
-    """
-    ridge = strength * sums.mean_eigenvalue
-    # The upper triangle in C's order is the lower one in Fortran's; every step overwrites the one copy.
-    matrix = sums.gram_PP.numpy().copy().T
-    np.fill_diagonal(matrix, matrix.diagonal() + ridge)
-    return _cholesky(matrix, ridge)
+def factor_of(sums: RidgeSums, strength: float) -> Tensor:
+    """U of G + lambda I = U^T U, upper triangular. Raises LinAlgError if the matrix is not positive definite."""
+    return _cholesky(sums.gram_PP.clone(), strength * sums.mean_eigenvalue)
 
 
-def _cholesky(matrix: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    """The lower factor of a matrix in Fortran's order, which it overwrites; zero above the diagonal."""
-    factor, failed = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
-    if failed:
-        raise np.linalg.LinAlgError(f"G + {ridge:g} I is not positive definite")
-    return np.asarray(factor)
+def _cholesky(matrix: Tensor, ridge: float) -> Tensor:
+    """The upper factor of the matrix, of which the upper triangle is read, with a ridge added in place."""
+    matrix.diagonal().add_(ridge)
+    return torch.linalg.cholesky(matrix, upper=True)
 
 
 def _full_rank(sums: RidgeSums, strength: float) -> _Solution:
     """The solution from a factor of G + lambda I itself."""
     factor = factor_of(sums, strength)
-    solution_PK, _ = lapack.dpotrs(factor, sums.cross_PK.numpy(), lower=1)
-    ridge = strength * sums.mean_eigenvalue
-    return torch.from_numpy(solution_PK), len(factor) - ridge * _inverse_trace(factor)
+    solution_PK = torch.cholesky_solve(sums.cross_PK, factor, upper=True)
+    return solution_PK, len(factor) - strength * sums.mean_eigenvalue * _inverse_trace(factor)
 
 
 def _low_rank(sums: RidgeSums) -> Callable[[float], _Solution]:
-    """The solution at any strength, once G is reduced to its rank."""
+    """The solution at any strength, once G is reduced to its rank, by LAPACK's pivoted Cholesky factor on a CPU.
+
+    torch has no such factor. On other devices the eigenvectors of G do the same; on a CPU they take 20 times as long.
+    """
+    return _low_rank_on_cpu(sums) if sums.gram_PP.is_cpu else _by_eigenvectors(sums)
+
+
+def _low_rank_on_cpu(sums: RidgeSums) -> Callable[[float], _Solution]:
     pivoted, pivots, rank, _ = lapack.dpstrf(sums.gram_PP.numpy().T, lower=1)
-    order = pivots - 1  # Fortran counts from 1
-    lower_PR = np.asfortranarray(np.tril(pivoted[:, :rank]))  # of the inputs in the order of the pivots
-    target_RK = lapack.dtrtrs(lower_PR[:rank], sums.cross_PK.numpy()[order[:rank]], lower=1)[0]
-    gram_RR = blas.dsyrk(1.0, lower_PR, trans=1, lower=1)
+    order = torch.from_numpy(pivots).long() - 1  # Fortran counts from 1
+    upper_RP = torch.from_numpy(pivoted.T)[:rank].triu()  # of the inputs in the order of the pivots
+    triangle_RR, cross_RK = upper_RP[:, :rank].T, sums.cross_PK[order[:rank]]
+    target_RK = torch.linalg.solve_triangular(triangle_RR, cross_RK, upper=False)
+    gram_RR = upper_RP @ upper_RP.T
 
     def solve(strength: float) -> _Solution:
-        ridge, matrix = strength * sums.mean_eigenvalue, gram_RR.copy(order="F")
-        np.fill_diagonal(matrix, matrix.diagonal() + ridge)
-        factor = _cholesky(matrix, ridge)
-        weight_PK = np.empty_like(sums.cross_PK.numpy())
-        weight_PK[order] = lower_PR @ lapack.dpotrs(factor, target_RK, lower=1)[0]
-        return torch.from_numpy(weight_PK), rank - ridge * _inverse_trace(factor)
+        ridge = strength * sums.mean_eigenvalue
+        factor = _cholesky(gram_RR.clone(), ridge)
+        weight_PK = torch.empty_like(sums.cross_PK)
+        weight_PK[order] = upper_RP.T @ torch.cholesky_solve(target_RK, factor, upper=True)
+        return weight_PK, rank - ridge * _inverse_trace(factor)
 
     return solve
 
 
-def _inverse_trace(factor: NDArray[np.float64]) -> float:
-    """The trace of (L L^T)^-1; overwrites the factor."""
-    inverse, _ = lapack.dtrtri(factor, lower=1, overwrite_c=1)
+def _by_eigenvectors(sums: RidgeSums) -> Callable[[float], _Solution]:
+    values_P, vectors_PP = torch.linalg.eigh(sums.gram_PP, UPLO="U")
+    values_P, target_PK = values_P.clamp_min(0), vectors_PP.T @ sums.cross_PK
+
+    def solve(strength: float) -> _Solution:
+        shifted_P = values_P + strength * sums.mean_eigenvalue
+        return vectors_PP @ (target_PK / shifted_P[:, None]), float((values_P / shifted_P).sum())
+
+    return solve
+
+
+def _inverse_trace(factor: Tensor) -> float:
+    """The trace of (U^T U)^-1. On a CPU the triangle alone is inverted, which torch does not offer; it is overwritten.
+
+    That takes half the time of the whole inverse.
+    """
+    if not factor.is_cpu:
+        return float(torch.cholesky_inverse(factor, upper=True).diagonal().sum())
+    inverse, _ = lapack.dtrtri(factor.numpy().T, lower=1, overwrite_c=1)
     entries = inverse.ravel(order="K")
     return float(entries @ entries)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 from torch import Tensor
 
 from kcm.closed_form.gcv import RidgeSums, factor_of
@@ -98,33 +97,35 @@ def gram_ridge_left_out(gram_NN: NDArray[np.float64], targets_NK: NDArray[np.flo
 def left_out_of_sums(
     sums: RidgeSums,
     strengths: Sequence[float],
-    inputs_NP: NDArray[np.float64],
-    targets_NK: NDArray[np.float64],
+    inputs_NP: Tensor,
+    targets_NK: Tensor,
     units: Units,
-) -> NDArray[np.float64]:
+) -> Tensor:
     """What rows that are part of `sums` get when their unit is taken out of the sums, [N, K].
 
     `strengths` are those of every model's regression, whose targets lie side by side. With H = X A^-1 X^T and r the
     residuals of all rows, the residuals of a unit that is left out are (I - H_gg)^-1 r_g: the factor of A serves all
     rows. Exact where every row counts once in the sums.
     """
-    left_out_NK = np.empty_like(targets_NK)
-    blocks = list(_blocks(units, len(inputs_NP)))
-    columns_MK = np.split(np.arange(targets_NK.shape[1]), len(strengths))
-    for strength in dict.fromkeys(strengths):
-        columns = np.concatenate([own for own, mine in zip(columns_MK, strengths, strict=True) if mine == strength])
-        factor = factor_of(sums, strength)
-        weight_PK, _ = lapack.dpotrs(factor, sums.cross_PK.numpy()[:, columns], lower=1)
-        white_NP = lapack.dtrtrs(factor, inputs_NP.T, lower=1)[0].T
-        y_NK = targets_NK[:, columns]
-        residual_NK = y_NK - inputs_NP @ weight_PK
+    blocks = [torch.from_numpy(rows_GM).to(inputs_NP.device) for rows_GM in _blocks(units, len(inputs_NP))]
+    factors = {strength: factor_of(sums, strength) for strength in dict.fromkeys(strengths)}
+    # (L^-1 X^T)^T as X U^-1.
+    white = {
+        strength: torch.linalg.solve_triangular(factor, inputs_NP, upper=True, left=False)
+        for strength, factor in factors.items()
+    }
+    parts = []
+    of_models = zip(strengths, targets_NK.chunk(len(strengths), 1), sums.cross_PK.chunk(len(strengths), 1), strict=True)
+    for strength, y_NK, cross_PK in of_models:
+        residual_NK = y_NK - inputs_NP @ torch.cholesky_solve(cross_PK, factors[strength], upper=True)
+        left_out_NK = torch.empty_like(y_NK)
         for rows_GM in blocks:
-            white_GMP = white_NP[rows_GM]
-            rest_GMM = np.eye(rows_GM.shape[1]) - white_GMP @ white_GMP.swapaxes(1, 2)
-            left_out_NK[np.ix_(rows_GM.ravel(), columns)] = (
-                y_NK[rows_GM] - np.linalg.solve(rest_GMM, residual_NK[rows_GM])
-            ).reshape(-1, len(columns))
-    return left_out_NK
+            white_GMP = white[strength][rows_GM]
+            hat_GMM = white_GMP @ white_GMP.mT
+            rest_GMM = torch.eye(rows_GM.shape[1]).to(hat_GMM) - hat_GMM
+            left_out_NK[rows_GM] = y_NK[rows_GM] - torch.linalg.solve(rest_GMM, residual_NK[rows_GM])
+        parts.append(left_out_NK)
+    return torch.cat(parts, 1)
 
 
 def class_mean_scores(sums: RidgeSums, strengths: Sequence[float]) -> list[Tensor]:
@@ -133,7 +134,7 @@ def class_mean_scores(sums: RidgeSums, strengths: Sequence[float]) -> list[Tenso
     mean_PC = labels_PC / torch.where(totals_C > 0, totals_C, 1)
     factors = {strength: factor_of(sums, strength) for strength in dict.fromkeys(strengths)}
     return [
-        mean_PC.T @ torch.from_numpy(lapack.dpotrs(factors[strength], cross_PC.numpy(), lower=1)[0])
+        mean_PC.T @ torch.cholesky_solve(cross_PC, factors[strength], upper=True)
         for strength, cross_PC in zip(strengths, sums.cross_PK.chunk(len(strengths), 1), strict=True)
     ]
 

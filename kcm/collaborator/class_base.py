@@ -72,7 +72,7 @@ class ClassBase(nn.Module):
             x_ND = F.normalize(features_ND.double(), dim=-1)
             if not x_ND.isfinite().all():
                 raise DataError("features contain NaN or infinity", hint="Compute the features again, or drop the rows")
-            count_C.index_add_(0, labels_N, torch.ones(len(labels_N), dtype=torch.float64))
+            count_C.index_add_(0, labels_N, count_C.new_ones(len(labels_N)))
             sum_CD.index_add_(0, labels_N, x_ND)
             if self.kind == "lda":
                 gram_DD.addmm_(x_ND.T, x_ND)

@@ -112,7 +112,7 @@ def edge_features(x: Tensor, grid: Grid) -> Tensor:
 
 @lru_cache
 def _centres(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(grid.centres(), dtype=dtype, device=device).unsqueeze(1)
+    return torch.tensor(grid.centres(), dtype=dtype).to(device).unsqueeze(1)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

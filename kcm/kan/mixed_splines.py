@@ -6,7 +6,7 @@ Shapes: D inputs, P mixtures, K splines of an edge (J = K - 2 of them free after
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -63,7 +63,8 @@ class MixedSplines(ProjectedCurves):
         processes that hold a part of the rows.
         """
         dim = len(self.mean)
-        count, total_D, square_DD = (torch.zeros(size, dtype=torch.float64) for size in ((1,), (dim,), (dim, dim)))
+        zeros = partial(self.mean.new_zeros, dtype=torch.float64)
+        count, total_D, square_DD = zeros(1), zeros(dim), zeros((dim, dim))
         for batch in batches:
             wide = batch[:, :dim].to(total_D)
             count, total_D, square_DD = count + len(wide), total_D + wide.sum(0), square_DD + wide.T @ wide
@@ -73,7 +74,7 @@ class MixedSplines(ProjectedCurves):
         variance = float(covariance_DD.diagonal().mean())
         if not variance > 1e-12 * float(square_DD.diagonal().sum() / count):  # equal rows: keep the drawn directions
             return
-        shrunk_DD = torch.lerp(covariance_DD, variance * torch.eye(dim, dtype=torch.float64), SHRINKAGE)
+        shrunk_DD = torch.lerp(covariance_DD, variance * torch.eye(dim).to(covariance_DD), SHRINKAGE)
         mixture_PD = self.projection.double() @ torch.linalg.cholesky(shrunk_DD).T
         deviation_P = torch.einsum("pd,de,pe->p", mixture_PD, shrunk_DD, mixture_PD).sqrt()
         self.projection.copy_(mixture_PD / deviation_P[:, None])

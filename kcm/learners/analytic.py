@@ -135,7 +135,8 @@ class Analytic(Learner):
         """The sums over the rows of all ranks with positive weight."""
         rows = batch.weights.nonzero()[:, 0]
         num_models = self._num_models(collaborator, distill)
-        sums = RidgeSums(designs(collaborator)[0].num_inputs, num_models * collaborator.num_labels, num_models)
+        num_targets, device = num_models * collaborator.num_labels, batch.features.device
+        sums = RidgeSums(designs(collaborator)[0].num_inputs, num_targets, num_models, device)
         for chunk in torch.split(rows, _ROWS_AT_ONCE):
             sums.add_rows(*self._regression(collaborator, batch.take(chunk, batch.weights[chunk]), distill))
         ranks.sum_(sums.tensors())
@@ -152,9 +153,9 @@ class Analytic(Learner):
         assert self.sums is not None
         inputs_NP, targets_NK = self._regression(collaborator, rows, distill)
         strengths = self._strengths()
-        left_out_NK = left_out_of_sums(self.counted_sums, strengths, inputs_NP.numpy(), targets_NK.numpy(), units)
+        left_out_NK = left_out_of_sums(self.counted_sums, strengths, inputs_NP, targets_NK, units)
         balance_C, offset_C = self._adjustment()
-        by_model = [part * balance_C + offset_C for part in torch.from_numpy(left_out_NK).chunk(len(strengths), 1)]
+        by_model = [part * balance_C + offset_C for part in left_out_NK.chunk(len(strengths), 1)]
         return by_model[0], by_model[-1]
 
     @torch.no_grad()
@@ -231,7 +232,7 @@ class Analytic(Learner):
 
         def num_right() -> Tensor:
             self.chosen = []  # each weight gets its own strength
-            right = torch.zeros((), dtype=torch.float64)
+            right = learned.seen_C.new_zeros((), dtype=torch.float64)
             if parts:  # this rank may have none
                 rows = joined(parts)
                 judge_NC, _ = self.left_out(learned.collaborator, rows, Units(None, len(rows)), learned.distill)

@@ -7,7 +7,6 @@ answers. Shapes: N rows, C labels, W candidates.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch
 
 WEIGHTS = (0.0, 0.1, 1.0)  # weight of a row with an answer, if a row with a label has 1; ties go to the first
+_MULTIPLIER = 0x1E3779B97F4A7C15
 MAX_ROWS = 4096  # about this many labelled rows of a task choose: those whose features have the smallest hashes
 
 
@@ -55,7 +55,7 @@ class AnsweredRows:
         """
         for candidate, weight in enumerate(WEIGHTS):
             self.weight = weight
-            self.right_W[candidate] += num_right()
+            self.right_W[candidate] += float(num_right())
         self.weight = WEIGHTS[int(self.right_W.argmax())]
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,6 +83,9 @@ def answered_rows(batch: Batch, surer_than: float) -> Batch:
 def choosing(batch: Batch, num_rows: int) -> Batch:
     """The rows of a batch that choose, given the task's number of rows; the same rows for any number of ranks."""
     most = MAX_ROWS * 2**32 // max(num_rows, MAX_ROWS)
-    hashes_N = torch.tensor([zlib.crc32(row.tobytes()) for row in batch.features.numpy()])
+    bits_ND = batch.features.contiguous().view(torch.int32).long()
+    odd_D = 2 * torch.arange(bits_ND.shape[1], device=bits_ND.device) + 1
+    # A multiply-shift hash: integers overflow alike on every device. Its upper half is the hash.
+    hashes_N = ((bits_ND * (odd_D * _MULTIPLIER)).sum(1) >> 32) & 0xFFFFFFFF
     index = ((hashes_N < most) & (batch.weights > 0)).nonzero()[:, 0]
     return batch.take(index, batch.weights[index])

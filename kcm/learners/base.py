@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -42,8 +42,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same rows on a device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in values.items()})
+
     def take(self, index: Tensor, weights: Tensor) -> Batch:
-        """The rows at `index`, with these weights."""
+        """The rows at `index`, with these weights, both from any device."""
+        index, weights = index.to(self.features.device), weights.to(self.features.device)
         logits = None if self.logits is None else self.logits[index]
         return Batch(self.features[index], self.labels[index], self.large_probabilities[index], weights, logits)
 
@@ -139,6 +145,7 @@ class Learner:
     closed_form: ClassVar[bool] = False  # rows go to `absorb`, once each; there is no optimiser step
     chunk_size: int = 8192  # rows of all ranks in a call of `absorb`
     restarts: ClassVar[bool] = False  # networks are initialised again at every task
+    on_cpu: ClassVar[bool] = False  # networks and rows stay on the CPU if workers have GPUs
     stores_logits: ClassVar[bool] = False  # remembered rows carry the logits of the finished networks
 
     def __init_subclass__(cls, **options: Any) -> None:

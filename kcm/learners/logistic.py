@@ -29,12 +29,13 @@ _NEVER = -30.0  # logit of a label without rows
 
 
 class Logistic(Learner):
-    """scikit-learn's default logistic regression; judge and small model are the same.
+    """scikit-learn's default logistic regression, on the CPU; judge and small model are the same.
 
     For every task it streams the rows of all tasks so far, and holds the rows of the task that is being streamed.
     """
 
     closed_form: ClassVar[bool] = True
+    on_cpu: ClassVar[bool] = True  # scikit-learn computes nowhere else
 
     def __init__(self) -> None:
         self._rows: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []

@@ -115,7 +115,7 @@ class Memory:
         """Restore the state from `state_dict`."""
         self.ids, self.tasks = list(state["ids"]), list(state["tasks"])
         tensors = {name: state[name] for name in _KEPT if name in state}
-        self.rows = Batch(**tensors, weights=torch.ones(len(self.ids))) if self.ids else None
+        self.rows = Batch(**tensors, weights=tensors["features"].new_ones(len(self.ids))) if self.ids else None
 
 
 class MemoryConfig(LearnerConfig):
@@ -171,7 +171,7 @@ class Replay(Learner):
     def label_loss(self, logits_NC: Tensor, labels_N: Tensor, num_stream: int, classes: Classes) -> Tensor:
         """The cross-entropy, asymmetric if there is a margin and some label is old."""
         if self.margin is not None and classes.old_C.any():
-            stream_N1 = (torch.arange(len(labels_N)) < num_stream)[:, None]
+            stream_N1 = (torch.arange(len(labels_N), device=labels_N.device) < num_stream)[:, None]
             logits_NC = (logits_NC - self.margin * (stream_N1 & classes.old_C)).masked_fill(~classes.seen_C, UNSEEN)
         return super().label_loss(logits_NC, labels_N, num_stream, classes)
 

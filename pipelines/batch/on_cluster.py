@@ -52,8 +52,8 @@ def map_with_actors(
         _Actor,
         fn_constructor_args=(build,),
         compute=ActorPoolStrategy(size=min(cluster.num_encoders, max(1, len(items)))),
-        num_cpus=0 if cluster.use_gpu or only_here else 1,
-        num_gpus=1 if cluster.use_gpu else 0,
+        num_cpus=0 if cluster.gpus_per_worker or only_here else 1,
+        num_gpus=cluster.gpus_per_worker,
         max_task_retries=RETRIES,  # otherwise, a row that kills its process would be retried for ever
         label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()} if only_here else None,
     )

@@ -37,7 +37,15 @@ class ClusterConfig(Config):
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
     num_trials: int = Field(2, ge=1, description="Tune trials that run concurrently; each trains in its own process.")
-    use_gpu: bool = Field(False, description="Whether train workers and encoders take GPUs.")
+    gpus_per_worker: float = Field(
+        0.0,
+        ge=0,
+        description="GPUs of a train worker, an encoder and a Tune trial, possibly a fraction; above 0, a run in "
+        "process uses the machine's GPU. Not measured on a GPU.",
+    )
+    accelerator_type: str | None = Field(
+        None, description="Kind of the train workers' GPUs, as Ray names it, such as A10G; null: any kind."
+    )
 
     @field_validator("num_workers", mode="before")
     @classmethod
@@ -50,7 +58,7 @@ class ClusterConfig(Config):
     @property
     def device(self) -> str:
         """The torch device of encoders; its class is part of a feature's fingerprint."""
-        return "cuda" if self.use_gpu else "cpu"
+        return "cuda" if self.gpus_per_worker else "cpu"
 
     @property
     def fewest_workers(self) -> int:
@@ -78,10 +86,25 @@ def starts_local(config: ClusterConfig) -> bool:
     return not is_connected() and address_of(config) is None
 
 
+def device_here(gpus: float) -> str:
+    """The torch device of this process: a GPU of the machine if some are asked for and it has one."""
+    if not gpus:
+        return "cpu"
+    import torch  # slow to import
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def require_room(config: ClusterConfig) -> None:
-    """Refuse train workers without room in a local cluster: it never grows, so Ray would wait forever."""
+    """Refuse what a local cluster has no room for: it never grows, so Ray would wait forever."""
     if not starts_local(config):
         return
+    if device_here(config.gpus_per_worker) != config.device:
+        raise ConfigError(
+            f"gpus_per_worker = {config.gpus_per_worker:g}, and this machine has no GPU",
+            where="cluster.gpus_per_worker",
+            hint="Set it to 0, or give cluster.address of a cluster with GPUs",
+        )
     fewest = config.fewest_workers
     if fewest * config.cpus_per_worker > config.num_cpus:
         raise ConfigError(

@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
-from kcm.errors import KcmError
+from kcm.errors import ConfigError, KcmError
 from pipelines._ray_private import loopback_kept, reread_authentication
 from pipelines.cluster.config import ClusterConfig, address_of, is_connected, require_room
 
@@ -105,6 +106,8 @@ def connected(config: ClusterConfig) -> Iterator[None]:
             else:
                 _start(config)
         stack.callback(ray.shutdown)  # before the token is deleted
+        if config.gpus_per_worker:
+            require_gpus(config)
         yield
 
 
@@ -130,6 +133,19 @@ def join(address: str) -> None:
             raise
         line = " ".join(str(error).split())
         raise KcmError(line, where=address, hint="Start all nodes from one image") from error
+
+
+def require_gpus(config: ClusterConfig) -> None:
+    """Raise ConfigError if a fixed cluster has too few GPUs; print what a run on an autoscaling one waits for."""
+    needed, present = config.fewest_workers * config.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
+    if present >= needed:
+        return
+    lacking = f"{config.fewest_workers} workers need {needed:g} GPUs, and the cluster has {present:g}"
+    # Ray's cluster launcher and KubeRay name the group of every node; `ray start` alone does not.
+    if not any("ray.io/node-group" in node["Labels"] for node in ray.nodes()):
+        hint = "Lower it or cluster.num_workers, or add GPUs to the cluster"
+        raise ConfigError(lacking, where="cluster.gpus_per_worker", hint=hint)
+    print(f"{lacking}: waiting for its autoscaler to add some", file=sys.stderr)
 
 
 def require_listener(address: str) -> None:

@@ -40,10 +40,10 @@ class Plan(Config):
         return False
 
     def starts_cluster(self, context: Context, **reads: Artefact) -> bool:
-        """Whether a cluster must be connected: for workers or many rows, or because the user names one or a GPU."""
+        """Whether a cluster must be connected: for workers or many rows, or because the user names one."""
         cluster = context.cluster
         sharded = (artefact for artefact in reads.values() if isinstance(artefact, ShardedArtefact))
-        if cluster.use_gpu or not starts_local(cluster) or self.needs_workers(**reads):
+        if not starts_local(cluster) or self.needs_workers(**reads):
             return True
         return not all(artefact.has_at_most(cluster.in_process_rows) for artefact in sharded)
 

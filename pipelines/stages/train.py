@@ -7,6 +7,7 @@ from typing import Any, Self
 from kcm import extras
 from kcm.config import Config
 from pipelines.batch.mapping import one_thread
+from pipelines.cluster.config import device_here
 from pipelines.context import Attempt
 from pipelines.progress import Bar
 from pipelines.stages.stage import Plan, Stage
@@ -43,19 +44,19 @@ def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
     context, config, features = attempt.context, plan.config, plan.features
     worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, **resumed)
     if config.is_solved and features.has_at_most(context.cluster.in_process_rows):
-        states = _solved(worker, attempt.bar)
+        states = _solved(worker, attempt.bar, device_here(context.cluster.gpus_per_worker))
     else:
         states = extras.load("pipelines.training.driver:trained_by_workers", "training by steps")(worker, attempt)
     TrainedArtefact.write(attempt.folder, states, config.collaborators)
 
 
-def _solved(worker: WorkerPlan, bar: Bar) -> dict[str, dict[str, Any]]:
+def _solved(worker: WorkerPlan, bar: Bar, device: str) -> dict[str, dict[str, Any]]:
     """The states of trainers that this process has run."""
     names, states = worker.plan.config.collaborators, dict[str, dict[str, Any]]()
     for number, name in enumerate(names):
         bar.update(number, len(names))
         with one_thread():
-            trainer = worker.trainer(name)
+            trainer = worker.trainer(name, device=device)
             trainer.run()
         states[name] = trainer.state_dict()
     return states

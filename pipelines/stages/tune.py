@@ -52,6 +52,7 @@ class Tune(Stage, Plan):
             certificate=self.certificate,
             novel_share=self.tune.novel_share or 0.0,
             goal=self.tune.goal,
+            gpus=context.cluster.gpus_per_worker,
         )
         names = plan.config.collaborators
         stepped = [name for name in names if not plan.learner(name).closed_form]

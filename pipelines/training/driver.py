@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, report
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from rich.markup import escape
 
 from kcm.errors import KcmError
@@ -46,7 +46,7 @@ def useful_workers(config: TrainerConfig, cluster: ClusterConfig) -> int | tuple
     in 900 parameters and 61 to 75 us in a million. Two workers then break even at 800 to 960 rows a step.
     """
     configured = cluster.num_workers
-    if config.is_solved or cluster.use_gpu:
+    if config.is_solved or cluster.gpus_per_worker:
         return configured
     fewest, most = (1, configured) if isinstance(configured, int) else configured
     useful = max(fewest, min(most, config.train.batch_size // ROWS_PER_WORKER))
@@ -63,7 +63,7 @@ def run_workers(
     remaining nodes can hold. `say` receives a line for a checkpoint that is skipped at the start. Raises ArtefactError,
     before a worker is started, for checkpoints of another configuration.
     """
-    files, folder = worker.storage.files, worker.storage.root
+    files, folder, gpus = worker.storage.files, worker.storage.root, cluster.gpus_per_worker
     newest_checkpoint(files, fingerprint=worker.fingerprint, say=say)
     # Why not Ray's own checkpoints: `pipelines.store.checkpoint`. Its record of an attempt refuses a second start.
     attempt = 1 + max((int(path.name.split("-")[1]) for path in folder.glob("attempt-*")), default=0)
@@ -72,9 +72,11 @@ def run_workers(
         train_loop_config={"worker": worker},
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,  # type: ignore[arg-type]  # the types are those of an older ScalingConfig
-            use_gpu=cluster.use_gpu,
-            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.use_gpu else {}),
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": gpus} if gpus else {}),
+            accelerator_type=cluster.accelerator_type,
         ),
+        torch_config=TorchConfig(backend=backend(gpus)),
         run_config=RunConfig(
             name=f"attempt-{attempt}",
             storage_path=str(folder),
@@ -94,9 +96,14 @@ def run_workers(
     return state
 
 
+def backend(gpus: float) -> str:
+    """The process group of workers: NCCL is in no CPU build of torch, and refuses two ranks on one GPU."""
+    return "cpu:gloo,cuda:nccl" if gpus >= 1 else "gloo"
+
+
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point of a worker; `config["worker"]` is a WorkerPlan."""
-    train_here(config["worker"], report)
+    train_here(config["worker"], report, get_device())
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -164,9 +164,9 @@ def left_out_of(
         torch.from_numpy(np.concatenate(labels).astype(np.int64)),
         torch.from_numpy(np.concatenate(large)),
         torch.ones(len(ids)),
-    )
+    ).to(next(collaborator.parameters()).device)
     judge_NC, small_NC = learner.left_out(collaborator, batch, Units(np.concatenate(units), len(ids)), distill)
-    return LeftOut(pd.Index(ids, dtype=object), judge_NC.float().numpy(), small_NC.float().numpy())
+    return LeftOut(pd.Index(ids, dtype=object), judge_NC.float().cpu().numpy(), small_NC.float().cpu().numpy())
 
 
 def _units(rows: pa.Table) -> np.ndarray:

@@ -55,7 +55,7 @@ def search(
     space = {key: ray_tune.choice(choices) for key, choices in values.items()}
     with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
         results = ray_tune.Tuner(
-            ray_tune.with_resources(with_plan, {"cpu": 1}),
+            ray_tune.with_resources(with_plan, {"cpu": 1, "gpu": plan.gpus}),
             param_space=space,
             tune_config=ray_tune.TuneConfig(
                 search_alg=OptunaSearch(metric=list(OBJECTIVES), mode=["max"] * len(OBJECTIVES), seed=seed),

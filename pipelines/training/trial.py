@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -25,7 +26,9 @@ from kcm.certification.ledger import question_delta
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Learner
+from kcm.learners.ranks import on_device
 from pipelines.batch.outcome_table import LeftOut, PartRows, outcome_part
+from pipelines.cluster.config import device_here
 from pipelines.store.storage import Storage
 from pipelines.training.artefacts import TrainedArtefact, Tuned
 from pipelines.training.fitting import MAX_FITTED_ROWS, deciding_rows, fitted_on, left_out_of
@@ -65,12 +68,13 @@ class _Trained:
     learner: Learner
     state: dict[str, Any]
     left_out: LeftOut | None
+    device: str  # of the learner
     _without: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
 
     def without_own_class(self, *rows: Tensor) -> tuple[Tensor, Tensor] | None:
         """The learner's logits for rows as if their class was never learned; the rows are the same for all gates."""
         if not self._without:
-            self._without.append(self.learner.without_own_class(*rows))
+            self._without.append(on_device(self.learner.without_own_class(*on_device(rows, self.device)), "cpu"))
         return self._without[0]
 
 
@@ -85,6 +89,7 @@ class TrialPlan:
     certificate: CertificateConfig
     novel_share: float = 0.0  # share of the traffic that the search assumes to be of unknown classes
     goal: Goal = "calls"
+    gpus: float = 0.0  # of a trial
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
         """The collaborator's finished trainer, trained once; the train stage's trainer for the stage's values."""
@@ -152,12 +157,14 @@ class TrialPlan:
         if key not in self._last:
             state = self.state(name, choice)
             collaborator, learner = self.plan.collaborator(name, state), self.plan.learner(name)
-            learner.load_state_dict(state["learner"])
+            device = "cpu" if learner.on_cpu else device_here(self.gpus)
+            learner.load_state_dict(on_device(state["learner"], device))
             left_out = None
             if self.plan.features.tasks_without_validate:
-                left_out = left_out_of(collaborator, learner, self._distill(choice), self._rows())
+                there = copy.deepcopy(collaborator).to(device)
+                left_out = left_out_of(there, learner, self._distill(choice), self._rows())
             self._last.clear()
-            self._last[key] = _Trained(collaborator, learner, state, left_out)
+            self._last[key] = _Trained(collaborator, learner, state, left_out, device)
         return self._last[key]
 
     @cached_property
@@ -180,6 +187,6 @@ class TrialPlan:
             "collaborators": (name,),
         }
         plan = replace(self.plan, config=configured.model_copy(update=changes))
-        trainer = plan.trainer(name)
+        trainer = plan.trainer(name, device=device_here(self.gpus))
         trainer.run()
         return trainer.state_dict()

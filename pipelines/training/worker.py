@@ -89,16 +89,15 @@ class TrainerPlan:
         """An untrained learner for the collaborator of this name."""
         return Logistic() if name == "linear" else self.config.learner.build(self.config.seed)
 
-    def trainer(self, collaborator: str, ranks: Ranks | None = None) -> SequenceTrainer:
-        """A new trainer, whose rows are on this node."""
-        config, model = self.config, self.collaborator(collaborator)
+    def trainer(self, name: str, ranks: Ranks | None = None, device: torch.device | str = "cpu") -> SequenceTrainer:
+        """A new trainer on a device, whose rows are on this node; logistic regression stays on the CPU."""
+        config, learner = self.config, self.learner(name)
+        model = self.collaborator(name).to("cpu" if learner.on_cpu else device)
         rows = [
             ParquetRows(task, self.features.fetched(number), self.outcomes.fetched(number))
             for number, task in enumerate(self.features.names.tasks)
         ]
-        return trainer_of(
-            model, self.learner(collaborator), rows, config.train, config.distill, seed=config.seed, ranks=ranks
-        )
+        return trainer_of(model, learner, rows, config.train, config.distill, seed=config.seed, ranks=ranks)
 
 
 @dataclass(frozen=True)
@@ -116,22 +115,22 @@ class WorkerPlan:
     forgotten_rows: frozenset[str] = frozenset()
     checkpoint_every: int = 500  # steps, inside a task
 
-    def trainer(self, name: str, ranks: Ranks | None = None) -> SequenceTrainer:
+    def trainer(self, name: str, ranks: Ranks | None = None, device: torch.device | str = "cpu") -> SequenceTrainer:
         """A trainer of the collaborator of this name that continues from its parent, or starts."""
-        trainer = self.plan.trainer(name, ranks)
+        trainer = self.plan.trainer(name, ranks, device)
         if name in self.parents:
             trainer.load_state_dict(load_state(self.parents[name]()))
             trainer.learner.forget(self.forgotten_rows)
         return trainer
 
 
-def train_here(worker: WorkerPlan, report: Report) -> None:
-    """Train as one of the ranks; `report` receives the metrics at every checkpoint, on all ranks."""
+def train_here(worker: WorkerPlan, report: Report, device: torch.device | str = "cpu") -> None:
+    """Train as one of the ranks on a device; `report` receives the metrics at every checkpoint, on all ranks."""
     ranks = Ranks.current()
     with storage_errors(worker.storage.root), ExitStack() as stack:
         lease = stack.enter_context(_writer_lease(worker)) if ranks.rank == 0 else None
         ranks.gather(None)  # no rank reads before the previous writer has ended
-        _resume(worker, ranks, lease, report)
+        _resume(worker, ranks, lease, report, device)
 
 
 def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
@@ -140,7 +139,7 @@ def _writer_lease(worker: WorkerPlan) -> AbstractContextManager[Lease]:
     return leased(control, "writer", "the training", wait_s=2 * TTL_S)
 
 
-def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report) -> None:
+def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Report, device: torch.device | str) -> None:
     """Train from the newest checkpoint, or from the parents, or from the beginning."""
     files = worker.storage.files
     state = newest_checkpoint(files, fingerprint=worker.fingerprint, say=print)
@@ -149,9 +148,9 @@ def _resume(worker: WorkerPlan, ranks: Ranks, lease: Lease | None, report: Repor
         raise RuntimeError(f"the ranks see different checkpoints: {steps}; is the storage shared by all nodes?")
     names: tuple[str, ...] = worker.plan.config.collaborators
     if state is None:
-        trainers = {name: worker.trainer(name, ranks) for name in names}
+        trainers = {name: worker.trainer(name, ranks, device) for name in names}
     else:
-        trainers = {name: worker.plan.trainer(name, ranks) for name in names}
+        trainers = {name: worker.plan.trainer(name, ranks, device) for name in names}
         for name, trainer in trainers.items():
             trainer.load_state_dict(state[name])
     _train(trainers, worker, ranks, lease, report)

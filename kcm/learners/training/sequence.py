@@ -20,7 +20,7 @@ from kcm.collaborator.normalizer import FrozenNormalizer
 from kcm.errors import ArtefactError, ConfigError, DataError
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Classes, LearnedTask, Learner
-from kcm.learners.ranks import Ranks
+from kcm.learners.ranks import Ranks, on_device
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.stream import TaskRows, shares
 
@@ -57,6 +57,7 @@ class SequenceTrainer(ABC):
 
     def __post_init__(self) -> None:
         _check_tasks(self.tasks, self.learner)
+        self.device = next(self.collaborator.parameters()).device
         self.learner.check(self.collaborator.num_labels)
         self.learner.require(self.collaborator)
         self.position = Position()
@@ -99,7 +100,7 @@ class SequenceTrainer(ABC):
     def evaluate(self, num_learned: int) -> dict[str, list[float | None]]:
         """Accuracy of judge and small on the test split of every task that has one; each rank counts its share."""
         measured = self.tasks[:num_learned] if self.train.mask_unseen else self.tasks
-        right = torch.zeros(2, len(measured), dtype=torch.float64)
+        right = torch.zeros(2, len(measured), dtype=torch.float64, device=self.device)
         for column, task in enumerate(measured):
             for batch in self._shares(task, "test", size=4096):
                 for line, logits in enumerate(self._logits(batch.features)):
@@ -113,10 +114,10 @@ class SequenceTrainer(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed trainer needs, loadable with `weights_only=True`."""
+        """Everything that a resumed trainer needs, loadable with `weights_only=True`, on the CPU."""
         return {
-            "collaborator": self.collaborator.state_dict(),
-            "learner": self.learner.state_dict(),
+            "collaborator": on_device(dict(self.collaborator.state_dict()), "cpu"),
+            "learner": on_device(self.learner.state_dict(), "cpu"),
             "accuracy": self.accuracy,
             "baseline": self.baseline,
             "position": [self.position.task, self.position.step, self.position.total],
@@ -134,7 +135,7 @@ class SequenceTrainer(ABC):
         self.accuracy = {name: [[*row, *more] for row in rows] for name, rows in state["accuracy"].items()}
         self.baseline = {name: [*row, *more] for name, row in state["baseline"].items()}
         self.position = Position(*state["position"])
-        self.learner.load_state_dict(state["learner"])
+        self.learner.load_state_dict(on_device(state["learner"], self.device))
         self.collaborator.resize(state["num_labels"])
         self.collaborator.load_state_dict(state["collaborator"])
         self._steps = self.fit()
@@ -161,7 +162,8 @@ class SequenceTrainer(ABC):
 
     @property
     def _classes(self) -> Classes:
-        return self._labels.classes(self.position.task, self.collaborator.num_labels)
+        classes = self._labels.classes(self.position.task, self.collaborator.num_labels)
+        return Classes(classes.current_C.to(self.device), classes.seen_C.to(self.device))
 
     @property
     def _active_C(self) -> Tensor:
@@ -199,7 +201,8 @@ class SequenceTrainer(ABC):
         return map(self._widened, shares(rows, split, self.ranks, size=size))
 
     def _widened(self, batch: Batch) -> Batch:
-        """The rows, with large probabilities over the labels that the networks have."""
+        """The rows on the networks' device, with large probabilities over the labels that the networks have."""
+        batch = batch.to(self.device)
         return batch.widened(self.collaborator.num_labels) if self.train.mask_unseen else batch
 
     def _fit_inputs(self) -> None:

@@ -21,7 +21,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig, distillation_loss
 from kcm.inputs.labels import UNLABELLED
 from kcm.learners.base import Batch, Learner, Scored, joined
-from kcm.learners.ranks import Ranks
+from kcm.learners.ranks import Ranks, on_device
 from kcm.learners.training.closed_form import ClosedFormTrainer
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
@@ -82,7 +82,8 @@ class Trainer(SequenceTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         """As every trainer's, with the optimiser's state within a task."""
-        return super().state_dict() | {"optimizer": self._optimizer.state_dict() if self._optimizer else {}}
+        optimizer = self._optimizer.state_dict() if self._optimizer else {}
+        return super().state_dict() | {"optimizer": on_device(optimizer, "cpu")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As every trainer, with the optimiser's state within a task."""
@@ -133,7 +134,7 @@ class Trainer(SequenceTrainer):
         """
         total, num_stream = float(num_rows), len(batch)
         if (extra := self.learner.extra_rows(self.position.total, num_rows)) is not None:
-            index, weights = self.ranks.share(torch.arange(len(extra)))
+            index, weights = self.ranks.share(torch.arange(len(extra), device=self.device))
             batch = joined([batch, extra.take(index, weights * extra.weights[index])])
             total += float(extra.weights.sum())
         loss_N = self.learner.row_loss(self.scored(batch, num_stream))
@@ -199,7 +200,7 @@ class Trainer(SequenceTrainer):
                     logits_NMC = torch.stack(self._logits(batch.features)[: len(self.collaborator.networks)], 1)
                 batch = replace(batch, logits=logits_NMC.masked_fill(~self._active_C, torch.nan))
             mine = ids, batch
-        if offered := [part for part in self.ranks.gather(mine) if part]:
+        if offered := [part for part in self.ranks.gather(mine, self.device) if part]:
             every_id = [row_id for ids, _ in offered for row_id in ids]
             self.learner.remember(every_id, joined(rows for _, rows in offered), task)
 

@@ -226,12 +226,12 @@ def test_every_stage_reads_an_earlier_output_by_name() -> None:
         ({}, 50_000, True, False),
         ({}, 50_001, True, True),
         ({"in_process_rows": 0}, 1, True, True),
-        ({"use_gpu": True}, 1, True, True),
+        ({"gpus_per_worker": 1}, 1, True, False),
         ({}, 1, False, True),
     ],
 )
 def test_few_rows_start_no_cluster(cluster, num_rows, is_local, starts, tmp_path, monkeypatch) -> None:
-    """A GPU, or a cluster that is there, is used however few the rows are."""
+    """A cluster that is there is used however few the rows are; a GPU of this machine needs none."""
     monkeypatch.setattr("pipelines.stages.stage.starts_local", lambda config: is_local)
     monkeypatch.setattr(SequenceArtefact, "has_at_most", lambda self, most: num_rows <= most)
     context: Any = SimpleNamespace(cluster=ClusterConfig(**cluster))

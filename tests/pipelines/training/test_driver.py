@@ -30,4 +30,4 @@ def test_small_steps_take_few_workers(rows: int, given: Any, taken: Any) -> None
     values = {"collaborators": ("kcm", "linear"), "network": {"hidden": []}, "learner": {"name": "finetune"}}
     config = parse_config(TrainerConfig, values | {"train": {"batch_size": rows}, "distill": {}, "seed": 0})
     assert useful_workers(config, ClusterConfig(num_workers=given)) == taken
-    assert useful_workers(config, ClusterConfig(num_workers=given, use_gpu=True)) == given
+    assert useful_workers(config, ClusterConfig(num_workers=given, gpus_per_worker=0.5)) == given
