@@ -253,7 +253,7 @@ def commanded(draw: Draw) -> dict[str, Any]:
         trusted = {"KCM_TRUSTED_PLACES": str(folder / "table.parquet")}
         predict = ("predict", "models:/table", "fresh.parquet", "-o", "answers.parquet", "--config", "table.yaml")
         for command in (
-            ("init", "table.parquet", "--label", "label", "--large", "large", "--yes"),
+            ("init", "table.parquet", "--label", "label", "--large", "large"),
             ("run", "table.yaml", "--json", "run.json", "--promote"),
             predict,
         ):

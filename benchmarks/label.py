@@ -30,7 +30,7 @@ from benchmarks.label_texts import encode_once, run_command
 from benchmarks.script import keep, options, read
 from benchmarks.study.rows import MINILM
 from kcm.certification.ledger import question_delta
-from kcm.labelling.texts import Texts
+from kcm.labelling.table import Texts
 
 TARGETS = (0.9, 0.95)
 DELTA = 0.05

@@ -14,7 +14,7 @@ import pandas as pd
 from typer.testing import CliRunner
 
 import kcm.labelling.label
-import kcm.labelling.vector_side
+import kcm.labelling.text
 from benchmarks.label_tables import TextTable
 from jobs.cli import app
 

@@ -69,7 +69,7 @@ class Package:
                         process.kill()
                         raise AssetError(f"pip took longer than {timeout:g} s", where=self.name) from None
                     with suppress(OSError):  # a file that pip has just moved
-                        size = max((file.stat().st_size for file in home.rglob("*") if file.is_file()), default=0)
+                        size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
                         print(f"  {self.name}: {size / 1e6:.0f} of {self.megabytes:g} MB", flush=True)
 
     def _verified(self, home: Path) -> Path | None:

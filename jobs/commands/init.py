@@ -1,4 +1,4 @@
-"""`kcm init`: inspect a table, and write the configuration of a first run for it."""
+"""`kcm init`: inspect tables, and write the configuration of a first run for them."""
 
 from __future__ import annotations
 
@@ -7,46 +7,45 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import is_asked
+
+def _column(holds: str) -> Any:
+    return typer.Option(metavar="COLUMN", help=f"Column with {holds}, or none. Default: guessed.")
 
 
 def init(
-    table: Annotated[
-        str,
+    tables: Annotated[
+        list[str],
         typer.Argument(
-            metavar="TABLE",
-            help="Your rows: CSV, TSV, JSON, JSON lines, Parquet or Excel, as a file, a folder or a "
-            "pattern; or hf://OWNER/NAME.",
+            metavar="TABLE...",
+            help="Your rows: CSV, TSV, JSON, JSON lines, Parquet or Excel, as a file, a folder or a pattern; or "
+            "hf://OWNER/NAME. Several files are a task each, in this order.",
         ),
     ],
-    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the text. Default: guessed.")] = None,
-    label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column with the label. Default: guessed.")
-    ] = None,
+    text: Annotated[str | None, _column("the text")] = None,
+    label: Annotated[str | None, _column("the label")] = None,
+    task: Annotated[str | None, _column("the task")] = None,
     large: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the answers of your large model, if there is one.")
+    ] = None,
+    scenario: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column with the answers of your large model. Default: guessed."),
+        typer.Option(help="domain_incremental, class_incremental or task_incremental. Default: by the labels."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The configuration file. Default: TABLE's name with .yaml.")
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Accept all guesses; without a terminal nothing is asked.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing configuration file.")] = False,
 ) -> dict[str, Any]:
     """Inspect TABLE, and write the configuration of a first run."""
+    from kcm.tasks.readers.files import find_tables
 
-    def ask(question: str, guess: str) -> str:
-        return typer.prompt(question, default=guess, err=True)
+    for table in tables:
+        if "://" not in table:
+            find_tables(table)  # a missing file is reported before torch is imported
+    from jobs.commands.first_config import initialise
 
-    if "://" not in table:
-        from kcm.tasks.readers.files import find_tables
-
-        find_tables(table)  # a missing file is reported before torch is imported
-    from jobs.commands.inspect_table import initialise
-
-    asks = ask if is_asked() and not yes else None
-    result = initialise(table, output, {"text": text, "label": label, "large": large}, asks)
+    columns = {"text": text, "label": label, "task": task, "large": large}
+    result = initialise(tables, columns, scenario, output, overwrite)
     for line in result["overview"]:
         typer.echo(line, err=True)
     typer.echo(result["config"])

@@ -14,18 +14,17 @@ from rich.table import Table
 from jobs.views.table import table
 from kcm.inputs.visible import shown
 from kcm.labelling.certificate import TableCertificate, at_least
-from kcm.labelling.forecaster import Forecast
+from kcm.labelling.forecast import Forecast
 from kcm.labelling.label import LabelledTable
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import Watcher
-from kcm.labelling.texts import Texts
+from kcm.labelling.table import Texts
 from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate
 from kcm.metrics.intervals import Interval
 from kcm.report.formats import money, whole_percent
 
 TARGETS = (0.9, 0.95, 0.98)
-NEARLY_ALL = 0.95  # share of one label from which on the LLM may not read the texts
 NOT_WORTH = 0.9  # share of the calls from which on a plan hardly saves anything
 
 
@@ -69,8 +68,6 @@ class Screen(Watcher):
             by = " in batches" if self._batch else ""
             price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f}){by}" if estimate.most else ""
             self._say(f"Asking the LLM about everything: {estimate.calls:,} calls{price}")
-            if self._dry_run and estimate.calls and not estimate.most:
-                self._warn("no price of the model is known: give --input-price and --output-price")
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:
             raise Stopped
@@ -210,21 +207,17 @@ def _odd_answers(table: LabelledTable) -> list[str]:
     unused = [name for name, count in zip(table.labels.names, counts, strict=True) if not count]
     if len(unused) == len(counts) - 1 and counts.sum() > 1:
         return [f"The LLM answered {table.labels.names[counts.argmax()]!r} to all {counts.sum():,} texts."]
-    names = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
-    lines = [f"The LLM never answered {names}."] if unused else []
-    if counts.max(initial=0) > NEARLY_ALL * counts.sum():
-        name, share = table.labels.names[counts.argmax()], whole_percent(float(counts.max() / counts.sum()))
-        lines.append(f"The LLM answered {name!r} to {share} of its texts: check the prompt. To agree with it is cheap.")
-    return lines
+    shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
+    return [f"The LLM never answered {shown}."] if unused else []
 
 
 def _more_money(table: LabelledTable) -> list[str]:
     """The cap that should prove the target, if the money was too little."""
-    calls, missing = table.result.lacking, table.missing_cost
-    if calls is None or missing is None:
+    plan, missing = table.result.lacking, table.missing_cost
+    if plan is None or missing is None:
         return []
     return [
-        f"The target should need {calls:,.0f} further calls, at most {money(missing, 'USD')}:"
+        f"The target should need {plan.calls:,.0f} further calls, at most {money(missing, 'USD')}:"
         f" raise the cap to {money(table.cost + missing, 'USD')}."
     ]
 

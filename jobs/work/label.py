@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -15,6 +13,7 @@ import typer
 from jobs.exit import NOTHING_BOUGHT, OutsidePromise
 from jobs.servers import remember
 from jobs.views.label import Screen, Stopped, closing, next_steps, not_proved
+from jobs.work.labelled_run import write_run
 from kcm.errors import ConfigError
 from kcm.extras import load
 from kcm.inputs.visible import shown
@@ -23,9 +22,8 @@ from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.oracle import answers_in
 from kcm.labelling.output import write_frame
 from kcm.labelling.purchases import NoAnswers
-from kcm.labelling.run_files import run_files, write_run
 from kcm.large.adapters.openai import OpenAiConfig
-from kcm.report.labelled_page import render_labelled
+from kcm.report.labelled import render_labelled
 from kcm.report.page import write_page
 
 
@@ -55,50 +53,30 @@ def label_file(
         raise OutsidePromise(f"error: {error}", {"error": str(error), "bought": 0}, NOTHING_BOUGHT) from None
     finally:
         progress_screen.close()
-    paths, lines = _write(labelled, name, target)
-    for line in [*closing(labelled), *map(shown, (*map(str, paths), *lines))]:
+    certificate, page, bundle = (
+        target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
+    )
+    write_frame(labelled.frame, target)
+    certificate.write_text(labelled.certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    paths, learning = [target, certificate, page], None
+    if labelled.no_bundle is None:
+        labelled.bundle.replace(bundle)
+        if labelled.models is not None:  # later commands may use its server
+            remember(labelled.models.server)
+        paths.append(bundle)
+        try:
+            learning, rows = write_run(labelled, target, name)
+            paths += [learning, rows]
+        except ConfigError as error:
+            progress_screen.said(f"No configuration for `kcm update`: {error.what}")
+    write_page(render_labelled(labelled, name, "" if labelled.no_bundle else bundle.name), page)
+    for line in [*closing(labelled), *map(shown, (*map(str, paths), *next_steps(labelled, bundle, learning)))]:
         typer.echo(line)
     answers = options["answers"]
     result = _result(labelled, answers[-1] if answers else None)
     if not labelled.certificate.certified:
         raise OutsidePromise(f"Not proved: {'; '.join(not_proved(labelled.certificate))}", result)
     return result
-
-
-def _write(labelled: LabelledTable, name: str, target: Path) -> tuple[list[Path], list[str]]:
-    """Write the files of a job in place of those of an earlier one; returns them, and lines on what to do with them.
-
-    All are written before the first takes its place, and files that this job does not make are removed.
-    """
-    certificate, page, bundle = (
-        target.with_name(f"{target.stem}.{end}") for end in ("certificate.json", "html", "bundle")
-    )
-    learning, rows = run_files(target)
-    lines = []
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=".") as folder:
-        draft = Path(folder)
-        write_frame(labelled.frame, draft / target.name)
-        content = labelled.certificate.model_dump_json(indent=2) + "\n"
-        (draft / certificate.name).write_text(content, encoding="utf-8")
-        write_page(render_labelled(labelled, name, "" if labelled.no_bundle else bundle.name), draft / page.name)
-        if labelled.no_bundle is None:
-            try:
-                write_run(labelled, target, name, draft)
-            except ConfigError as error:
-                lines = [f"No configuration for `kcm update`: {error.what}"]
-            labelled.bundle.replace(bundle)
-        elif bundle.exists():
-            rmtree(bundle)
-        for path in (target, certificate, page, learning, rows):
-            if (draft / path.name).exists():
-                (draft / path.name).replace(path)
-            else:
-                path.unlink(missing_ok=True)
-    if labelled.models is not None and bundle.exists():  # later commands may use its server
-        remember(labelled.models.server)
-    lines += next_steps(labelled, bundle, learning if learning.exists() else None)
-    return [path for path in (target, certificate, page, bundle, learning, rows) if path.exists()], lines
 
 
 def _mapper(address: str | None) -> Mapper:

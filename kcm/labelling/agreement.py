@@ -13,7 +13,7 @@ import numpy as np
 from kcm.certification.finite import afforded_errors, longest_prefix, missed_errors
 from kcm.config import Config
 from kcm.labelling.draws import Arrays
-from kcm.labelling.forecaster import RESERVED, Forecast, Forecaster
+from kcm.labelling.forecast import RESERVED, Forecast, Forecaster
 from kcm.labelling.guess import Guess, Units
 from kcm.labelling.purchases import Purchases
 
@@ -120,7 +120,6 @@ class Agreement:
         purchases, taught = self._purchases, np.flatnonzero(self._purchases.asked_U)
         units = draw.ranked[draw.places]
         purchases.buy_in_bulk(units)
-        purchases.give_up(units)  # if the money has ended, what it did not buy fails
         wrong = purchases.label_U[units] != draw.guess.answer_U[units]  # a failure counts as an error
         length = draw.num_ranked if draw.capped else longest_prefix(draw.places, wrong, draw.num_ranked, draw.most)
         counts = {"ranked": draw.num_ranked, "drawn": len(units), "wrong": int(wrong.sum()), "kept": length}

@@ -10,7 +10,7 @@ from kcm.certification.ledger import Look
 from kcm.config import Config
 from kcm.labelling.agreement import TestedDraw
 from kcm.labelling.guarantees import ClassPromise
-from kcm.labelling.labelled_units import Labelled
+from kcm.labelling.labelled import Labelled
 
 
 class TableCertificate(Config):

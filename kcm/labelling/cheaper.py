@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kcm.labelling.draws import DrawFile
 from kcm.labelling.guess import Guess, Units
 from kcm.labelling.plan import cheapest_plan
-from kcm.labelling.purchases import FAILED, Oracle
-from kcm.labelling.vector_side import VectorSide
+from kcm.labelling.purchases import Oracle
+from kcm.labelling.text import VectorSide
 
 _CHOICE = 0  # number of the file with purchases and choice, in the folder of the draws
 
@@ -88,5 +88,5 @@ class CheaperSide:
         return cheapest_plan(np.quantile(side.wrong_B, quantiles), self._allowed, self._delta).calls
 
     def _buy(self, units: Units) -> None:
-        self._hint_U[units] = np.maximum(self._cheaper(units), FAILED)
+        self._hint_U[units] = self._cheaper(units)
         self._asked_U[units] = True

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kcm.labelling.agreement import Prefix
 from kcm.labelling.draws import Arrays
-from kcm.labelling.forecaster import Forecaster
+from kcm.labelling.forecast import Forecaster
 from kcm.labelling.guarantees import ClassDraw, ClassPromise, Guarantee, relevant
 from kcm.labelling.guess import Guess
 from kcm.labelling.purchases import Purchases

@@ -20,9 +20,6 @@ from kcm.errors import AssetError
 from kcm.inputs.content import Content
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
-_LAST_LATIN, _FOREIGN = "\u024f", 0.3  # share of other letters
-_SAMPLE, _SAMPLE_CHARS = 500, 100_000
 _MAX_FITTED = 50_000
 _CHUNK = 2048  # texts that are encoded together; a constant, since a network's vectors may depend on their company
 
@@ -43,16 +40,6 @@ def named_encoder(name: str, assets_dir: Path) -> EncoderConfig | None:
             raise
         return None
     return config
-
-
-def language_warning(name: str, texts: Sequence[str]) -> str:
-    """A line for texts in letters that the encoders without a name of their own hardly know; empty if these are few."""
-    if name not in ("auto", "words", DEFAULT_ENCODER):
-        return ""
-    letters = "".join(filter(str.isalpha, "".join(texts[:: max(1, len(texts) // _SAMPLE)])[:_SAMPLE_CHARS]))
-    if sum(letter > _LAST_LATIN for letter in letters) < _FOREIGN * max(1, len(letters)):
-        return ""
-    return f"warning: the encoder hardly knows the letters of many texts: try --encoder {MULTILINGUAL}"
 
 
 def word_vectors(texts: Sequence[str]) -> NDArray[np.float32]:

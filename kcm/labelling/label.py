@@ -35,20 +35,20 @@ from kcm.labelling.certificate import TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, language_warning, named_encoder
-from kcm.labelling.forecaster import Promise
+from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, named_encoder
+from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee
 from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.labelled_units import Labelled
+from kcm.labelling.labelled import Labelled
 from kcm.labelling.looks import JobLooks, described
 from kcm.labelling.oracle import CallableOracle, Llm, RecordedOracle, ServerOracle, answers_in, opened_store
 from kcm.labelling.purchases import Oracle
 from kcm.labelling.rounds import Rounds, Watcher
 from kcm.labelling.schedule import Schedule
-from kcm.labelling.texts import Texts
+from kcm.labelling.table import Texts
+from kcm.labelling.text import VectorSide
 from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
-from kcm.labelling.vector_side import VectorSide
 from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.base import Estimate
 from kcm.large.prompts import MAX_CHARS
@@ -68,8 +68,7 @@ class LabelledTable:
     `frame` has the columns `label`, `label_source` (`llm`, `small`, `failed`, or missing for an empty text) and
     `label_probability`, prefixed by kcm_ if the table has columns of these names; `column` names the column of labels.
     `cost` is what this job paid; `estimate` is the price of asking about every text when it began, None if that is not
-    known. `missing_cost` is the money that should prove the target, if it was too little and a price is known. `models`
-    are what a bundle is made of, None if it cannot be made.
+    known. `models` are what a bundle is made of, None if it cannot be made.
     `accuracies` are by people's labels, if there are any.
     """
 
@@ -83,7 +82,6 @@ class LabelledTable:
     models: _Models | None
     side: VectorSide
     estimate: Estimate | None = None
-    missing_cost: float | None = None
     accuracies: Accuracies | None = None
 
     @cached_property
@@ -93,6 +91,17 @@ class LabelledTable:
             taught = np.flatnonzero(self.result.taught_U)
             self.side.fit(taught, self.result.answer_U[taught])
         return self.side.judge
+
+    @property
+    def missing_cost(self) -> float | None:
+        """The money that should prove the target, if it was too little; None if it was not, or no price is known.
+
+        It is more than the plan's calls cost on average, since the texts that the plan buys may be longer.
+        """
+        plan, estimate = self.result.lacking, self.estimate
+        if plan is None or estimate is None or not estimate.calls:
+            return None
+        return _MARGIN * math.ceil(plan.calls) * estimate.most / estimate.calls
 
     @property
     def no_bundle(self) -> str | None:
@@ -233,8 +242,6 @@ def label(
         watcher.said(f"{DEFAULT_ENCODER} cannot be had: the small model reads words alone, and more calls are needed")
     if looks.has_begun:
         watcher.resumed()
-    if line := language_warning(config.encoder, texts.texts):
-        watcher.said(line)
     vectors_UD = encoded(texts.texts, encoder, assets, mapper)
     side: VectorSide | CheaperSide = VectorSide(vectors_UD)
     if len(oracles) == 2:
@@ -274,7 +281,6 @@ def label(
         models=models,
         side=side.side if isinstance(side, CheaperSide) else side,
         estimate=oracle.estimate,
-        missing_cost=_MARGIN * oracle.price_of(math.ceil(result.lacking)) or None if result.lacking else None,
         accuracies=accuracies,
     )
 

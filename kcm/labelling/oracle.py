@@ -24,8 +24,8 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
 from kcm.labelling.guess import Units
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.purchases import FAILED, UNPAID, NoAnswers, Oracle
-from kcm.labelling.texts import Texts, column_of
+from kcm.labelling.purchases import FAILED, NoAnswers, Oracle
+from kcm.labelling.table import Texts, column_of
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item, LargeAnswer
 from kcm.large.prompts import matching_label
@@ -37,7 +37,6 @@ Progress = Callable[[int, float], None]
 _MAX_OUTAGES = 16  # in a row
 _FEWEST = 50  # texts that a batch is worth waiting for
 _AT_ONCE = 2048  # questions that wait in memory; many more than are under way
-_MARGIN = 1.2  # of the mean price: texts that are bought later may be longer
 _IN_A_CALL = 64  # texts that a function gets together
 
 
@@ -62,7 +61,6 @@ class ServerOracle(Oracle):
         super().__init__()
         config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
         self.is_capped = max_cost is not None or store.max_cost is not None
-        self._in_batches = config.batch
         self._has_price = bool(config.input_price or config.output_price)
         if self.is_capped and not self._has_price:
             hint = "Give --input-price and --output-price, in dollars per million tokens"
@@ -82,12 +80,8 @@ class ServerOracle(Oracle):
         """
         codes = np.full(len(units), FAILED, dtype=np.int64)
         try:
-            unpaid, before = np.arange(len(units)), -1
-            while len(unpaid) and len(unpaid) != before:  # calls that were under way may leave room for others
-                before = len(unpaid)
-                off_label = self._ask(unpaid, units, codes, again=False)
-                self._ask(off_label, units, codes, again=True)
-                unpaid = np.flatnonzero(codes == UNPAID)
+            off_label = self._ask(np.arange(len(units)), units, codes, again=False)
+            self._ask(off_label, units, codes, again=True)
         except BaseException as error:  # nothing more is asked, or the process would go on paying
             self._model.close()
             if isinstance(error, ConfigError) and not self._num_answered:
@@ -108,29 +102,14 @@ class ServerOracle(Oracle):
             raise
 
     def affords(self, units: Units) -> int:
-        """How many of these units, in order, the money should buy: at the mean price of answers so far, and a margin.
+        """How many of these units, in order, can be bought at their highest price.
 
-        Every call is booked at its highest price before it is sent, so the cap holds whatever the calls cost. A batch
-        is booked as a whole: its texts are affordable at their highest price. Paid units cost nothing, so they are
-        affordable even if a lowered cap is below what was spent.
+        Paid units cost nothing, so they are affordable even if a lowered cap is below what was spent.
         """
         if not self.is_capped:
             return len(units)
-        total, left = np.cumsum(self._prices[units]), max(0.0, self._model.left())
-        count = int(np.searchsorted(total, left * (1 + 1e-12), side="right"))
-        under_way = float(self._prices[units].max(initial=0.0))
-        by_mean = int(np.searchsorted(total * self._share, left - under_way, side="right"))
-        return max(count, by_mean)
-
-    def price_of(self, num_calls: float) -> float:
-        """The money that should pay for so many further calls."""
-        prices = self._prices[self._prices > 0]
-        return float(num_calls * prices.mean() * self._share + prices.max()) if len(prices) else 0.0
-
-    @property
-    def _share(self) -> float:
-        """The price to plan with, relative to the highest one."""
-        return 1.0 if self._in_batches else min(1.0, _MARGIN * self._model.price_share())
+        total = np.cumsum(self._prices[units])
+        return int(np.searchsorted(total, max(0.0, self._model.left()) * (1 + 1e-12), side="right"))
 
     def paid(self, units: Units) -> Units:
         """Those of the units that were paid for before this start, as far as that is known by their price."""
@@ -157,7 +136,6 @@ class ServerOracle(Oracle):
         outages = 0  # in a row
         for place, answer in self._answers(places, units, again=again):
             if answer.label is None:
-                codes[place] = UNPAID if answer.unpaid and not again else FAILED
                 self.reasons[int(units[place])] = answer.error or "no answer"
                 if answer.off_label:
                     off_label.append(place)
@@ -167,7 +145,7 @@ class ServerOracle(Oracle):
             outages = outages + 1 if answer.outage else 0
             if outages > _MAX_OUTAGES:
                 raise self._unreachable(answer.error or "")
-            self._num_bought += not again and not answer.unpaid
+            self._num_bought += not again
             self._num_answered += answer.label is not None
             self._progress(self._num_bought, self.spent)
         return np.array(sorted(off_label), dtype=np.int64)

@@ -1,8 +1,7 @@
-"""The files of a labelled table."""
+"""A labelled table as a file."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,10 @@ if TYPE_CHECKING:  # commands check the name of a file before they read a table
     import pandas as pd
 
 KINDS = (".csv", ".tsv", ".parquet", ".jsonl")
-_SIGNATURE = "# As written: "
 
 
 def check_output(path: Path, table: Path | None) -> None:
-    """Raise ConfigError for what would not be written, or replace what is no job's, before anything is paid.
-
-    That is a file of another kind, a folder, the local `table` itself, and an edited configuration beside it.
-    """
+    """Raise ConfigError for a file of another kind, a folder, and the local `table` itself, before anything is paid."""
     if path.suffix.lower() not in KINDS:
         raise ConfigError(
             f"cannot write {path.suffix or 'a file without a suffix'}", where=str(path), hint=f"Use {', '.join(KINDS)}"
@@ -29,19 +24,6 @@ def check_output(path: Path, table: Path | None) -> None:
         raise ConfigError("the output is a folder", where=str(path), hint="Name a file by --output")
     if table is not None and path.resolve() == table.resolve():
         raise ConfigError("the output would replace the table", where=str(path), hint="Name another file by --output")
-    require_unedited(path.with_suffix(".yaml"))
-
-
-def signed(content: str) -> str:
-    """The content with a last line by which `require_unedited` knows it."""
-    return f"{content}{_SIGNATURE}{sha256(content.encode()).hexdigest()[:16]}\n"
-
-
-def require_unedited(file: Path) -> None:
-    """Raise ConfigError if a configuration lies where that of a job goes, and is not as an earlier job wrote it."""
-    content = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    if content and signed(content.rpartition(_SIGNATURE)[0]) != content:
-        raise ConfigError("somebody has edited it", where=str(file), hint="Move it away, or name another --output")
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # a proxy of one's own needs no client of a server
     from kcm.large.response_cache import ResponseStore
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
-UNPAID = -2  # the code of a unit that was not asked about, because the money ended
 
 
 class NoAnswers(DataError):
@@ -45,19 +44,15 @@ class Oracle:
         self.reasons: dict[int, str] = {}
 
     def __call__(self, units: Units) -> Units:
-        """Codes of labels of these units, `FAILED` or `UNPAID`."""
+        """Codes of labels of these units, or `FAILED`."""
         raise NotImplementedError
 
     def ahead(self, units: Units) -> None:
         """Pay in bulk for units that are asked next, if that is cheaper."""
 
     def affords(self, units: Units) -> int:
-        """How many of these units, in order, the money should buy, at the mean price so far and a margin."""
+        """How many of these units, in order, the money buys."""
         return len(units)
-
-    def price_of(self, num_calls: float) -> float:
-        """The money that should pay for so many further calls; 0 without a price."""
-        return 0.0
 
     def paid(self, units: Units) -> Units:
         """Those of the units that an earlier start has paid for, as far as that is known."""
@@ -79,15 +74,13 @@ class Purchases:
         self.copies_U, self._tie, self.oracle = copies_U, tie_U, oracle
         self.label_U = np.full(len(copies_U), FAILED, dtype=np.int64)
         self.asked_U = np.zeros(len(copies_U), dtype=bool)
-        self.unpaid_U = np.zeros(len(copies_U), dtype=bool)
 
     def buy(self, units: Units) -> None:
         """Ask about those of the units that were not asked before. Raises what `ask` raises."""
         units = units[~self.asked_U[units]]
         if len(units):
-            codes = self.oracle(units)
-            paid = units[codes != UNPAID]
-            self.label_U[paid], self.asked_U[paid] = codes[codes != UNPAID], True
+            self.label_U[units] = self.oracle(units)
+            self.asked_U[units] = True
 
     def buy_in_bulk(self, units: Units) -> None:
         """As `buy`, for a draw or for the rest that follows from it."""
@@ -95,11 +88,6 @@ class Purchases:
         if len(units):
             self.oracle.ahead(units)
             self.buy(units)
-
-    def give_up(self, units: Units) -> None:
-        """Count those of the units as failed that the money did not buy, though they were drawn."""
-        units = units[~self.asked_U[units]]
-        self.asked_U[units] = self.unpaid_U[units] = True
 
     def affordable(self, units: Units) -> Units:
         """As many of the units as the money buys."""

@@ -19,17 +19,17 @@ from kcm.certification.finite import allowed_errors
 from kcm.labelling.agreement import FIRST_DRAW, SECOND_DRAW, Agreement, Draw, Prefix
 from kcm.labelling.class_draw import CLASS_DRAW, BegunClasses, drawn_classes, narrowed
 from kcm.labelling.draws import Arrays, DrawFile
-from kcm.labelling.forecaster import Forecast, Forecaster, Promise
+from kcm.labelling.forecast import Forecast, Forecaster, Promise
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.guess import Guess, SmallModel, Units
-from kcm.labelling.labelled_units import Labelled
+from kcm.labelling.labelled import Labelled
 from kcm.labelling.looks import JobLooks
 from kcm.labelling.purchases import NoAnswers, Oracle, Purchases
 from kcm.labelling.schedule import Schedule
 
 if TYPE_CHECKING:
     from kcm.labelling.label_list import LabelList
-    from kcm.labelling.texts import Texts
+    from kcm.labelling.table import Texts
     from kcm.large.base import Estimate
 
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan
@@ -235,7 +235,6 @@ class Rounds:
         self._forecasts = []
         guess, forecast = self._train(planned)
         if self._forecaster.is_short(guess, forecast):
-            self._lacking = forecast
             return None
         while True:
             delta = self._take_look(again=True)
@@ -251,8 +250,7 @@ class Rounds:
     def _train(self, delta: float) -> tuple[Guess, Forecast]:
         """Buy the pilot, and more as long as the planned total of a test at `delta` falls."""
         schedule, purchases = self._schedule, self._purchases
-        if not purchases.num_asked:
-            self._buy_pilot()
+        self._buy_pilot()
         while True:
             guess = self._guess()
             forecast = self._forecaster.forecast(guess, delta)
@@ -269,28 +267,20 @@ class Rounds:
             if not pays or len(batch) == 0 or self._overspends(guess, forecast, batch):
                 return guess, forecast
             purchases.buy(batch)
-            if purchases.num_asked == forecast.bought:  # the money has ended
-                return guess, forecast
 
     def _buy_pilot(self) -> None:
         """Buy the pilot, for half of the money if it does not cover the table. Raises NoAnswers if it got no answer."""
         purchases = self._purchases
         pilot = self._rng.permutation(len(purchases.copies_U))[: self._schedule.pilot]
         pilot = pilot[~purchases.asked_U[pilot]]
-        while len(pilot):
-            num_asked, part = purchases.num_asked, pilot
-            if self._oracle.is_capped:  # the first answers show what an answer costs, and how many half the money buys
-                units = np.concatenate([pilot, np.setdiff1d(purchases.open_units, pilot)])
-                affordable = self._oracle.affords(units)
-                half = max(0 if num_asked else 1, (affordable - num_asked) // 2)
-                part = pilot if affordable == len(units) else pilot[:half]
-            purchases.buy(part)
-            pilot = pilot[~purchases.asked_U[pilot]]
-            if purchases.num_asked == num_asked:
-                break
-        if self._oracle.reasons and not len(purchases.answered):
+        if self._oracle.is_capped:
+            units = np.concatenate([pilot, np.setdiff1d(purchases.open_units, pilot)])
+            affordable = self._oracle.affords(units)
+            pilot = pilot if affordable == len(units) else pilot[: max(1, affordable // 2)]
+        purchases.buy(pilot)
+        if purchases.num_asked and not len(purchases.answered):
             reason = next(iter(self._oracle.reasons.values()), "")
-            what = f"none of the first {len(self._oracle.reasons):,} texts got a usable answer: {reason}"
+            what = f"none of the first {purchases.num_asked:,} texts got a usable answer: {reason}"
             hint = "Correct --labels or --prompt; replies are kept: the same question is not asked again"
             raise NoAnswers(what, where="llm", hint=hint)
 
@@ -329,11 +319,7 @@ class Rounds:
         missing = purchases.rows(unreached) + purchases.rows(purchases.failed)
         differ = min(num_rows, prefix.differ + missing)
         self._watcher.drawn(purchases.num_asked + len(paid), 1 - differ / num_rows)
-        while len(paid):  # what remains of the money may buy more than it seemed
-            purchases.buy_in_bulk(paid)
-            rest, num_open = rest[~purchases.asked_U[rest]], len(rest)
-            paid = purchases.affordable(rest) if len(rest) < num_open else rest[:0]
-        unreached = rest
+        purchases.buy_in_bulk(paid)
         if self._promise.target is not None and not len(unreached):
             prefix = self._repaired(prefix)
         bought, failed, taught = (np.zeros(len(purchases.copies_U), dtype=bool) for _ in range(3))
@@ -341,26 +327,24 @@ class Rounds:
         failed[purchases.failed] = failed[unreached] = True
         taught[prefix.taught] = True
         kept = prefix.units[~purchases.asked_U[prefix.units]]
-        lacking = len(unreached) + float(purchases.unpaid_U.sum()) or None
         num_failed = int(purchases.copies_U[failed].sum())
-        differ = min(prefix.differ, purchases.rows(kept)) + num_failed
         return Labelled(
             answer_U=np.where(bought, purchases.label_U, prefix.guess.answer_U),
             wrong_U=np.where(bought, 0.0, prefix.guess.wrong_U),
             bought_U=bought,
             failed_U=failed,
-            asked_U=purchases.asked_U & ~purchases.unpaid_U,
+            asked_U=purchases.asked_U.copy(),
             guess=prefix.guess,
             taught_U=bought & taught,
             num_rows=num_rows,
             num_failed=num_failed,
             allowed=self._forecaster.allowed,
-            differ=differ,
+            differ=min(prefix.differ, purchases.rows(kept)) + num_failed,
             forecasts=self._forecasts,
             tests=self._agreement.tests,
             guarantees=guarantees,
             is_second_look=prefix.is_second_look,
-            lacking=self._lacking.calls if self._lacking else lacking if differ > self._forecaster.allowed else None,
+            lacking=self._lacking,
         )
 
     def _repaired(self, prefix: Prefix) -> Prefix:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from kcm.labelling.certificate import TableCertificate
-from kcm.labelling.forecaster import Promise
+from kcm.labelling.forecast import Promise
 from kcm.labelling.guess import Guess
 from kcm.labelling.purchases import FAILED, Oracle
 from kcm.labelling.rounds import Rounds

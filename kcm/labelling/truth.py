@@ -14,9 +14,9 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.labelling.labelled_units import Labelled
-from kcm.labelling.purchases import FAILED, UNPAID, Oracle
-from kcm.labelling.texts import column_of
+from kcm.labelling.labelled import Labelled
+from kcm.labelling.purchases import FAILED, Oracle
+from kcm.labelling.table import column_of
 from kcm.large.prompts import matching_label
 from kcm.metrics.intervals import Interval, score_interval
 
@@ -81,8 +81,6 @@ def measured(
         return Accuracies(rows=len(rows_n), labels=labels, llm=None, bought=0)
     if len(missing):
         said_U[missing] = oracle(missing)
-        if num_unpaid := int((said_U == UNPAID).sum()):
-            return Accuracies(rows=len(rows_n), labels=labels, llm=None, bought=len(missing) - num_unpaid)
     llm = difference_estimate(said_U[unit_n] == truth_n, sure_N[rows_n], sure_N)
     return Accuracies(rows=len(rows_n), labels=labels, llm=llm, bought=len(missing))
 

@@ -42,8 +42,7 @@ class LargeAnswer:
 
     `probabilities` float32 [C] sum to 1, or are None if the model gives only a label. `off_label` marks an answer
     outside the label list, which is wrong, not missing; `reply` is its text. `outage` marks an answer that is missing
-    because the server is unreachable, failing or too slow, not because of the item; `unpaid` one that the budget had no
-    room for.
+    because the server is unreachable, failing or too slow, not because of the item.
     """
 
     label: int | None
@@ -53,7 +52,6 @@ class LargeAnswer:
     off_label: bool = False
     reply: str = ""
     outage: bool = False
-    unpaid: bool = False
 
     def fault(self, num_answers: int) -> str | None:
         """The fault of an answer by a model with `num_answers` labels, or None; adapters may come from anybody."""

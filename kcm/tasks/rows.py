@@ -117,10 +117,8 @@ def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
     """The rows of a file by `write_bad_rows`."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
-        return tuple(
-            BadRow(unguarded(row["id"]), unguarded(row["reason"]), unguarded(row["file"]), int(row["row"]))
-            for row in rows
-        )
+        texts = ({name: unguarded(cell) for name, cell in row.items()} for row in rows)
+        return tuple(BadRow(**row | {"row": int(row["row"])}) for row in texts)
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:

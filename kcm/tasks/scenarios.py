@@ -67,6 +67,24 @@ def plan_tasks(
     return plan
 
 
+def natural_scenario(labels: Mapping[str, Collection[str]]) -> Scenario:
+    """The scenario of tasks with these labels: class-incremental if no two share a label, domain-incremental if all do.
+
+    Raises DataError if tasks share some labels and not all: then a person has to say what it means.
+    """
+    sets = {task: set(own) for task, own in labels.items()}
+    if sum(map(len, sets.values())) == len(set().union(*sets.values())):
+        return "class_incremental"
+    if len(set(map(frozenset, sets.values()))) == 1:
+        return "domain_incremental"
+    every = set().union(*sets.values())
+    raise DataError(
+        f"the tasks {', '.join(map(repr, labels))} share some of their {len(every):,} labels, but not all",
+        where="tasks",
+        hint="Add --scenario task_incremental if the task of an input is known, or name a task column with --task",
+    )
+
+
 def _equal_shares(labels: Sequence[str], num_tasks: int) -> dict[str, str]:
     """From label to task; the numbers of labels of two tasks differ by one at most."""
     if num_tasks > len(labels):

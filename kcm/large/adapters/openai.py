@@ -51,7 +51,6 @@ _MILLION = 1_000_000
 _OVERHEAD_TOKENS = 64  # added to a question by chat templates
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _BYTES_PER_TOKEN = 4  # in English text; an estimate
-_FEWEST_ANSWERS = 5  # that make a mean price
 _CLAIM_PAUSE_S = 0.2  # while another process asks the same question
 _RESERVED = frozenset({"model", "messages", "stream", "n"})  # parameters of a request that `extra` cannot set
 
@@ -157,7 +156,6 @@ class OpenAiModel:
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # the futures that wait for each question's answer
         self._lock = threading.Lock()
-        self._num_answers, self._paid, self._highest = 0, 0.0, 0.0  # of the answers so far, see `price_share`
 
     @property
     def rows_per_batch(self) -> int:
@@ -319,13 +317,9 @@ class OpenAiModel:
         claim = key, self._config.timeout_s + self._config.max_wait_s
         while True:
             if (record := self._cache.find(key)) is not None:
-                self._observe(record["currency"], body)
                 return self._parse_record(record, labels)
             try:
-                answer = self._ask_server(key, body, labels, claim)
-                if answer.error is None:
-                    self._observe(answer.cost.currency, body)
-                return answer
+                return self._ask_server(key, body, labels, claim)
             except Claimed:
                 if self._upstream.closing.wait(_CLAIM_PAUSE_S) or time.monotonic() > deadline:
                     return LargeAnswer(None, error="another process asks this, without an answer so far", outage=True)
@@ -340,16 +334,10 @@ class OpenAiModel:
         except (BudgetSpent, UpstreamError) as error:
             if claim:
                 self._cache.unclaim(key)
-            unpaid, outage = isinstance(error, BudgetSpent), getattr(error, "outage", False)
-            return LargeAnswer(None, error=str(error), outage=outage, unpaid=unpaid)
+            return LargeAnswer(None, error=str(error), outage=getattr(error, "outage", False))
         record = self._record(reply, body)
         self._cache.keep(key, record, max_price, record["currency"])
         return self._parse_record(record, labels)
-
-    def _observe(self, price: float, body: dict[str, Any]) -> None:
-        with self._lock:
-            self._num_answers += 1
-            self._paid, self._highest = self._paid + price, self._highest + self._max_price(body)
 
     def _within_budget(self, attempt: Callable[[], Reply], max_price: float, claim: tuple[str, float] | None) -> Reply:
         """One attempt within the budget. A lost attempt stays booked at its maximum, an answer at its cost."""
@@ -372,11 +360,6 @@ class OpenAiModel:
             "currency": self._price(num_read, num_written),
             "seconds": reply.seconds,
         }
-
-    def price_share(self) -> float:
-        """The mean price of the answers so far, relative to their highest possible price; 1 for too few of them."""
-        with self._lock:
-            return self._paid / self._highest if self._num_answers >= _FEWEST_ANSWERS else 1.0
 
     def _parse_record(self, record: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
         cost = Cost(record["seconds"], record["tokens"], record["currency"])

@@ -72,7 +72,10 @@ class ColumnsConfig(Config):
 
 @dataclass(frozen=True)
 class FoundTable:
-    """A file with rows: `where` in messages, `stem` in the ids of its rows; `split` is empty if nothing names one."""
+    """A file with rows: `where` in messages, `stem` in the ids of its rows.
+
+    `split` and `task` are empty if no name of a file and no key of the configuration gives them.
+    """
 
     location: Location
     where: str
@@ -80,6 +83,7 @@ class FoundTable:
     split: str = ""
     size: int = 0
     text_format: TextFormat = UNKNOWN_FORMAT
+    task: str = ""
 
     def chunks(self, wanted: Wanted = lambda name: True) -> Iterator[Chunk]:
         """The unchanged rows, a bounded number at a time."""
@@ -164,6 +168,8 @@ class Normaliser:
             parts["id"] = numbered
         if not columns["split"]:
             parts["split"] = _constant(self.table.split, size)
+        if not columns["task"]:
+            parts["task"] = _constant(self.table.task, size)
         bad = {**chunk.faults, **self._nested_labels(chunk)}
         faults = fault_column(bad, size)
         vector = self.layout.vector

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -24,6 +24,7 @@ from kcm.tasks.sources import Shard, Source, SourceConfig
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})([-_.]\d[\w.-]*)?", re.IGNORECASE)  # train, train-00001-of-00005
+_PART = re.compile(r"part[-_]?\d[\w.-]*", re.IGNORECASE)
 _SHOWN = 5  # number of files listed in a message
 
 
@@ -51,7 +52,7 @@ class TableSourceConfig(SourceConfig, ColumnsConfig):
 
 
 class FilesSource(TableSourceConfig):
-    """A file, a folder, a pattern such as rows/*.parquet, or a list of them, here or at s3:// or gs://.
+    """A file, a folder, a pattern such as rows/*.parquet, a list of them, or one for each task; local, s3:// or gs://.
 
     In a folder, the files named after splits are read (train.csv, test-00001.csv, or all files in a folder train); if
     there are none, all files.
@@ -59,9 +60,9 @@ class FilesSource(TableSourceConfig):
 
     opens_quickly: ClassVar[bool] = True
 
-    path: Annotated[str | tuple[str, ...], LocalPath] = Field(
+    path: Annotated[str | tuple[str, ...] | dict[str, str], LocalPath] = Field(
         description="CSV, TSV, JSON, JSON lines, Parquet or Excel file, a folder, a pattern, or a list; local, "
-        "s3:// or gs://."
+        "s3:// or gs://. Or one of these for each task, in their order: {first: a.csv, second: b.csv}."
     )
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="Delimiter of CSV files; null: detected from the header."
@@ -76,8 +77,12 @@ class FilesSource(TableSourceConfig):
 
     @property
     def name(self) -> str:
-        """The source's name: its file or folder, the folder before a pattern, or the first name of a list."""
-        location = Location.of(self.path if isinstance(self.path, str) else self.path[0])
+        """The source's name: its file or folder, the folder before a pattern, or the first of several."""
+        location = Location.of(
+            self.path
+            if isinstance(self.path, str)
+            else next(iter(self.path.values() if isinstance(self.path, dict) else self.path))
+        )
         return Path((location.fixed if location.is_pattern else location).path).stem
 
 
@@ -102,7 +107,7 @@ class FileShard(Shard):
         if self.layout.columns["image"]:
             return None
         table, stamp = self.table, self.table.location.stamp()
-        return stamp and f"{table.stem} {table.split} {table.text_format} {stamp}"
+        return stamp and f"{table.stem} {table.task} {table.split} {table.text_format} {stamp}"
 
 
 def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequence[str]) -> TableLayout:
@@ -114,8 +119,20 @@ def layout_of(tables: Sequence[FoundTable], config: ColumnsConfig, vectors: Sequ
     raise DataError("the file holds no rows", where=tables[0].where)
 
 
-def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FORMAT) -> list[FoundTable]:
-    """The files that match paths of files, folders and patterns. Raises DataError if a path matches none."""
+def find_tables(
+    paths: str | Sequence[str] | Mapping[str, str], text_format: TextFormat = UNKNOWN_FORMAT
+) -> list[FoundTable]:
+    """The files that match paths of files, folders and patterns; a mapping names the task of each path.
+
+    Raises DataError if a path matches none.
+    """
+    if isinstance(paths, Mapping):
+        tables = {task: find_tables(path, text_format) for task, path in paths.items()}
+        return [
+            replace(table, task=task, stem=task if len(of_task) == 1 else f"{task}/{table.stem}")
+            for task, of_task in tables.items()
+            for table in of_task
+        ]
     if isinstance(paths, str):
         location = Location.of(paths)
         files, where = _files(paths), paths if location.is_local else str(location)
@@ -128,6 +145,29 @@ def find_tables(paths: str | Sequence[str], text_format: TextFormat = UNKNOWN_FO
     common = posixpath.commonpath([file.location.folder.path for file in files])
     relative = [replace(file, relative=posixpath.relpath(file.location.path, common)) for file in files]
     return [_table(file, str(file.location.folder), text_format) for file in relative]
+
+
+def tables_by_task(paths: Sequence[str]) -> dict[str, str]:
+    """Several tables as tasks: from the name of each file, without suffix, to its path, in order; empty for one table.
+
+    The files of a folder are tasks too, unless their names are splits or parts of one table (part-00001.parquet).
+    Raises DataError for two files of the same name.
+    """
+    if len(paths) == 1:
+        folder = Location.of(paths[0])
+        if folder.is_pattern or folder.kind() != fs.FileType.Directory:
+            return {}
+        tables = find_tables(paths[0])
+        if any(table.split or _PART.fullmatch(table.stem) for table in tables):
+            return {}
+        head, mark, options = paths[0].partition("?")
+        files = [posixpath.relpath(table.location.path, folder.path) for table in tables]
+        paths = [f"{head.rstrip('/')}/{file}{mark}{options}" for file in files]
+    names = [posixpath.basename(stem_of(path.partition("?")[0])) for path in paths]
+    if len(set(names)) < len(names):
+        hint = "Rename them: a task has the name of its file"
+        raise DataError(f"two files have the same name among {', '.join(names)}", where="source.path", hint=hint)
+    return dict(zip(names, paths, strict=True)) if len(names) > 1 else {}
 
 
 def _table(file: FoundFile, where: str, text_format: TextFormat) -> FoundTable:

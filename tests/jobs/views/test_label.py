@@ -27,12 +27,7 @@ def test_progress_names_answers_money_and_promise(state: tuple[Any, ...], line: 
 
 @pytest.mark.parametrize(
     ("answer", "line"),
-    [
-        ("a", "answered 'a' to all 30 texts"),
-        ("ab", "never answered 'c'"),
-        ("abc", "30 labels are the LLM's own"),
-        ("a" * 29 + "b", "answered 'a' to 97% of its texts"),
-    ],
+    [("a", "answered 'a' to all 30 texts"), ("ab", "never answered 'c'"), ("abc", "30 labels are the LLM's own")],
 )
 def test_labels_the_llm_never_gives_are_named(tmp_path: Path, answer: str, line: str) -> None:
     """A label list or prompt that does not fit shows in one line at the end."""
@@ -44,4 +39,4 @@ def test_labels_the_llm_never_gives_are_named(tmp_path: Path, answer: str, line:
         encoder="words",
         ledger=tmp_path,
     )
-    assert line in closing(labelled)[0 if len(answer) == 3 else -1]
+    assert line in closing(labelled)[-1 if len(answer) < 3 else 0]

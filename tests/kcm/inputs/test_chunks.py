@@ -6,7 +6,6 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -208,7 +207,7 @@ def test_endless_line_is_refused_after_its_bound(tmp_path: Path, monkeypatch: py
     readline = io.TextIOWrapper.readline
 
     class Watched(io.TextIOWrapper):
-        def readline(self, size: Any = -1, /) -> Any:
+        def readline(self, size: int = -1, /) -> str:
             read_sizes.append(len(line := readline(self, size)))
             return line
 

@@ -11,7 +11,7 @@ from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL
 from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.labelling.bundle import bundle_of, decision_keeping
 from kcm.labelling.guess import Guess
-from kcm.labelling.labelled_units import Labelled
+from kcm.labelling.labelled import Labelled
 from kcm.large.adapters.openai import OpenAiConfig
 
 LABELS = ("bad", "good", "neither")

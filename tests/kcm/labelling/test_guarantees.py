@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from kcm.errors import ConfigError
 from kcm.labelling.draws import DrawFile
-from kcm.labelling.forecaster import Promise
+from kcm.labelling.forecast import Promise
 from kcm.labelling.guarantees import Guarantee, class_plan, too_rare
-from kcm.labelling.labelled_units import Labelled
+from kcm.labelling.labelled import Labelled
 from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
 from kcm.labelling.schedule import Schedule

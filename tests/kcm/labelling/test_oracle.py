@@ -30,9 +30,6 @@ class CountedModel:
     def spent(self) -> tuple[int, float]:
         return len(self.asked), 0.0
 
-    def price_share(self) -> float:
-        return 1.0
-
     def left(self) -> float:
         return -4.0
 

@@ -6,7 +6,7 @@ import pytest
 
 from kcm.errors import ConfigError, DataError
 from kcm.tasks import SPLITS
-from kcm.tasks.scenarios import long_tail_sizes, plan_tasks
+from kcm.tasks.scenarios import long_tail_sizes, natural_scenario, plan_tasks
 
 LABELS = tuple("abcdefg")
 
@@ -91,3 +91,21 @@ def test_a_shuffled_order_of_domains_keeps_their_rows():
     plans = [planned(scenario="domain_incremental", order="shuffled", seed=seed) for seed in range(8)]
     assert {plan.names for plan in plans} == {("news", "mail"), ("mail", "news")}
     assert all(plan.names[plan.numbers[name]] == name for plan in plans for name in ("news", "mail"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "scenario"),
+    [
+        ({"one": "ab", "two": "cd", "three": "e"}, "class_incremental"),
+        ({"one": "ab", "two": "ba", "three": "ab"}, "domain_incremental"),
+        ({"one": "ab", "two": "ab", "three": "cd"}, None),
+        ({"one": "ab", "two": "abc"}, None),
+    ],
+)
+def test_labels_of_tasks_decide_on_the_scenario(labels: dict[str, str], scenario: str | None) -> None:
+    """Promise: tasks share all labels or none; anything between is refused."""
+    if scenario:
+        assert natural_scenario(labels) == scenario
+        return
+    with pytest.raises(DataError, match=r"share some of their .* --scenario task_incremental .* a task column"):
+        natural_scenario(labels)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from kcm.errors import ConfigError, DataError
-from kcm.tasks.readers.files import FilesSource
+from kcm.tasks.readers.files import FilesSource, tables_by_task
 from kcm.tasks.rows import SourceRow
 from tests.kcm.inputs.table_files import WRITERS
 
 
 def records(path, **columns):
-    return list(FilesSource(path=str(path), **columns).build(Path()).records)
+    return list(FilesSource(path=path if isinstance(path, dict) else str(path), **columns).build(Path()).records)
 
 
 TABLE = [
@@ -103,3 +103,43 @@ def test_a_list_of_files_is_not_empty_and_of_one_kind_of_place(put, write_csv, t
     for path, message in (((), "the list of files is empty"), (mixed, "files here and in a store")):
         with pytest.raises(DataError, match=message):
             FilesSource(path=path).build(tmp_path)
+
+
+def test_path_of_each_task_names_its_rows(tmp_path: Path) -> None:
+    """Promise: rows get the task of their file, in the order of the configuration, and ids that begin with it."""
+    for name in ("b", "a", "more"):
+        WRITERS["rows.csv"](TABLE[:1], tmp_path / f"{name}.csv")
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("x", "y"):
+        WRITERS["rows.csv"](TABLE[:1], folder / f"{name}.csv")
+    found = records(
+        {"late": str(tmp_path / "b.csv"), "early": str(tmp_path / "a.csv"), "both": str(folder)}, labels=("NA",)
+    )
+    assert [(row.task, row.id) for row in found] == [
+        ("late", "late-1"),
+        ("early", "early-1"),
+        ("both", "both/x-1"),
+        ("both", "both/y-1"),
+    ]
+
+
+def test_several_tables_are_tasks_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: files of a folder are tasks, but not one file, a pattern, splits or parts of one table."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "tables/b.csv",
+        "tables/a.csv.gz",
+        "parts/part-0001.csv",
+        "parts/part-0002.csv",
+        "splits/train.csv",
+        "splits/test.csv",
+    ):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"text,label\n")
+    assert tables_by_task(["tables/b.csv", "splits/test.csv"]) == {"b": "tables/b.csv", "test": "splits/test.csv"}
+    assert list(tables_by_task(["tables"]).items()) == [("a", "tables/a.csv.gz"), ("b", "tables/b.csv")]
+    for one in ("tables/b.csv", "tables/*", "parts", "splits"):
+        assert tables_by_task([one]) == {}
+    with pytest.raises(DataError, match="two files have the same name among b, b"):
+        tables_by_task(["tables/b.csv", "tables/b.csv"])

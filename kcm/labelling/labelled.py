@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.labelling.agreement import TestedDraw
-from kcm.labelling.forecaster import Forecast
+from kcm.labelling.forecast import Forecast
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.guess import Guess, Units
 
@@ -21,8 +21,7 @@ class Labelled:
     from the oracle's answers, of `num_rows`; the target allows `allowed`. `num_failed` rows have no answer. `guess` is
     what the small model would answer to every unit; it has learned from the units `taught_U`. `failed_U` have no
     answer: the oracle gave none, or the money did not reach them. `asked_U` were put to the oracle. `is_second_look`
-    says whether the bound is that of a second look. `lacking` are the further calls that should prove the
-    target, if the money was too little.
+    says whether the bound is that of a second look. `lacking` is the plan that would prove the target with more money.
     """
 
     answer_U: Units
@@ -40,7 +39,7 @@ class Labelled:
     tests: list[TestedDraw] = field(default_factory=list)
     guarantees: tuple[ClassPromise, ...] = ()
     is_second_look: bool = False
-    lacking: float | None = None
+    lacking: Forecast | None = None
 
     @property
     def certified(self) -> bool:

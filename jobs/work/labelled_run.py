@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from kcm.config import parse_config
 from kcm.errors import ConfigError
 from kcm.labelling.label import LabelledTable
-from kcm.labelling.output import signed, write_frame
+from kcm.labelling.output import write_frame
 from kcm.tasks.splits import draws
+from pipelines.config import RunConfig
 
 AUDIT_SHARE = 0.2  # audit share of kept items until there is a certificate
 TEST_SHARE = (
@@ -37,22 +39,22 @@ _HEAD = """\
 """
 
 
-def write_run(labelled: LabelledTable, output: Path, table: str, folder: Path) -> None:
-    """Write configuration and rows of the labelled `table` into a folder, from which they go next to `output`.
+def write_run(labelled: LabelledTable, output: Path, table: str) -> tuple[Path, Path]:
+    """Write configuration and rows next to `output`, the labelled `table`; returns both paths.
 
-    The job has a bundle. Raises ConfigError, and writes nothing, if the answers make no run.
+    The job has a bundle. Raises ConfigError, and writes nothing, if the answers make no run, or if another
+    configuration exists there, which somebody may have edited.
     """
-    file, rows = run_files(output)
+    file, rows = output.with_suffix(".yaml"), output.with_name(f"{output.stem}.bought.csv")
     paid_rows, values = bought_rows(labelled), _values(labelled, file, rows)
+    parse_config(RunConfig, values, where=str(file))
     head = _HEAD.format(table=table, file=shlex.quote(str(file)), audited=AUDIT_SHARE)
-    write_frame(paid_rows, folder / rows.name)
-    content = signed(head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    (folder / file.name).write_text(content, encoding="utf-8")
-
-
-def run_files(output: Path) -> tuple[Path, Path]:
-    """The configuration and the rows next to `output`."""
-    return output.with_suffix(".yaml"), output.with_name(f"{output.stem}.bought.csv")
+    content = head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if file.exists() and file.read_text(encoding="utf-8") != content:
+        raise ConfigError(f"kept the existing {file.name}, which differs; delete it to write a new one")
+    write_frame(paid_rows, rows)
+    file.write_text(content, encoding="utf-8")
+    return file, rows
 
 
 def bought_rows(labelled: LabelledTable) -> pd.DataFrame:

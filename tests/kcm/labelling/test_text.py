@@ -5,7 +5,7 @@ import pytest
 
 from kcm.labelling.guess import Guess
 from kcm.labelling.regression import Array, Regression
-from kcm.labelling.vector_side import VectorSide
+from kcm.labelling.text import VectorSide
 
 NUM_TEXTS, NUM_BOUGHT = 400, 120
 
@@ -23,7 +23,7 @@ def guessed() -> Guess:
 def test_blocks_change_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: how many likenesses are in memory together does not change what is bought."""
     whole = guessed()
-    monkeypatch.setattr("kcm.labelling.vector_side._MAX_PAIRS", 7 * NUM_BOUGHT)
+    monkeypatch.setattr("kcm.labelling.text._MAX_PAIRS", 7 * NUM_BOUGHT)
     blocks = guessed()
     assert (blocks.answer_U == whole.answer_U).all()
     assert blocks.wrong_U == pytest.approx(whole.wrong_U, abs=1e-6)
@@ -40,7 +40,7 @@ def test_many_bought_texts_teach_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
         return fitted(cls, x_BP, target_BC)
 
     monkeypatch.setattr(Regression, "fitted", classmethod(counting))
-    monkeypatch.setattr("kcm.labelling.vector_side.MAX_TAUGHT", 60)
+    monkeypatch.setattr("kcm.labelling.text.MAX_TAUGHT", 60)
     guess = guessed()
     assert rows == [60]
     assert len(guess.answer_U) == len(guess.wrong_U) == NUM_TEXTS

@@ -14,7 +14,7 @@ import pytest
 from kcm.labelling.guarantees import ClassPromise
 from kcm.labelling.label import LabelledTable, label
 from kcm.large.base import Estimate
-from kcm.report.labelled_page import NUM_SHOWN, label_counts, render_labelled
+from kcm.report.labelled import NUM_SHOWN, label_counts, render_labelled
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 TOPICS = {"good": "pos", "bad": "neg", "odd": HOSTILE}

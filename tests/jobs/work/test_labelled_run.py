@@ -1,15 +1,13 @@
 """The run that goes on from a labelled table, as far as it needs no server."""
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from jobs.work.labelled_run import bought_rows
 from kcm.errors import ConfigError
 from kcm.labelling.label import LabelledTable, label
-from kcm.labelling.output import require_unedited, signed
-from kcm.labelling.run_files import bought_rows
 
 
 def labelled(names: list[str], rare: int = 20) -> LabelledTable:
@@ -38,14 +36,3 @@ def test_label_without_an_answer_makes_no_run() -> None:
     """Without it in the list the large model would be asked another question."""
     with pytest.raises(ConfigError, match="no bought answer is 'neither'"):
         bought_rows(labelled(["positive", "negative", "neither"], rare=0))
-
-
-def test_edited_configuration_is_not_replaced(tmp_path: Path) -> None:
-    """Promise: a second job replaces the files of the first one, but no file that somebody has edited."""
-    require_unedited(tmp_path / "table.yaml")
-    (tmp_path / "table.yaml").write_text(signed("name: table\n"))
-    require_unedited(tmp_path / "table.yaml")
-    for content in (signed("name: table\n").replace("table", "mine"), "name: table\n"):
-        (tmp_path / "table.yaml").write_text(content)
-        with pytest.raises(ConfigError, match="somebody has edited it"):
-            require_unedited(tmp_path / "table.yaml")
