@@ -208,32 +208,19 @@ def label(
     classes = Guarantee.parsed(guarantees, names.names)
     truth_N = None if truth is None else truth_codes(frame, truth, names.names, texts.unit_N)
     digest = partial(_digest, texts, names, config, classes)
-    progress = [watcher.bought_cheaper, watcher.bought][-len(columns or llms) :]
-    oracles: list[Oracle] = [
-        RecordedOracle(frame, column, texts, names.names, tell) for column, tell in zip(columns, progress, strict=False)
-    ]
-    for model, tell in zip(llms, progress, strict=False):
-        if callable(model):
-            oracles.append(CallableOracle(model, texts.texts, names.names, tell))
-        else:
-            paid, account = opened_store(store, config.store_max_cost), f"label {digest(map(_paid_as, llms))[:32]}"
-            oracles.append(ServerOracle(model, texts.texts, names, paid, account, config.max_cost, tell, watcher.said))
+    oracles = _oracles(frame, texts, names, columns, llms, store, config, digest(map(_paid_as, llms)), watcher)
     oracle = oracles[-1]
     num_compared = 0 if truth_N is None else len(set(texts.unit_N[truth_N != NO_LABEL]))
     watcher.start(texts, names, [source.estimate for source in oracles], num_compared)
-    if not isinstance(ledger, Ledger):
-        folder = Path(ledger or user_folder() / "ledger")
-        require_writable(folder, "Name another --ledger")
-        ledger = Ledger(folder)
     if oracle.resumable:
         require_writable(user_folder(), "The draw is kept here: set XDG_DATA_HOME")
+    ledger = _ledger(ledger)
     for source in oracles:
         source.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
     job = digest(source.identity for source in oracles)
-    purpose = described(columns, llms, config)
-    units = (text_key(unit[:MAX_CHARS]) for unit in texts.texts)  # never prompt, labels or model
     draws = DrawFile(user_folder() / "draws" / job[:32]) if oracle.resumable else None
-    looks = JobLooks(ledger, units, config.delta, job, purpose, watcher.said, draws)
+    units = (text_key(unit[:MAX_CHARS]) for unit in texts.texts)  # never prompt, labels or model
+    looks = JobLooks(ledger, units, config.delta, job, described(columns, llms, config), watcher.said, draws)
     if looks.earlier:
         watcher.said(looks.earlier)
     assets = assets or default_assets()
@@ -303,6 +290,40 @@ def _digest(
         digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
     digest.update(np.ascontiguousarray(texts.copies_U).tobytes())
     return digest.hexdigest()
+
+
+def _oracles(
+    frame: pd.DataFrame,
+    texts: Texts,
+    names: LabelList,
+    columns: Sequence[str],
+    llms: Sequence[OpenAiConfig | Callable[[list[str]], Sequence[Any]]],
+    store: ResponseStore | str | Path | None,
+    config: LabelConfig,
+    account: str,
+    watcher: Watcher,
+) -> list[Oracle]:
+    """Whom the job asks: the oracle last, and a cheaper model before it, if there is one."""
+    progress = [watcher.bought_cheaper, watcher.bought][-len(columns or llms) :]
+    oracles: list[Oracle] = [
+        RecordedOracle(frame, column, texts, names.names, tell) for column, tell in zip(columns, progress, strict=False)
+    ]
+    for model, tell in zip(llms, progress, strict=False):
+        if callable(model):
+            oracles.append(CallableOracle(model, texts.texts, names.names, tell))
+        else:
+            paid, name = opened_store(store, config.store_max_cost), f"label {account[:32]}"
+            oracles.append(ServerOracle(model, texts.texts, names, paid, name, config.max_cost, tell, watcher.said))
+    return oracles
+
+
+def _ledger(ledger: Ledger | str | Path | None) -> Ledger:
+    """The ledger of looks in a folder, by default in the user's own. Raises ArtefactError if it cannot be written."""
+    if isinstance(ledger, Ledger):
+        return ledger
+    folder = Path(ledger or user_folder() / "ledger")
+    require_writable(folder, "Name another --ledger")
+    return Ledger(folder)
 
 
 def _check_models(num_columns: int, num_llms: int) -> None:

@@ -25,12 +25,17 @@ FLAT = 0.005  # a curve that changes the log-odds by less has no effect
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Rows of a label, by the model that gave it; `failed` rows got no answer."""
+    """Rows of a label, by the model that gave it; `failed` rows got no answer.
+
+    Under the certificate the LLM would give the label to `fewest` to `most` rows.
+    """
 
     label: str
     small: int
     llm: int
     failed: int
+    fewest: int
+    most: int
 
     @property
     def rows(self) -> int:
@@ -126,7 +131,11 @@ def label_counts(table: LabelledTable) -> list[LabelCounts]:
         np.bincount(result.answer_U, table.texts.copies_U * source_U, minlength=len(names)).astype(int).tolist()
         for source_U in sources_U
     ]
-    return sorted(map(LabelCounts, names, *columns), key=lambda counts: -counts.rows)
+    rows_C, unsure_C, differ = np.sum(columns, 0), np.add(columns[0], columns[2]), table.certificate.most_differ
+    fewest_C = rows_C - np.minimum(unsure_C, differ)
+    most_C = rows_C + np.minimum(unsure_C.sum() - unsure_C, differ)
+    counts = map(LabelCounts, names, *columns, fewest_C.tolist(), most_C.tolist())
+    return sorted(counts, key=lambda counts: -counts.rows)
 
 
 def _saved(table: LabelledTable) -> float | None:

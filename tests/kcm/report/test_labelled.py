@@ -61,6 +61,16 @@ def test_rows_by_label_are_the_table(found: LabelledTable) -> None:
     assert sum(row.rows for row in labels) == len(found.frame)
 
 
+def test_share_of_each_label_has_an_interval(found: LabelledTable) -> None:
+    """What the LLM would have said to every row lies inside, since the certificate holds here."""
+    said = frame()["said"]
+    assert (said != found.frame["label"]).sum() <= found.certificate.most_differ
+    for row in label_counts(found):
+        assert row.fewest <= (said == row.label).sum() <= row.most
+        assert row.rows - row.fewest <= min(row.small, found.certificate.most_differ)
+        assert row.most - row.rows <= found.certificate.most_differ
+
+
 ROW = re.compile(
     r'<tr><th scope="row">(\d+)</th><td><bdi>[^<]*</bdi></td><td class="left"><bdi>([^<]*)</bdi></td><td>([\d.]+)%</td>'
     r'(?:<td class="left"><bdi>([^<]*)</bdi></td>)?</tr>'
