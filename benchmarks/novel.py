@@ -56,7 +56,7 @@ from kcm.cascade.table import OutcomeTable
 from kcm.certification.certificate import Certificate, CertificateConfig, certify
 from kcm.certification.ledger import look_delta, question_delta
 from kcm.certification.monitoring.alarm import RateAlarm
-from kcm.certification.monitoring.drift import ALARM_DELTA, DriftReference
+from kcm.certification.monitoring.novelty import ALARM_DELTA, NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners.analytic import AnalyticConfig
@@ -72,7 +72,6 @@ from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowFacts
 from pipelines.registry import gates
 from pipelines.registry.gates import GateConfig, Paired, PromotionGate
-from pipelines.stages.register import DRIFT_DELTA
 
 WAVES, A_WAVE = 5, 10  # waves, and intents of a wave; all other intents are known
 FIRST_ROWS, HELD_OUT = 50, 20  # rows of an intent: for the first table, and held out from all traffic
@@ -330,17 +329,8 @@ class Loop:
         self.window: list[pd.DataFrame] = []
         champion, stream = self.champion, self.stream
         rows = np.concatenate([task["certify"].row for task in champion.tasks])
-        score_N, small_N = champion.judge(stream.items, rows)
-        self.reference = DriftReference.fit(
-            stream.items.features_ND[rows],
-            small_N,
-            champion.num_labels,
-            champion.policy.keep(score_N),
-            small_N != stream.large(rows, champion.num_labels),
-            DRIFT_DELTA,
-            novelty_N=champion.distances(stream.items, rows),
-        )
-        self.news, self.farthest = RateAlarm(self.reference.limits()["novelty"], ALARM_DELTA), np.inf
+        self.reference = NoveltyReference.fit(champion.distances(stream.items, rows), None)
+        self.news, self.farthest = RateAlarm(self.reference.limit, ALARM_DELTA), np.inf
         self.alarm, self.held = RateAlarm(CERTIFICATE.epsilon, CERTIFICATE.delta / 2), False
 
     def serve(self, rows: Ints, new_N: Bools, turn: Turn) -> None:
@@ -375,7 +365,7 @@ class Loop:
                 self.alarm.observe(np.where(lost_N, 1 / AUDITS, 0.0), np.full(len(part), AUDITS))
                 if self.alarm.alarm:
                     self.held, self.window = True, []
-            self.news.observe((distance_N > self.reference.novelty.threshold).astype(np.float64))
+            self.news.observe((distance_N > self.reference.threshold).astype(np.float64))
             if self.news.alarm and turn.noticed is None:
                 self.farthest, turn.noticed = self.champion.farthest, turn.new
 

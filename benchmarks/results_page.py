@@ -452,12 +452,8 @@ def _share(value: float | None) -> str:
 
 
 def _loop() -> Iterator[str]:
-    rows = [
-        [f"`{part}`", row["figure"], row["must"], row["found"]]
-        for part in ("alarm", "drift")
-        for row in read(f"loop_{part}")["rows"]
-    ]
-    yield from _table(["part", "figure", "must", "found"], rows)
+    rows = [[row["figure"], row["must"], row["found"]] for row in read("loop_alarm")["rows"]]
+    yield from _table(["figure", "must", "found"], rows)
 
 
 def _speed() -> Iterator[str]:

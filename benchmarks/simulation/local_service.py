@@ -48,7 +48,7 @@ class LocalLarge:
 
 
 class LocalService:
-    """The champion of a run answers requests; drift and alarms are checked after each request."""
+    """The champion of a run answers requests; new classes and alarms are checked after each request."""
 
     def __init__(self, config: RunConfig) -> None:
         self._source = ChampionSource(str(config.storage_path), config.name)
@@ -73,8 +73,8 @@ class LocalService:
         await self._service.settled()
         if self.version.auditor:
             await self.version.auditor.monitor.check()
-        if self.version.drift:
-            await self.version.drift.look()
+        if self.version.novelty:
+            await self.version.novelty.look()
         return response
 
     async def _load(self, release: Release, champion: CascadeVersion | None) -> CascadeVersion:

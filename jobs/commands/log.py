@@ -16,7 +16,7 @@ app = CommandGroup("Show, export and delete entries of a served cascade's log.")
 
 @app.add
 def stats(config: Run) -> dict[str, Any]:
-    """Count decisions, audits and labels; show signs of drift.
+    """Count decisions, audits and labels; show signs of new classes.
 
     Decisions are counted by version and route, stored inputs in bytes.
     """

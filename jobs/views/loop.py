@@ -128,10 +128,9 @@ def stats_view(result: Mapping[str, Any]) -> Group:
     ]
     if missing := result["missing"]:
         lines.append(warning(f"{missing:,} decisions never came into the log"))
-    for version, e_values in result["drift"].items():
-        if e_values:
-            evidence = ", ".join(f"{quantity} {value:,.1f}" for quantity, value in e_values.items())
-            lines.append(line("drift", f"version {version}: {evidence}; an alarm needs 20"))
+    for version, e_value in result["novelty"].items():
+        if e_value > 1:
+            lines.append(line("new classes", f"version {version}: evidence {e_value:,.1f}; an alarm needs 20"))
     if new := result["new_labels"]:
         names = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
         lines.append(line("new labels", f"{names}; `kcm labels --name` adds them"))

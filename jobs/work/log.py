@@ -24,7 +24,7 @@ def stats(config: RunConfig) -> dict[str, Any]:
     with LogReader(*_log_of(config)) as log:
         watermark = log.watermark()
         result = {"watermark": watermark, "missing": log.gaps(0, watermark)} | log.stats()
-        result["drift"] = {version: log.drift(version) for version in result["versions"]}
+        result["novelty"] = {version: log.novelty(version) for version in result["versions"]}
     result_console().print(stats_view(result))
     return result
 

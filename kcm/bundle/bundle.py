@@ -12,13 +12,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from kcm.bundle import MANIFEST
 from kcm.bundle.models import (
@@ -40,7 +39,7 @@ from kcm.cascade.gate_kinds import GateHead
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate, confidence
-from kcm.certification.monitoring.drift import DriftReference
+from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.components import of_a_bundle
 from kcm.config import Config
@@ -56,7 +55,7 @@ _WITHOUT_THRESHOLD = {
     "escalate_all": "the large model answers everything",
 }
 _SHOWN = 6  # labels or tasks that a line names
-DRIFT, DRIFT_ROWS = "drift.json", "drift.safetensors"
+NOVELTY, CERTIFY_ROWS = "novelty.json", "certify_rows.safetensors"
 
 
 class Lineage(Config):
@@ -71,8 +70,9 @@ class Bundle(FrozenModels):
     """A trained cascade: its frozen models by name and identity, everything else included.
 
     `certificates` are by task; None is the key of the certificate for requests without a task, as in `certify_policy`.
-    `prompts` is None if the policy uses the task prompt only. `learner_state` is the input of the next task; `drift` is
-    the reference for traffic, None if there were too few rows. Raises ArtefactError if the parts do not fit each other.
+    `prompts` is None if the policy uses the task prompt only. `learner_state` is the input of the next task. `novelty`
+    tells whether traffic has new classes; `certify_rows` are features [R, D] for explanations. They are None if there
+    were too few rows. Raises ArtefactError if the parts do not fit each other.
     """
 
     collaborator: Collaborator
@@ -85,7 +85,8 @@ class Bundle(FrozenModels):
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
-    drift: DriftReference | None = None
+    novelty: NoveltyReference | None = None
+    certify_rows: Tensor | None = None
     lineage: Lineage = field(default_factory=Lineage)
 
     def __post_init__(self) -> None:
@@ -162,9 +163,10 @@ class Bundle(FrozenModels):
             if self.prompts is not None:
                 (draft / PROMPTS).parent.mkdir()
                 write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
-            if self.drift is not None:
-                write_tensors(draft / DRIFT_ROWS, {"rows": torch.from_numpy(self.drift.rows())})
-                write_json(draft / DRIFT, self.drift.figures())
+            if self.novelty is not None:
+                write_json(draft / NOVELTY, asdict(self.novelty))
+            if self.certify_rows is not None:
+                write_tensors(draft / CERTIFY_ROWS, {"rows": self.certify_rows})
             write_state(draft / "learner", self.learner_state)
         return folder
 
@@ -198,7 +200,8 @@ class Bundle(FrozenModels):
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),
-            drift=_drift(files, config.in_features) if files.has(DRIFT) else None,
+            novelty=NoveltyReference(**dict(files.config(_Novelty, NOVELTY))) if files.has(NOVELTY) else None,
+            certify_rows=files.matrix(CERTIFY_ROWS, "rows", config.in_features) if files.has(CERTIFY_ROWS) else None,
             lineage=files.config(Lineage, "lineage.json"),
         )
 
@@ -226,27 +229,11 @@ class _Networks(Config):
 
 
 class _Novelty(Config):
+    """`novelty.json`, see `NoveltyReference`."""
+
     threshold: float
     limit: float
     farthest: float | None
-
-
-class _DriftFigures(Config):
-    """`drift.json`, see `DriftReference.figures`."""
-
-    threshold: float
-    distance: float
-    rare: tuple[int, ...]
-    labels: float
-    call_rate: float
-    disagreement: float
-    novelty: _Novelty | None = None
-
-
-def _drift(files: SealedFolder, dim: int) -> DriftReference:
-    """The reference rows [R, `dim`] and their figures."""
-    rows_RD = files.matrix(DRIFT_ROWS, "rows", dim).numpy()
-    return DriftReference.of(rows_RD, files.config(_DriftFigures, DRIFT).model_dump())
 
 
 class _Certificates(Config):

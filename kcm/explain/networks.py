@@ -59,12 +59,12 @@ def base_logits(collaborator: Collaborator, features_ND: NDArray[np.float32] | T
 def known_rows(bundle: Bundle) -> Tensor | None:
     """The networks' inputs [N, I] of rows in the bundle: a sample of every task in the learner's memory.
 
-    Without a memory, the certify rows that traffic is compared with; None if there are none.
+    Without a memory, a sample of the certify rows; None if there are none.
     """
     state: Mapping[str, Any] = bundle.learner_state
     features_ND = state.get("memory", {}).get("features")
-    if features_ND is None and bundle.drift is not None:
-        features_ND = bundle.drift.distance.rows_RD
+    if features_ND is None:
+        features_ND = bundle.certify_rows
     return None if features_ND is None else network_inputs(bundle.collaborator, features_ND)
 
 

@@ -37,7 +37,7 @@ class UpdateConfig(Config):
     every_s: float = Field(
         3600.0,
         gt=0,
-        description="Time between attempts of `kcm update --watch`; an alarm or drift starts one immediately.",
+        description="Time between attempts of `kcm update --watch`; an alarm or new classes start one immediately.",
     )
     fractions: Fractions = Field(
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kcm.certification.monitoring.novelty import ALARM_DELTA
 from kcm.redact import redacted_values
 from kcm.report.page import render_loop, write_page
 from pipelines.config import RunConfig
@@ -13,7 +14,6 @@ from pipelines.loop.attempts import Attempts
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions
 from pipelines.serve.config import log_url
-from pipelines.serve.log.alarm import drifted
 from pipelines.serve.log.window import LogReader, log_watermark
 from pipelines.store.artefact import ArtefactStore, write_json
 
@@ -102,9 +102,9 @@ def watermark_of(config: RunConfig) -> int:
 
 
 def faults_of(log: LogReader, version: str) -> tuple[str, ...]:
-    """The evidence in the log against a version: its certificate is refuted, or traffic has drifted."""
-    drift = drifted(log.drift(version))
-    signs = {"its certificate is refuted": log.alarm(version) is not None, f"drift: {drift}": drift is not None}
+    """The evidence in the log against a version: its certificate is refuted, or new classes are in its traffic."""
+    has_new_classes = log.novelty(version) >= 1 / ALARM_DELTA
+    signs = {"its certificate is refuted": log.alarm(version) is not None, "new classes": has_new_classes}
     return tuple(sign for sign, holds in signs.items() if holds)
 
 

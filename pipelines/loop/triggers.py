@@ -1,4 +1,4 @@
-"""What starts an attempt of `kcm update --watch`: a schedule, a refuted certificate, or drift.
+"""What starts an attempt of `kcm update --watch`: a schedule, a refuted certificate, or new classes.
 
 A trigger only starts an attempt: the promotion gates decide what is promoted.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -44,9 +43,7 @@ class ServeMetrics:
         self._refuted = Gauge(
             "kcm_certificate_refuted", "1 if the certificate is refuted: more is lost than it promised.", ("version",)
         )
-        self._drift = Gauge(
-            "kcm_drift_evidence", "Evidence of drift: traffic unlike the certify rows.", ("version", "quantity")
-        )
+        self._novelty = Gauge("kcm_novelty_evidence", "Evidence that traffic holds new classes.", ("version",))
 
     @property
     def names(self) -> frozenset[str]:
@@ -99,10 +96,9 @@ class ServeMetrics:
                 gauge.set(value, tags={"version": version, "end": end})
         self._refuted.set(float(alarm), tags={"version": version})
 
-    def set_drift(self, version: str, e_values: Mapping[str, float]) -> None:
-        """Show the evidence of drift by quantity."""
-        for quantity, value in e_values.items():
-            self._drift.set(value, tags={"version": version, "quantity": quantity})
+    def set_novelty(self, version: str, e_value: float) -> None:
+        """Show the evidence of new classes."""
+        self._novelty.set(e_value, tags={"version": version})
 
     def set_waiting(self, number: int) -> None:
         """Show how many items wait for the small side."""

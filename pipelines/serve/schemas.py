@@ -102,15 +102,12 @@ class ReplicaTraffic(BaseModel):
         return 1 - self.cost_s / (self.num_items * self.large_cost_s / self.large)
 
 
-class DriftCard(BaseModel):
-    """Whether traffic still looks like the certify rows, as the answering replica sees it."""
+class NoveltyCard(BaseModel):
+    """Whether traffic holds new classes, as the answering replica sees it."""
 
     watched: Annotated[bool, Field(description="False if the bundle holds no reference for traffic.")]
-    e_values: Annotated[
-        dict[str, float], Field(description="Evidence of drift by quantity; 1 at first, and 1 on average without any.")
-    ] = Field(default_factory=dict)
-    drifted: Annotated[str | None, Field(description="The quantity that has drifted most; null without drift.")] = None
-    escalates_novel: Annotated[
+    e_value: Annotated[float, Field(description="Evidence of new classes: 1 at first; 20 is an alarm.")] = 1.0
+    escalates: Annotated[
         bool, Field(description="True once new classes were detected: inputs far from all known classes escalate.")
     ] = False
 
@@ -134,7 +131,7 @@ class ModelCard(BaseModel):
         Field(description="Whether the certificate holds."),
     ] = "holds"
     void: Annotated[str | None, Field(description="Why the certificate does not hold in this service.")] = None
-    drift: DriftCard = DriftCard(watched=False)
+    novelty: NoveltyCard = NoveltyCard(watched=False)
     traffic: Annotated[ReplicaTraffic, Field(description="Items by route, of the answering replica, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.models import ComputedBy, bundle_digest
 from kcm.cascade.novelty import Novelty
 from kcm.cascade.policy import Policy
 from kcm.certification.certificate import CertificateConfig, why_not_promotable
-from kcm.certification.monitoring.drift import FEWEST_ROWS, DriftReference
+from kcm.certification.monitoring.novelty import FEWEST_ROWS, NoveltyReference
 from kcm.encoders import EncoderConfig
 from kcm.encoders.precomputed import with_dim
 from kcm.encoders.runtime import in_runtime
@@ -38,8 +40,7 @@ from pipelines.tracking.config import TrackingConfig
 from pipelines.training.artefacts import Tuned, TunedArtefact
 from pipelines.training.worker import TrainerPlan
 
-_MOST_DRIFT_ROWS = 65_536  # about, whose features tell how far apart inputs lie
-DRIFT_DELTA = 0.05  # probability that a limit on drift is too low; as much again is left to false alarms
+MOST_CERTIFY_ROWS = 1000  # in a bundle, for explanations
 
 
 class BundleArtefact(Artefact):
@@ -147,6 +148,7 @@ def _write_bundle(
     large = stage.large.with_backbone(lambda backbone: with_dim(in_runtime(backbone, outcomes.runtime), features.dim))
     computed_by = ComputedBy.of(encoder, large, features.device, outcomes.device)
     is_certified = all(certificate.issued for certificate in certificates.values())
+    certify_rows, novelty = _certify_rows(candidate, policy, plan)
     bundle = Bundle(
         collaborator=candidate.collaborator.merged(),
         seed=plan.config.seed,
@@ -171,7 +173,8 @@ def _write_bundle(
             "asked_delta": stage.certificate.delta,
         },
         learner_state=candidate.state["learner"],
-        drift=_drift(candidate, policy, plan),
+        novelty=novelty,
+        certify_rows=certify_rows,
         lineage=Lineage(
             artefacts={source.stage: source.fingerprint for source in (features, outcomes, tuned, evaluated)},
             parent=stage.continues,
@@ -180,28 +183,20 @@ def _write_bundle(
     bundle.write(folder)
 
 
-def _drift(candidate: Tuned, policy: Policy, plan: TrainerPlan) -> DriftReference | None:
-    """The reference for traffic: the certify rows under the deployed policy; None if they are too few."""
+def _certify_rows(candidate: Tuned, policy: Policy, plan: TrainerPlan) -> tuple[Tensor | None, NoveltyReference | None]:
+    """The features [R, D] of a sample of certify rows, and how far certify rows lie from all known classes.
+
+    Each is None if there are too few rows; the second also if the learner cannot measure novelty.
+    """
     num_rows, num_labels = plan.features.num_rows("certify"), candidate.collaborator.num_labels
     if num_rows < FEWEST_ROWS:
-        return None
-    novelty = Novelty.of(candidate.state["learner"])
-    small, keeps, differs, shown, distances = [], [], [], [], []
-    sides, share = (candidate.collaborator, candidate.gate), _MOST_DRIFT_ROWS / num_rows
+        return None, None
+    novelty, shown, distances = Novelty.of(candidate.state["learner"]), [], []
+    sides, share = (candidate.collaborator, candidate.gate), min(1.0, MOST_CERTIFY_ROWS / num_rows)
     for part in scored_parts(*sides, plan.features, plan.outcomes, ["certify"], shown=share):
-        small.append(part.table.small_logits[:, :num_labels].argmax(axis=1))
-        keeps.append(policy.keep(part.scores(candidate.gate), part.table.task))
-        differs.append(small[-1] != part.table.large_label)
         shown.append(part.features_ND)
         if novelty:
             distances.append(novelty.distances(part.table.judge_logits[:, :num_labels]))
-    return DriftReference.fit(
-        np.concatenate(shown),
-        np.concatenate(small),
-        num_labels,
-        np.concatenate(keeps),
-        np.concatenate(differs),
-        DRIFT_DELTA,
-        novelty_N=np.concatenate(distances) if distances else None,
-        farthest=candidate.novel.farthest(policy.lowest_cut) if candidate.novel else None,
-    )
+    rows_RD = torch.from_numpy(np.concatenate(shown)[:MOST_CERTIFY_ROWS])
+    farthest = candidate.novel.farthest(policy.lowest_cut) if candidate.novel else None
+    return rows_RD, NoveltyReference.fit(np.concatenate(distances), farthest) if distances else None

@@ -1,1 +1,1 @@
-"""Whether a promise still holds: alarms on audited traffic, drift, and the trial of a challenger."""
+"""Whether a promise still holds: alarms on audited traffic, new classes, and the trial of a challenger."""

@@ -51,7 +51,7 @@ class WindowFacts(Config):
     large model. `new_labels` are in none of the champion's lists and will be learned; `unknown_labels`, with counts,
     will not; `untaught_labels` wait until people have given them to `FEWEST_TAUGHT` train units, as a classifier's head
     needs. `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` is the evidence in
-    the log that refutes the champion's certificate: an alarm, or drift. `num_uncounted` labels
+    the log that refutes the champion's certificate: an alarm, or new classes. `num_uncounted` labels
     exceed `max_share_per_caller`.
     """
 

@@ -12,11 +12,10 @@ from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.version import CascadeVersion
 from pipelines.serve.config import ServeConfig
-from pipelines.serve.log.alarm import drifted
 from pipelines.serve.release import Releases
 from pipelines.serve.schemas import (
-    DriftCard,
     ModelCard,
+    NoveltyCard,
     ReplicaTraffic,
 )
 
@@ -52,7 +51,7 @@ class Cards:
             lineage=bundle.lineage.model_dump(mode="json"),
             standing=self._releases.current.guard.standing,
             void=self._releases.current.guard.void,
-            drift=self._drift_card(),
+            novelty=self._novelty_card(),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
             cost_saved=self._traffic.cost_saved,
@@ -78,13 +77,9 @@ class Cards:
         self._section = bundle.digest, section
         return section
 
-    def _drift_card(self) -> DriftCard:
-        drift = self._releases.current.drift
-        if drift is None:
-            return DriftCard(watched=False)
-        return DriftCard(
-            watched=True,
-            e_values=drift.e_values,
-            drifted=drifted(drift.e_values),
-            escalates_novel=math.isfinite(self._releases.current.small_side.farthest),
-        )
+    def _novelty_card(self) -> NoveltyCard:
+        version = self._releases.current
+        if version.novelty is None:
+            return NoveltyCard(watched=False)
+        escalates = math.isfinite(version.small_side.farthest)
+        return NoveltyCard(watched=True, e_value=version.novelty.e_value, escalates=escalates)

@@ -1,4 +1,4 @@
-"""Makes a version of the cascade from a bundle: encoder, networks, large model, drift check and audits."""
+"""Makes a version of the cascade from a bundle: encoder, networks, large model, detection of new classes and audits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kcm.encoders import Encoder
 from kcm.encoders.config import Runtime
 from kcm.encoders.runtime import runtime_of
 from pipelines.serve.breaker import Breaker
-from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
+from pipelines.serve.cascade.novelty import NoveltyWatch
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
 from pipelines.serve.config import MAX_PIXELS, ServeConfig
 from pipelines.serve.log.audit import Auditor
@@ -68,11 +68,9 @@ class VersionLoader:
         )
         guard.act()  # the runtime may be another one, or the certificate expired
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
-        monitor = auditor.monitor if auditor else None
-        reference = bundle.drift
-        watching = self._log, self._metrics, monitor, guard.escalate_novel
-        drift = Drift(reference, release.version, *watching) if reference else None
-        return CascadeVersion(small_side, judging, escalation, config, release.version, guard, auditor, drift)
+        watching = release.version, self._log, self._metrics, guard.escalate_novel
+        novelty = NoveltyWatch(bundle.novelty, *watching) if bundle.novelty else None
+        return CascadeVersion(small_side, judging, escalation, config, release.version, guard, auditor, novelty)
 
     def _judging(self, bundle: Bundle) -> Judging:
         config, encoder = self._config, self._encoder_of(bundle)
@@ -86,14 +84,7 @@ class VersionLoader:
         self, writer: LogWriter, release: Release, bundle: Bundle, escalation: Escalation, guard: CertificateGuard
     ) -> Auditor:
         config = self._config
-        monitor = Monitor(
-            writer,
-            release.version,
-            bundle.certificates.get(None),
-            self._metrics,
-            guard.act,
-            disagreement=bundle.drift.limits().get("disagreement") if bundle.drift else None,
-        )
+        monitor = Monitor(writer, release.version, bundle.certificates.get(None), self._metrics, guard.act)
         try:  # the version may have answered before, and been refuted
             await monitor.recall()
         except LogUnavailableError as error:

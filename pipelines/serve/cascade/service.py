@@ -103,8 +103,8 @@ class CascadeService:
         )
         self._traffic.count(response.answers)
         self._record(version, inputs, origin, answered)
-        if version.drift and version.guard.standing == "holds":
-            version.drift.add(answered.judgements)
+        if version.novelty and version.guard.standing == "holds":
+            version.novelty.add(answered.judgements)
         self.metrics.answered(response)
         self.metrics.set_waiting(version.judging.num_waiting)
         if not all(judgement.keeps for judgement in answered.judgements):

@@ -24,10 +24,10 @@ from kcm.inputs.content import Part, UnreadableError
 from kcm.large import LargeAnswer
 from kcm.large.prompts import PromptView
 from kcm.tracing import span
-from pipelines.serve.cascade.drift import Drift
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged
 from pipelines.serve.cascade.models.queues import QueueFullError
+from pipelines.serve.cascade.novelty import NoveltyWatch
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import (
     InvalidInputError,
@@ -124,8 +124,8 @@ class CascadeVersion:
     """One version: `answer` is the only way of a request through it.
 
     `judging` encodes inputs and has the small side judge them; versions with the same encoder share it. `guard` has
-    acted if the certificate no longer holds. `auditor` is None if nothing is logged, `drift` if the bundle holds no
-    reference for traffic.
+    acted if the certificate no longer holds. `auditor` is None if nothing is logged, `novelty` if the bundle holds
+    no reference for it.
     """
 
     small_side: SmallSide
@@ -135,7 +135,7 @@ class CascadeVersion:
     name: str
     guard: CertificateGuard
     auditor: Auditor | None = None
-    drift: Drift | None = None
+    novelty: NoveltyWatch | None = None
 
     @cached_property
     def reads(self) -> frozenset[Part]:

@@ -15,18 +15,16 @@ The price: a decision without an outcome delays the decisions after it until its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
 from kcm.certification.monitoring.alarm import RateAlarm
-from kcm.certification.monitoring.drift import ALARM_DELTA
 from pipelines.serve.log.decisions import Event
 
 AUDIT_WAIT = timedelta(minutes=10)  # in which an audit ends, unless its replica was killed
-COMBINED = "combined"  # the mean over all quantities of drift, which is an e-process as each of them is
 
 
 class DecisionAlarm(RateAlarm):
@@ -68,10 +66,3 @@ class DecisionAlarm(RateAlarm):
 
     def _waits_for(self, event: Event, now: datetime) -> bool:
         return not event.final and abs(now - event.answered_at) < self._wait
-
-
-def drifted(e_values: Mapping[str, float]) -> str | None:
-    """Which quantity has drifted the most, where all of them together say that something has."""
-    if e_values.get(COMBINED, 1.0) < 1 / ALARM_DELTA:
-        return None
-    return max((name for name in e_values if name != COMBINED), key=lambda name: e_values[name])

@@ -48,8 +48,8 @@ from pipelines.serve.log.entries import (
 )
 from pipelines.serve.log.tables import (
     DECISIONS,
-    DRIFT,
     FEEDBACK,
+    NOVELTY,
     PAYLOADS,
     VERSIONS,
     counted_labels,
@@ -241,12 +241,12 @@ class DecisionLog(Database):
                 for number, share, is_lost, final, answered_at in connection.execute(query)
             ]
 
-    def put_drift(self, model_version: str, e_values: Mapping[str, float]) -> None:
-        """Commit this replica's evidence of drift, replacing what it wrote before."""
+    def put_novelty(self, model_version: str, e_value: float) -> None:
+        """Commit this replica's evidence of new classes, replacing what it wrote before."""
         key = {"application": self._application, "model_version": model_version, "writer": self._writer}
         with self.writing() as connection:
-            connection.execute(delete(DRIFT).where(*(DRIFT.c[name] == value for name, value in key.items())))
-            connection.execute(DRIFT.insert(), [{**key, "e_values": dict(e_values), "updated_at": utc_now()}])
+            connection.execute(delete(NOVELTY).where(*(NOVELTY.c[name] == value for name, value in key.items())))
+            connection.execute(NOVELTY.insert(), [{**key, "e_value": e_value, "updated_at": utc_now()}])
 
     def is_refuted(self, model_version: str) -> bool:
         """Whether a version's certificate was ever refuted."""

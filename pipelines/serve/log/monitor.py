@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from kcm.certification.certificate import Certificate
-from kcm.certification.monitoring.drift import ALARM_DELTA
 from kcm.certification.monitoring.monitor import Observations, loss_interval
 from pipelines.serve.log.alarm import DecisionAlarm
 from pipelines.serve.log.database import LogUnavailableError
@@ -25,7 +24,6 @@ RECALL_AFTER_S = 1.0  # under traffic, an alarm of another replica is noticed wi
 REST = 50  # a check that takes t seconds is followed by a rest of 50 t: a long log takes 2% of a thread at most
 MAX_EVENTS = 20_000  # decisions read in one query: labels wait for it
 LABEL_WAIT = timedelta(days=1)  # time in which a label may follow its answer
-PROMISE, DISAGREEMENT = "promise", "disagreement"  # what is watched, in the record
 _DELTA = 0.1  # the record of a version without a certificate
 
 logger = logging.getLogger("ray.serve")
@@ -88,11 +86,10 @@ class Monitor:
     A version has one sequence, whatever the number of replicas and restarts: each check continues from the state in the
     log, and of two checks at once only the first is written. Without a certificate nothing was promised, so nothing
     raises the alarm. `act` is called after every check with whether any replica found the certificate refuted.
-    `disagreement` is the limit above which there is drift, if one is set.
 
     Labels can refute through two alarms, each at half of the certificate's delta: one that bets on decision after
     decision and waits up to LABEL_WAIT for a label, and the interval over all decisions, which accepts labels at
-    any time. Disagreement needs the first alarm only.
+    any time.
     """
 
     def __init__(
@@ -102,24 +99,12 @@ class Monitor:
         certificate: Certificate | None,
         metrics: ServeMetrics,
         act: Callable[[bool], None] = lambda refuted: None,
-        *,
-        disagreement: float | None = None,
     ) -> None:
         self._log, self._version, self._certificate, self._metrics = log, version, certificate, metrics
-        self._act = act
-        self._alarms: dict[str, DecisionAlarm] = {}
-        if certificate is not None and (alarm := _alarm_of(certificate)):
-            self._alarms[PROMISE] = alarm
-        if disagreement is not None:
-            self._alarms[DISAGREEMENT] = DecisionAlarm(disagreement, ALARM_DELTA, label_free=True)
+        self._act, self._alarm = act, _alarm_of(certificate) if certificate else None
         self._scheduled: asyncio.Task[None] | None = None
         self._recalling: asyncio.Task[None] | None = None
         self._took_s = 0.0
-
-    @property
-    def disagreement(self) -> DecisionAlarm | None:
-        """This replica's drift alarm on disagreement; None without one."""
-        return self._alarms.get(DISAGREEMENT)
 
     def schedule(self) -> None:
         """Check the alarms and read the log soon; further calls until then cause no second check."""
@@ -135,22 +120,21 @@ class Monitor:
         return refuted
 
     async def check(self) -> Bounds | None:
-        """Advance the alarms of the version, commit an alarm, publish the bounds. Raises LogUnavailableError.
+        """Advance the version's alarm, commit it when it is raised, publish the bounds. Raises LogUnavailableError.
 
         Returns None if another process was faster.
         """
         refuted = await self.recall()
         record = await self._log.call(DecisionLog.alarms, self._version)
-        for name, alarm in self._alarms.items():
-            alarm.load_state_dict(record.state.get(name))
+        if alarm := self._alarm:
+            alarm.load_state_dict(dict(record.state) or None)
         tallies = await self._log.call(DecisionLog.tallies, self._version)
-        for alarm in self._alarms.values():
+        if alarm:
             await self._advance(alarm)
-        state = {name: alarm.state_dict() for name, alarm in self._alarms.items()}
+        state = alarm.state_dict() if alarm else {}
         if not await self._log.call(DecisionLog.put_alarms, self._version, record.revision, state):
             return None  # another process was faster: what was computed here is dropped, and read again next time
-        promise = self._alarms.get(PROMISE)
-        alarmed = (promise is not None and promise.alarm) or _interval_refutes(tallies, self._certificate)
+        alarmed = (alarm is not None and alarm.alarm) or _interval_refutes(tallies, self._certificate)
         if alarmed and self._certificate and not refuted:
             if await self._log.call(DecisionLog.refute, self._version):
                 logger.error(

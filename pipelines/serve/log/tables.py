@@ -108,14 +108,14 @@ FEEDBACK = _item_table(
     Column("new", sa.Boolean),
 )
 Index("feedback_by_caller", FEEDBACK.c.caller, FEEDBACK.c.received_at)
-# Evidence of drift that a replica has gathered: the wealth of an e-process for each quantity.
-DRIFT = Table(
-    "drift",
+# Evidence of new classes that a replica has gathered: the wealth of an e-process.
+NOVELTY = Table(
+    "novelty",
     SCHEMA,
     Column("application", _NAME, primary_key=True),
     Column("model_version", _NAME, primary_key=True),
     Column("writer", String(32), primary_key=True),
-    Column("e_values", sa.JSON, nullable=False),
+    Column("e_value", Float, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
 )
 # The state of a version. `refuted_at`: when its certificate was refuted, by decisions up to `refuted_upto`.

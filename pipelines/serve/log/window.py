@@ -20,8 +20,8 @@ from pipelines.serve.log.database import Database, log_exists, log_key, require_
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import (
     DECISIONS,
-    DRIFT,
     FEEDBACK,
+    NOVELTY,
     PAYLOADS,
     VERSIONS,
     counted,
@@ -31,7 +31,7 @@ from pipelines.serve.log.tables import (
 
 TIMEOUT_S = 60.0
 MAX_ROWS, MAX_BYTES = 10_000, 64 * 2**20  # bytes of a batch; a single input may be larger
-DRIFT_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for this long is gone
+NOVELTY_EXPIRES = timedelta(hours=1)  # a replica that has written nothing for this long is gone
 
 # One row per decision, in the order of `number`. What has been forgotten has neither labels nor score nor payload.
 WINDOW = pa.schema(
@@ -197,19 +197,16 @@ class LogReader(Database):
                 "forgotten": num_forgotten,
             }
 
-    def drift(self, version: str) -> dict[str, float]:
-        """The e-value of each quantity of a version: the mean over its replicas, each of which sees part of the items.
+    def novelty(self, version: str) -> float:
+        """The evidence of new classes in a version's traffic: the mean over its replicas, of which each sees a part.
 
-        Empty if no replica has written anything recently.
+        1 if no replica has written anything recently.
         """
-        t = DRIFT.c
+        t = NOVELTY.c
         of_version = (t.application == self._application) & (t.model_version == version)
+        recent = select(func.avg(t.e_value)).where(of_version, t.updated_at > utc_now() - NOVELTY_EXPIRES)
         with self.reading() as connection:
-            rows = connection.scalars(
-                select(t.e_values).where(of_version, t.updated_at > utc_now() - DRIFT_EXPIRES)
-            ).all()
-        names = sorted({name for e_values in rows for name in e_values})
-        return {name: float(np.mean([e_values[name] for e_values in rows if name in e_values])) for name in names}
+            return float(connection.scalar(recent) or 1.0)
 
     def alarm(self, version: str) -> int | None:
         """The last decision that may have refuted the certificate of a version; None if it was not refuted."""

@@ -61,10 +61,10 @@ def log(tmp_path: Path) -> DecisionLog:
 
 
 def test_stats_count_what_is_there_and_what_is_missing(tmp_path: Path, log: DecisionLog) -> None:
-    log.put_drift("films/2", {"novelty": 31.25})
+    log.put_novelty("films/2", 31.25)
     found = result_of(tmp_path, "stats")
     assert (found["decisions"], found["missing"], found["watermark"]) == (6, 1, 6)
-    assert found["drift"] == {"films/1": {}, "films/2": {"novelty": 31.25}}
+    assert found["novelty"] == {"films/1": 1.0, "films/2": 31.25}
     assert found["versions"] == {"films/1": {"small": 2}, "films/2": {"small": 3, "large": 1}}
     assert found["audits"] == {"answered": 1, "drawn": 1, "lost": 1}
     assert (found["labels"], found["forgotten"]) == (1, 0)

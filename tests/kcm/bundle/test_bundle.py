@@ -17,7 +17,7 @@ from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
 from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate
-from kcm.certification.monitoring.drift import DriftReference
+from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config
 from kcm.encoders.text import TextEncoderConfig
@@ -172,15 +172,15 @@ def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path)
     assert found.prompts is None
 
 
-def test_what_traffic_is_compared_with_comes_back(tmp_path: Path) -> None:
-    rows_ND = np.random.default_rng(0).normal(size=(200, FEATURES)).astype(np.float32)
-    keeps_N = np.arange(200) % 3 > 0
-    reference = DriftReference.fit(rows_ND, np.arange(200) % 2, len(LABELS), keeps_N, ~keeps_N, 0.05)
-    read = round_trip(bundle(drift=reference), tmp_path).drift
-    assert read is not None
-    assert (read.limits(), read.labels) == (reference.limits(), reference.labels)
-    assert (read.rows() == reference.rows()).all()
-    assert round_trip(bundle(), tmp_path / "without").drift is None
+@pytest.mark.parametrize("farthest", [2.5, None])
+def test_what_the_certify_rows_say_comes_back(tmp_path: Path, farthest: float | None) -> None:
+    reference, rows_RD = NoveltyReference(0.5, 0.1, farthest), torch.randn(7, FEATURES)
+    read = round_trip(bundle(novelty=reference, certify_rows=rows_RD), tmp_path)
+    assert read.novelty == reference
+    assert read.certify_rows is not None
+    assert (read.certify_rows == rows_RD).all()
+    without = round_trip(bundle(), tmp_path / "without")
+    assert without.novelty is without.certify_rows is None
 
 
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def test_pipes_and_links_to_elsewhere_are_not_opened(crafted: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("drift.json", [1]),
-        ("drift.json", {"threshold": 1}),
+        ("novelty.json", [1]),
+        ("novelty.json", {"threshold": 1}),
         ("metrics.json", [1]),
         ("policy.json", "escalate"),
         ("certificate.json", None),
@@ -135,17 +135,14 @@ def test_pipes_and_links_to_elsewhere_are_not_opened(crafted: Path, tmp_path: Pa
 def test_a_document_of_another_form_is_one_line(crafted: Path, name: str, content: object) -> None:
     """Promise: a sealed document that is none of its kind is refused by its name, with a hint or the bad key."""
     (crafted / name).write_text(json.dumps(content))
-    if name == "drift.json":
-        save_file({"rows": torch.zeros(3, 6)}, crafted / "drift.safetensors")
     sealed_again(crafted)
     assert name in refusal(crafted)
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(3, 5), torch.zeros(6), None])
-def test_drift_rows_of_another_width_are_refused(crafted: Path, rows: torch.Tensor | None) -> None:
-    """Promise: what every request would be compared with has the width of the features, or the bundle is refused."""
-    (crafted / "drift.json").write_text(json.dumps({"threshold": 1}))
-    save_file({"other": torch.zeros(1)} if rows is None else {"rows": rows}, crafted / "drift.safetensors")
+def test_certify_rows_of_another_width_are_refused(crafted: Path, rows: torch.Tensor | None) -> None:
+    """Promise: the sample of certify rows has the width of the features, or the bundle is refused."""
+    save_file({"other": torch.zeros(1)} if rows is None else {"rows": rows}, crafted / "certify_rows.safetensors")
     sealed_again(crafted)
     assert "no matrix 'rows' of 6 columns" in refusal(crafted)
 

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from kcm.bundle.bundle import Bundle
-from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
 from kcm.errors import ConfigError
 from kcm.explain.networks import known_rows, networks_with_curves, with_curves
@@ -33,8 +31,8 @@ def test_mlps_and_random_relus_have_no_curves_to_show(kind: NetworkKind, network
         with_curves(control.judge)
 
 
-def bundle(collaborator: Collaborator, state: dict[str, Any], drift: DriftReference | None = None) -> Bundle:
-    return any_bundle(collaborator=collaborator, learner_state=state, drift=drift)
+def bundle(collaborator: Collaborator, state: dict[str, Any], certify_rows: torch.Tensor | None = None) -> Bundle:
+    return any_bundle(collaborator=collaborator, learner_state=state, certify_rows=certify_rows)
 
 
 @pytest.mark.parametrize(
@@ -43,20 +41,17 @@ def bundle(collaborator: Collaborator, state: dict[str, Any], drift: DriftRefere
     ids=["splines", "mixed", "pspline", "quadratic"],
 )
 def test_the_rows_of_a_bundle_are_seen_as_the_networks_see_them(network: dict[str, Any]) -> None:
-    """Those in the memory, or of a learner without one those that traffic is compared with."""
+    """Those in the memory, or of a learner without one a sample of the certify rows."""
     collaborator = Collaborator(6, 3, NetworkConfig(hidden=(), **network), "kan", seed=0)
     learner, features = ReplayConfig(memory=4).build(seed=0), torch.randn(4, 6)
     learner.remember(
         list("abcd"), Batch(features, torch.zeros(4, dtype=torch.int64), features[:, :3], torch.ones(4)), 0
     )
-    certified = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
-    labels, no = np.arange(200) % 3, np.zeros(200, dtype=bool)
-    drift = DriftReference.fit(certified, labels, 3, no, no, 0.05)
-    remembered = known_rows(bundle(collaborator, learner.state_dict(), drift))
+    certified = torch.randn(200, 6)
+    remembered = known_rows(bundle(collaborator, learner.state_dict(), certified))
     assert remembered is not None
     torch.testing.assert_close(collaborator.judge(remembered), collaborator(learner.memory.rows.features)[0])
-    compared = known_rows(bundle(collaborator, {}, drift))
-    assert compared is not None
-    reference = torch.from_numpy(drift.distance.rows_RD)
-    torch.testing.assert_close(collaborator.judge(compared), collaborator(reference)[0])
+    sampled = known_rows(bundle(collaborator, {}, certified))
+    assert sampled is not None
+    torch.testing.assert_close(collaborator.judge(sampled), collaborator(certified)[0])
     assert known_rows(bundle(collaborator, {})) is None

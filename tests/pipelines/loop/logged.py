@@ -1,8 +1,7 @@
 """A made decision log, as the stages of an update read it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,12 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 class MadeLog:
     """Decisions 1, 2, ... about texts; `lost` of them never reached the log.
 
-    `refuted_upto` is where an alarm was given, `e_values` are those of drift.
+    `refuted_upto` is where an alarm was given, `e_value` is the evidence of new classes.
     """
 
     unit_key = KEY
     refuted_upto: int | None = None
-    e_values: Mapping[str, float] = MappingProxyType({})
+    e_value: float = 1.0
 
     def __init__(self, rows: Sequence[dict[str, Any]], lost: int = 0, forgets: Iterable[str] = ()) -> None:
         self.table, self.lost, self.forgets = pa.Table.from_pylist(list(rows), WINDOW), lost, frozenset(forgets)
@@ -41,8 +40,8 @@ class MadeLog:
     def alarm(self, version: str) -> int | None:
         return self.refuted_upto if version == "made/1" else None
 
-    def drift(self, version: str) -> Mapping[str, float]:
-        return self.e_values
+    def novelty(self, version: str) -> float:
+        return self.e_value
 
     def forgotten(self) -> frozenset[str]:
         return self.forgets

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.loop.triggers import NewTraffic, watch
 
-REFUTED, DRIFT = "films/1: its certificate is refuted", "films/1: drift: labels"
+REFUTED, NEW = "films/1: its certificate is refuted", "films/1: new classes"
 
 
 def started(looks: list[NewTraffic], every_s: float = 600, pause_s: float = 0) -> list[tuple[float, str]]:
@@ -26,9 +26,9 @@ def started(looks: list[NewTraffic], every_s: float = 600, pause_s: float = 0) -
 
 def test_each_fault_of_a_champion_starts_one_attempt() -> None:
     """Promise: an alarm that no attempt can answer does not start one after the other."""
-    faults = [(REFUTED,), (REFUTED,), (REFUTED, DRIFT), (), (REFUTED,), ("films/2: drift: labels",)]
+    faults = [(REFUTED,), (REFUTED,), (REFUTED, NEW), (), (REFUTED,), ("films/2: new classes",)]
     looks = [NewTraffic(False, (REFUTED,)), *(NewTraffic(True, each) for each in faults)]  # first nothing to learn from
-    assert [why for _, why in started(looks)] == [REFUTED, DRIFT, "films/2: drift: labels"]
+    assert [why for _, why in started(looks)] == [REFUTED, NEW, "films/2: new classes"]
 
 
 def test_watch_attempts_when_due_and_restarts_its_schedule() -> None:

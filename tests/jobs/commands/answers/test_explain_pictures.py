@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -17,7 +18,6 @@ from kcm.bundle.bundle import Bundle
 from kcm.cascade.gate_kinds import GateInputs, GateRows
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.scores import form_named
-from kcm.certification.monitoring.drift import DriftReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import DataError
@@ -25,6 +25,7 @@ from kcm.large.adapters.recorded import RecordedConfig
 from tests.kcm.bundle.test_bundle import bundle as any_bundle
 
 SIDE = 4
+CERTIFY_ROWS = torch.rand(200, SIDE**2, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         large=RecordedConfig(path="none"),
         policy=Policy(decision=KEEP_ALL),
         certificates={},
-        drift=certify_rows(2),
+        certify_rows=CERTIFY_ROWS,
     ).write(folder / "bundle")
     pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "0.png")
@@ -49,21 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def certify_rows(num_labels: int) -> DriftReference:
-    """What traffic is compared with, and edges are ranked on."""
-    features, no = np.random.default_rng(0).random((200, SIDE**2), np.float32), np.zeros(200, dtype=bool)
-    found = DriftReference.fit(features, np.arange(200) % num_labels, num_labels, no, no, 0.05)
-    assert found is not None
-    return found
-
-
 @pytest.mark.parametrize("network", [{}, {"basis": "quadratic", "mixing": 9}], ids=["splines", "quadratic"])
-def test_edges_are_ranked_on_the_reference_rows(folder: Path, tmp_path: Path, network: dict[str, Any]) -> None:
-    """Promise: edges are ranked on the rows that traffic is compared with."""
+def test_edges_are_ranked_on_the_certify_rows(folder: Path, tmp_path: Path, network: dict[str, Any]) -> None:
+    """Promise: without a memory, edges are ranked on a sample of the certify rows."""
     collaborator = Collaborator(SIDE**2, 3, NetworkConfig(hidden=(), **network), "kan", seed=0).requires_grad_(False)
-    parts = {"collaborator": collaborator, "label_names": ("cat", "dog", "hen"), "drift": None}
+    parts = {"collaborator": collaborator, "label_names": ("cat", "dog", "hen"), "certify_rows": None}
     bundle = replace(Bundle.read(folder / "bundle"), **parts)
-    compared = replace(bundle, drift=certify_rows(3))
+    compared = replace(bundle, certify_rows=CERTIFY_ROWS)
 
     def explained(bundle: Path) -> Result:
         words = ["--image", folder / "0.png", "--output", tmp_path / "drawn", "--json", tmp_path / "json"]

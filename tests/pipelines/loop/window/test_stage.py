@@ -109,9 +109,9 @@ def test_fully_escalated_window_is_known_and_explains_itself(write: Write) -> No
     )
     versions = pa.array(["made/1"] * 399 + ["made/2"])  # the last decision is that of a challenger that was stopped
     log.table = log.table.set_column(log.table.column_names.index("model_version"), "model_version", versions)
-    log.refuted_upto, log.e_values = 0, {"combined": 99.0, "distance": 198.0, "labels": 0.0}
+    log.refuted_upto, log.e_value = 0, 20.0
     facts = write(log).facts
-    assert (facts.share_floor, facts.signs) == (1.0, ("its certificate is refuted", "drift: distance"))
+    assert (facts.share_floor, facts.signs) == (1.0, ("its certificate is refuted", "new classes"))
     assert write().facts.signs == ()
 
 

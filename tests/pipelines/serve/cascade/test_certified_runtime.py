@@ -15,7 +15,7 @@ from kcm.bundle.answers import Judgement
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.models import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, OnLargeFailure, Policy
-from kcm.certification.monitoring.drift import DriftReference
+from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.large import LinearHead
@@ -125,17 +125,15 @@ async def test_version_that_starts_without_its_log_keeps_nothing_until_the_log_i
 async def test_new_classes_escalate_far_inputs_in_service(release: Release, tmp_path: Path) -> None:
     """Promise: once new classes are noticed inputs far from all known ones escalate."""
     bundle, rng = Bundle.read(release.bundle), np.random.default_rng(0)
-    yes = np.ones(200, dtype=bool)
-    given = rng.normal(size=(200, 32)).astype(np.float32), np.arange(200) % 2, 2, yes, ~yes, 0.05
-    reference = DriftReference.fit(*given, novelty_N=rng.random(200), farthest=0.5)
-    watched = Release(version="8", bundle=replace(bundle, drift=reference).write(tmp_path / "bundle"))
+    reference = NoveltyReference.fit(rng.random(200), 0.5)
+    watched = Release(version="8", bundle=replace(bundle, novelty=reference).write(tmp_path / "bundle"))
 
     async def answers(novelty: float) -> float:
         version = await load(watched, ServeConfig())
-        judged = Judgement(0, np.ones(2) / 2, 0.5, 1.0, 0.5, True, 0.0, given[0][0], novelty)
-        assert version.drift is not None
-        version.drift.add([judged] * 100)
-        await version.drift.look()
+        judged = Judgement(0, np.ones(2) / 2, 0.5, 1.0, 0.5, True, 0.0, np.zeros(32, np.float32), novelty)
+        assert version.novelty is not None
+        version.novelty.add([judged] * 100)
+        await version.novelty.look()
         return version.small_side.farthest
 
     assert await answers(novelty=0.1) == inf

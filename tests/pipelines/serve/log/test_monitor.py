@@ -159,14 +159,14 @@ async def test_an_alarm_outlives_its_process_and_a_good_time(url: str, log: Deci
     log.add_feedback("r0", None, [Feedback(item, "large's") for item in range(100)])
     assert await watching(url, promised).check()
     (record,) = log.read(VERSIONS)
-    assert (record["revision"], record["alarms"]["promise"]["after"]) == (1, 100)
+    assert (record["revision"], record["alarms"]["after"]) == (1, 100)
     for _ in range(5):
         traffic.answer(400)  # a good time afterwards
     found = await watching(url, promised).check()
     assert found is not None
     assert found.alarm
     assert found.regret[0] < 0.2
-    assert log.read(VERSIONS)[0]["alarms"]["promise"]["after"] == 2100
+    assert log.read(VERSIONS)[0]["alarms"]["after"] == 2100
 
 
 def test_overtaken_process_writes_nothing(url: str, log: DecisionLog) -> None:
@@ -239,7 +239,7 @@ async def test_a_long_log_is_read_in_pieces_and_only_once(
         await watching(url, certificate(0.5)).check()
     whole = DecisionAlarm(0.5, 0.05, label_free=False)
     assert whole.advance(log.events("1", 0, 1000, label_free=False), datetime.now(UTC))
-    assert log.read(VERSIONS)[0]["alarms"]["promise"] == whole.state_dict()
+    assert log.read(VERSIONS)[0]["alarms"] == whole.state_dict()
     assert whole.num_decisions == 330
 
 
