@@ -67,7 +67,7 @@ from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.tasks.splits import SPLITS, Split, purpose
 from pipelines.loop.build import NOVEL_SHARE
-from pipelines.loop.gates.recertify import can_certify_window, certify_window
+from pipelines.loop.window.certify import can_certify_window, certify_window
 from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowFacts
 from pipelines.registry import gates
@@ -436,7 +436,7 @@ class Loop:
     def _gates(
         self, challenger: Version, window: JudgedWindow, certificate: Certificate, floor: float
     ) -> list[PromotionGate]:
-        """The promotion gates, as `pipelines.loop.gates.promotion` puts them together."""
+        """The promotion gates, as `pipelines.loop.checks` puts them together."""
         champion, stream = self.champion, self.stream
         kept_by_side = window.champion_kept, window.keeps(challenger.policy)
         signs = ["its certificate is refuted"] if self.held else []

@@ -19,14 +19,21 @@ Given: TypeAlias = str | Path | Mapping[str, Any] | RunConfig
 
 
 def run(
-    config: Given, overrides: Iterable[str] = (), *, until: str | None = None, promote: bool | None = None
+    config: Given,
+    overrides: Iterable[str] = (),
+    *,
+    until: str | None = None,
+    promote: bool | None = None,
+    append: str | None = None,
+    parent: str | None = None,
 ) -> dict[str, Any]:
     """Like `kcm run`: all stages of a YAML file, or of a mapping with its content, up to `until`.
 
-    `overrides` are `key.path=value`; `promote` is the command's `--promote/--no-promote`. Returns the content of
-    result.json. Raises KcmError if the command would fail.
+    `overrides` are `key.path=value`; `promote` is the command's `--promote/--no-promote`; `append` is a table to learn
+    as the next task, of the version `parent` or else of the newest. Returns the content of result.json. Raises KcmError
+    if the command would fail.
     """
-    return run_stages(_config(config, overrides), until=until, promote=promote)
+    return run_stages(_config(config, overrides), until=until, promote=promote, append=append, parent=parent)
 
 
 def update(config: Given, overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kcm.encoders import EncoderConfig
 from kcm.encoders.config import is_dual
 from kcm.encoders.text_settings import without_words
 from kcm.errors import ConfigError
+from kcm.inputs.location import Location
 from kcm.kan.mixed_splines import MIN_FREE
 from kcm.large import LargeConfig, PromptsConfig, UpstreamConfig
 from kcm.learners import LearnerConfig
@@ -220,6 +221,13 @@ class RunConfig(Config):
             audited = audit.model_copy(update={"share": AUDIT_SHARE})
             self._settle(serve=self.serve.model_copy(update={"audit": audited}))
         return self
+
+    def appended(self, table: str) -> RunConfig:
+        """The configuration for the rows of another table. ConfigError if the source reads no tables."""
+        source, location = self.tasks.source, Location.of(table)
+        place = str(Path(table).absolute()) if location.is_local else table
+        tasks = self.tasks.model_copy(update={"source": source.next_table(place)})
+        return self.model_copy(update={"tasks": tasks, "large": self.large.next_table(place, source.paths)})
 
     def _settle(self, **sections: Config) -> None:
         """Replace sections whose defaults depend on others; from then on the configuration is frozen."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from kcm import extras
 from kcm.encoders.precomputed import vector_columns
 from kcm.redact import redacted_values
+from kcm.tasks.preparation.earlier import KnownRowsError
 from pipelines.cluster.config import require_room, starts_local
 from pipelines.config import OPERATIONAL, RunConfig
 from pipelines.context import Context
@@ -20,6 +24,7 @@ from pipelines.result import collect
 from pipelines.stages.evaluate import Evaluate, Uncertified
 from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
+from pipelines.stages.parent import Parent
 from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.register import Register
 from pipelines.stages.stage import Stage, run_stages
@@ -32,44 +37,76 @@ from pipelines.store.garbage import CLEANING
 from pipelines.store.lease import leased, refuse_while_held
 from pipelines.tracking.tracking import Tracking
 
+RESULT = "result.json"
 SEARCH: tuple[type[Stage], ...] = (Tasks, Features, Outcomes, Train, Tune)
 STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
 
 
 def run(
-    config: RunConfig, until: str | None = None, reporter: Reporter | None = None, promote: bool | None = None
+    config: RunConfig,
+    until: str | None = None,
+    reporter: Reporter | None = None,
+    promote: bool | None = None,
+    append: str | None = None,
+    parent: str | None = None,
 ) -> dict[str, Any]:
     """Run the stages up to `until`, or all of them; returns the result.
 
     A whole run writes `runs/<name>/result.json` below the storage path; the result's `result_path` names it.
     `promote` decides whether its version becomes the champion. None: the first version that is certified to save
     something becomes the champion, later versions only if they are not worse (`Register.publish`).
+    `append` is a table whose rows are the next task of the sequence of the version `parent`, by default of the newest.
+    A table whose rows are all in the sequence changes nothing: the result is the last one.
     Raises LockedError while another process runs the same name on the same storage path.
     """
-    stages = stages_of(config)
+    continued = None
+    if append is not None:
+        continued = Parent.newest(config.name, ArtefactStore(config.storage_path), parent)
+        config = config.appended(append)
+    stages = stages_of(config, continued)
     # A faulty file is reported before a cluster starts, and leaves nothing. An existing cluster reads the file once.
     if config.tasks.source.opens_quickly and starts_local(config.cluster):
         config.tasks.source.build(config.assets_path, vector_columns(config.encoder))
     with run_context(config, stages, reporter) as context:
-        section = config.model_dump(mode="json", exclude=set(OPERATIONAL))
-        key = Recipe("run", 1, section).fingerprint
-        context.promote = promote
-        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
-        names = [stage.stage for stage in stages]
-        artefacts = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
-        result = collect(config, context, artefacts)
-        if "register" in artefacts:
-            path = context.run_folder / "result.json"
-            result["result_path"] = context.store.storage.where(path)
-            write_json(path, redacted_values(result))
-            context.tracking.finish()
+        try:
+            return _run(config, stages, context, continued, until, promote)
+        except KnownRowsError as error:
+            path = context.run_folder / RESULT
+            if continued is None or not path.is_file():
+                raise
+            context.reporter.say(f"{escape(str(error))}: version {continued.version} has learned them")
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _run(
+    config: RunConfig,
+    stages: list[Stage],
+    context: Context,
+    parent: Parent | None,
+    until: str | None,
+    promote: bool | None,
+) -> dict[str, Any]:
+    """The result of the stages up to `until`, which is written if they are all."""
+    section = config.model_dump(mode="json", exclude=set(OPERATIONAL))
+    key = Recipe("run", 1, section, (parent.artefact,) if parent else ()).fingerprint
+    context.promote = promote
+    context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
+    names = [stage.stage for stage in stages]
+    artefacts = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
+    result = collect(config, context, artefacts)
+    if "register" in artefacts:
+        path = context.run_folder / RESULT
+        result["result_path"] = context.store.storage.where(path)
+        write_json(path, redacted_values(result))
+        context.tracking.finish()
     return result
 
 
-def stages_of(config: RunConfig) -> list[Stage]:
-    """The stages of a run; with `update.first_threshold` its rows certify nothing."""
+def stages_of(config: RunConfig, parent: Parent | None = None) -> list[Stage]:
+    """The stages of a run; with `update.first_threshold` its rows certify nothing. `parent`: as in `Stage`."""
     uncertified = config.first_threshold is not None
-    return [(Uncertified if uncertified and stage is Evaluate else stage).of(config) for stage in STAGES]
+    stages = (Uncertified if uncertified and stage is Evaluate else stage for stage in STAGES)
+    return [stage.of(config, parent=parent) for stage in stages]
 
 
 def context_of(config: RunConfig, store: ArtefactStore, reporter: Reporter | None) -> Context:

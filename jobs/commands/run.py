@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 
 from jobs.options import Run
+from kcm.errors import ConfigError
 from kcm.extras import load
 
 StageName: TypeAlias = Literal["tasks", "features", "outcomes", "train", "tune", "evaluate", "register"]  # of every run
@@ -28,10 +29,25 @@ def run(
             "than the current one.",
         ),
     ] = None,
+    append: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE", help="Learn the rows of TABLE as the next task of the newest version's sequence."
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="With --append: the version to continue, by number.")
+    ] = None,
 ) -> dict[str, Any]:
     """Train, certify, measure and register a cascade.
 
     Every stage of CONFIG runs; the last line is the path of result.json. Finished stages come from the storage. With
-    --until, only stages up to that one run, and nothing is printed.
+    --until, only stages up to that one run, and nothing is printed. With --append, earlier tasks are not read again,
+    and their answers are not paid for again.
     """
-    return load("jobs.work.run:run", "kcm run")(config, until, promote)
+    if parent is not None and append is None:
+        raise ConfigError(
+            "--parent names the version that --append continues", where="--parent", hint="Add --append TABLE"
+        )
+    settings = {"promote": promote, "append": append, "parent": parent}
+    return load("jobs.work.run:run", "kcm run")(config, until, **settings)

@@ -11,8 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from kcm.inputs.visible import shown
-from kcm.report.formats import MISSING, duration, interval, known, metric, percent, points_interval, unsigned_points
-from kcm.report.reading import alone, deployed, outcomes
+from kcm.report.formats import (
+    MISSING,
+    duration,
+    interval,
+    known,
+    metric,
+    percent,
+    points_interval,
+    rounds_to_zero,
+    unsigned_points,
+)
+from kcm.report.reading import NAMES, alone, collaborators, deployed, outcomes, task_names
 from kcm.report.summary import headline, measured, measured_rows, promise, warnings
 
 Numbers = Mapping[str, Any]
@@ -31,7 +41,7 @@ def result_console() -> Console:
 
 def result_view(result: Numbers) -> Group:
     """A finished run on one screen; its report has the rest."""
-    return Group(*_summary(result), _outcomes(alone(result)), *_outlook(result))
+    return Group(*_summary(result), *_learned(result), _outcomes(alone(result)), _beside(result), *_outlook(result))
 
 
 def _summary(result: Numbers) -> Iterator[Table | Text]:
@@ -65,11 +75,47 @@ def _with_note(text: str, note: str) -> Text:
     return Text.assemble(text, (f"\n{note}" if note else "", "dim"))
 
 
+def _learned(result: Numbers) -> Iterator[Table | Text]:
+    """The small model's accuracy on each task after each task, and what was forgotten; of many tasks the last ones."""
+    matrix, names = deployed(result)[1].get("accuracy_matrix") or [], task_names(result)
+    if len(matrix) < 2:
+        return
+    first = max(0, len(names) - MOST_TASKS)
+    rows: list[dict[str, str | Text]] = [
+        {"after": names[row]} | {names[task]: percent(matrix[row][task]) for task in range(first, len(names))}
+        for row in range(first, len(names))
+    ]
+    yield table("\nThe small model's accuracy, task after task", rows, bold=len(rows) - 1)
+    if known(forgotten := (deployed(result)[1].get("continual") or {}).get("forgetting_first")):
+        yield line("forgotten", forgotten_words(forgotten))
+
+
+def forgotten_words(loss: float) -> str:
+    """The mean change of a task's accuracy since it was learned, in words."""
+    if rounds_to_zero(100 * loss, 1):
+        return "nothing, on average over the earlier tasks"
+    verb = "lost" if loss > 0 else "gained"
+    return f"{unsigned_points(loss)} {verb}, on average over the earlier tasks, since each was learned"
+
+
+def _beside(result: Numbers) -> Table:
+    """All trained small models."""
+    rows: list[dict[str, str | Text]] = []
+    for who, side in collaborators(result).items():
+        continual, overall = side.get("continual") or {}, side["overall"]
+        rows.append(
+            {
+                "small model": NAMES[who],
+                "average accuracy": percent(continual.get("average_accuracy")),
+                "forgotten, points": metric("forgetting_first").show(continual.get("forgetting_first")),
+                metric("calls_saved").label: percent(overall.get("calls_saved")),
+                metric("cascade_accuracy").label: percent(overall.get("cascade_accuracy")),
+            }
+        )
+    return table("\nAll small models on the same rows, each under its own certificate", rows, bold=0)
+
+
 def _outlook(result: Numbers) -> Iterator[Table | Text]:
-    continual = deployed(result)[1].get("continual") or {}
-    if known(forgotten := continual.get("forgetting_first")):
-        change = f"{unsigned_points(forgotten)} {'lost' if forgotten > 0 else 'gained'} since each task was learned"
-        yield line("tasks", f"average accuracy {percent(continual['average_accuracy'])} after the last task; {change}")
     if mlflow := result.get("mlflow"):
         yield line("registered", f"{mlflow['model']} version {mlflow['version']}{_champion(result)}")
     cached = [stage for stage, is_cached in result["cached"].items() if is_cached]

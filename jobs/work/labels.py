@@ -12,9 +12,9 @@ from jobs.views.table import result_console
 from pipelines.config import RunConfig
 from pipelines.loop.gates.items_to_label import drawn_for
 from pipelines.loop.gates.label_files import read_answers, write_items
-from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
 from pipelines.loop.window.naming import ClassNames
+from pipelines.stages.parent import Parent
 
 
 def new_labels(config: RunConfig, name: Sequence[str], withdraw: Sequence[str]) -> dict[str, Any]:

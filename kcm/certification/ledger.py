@@ -55,11 +55,6 @@ def question_delta(delta: float, number: int) -> float:
     return FIRST * delta if number == 1 else look_delta((1 - FIRST) * delta, number - 1)
 
 
-def question_left(delta: float, number: int) -> float:
-    """The part of delta that all looks after number v may spend together."""
-    return delta - sum(question_delta(delta, v) for v in range(1, number + 1))
-
-
 def unit_hashes(names: Iterable[str]) -> Hashes:
     """Keyed 64-bit hashes (BLAKE2b) of the names of units, sorted, each once."""
     hashes = (hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8, key=_KEY).digest() for name in names)
@@ -82,6 +77,7 @@ class Look:
     purpose: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    grows: bool = False
 
     @classmethod
     def of(cls, entry: Any) -> Self:
@@ -92,10 +88,16 @@ class Look:
         return look
 
     @property
+    def next_spend(self) -> float:
+        """What the next look at the question may spend."""
+        return (look_delta if self.grows else question_delta)(self.delta, self.number + 1)
+
+    @property
     def sentence(self) -> str:
         """What the look costs and what remains for later looks."""
         ordinal = "First look" if self.number == 1 else f"Look {self.number}"
-        remaining_share = question_left(self.delta, self.number) / self.delta
+        spends = look_delta if self.grows else question_delta
+        remaining_share = 1 - sum(spends(1.0, number) for number in range(1, self.number + 1))
         return (
             f"{ordinal} at these rows: uses {100 * self.spend / self.delta:.3g}% of delta {self.delta:g};"
             f" later looks share {100 * remaining_share:.3g}%"
@@ -160,11 +162,13 @@ class _Question:
     """The looks at one question so far: their number, the kinds of units of each look, and the unit files by kind."""
 
     num_looks: int = 0
+    grows: bool = True  # whether all looks spent as those of a growing question
     kinds: set[frozenset[str]] = field(default_factory=set)
     files: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, other: _Question) -> None:
         self.num_looks += other.num_looks
+        self.grows &= other.grows
         self.kinds |= other.kinds
         for kind, files in other.files.items():
             self.files.setdefault(kind, set()).update(files)
@@ -183,8 +187,10 @@ class Ledger:
     def __init__(self, place: str | Path | Place) -> None:
         self._place: Place = Folder(Path(place)) if isinstance(place, str | Path) else place
 
-    def look(self, units: Units, *, delta: float, digest: str, purpose: str) -> Look:
+    def look(self, units: Units, *, delta: float, digest: str, purpose: str, grows: bool = False) -> Look:
         """Write down a look before outcomes are used, and return it; repeating an identical look costs nothing.
+
+        A question that `grows` from its first look on spends as a lineage does (`look_delta`): later looks keep more.
 
         `units` are the hashes of ALL units of the table (`unit_hashes`), not only of its certify rows; a plain array
         holds contents. Two simultaneous looks get different numbers. Raises ArtefactError if the ledger is damaged.
@@ -193,16 +199,16 @@ class Ledger:
         files = {kind: self._write_units(hashes) for kind, hashes in by_kind.items()}
         while True:
             looks = self.looks()
-            look = self._next(looks, by_kind, files, delta, digest, purpose)
+            look = self._next(looks, by_kind, files, delta, digest, purpose, grows)
             content = json.dumps(asdict(look), allow_nan=False).encode()
             if look in looks or self._place.create(_look_name(len(looks) + 1), content):
                 return look
 
-    def preview(self, units: Units, *, delta: float, digest: str) -> Look:
+    def preview(self, units: Units, *, delta: float, digest: str, grows: bool = False) -> Look:
         """The look that `look` would return; writes nothing."""
         by_kind = _by_kind(units)
         files = {kind: hashlib.sha256(_pack(hashes)).hexdigest() for kind, hashes in by_kind.items()}
-        return self._next(self.looks(), by_kind, files, delta, digest, "")
+        return self._next(self.looks(), by_kind, files, delta, digest, "", grows)
 
     def begin(self, look: Look, number: int, draw: str) -> bool:
         """Record the digest of a look's random draw before anything is drawn; False if the look has begun another one.
@@ -234,6 +240,7 @@ class Ledger:
         delta: float,
         digest: str,
         purpose: str,
+        grows: bool,
     ) -> Look:
         for look in looks:
             if (look.digest, look.delta, look.units) == (digest, delta, files):
@@ -242,8 +249,11 @@ class Ledger:
         touched = [name for name, question in questions.items() if self._touches(question, by_kind)]
         number = sum(questions[name].num_looks for name in touched) + 1
         name = touched[0] if touched else f"question {len(looks) + 1}"
-        spend = question_delta(delta, number)
-        return Look(name, number, delta, spend, digest, purpose, dict(files), tuple(touched[1:]))
+        # From the second look on, a growing question spends more than another one: after a first look of 80% it could
+        # exceed delta.
+        grows = grows and all(questions[earlier].grows for earlier in touched)
+        spend = look_delta(delta, number) if grows else question_delta(delta, number)
+        return Look(name, number, delta, spend, digest, purpose, dict(files), tuple(touched[1:]), grows)
 
     def _touches(self, question: _Question, units: Mapping[str, Hashes]) -> bool:
         if any(kinds.isdisjoint(units) for kinds in question.kinds):
@@ -295,7 +305,9 @@ def _questions(looks: Iterable[Look]) -> dict[str, _Question]:
         question = questions.setdefault(look.question, _Question())
         for name in look.merged:
             question.add(questions.pop(name, _Question()))
-        question.add(_Question(1, {frozenset(look.units)}, {kind: {file} for kind, file in look.units.items()}))
+        question.add(
+            _Question(1, look.grows, {frozenset(look.units)}, {kind: {file} for kind, file in look.units.items()})
+        )
     return questions
 
 

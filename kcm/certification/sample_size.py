@@ -46,9 +46,15 @@ class Outlook:
         return max(1.0, self.needed / self.num_units) if self.num_units else math.inf
 
 
-def outlook(units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope], look: int = 1) -> Outlook:
-    """The outlook for look number `look` at certify rows with `units` by task."""
-    standings = {scope: _standing(units, question_delta(config.delta, look), scope) for scope in scopes}
+def outlook(
+    units: Mapping[str, int], config: CertificateConfig, scopes: Sequence[Scope], spend: float | None = None
+) -> Outlook:
+    """The outlook for a look that may `spend` so much of delta, at certify rows with `units` by task.
+
+    By default the first look at a question that does not grow.
+    """
+    spend = question_delta(config.delta, 1) if spend is None else spend
+    standings = {scope: _standing(units, spend, scope) for scope in scopes}
     able = tuple(
         scope for scope, (have, delta) in standings.items() if have >= fewest(config.epsilon, delta, config.method)
     )

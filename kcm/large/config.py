@@ -162,6 +162,10 @@ class LargeConfig(Component):
         """The location of the model, for messages."""
         return self.adapter
 
+    def next_table(self, table: str, instead_of: Sequence[str]) -> Self:
+        """The same model for the rows of another table, which follows the tables `instead_of`."""
+        return self
+
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages for an item, for display."""
         return []

@@ -86,6 +86,19 @@ class SourceConfig(Component):
 
     kind: str = Field("", description="Chooses the kind of source.")
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The tables that it reads; none for another kind of source."""
+        return ()
+
+    def next_table(self, table: str) -> SourceConfig:
+        """The same source with another table. ConfigError for a source without tables."""
+        raise ConfigError(
+            f"a source of the kind {self.kind!r} reads no table that a run could append",
+            where="tasks.source.kind",
+            hint="Use the kind files",
+        )
+
     @abstractmethod
     def build(self, assets_dir: Path, vectors: Sequence[str] = ()) -> Source:
         """Open the source. `vectors` are columns of numbers, or one column of lists, that make the vector of a row.

@@ -5,7 +5,7 @@ Shapes: N rows, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,12 +77,16 @@ def row_classifier(fitted: RowHead) -> RowFunction:
     return classify
 
 
-def classify_shards(attempt: Attempt, num_labels: int, seed: int, features: FeaturesArtefact) -> LinearHead:
+def classify_shards(
+    attempt: Attempt, num_labels: int, seed: int, features: FeaturesArtefact, without: Collection[str] = ()
+) -> LinearHead:
     """Write a file with the answers to every shard of features to the attempt's folder; returns the head.
 
-    The head does not read the topics of words, which only the small side reads.
+    The shards `without` neither teach the head nor get answers. The head does not read the topics of words, which only
+    the small side reads.
     """
-    sources, dim = features.all_shards, features.dim - features.num_words
+    sources = {name: path for name, path in features.all_shards.items() if name not in without}
+    dim = features.dim - features.num_words
     fitted = run_remotely(_fit, num_labels, seed, list(sources.values()), features.storage, dim)
     map_shards(attempt, sources, partial(row_classifier, fitted), attempt.folder, attempt.scratch)
     return fitted.head

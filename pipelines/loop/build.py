@@ -1,32 +1,29 @@
 """From a window of the log to a registered challenger with its promotion gates.
 
-    window (-> ask_again) -> grow -> features, outcomes -> extend -> choose -> reevaluate -> register -> gates
+    window (-> ask_again) -> tasks -> features, outcomes -> train -> tune -> evaluate -> register -> gates
 
-Each step is an artefact, so a killed turn resumes at its last finished step.
+The stages are those of a run that appends a table, with the window as the next task. Each step is an artefact, so a
+killed turn resumes at its last finished step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from pydantic import Field
 
 from kcm.bundle.models import bundle_digest
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.attempts import UpdateAttempt
-from pipelines.loop.challenger.ask_again import AskAgain
-from pipelines.loop.challenger.extend import Choose, Extend, choice_of
-from pipelines.loop.challenger.grow import Grow, GrowFeatures, GrowOutcomes
+from pipelines.loop.checks import GATES, Examine, GatesArtefact
 from pipelines.loop.gates.disagreements import GivenLabels
-from pipelines.loop.gates.promotion import GATES, Examine, GatesArtefact
-from pipelines.loop.gates.recertify import Recertify
-from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState, log_reader
+from pipelines.loop.window.ask_again import AskAgain
+from pipelines.loop.window.certify import EvaluateTraffic
 from pipelines.loop.window.naming import ClassNames
 from pipelines.loop.window.stage import LogWindow, WindowArtefact
+from pipelines.loop.window.task import TrafficFeatures, TrafficOutcomes, TrafficTasks
 from pipelines.progress import Reporter
 from pipelines.registry import gates
 from pipelines.registry.champion import Champion
@@ -35,8 +32,11 @@ from pipelines.registry.pyfunc import register_model
 from pipelines.result import write_challenger_report
 from pipelines.run import context_of, run_context
 from pipelines.stages.evaluate import EvaluatedArtefact
-from pipelines.stages.register import BundleArtefact, Register
+from pipelines.stages.parent import BundleArtefact, Parent
+from pipelines.stages.register import Register
 from pipelines.stages.stage import Stage, run_stages
+from pipelines.stages.train import Train
+from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.tracking import PARENT_TAG, Tracking
@@ -55,14 +55,7 @@ class BuiltChallenger:
 
 
 class RegisterChallenger(Register):
-    """The challenger's bundle in the store, registered with its promotion gates but not as the champion."""
-
-    parent: str = Field(exclude=True)
-
-    @property
-    def continues(self) -> str:
-        """Digest of the champion that the challenger was trained from."""
-        return self.parent
+    """The challenger's bundle in the store; it is registered with its checks, and not as the champion."""
 
     def publish(self, artefact: BundleArtefact, context: Context) -> None:
         """Nothing yet."""
@@ -95,36 +88,33 @@ def build_challenger(
     rows_gate = gates.enough_rows(facts.num_large_answers, config.require_update().min_large_answers)
     if rows_gate.verdict == "fail":
         return BuiltChallenger([rows_gate], figures=figures)
+    parent = replace(parent, forgotten_rows=frozenset(facts.forgotten_rows))
     stages = stages_of(config, parent, labels)
     if facts.new_labels:
         stages.insert(0, AskAgain.of(config, parent=parent))
     with run_context(config, stages, reporter) as context:
         context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=attempt.name)
         artefacts = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
-        return _registered(config, attempt, artefacts, rows_gate, figures, context)
+        return _registered(config, state, attempt, artefacts, rows_gate, figures, context)
 
 
 def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
-    """The stages after the window, in order; with `labels`, the challenger is certified by them."""
+    """The stages of a run whose next task is the window, then the checks; `labels` as in `EvaluateTraffic`."""
+    novel_share = NOVEL_SHARE if config.tune.novel_share is None else config.tune.novel_share
+    expires_days = config.require_update().expires_days
     return [
-        Grow.of(config, parent=parent, taught=config.learner.closed_form),
-        GrowFeatures(encoder=config.encoder, parent=parent),
-        GrowOutcomes.of(config, parent=parent),
-        Extend.of_parent(parent),
-        Choose.of(
-            config,
-            choice=choice_of(parent),
-            max_loss=config.tune.allowed_loss(config.certificate.epsilon),
-            goal=config.tune.goal,
-            novel_share=NOVEL_SHARE if config.tune.novel_share is None else config.tune.novel_share,
-        ),
-        Recertify.of(config, expires_days=config.require_update().expires_days, labels=labels),
-        RegisterChallenger.of(config, parent=parent.bundle.digest),
+        TrafficTasks.of(config, parent=parent),
+        TrafficFeatures.of(config, parent=parent),
+        TrafficOutcomes.of(config, parent=parent),
+        Train.of(config, parent=parent, only=parent.collaborator),
+        Tune.of(config, parent=parent, tune=config.tune.model_copy(update={"novel_share": novel_share})),
+        EvaluateTraffic.of(config, parent=parent, expires_days=expires_days, labels=labels),
+        RegisterChallenger.of(config, parent=parent),
         Examine.of(
             config,
+            parent=parent,
             champion=parent.artefact.fingerprint,
             limits=config.gate_limits,
-            parent=parent,
             upstreams=config.upstreams,
         ),
     ]
@@ -132,6 +122,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
 
 def _registered(
     config: RunConfig,
+    state: LoopState,
     attempt: UpdateAttempt,
     artefacts: Mapping[str, Artefact],
     rows_gate: PromotionGate,
@@ -167,6 +158,7 @@ def _registered(
     candidate = Champion(
         version=version, digest=digest, bundle=bundle.fingerprint, by="update", parent=attempt.champion
     )
+    state.champions.pointer.register(candidate)
     return BuiltChallenger(
         verdicts,
         candidate,

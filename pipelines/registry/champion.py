@@ -66,7 +66,9 @@ class Pointer:
 
     def __init__(self, control: Control, application: str) -> None:
         self._control, self._key = control, f"loop/{application}/champion"
-        self._rejected = Journal(control, f"loop/{application}/rejected")
+        self._rejected, self._registered = (
+            Journal(control, f"loop/{application}/{name}") for name in ("rejected", "registered")
+        )
         self.reports = ReplicaReports(control, application)
 
     def current(self) -> Current | None:
@@ -122,6 +124,15 @@ class Pointer:
     def is_rollback_finished(self, rollback: Current) -> bool:
         """Whether a rollback has rejected the version that it left, which it does last."""
         return any(entry["left_by"] == rollback.number for entry in self._rejected.entries())
+
+    def register(self, candidate: Champion) -> None:
+        """Record a registered version, promoted or not."""
+        entry = candidate.model_dump(mode="json")
+        self._registered.append(lambda _: entry, same=lambda known: bool(known["digest"] == candidate.digest))
+
+    def registered(self) -> list[Champion]:
+        """All registered versions, the oldest first."""
+        return [Champion.model_validate(entry) for entry in self._registered.entries()]
 
     def rejected(self, digest: str, *, upto: int | None = None) -> str | None:
         """Why a version, or one from this watermark, must not be promoted automatically; None if it may."""

@@ -91,6 +91,13 @@ def old_tasks(champion: Version, challenger: Version) -> dict[str, Paired]:
     }
 
 
+def kept_on_old_tasks(champion: Version, challenger: Version) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which test rows of the champion's tasks each version keeps, [N], of the rows that both know."""
+    before_N, after_N = _common(champion, challenger, None)
+    is_old_N = np.isin(champion.answered.task[before_N], champion.bundle.task_names)
+    return champion.answered.kept[before_N][is_old_N], challenger.answered.kept[after_N][is_old_N]
+
+
 def without_traffic(
     champion: Version, challenger: Version, limits: GateConfig, assets_path: Path
 ) -> list[PromotionGate]:

@@ -213,9 +213,9 @@ def against(champion: PromotionGate, gates: Iterable[PromotionGate], *, keeps: b
 def certified(certificate: Certificate, *, repairs: bool = False) -> PromotionGate:
     """Whether the window certifies that something is kept.
 
-    Escalating everything is always certified and no reason to promote, unless the challenger `repairs`: the champion
-    must not answer any longer, and the challenger's large model knows labels that the champion's does not. If the
-    window was too small to certify anything, a person may decide.
+    Escalating everything is always certified and no reason to promote, unless the challenger `repairs`: after an alarm
+    the service escalates everything anyway, and the challenger's large model knows labels that the champion's does not.
+    If the window was too small to certify anything, a person may decide.
     """
     names = ("method", "epsilon", "delta", "bound", "decision", "num_units", "fewest_units", "num_rows")
     figures = {name: value for name, value in certificate.model_dump(mode="json").items() if name in names}
@@ -225,6 +225,27 @@ def certified(certificate: Certificate, *, repairs: bool = False) -> PromotionGa
     elif certificate.decision == "escalate_all" and not repairs:
         verdict = "undecided" if certificate.num_units < certificate.fewest_units else "fail"
     return PromotionGate(name="certificate", verdict=verdict, reason=certificate.reason, figures=figures)
+
+
+def old_calls(
+    champion_kept_N: NDArray[np.bool_], challenger_kept_N: NDArray[np.bool_], more_units: int
+) -> PromotionGate:
+    """Whether the challenger saves at least as many calls on the old tasks as the champion; otherwise a person decides.
+
+    Which test rows of the old tasks each keeps, [N]. `more_units` is what its certificate lacks to keep anything.
+    """
+    if not len(champion_kept_N):
+        return PromotionGate(name="old_calls", verdict="pass", reason="there is no row of an old task")
+    before, after = float(champion_kept_N.mean()), float(challenger_kept_N.mean())
+    reason = f"on the old tasks it saves {after:.1%} of the calls, the champion {before:.1%}"
+    if after < before and more_units > 0:
+        reason += f"; the champion goes on until {plural(more_units, 'more certify unit')} can certify its successor"
+    return PromotionGate(
+        name="old_calls",
+        verdict="pass" if after >= before else "undecided",
+        reason=reason,
+        figures={"rows": len(champion_kept_N), "champion": before, "challenger": after, "more_units": more_units},
+    )
 
 
 def call_rate(

@@ -16,7 +16,8 @@ from kcm.certification.certificate import (
     certify_policy,
     uncertified_policy,
 )
-from kcm.certification.ledger import Ledger, Look, Units
+from kcm.certification.ledger import Ledger
+from kcm.certification.sample_size import fewest
 from kcm.config import Config
 from kcm.large import PromptMode
 from pipelines.batch.mapping import run_remotely
@@ -25,7 +26,7 @@ from pipelines.context import Attempt
 from pipelines.stages.deployed import chosen
 from pipelines.stages.measured import curves_of, kept_wrong, result_of
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact, ArtefactStore, write_json
+from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.artefacts import Tuned, TunedArtefact
@@ -101,31 +102,46 @@ class Evaluate(Stage, Plan):
     certificate: CertificateConfig
     choose: bool = False
     updated: bool = False
+    grows: bool = False
 
     @classmethod
     def of(cls, run: Config, **more: Any) -> Self:
         """The stage with its part of a run's configuration."""
         choose, updated = run.collaborators == "auto", run.update is not None  # type: ignore[attr-defined]
-        return super().of(run, choose=choose, updated=choose and updated, **more)
+        grows = run.tasks.grows  # type: ignore[attr-defined]
+        return super().of(run, choose=choose, updated=choose and updated, grows=grows, **more)
 
     def write(
-        self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, tuned: TunedArtefact
+        self,
+        attempt: Attempt,
+        features: FeaturesArtefact,
+        outcomes: OutcomesArtefact,
+        tuned: TunedArtefact,
+        **reads: Any,
     ) -> None:
         """Certify and measure one collaborator after the other."""
         collaborators, reason = chosen(tuned, self.choose, updated=self.updated)
         write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
         result, report = {}, {}
-        certifier = self.certifier(attempt, features)
+        certifier = self.certifier(attempt, features, tuned, **reads)
         for number, name in enumerate(collaborators):
             attempt.bar.update(number, len(collaborators))
             arguments = name, tuned, self.certificate, certifier, attempt.folder / name
             result[name], report[name] = run_remotely(measure, *arguments)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
-    def certifier(self, attempt: Attempt, features: FeaturesArtefact) -> Certifier:
+    def certifier(self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact) -> Certifier:
         """The test of a policy, once the look at the certify rows is in the ledger."""
-        look = take_look(attempt.context.store, features.sequence.ledger_units, self.certificate, attempt.fingerprint)
-        attempt.context.reporter.say(f"[bold]certify[/bold]   {look.sentence}")
+        look = Ledger(attempt.context.store.ledger).look(
+            features.sequence.ledger_units,
+            delta=self.certificate.delta,
+            digest=attempt.fingerprint,  # a repeated run takes the same look
+            purpose="kcm run",
+            grows=self.grows,
+        )
+        needed = fewest(self.certificate.epsilon, look.next_spend, self.certificate.method)
+        units = f"the next one needs at least {needed:,} units to certify on"
+        attempt.context.reporter.say(f"[bold]certify[/bold]   {look.sentence}; {units}")
         return partial(certify_policy, delta=look.spend)
 
 
@@ -143,7 +159,7 @@ class Uncertified(Evaluate):
         """The stage with its part of a run's configuration."""
         return super().of(run, threshold=run.first_threshold, **more)  # type: ignore[attr-defined]
 
-    def certifier(self, attempt: Attempt, features: FeaturesArtefact) -> Certifier:
+    def certifier(self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact) -> Certifier:
         """No test, and no look."""
         attempt.context.reporter.say("[bold]certify[/bold]   nothing: `kcm update` certifies on traffic")
         return partial(uncertified_policy, threshold=self.threshold)
@@ -181,11 +197,3 @@ def scored_table(
     )
     saved_parts = kept_parts(parts, file) if file else parts
     return ScoredTable.of(saved_parts, candidate.gate, candidate.validate_scores, candidate.policy)
-
-
-def take_look(store: ArtefactStore, units: Units, config: CertificateConfig, fingerprint: str) -> Look:
-    """The look at a table with these units, in the ledger of the storage; a repeated run takes the same look.
-
-    All collaborators share a look, because the deployed one was chosen before, and not by its certificate.
-    """
-    return Ledger(store.ledger).look(units, delta=config.delta, digest=fingerprint, purpose="kcm run")

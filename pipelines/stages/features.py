@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, InstanceOf
 from rich.markup import escape
 
 from kcm.encoders import EncoderConfig
@@ -19,12 +19,15 @@ from kcm.tasks.shards import task_shards
 from pipelines.batch.encoding import encode_shards
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt, Context
+from pipelines.stages.parent import inherit, new_shards
 from pipelines.stages.preview import preview, preview_lines
 from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.words import add_words
-from pipelines.store.artefact import Recipe, write_json
+from pipelines.store.artefact import Artefact, Recipe, write_json
 from pipelines.store.features import CUT, FACTS, IDENTITY, WORDS, FeaturesArtefact
 from pipelines.store.sequence import SequenceArtefact
+
+_EMBEDDED = "embedded"  # features before words join them
 
 
 class Encoding(Plan):
@@ -35,35 +38,73 @@ class Encoding(Plan):
     device: str
     words: bool = Field(False, description="Whether words are fitted beside the features of texts.")
     preview_seed: int | None = Field(None, exclude=True)  # draws the rows of the preview; None: no preview
+    parent: InstanceOf[FeaturesArtefact] | None = Field(None, exclude=True)  # the features of the earlier tasks
+    forgotten_rows: frozenset[str] = Field(frozenset(), exclude=True)
 
     @classmethod
-    def of(cls, encoder: EncoderConfig, context: Context, *, words: bool = False) -> Self:
-        """The encoder with its identity on this machine."""
-        identity = encoder.identity(context.assets_path)
-        return cls(encoder=encoder, identity=identity, device=context.cluster.device, words=words)
+    def of(
+        cls,
+        encoder: EncoderConfig,
+        context: Context,
+        *,
+        words: bool = False,
+        parent: FeaturesArtefact | None = None,
+        where: str = "encoder",
+    ) -> Self:
+        """The encoder with its identity on this machine; of a parent, the encoder of its features.
 
-    def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
-        """Write a file for every shard, with the same rows.
+        Raises ConfigError, naming the section `where`, for another encoder than the parent's.
+        """
+        if parent is not None:
+            encoder, words = parent.made_by(encoder), False  # its words are fitted
+        identity = encoder.identity(context.assets_path)
+        if parent is not None and identity != parent.identity:
+            raise ConfigError(
+                f"the encoder is {identity}, the parent version's is {parent.identity}",
+                where=where,
+                hint="Set that encoder, or run `kcm run` without --append",
+            )
+        return cls(encoder=encoder, identity=identity, device=context.cluster.device, words=words, parent=parent)
+
+    def dependencies(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
+        """The rows, and the features of the earlier ones."""
+        return (sequence, self.parent) if self.parent else (sequence,)
+
+    def write(self, attempt: Attempt, sequence: SequenceArtefact, **reads: Any) -> None:
+        """Write a file for every shard, with the same rows; only those of new tasks are computed.
 
         Raises DataError, naming the rows, if the encoder cannot read a row or returns a NaN.
         """
         context = attempt.context
         encoder = resolved(self.encoder, context.assets_path, self.device)  # once for all actors
-        storage, sources = context.store.storage, sequence.all_shards
-        folder = attempt.scratch / "embedded" if self.words else attempt.folder
-        num_cut = encode_shards(attempt, encoder, sources, folder, attempt.scratch, with_texts=self.words)
-        words: dict[str, Any] = {}
-        if self.words and (num_words := add_words(attempt, folder, list(sources))):
+        facts: dict[str, Any] = {"runtime": runtime_of(encoder), "preview": {}, CUT: 0}
+        if self.parent:
+            inherit(attempt, self.parent, without={FACTS}, forgotten_rows=self.forgotten_rows)
+            facts |= self.parent.facts
+        num_cut = self.encode(attempt, encoder, sequence, **reads)
+        sources = new_shards(sequence, self.parent)
+        if self.words and (num_words := add_words(attempt, attempt.scratch / _EMBEDDED, list(sources))):
             identity = encoder.aligned(attempt.folder / WORDS).identity(context.assets_path)
-            words = {WORDS: num_words, IDENTITY: identity}
-        tasks = {name: task_shards(attempt.folder, number, sources) for number, name in enumerate(sequence.names.tasks)}
-        seed = self.preview_seed
-        counts = {} if seed is None else run_remotely(preview, tasks, seed, storage.readable)
-        write_json(attempt.folder / FACTS, {"runtime": runtime_of(encoder), "preview": counts, CUT: num_cut} | words)
+            facts |= {WORDS: num_words, IDENTITY: identity}
+        if self.preview_seed is not None:
+            tasks = {
+                name: task_shards(attempt.folder, number, sequence.all_shards)
+                for number, name in enumerate(sequence.names.tasks)
+            }
+            new_tasks = {name: paths for name, paths in tasks.items() if paths[0].name in sources}
+            counts = run_remotely(preview, new_tasks, self.preview_seed, context.store.storage.readable)
+            facts["preview"] = facts["preview"] | counts
+        write_json(attempt.folder / FACTS, facts | {CUT: facts[CUT] + num_cut})
+
+    def encode(self, attempt: Attempt, encoder: EncoderConfig, sequence: SequenceArtefact) -> int:
+        """Write the features of the new shards; returns the number of texts that were cut."""
+        sources = new_shards(sequence, self.parent)
+        folder = attempt.scratch / _EMBEDDED if self.words else attempt.folder
+        return encode_shards(attempt, encoder, sources, folder, attempt.scratch, with_texts=self.words)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
-        recipe = Recipe(Features.stage, Features.version, self.section(), (sequence,))
+        recipe = Recipe(Features.stage, Features.version, self.section(), self.dependencies(sequence))
         write, starts = partial(self.write, sequence=sequence), partial(self.starts_cluster, context, sequence=sequence)
         features = context.build(recipe, write, label=label, starts_cluster=starts).as_a(FeaturesArtefact)
         _say_cut(features, context, "large.encoder")
@@ -91,7 +132,8 @@ class Features(Stage):
 
     def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The encoder, and whether words are fitted beside it."""
-        plan = Encoding.of(self.encoder, context, words=fits_words(self.encoder))
+        earlier = self.parent and self.parent.features
+        plan = Encoding.of(self.encoder, context, words=fits_words(self.encoder), parent=earlier)
         return plan.model_copy(update={"preview_seed": self.seed})
 
     def publish(self, artefact: FeaturesArtefact, context: Context) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.ledger import Look
+from kcm.certification.ledger import Look, look_delta, question_delta
 from kcm.certification.sample_size import Outlook, Scope, outlook
 from kcm.report.formats import exact_points, plural
 from kcm.tasks.sequence import Summary
@@ -22,12 +22,13 @@ def overview(
     scopes: Sequence[Scope],
     fractions: Fractions,
     *,
+    grows: bool = False,
     servable: bool = True,
 ) -> Iterator[str]:
     """Lines for a person; those that start with `warning` ask for a decision.
 
-    `config` is None if nothing is to be certified on these rows. `servable` says whether the large model answers rows
-    that it has not seen.
+    `config` is None if nothing is to be certified on these rows. `grows`: as in `Ledger.look`. `servable` says whether
+    the large model answers rows that it has not seen.
     """
     labels = [f"{label} {count:,}" for label, count in sorted(summary.labels.items(), key=lambda pair: -pair[1])]
     yield f"{summary.num_rows:,} rows, {len(labels):,} labels: {_shortened(labels)}"
@@ -55,12 +56,13 @@ def overview(
     if config is None:
         yield "these rows certify nothing: `kcm update` certifies on traffic"
         return
-    yield _certifiable(outlook(summary.certify_units, config, scopes), summary, config, fractions)
+    spend = (look_delta if grows else question_delta)(config.delta, 1)
+    yield _certifiable(outlook(summary.certify_units, config, scopes, spend), summary, config, fractions)
 
 
 def later_look(look: Look, summary: Summary, config: CertificateConfig, scopes: Sequence[Scope]) -> str:
     """A line about the next look at rows that the ledger knows; a warning if it cannot certify anything."""
-    needed = outlook(summary.certify_units, config, scopes, look.number)
+    needed = outlook(summary.certify_units, config, scopes, look.spend)
     facts = (
         f"the ledger has {plural(look.number - 1, 'look')} at these rows. A run with other settings may use"
         f" {100 * look.spend / look.delta:.3g}% of delta, so it needs at least {needed.needed:,} units"

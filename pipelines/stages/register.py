@@ -32,8 +32,8 @@ from pipelines.registry.replicas import RefusedByServiceError
 from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.log.window import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
+from pipelines.stages.parent import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
-from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.tracking.config import TrackingConfig
@@ -41,17 +41,6 @@ from pipelines.training.artefacts import Tuned, TunedArtefact
 from pipelines.training.worker import TrainerPlan
 
 MOST_CERTIFY_ROWS = 1000  # in a bundle, for explanations
-
-
-class BundleArtefact(Artefact):
-    """A bundle."""
-
-    kind = "bundle"
-
-    @property
-    def bundle(self) -> Path:
-        """The bundle's folder."""
-        return self.folder / BUNDLE
 
 
 class Register(Stage, Plan):
@@ -67,11 +56,6 @@ class Register(Stage, Plan):
     serve: ServeConfig = Field(exclude=True)
     certificate: CertificateConfig = Field(exclude=True)
     gate_limits: GateConfig = Field(exclude=True)  # they decide the promotion, not the bundle
-
-    @property
-    def continues(self) -> str | None:
-        """Digest of the bundle whose training this one continues."""
-        return None
 
     def write(
         self,
@@ -104,6 +88,7 @@ class Register(Stage, Plan):
             by="run",
             after=log_watermark(log_url(self.serve, context.store.root), self.serve.application or self.name),
         )
+        champions.pointer.register(candidate)
         current, reason = champions.pointer.current(), None
         if champions.followed(candidate):
             reason = "it was the champion before"
@@ -177,7 +162,7 @@ def _write_bundle(
         certify_rows=certify_rows,
         lineage=Lineage(
             artefacts={source.stage: source.fingerprint for source in (features, outcomes, tuned, evaluated)},
-            parent=stage.continues,
+            parent=stage.parent and stage.parent.bundle.digest,
         ),
     )
     bundle.write(folder)

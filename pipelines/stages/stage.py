@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from kcm.config import Config
 from pipelines.cluster.config import starts_local
 from pipelines.context import Attempt, Context
@@ -55,7 +57,8 @@ class Plan(Config):
 class Stage(Config):
     """Base of the stages; `reads` are the kinds of artefacts it reads, which become arguments of its methods.
 
-    A stage whose artefact depends on its configuration alone derives from `Plan` as well, and is its own plan.
+    A stage whose artefact depends on its configuration alone derives from `Plan` as well, and is its own plan. A stage
+    with a `parent` (a `Parent`) continues its task sequence: it inherits what the parent has of the earlier tasks.
     """
 
     stage: ClassVar[str]
@@ -64,10 +67,13 @@ class Stage(Config):
     writes: ClassVar[type[Artefact]]
     unit: ClassVar[str] = "rows"
 
+    parent: Any = Field(None, exclude=True)
+
     @classmethod
-    def of(cls, run: Config, **more: Any) -> Self:
+    def of(cls, run: Config, *, parent: Any = None, **more: Any) -> Self:
         """The stage with its part of a run's configuration; `more` are fields that are no sections of a run."""
-        return cls(**{name: getattr(run, name) for name in cls.model_fields if name not in more}, **more)
+        fields = {"parent": parent} | more
+        return cls(**{name: getattr(run, name) for name in cls.model_fields if name not in fields}, **fields)
 
     def check(self) -> None:
         """Raise ConfigError for a configuration that cannot work, before anything is computed."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, InstanceOf
 from rich.markup import escape
 
 from kcm.cascade.search import TuneConfig
@@ -38,6 +38,7 @@ from kcm.tasks.sources import Source
 from pipelines.batch.mapping import map_items
 from pipelines.context import Attempt, Context
 from pipelines.stages.overview import later_look, overview
+from pipelines.stages.parent import inherit
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact
 from pipelines.store.sequence import Names, SequenceArtefact
@@ -54,6 +55,11 @@ class SequencePlan(Plan):
 
     content: str
     written: Path | None = Field(default=None, exclude=True)
+    parent: InstanceOf[SequenceArtefact] | None = Field(default=None, exclude=True)
+
+    def dependencies(self) -> tuple[Artefact, ...]:
+        """The sequence that it continues."""
+        return (self.parent,) if self.parent else ()
 
     def write(self, attempt: Attempt) -> None:
         """The sequence in its own folder format."""
@@ -62,6 +68,8 @@ class SequencePlan(Plan):
         storage = attempt.context.store.storage
         names = storage.names(self.written)
         here = (BAD_ROWS, UNITS, DESCRIPTION)  # written by the driver alone, and not uploaded yet
+        if self.parent:
+            inherit(attempt, self.parent, without=here)
         attempt.take({name: self.written / name for name in names if name.endswith(".parquet") and name not in here})
         for name in here:
             shutil.copyfile(self.written / name, attempt.folder / name)
@@ -105,7 +113,8 @@ class Tasks(Stage):
         source = self.tasks.source.build(context.assets_path, vector_columns(self.encoder))
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None
-        rows = SequencePlan(content=known.value.decode()) if known else None
+        sequence = self.parent and self.parent.sequence
+        rows = SequencePlan(content=known.value.decode(), parent=sequence) if known else None
         if rows and (artefact := context.store.find(self.recipe(rows))):
             shutil.copyfile(artefact.file(BAD_ROWS), context.run_folder / BAD_ROWS)
             names = artefact.as_a(SequenceArtefact).names
@@ -123,9 +132,10 @@ class Tasks(Stage):
         return {
             "version": self.version,
             "units": "group, else content",  # rows of equal content were units of their own before
-            "tasks": self.tasks.model_dump(mode="json"),
+            "tasks": self.tasks.model_dump(mode="json", exclude={"grows"}),
             "seed": self.seed,
             "vectors": vector_columns(self.encoder),
+            "parent": self.parent and self.parent.sequence.fingerprint,
             "reads": sorted(self.encoder.reads | self.large.reads),
         }
 
@@ -133,6 +143,7 @@ class Tasks(Stage):
         folder, started = _written(context), time.perf_counter()
         storage = context.store.storage
         storage.drop([folder])  # of a run that was killed
+        sequence = self.parent and self.parent.sequence
         digest = write_sequence(
             self.tasks,
             StoredFolder(folder, storage),
@@ -141,9 +152,10 @@ class Tasks(Stage):
             reads=self.encoder.reads | self.large.reads,
             bad_rows_file=context.run_folder / BAD_ROWS,
             workers=workers_of(context),
+            earlier=sequence and sequence.as_earlier(),
         )
         context.seconds[self.stage] = time.perf_counter() - started
-        return SequencePlan(content=digest, written=folder)
+        return SequencePlan(content=digest, written=folder, parent=sequence)
 
     def publish(self, artefact: SequenceArtefact, context: Context) -> None:
         """Report the rows and what could be certified with them, before anything is paid."""
@@ -152,6 +164,7 @@ class Tasks(Stage):
             self.certificate if self.certifies else None,
             self.tune.scopes,
             self.tasks.fractions,
+            grows=self.tasks.grows,
             servable=not self.large.is_recorded,
         )
         for line in (*lines, *self._later_look(artefact, context)):
@@ -163,7 +176,7 @@ class Tasks(Stage):
         ledger = Ledger(context.store.ledger)
         if not self.certifies or not ledger.looks():  # without looks, the units need not be read
             return
-        look = ledger.preview(artefact.ledger_units, delta=self.certificate.delta, digest="")
+        look = ledger.preview(artefact.ledger_units, delta=self.certificate.delta, digest="", grows=self.tasks.grows)
         if look.number > 1:
             yield later_look(look, artefact.summary, self.certificate, self.tune.scopes)
 

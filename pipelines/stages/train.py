@@ -1,53 +1,89 @@
-"""Stage `train`: the collaborators learn the task sequence, in this process or in Ray Train's workers."""
+"""Stage `train`: the collaborators learn the task sequence, in this process or in Ray Train's workers.
+
+A run that continues a sequence learns its new tasks alone; the result is that of one run over all tasks.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from kcm import extras
 from kcm.config import Config
+from kcm.errors import ConfigError
 from pipelines.batch.mapping import one_thread
 from pipelines.cluster.config import device_here
 from pipelines.context import Attempt
 from pipelines.progress import Bar
+from pipelines.stages.parent import Parent
 from pipelines.stages.stage import Plan, Stage
+from pipelines.store.artefact import Artefact
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import TrainedArtefact
+from pipelines.training.artefacts import TrainedArtefact, TunedArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
 
 
 class Train(Stage, Plan, TrainerConfig):
-    """The state of a finished trainer for each collaborator."""
+    """The state of a finished trainer for each collaborator; a parent's trainers learn the tasks that it lacks."""
 
     stage, version, reads, writes, unit = "train", 5, ("features", "outcomes"), TrainedArtefact, "steps"
 
     @classmethod
-    def of(cls, run: Config, **more: Any) -> Self:
-        """The stage with its part of a run's configuration, for all collaborators that the run trains."""
-        return super().of(run, collaborators=run.trained, **more)  # type: ignore[attr-defined]
+    def of(cls, run: Config, *, parent: Parent | None = None, only: str | None = None, **more: Any) -> Self:
+        """The stage with its part of a run's configuration, for all collaborators that the run trains.
+
+        With a parent, its collaborators (or `only` one) with the settings that its search chose. ConfigError if it
+        cannot be continued.
+        """
+        if parent is None:
+            return super().of(run, collaborators=run.trained, chosen={}, **more)  # type: ignore[attr-defined]
+        tuned, config = parent.tuned, parent.tuned.plan.config
+        if not config.train.mask_unseen:
+            raise ConfigError(
+                "train.mask_unseen is false: the networks were trained with labels of later tasks",
+                where="train.mask_unseen",
+                hint="Set train.mask_unseen: true and run `kcm run` again, without --append",
+            )
+        names = (only,) if only else config.collaborators
+        chosen = {name: trained_with(tuned, name) for name in names}
+        settings = config.model_dump() | {"collaborators": names, "chosen": chosen}
+        widths = (
+            tuned.load(name).collaborator.judge for name in config.collaborators if tuned.plan.kind(name) == "mlp"
+        )
+        for judge in widths:  # the width that matches the KAN's depends on the number of labels
+            settings["network"]["mlp_width"] = judge.widths[1]
+        return cls(**settings, parent=parent)
+
+    def dependencies(self, **reads: Artefact) -> tuple[Artefact, ...]:
+        """Features and outcomes, and the networks that learn on."""
+        return (*reads.values(), self.parent.tuned) if self.parent else tuple(reads.values())
 
     def needs_workers(self, **reads: Any) -> bool:
         """For learners that take steps."""
         return not self.is_solved
 
     def write(self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact) -> None:
-        """`<name>.pt` for each collaborator."""
-        train(attempt, TrainerPlan(self, features, outcomes))
+        """`<name>.pt` for each collaborator.
+
+        This process solves closed forms of few rows, in less time than workers need to start.
+        """
+        worker = WorkerPlan(TrainerPlan(self, features, outcomes), attempt.fingerprint, attempt.storage)
+        if self.parent:
+            parents = {name: partial(self.parent.tuned.state_file, name) for name in self.collaborators}
+            worker = replace(worker, parents=parents, forgotten_rows=self.parent.forgotten_rows)
+        cluster = attempt.context.cluster
+        if self.is_solved and features.has_at_most(cluster.in_process_rows):
+            states = _solved(worker, attempt.bar, device_here(cluster.gpus_per_worker))
+        else:
+            states = extras.load("pipelines.training.driver:trained_by_workers", "training by steps")(worker, attempt)
+        TrainedArtefact.write(attempt.folder, states, self.collaborators)
 
 
-def train(attempt: Attempt, plan: TrainerPlan, **resumed: Any) -> None:
-    """Train, and write the states of the trainers as an artefact; `resumed` as in `WorkerPlan`.
-
-    This process solves closed forms of few rows, in less time than workers need to start.
-    """
-    context, config, features = attempt.context, plan.config, plan.features
-    worker = WorkerPlan(plan, attempt.fingerprint, attempt.storage, **resumed)
-    if config.is_solved and features.has_at_most(context.cluster.in_process_rows):
-        states = _solved(worker, attempt.bar, device_here(context.cluster.gpus_per_worker))
-    else:
-        states = extras.load("pipelines.training.driver:trained_by_workers", "training by steps")(worker, attempt)
-    TrainedArtefact.write(attempt.folder, states, config.collaborators)
+def trained_with(tuned: TunedArtefact, name: str) -> dict[str, float]:
+    """The settings of training that a search chose for a collaborator."""
+    return {key: value for key, value in tuned.choice(name).items() if key not in ("gate", "scope")}
 
 
 def _solved(worker: WorkerPlan, bar: Bar, device: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""Stage `tune`: searches gate, scope and training hyper-parameters for the best policy on validate."""
+"""Stage `tune`: searches gate, scope and training hyper-parameters for the best policy on validate.
+
+A run that continues a sequence keeps its parent's choice: the networks learned on with it. Only the policy is searched.
+"""
 
 from __future__ import annotations
 
@@ -55,14 +58,19 @@ class Tune(Stage, Plan):
             gpus=context.cluster.gpus_per_worker,
         )
         names = plan.config.collaborators
+        if self.parent:
+            chosen = {name: Choice(**self.parent.tuned.choice(name)) for name in names}
+            trials = run_remotely(_try_chosen, trial_plan, chosen, attempt.folder)
+            write_json(attempt.folder / TRIALS, trials)
+            return
         stepped = [name for name in names if not plan.learner(name).closed_form]
-        trials: dict[str, list[dict[str, Any]]] = {}
+        trials_by_name: dict[str, list[dict[str, Any]]] = {}
         if stepped:
             num_trials = self.tune.num_trials * len(stepped)
             num_ended = count(1)
             search = extras.load("pipelines.training.search:search", "a search of trials")
             for name in stepped:
-                trials[name] = search(
+                trials_by_name[name] = search(
                     trial_plan,
                     name,
                     search_space(self.tune, plan, name),
@@ -72,11 +80,11 @@ class Tune(Stage, Plan):
                     ended=lambda: attempt.bar.update(next(num_ended), num_trials),
                 )
             rank = partial(standing, goal=self.tune.goal)
-            best = {name: Choice(**max(own_trials, key=rank)["params"]) for name, own_trials in trials.items()}
+            best = {name: Choice(**max(own_trials, key=rank)["params"]) for name, own_trials in trials_by_name.items()}
             run_remotely(_write_best, trial_plan, attempt.folder, best)
         if solved := [name for name in names if name not in stepped]:
-            trials |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
-        write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials[name]])
+            trials_by_name |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
+        write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials_by_name[name]])
 
     def publish(self, artefact: TunedArtefact, context: Context) -> None:
         """Record every trial as a nested MLflow run: in every run, since an earlier one may have stopped before."""
@@ -86,6 +94,17 @@ class Tune(Stage, Plan):
             name = f"{trial['collaborator']} {trial['number']}"
             metrics = {metric: trial[metric] for metric in REACHED}
             context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
+
+
+def _try_chosen(plan: TrialPlan, choices: Mapping[str, Choice], folder: Path) -> list[dict[str, Any]]:
+    """Evaluate one choice for each collaborator, and write it."""
+    trials = []
+    for name, choice in choices.items():
+        best = plan.evaluate(name, choice)
+        best.save(folder / name)
+        reached = {objective: best.reached[objective] for objective in REACHED}
+        trials.append({"number": 0, "collaborator": name, "params": best.choice} | reached)
+    return trials
 
 
 def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:

@@ -49,7 +49,7 @@ class FeaturesArtefact(ShardedArtefact):
     @cached_property
     def sequence(self) -> SequenceArtefact:
         """The task sequence of these rows."""
-        return self.source(SequenceArtefact, "grow", "tasks")
+        return self.source(SequenceArtefact, "tasks")
 
     @property
     def names(self) -> Names:
@@ -59,16 +59,17 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def identity(self) -> str:
         """The identity of the encoder, with words that were fitted for it."""
-        return str(self._facts.get(IDENTITY, self.manifest["section"]["identity"]))
+        return str(self.facts.get(IDENTITY, self.manifest["section"]["identity"]))
 
     @cached_property
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """The content of `FACTS`."""
         return self.json(FACTS)
 
     @property
     def runtime(self) -> Runtime | None:
         """The runtime that computed the features; None for an encoder without a choice."""
-        return self._facts["runtime"]
+        return self.facts["runtime"]
 
     def made_by(self, encoder: EncoderConfig) -> EncoderConfig:
         """The configured encoder as it computed them: with what was fitted for it, in its runtime."""
@@ -78,12 +79,12 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def num_words(self) -> int:
         """The last features of a row, which are topics of words; 0 without words."""
-        return int(self._facts.get(WORDS, 0))
+        return int(self.facts.get(WORDS, 0))
 
     @property
     def num_cut(self) -> int:
         """Texts with more tokens than the encoder reads; 0 if nothing counted them."""
-        return int(self._facts.get(CUT, 0))
+        return int(self.facts.get(CUT, 0))
 
     @property
     def device(self) -> str:
@@ -93,7 +94,7 @@ class FeaturesArtefact(ShardedArtefact):
     @property
     def preview(self) -> dict[str, tuple[int, int]]:
         """The number of left-out train rows of each task and of right answers to them; empty without a preview."""
-        return self._facts["preview"]
+        return self.facts["preview"]
 
     @cached_property
     def dim(self) -> int:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +17,10 @@ from kcm.certification.ledger import CONTENT, GROUP, Hashes, unit_hashes
 from kcm.inputs.content import Content
 from kcm.inputs.vectors import matrix
 from kcm.parquet import read_table
+from kcm.tasks.preparation.earlier import EarlierTasks
 from kcm.tasks.sequence import DESCRIPTION, UNITS, VECTOR, Summary, read_description, read_shard, read_summary
 from kcm.tasks.shards import task_shards
+from kcm.tasks.units import unit_digest
 from pipelines.store.artefact import Artefact
 
 _SHARD = re.compile(r"task-(\d+)(?:\.\d+)?\.parquet")
@@ -131,6 +134,25 @@ class SequenceArtefact(ShardedArtefact):
         """
         with pq.ParquetFile(self.file(UNITS)) as file:
             return {kind: unit_hashes(_digests(file, kind)) for kind in (CONTENT, GROUP)}
+
+    def as_earlier(self) -> EarlierTasks:
+        """What the rows of further tasks must know. Texts of traffic are read, since the units file lacks them."""
+        return EarlierTasks(
+            description=read_description(self._described),
+            ids=(read_table(self.readable(name), columns=["id"]) for name in self.all_shards),
+            units=chain(self._table_units(), self._traffic_units()),
+            identity=self.fingerprint,
+        )
+
+    def _table_units(self) -> Iterator[pa.Table]:
+        with pq.ParquetFile(self.file(UNITS)) as file:
+            yield from (pa.table(batch) for batch in file.iter_batches())
+
+    def _traffic_units(self) -> Iterator[pa.Table]:
+        for number, task in enumerate(self.names.tasks):
+            for path in self.fetched(number) if task in self.grown_tasks else ():
+                digests = [unit_digest(content)[:16].hex() for content in contents_of(read_shard(path))]
+                yield pa.table({"kind": [CONTENT] * len(digests), "digest": pa.array(digests, pa.string())})
 
     @property
     def name(self) -> str:

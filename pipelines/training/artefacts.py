@@ -146,7 +146,7 @@ class TunedArtefact(Artefact):
     @cached_property
     def plan(self) -> TrainerPlan:
         """How the collaborators were trained, and on what."""
-        return self.source(TrainedArtefact, "extend", "train").plan
+        return self.source(TrainedArtefact, "train").plan
 
     def load(self, name: str) -> Tuned:
         """What was found for a collaborator."""

@@ -93,7 +93,7 @@ class TrialPlan:
 
     def state(self, name: str, choice: Choice) -> dict[str, Any]:
         """The collaborator's finished trainer, trained once; the train stage's trainer for the stage's values."""
-        if choice.training == self._configured():
+        if choice.training == self._configured(name):
             return self.trained.state(name)
         digest = hashlib.sha256(json.dumps(choice.training, sort_keys=True).encode()).hexdigest()[:12]
         path = self.scratch.root / f"{name}-{digest}.pt"
@@ -175,9 +175,9 @@ class TrialPlan:
         weights = {"large_weight": choice.large_weight, "judge_weight": choice.judge_weight}
         return self.plan.config.distill.model_copy(update=weights)
 
-    def _configured(self) -> dict[str, float]:
-        config = self.plan.config
-        return training_values(config.train.peak_rate, config.distill.large_weight, config.distill.judge_weight)
+    def _configured(self, name: str) -> dict[str, float]:
+        train, distill = self.plan.config.settings_of(name)
+        return training_values(train.peak_rate, distill.large_weight, distill.judge_weight)
 
     def _train(self, name: str, choice: Choice) -> dict[str, Any]:
         configured = self.plan.config
@@ -185,6 +185,7 @@ class TrialPlan:
             "train": configured.train.with_rate(choice.learning_rate),
             "distill": self._distill(choice),
             "collaborators": (name,),
+            "chosen": {},
         }
         plan = replace(self.plan, config=configured.model_copy(update=changes))
         trainer = plan.trainer(name, device=device_here(self.gpus))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkConfig, NetworkKind
 from kcm.collaborator.distill import DistillConfig
@@ -49,6 +50,15 @@ class TrainerConfig(Config):
     train: TrainConfig
     distill: DistillConfig
     seed: int
+    chosen: dict[CollaboratorName, dict[str, float]] = Field(
+        {}, description="Values that a search chose for a collaborator, in place of those in `train` and `distill`."
+    )
+
+    def settings_of(self, name: str) -> tuple[TrainConfig, DistillConfig]:
+        """The steps and the distillation of one collaborator."""
+        values = dict(self.chosen.get(name, {}))
+        train = self.train.with_rate(values.pop("learning_rate")) if values else self.train
+        return train, self.distill.model_copy(update=values)
 
     @property
     def is_solved(self) -> bool:
@@ -97,7 +107,8 @@ class TrainerPlan:
             ParquetRows(task, self.features.fetched(number), self.outcomes.fetched(number))
             for number, task in enumerate(self.features.names.tasks)
         ]
-        return trainer_of(model, learner, rows, config.train, config.distill, seed=config.seed, ranks=ranks)
+        train, distill = config.settings_of(collaborator)
+        return trainer_of(model, learner, rows, train, distill, seed=config.seed, ranks=ranks)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,10 @@ class RecordedConfig(LargeConfig):
         require_may_open(self.path, assets_dir)
         with readable(Location.of(self.file), SUFFIXES):
             return sha256_of(self.file)
+
+    def next_table(self, table: str, instead_of: Sequence[str]) -> Self:
+        """The answers in the other table, if they were in the table of the rows."""
+        return self.model_copy(update={"path": table}) if self.path in instead_of else self
 
     @property
     def file(self) -> Path:

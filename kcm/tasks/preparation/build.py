@@ -22,6 +22,7 @@ from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import TEXT, Part
 from kcm.tasks.preparation.checks import Cell, check_labels, check_splits
 from kcm.tasks.preparation.database import FactsDatabase
+from kcm.tasks.preparation.earlier import EarlierTasks, KnownRowsError, plan_next_tasks
 from kcm.tasks.preparation.facts import RowRules, block_file, shard_and_position, write_facts
 from kcm.tasks.preparation.payload import Target, places_file, write_task_shard
 from kcm.tasks.rows import BadRow, check_bad_rows, write_bad_rows
@@ -29,7 +30,7 @@ from kcm.tasks.scenarios import TaskPlan, TasksConfig, long_tail_sizes, plan_tas
 from kcm.tasks.sequence import BAD_ROWS, UNITS, Summary, write_description
 from kcm.tasks.shards import SHARD_ROWS, SequenceFolder
 from kcm.tasks.sources import Source
-from kcm.tasks.splits import SPLITS, shuffled
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, shuffled
 
 _ROW_BYTES = 256  # rough bytes per row: the estimate only decides on which machine rows are read
 _TRAIN = SPLITS.index("train")
@@ -55,8 +56,13 @@ def write_sequence(
     reads: Collection[Part] = TEXT,
     bad_rows_file: Path | None = None,
     workers: Workers = in_process,
+    earlier: EarlierTasks | None = None,
 ) -> str:
     """Read, check, split and write the rows into an empty folder; returns the digest of the sequence.
+
+    With `earlier` tasks, the rows are the next task of their sequence, or several by the task column. The folder gets
+    the shards of the new tasks, and the description and units of the whole sequence. Rows whose content is in an
+    earlier task are dropped; KnownRowsError if that is all of them.
 
     The digest is the same on every machine and with any workers, for the same rows and seed. `reads` are the parts of a
     row that a model reads: each must be usable, and other parts are not kept.
@@ -69,7 +75,9 @@ def write_sequence(
     files = SequenceFolder(folder) if isinstance(folder, Path) else folder
     files.path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kcm-tasks-") as scratch, FactsDatabase(Path(scratch), seed) as facts:
-        build = SequenceBuild(config, source, seed, frozenset(reads), files, workers, facts)
+        build = SequenceBuild(config, source, seed, frozenset(reads), files, workers, facts, earlier)
+        if earlier:
+            facts.add_earlier(earlier.ids, earlier.units)
         build.read_facts()
         build.draw_splits(bad_rows_file)
         build.plan_tasks()
@@ -87,6 +95,7 @@ class SequenceBuild:
     folder: SequenceFolder
     workers: Workers
     facts: FactsDatabase
+    earlier: EarlierTasks | None = None
     blocks: dict[int, int] = field(default_factory=dict)  # rows of each block, by the place of the first of them
     labels: tuple[str, ...] = ()
     plan: TaskPlan = field(default_factory=lambda: TaskPlan((), (), False, {}))
@@ -132,7 +141,8 @@ class SequenceBuild:
 
     def draw_splits(self, bad_rows_file: Path | None) -> None:
         """Draw the splits and list dropped rows; DataError if too many rows are bad."""
-        self.facts.judge(self.config.fractions, " and ".join(self.rules.parts))
+        splits_given = self.earlier is not None and self.earlier.splits_given
+        self.facts.judge(self.config.fractions, " and ".join(self.rules.parts), splits_given=splits_given)
         where = self.source.name
         write_bad_rows(self._left_out(), self.folder.path / BAD_ROWS)
         if bad_rows_file is not None:
@@ -150,17 +160,21 @@ class SequenceBuild:
         """Find the task of every row, drop rows beyond the caps, and check the rest."""
         config, source = self.config, self.source
         cells = [cell for cell in self.facts.cells() if cell[1] != source.out_of_scope_label]
+        if self.earlier and not cells:
+            raise KnownRowsError(f"all rows of {source.name} are in the sequence already", where=source.name)
+        known_labels = self.earlier.labels if self.earlier else ()
         present = {label for _, label in cells}
-        labels = source.labels or sorted(present)
+        labels = dict.fromkeys((*known_labels, *(source.labels or sorted(present))))
         self.labels = tuple(label for label in labels if label != source.out_of_scope_label)
-        check_labels(self.labels, present, source.name)
+        check_labels(self.labels, present | {*known_labels}, source.name)
         if config.out_of_scope == "keep" and source.out_of_scope_label is None:
             raise ConfigError(
                 "out_of_scope = 'keep', but nothing says which rows have none of the labels",
                 where="tasks.out_of_scope",
                 hint="Set source.out_of_scope_label",
             )
-        self.plan = plan_tasks(
+        plan = partial(plan_next_tasks, name=source.name, earlier=self.earlier) if self.earlier else plan_tasks
+        self.plan = plan(
             cells,
             self.labels,
             scenario=config.scenario,
@@ -206,9 +220,11 @@ class SequenceBuild:
         self.folder.remove(block_file("rows", block) for block in self.blocks)
         self.folder.remove(map(places_file, targets))
         self.facts.write_units(self.folder.path / UNITS)
-        write_description(self.folder.path, self._description())
+        description = self._description()
+        write_description(self.folder.path, self.earlier.described(description) if self.earlier else description)
         plan = self.plan
         identity = [self.source.name, self.config.scenario, self.labels, self.outside, plan.names, plan.labels]
+        identity += [self.earlier.identity] if self.earlier else []
         shards = [(*target, digest) for target, digest in zip(targets, digests, strict=True)]
         return sha256(json.dumps([identity, shards]).encode()).hexdigest()
 
@@ -217,9 +233,10 @@ class SequenceBuild:
         num_rows = Counter[int]()
         for (task, _, _), count in self.cells.items():
             num_rows[task] += count
+        first = len(self.earlier.tasks) if self.earlier else 0
         for task in range(len(self.plan.names)):
             for shard, start in enumerate(range(0, num_rows[task], SHARD_ROWS)):
-                target = task, shard
+                target = first + task, shard
                 self.folder.write(places_file(target), [self.facts.places(task, start, start + SHARD_ROWS)], "zstd")
                 yield target
 
@@ -233,6 +250,7 @@ class SequenceBuild:
             "seed": self.seed,
             "long_tail": self.long_tail,
             "none_label": self.outside,
+            "splits_given": self.facts.origins != {NOT_GIVEN},
             "tasks": [
                 {"name": name, "label_names": label_names}
                 for name, label_names in zip(self.plan.names, self.plan.labels, strict=True)

@@ -1,6 +1,8 @@
 """The facts of all rows in a DuckDB file, and the statements that find their splits, tasks and positions.
 
     facts      every row from `preparation.facts`
+    earlier_*  ids, contents and groups of the tasks that the sequence has already
+    known      usable rows whose content is in an earlier task
     drawn      usable rows with their split: no faults, and the first row of every id
     verdicts   rows that share a content or a group, with a reason for those that another split excludes
     members    the rows of the tasks, up to a cap per task
@@ -14,7 +16,7 @@ from less to more pure; NOT_GIVEN is less than all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +27,7 @@ from duckdb.func import ARROW
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.tasks.scenarios import TaskPlan
-from kcm.tasks.splits import SPLITS, Split, drawn_splits, draws
+from kcm.tasks.splits import NOT_GIVEN, SPLITS, Split, drawn_splits, draws
 
 MEMORY_LIMIT = "400MB"  # memory for tables and intermediate results; the rest spills to disk
 _ROWS_AT_ONCE = 10_000  # rows of a listing, as Python objects
@@ -36,6 +38,22 @@ _FACTS = """
 CREATE TABLE facts (
     place BIGINT, id VARCHAR, fault VARCHAR, block BIGINT, row INTEGER, label VARCHAR, task VARCHAR, origin TINYINT,
     content UUID, unit UUID, draw DOUBLE)
+"""
+_EARLIER = """
+CREATE TABLE earlier_ids (id VARCHAR);
+CREATE TABLE earlier_units (kind VARCHAR, digest UUID);
+"""
+# A row whose content is in an earlier task has taught or measured there. Given splits may divide a group, so then its
+# rows are known as well.
+_KNOWN = """
+CREATE TABLE known AS
+    SELECT place FROM facts WHERE fault IS NULL AND (
+        content IN (SELECT digest FROM earlier_units WHERE kind = 'content')
+        OR ($by_group AND unit <> content AND unit IN (SELECT digest FROM earlier_units WHERE kind = 'group')))
+"""
+_CLASHING = """
+UPDATE facts SET fault = 'an earlier task has a row with this id'
+    WHERE fault IS NULL AND id IN (SELECT id FROM earlier_ids) AND place NOT IN (SELECT place FROM known)
 """
 _MORE = "INSERT INTO facts SELECT * REPLACE (content::UUID AS content, unit::UUID AS unit) FROM more"
 
@@ -71,13 +89,14 @@ CREATE TABLE bridges AS
 # train rows as well. Rows without a group whose content others have too become a unit: `repeats`.
 _VERDICTS = f"""
 CREATE TABLE verdicts AS
-    SELECT place, contents.content IS NOT NULL AND drawn.unit = drawn.content AS repeats,
+    SELECT drawn.place, contents.content IS NOT NULL AND drawn.unit = drawn.content AS repeats,
         CASE WHEN labelled THEN drawn.origin ELSE 0 END AS purity,
         CASE WHEN labelled THEN contents.purest_given ELSE contents.purest_split END AS purest_content,
         CASE WHEN labelled THEN groups.purest_given ELSE groups.purest_split END AS purest_group,
         CASE WHEN purest_content > purity THEN purest_content WHEN purest_group > purity THEN purest_group END AS purer,
         coalesce(purer IS NULL AND labelled AND bridges.first_split < split, false) AS bridging,
         CASE
+            WHEN known.place IS NOT NULL THEN $part || ' or group is in an earlier task'
             WHEN NOT labelled AND contents.first_split = 0 THEN 'its content is also in a labelled row'
             WHEN purer IS NOT NULL THEN $part || ' or group is also in split ' || {_SPLIT_NAMES}[purer + 1]
             WHEN bridging THEN $part || ' is also in split ' || {_SPLIT_NAMES}[bridges.first_split + 1]
@@ -86,7 +105,8 @@ CREATE TABLE verdicts AS
     LEFT JOIN contents ON contents.content = drawn.content
     LEFT JOIN groups ON groups.unit = drawn.unit AND drawn.unit <> drawn.content
     LEFT JOIN bridges ON bridges.content = drawn.content AND bridges.origin = drawn.origin
-    WHERE contents.content IS NOT NULL OR groups.unit IS NOT NULL
+    LEFT JOIN known ON known.place = drawn.place
+    WHERE contents.content IS NOT NULL OR groups.unit IS NOT NULL OR known.place IS NOT NULL
 """
 _COUNTS = """
 SELECT (SELECT count(*) FROM facts) - (SELECT count(*) FROM drawn), count(reason),
@@ -164,6 +184,8 @@ _UNITS = """
 SELECT DISTINCT 'content' AS kind, replace(CAST(content AS VARCHAR), '-', '') AS digest FROM facts WHERE fault IS NULL
 UNION ALL
 SELECT DISTINCT 'group', replace(CAST(unit AS VARCHAR), '-', '') FROM facts WHERE fault IS NULL AND unit <> content
+UNION
+SELECT kind, replace(CAST(digest AS VARCHAR), '-', '') FROM earlier_units
 ORDER BY kind, digest
 """
 
@@ -190,6 +212,7 @@ class FactsDatabase:
             "PRAGMA force_compression = 'uncompressed'"
         )  # a tenth of all CPU, for a file that lives for minutes
         self._db.execute(_FACTS)
+        self._db.execute(_EARLIER)
 
         def drawn_number(purpose_N: pa.ChunkedArray, name_N: pa.ChunkedArray) -> pa.Array:
             return pa.array(draws(seed, purpose_N[0].as_py(), name_N.to_pylist()) if len(name_N) else [], pa.float64())
@@ -210,10 +233,18 @@ class FactsDatabase:
         self._db.execute(_MORE)
         self._db.unregister("more")
 
-    def judge(self, fractions: Mapping[Split, float], part: str) -> None:
-        """Draw the splits, and find the rows that share a content or a group with another split.
+    def add_earlier(self, ids: Iterable[pa.Table], units: Iterable[pa.Table]) -> None:
+        """Add the ids, and the digests of contents and groups, of the tasks that the sequence has already."""
+        for table, columns, parts in (("earlier_ids", "id", ids), ("earlier_units", "kind, digest::UUID", units)):
+            for part in parts:
+                self._db.register("more", part)
+                self._db.execute(f"INSERT INTO {table} SELECT {columns} FROM more")
+                self._db.unregister("more")
 
-        `part` names the content in the reasons.
+    def judge(self, fractions: Mapping[Split, float], part: str, *, splits_given: bool = False) -> None:
+        """Draw the splits, and find the rows that share a content or a group with another split or an earlier task.
+
+        `part` names the content in the reasons. `splits_given` says whether earlier rows came with their splits.
         """
         self.origins = frozenset(row[0] for row in self._rows("SELECT DISTINCT origin FROM facts WHERE fault IS NULL"))
 
@@ -221,6 +252,8 @@ class FactsDatabase:
             return pa.array(drawn_splits(np.asarray(draw_N), np.asarray(origin_N), self.origins, fractions))
 
         self._db.create_function("drawn_split", drawn_split, ["DOUBLE", "TINYINT"], "TINYINT", type=ARROW)
+        self._db.execute(_KNOWN, {"by_group": splits_given or self.origins != {NOT_GIVEN}})
+        self._db.execute(_CLASHING)
         self._db.execute(_DRAWN)
         self._db.execute(_SHARED)
         self._db.execute(_VERDICTS, {"part": f"its {part}"})

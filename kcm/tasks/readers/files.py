@@ -71,6 +71,15 @@ class FilesSource(TableSourceConfig):
         default=None, description="Encoding of text files, such as cp1252; null: detected from the first bytes."
     )
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files, folders and patterns."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    def next_table(self, table: str) -> SourceConfig:
+        """The same columns in another file or folder."""
+        return self.model_copy(update={"path": table})
+
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """The files with the rows, in order. Raises the errors of `build`."""
         return find_tables(self.path, TextFormat(self.delimiter, self.encoding))

@@ -29,14 +29,15 @@ from pipelines.loop.gates.disagreements import (
     drawn_places,
     label_tests,
 )
-from pipelines.loop.gates.recertify import JUDGED, Recertify
 from pipelines.loop.state import LOG_TIMEOUT_S, LoopState
+from pipelines.loop.window.certify import JUDGED, Recertify
 from pipelines.loop.window.judged_window import JudgedWindow, row_ids
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.serve.config import log_url
 from pipelines.serve.log.labels import LabelLog
 from pipelines.stages.evaluate import EvaluatedArtefact
-from pipelines.stages.register import BundleArtefact, Register
+from pipelines.stages.parent import BundleArtefact
+from pipelines.stages.register import Register
 from pipelines.store.records import StoredLedger
 
 _NOTHING_STORED = "Nothing was stored"

@@ -24,10 +24,10 @@ from kcm.parquet import read_table, write_table
 from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
 from pipelines.context import Attempt
-from pipelines.loop.parent import Parent
 from pipelines.loop.state import faults_of
 from pipelines.loop.window.naming import ClassNames
 from pipelines.serve.log.window import LogReader
+from pipelines.stages.parent import Parent
 from pipelines.stages.stage import Plan, Stage
 from pipelines.stages.units import rows_of, units_of
 from pipelines.store.artefact import Artefact, write_json

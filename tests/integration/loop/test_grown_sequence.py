@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from kcm.tasks.shards import shard_file
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.build import stages_of
-from pipelines.loop.challenger.ask_again import AskAgain
-from pipelines.loop.challenger.extend import Choose
-from pipelines.loop.challenger.grow import GrowOutcomes
-from pipelines.loop.parent import Parent
+from pipelines.loop.window.ask_again import AskAgain
 from pipelines.loop.window.naming import ClassNames
 from pipelines.loop.window.stage import LogWindow, WindowArtefact
+from pipelines.loop.window.task import TrafficOutcomes
 from pipelines.run import STAGES
-from pipelines.stages.register import BundleArtefact
+from pipelines.stages.parent import BundleArtefact, Parent
 from pipelines.stages.stage import Stage, run_stages
+from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact, ArtefactStore
 from pipelines.store.features import FeaturesArtefact, feature_matrix
 from pipelines.store.outcomes import OutcomesArtefact
@@ -94,10 +93,10 @@ class Champion:
         return self.artefacts["register"].as_a(BundleArtefact)
 
     def update(
-        self, log: MadeLog, until: type[Stage] = Choose, named: tuple[str, ...] = (), **more: Any
+        self, log: MadeLog, until: type[Stage] = Tune, named: tuple[str, ...] = (), **more: Any
     ) -> dict[str, Artefact]:
         """The artefacts of an update up to a stage; a window is read once."""
-        parent = Parent(self.bundle, Bundle.read(self.bundle.bundle))
+        parent = Parent(self.bundle, Bundle.read(self.bundle.bundle), "made/1")
         settings = self.config.model_dump(mode="json", exclude_unset=True)
         config = parse_config(RunConfig, settings | {"update": SETTINGS["update"] | more})
         reader: Any = log
@@ -105,6 +104,7 @@ class Champion:
         for label in set(named) - set(names.labels()):
             names.name(label, ())
         window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, names, "made/1")
+        parent = replace(parent, forgotten_rows=frozenset(window.forgotten_rows))
         asked = [AskAgain.of(config, parent=parent)] if named else []
         stages: list[Stage] = [window, *asked, *stages_of(config, parent)]
         last = next(place for place, stage in enumerate(stages) if isinstance(stage, until))
@@ -154,7 +154,7 @@ def traffic(champion: Champion) -> Callable[..., MadeLog]:
 
 def whole(update: dict[str, Artefact]) -> dict[str, Any]:
     """The state of one trainer that had all tasks from the start."""
-    trained = update["extend"].as_a(TrainedArtefact)
+    trained = update["train"].as_a(TrainedArtefact)
     plan = TrainerPlan(
         trained.config, update["features"].as_a(FeaturesArtefact), update["outcomes"].as_a(OutcomesArtefact)
     )
@@ -179,7 +179,7 @@ def test_added_domain_equals_training_from_the_start(champion: Champion, traffic
     """Promise: a domain is learned as if it had been there from the start."""
     log = traffic()
     update = champion.update(log)
-    window, tuned = update["window"].as_a(WindowArtefact), update["choose"].as_a(TunedArtefact)
+    window, tuned = update["window"].as_a(WindowArtefact), update["tune"].as_a(TunedArtefact)
     features, outcomes = update["features"].as_a(FeaturesArtefact), update["outcomes"].as_a(OutcomesArtefact)
     assert features.names.tasks == ("films", "books", "traffic-300")
     assert features.names.labels == ("bad", "good")
@@ -203,7 +203,7 @@ def test_added_domain_equals_training_from_the_start(champion: Champion, traffic
     counted = [[text.count(letter) / 10 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
     np.testing.assert_allclose(feature_matrix(rows), counted, atol=1e-6)
 
-    state, expected = update["extend"].as_a(TrainedArtefact).state("kcm"), whole(update)
+    state, expected = update["train"].as_a(TrainedArtefact).state("kcm"), whole(update)
     assert_same(state["collaborator"], expected["collaborator"])
     assert_same(state["learner"], expected["learner"])
     assert state["accuracy"] == expected["accuracy"]
@@ -228,9 +228,9 @@ def test_a_new_label_gets_an_output_and_the_rest_goes_on(champion: Champion, tra
     update = champion.update(traffic(labels, volunteered=300), named=("odd",))
     names = update["features"].as_a(FeaturesArtefact).names
     assert names.labels == ("bad", "good", "odd")
-    state = update["extend"].as_a(TrainedArtefact).state("kcm")
+    state = update["train"].as_a(TrainedArtefact).state("kcm")
     assert_same(state["collaborator"], whole(update)["collaborator"])
-    tuned = update["choose"].as_a(TunedArtefact)
+    tuned = update["tune"].as_a(TunedArtefact)
     assert tuned.load("kcm").collaborator.num_labels == 3
     before = Bundle.read(champion.bundle.bundle).large_identity
     assert update["outcomes"].as_a(OutcomesArtefact).identity != before
@@ -247,7 +247,7 @@ def test_the_head_of_a_classifier_grows_from_what_people_said(
     labels = [("good", "bad", "odd")[number % 3] for number in range(300)]
     with pytest.raises(DataError, match="so far 'odd' 0"):
         learned.update(log_of(learned, labels, volunteered=6), LogWindow, named=("odd",))
-    update = learned.update(log_of(learned, labels, volunteered=200), GrowOutcomes, named=("odd", "none"))
+    update = learned.update(log_of(learned, labels, volunteered=200), TrafficOutcomes, named=("odd", "none"))
     facts = update["ask_again"].as_a(WindowArtefact).facts
     assert (facts.new_labels, facts.untaught_labels) == (("odd",), ("none",))
 
@@ -271,10 +271,10 @@ def test_what_was_forgotten_leaves_rows_and_memory(champion: Champion, traffic: 
     log.forgets = frozenset({unit(row["text"])})
     update = champion.update(log)
     assert update["window"].as_a(WindowArtefact).facts.forgotten_rows == (held,)
-    for kind in ("grow", "features", "outcomes"):
+    for kind in ("tasks", "features", "outcomes"):
         ids = {
             each for n in range(3) for each in pq.read_table(shard_file(update[kind].folder, n, 0))["id"].to_pylist()
         }
         assert held not in ids
-    assert held not in update["extend"].as_a(TrainedArtefact).state("kcm")["learner"]["memory"]["ids"]
+    assert held not in update["train"].as_a(TrainedArtefact).state("kcm")["learner"]["memory"]["ids"]
     assert held in {each for n in range(2) for each in sequence.task(n)["id"].to_pylist()}

@@ -20,8 +20,8 @@ from kcm.bundle.models import NOT_CERTIFIED
 from kcm.inputs.content import Content
 from kcm.large.base import PROBE
 from pipelines.config import RunConfig
-from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
+from pipelines.stages.parent import Parent
 from tests.fake_upstream import FakeUpstream, label
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -21,7 +21,7 @@ from pipelines.progress import Reporter
 from pipelines.run import run
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
-from pipelines.stages.register import BundleArtefact
+from pipelines.stages.parent import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from tests.door import opened_door
 

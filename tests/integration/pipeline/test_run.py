@@ -30,7 +30,7 @@ from pipelines.progress import Reporter
 from pipelines.run import STAGES, run
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
-from pipelines.stages.register import BundleArtefact
+from pipelines.stages.parent import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import fetch_model

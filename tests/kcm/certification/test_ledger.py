@@ -20,7 +20,6 @@ from kcm.certification.ledger import (
     Units,
     look_delta,
     question_delta,
-    question_left,
     unit_hashes,
 )
 from kcm.errors import ArtefactError
@@ -122,7 +121,24 @@ def test_a_preview_writes_nothing(tmp_path: Path) -> None:
         assert (look.number, look.spend) == (1, question_delta(0.1, 1))
     assert not (tmp_path / "ledger").exists()
     assert "First look at these rows" in look.sentence
-    assert question_left(0.1, 1) == pytest.approx(0.1 - look.spend)
+    assert "later looks share 20%" in look.sentence
+
+
+@pytest.mark.parametrize(
+    "grows", [[True] * 40, [False] * 40, [True, False] * 20, [False, True] * 20, [True] * 3 + [False] * 37]
+)
+def test_looks_of_any_kind_spend_at_most_delta(tmp_path: Path, grows: list[bool]) -> None:
+    """A question that grows keeps more for later looks, and no mixture of both kinds exceeds delta."""
+    ledger = Ledger(tmp_path)
+    looks = [
+        ledger.look(rows(0, 100 + number), delta=0.1, digest=str(number), purpose="", grows=growing)
+        for number, growing in enumerate(grows)
+    ]
+    assert [look.number for look in looks] == list(range(1, 41))
+    assert sum(look.spend for look in looks) <= 0.1
+    if all(grows):
+        assert looks[1].spend / 0.1 == pytest.approx(0.152, abs=1e-3)
+        assert looks[0].next_spend == looks[1].spend
 
 
 _THREE_LOOKS = """

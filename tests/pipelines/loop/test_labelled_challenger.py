@@ -17,8 +17,8 @@ from kcm.errors import DataError
 from kcm.parquet import write_table
 from pipelines.config import RunConfig
 from pipelines.loop.gates.items_to_label import drawn_for, sufficient_labels
-from pipelines.loop.gates.recertify import certify_window
 from pipelines.loop.state import LoopState
+from pipelines.loop.window.certify import certify_window
 from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.registry.champion import Champion
 from pipelines.store.artefact import Recipe, write_json

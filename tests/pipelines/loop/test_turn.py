@@ -19,13 +19,13 @@ from pipelines.loop import turn as turns
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.build import BuiltChallenger
 from pipelines.loop.gates import items_to_label
-from pipelines.loop.parent import Parent
 from pipelines.loop.state import LoopState
 from pipelines.loop.turn import approve, update
 from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.registry.promote import Champions
 from pipelines.registry.replicas import RefusedByServiceError
+from pipelines.stages.parent import Parent
 from pipelines.store.lease import leased
 from pipelines.tracking.tracking import Tracking, set_champion
 from tests.champions import alias_of

@@ -11,6 +11,7 @@ from pipelines.registry.gates import (
     call_rate,
     certified,
     enough_rows,
+    old_calls,
     old_tasks,
     overall,
     promise_kept,
@@ -152,6 +153,17 @@ def test_escalate_all_challenger_passes_only_as_a_repair(num_units: int, repairs
         valid=True, decision="escalate_all", num_units=num_units, fewest_units=114, reason="nothing was certified"
     )
     assert certified(certificate, repairs=repairs).verdict == verdict
+
+
+def test_a_version_that_saves_less_on_old_tasks_waits() -> None:
+    """Promise: learning something new costs no savings on what was there, unless a person says so."""
+    kept, nothing = np.ones(400, dtype=bool), np.zeros(400, dtype=bool)
+    waits = old_calls(kept, nothing, 4098)
+    assert waits.verdict == "undecided"
+    assert "saves 0.0% of the calls, the champion 100.0%" in waits.reason
+    assert "4,098 more certify units" in waits.reason
+    assert old_calls(nothing, kept, 0).verdict == old_calls(kept, kept, 0).verdict == "pass"
+    assert old_calls(kept[:0], kept[:0], 0).verdict == "pass"
 
 
 def test_the_worst_verdict_counts() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from kcm.certification.certificate import CertificateConfig
-from kcm.certification.ledger import question_delta
+from kcm.certification.ledger import Ledger, question_delta
 from kcm.config import parse_config
 from kcm.errors import AssetError, ConfigError, DataError, KcmError
 from kcm.tasks.preparation.build import write_sequence
@@ -19,7 +19,6 @@ from kcm.tasks.scenarios import TasksConfig
 from pipelines.config import RunConfig
 from pipelines.context import Attempt, Context
 from pipelines.progress import Reporter
-from pipelines.stages.evaluate import take_look
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.stage import Plan, Stage, run_stages
 from pipelines.stages.tasks import Tasks
@@ -195,7 +194,7 @@ def test_renamed_and_copied_runs_keep_counting_looks(tmp_path: Path) -> None:
     def spend(place: str, file: str, run: str, num_rows: int = 400) -> float:
         store = ArtefactStore(tmp_path / place)
         units = sequence_of(store, tmp_path / file, num_rows).ledger_units
-        return take_look(store, units, CONFIG, run).spend
+        return Ledger(store.ledger).look(units, delta=CONFIG.delta, digest=run, purpose="").spend
 
     first = [spend("first", "rows.csv", "reviews"), spend("first", "rows.csv", "renamed")]
     first += [spend("first", "renamed.csv", "another file"), spend("first", "rows.csv", "reviews")]

@@ -15,7 +15,8 @@ from pipelines.progress import Reporter
 from pipelines.registry.champion import Pointer
 from pipelines.registry.gates import PromotionGate, Verdict
 from pipelines.stages import register
-from pipelines.stages.register import BundleArtefact, Register
+from pipelines.stages.parent import BundleArtefact
+from pipelines.stages.register import Register
 from pipelines.store.artefact import ArtefactStore
 from tests.pipelines.stages.test_deployed import RUN
 

@@ -216,7 +216,10 @@ def test_every_stage_reads_an_earlier_output_by_name() -> None:
     written, run = set[str](), parse_config(RunConfig, BASE | {"large": SERVER})
     for stage in STAGES:
         assert set(stage.reads) <= written
-        assert all(hasattr(run, name) for name in set(stage.model_fields) - {"space", "choose", "updated", "certifies"})
+        assert all(
+            hasattr(run, name)
+            for name in set(stage.model_fields) - {"parent", "chosen", "choose", "updated", "certifies", "grows"}
+        )
         written.add(stage.writes.kind)
 
 

@@ -11,7 +11,7 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL
 from kcm.certification.certificate import CertificateConfig
 from kcm.errors import DataError
-from pipelines.loop.gates.recertify import certify_window
+from pipelines.loop.window.certify import certify_window
 from pipelines.serve.log.decisions import DecisionLog
 from tests.pipelines.loop.windows import NUM, START, Asked, facts_of, judged_of, made_drawn, made_window
 

@@ -16,7 +16,7 @@ import pytest
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import DataError
 from pipelines.context import Context
-from pipelines.loop.challenger.ask_again import answered_anew
+from pipelines.loop.window.ask_again import answered_anew
 from pipelines.loop.window.judged_window import row_ids
 from pipelines.loop.window.stage import LogWindow, WindowArtefact
 from pipelines.progress import Reporter

@@ -6,7 +6,6 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,14 +20,14 @@ from kcm.inputs.content import contents
 from kcm.large import Item, UpstreamConfig
 from kcm.tasks.splits import draw
 from pipelines.context import Attempt, Context
-from pipelines.loop.gates.recertify import JUDGED
+from pipelines.loop.window.certify import JUDGED
 from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.registry import gates
-from pipelines.registry.comparison import Version, against_champion, probed
+from pipelines.registry.comparison import Version, against_champion, kept_on_old_tasks, probed
 from pipelines.registry.gates import GateConfig, PromotionGate
 from pipelines.stages.evaluate import EvaluatedArtefact
-from pipelines.stages.register import BundleArtefact
+from pipelines.stages.parent import BundleArtefact
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
@@ -68,7 +67,6 @@ class Examine(Stage, Plan):
     champion: str = Field(description="Fingerprint of the champion's bundle.")
     limits: GateConfig
     seed: int
-    parent: Any = Field(exclude=True)  # a Parent
     upstreams: tuple[UpstreamConfig, ...] = Field(exclude=True)
 
     def write(
@@ -85,7 +83,7 @@ class Examine(Stage, Plan):
         old = replace(new, bundle=self.parent.bundle)  # the challenger has these rows too
         challenger, champion = new.bundle, old.bundle
         context, limits, name = attempt.context, self.limits, evaluated.deployed
-        judged_window = JudgedWindow.read(evaluated.folder / name / JUDGED).of_purpose("certify", "test")
+        judged_window = JudgedWindow.read(evaluated.file(JUDGED)).of_purpose("certify", "test")
         policy, certificate, facts = evaluated.policy(name), challenger.certificates[None], window.facts
         kept_before, kept_after = judged_window.champion_kept, judged_window.keeps(policy)
         savings = [float(kept_N.mean()) if len(judged_window) else 0.0 for kept_N in (kept_before, kept_after)]
@@ -95,14 +93,17 @@ class Examine(Stage, Plan):
             loss = judged_window.champion_loss(champion.policy, facts.share_floor, certificate.delta, facts.new_labels)
             holds = gates.promise_kept(loss, certificate.epsilon, facts.signs, certified=bool(champion.certificates))
             keeps = champion.policy.lowest_cut < np.inf
-            repairs = not holds.figures["feasible"] and bool(facts.new_labels)
+            is_silent = bool(facts.signs)  # after an alarm the service escalates everything
             kept_by_side = kept_before, kept_after
             compared = against_champion(old, new, kept_by_side, judged_window.unit, limits)
             examined += [
                 holds,
-                gates.certified(certificate, repairs=repairs),
+                gates.certified(certificate, repairs=is_silent and bool(facts.new_labels)),
                 *gates.against(holds, compared, keeps=keeps),
             ]
+            if not is_silent:
+                more_units = max(0, certificate.fewest_units - certificate.num_units)
+                examined.append(gates.old_calls(*kept_on_old_tasks(old, new), more_units))
         verdicts = Verdicts(gates=examined, calls_saved=(savings[0], savings[1]))
         write_json(attempt.folder / GATES, verdicts.model_dump(mode="json"))
 

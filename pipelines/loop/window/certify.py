@@ -1,18 +1,20 @@
-"""Stage `reevaluate`: certify the challenger on a window of traffic, and measure it on the test rows of all tasks.
+"""The certificate of a challenger, from a window of traffic (docs/certificates.md).
 
-It does what `evaluate` does for a run, but reads no labelled certify rows: the certificate comes from the window's
-certify decisions (docs/certificates.md). An attempt that may succeed is recorded in the lineage's ledger before they
-are read. Labels that callers volunteer are never read.
+An attempt that may succeed is recorded in the lineage's ledger before the certify decisions are read. Labels that
+callers volunteer are never read.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 from pydantic import Field
 
 from kcm.cascade.policy import Policy
-from kcm.certification.certificate import CertificateConfig, CertifiedWindow
+from kcm.cascade.scored import ScoredOutcomes
+from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow
 from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
@@ -20,11 +22,8 @@ from pipelines.context import Attempt
 from pipelines.loop.gates.disagreements import GivenLabels, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
 from pipelines.loop.window.stage import WindowArtefact, WindowFacts
-from pipelines.stages.evaluate import OUTCOMES, EvaluatedArtefact, scored_table
-from pipelines.stages.measured import curves_of, result_of
-from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.evaluate import Certifier, Evaluate
 from pipelines.store.features import FeaturesArtefact
-from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.store.records import StoredLedger
 from pipelines.training.artefacts import TunedArtefact
 
@@ -88,56 +87,34 @@ def can_certify_window(
     return any(can_certify(rows.traffic(facts.share_floor), config, share) for rows in parts if len(rows))
 
 
-class Recertify(Stage, Plan):
-    """`result.json` and `report.json`; the outcome table, the deployed policy, and the judged window.
+class EvaluateTraffic(Evaluate):
+    """The challenger certified on a window's certify decisions, and measured on the test rows of all tasks.
 
-    `labels` on disagreements certify the challenger of an earlier attempt again.
+    It reads no labelled certify rows. `JUDGED` holds its answers to the window. With `labels` of people for
+    disagreements, the challenger of an earlier attempt is certified again.
     """
 
-    stage, version, unit = "reevaluate", 1, "collaborators"
-    reads, writes = ("window", "features", "outcomes", "tuned"), EvaluatedArtefact
+    reads = ("window", *Evaluate.reads)
 
     name: str
-    certificate: CertificateConfig
     expires_days: float
     labels: GivenLabels | None = None
     encoder: EncoderConfig = Field(exclude=True)  # by fingerprint of the features
 
-    def write(
-        self,
-        attempt: Attempt,
-        window: WindowArtefact,
-        features: FeaturesArtefact,
-        outcomes: OutcomesArtefact,
-        tuned: TunedArtefact,
-    ) -> None:
-        """Certify and measure the collaborator; also writes its answers to the window."""
-        name = tuned.plan.config.collaborators[0]
-        candidate, names, facts = tuned.load(name), features.names, window.facts
-        rows = window.of_purpose("validate", "certify", "test")
-        encoder = features.made_by(self.encoder)
-        features_ND = window_features(rows, encoder, attempt, attempt.scratch)
-        judged_window = JudgedWindow.by(candidate.collaborator, candidate.gate, rows, features_ND, names.labels)
+    def certifier(
+        self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact, window: WindowArtefact
+    ) -> Certifier:
+        """The test on the window, once its look is in the lineage's ledger."""
+        (name,), facts = tuned.plan.config.collaborators, window.facts
+        candidate, rows = tuned.load(name), window.of_purpose("validate", "certify", "test")
+        features_ND = window_features(rows, features.made_by(self.encoder), attempt, attempt.scratch)
+        label_names = features.names.labels
+        judged_window = JudgedWindow.by(candidate.collaborator, candidate.gate, rows, features_ND, label_names)
+        judged_window.write(attempt.folder / JUDGED)
         certify = judged_window.of_purpose("certify")
-        policy, certificates = certify_window(
-            certify,
-            candidate.policy,
-            self.certificate,
-            facts,
-            delta=self._spend(attempt, certify, candidate.policy, facts),
-            expires_at=datetime.now(UTC) + timedelta(days=self.expires_days),
-            labels=self.labels,
-        )
-        folder = attempt.folder / name
-        folder.mkdir()
-        score_table = scored_table(candidate, features, outcomes, file=folder / OUTCOMES)
-        policy.save(folder)
-        judged_window.write(folder / JUDGED)
-        EvaluatedArtefact.write_measured(
-            attempt.folder,
-            {name: result_of(score_table, policy, certificates, candidate, names)},
-            {name: curves_of(score_table, certificates[None], self.certificate)},
-        )
+        delta = self._spend(attempt, certify, candidate.policy, facts)
+        expires_at = datetime.now(UTC) + timedelta(days=self.expires_days)
+        return partial(_by_window, window=certify, facts=facts, delta=delta, expires_at=expires_at, labels=self.labels)
 
     def _spend(self, attempt: Attempt, certify: JudgedWindow, policy: Policy, facts: WindowFacts) -> float:
         """The delta of this look; the delta of labels was recorded before they were drawn.
@@ -151,3 +128,18 @@ class Recertify(Stage, Plan):
         if not can_certify_window(certify, policy, self.certificate, facts, planned):
             return planned
         return ledger.look(self.certificate.delta, attempt.fingerprint).spend
+
+
+def _by_window(
+    validate: ScoredOutcomes,
+    certify: ScoredOutcomes,
+    policy: Policy,
+    config: CertificateConfig,
+    *,
+    window: JudgedWindow,
+    facts: WindowFacts,
+    **promise: Any,
+) -> tuple[Policy, dict[str | None, Certificate]]:
+    """A `Certifier` that reads the window in place of labelled rows."""
+    deployed, certificates = certify_window(window, policy, config, facts, **promise)
+    return deployed, dict(certificates)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.large import LargeAnswer
-from pipelines.loop.gates import promotion
-from pipelines.loop.gates.promotion import Examine
+from pipelines.loop import checks
+from pipelines.loop.checks import Examine
 from pipelines.registry.gates import GateConfig
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 
@@ -46,9 +46,9 @@ def asked(outcomes: OutcomesArtefact, monkeypatch: pytest.MonkeyPatch, shift: in
         numbers = [(int(item.id.split("/")[1]) + shift) % (num_labels + 1) for item in items]
         return [LargeAnswer(number) for number in numbers]
 
-    monkeypatch.setattr(promotion, "with_first_labels", first)
+    monkeypatch.setattr(checks, "with_first_labels", first)
     load = lambda num_labels, *_, **__: SimpleNamespace(answer=lambda items: answer(items, num_labels))  # noqa: E731
-    monkeypatch.setattr(promotion, "load_large", load)
+    monkeypatch.setattr(checks, "load_large", load)
     names = [f"task {number}" for number in range(len(LABELS))]
     features: Any = SimpleNamespace(names=SimpleNamespace(tasks=names), sequence=SimpleNamespace(task=rows))
     challenger: Any = SimpleNamespace(large=SimpleNamespace(upstream=None))

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
-from pipelines.loop.challenger.grow import task_of
+from pipelines.loop.window.task import task_of
 from pipelines.store.sequence import Names
 from tests.pipelines.loop.logged import MadeLog, decisions
 

@@ -9,11 +9,9 @@ so the logged probabilities of being asked stay correct.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from kcm.encoders.runtime import resolved
 from kcm.errors import ConfigError
@@ -22,7 +20,7 @@ from kcm.parquet import read_table, write_table
 from pipelines.batch.asking import ask_shards
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
-from pipelines.loop.challenger.grown_head import answers_by_grown_head
+from pipelines.loop.window.grown_head import answers_by_grown_head
 from pipelines.loop.window.judged_window import row_ids
 from pipelines.loop.window.stage import FACTS, ROWS, WindowArtefact
 from pipelines.stages.stage import Plan, Stage
@@ -40,7 +38,6 @@ class AskAgain(Stage, Plan):
 
     large: LargeConfig
     seed: int
-    parent: Any = Field(exclude=True)  # a Parent
 
     def plan(self, context: Context, window: WindowArtefact) -> AskAgain:
         """Itself. ConfigError for recorded answers, which cannot use a new label."""

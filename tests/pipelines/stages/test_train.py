@@ -1,4 +1,4 @@
-"""A champion goes on under the hyper-parameters that its search has chosen, and networks keep their width."""
+"""A parent's collaborators learn on with the settings that its search has chosen, and networks keep their width."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -8,11 +8,12 @@ import pytest
 
 from kcm.collaborator.collaborator import NetworkConfig
 from kcm.collaborator.distill import DistillConfig
+from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
 from kcm.learners.training.config import TrainConfig
-from pipelines.loop.challenger.extend import Extend, choice_of
+from pipelines.stages.train import Train
 from pipelines.training.worker import TrainerConfig, TrainerPlan
 
 CHOICE = {
@@ -43,12 +44,12 @@ class Search:
 
 
 @pytest.fixture
-def extended() -> Any:
-    """Stage `extend` for a champion that was trained so."""
+def continued() -> Any:
+    """Stage `train` for a parent that was trained so."""
 
-    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True) -> Extend:
+    def of(learner: LearnerConfig, *, name: str = "kcm", mask_unseen: bool = True, only: str | None = None) -> Train:
         config = TrainerConfig(
-            collaborators=(name, "kcm"),
+            collaborators=tuple(dict.fromkeys((name, "kcm", "mcm"))),
             network=NetworkConfig(hidden=(8,)),
             learner=learner,
             train=TrainConfig(optimizer="sgd", mask_unseen=mask_unseen),
@@ -56,30 +57,30 @@ def extended() -> Any:
             seed=4,
         )
         parent: Any = SimpleNamespace(collaborator=name, tuned=Search(plan_of(config)))
-        assert (choice_of(parent).gate, choice_of(parent).scope) == ("signals", "global")
-        return Extend.of_parent(parent)
+        return Train.of(Config(), parent=parent, only=only)
 
     return of
 
 
-def test_only_the_deployed_collaborator_continues(extended: Any) -> None:
-    """Promise: the deployed collaborator alone goes on as its search has chosen."""
-    plan = extended(ReplayConfig())
-    assert plan.collaborators == ("kcm",)
-    assert (plan.train.sgd_rate, plan.train.learning_rate) == (0.02, TrainConfig().learning_rate)
-    assert (plan.distill.large_weight, plan.distill.judge_weight, plan.distill.temperature) == (3.0, 0.25, 2.0)
+def test_collaborators_continue_with_what_the_search_chose(continued: Any) -> None:
+    """Promise: each collaborator learns on with the rate and the weights that its own search has chosen."""
+    plan = continued(ReplayConfig())
+    assert plan.collaborators == ("kcm", "mcm")
+    train, distill = plan.settings_of("mcm")
+    assert (train.sgd_rate, train.learning_rate) == (0.02, TrainConfig().learning_rate)
+    assert (distill.large_weight, distill.judge_weight, distill.temperature) == (3.0, 0.25, 2.0)
     assert (plan.seed, plan.learner) == (4, ReplayConfig())
-    assert plan.network == NetworkConfig(hidden=(8,))
+    assert continued(ReplayConfig(), only="kcm").collaborators == ("kcm",)
 
 
-def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(extended: Any) -> None:
-    plan = extended(ReplayConfig(), name="mcm")
+def test_an_mlp_keeps_the_width_that_it_had_before_labels_came(continued: Any) -> None:
+    plan = continued(ReplayConfig(), name="mcm")
     before, after = (plan_of(plan, num_labels).collaborator("mcm") for num_labels in (2, 30))
     assert before.judge.widths[:-1] == after.judge.widths[:-1]
     matching = plan_of(plan.model_copy(update={"network": NetworkConfig(hidden=(8,))}))
     assert before.judge.widths == matching.collaborator("mcm").judge.widths
 
 
-def test_labels_must_have_been_masked(extended: Any) -> None:
+def test_labels_must_have_been_masked(continued: Any) -> None:
     with pytest.raises(ConfigError, match=r"train\.mask_unseen is false"):
-        extended(ReplayConfig(), mask_unseen=False)
+        continued(ReplayConfig(), mask_unseen=False)

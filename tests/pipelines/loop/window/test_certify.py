@@ -12,7 +12,7 @@ from kcm.cascade.policy import KEEP_ALL, Decision, Policy
 from kcm.certification.certificate import CertificateConfig
 from kcm.errors import DataError
 from pipelines.loop.gates.disagreements import GivenLabels, LabelPlan, State
-from pipelines.loop.gates.recertify import can_certify_window, certify_window
+from pipelines.loop.window.certify import can_certify_window, certify_window
 from pipelines.store.records import Control, StoredLedger
 from tests.pipelines.loop.windows import START, facts_of, judged_of, made_window, plan_of
 

@@ -1,7 +1,6 @@
-"""Stages `grow`, `features` and `outcomes` of an update: the champion's sequence with the window as one more task.
+"""The window as the next task of the champion's sequence: what `tasks`, `features` and `outcomes` take from the log.
 
-Existing tasks are linked, not recomputed: only the new task costs work, however long the sequence is. The decisions of
-a window become rows of the task as follows:
+The decisions of a window become rows of the task as follows:
 
     train      every answer of the large model joins the distillation pool, unweighted, and so do labels of people
                (a closed form uses the answer as the label if no person gave one)
@@ -14,46 +13,52 @@ Labels that people volunteer are used for training only: people report errors, s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from kcm.config import Config
 from kcm.encoders import EncoderConfig
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 from kcm.inputs.labels import OUT_OF_SCOPE, UNLABELLED
 from kcm.large import LargeConfig, LinearHead
 from kcm.learners import LearnerConfig
-from kcm.parquet import read_table, write_table
 from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
-from kcm.tasks.shards import GROUP_ROWS, write_shards
+from kcm.tasks.shards import write_shards
 from kcm.tasks.splits import SPLITS, Split
 from pipelines.context import Attempt, Context
 from pipelines.loop.window.judged_window import asked_label, row_ids, window_features
 from pipelines.loop.window.stage import WindowArtefact
 from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
+from pipelines.stages.parent import inherit
 from pipelines.stages.stage import Plan, Stage
+from pipelines.stages.tasks import Tasks
 from pipelines.store.artefact import Artefact
-from pipelines.store.features import SECONDS, FeaturesArtefact, features_table
+from pipelines.store.features import SECONDS, features_table
 from pipelines.store.outcomes import HEAD, IDENTITY, Answers, OutcomesArtefact, write_identity
-from pipelines.store.sequence import Names, SequenceArtefact, ShardedArtefact
+from pipelines.store.sequence import Names, SequenceArtefact
 
 
-class Grow(Stage, Plan):
+class TrafficTasks(Stage, Plan):
     """The champion's task sequence, and the window as one more task."""
 
-    stage, version, reads, writes, unit = "grow", 2, ("window",), SequenceArtefact, "tasks"
+    stage, version, reads, writes, unit = Tasks.stage, Tasks.version, ("window",), SequenceArtefact, "tasks"
 
-    taught: bool = Field(False, description="Whether answers of the large model are labels of train rows.")
-    learner: LearnerConfig = Field(exclude=True)
+    learner: LearnerConfig = Field(exclude=True)  # covered by `is_taught`
     seed: int = Field(exclude=True)
-    parent: Any = Field(exclude=True)  # a Parent
+    is_taught: bool = Field(False, description="Whether answers of the large model are labels of train rows.")
 
-    def plan(self, context: Context, window: WindowArtefact) -> Grow:
+    @classmethod
+    def of(cls, run: Config, **more: Any) -> Self:
+        """The stage with its part of a run's configuration."""
+        return super().of(run, is_taught=run.learner.closed_form, **more)  # type: ignore[attr-defined]
+
+    def plan(self, context: Context, window: WindowArtefact) -> TrafficTasks:
         """Itself; ConfigError for a memory without room for the new labels."""
         self.learner.build(self.seed).check(len(self.parent.sequence.names.labels) + len(window.facts.new_labels))
         return self
@@ -69,7 +74,7 @@ class Grow(Stage, Plan):
         names = Names(
             (*known_names.tasks, facts.task), (*known_names.labels, *facts.new_labels), known_names.none_label
         )
-        task = task_of(window.table, facts.task, names, taught=self.taught)
+        task = task_of(window.table, facts.task, names, taught=self.is_taught)
         present = set(pc.unique(task.rows["split"]).to_pylist())
         for split in ("train", "validate", "test"):
             if split not in present:
@@ -78,58 +83,48 @@ class Grow(Stage, Plan):
                     where=f"the window of task {facts.task!r}",
                     hint="Wait for more traffic, or raise serve.audit.share",
                 )
-        inherit(attempt, sequence, facts.forgotten_rows, without={DESCRIPTION})
+        inherit(attempt, sequence, without={DESCRIPTION}, forgotten_rows=self.parent.forgotten_rows)
         append_task(sequence.file(DESCRIPTION).parent, attempt.folder, task, names.labels)
 
 
-class GrowFeatures(Stage, Plan):
-    """The champion's features, and the features of the window's task: from the log, or else from the same encoder."""
-
-    stage, version, reads, writes = Features.stage, Features.version, ("window", "sequence"), FeaturesArtefact
-
-    encoder: EncoderConfig
-    identity: str = ""
-    device: str = ""
-    parent: Any = Field(exclude=True)  # a Parent
-
-    def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> GrowFeatures:
-        """Itself, with the encoder as it is on this machine; ConfigError if it is not the champion's encoder."""
-        champion = self.parent.features.identity
-        encoding = Encoding.of(self.parent.features.made_by(self.encoder), context)
-        identity = encoding.identity
-        if identity != champion:
-            raise ConfigError(
-                f"the encoder is {identity}, the champion's is {champion}",
-                where="encoder",
-                hint="Set the champion's encoder, or run `kcm run` again",
-            )
-        return self.model_copy(update={"identity": identity, "device": encoding.device})
+class TrafficEncoding(Encoding):
+    """The features of the window's task from the log, or else from the champion's encoder."""
 
     def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
         """The grown sequence and the champion's features."""
-        return sequence, self.parent.features
+        return super().dependencies(sequence)
 
-    def write(self, attempt: Attempt, window: WindowArtefact, sequence: SequenceArtefact) -> None:
-        """One Parquet file per task; only the last is computed."""
-        earlier: FeaturesArtefact = self.parent.features
-        inherit(attempt, earlier, window.facts.forgotten_rows)
+    def encode(
+        self, attempt: Attempt, encoder: EncoderConfig, sequence: SequenceArtefact, window: WindowArtefact
+    ) -> int:
+        """Write the features of the last task."""
         number = len(sequence.names.tasks) - 1
         rows = sequence.task(number)
-        encoder = earlier.made_by(self.encoder)
         features_ND = window_features(_decisions(window, rows), encoder, attempt, attempt.scratch)
+        assert self.parent is not None
         # The log has no encoding times: a row costs as much as in other tasks.
-        seconds = float(np.median(earlier.task(0)[SECONDS].to_numpy()))
-        table = features_table(rows, features_ND, np.full(len(rows), seconds))
-        write_shards(attempt.folder, number, [table])
+        seconds = float(np.median(self.parent.task(0)[SECONDS].to_numpy()))
+        write_shards(attempt.folder, number, [features_table(rows, features_ND, np.full(len(rows), seconds))])
+        return 0
 
 
-class GrowOutcomes(Stage, Plan):
+class TrafficFeatures(Features):
+    """The champion's features, and those of the window's task."""
+
+    reads = ("window", "sequence")
+
+    def plan(self, context: Context, window: WindowArtefact, sequence: SequenceArtefact) -> Encoding:
+        """The champion's encoder."""
+        plan = TrafficEncoding.of(self.encoder, context, parent=self.parent.features)
+        return plan.model_copy(update={"forgotten_rows": self.parent.forgotten_rows})
+
+
+class TrafficOutcomes(Stage, Plan):
     """The champion's outcomes, and the logged answers of the large model for the window's task."""
 
     stage, version, reads, writes = Outcomes.stage, Outcomes.version, ("window", "sequence"), OutcomesArtefact
 
     large: LargeConfig
-    parent: Any = Field(exclude=True)  # a Parent
 
     def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
         """The grown sequence and the champion's outcomes."""
@@ -140,7 +135,7 @@ class GrowOutcomes(Stage, Plan):
         earlier: OutcomesArtefact = self.parent.outcomes
         head = {HEAD} if window.has(HEAD) else set()  # a sequence that has grown
         identity = self._identity(window, sequence, attempt.context)
-        inherit(attempt, earlier, window.facts.forgotten_rows, without={IDENTITY} | head)
+        inherit(attempt, earlier, without={IDENTITY} | head, forgotten_rows=self.parent.forgotten_rows)
         attempt.take({name: window.path / name for name in head})
         write_identity(attempt.folder, identity, runtime=earlier.runtime, device=earlier.device)
         names, number = sequence.names, len(sequence.names.tasks) - 1
@@ -184,23 +179,6 @@ def task_of(window: pa.Table, name: str, names: Names, *, taught: bool = False) 
     present = set(rows["label"].to_pylist())
     labels = tuple(label for number, label in enumerate(names.labels) if number in present)
     return Task(name, labels, rows)
-
-
-def inherit(
-    attempt: Attempt, earlier: ShardedArtefact, forgotten_rows: Collection[str], *, without: Collection[str] = ()
-) -> None:
-    """Add the files of a finished artefact, except the named ones, to an attempt, inside the storage.
-
-    Shards with rows of `forgotten` ids are rewritten without them.
-    """
-    excluded = {*without}
-    for name in earlier.all_shards if forgotten_rows else ():
-        rows = read_table(earlier.file(name))
-        remaining_rows = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(sorted(forgotten_rows)))))
-        if len(remaining_rows) < len(rows):
-            write_table(remaining_rows, attempt.folder / name, row_group_size=GROUP_ROWS)
-            excluded.add(name)
-    attempt.take({name: earlier.path / name for name in earlier.manifest["files"] if name not in excluded})
 
 
 def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], by_large: bool) -> pa.Table:

@@ -1,1 +1,0 @@
-"""A challenger learns the window as one more task of the champion's sequence."""
