@@ -35,7 +35,6 @@ COMMANDS = {
     "update": "jobs.commands.loop:update",
     "versions": "jobs.commands.loop:versions",
     "rollback": "jobs.commands.loop:rollback",
-    "labels": "jobs.commands.loop:labels",
     "predict": "jobs.commands.predict:predict",
     "explain": "jobs.commands.explain:explain",
     "submit": "jobs.commands.submit:submit",
@@ -43,7 +42,7 @@ COMMANDS = {
     "log": "jobs.commands.log:app",
 }
 
-RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "labels", "submit"})
+RAY = frozenset({"run", "serve", "promote", "update", "versions", "rollback", "submit"})
 """Commands that need the extra `ray`; the base installation has all others."""
 
 

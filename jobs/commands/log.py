@@ -26,14 +26,22 @@ def stats(config: Run) -> dict[str, Any]:
 @app.add
 def export(
     config: Run,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file, which is replaced.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file, which is replaced.")],
+    audits: Annotated[
+        bool,
+        typer.Option("--audits", help="The items that the large model was asked about, as CSV for people to label."),
+    ] = False,
     after: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Begin after this decision.")] = 0,
     upto: Annotated[
         int | None, typer.Option(min=0, metavar="NUMBER", help="End with this one; default: the last.")
     ] = None,
 ) -> dict[str, Any]:
-    """Write the decisions as Parquet, with all outcomes so far."""
-    return load("jobs.work.log:export", "kcm log")(config, output, after, upto)
+    """Write the decisions as Parquet, with all outcomes so far.
+
+    With --audits, a CSV file with a probability and an empty label for each item: fill the labels in and give the file
+    to `kcm update --labels`.
+    """
+    return load("jobs.work.log:export", "kcm log")(config, output, after, upto, audits)
 
 
 @app.add

@@ -1,4 +1,4 @@
-"""The commands of the loop: `kcm promote`, `update`, `versions`, `rollback` and `labels`."""
+"""The commands of the loop: `kcm promote`, `update`, `versions` and `rollback`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,30 @@ def update(
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep running, and take a turn on new traffic or an alarm.")
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Certify the last challenger again, against people: the file of `kcm log export --audits` with its "
+            "column label filled.",
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the list of labels to a new FILE, or read an edited one: added labels are learned by the next "
+            "update, removed ones are withdrawn. No turn is taken.",
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     """Train the served cascade on its traffic, and promote it.
 
     It is certified again first. The last line is the path of loop.json.
     """
-    return load("jobs.work.loop:update", "kcm update")(config, watch)
+    if watch + (labels is not None) + (classes is not None) > 1:
+        raise KcmError("--watch, --labels and --classes cannot be combined", hint="Give one of them")
+    return load("jobs.work.loop:update", "kcm update")(config, watch, labels, classes)
 
 
 def versions(config: Run) -> dict[str, Any]:
@@ -63,33 +81,3 @@ def rollback(
     The current champion is never promoted automatically again.
     """
     return load("jobs.work.loop:rollback", "kcm rollback")(config, version, reason)
-
-
-def labels(
-    config: Run,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write all drawn items, as .csv, .jsonl or .json (Label Studio)."),
-    ] = None,
-    taken: Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Store the labels in such a file.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of open items to list.")] = 10,
-    name: Annotated[
-        list[str] | None, typer.Option("--name", metavar="LABEL", help="A new label; the next update learns it.")
-    ] = None,
-    withdraw: Annotated[
-        list[str] | None,
-        typer.Option("--withdraw", metavar="NAME", help="Withdraw such a label."),
-    ] = None,
-) -> dict[str, Any]:
-    """List, export and import the items worth a person's label.
-
-    Shows what the labels so far certify.
-    The items are random disagreements of the last turn's challenger with the large model. With enough labels, `kcm
-    update` may let the challenger keep more. --name adds a label for a class that came with the traffic, without a
-    change of the configuration.
-    """
-    if not (name or withdraw):
-        return load("jobs.work.labels:labels", "kcm labels")(config, out=out, taken=taken, limit=limit)
-    if out or taken:
-        raise KcmError("options of new labels cannot be combined with --out or --in", hint="Give two commands")
-    return load("jobs.work.labels:new_labels", "kcm labels")(config, name or (), withdraw or ())

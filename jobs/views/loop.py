@@ -41,7 +41,7 @@ def _turn(result: Numbers) -> Iterator[Table | Text]:
     if result.get("calls_saved_after") is not None:
         before, after = (percent(result[f"calls_saved_{when}"]) for when in ("before", "after"))
         yield line("calls saved", f"{before} before, {after} after, on held-out decisions of the window")
-    yield line("labels", f"{result['labels']}, {result.get('labels_asked_for', 0)} of them on disagreements")
+    yield line("labels", f"{result['labels']} from callers, {result.get('labels_of_file', 0)} from a file")
     if uncounted := result.get("labels_uncounted"):
         yield warning(f"{uncounted} labels ignored, beyond serve.feedback.max_share_per_caller of one caller")
     yield line("time", duration(result["seconds"]))
@@ -73,42 +73,6 @@ def versions_view(result: Numbers) -> Group:
     return Group(*lines, table("\nVersions, the newest first", rows, bold=champion))
 
 
-def labels_view(result: Numbers) -> Group:
-    """The standing and the open items."""
-    standing = result["standing"]
-    counts = f"{standing['num_labelled']} labelled, {standing['num_skipped']} skipped, {standing['num_open']} open"
-    lines = [line("labels", counts), line("standing", _standing(result["version"], standing))]
-    if result["written"] is not None:
-        lines.append(line("written", f"{result['written']} items"))
-    if not result["items"] or standing["certified"]:
-        return Group(*lines)
-    rows = (
-        {
-            "id": foreign(item["id"]),
-            "task": foreign(item["task"] or MISSING),
-            "input": foreign(item["text"] or ("a picture" if item["has_image"] else "the input is not stored")),
-        }
-        for item in result["items"]
-    )
-    return Group(table("Open items, the most useful first", rows), *lines, line("known", ", ".join(result["labels"])))
-
-
-def _standing(version: str, standing: Numbers) -> str:
-    bound, epsilon = exact_points(standing["bound"]), exact_points(standing["epsilon"])
-    if standing["certified"]:
-        return f"certified: {version} loses at most {bound}; start `kcm update`"
-    if standing["num_open"]:
-        return f"not yet: {version} may lose {bound}, {epsilon} are allowed; answer more items"
-    if standing["stricter"]:
-        return f"certified at a stricter threshold: as searched it may lose {bound}; start `kcm update`"
-    return f"no: {version} may lose {bound}, {epsilon} are allowed; another challenger may do better"
-
-
-def new_labels_view(result: Numbers) -> Group:
-    """The named labels."""
-    return Group(line("named", ", ".join(result["named"]) or "nothing: `--name LABEL` adds a label"))
-
-
 def stats_view(result: Mapping[str, Any]) -> Group:
     """A table of the versions, and lines about the rest."""
     rows: Iterator[Mapping[str, str | Text]] = (
@@ -133,7 +97,7 @@ def stats_view(result: Mapping[str, Any]) -> Group:
             lines.append(line("new classes", f"version {version}: evidence {e_value:,.1f}; an alarm needs 20"))
     if new := result["new_labels"]:
         names = ", ".join(f"{foreign(label)} ({number:,})" for label, number in list(new.items())[:MOST_SHOWN])
-        lines.append(line("new labels", f"{names}; `kcm labels --name` adds them"))
+        lines.append(line("new labels", f"{names}; `kcm update --classes FILE` adds them"))
     return Group(table(f"Decisions of {result['application']}", rows), *lines)
 
 

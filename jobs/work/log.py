@@ -12,6 +12,7 @@ from jobs.views.loop import stats_view
 from jobs.views.table import result_console
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
+from pipelines.loop.label_file import write_audits
 from pipelines.serve.log.database import require_log
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.window import LogReader
@@ -29,12 +30,12 @@ def stats(config: RunConfig) -> dict[str, Any]:
     return result
 
 
-def export(config: RunConfig, output: Path, after: int, upto: int | None) -> dict[str, Any]:
-    """Write the decisions after `after`, up to and including `upto`."""
+def export(config: RunConfig, output: Path, after: int, upto: int | None, audits: bool = False) -> dict[str, Any]:
+    """Write the decisions after `after`, up to and including `upto`; or the `audits` among them, for people."""
     url, application = _log_of(config)
     with LogReader(url, application) as log:
         end = log.watermark() if upto is None else min(upto, log.watermark())
-        number = log.export(output, after, end)
+        number = write_audits(log.window(after, end, 1.0), output) if audits else log.export(output, after, end)
     typer.echo(str(output))
     return {"application": application, "decisions": number, "after": after, "upto": end, "file": str(output)}
 

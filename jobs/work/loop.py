@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from jobs.views.loop import turn_view, versions_view
 from jobs.views.table import result_console
 from jobs.work import turns
+from kcm.inputs.visible import shown
 from pipelines.config import RunConfig
 
 
@@ -24,12 +26,18 @@ def promote(config: RunConfig, version: str, approve: bool) -> dict[str, Any]:
     return result
 
 
-def update(config: RunConfig, watch: bool) -> dict[str, Any]:
-    """Take one turn of the loop, or with `watch` turn after turn."""
+def update(config: RunConfig, watch: bool, labels: Path | None, classes: Path | None) -> dict[str, Any]:
+    """Take one turn of the loop, or with `watch` turn after turn; with `classes`, write or read the list of labels."""
     if watch:
         turns.watch(config, lambda line: typer.echo(line, err=True))
         return {}
-    result = turns.update(config)
+    if classes is not None:
+        result = turns.name_classes(config, classes)
+        named = ", ".join(map(shown, result["named"])) or "none"
+        done = "written: add labels, a line each, and give it again" if result["written"] else "read"
+        typer.echo(f"{classes} is {done}; named so far: {named}")
+        return result
+    result = turns.update(config, labels)
     result_console().print(turn_view(result))
     typer.echo(result["result_path"])
     return result

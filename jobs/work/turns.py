@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from jobs.models import served_model
@@ -12,15 +13,18 @@ from jobs.settings import ServiceSettings
 from jobs.views.loop import outcome
 from kcm.errors import DataError, KcmError, LockedError
 from pipelines.config import RunConfig
+from pipelines.loop.label_file import read_labels
 from pipelines.loop.state import LoopState, log_reader, watermark_of
 from pipelines.loop.triggers import NewTraffic
 from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
+from pipelines.loop.window.naming import ClassNames
 from pipelines.registry.champion import By, Champion, Current, LeftVersion, ReplacedError
 from pipelines.registry.promote import promoting
 from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.database import LogUnavailableError
+from pipelines.stages.parent import Parent
 from pipelines.store.files import StorageError
 from pipelines.tracking.config import DIGEST_TAG
 from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tags
@@ -28,9 +32,21 @@ from pipelines.tracking.tracking import FINGERPRINT_TAG, PARENT_TAG, version_tag
 TEMPORARY = (LockedError, LogUnavailableError, StorageError, OSError)  # errors that end without anybody's help
 
 
-def update(config: RunConfig) -> dict[str, Any]:
-    """Take one turn of the loop now."""
-    return take_turn(config, partial(objection, config))
+def update(config: RunConfig, labels: Path | None = None) -> dict[str, Any]:
+    """Take one turn of the loop now; with a file of `labels`, certify the last turn's challenger again."""
+    return take_turn(config, partial(objection, config), labels=None if labels is None else read_labels(labels))
+
+
+def name_classes(config: RunConfig, file: Path) -> dict[str, Any]:
+    """Write the list of labels to a new file, or read an edited one."""
+    state, names = LoopState.of(config), ClassNames.of(config)
+    known = Parent.of(state.store, state.champions.present().champion).bundle.answer_names
+    if is_new := not file.exists():
+        turns = state.attempts.turns()
+        names.write(file, known, turns[-1].get("labels_unknown", {}) if turns else {})
+    else:
+        names.read(file, known)
+    return {"named": list(names.labels()), "file": str(file), "written": is_new}
 
 
 def watch(config: RunConfig, say: Callable[[str], None]) -> None:

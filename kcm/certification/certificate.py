@@ -32,7 +32,7 @@ from kcm.config import Config
 from kcm.errors import ConfigError, DataError
 from kcm.metrics.intervals import Units
 
-Method = Literal[TableMethod, "traffic", "labelled"]  # on logged traffic: without labels, or on disagreements alone
+Method = Literal[TableMethod, "traffic"]  # on labelled rows, or on logged traffic
 
 # The tests that `auto` chose, by the task whose threshold is certified; None is the key of the common threshold.
 Choices = dict[str | None, MethodChoice]

@@ -1,4 +1,4 @@
-"""A certificate on a window of logged traffic, whose randomness is in the audits; see `traffic` and `labelled`."""
+"""A certificate on a window of logged traffic, whose randomness is in the audits; see `traffic`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kcm.cascade.policy import Decision
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
-from kcm.certification.labelled import LabelledPath, LabelledUnits
 from kcm.certification.threshold_paths import RegretPath, ThresholdPath
 from kcm.certification.traffic import Traffic, TrafficPath
 
@@ -18,7 +17,7 @@ from kcm.certification.traffic import Traffic, TrafficPath
 class TrafficCertificate(Certificate):
     """A certificate issued on logged traffic; stored and read again it is a `Certificate`."""
 
-    method: Literal["traffic", "labelled"]
+    method: Literal["traffic"]
     window: CertifiedWindow
     statement: str
 
@@ -30,22 +29,17 @@ def certify_traffic(
     window: CertifiedWindow,
     *,
     delta: float,
-    labelled: LabelledUnits | None = None,
 ) -> TrafficCertificate:
     """Deploy the searched decision if the window certifies it; if not, the stricter certified one, or escalate all.
 
-    `delta` is the attempt's share of the lineage's ledger. With `labelled`, the test uses the labels on disagreements
-    above the searched threshold. A group of traffic is a unit.
+    `delta` is the attempt's share of the lineage's ledger. A group of traffic is a unit.
     """
-    if labelled is None:
-        path = traffic_path(traffic, config.epsilon, delta)
-    else:
-        path = LabelledPath(labelled, searched.cut, config.epsilon, delta)
+    path = traffic_path(traffic, config.epsilon, delta)
     rows = _rows(traffic, np.zeros(len(traffic), dtype=bool))  # the path covers the loss; these rows only count calls
     return TrafficCertificate(
-        method="traffic" if labelled is None else "labelled",
+        method="traffic",
         window=window,
-        statement=_statement(config.epsilon, delta, window, labelled),
+        statement=_statement(config.epsilon, delta, window),
         **deployed_fields(path, rows, searched, config, delta),
     )
 
@@ -73,22 +67,16 @@ def _rows(traffic: Traffic, lost_N: NDArray[np.bool_]) -> ScoredOutcomes:
     return ScoredOutcomes(score=traffic.score, small_correct=~lost_N, large_correct=right_N, group=traffic.unit)
 
 
-def _statement(epsilon: float, delta: float, window: CertifiedWindow, labelled: LabelledUnits | None) -> str:
+def _statement(epsilon: float, delta: float, window: CertifiedWindow) -> str:
     """The promise in words, for the window and for later traffic."""
     dates = f"{window.begins_at:%Y-%m-%d} to {window.ends_at:%Y-%m-%d}"
     decisions = f"the {window.num_decisions:,} certify decisions {window.after + 1} to {window.upto} ({dates})"
     loss = f"a loss of at most {100 * epsilon:g} points of accuracy against the large model alone"
     certain = f"with a probability of at least {confidence([delta])}"
     until = f"This is relied on until {window.expires_at:%Y-%m-%d %H:%M} UTC."
-    if labelled is not None:
-        noise = f", wrong with a probability of at most {labelled.noise:.1%} each" if labelled.noise else ""
-        labels = f"{window.num_labels:,} labels on disagreements{noise}"
-        return (
-            f"Units of traffic are taken as exchangeable: {loss}, {certain} over their order and the draws of audits"
-            f" and labels, on traffic like {decisions}, by {labels}. {until}"
-        )
+    labels = f"with {window.num_labels:,} labels of people" if window.num_labels else "without labels"
     return (
         f"On the window itself, {decisions}: {loss}, {certain} over the draws of the audits, under any drift and"
-        f" without labels. The same holds for later traffic if its units are exchangeable with the window's."
+        f" {labels}. The same holds for later traffic if its units are exchangeable with the window's."
         f" {until}"
     )

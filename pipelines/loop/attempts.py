@@ -60,11 +60,14 @@ class Attempts:
         return None if watermark <= after or self._was_made(attempt) else attempt
 
     def relabelled(self, labels: str, configuration: str) -> UpdateAttempt | None:
-        """The last turn's attempt again, with labels on its challenger's disagreements.
+        """The last turn's attempt again, with labels of people. None if it exists already.
 
-        None if it had another configuration, or exists already.
+        DataError without a turn, or if the configuration has changed since.
         """
-        turn = self.turns()[-1]
+        turn = next(iter(reversed(self.turns())), None)
+        if turn is None or turn["configuration"] != configuration:
+            fault = "the configuration has changed since the last turn" if turn else "there was no turn yet"
+            raise DataError(fault, where="--labels", hint="Start `kcm update` without --labels first")
         attempt = UpdateAttempt(
             champion=turn["champion_digest"],
             after=turn["after"],
@@ -72,7 +75,7 @@ class Attempts:
             configuration=configuration,
             labels=labels,
         )
-        return None if turn["configuration"] != configuration or self._was_made(attempt) else attempt
+        return None if self._was_made(attempt) else attempt
 
     def open(self, attempt: UpdateAttempt) -> None:
         """Record an attempt before it works, unless it is the interrupted one."""

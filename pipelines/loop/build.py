@@ -8,16 +8,17 @@ killed turn resumes at its last finished step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kcm.bundle.models import bundle_digest
+from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.checks import GATES, Examine, GatesArtefact
-from pipelines.loop.gates.disagreements import GivenLabels
+from pipelines.loop.label_file import NOTHING_READ
 from pipelines.loop.state import LoopState, log_reader
 from pipelines.loop.window.ask_again import AskAgain
 from pipelines.loop.window.certify import EvaluateTraffic
@@ -31,6 +32,7 @@ from pipelines.registry.gates import PromotionGate
 from pipelines.registry.pyfunc import register_model
 from pipelines.result import write_challenger_report
 from pipelines.run import context_of, run_context
+from pipelines.serve.log.window import row_ids
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.parent import BundleArtefact, Parent
 from pipelines.stages.register import Register
@@ -62,12 +64,12 @@ class RegisterChallenger(Register):
 
 
 def build_challenger(
-    config: RunConfig, state: LoopState, attempt: UpdateAttempt, labels: GivenLabels | None, reporter: Reporter
+    config: RunConfig, state: LoopState, attempt: UpdateAttempt, labels: Mapping[str, str], reporter: Reporter
 ) -> BuiltChallenger:
     """Compute everything up to the promotion gates, cheap gates first; a window with too little data ends at the first.
 
     Raises ArtefactError if the champion's bundle is missing, and DataError for a window from which nothing may be
-    learned or certified.
+    learned or certified, or for `labels` of items that it does not hold.
     """
     champions = reversed(state.champions.pointer.history())
     champion = next(champion for champion in champions if champion.digest == attempt.champion)
@@ -77,10 +79,10 @@ def build_challenger(
         stage = LogWindow.read_from(log, config, parent, attempt.after, attempt.upto, names, champion.version)
         window = stage.build({}, context).as_a(WindowArtefact)
     facts = window.facts
-    num_labelled = sum(answer[0] == "labelled" for answer in labels.answers.values()) if labels else 0
+    _require_known(labels, window, (*parent.bundle.answer_names, *facts.new_labels))
     figures: dict[str, Any] = {
-        "labels": facts.num_labels + num_labelled,
-        "labels_asked_for": num_labelled,
+        "labels": facts.num_labels,
+        "labels_of_file": len(labels),
         "labels_unknown": facts.unknown_labels,
         "labels_untaught": list(facts.untaught_labels),
         "labels_uncounted": facts.num_uncounted,
@@ -98,7 +100,7 @@ def build_challenger(
         return _registered(config, state, attempt, artefacts, rows_gate, figures, context)
 
 
-def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = None) -> list[Stage]:
+def stages_of(config: RunConfig, parent: Parent, labels: Mapping[str, str] | None = None) -> list[Stage]:
     """The stages of a run whose next task is the window, then the checks; `labels` as in `EvaluateTraffic`."""
     novel_share = NOVEL_SHARE if config.tune.novel_share is None else config.tune.novel_share
     expires_days = config.require_update().expires_days
@@ -108,7 +110,7 @@ def stages_of(config: RunConfig, parent: Parent, labels: GivenLabels | None = No
         TrafficOutcomes.of(config, parent=parent),
         Train.of(config, parent=parent, only=parent.collaborator),
         Tune.of(config, parent=parent, tune=config.tune.model_copy(update={"novel_share": novel_share})),
-        EvaluateTraffic.of(config, parent=parent, expires_days=expires_days, labels=labels),
+        EvaluateTraffic.of(config, parent=parent, expires_days=expires_days, labels=dict(labels or {})),
         RegisterChallenger.of(config, parent=parent),
         Examine.of(
             config,
@@ -174,3 +176,15 @@ def _registered(
             "challenger_report": str(report),
         },
     )
+
+
+def _require_known(labels: Mapping[str, str], window: WindowArtefact, known: Collection[str]) -> None:
+    """Raise DataError for labels of items that a window does not hold, or off the label list."""
+    items = set(row_ids(window.table).to_pylist()) if labels else ()
+    for item, label in labels.items():
+        if item not in items:
+            raise DataError(f"item {item!r} is not in the window of the last turn", where="--labels", hint=NOTHING_READ)
+        if label not in known:
+            raise DataError(
+                f"label {label!r} of item {item!r} is not in the label list", where="--labels", hint=NOTHING_READ
+            )

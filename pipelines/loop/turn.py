@@ -7,7 +7,7 @@ turn resumes. In every case the champion changes through one compare-and-swap of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -17,8 +17,6 @@ from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.loop import build
 from pipelines.loop.attempts import UpdateAttempt, fingerprint_of
 from pipelines.loop.build import BuiltChallenger
-from pipelines.loop.gates import items_to_label
-from pipelines.loop.gates.disagreements import GivenLabels
 from pipelines.loop.state import LoopState, watermark_of, window_start
 from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
@@ -42,8 +40,15 @@ def no_objection(candidate: Champion) -> str | None:
     return None
 
 
-def update(config: RunConfig, objection: Objection = no_objection, reporter: Reporter | None = None) -> dict[str, Any]:
+def update(
+    config: RunConfig,
+    objection: Objection = no_objection,
+    reporter: Reporter | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Take one turn and return its outcome; `loop.json`, at `result_path`, lists all turns.
+
+    `labels` of people, by item, certify the challenger of the last turn again, see `EvaluateTraffic`.
 
     Raises LockedError naming the process that is already taking a turn of this run, ConfigError for a configuration
     without updates, DataError for a window from which nothing may be learned or certified. After an error the champion
@@ -59,16 +64,14 @@ def update(config: RunConfig, objection: Objection = no_objection, reporter: Rep
         if (killed := state.attempts.unrecorded(current.champion)) is not None:
             return {"changed": True} | _closed(state, killed, _PROMOTED) | state.write()
         watermark = watermark_of(config)
-        labels = items_to_label.sufficient_labels(config, state)
         attempt = _due(config, state, watermark, labels)
         if attempt is None:
             reason = f"nothing is new in the log since decision {watermark}"
             return {"changed": False, "reason": reason, "champion": current.champion.version} | state.write()
         state.attempts.open(attempt)
         reporter.say(f"[bold]attempt[/bold]   {attempt.name}: decisions {attempt.after + 1} to {attempt.upto}")
-        labels = labels if attempt.labels else None
         try:
-            challenger = build.build_challenger(config, state, attempt, labels, reporter)
+            challenger = build.build_challenger(config, state, attempt, labels or {}, reporter)
             for gate in challenger.gates:
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
             turn = _record(attempt, challenger) | {"seconds": round(time.monotonic() - started, 1)}
@@ -112,13 +115,11 @@ def _closed(state: LoopState, turn: dict[str, Any], outcome: dict[str, Any]) -> 
     return turn
 
 
-def _due(config: RunConfig, state: LoopState, watermark: int, labels: GivenLabels | None) -> UpdateAttempt | None:
+def _due(config: RunConfig, state: LoopState, watermark: int, labels: Mapping[str, str] | None) -> UpdateAttempt | None:
     """The attempt that labels or new decisions call for; None if nothing is new."""
     configuration = _configuration(config)
-    if labels is not None:
-        labels_digest = fingerprint_of(labels.model_dump(mode="json"))
-        if (attempt := state.attempts.relabelled(labels_digest, configuration)) is not None:
-            return attempt
+    if labels:
+        return state.attempts.relabelled(fingerprint_of(dict(labels)), configuration)
     champion = state.champions.present().champion
     return state.attempts.due(champion, window_start(config, champion), watermark, configuration)
 

@@ -188,8 +188,8 @@ class FeedbackConfig(Config):
     new_labels: Literal["refuse", "keep"] = Field(
         default="refuse",
         description="Handling of labels that the model does not know. refuse: answer 422. keep: store the label; "
-        "it does not count for certificates and alarms, and is learned once `kcm labels --name` names it. A caller may "
-        "give 20 different ones within 24 hours.",
+        "it does not count for certificates and alarms, and is learned once `kcm update --classes` names it. A caller "
+        "may give 20 different ones within 24 hours.",
     )
     max_share_per_caller: float = Field(
         default=0.2,

@@ -21,8 +21,8 @@ from pipelines.batch.asking import ask_shards
 from pipelines.batch.shards import write_shard
 from pipelines.context import Attempt, Context
 from pipelines.loop.window.grown_head import answers_by_grown_head
-from pipelines.loop.window.judged_window import row_ids
 from pipelines.loop.window.stage import FACTS, ROWS, WindowArtefact
+from pipelines.serve.log.window import row_ids
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.outcomes import FAILED
@@ -44,7 +44,7 @@ class AskAgain(Stage, Plan):
         if self.large.is_recorded:
             raise ConfigError(
                 f"recorded answers do not know the label {window.facts.new_labels[0]!r}",
-                where="kcm labels --name",
+                where="--classes",
                 hint="Run `kcm run` with rows of that label, or use a large model that answers live",
             )
         return self

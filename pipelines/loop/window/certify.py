@@ -1,7 +1,9 @@
 """The certificate of a challenger, from a window of traffic (docs/certificates.md).
 
 An attempt that may succeed is recorded in the lineage's ledger before the certify decisions are read. Labels that
-callers volunteer are never read.
+callers volunteer are never read: people report errors, so these are no sample. Labels that the operator gives in a file
+can only show that a disagreement is no loss; without a label it counts as lost. So whichever items were labelled, and
+whoever chose them, the certificate errs on the safe side.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from kcm.certification.window import TrafficCertificate, can_certify, certify_tr
 from kcm.encoders import EncoderConfig
 from kcm.errors import DataError
 from pipelines.context import Attempt
-from pipelines.loop.gates.disagreements import GivenLabels, label_tests
 from pipelines.loop.window.judged_window import JudgedWindow, window_features
 from pipelines.loop.window.stage import WindowArtefact, WindowFacts
 from pipelines.stages.evaluate import Certifier, Evaluate
@@ -38,7 +39,6 @@ def certify_window(
     *,
     delta: float,
     expires_at: datetime,
-    labels: GivenLabels | None = None,
 ) -> tuple[Policy, dict[str | None, TrafficCertificate]]:
     """The policy to deploy and its certificates by task; None is the key of the decision for all other requests.
 
@@ -46,17 +46,13 @@ def certify_window(
     decision in it, the result deploys the searched threshold or the stricter certified one. `delta` is the share of the
     lineage's ledger for this attempt, divided equally among the decisions of the policy; a task without rows loses its
     own threshold and follows the common one.
-
-    With `labels`, disagreements that were drawn for labelling are lost only if their label says so.
     """
     share = delta / (1 + len(policy.task_decisions))
-    tests = {test.task: test for test in label_tests(window, labels.plan)} if labels else {}
-    answers = labels.answers if labels else {}
     certificates: dict[str | None, TrafficCertificate] = {}
     for task, decision in ((None, policy.decision), *policy.task_decisions.items()):
         if not len(rows := window.of_task(task, policy.task_decisions)):
             continue
-        traffic, test, answered_at = rows.traffic(facts.share_floor), tests.get(task), rows.rows["answered_at"]
+        traffic, answered_at = rows.traffic(facts.share_floor), rows.rows["answered_at"]
         certified_on = CertifiedWindow(
             application=facts.application,
             after=facts.after,
@@ -66,10 +62,9 @@ def certify_window(
             expires_at=expires_at,
             num_decisions=len(rows),
             num_asked=int(traffic.asked.sum()),
-            num_labels=test.num_labels(answers) if test else 0,
+            num_labels=rows.num_labels,
         )
-        labelled = test.labelled(answers) if test else None
-        certificates[task] = certify_traffic(traffic, decision, config, certified_on, delta=share, labelled=labelled)
+        certificates[task] = certify_traffic(traffic, decision, config, certified_on, delta=share)
     if None not in certificates:
         reason = "no decision of a certify unit follows the policy's common decision"
         raise DataError(reason, where=facts.where, hint="Wait for more traffic")
@@ -90,15 +85,15 @@ def can_certify_window(
 class EvaluateTraffic(Evaluate):
     """The challenger certified on a window's certify decisions, and measured on the test rows of all tasks.
 
-    It reads no labelled certify rows. `JUDGED` holds its answers to the window. With `labels` of people for
-    disagreements, the challenger of an earlier attempt is certified again.
+    It reads no labelled certify rows. `JUDGED` holds its answers to the window. `labels` of people, by item, replace
+    the large model as the reference: a kept item is not lost if its label is the challenger's answer.
     """
 
     reads = ("window", *Evaluate.reads)
 
     name: str
     expires_days: float
-    labels: GivenLabels | None = None
+    labels: dict[str, str] = Field({})
     encoder: EncoderConfig = Field(exclude=True)  # by fingerprint of the features
 
     def certifier(
@@ -110,19 +105,18 @@ class EvaluateTraffic(Evaluate):
         features_ND = window_features(rows, features.made_by(self.encoder), attempt, attempt.scratch)
         label_names = features.names.labels
         judged_window = JudgedWindow.by(candidate.collaborator, candidate.gate, rows, features_ND, label_names)
+        judged_window = judged_window.with_labels(self.labels)
         judged_window.write(attempt.folder / JUDGED)
         certify = judged_window.of_purpose("certify")
         delta = self._spend(attempt, certify, candidate.policy, facts)
         expires_at = datetime.now(UTC) + timedelta(days=self.expires_days)
-        return partial(_by_window, window=certify, facts=facts, delta=delta, expires_at=expires_at, labels=self.labels)
+        return partial(_by_window, window=certify, facts=facts, delta=delta, expires_at=expires_at)
 
     def _spend(self, attempt: Attempt, certify: JudgedWindow, policy: Policy, facts: WindowFacts) -> float:
-        """The delta of this look; the delta of labels was recorded before they were drawn.
+        """The delta of this look; the same window with labels is another one.
 
         A window with too few units certifies nothing whatever it holds, so it costs no look.
         """
-        if self.labels is not None:
-            return self.labels.plan.delta
         ledger = StoredLedger.of_lineage(attempt.context.store.control, self.name)
         planned = ledger.next_spend(self.certificate.delta, attempt.fingerprint)
         if not can_certify_window(certify, policy, self.certificate, facts, planned):

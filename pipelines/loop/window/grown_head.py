@@ -18,8 +18,9 @@ from kcm.parquet import read_table
 from pipelines.batch.classifying import RowHead, fitted_rows, row_classifier
 from pipelines.batch.mapping import run_remotely
 from pipelines.context import Attempt
-from pipelines.loop.window.judged_window import row_ids, window_features
+from pipelines.loop.window.judged_window import window_features
 from pipelines.loop.window.stage import WindowArtefact
+from pipelines.serve.log.window import row_ids
 from pipelines.stages.parent import Parent
 from pipelines.store.features import FeaturesArtefact, features_table
 from pipelines.store.outcomes import HEAD

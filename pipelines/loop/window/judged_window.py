@@ -5,7 +5,7 @@ Shapes: N decisions, in the order of their numbers; D features, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from kcm.errors import DataError
 from kcm.parquet import read_table, write_table
 from pipelines.batch.encoding import encoded
 from pipelines.context import Attempt
+from pipelines.serve.log.window import row_ids
 from pipelines.store.features import feature_matrix
 
 PAYLOAD = ("text", "image", "features", "large_probabilities")  # columns that no certificate reads
@@ -133,10 +134,24 @@ class JudgedWindow:
         """Whether the large model was asked and its answer is known, [N]."""
         return np.asarray(self.asked & self.rows["large_label"].notna(), dtype=bool)
 
+    def with_labels(self, labels: Mapping[str, str]) -> JudgedWindow:
+        """The decisions with labels of people by the name of the item; None where nobody gave one."""
+        return JudgedWindow(self.rows.assign(reference=[labels.get(item) for item in self.items]))
+
+    @property
+    def num_labels(self) -> int:
+        """The labels of people."""
+        return int(self.rows["reference"].notna().sum()) if "reference" in self.rows else 0
+
     @property
     def disagrees(self) -> NDArray[np.bool_]:
-        """Whether the challenger's answer differs from the large model's, or the latter is missing, [N]."""
-        return np.asarray(~self.answered | (self.large_label != self.label), dtype=bool)
+        """Whether the challenger's answer differs from the large model's, or the latter is missing, [N].
+
+        If a person gave the challenger's answer too, it does not count as a disagreement.
+        """
+        differs = ~self.answered | (self.large_label != self.label)
+        is_right = self.rows["reference"] == self.label if "reference" in self.rows else False
+        return np.asarray(differs & ~np.asarray(is_right), dtype=bool)
 
     def keeps(self, policy: Policy) -> NDArray[np.bool_]:
         """Whether the challenger keeps the item under a policy on its gate score, [N]."""
@@ -202,16 +217,6 @@ def window_features(window: pa.Table, encoder: EncoderConfig, attempt: Attempt, 
     if has_features.any():
         features_ND[has_features] = _matrix(window.filter(pa.array(has_features))["features"])
     return features_ND
-
-
-def asked_label(window: pa.Table) -> pa.ChunkedArray:
-    """The labels of items drawn for annotators with a known probability; null if a caller volunteered the label."""
-    return pc.if_else(window["label_probability"].is_valid(), window["label"], pa.scalar(None, pa.string()))
-
-
-def row_ids(window: pa.Table) -> pa.ChunkedArray:
-    """The ids of decisions as rows of a task."""
-    return pc.binary_join_element_wise(window["request_id"], window["item"].cast(pa.string()), "/")
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:

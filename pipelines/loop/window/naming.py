@@ -1,4 +1,4 @@
-"""Names that people give to new classes in the traffic.
+"""Names that people give to new classes in the traffic: one file, out and back in.
 
 Naming is an act of the operator, recorded in the storage. In the next `kcm update` the large model answers with the
 longer list, and the challenger learns the class.
@@ -6,9 +6,11 @@ longer list, and the challenger learns the class.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from kcm.errors import ConfigError
+from kcm.inputs.visible import shown
 from pipelines.config import RunConfig
 from pipelines.loop.state import LoopState
 from pipelines.registry.champion import utc_now
@@ -31,25 +33,37 @@ class ClassNames:
         last_said = {entry["name"]: entry["said"] for entry in self._journal.entries()}
         return tuple(name for name, said in last_said.items() if said == "label")
 
-    def name(self, label: str, known_labels: Collection[str]) -> None:
-        """Name a new label. ConfigError for a blank name and for a name that exists in any spelling."""
-        spelled = {_plain(spelling): spelling for spelling in (*known_labels, *self.labels())}
-        if not _plain(label):
-            raise ConfigError("a label needs a letter or a digit", where="--name")
-        if (known_spelling := spelled.get(_plain(label))) is not None:
-            raise ConfigError(
-                f"there is a label {known_spelling!r} already",
-                where="--name",
-                hint="Give the existing label as feedback",
-            )
-        self._say(label, "label")
+    def write(self, file: Path, known_labels: Sequence[str], seen: Mapping[str, int]) -> None:
+        """Write all labels, one a line, and as comments the unknown labels that callers gave, with their counts."""
+        unknown = [f"# {shown(label)}  ({count} labels in feedback)" for label, count in seen.items()]
+        lines = [*known_labels, *(label for label in self.labels() if label not in known_labels), *unknown]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def withdraw(self, label: str) -> None:
-        """Withdraw a name that no version has learned. ConfigError for any other name."""
-        if label not in self.labels():
-            hint = f"Known names: {', '.join(self.labels()) or 'none'}"
-            raise ConfigError(f"nobody has named {label!r}", where="--withdraw", hint=hint)
-        self._say(label, "withdrawn")
+    def read(self, file: Path, known_labels: Sequence[str]) -> None:
+        """Name the labels that a file adds to the known ones, and withdraw named ones that it lacks.
+
+        Raises ConfigError, and changes nothing, for a file without a known label, or with a name that exists in any
+        spelling.
+        """
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        labels = [line for line in lines if line and not line.startswith("#")]
+        where, hint = str(file), "Nothing was named: mend the file and start again"
+        if missing := [label for label in known_labels if label not in labels]:
+            fault = f"label {missing[0]!r} is missing, and a version has learned it"
+            raise ConfigError(fault, where=where, hint="A learned label stays: put it back")
+        spelled: dict[str, str] = {}
+        for label in labels:
+            if not (plain := _plain(label)):
+                raise ConfigError(f"a label needs a letter or a digit: {label!r}", where=where, hint=hint)
+            if plain in spelled:
+                raise ConfigError(f"{label!r} and {spelled[plain]!r} are one label", where=where, hint=hint)
+            spelled[plain] = label
+        for label in self.labels():
+            if label not in labels:
+                self._say(label, "withdrawn")
+        for label in labels:
+            if label not in known_labels and label not in self.labels():
+                self._say(label, "label")
 
     def _say(self, name: str, kind: str) -> None:
         self._journal.append(lambda _: {"name": name, "said": kind, "at": utc_now()})

@@ -200,7 +200,7 @@ def _untaught(facts: WindowFacts, train_counts: Counter[str | None]) -> DataErro
     return DataError(
         f"the large model's head needs {FEWEST_TAUGHT} labelled items of train units per label; so far {counts}",
         where=facts.where,
-        hint="Send more labels as feedback, wait for more traffic, or withdraw the label by --withdraw",
+        hint="Send more labels as feedback, wait for more traffic, or withdraw the label by --classes",
     )
 
 

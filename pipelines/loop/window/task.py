@@ -4,7 +4,7 @@ The decisions of a window become rows of the task as follows:
 
     train      every answer of the large model joins the distillation pool, unweighted, and so do labels of people
                (a closed form uses the answer as the label if no person gave one)
-    validate   decisions that the large model answered; the label is an annotator's label, or else that answer
+    validate   decisions that the large model answered; the label is that answer
     test       the same
     certify    nothing: these decisions are certified on as logged, and never become rows
 
@@ -31,8 +31,9 @@ from kcm.tasks.sequence import DESCRIPTION, SCHEMA, Task, append_task
 from kcm.tasks.shards import write_shards
 from kcm.tasks.splits import SPLITS, Split
 from pipelines.context import Attempt, Context
-from pipelines.loop.window.judged_window import asked_label, row_ids, window_features
+from pipelines.loop.window.judged_window import window_features
 from pipelines.loop.window.stage import WindowArtefact
+from pipelines.serve.log.window import row_ids
 from pipelines.stages.features import Encoding, Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.parent import inherit
@@ -187,8 +188,11 @@ def _rows(window: pa.Table, split: Split, numbers: Mapping[str, int], by_large: 
     if split == "certify":
         table = table.slice(0, 0)
     is_measured = split != "train"
-    labels_of_callers = asked_label(table) if is_measured else table["label"]  # callers choose which items they label
-    row_labels = pc.coalesce(labels_of_callers, table["large_label"]) if is_measured or by_large else labels_of_callers
+    row_labels = table["label"]  # callers choose which items they label, so their labels measure nothing
+    if is_measured:
+        row_labels = table["large_label"]
+    elif by_large:
+        row_labels = pc.coalesce(row_labels, table["large_label"])
     has_answer = table["large_label"].is_valid()
     labels = [numbers.get(label, UNLABELLED) for label in row_labels.to_pylist()]
     if is_measured:  # a large model may answer outside the list

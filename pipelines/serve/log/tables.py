@@ -94,13 +94,10 @@ PAYLOADS = _item_table(
     Column("stored_at", UtcTime, nullable=False),
 )
 Index("payloads_by_age", PAYLOADS.c.application, PAYLOADS.c.stored_at, PAYLOADS.c.num_bytes)
-# Labels from callers and from annotators. `probability` is the probability that the item was drawn, null if
-# a caller volunteered. Without a label a person skipped the item. `new`: the version that answers by then does not know
-# the label.
+# Labels that callers volunteered. `new`: the version that answers by then does not know the label.
 FEEDBACK = _item_table(
     "feedback",
     Column("label", _NAME),
-    Column("probability", Float),
     Column("text", Text),
     Column("task", _NAME),
     Column("received_at", UtcTime, nullable=False),
@@ -148,22 +145,21 @@ def of_items(table: Table, items: Sequence[tuple[str, int]]) -> ColumnElement[bo
 def counted_labels(connection: sa.Connection, where: ColumnElement[bool], max_share: float) -> sa.Subquery:
     """The labels of the decisions that `where` selects, by request_id and item, without those beyond a caller's share.
 
-    All labels from annotators count. From each caller, the first c volunteered labels count, for the
-    largest c at which no caller contributes more than `max_share` of them, whatever callers claim about groups or
-    tasks. With fewer than 1 / `max_share` callers none count, except that a single caller's labels all count. The order
-    is random: it follows the request ids, which the service generates.
+    From each caller, the first c labels count, for the largest c at which no caller contributes more than `max_share`
+    of them, whatever callers claim about groups or tasks. With fewer than 1 / `max_share` callers none count, except
+    that a single caller's labels all count. The order is random: it follows the request ids, which the service
+    generates.
     """
     f = FEEDBACK.c
     place = sa.func.row_number().over(partition_by=f.caller, order_by=(f.request_id, f.item))
-    source, volunteered = FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS)), f.probability.is_(None)
+    source = FEEDBACK.join(DECISIONS, same_item(FEEDBACK, DECISIONS))
     labels = sa.select(f.request_id, f.item, f.label).select_from(source).where(where, f.label.is_not(None))
     if max_share == 1:
         return labels.subquery("counted")
-    own = labels.with_only_columns(sa.func.count()).where(volunteered).group_by(f.caller)
+    own = labels.with_only_columns(sa.func.count()).group_by(f.caller)
     cap = _cap(sorted(connection.scalars(own)), max_share)
-    ranks = labels.add_columns(place.label("place")).where(volunteered).cte("given")
-    first = sa.select(ranks.c.request_id, ranks.c.item, ranks.c.label).where(ranks.c.place <= cap)
-    return first.union_all(labels.where(~volunteered)).subquery("counted")
+    ranks = labels.add_columns(place.label("place")).cte("given")
+    return sa.select(ranks.c.request_id, ranks.c.item, ranks.c.label).where(ranks.c.place <= cap).subquery("counted")
 
 
 def _cap(counts: Sequence[int], max_share: float) -> float:

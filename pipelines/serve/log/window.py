@@ -53,10 +53,6 @@ WINDOW = pa.schema(
         ("large_label", pa.string()),
         ("large_probabilities", pa.list_(pa.float32())),  # in the order of the version's answers
         ("label", pa.string()),
-        (
-            "label_probability",
-            pa.float64(),
-        ),  # probability of being drawn for an annotator; null if a caller volunteered the label
         ("text", pa.string()),
         ("image", pa.binary()),
         ("features", pa.list_(pa.float32())),
@@ -250,6 +246,11 @@ def _end_of_batch(connection: Connection, application: str, after: int, upto: in
     return end
 
 
+def row_ids(window: pa.Table) -> pa.ChunkedArray:
+    """The ids of decisions as rows of a task."""
+    return pc.binary_join_element_wise(window["request_id"], window["item"].cast(pa.string()), "/")
+
+
 def _rows(condition: ColumnElement[bool]) -> Select[Any]:
     """The columns of WINDOW in their order."""
     d, f, p = DECISIONS.c, FEEDBACK.c, PAYLOADS.c
@@ -261,7 +262,6 @@ def _rows(condition: ColumnElement[bool]) -> Select[Any]:
         "label": f.label,
         "task": func.coalesce(d.task, f.task),
         "text": func.coalesce(p.text, f.text),
-        "label_probability": case((f.label.is_not(None), f.probability)),
         "image": p.image,
         "features": p.features,
     }

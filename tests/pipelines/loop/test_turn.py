@@ -5,20 +5,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import ray
 
 from kcm.bundle.models import bundle_digest
 from kcm.config import load_config
-from kcm.errors import ArtefactError, KcmError, LockedError
+from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig
 from pipelines.loop import build
 from pipelines.loop import turn as turns
 from pipelines.loop.attempts import UpdateAttempt
 from pipelines.loop.build import BuiltChallenger
-from pipelines.loop.gates import items_to_label
 from pipelines.loop.state import LoopState
 from pipelines.loop.turn import approve, update
 from pipelines.registry.champion import Champion
@@ -31,6 +29,7 @@ from pipelines.tracking.tracking import Tracking, set_champion
 from tests.champions import alias_of
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
+LABELS = {"r1/0": "good"}
 UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "update={}"]
 
 
@@ -221,27 +220,24 @@ def test_the_time_of_day_decides_nothing(loop: Loop, monkeypatch: pytest.MonkeyP
     assert (result["after"], result["upto"], loop.champion) == (500, 900, "reviews/3")
 
 
-def test_labels_that_suffice_certify_the_challenger_anew_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: its networks are not trained again, and it may follow itself under a stricter threshold."""
+def test_labels_certify_the_challenger_anew_once(loop: Loop) -> None:
+    """Promise: its networks are not trained again, and it may follow itself under another threshold."""
+    with pytest.raises(DataError, match="there was no turn yet"):
+        update(loop.config, labels=LABELS)
     first = update(loop.config)
-    labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
-    monkeypatch.setattr(items_to_label, "sufficient_labels", lambda *_: labels)
-    again = update(loop.config)
+    again = update(loop.config, labels=LABELS)
     assert (again["relabelled"], again["promoted"], loop.champion) == (True, True, "reviews/3")
     assert [again[end] for end in ("after", "upto")] == [first[end] for end in ("after", "upto")]
-    assert not update(loop.config)["changed"]
+    assert not update(loop.config, labels=LABELS)["changed"]
 
 
 def test_relabelled_turn_killed_after_its_promotion_is_recorded(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a promotion is in loop.json even though the labels of its turn are not collected a second time."""
     update(loop.config)
-    labels = SimpleNamespace(model_dump=lambda mode: {"answers": {"r1/0": "good"}})
     with monkeypatch.context() as patch:
-        patch.setattr(items_to_label, "sufficient_labels", lambda *_: labels)
         patch.setattr("pipelines.registry.promote.set_champion", killed_before("3"))
         with pytest.raises(KeyboardInterrupt):
-            update(loop.config)
-    monkeypatch.setattr(items_to_label, "sufficient_labels", lambda *_: None)  # its challenger is the champion
+            update(loop.config, labels=LABELS)
     result = update(loop.config)
     assert (result["promoted"], result["relabelled"], result["version"]) == (True, True, "reviews/3")
     assert (loop.champion, loop.alias, len(loop.built)) == ("reviews/3", "3", 2)

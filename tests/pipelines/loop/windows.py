@@ -1,24 +1,14 @@
-"""Windows of a made log, in the columns of its reader, and the items that are drawn from one for people."""
+"""Windows of a made log, in the columns of its reader."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from kcm.cascade.policy import KEEP_ALL, Policy
-from pipelines.loop.gates.disagreements import LabelPlan
-from pipelines.loop.gates.items_to_label import DrawnItems
 from pipelines.loop.window.judged_window import JudgedWindow
 from pipelines.loop.window.stage import WindowFacts
-from pipelines.serve.log.decisions import DecisionLog
-from pipelines.serve.log.entries import LoggedDecision, Origin
-from pipelines.serve.log.labels import LabelLog
 
-NUM = 9000  # decisions of a window that items are drawn from
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -45,7 +35,6 @@ def made_window(num: int, *, rate: float = 0.0, share: float = 0.2, seed: int = 
         "state": pa.array([("answered" if a and not e else None) for a, e in zip(asked, escalated, strict=True)]),
         "large_label": pa.array([str(x) if a else None for x, a in zip(answers, asked, strict=True)]),
         "label": pa.nulls(num, pa.string()),
-        "label_probability": pa.nulls(num, pa.float64()),
         "text": [f"text {i}" for i in range(num)],
         "image": pa.nulls(num, pa.binary()),
         "answered_at": pa.array([START + timedelta(minutes=i) for i in range(num)]),
@@ -70,41 +59,3 @@ def judged_of(window: pa.Table, scores: Any = None) -> JudgedWindow:
     """A challenger that answers `yes` everywhere, by default with the same gate score."""
     num = window.num_rows
     return JudgedWindow.of(window, np.zeros(num) if scores is None else scores, ["yes"] * num)
-
-
-def plan_of(attempt: str = "a1", **changes: Any) -> LabelPlan:
-    """The plan of the labels of a challenger that keeps everything."""
-    known = {
-        "attempt": attempt,
-        "version": "reviews/2",
-        "policy": Policy(decision=KEEP_ALL),
-        "labels": ("yes", "no", "none of these"),
-        "floor": 0.2,
-        "epsilon": 0.02,
-        "delta": 0.06,
-    }
-    return LabelPlan.model_validate(known | changes)
-
-
-@dataclass
-class Asked:
-    """The items drawn from a made window, whose log holds the disputed decisions."""
-
-    drawn: DrawnItems
-    window: pa.Table
-    url: str
-
-
-def made_drawn(folder: Path, window: pa.Table) -> Asked:
-    """The items of a challenger that answers `yes` everywhere, from a window of NUM decisions."""
-    url = f"sqlite:///{folder / 'log.db'}"
-    requests, answers = window["request_id"].to_pylist(), window["large_label"].to_pylist()
-    disputed = [request for request, label in zip(requests, answers, strict=True) if label == "no"] or requests[:1]
-    log = DecisionLog(url, 30.0, "reviews")
-    log.open()
-    log.add_decisions(
-        [LoggedDecision(Origin(request), 0, "reviews/1", "small", audit_share=0.2, unit=b"u") for request in disputed]
-    )
-    log.close()
-    artefact: Any = SimpleNamespace(table=window)
-    return Asked(DrawnItems(LabelLog(url, 60.0, "reviews"), plan_of(), judged_of(window), artefact), window, url)

@@ -5,7 +5,7 @@ import { count, percent } from "./formats.js";
 
 const NEW_CLASSES =
   "New classes came: inputs far from all known ones go to the large model. `kcm log export` writes them, " +
-  "`kcm labels --name` names a class, and the next update learns it.";
+  "`kcm update --classes FILE` names a class, and the next update learns it.";
 const ROUTES = [["small", "small model"], ["large", "large model"], ["small_degraded", "small in its place"]];
 
 /** Items by route, and the share of calls and of computation that the large model was spared. */

@@ -17,9 +17,9 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.errors import DataError
 from pipelines.context import Context
 from pipelines.loop.window.ask_again import answered_anew
-from pipelines.loop.window.judged_window import row_ids
 from pipelines.loop.window.stage import LogWindow, WindowArtefact
 from pipelines.progress import Reporter
+from pipelines.serve.log.window import row_ids
 from pipelines.store.artefact import ArtefactStore
 from pipelines.store.outcomes import Answers
 from tests.pipelines.loop.logged import MadeLog, decisions, unit
@@ -87,7 +87,7 @@ def test_unknown_labels_are_counted_until_they_are_named(write: Write) -> None:
     """Promise: labels outside the list stop nothing; a named label is new without any feedback."""
     rows = decisions(TEXTS, ["good"] * 400)
     for number in range(7):
-        rows[number] |= {"label": "refund", "label_probability": 0.5 if number else None}
+        rows[number] |= {"label": "refund"}
     facts = write(MadeLog(rows)).facts
     assert (facts.new_labels, facts.unknown_labels) == ((), {"refund": 7})
     known = write(MadeLog(rows), named_labels=("refund", "even")).facts

@@ -24,7 +24,6 @@ def chosen(split: str, **columns: Any) -> list[tuple[str, int]]:
     return list(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
 
 
-ASKED = {"label": "bad", "label_probability": 0.5}  # of a person
 OUTSIDE = "none of these"
 FINAL = ("validate", "test")
 
@@ -38,7 +37,6 @@ FINAL = ("validate", "test")
         (["train"], {"large_label": None}, []),
         (FINAL, {"label": "bad"}, [1]),  # and measures nothing
         (FINAL, {"label": "bad", "large_label": None}, []),
-        (["train", *FINAL], ASKED, [0]),  # what a person who was asked says is right
         (["test"], {"large_label": OUTSIDE}, [OUT_OF_SCOPE]),  # measures, and is no label to train on
         (["train"], {"label": OUTSIDE}, [UNLABELLED]),
         (["test"], {"large_label": "perhaps"}, []),
@@ -62,7 +60,7 @@ def test_closed_form_learns_answers_after_people_labels() -> None:
 
 def test_certify_decision_never_becomes_a_row() -> None:
     """Promise: a certify decision becomes no row whatever is known of it."""
-    task = task_of(window("certify", **ASKED), "new", NAMES)
+    task = task_of(window("certify", label="bad"), "new", NAMES)
     assert not len(task.rows)
 
 

@@ -16,7 +16,6 @@ from kcm.tasks.units import unit_digest
 from pipelines.serve.log import decisions as room
 from pipelines.serve.log.decisions import DecisionLog
 from pipelines.serve.log.entries import Feedback, LoggedDecision, Origin, Payload, RejectedError
-from pipelines.serve.log.labels import LabelLog
 from pipelines.serve.log.monitor import bounds
 from pipelines.serve.log.tables import DECISIONS, PAYLOADS
 from pipelines.serve.log.window import LogReader
@@ -59,9 +58,6 @@ def test_nothing_of_a_caller_is_left_and_the_others_keep_all(any_url: str, log: 
         of_bob = reader.window(0, reader.watermark()).to_pylist()
         after = reader.watermark()
         answered(log, "r2", "ann")
-        labels = LabelLog(any_url, 30.0, "films")
-        labels.store({"r1/0": SECRET, "r2/0": SECRET}, {"r1/0": 1.0, "r2/0": 1.0})
-        labels.close()
         of_bob = reader.window(0, after).to_pylist()
         assert log.forget_caller("ann").num_items == 3
         assert reader.window(0, after).to_pylist() == of_bob
@@ -74,7 +70,7 @@ def test_nothing_of_a_caller_is_left_and_the_others_keep_all(any_url: str, log: 
         ("large", 1.0, 0.5, "lost", unit),
         ("small", 0.5, 0.5, None, unit),
     ]
-    said = ["small_label", "gate_score", "large_label", "large_probabilities", "label", "label_probability"]
+    said = ["small_label", "gate_score", "large_label", "large_probabilities", "label"]
     assert {row[name] for row in tombs for name in [*said, "text", "image", "features"]} == {None}
     assert units == {unit}
     assert [row["state"] for row in log.read(DECISIONS) if row["state"]] == ["answered", "answered"]
