@@ -107,7 +107,7 @@ class TrainerPlan:
             ParquetRows(task, self.features.fetched(number), self.outcomes.fetched(number))
             for number, task in enumerate(self.features.names.tasks)
         ]
-        train, distill = config.settings_of(collaborator)
+        train, distill = config.settings_of(name)
         return trainer_of(model, learner, rows, train, distill, seed=config.seed, ranks=ranks)
 
 
