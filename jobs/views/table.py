@@ -81,10 +81,10 @@ def _learned(result: Numbers) -> Iterator[Table | Text]:
     if len(matrix) < 2:
         return
     first = max(0, len(names) - MOST_TASKS)
-    rows: list[dict[str, str | Text]] = [
-        {"after": names[row]} | {names[task]: percent(matrix[row][task]) for task in range(first, len(names))}
-        for row in range(first, len(names))
-    ]
+    rows: list[dict[str, str | Text]] = []
+    for row in range(first, len(names)):
+        rows.append({"after": names[row]})
+        rows[-1] |= {names[task]: percent(matrix[row][task]) for task in range(first, len(names))}
     yield table("\nThe small model's accuracy, task after task", rows, bold=len(rows) - 1)
     if known(forgotten := (deployed(result)[1].get("continual") or {}).get("forgetting_first")):
         yield line("forgotten", forgotten_words(forgotten))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -159,7 +160,7 @@ def _look(
     return open_ledger.look(names_by_kind, delta=delta, digest=digest.hexdigest(), purpose="kcm.certify")
 
 
-def _require_one_order(arguments: Mapping[str, object]) -> None:
+def _require_one_order(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError for pandas Series whose indexes differ: by position, rows would meet other rows."""
     indexes = {name: values.index for name, values in arguments.items() if hasattr(values, "reindex")}
     for name, index in indexes.items():

@@ -44,7 +44,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same rows on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return Batch(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in values.items()})
 
     def take(self, index: Tensor, weights: Tensor) -> Batch:

@@ -118,7 +118,7 @@ def read_bad_rows(path: Path) -> tuple[BadRow, ...]:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream)
         texts = ({name: unguarded(cell) for name, cell in row.items()} for row in rows)
-        return tuple(BadRow(**row | {"row": int(row["row"])}) for row in texts)
+        return tuple(BadRow(row["id"], row["reason"], row["file"], int(row["row"])) for row in texts)
 
 
 def check_bad_rows(bad_rows: Iterable[BadRow], num_bad: int, num_rows: int, limit: int | str, where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.cascade.scored import ScoredOutcomes
@@ -97,7 +97,8 @@ class Evaluate(Stage, Plan):
     """
 
     stage, version, unit = "evaluate", 5, "collaborators"
-    reads, writes = ("features", "outcomes", "tuned"), EvaluatedArtefact
+    reads: ClassVar[tuple[str, ...]] = ("features", "outcomes", "tuned")
+    writes = EvaluatedArtefact
 
     certificate: CertificateConfig
     choose: bool = False
@@ -130,7 +131,9 @@ class Evaluate(Stage, Plan):
             result[name], report[name] = run_remotely(measure, *arguments)
         EvaluatedArtefact.write_measured(attempt.folder, result, report)
 
-    def certifier(self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact) -> Certifier:
+    def certifier(
+        self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact, *_: Any, **reads: Any
+    ) -> Certifier:
         """The test of a policy, once the look at the certify rows is in the ledger."""
         look = Ledger(attempt.context.store.ledger).look(
             features.sequence.ledger_units,
@@ -159,7 +162,9 @@ class Uncertified(Evaluate):
         """The stage with its part of a run's configuration."""
         return super().of(run, threshold=run.first_threshold, **more)  # type: ignore[attr-defined]
 
-    def certifier(self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact) -> Certifier:
+    def certifier(
+        self, attempt: Attempt, features: FeaturesArtefact, tuned: TunedArtefact, *_: Any, **reads: Any
+    ) -> Certifier:
         """No test, and no look."""
         attempt.context.reporter.say("[bold]certify[/bold]   nothing: `kcm update` certifies on traffic")
         return partial(uncertified_policy, threshold=self.threshold)

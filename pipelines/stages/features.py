@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, InstanceOf
 from rich.markup import escape
@@ -66,9 +66,9 @@ class Encoding(Plan):
             )
         return cls(encoder=encoder, identity=identity, device=context.cluster.device, words=words, parent=parent)
 
-    def dependencies(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
+    def dependencies(self, *_: Any, **reads: Any) -> tuple[Artefact, ...]:
         """The rows, and the features of the earlier ones."""
-        return (sequence, self.parent) if self.parent else (sequence,)
+        return (reads["sequence"], self.parent) if self.parent else (reads["sequence"],)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact, **reads: Any) -> None:
         """Write a file for every shard, with the same rows; only those of new tasks are computed.
@@ -81,7 +81,7 @@ class Encoding(Plan):
         if self.parent:
             inherit(attempt, self.parent, without={FACTS}, forgotten_rows=self.forgotten_rows)
             facts |= self.parent.facts
-        num_cut = self.encode(attempt, encoder, sequence, **reads)
+        num_cut = self.encode(attempt, encoder, sequence=sequence, **reads)
         sources = new_shards(sequence, self.parent)
         if self.words and (num_words := add_words(attempt, attempt.scratch / _EMBEDDED, list(sources))):
             identity = encoder.aligned(attempt.folder / WORDS).identity(context.assets_path)
@@ -96,15 +96,15 @@ class Encoding(Plan):
             facts["preview"] = facts["preview"] | counts
         write_json(attempt.folder / FACTS, facts | {CUT: facts[CUT] + num_cut})
 
-    def encode(self, attempt: Attempt, encoder: EncoderConfig, sequence: SequenceArtefact) -> int:
+    def encode(self, attempt: Attempt, encoder: EncoderConfig, *_: Any, **reads: Any) -> int:
         """Write the features of the new shards; returns the number of texts that were cut."""
-        sources = new_shards(sequence, self.parent)
+        sources = new_shards(reads["sequence"], self.parent)
         folder = attempt.scratch / _EMBEDDED if self.words else attempt.folder
         return encode_shards(attempt, encoder, sources, folder, attempt.scratch, with_texts=self.words)
 
     def build(self, sequence: SequenceArtefact, context: Context, label: str) -> FeaturesArtefact:
         """The features of a sequence as part of the stage `label`."""
-        recipe = Recipe(Features.stage, Features.version, self.section(), self.dependencies(sequence))
+        recipe = Recipe(Features.stage, Features.version, self.section(), self.dependencies(sequence=sequence))
         write, starts = partial(self.write, sequence=sequence), partial(self.starts_cluster, context, sequence=sequence)
         features = context.build(recipe, write, label=label, starts_cluster=starts).as_a(FeaturesArtefact)
         _say_cut(features, context, "large.encoder")
@@ -114,7 +114,8 @@ class Encoding(Plan):
 class Features(Stage):
     """The rows of each task through the collaborator's encoder."""
 
-    stage, version, reads, writes = "features", 4, ("sequence",), FeaturesArtefact
+    stage, version, writes = "features", 4, FeaturesArtefact
+    reads: ClassVar[tuple[str, ...]] = ("sequence",)
 
     encoder: EncoderConfig
     large: LargeConfig
@@ -130,7 +131,7 @@ class Features(Stage):
                 hint="Give both the same columns, or the large model an encoder of texts or pictures",
             )
 
-    def plan(self, context: Context, sequence: SequenceArtefact) -> Encoding:
+    def plan(self, context: Context, *_: Any, **reads: Any) -> Encoding:
         """The encoder, and whether words are fitted beside it."""
         earlier = self.parent and self.parent.features
         plan = Encoding.of(self.encoder, context, words=fits_words(self.encoder), parent=earlier)

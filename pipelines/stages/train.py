@@ -49,10 +49,9 @@ class Train(Stage, Plan, TrainerConfig):
         names = (only,) if only else config.collaborators
         chosen = {name: trained_with(tuned, name) for name in names}
         settings = config.model_dump() | {"collaborators": names, "chosen": chosen}
-        widths = (
-            tuned.load(name).collaborator.judge for name in config.collaborators if tuned.plan.kind(name) == "mlp"
-        )
-        for judge in widths:  # the width that matches the KAN's depends on the number of labels
+        for name in (name for name in names if tuned.plan.kind(name) == "mlp"):
+            # The width that matches the KAN's depends on the number of labels.
+            judge: Any = tuned.load(name).collaborator.judge
             settings["network"]["mlp_width"] = judge.widths[1]
         return cls(**settings, parent=parent)
 
@@ -71,7 +70,7 @@ class Train(Stage, Plan, TrainerConfig):
         """
         worker = WorkerPlan(TrainerPlan(self, features, outcomes), attempt.fingerprint, attempt.storage)
         if self.parent:
-            parents = {name: partial(self.parent.tuned.state_file, name) for name in self.collaborators}
+            parents: dict[str, Any] = {name: partial(self.parent.tuned.state_file, name) for name in self.collaborators}
             worker = replace(worker, parents=parents, forgotten_rows=self.parent.forgotten_rows)
         cluster = attempt.context.cluster
         if self.is_solved and features.has_at_most(cluster.in_process_rows):

@@ -50,7 +50,7 @@ class TrainerConfig(Config):
     train: TrainConfig
     distill: DistillConfig
     seed: int
-    chosen: dict[CollaboratorName, dict[str, float]] = Field(
+    chosen: dict[str, dict[str, float]] = Field(
         {}, description="Values that a search chose for a collaborator, in place of those in `train` and `distill`."
     )
 

@@ -74,6 +74,8 @@ class FilesSource(TableSourceConfig):
     @property
     def paths(self) -> tuple[str, ...]:
         """Files, folders and patterns."""
+        if isinstance(self.path, dict):
+            return tuple(self.path.values())
         return (self.path,) if isinstance(self.path, str) else self.path
 
     def next_table(self, table: str) -> SourceConfig:

@@ -91,10 +91,6 @@ class TrafficTasks(Stage, Plan):
 class TrafficEncoding(Encoding):
     """The features of the window's task from the log, or else from the champion's encoder."""
 
-    def dependencies(self, window: WindowArtefact, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
-        """The grown sequence and the champion's features."""
-        return super().dependencies(sequence)
-
     def encode(
         self, attempt: Attempt, encoder: EncoderConfig, sequence: SequenceArtefact, window: WindowArtefact
     ) -> int:

@@ -207,7 +207,7 @@ def test_endless_line_is_refused_after_its_bound(tmp_path: Path, monkeypatch: py
     readline = io.TextIOWrapper.readline
 
     class Watched(io.TextIOWrapper):
-        def readline(self, size: int = -1, /) -> str:
+        def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
             read_sizes.append(len(line := readline(self, size)))
             return line
 
