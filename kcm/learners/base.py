@@ -44,8 +44,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same rows on a device."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in values.items()})
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
 
     def take(self, index: Tensor, weights: Tensor) -> Batch:
         """The rows at `index`, with these weights, both from any device."""
