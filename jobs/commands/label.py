@@ -78,6 +78,9 @@ def label(
             metavar="ADDRESS", help="Encode the texts on this Ray cluster: HOST:6379, or auto for one on this machine."
         ),
     ] = None,
+    gpus_per_worker: Annotated[
+        float, typer.Option(min=0, help="With --cluster: GPUs of each encoder, possibly a fraction. Not measured.")
+    ] = 0.0,
     store: Annotated[
         str | None, typer.Option(metavar="URI", help="Store of paid answers. Default: one for the user.")
     ] = None,
@@ -142,6 +145,7 @@ def label(
             "batch": batch,
         },
         cluster=cluster,
+        gpus=gpus_per_worker,
         options={
             "labels": labels,
             "answers": answers,

@@ -35,15 +35,16 @@ def label_file(
     servers: Sequence[OpenAiConfig],
     screen: Mapping[str, Any],
     cluster: str | None,
+    gpus: float,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Label the table `name`, write `target`, certificate, page and bundle, and return the JSON result.
 
     `servers` are the large models; `screen` configures output and questions, see `Screen`; `cluster` is the address of
-    the Ray cluster that encodes the texts; `options` go to `kcm.label`. Raises OutsidePromise if the target is not
-    proved, or nothing could be bought.
+    the Ray cluster that encodes the texts, with `gpus` for each encoder; `options` go to `kcm.label`. Raises
+    OutsidePromise if the target is not proved, or nothing could be bought.
     """
-    mapper = _mapper(cluster)
+    mapper = _mapper(cluster, gpus)
     progress_screen = Screen(**screen)
     try:
         labelled = label(frame, llm=servers, watcher=progress_screen, mapper=mapper, **options)
@@ -79,12 +80,12 @@ def label_file(
     return result
 
 
-def _mapper(address: str | None) -> Mapper:
+def _mapper(address: str | None, gpus: float) -> Mapper:
     """The place that encodes texts: this process, without Ray, or a cluster. KcmError if no cluster listens."""
     if address is None:
         return in_process
     load("pipelines.cluster.connection:require_listener", "--cluster")(address)
-    return partial(load("pipelines.batch.on_cluster:map_on_cluster", "--cluster"), address)
+    return partial(load("pipelines.batch.on_cluster:map_on_cluster", "--cluster"), address, gpus)
 
 
 def _result(labelled: LabelledTable, answers: str | None) -> dict[str, Any]:

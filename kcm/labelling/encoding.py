@@ -64,16 +64,16 @@ def encoded(
 ) -> NDArray[np.float32]:
     """Vectors [U, D] of unit length; without an encoder, vectors of the words, by this process.
 
-    They do not depend on `mapper`, if all its machines have the same kind of CPU.
+    They do not depend on `mapper`, if all its machines have the same kind of CPU, or GPU.
     """
     if encoder is None:
         return word_vectors(texts)
     return _stacked(mapper(partial(text_encoder, encoder, assets_dir), _parts(texts)), len(texts))
 
 
-def text_encoder(encoder: EncoderConfig, assets_dir: Path) -> Encode:
+def text_encoder(encoder: EncoderConfig, assets_dir: Path, device: str = "cpu") -> Encode:
     """A function from texts to their vectors."""
-    model = encoder.build(assets_dir)
+    model = encoder.build(assets_dir, device)
     return lambda texts: model.encode([Content(text) for text in texts])
 
 

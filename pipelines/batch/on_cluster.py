@@ -10,6 +10,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -73,15 +74,19 @@ def map_connected(
 
 
 def map_on_cluster(
-    address: str, build: Callable[[], Callable[[ItemT], ResultT]], items: Sequence[ItemT]
+    address: str, gpus: float, build: Callable[..., Callable[[ItemT], ResultT]], items: Sequence[ItemT]
 ) -> Iterator[ResultT]:
     """The same with one actor for each free CPU of the cluster at `address`, connected until the generator ends.
 
-    Raises KcmError if no cluster answers there.
+    With `gpus`, an actor for each such share of a GPU; `build` then gets `device`. Raises KcmError if no cluster
+    answers there, and ConfigError for a fixed one without GPUs.
     """
-    config = ClusterConfig(address=address)
+    config = ClusterConfig(address=address, gpus_per_worker=gpus, num_workers=1)
+    if gpus:
+        build = partial(build, device=config.device)
     with connected(config):
-        num_free = int(ray.available_resources().get("CPU", 0))
+        free = ray.available_resources()
+        num_free = int(free.get("GPU", 0) / gpus if gpus else free.get("CPU", 0))
         yield from map_with_actors(build, items, config.model_copy(update={"num_encoders": max(1, num_free)}))
 
 

@@ -92,6 +92,8 @@ def connected(config: ClusterConfig) -> Iterator[None]:
     A local cluster requires its own token and listens only on loopback.
     """
     if is_connected():
+        if config.gpus_per_worker:
+            require_gpus(config)
         yield
         return
     prepare_environment()

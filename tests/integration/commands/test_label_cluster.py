@@ -11,6 +11,7 @@ import ray
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from kcm.errors import ConfigError
 from pipelines.batch.on_cluster import map_on_cluster
 from tests.tiny_bert import save_bert
 
@@ -71,7 +72,13 @@ def test_cluster_and_bucket_give_the_result_of_one_process(
 
 def test_workers_of_the_cluster_map_in_order() -> None:
     """Promise: other processes do the work, and results come in the order of the items."""
-    results = list(map_on_cluster(address(), lambda: lambda item: (item, os.getpid()), range(20)))
+    results = list(map_on_cluster(address(), 0, lambda: lambda item: (item, os.getpid()), range(20)))
 
     assert [item for item, _ in results] == list(range(20))
     assert os.getpid() not in {worker for _, worker in results}
+
+
+def test_gpus_that_a_cluster_lacks_end_the_encoding_in_one_line() -> None:
+    """Promise: `--gpus-per-worker` reserves GPUs; a fixed cluster without them is not waited for."""
+    with pytest.raises(ConfigError, match="1 workers need 1 GPUs, and the cluster has 0"):
+        list(map_on_cluster(address(), 1, lambda device: lambda item: device, range(2)))
