@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from kcm.certification.ledger import look_delta, question_delta
 from kcm.certification.sample_size import outlook
 from kcm.config import parse_config
 from kcm.encoders.precomputed import vector_columns
@@ -183,14 +184,19 @@ def _checked(values: dict[str, Any], columns: GuessedColumns, scenario: str | No
         summary, description = read_summary(Path(folder)), read_description(Path(folder))
     if has_tasks and scenario is None:
         tasks["scenario"] = natural_scenario({task["name"]: task["label_names"] for task in description["tasks"]})
+    if isinstance(tasks["source"].get("path"), dict):
+        tasks["grows"] = True  # tables that came one after another: more will come
     if summary.num_bad <= _USUAL_BAD * (summary.num_rows + summary.num_bad):
         del tasks["max_bad_rows"]
-    reach = outlook(summary.certify_units, config.certificate, config.tune.scopes)
+    grows = bool(tasks.get("grows"))
+    spend = (look_delta if grows else question_delta)(config.certificate.delta, 1)
+    reach = outlook(summary.certify_units, config.certificate, config.tune.scopes, spend)
     if not reach.possible and reach.epsilon is not None and reach.epsilon <= _MILDEST:
         values["certificate"]["epsilon"] = round(reach.epsilon, 3)
     config = parse_config(RunConfig, values, where="kcm init")
     certificate, scopes, fractions = config.certificate, config.tune.scopes, config.tasks.fractions
-    lines = list(overview(summary, certificate, scopes, fractions, servable=not config.large.is_recorded))
+    servable = not config.large.is_recorded
+    lines = list(overview(summary, certificate, scopes, fractions, grows=grows, servable=servable))
     if has_tasks:
         lines.append(f"{len(summary.rows)} tasks, {tasks['scenario']}: {', '.join(summary.rows)}")
     if columns.vector and not columns.large:

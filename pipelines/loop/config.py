@@ -43,13 +43,6 @@ class UpdateConfig(Config):
         {"train": 0.4, "validate": 0.15, "certify": 0.3, "test": 0.15},
         description="Shares of a window's units that train, choose the policy, certify it, and measure it.",
     )
-    label_noise: float = Field(
-        0.0,
-        ge=0,
-        lt=0.5,
-        description="The largest probability that a person's label is wrong. Certificates from labels are widened "
-        "by it.",
-    )
     expires_days: float = Field(30.0, gt=0, description="Days after which a certificate on traffic expires.")
     gates: GateConfig = Field(GateConfig(), description="The limits of the promotion gates.")
 
