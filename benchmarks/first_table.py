@@ -416,10 +416,7 @@ def table(rows: Rows, judge: np.ndarray, small: np.ndarray, num_labels: int, spl
         large_probabilities=np.full((count, num_labels), np.nan),
         large_cost=np.zeros(count),
         large_error=np.zeros(count, dtype=bool),
-        none_label=rows.large,
-        none_error=np.zeros(count, dtype=bool),
         group=np.full(count, None),
-        prompt=np.full(count, "none", dtype=object),
         label_names=tuple(map(str, range(num_labels))),
     )
 

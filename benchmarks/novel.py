@@ -285,10 +285,7 @@ def _table(
         large_probabilities=np.full((count, num_labels), np.nan),
         large_cost=np.full(count, 0.5),
         large_error=np.zeros(count, dtype=bool),
-        none_label=stream.large(row_N, num_labels),
-        none_error=np.zeros(count, dtype=bool),
         group=np.full(count, None),
-        prompt=np.full(count, "none", dtype=object),
         label_names=tuple(stream.names[:num_labels]),
     )
     return table, features_ND

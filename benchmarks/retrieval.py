@@ -95,7 +95,6 @@ class Queries:
             score=score,
             small_correct=self.small_right,
             large_correct=self.listed_right,
-            large_none_correct=self.large_right,
             group=self.group,
         )
 

@@ -21,7 +21,7 @@ from kcm.encoders.text_settings import without_words
 from kcm.errors import ConfigError
 from kcm.inputs.location import Location
 from kcm.kan.mixed_splines import MIN_FREE
-from kcm.large import LargeConfig, PromptsConfig, UpstreamConfig
+from kcm.large import LargeConfig, UpstreamConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.analytic import AnalyticConfig
 from kcm.learners.training.config import TrainConfig
@@ -95,7 +95,6 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     distill: DistillConfig = DistillConfig()
     tune: TuneConfig = TuneConfig()
-    prompts: PromptsConfig = PromptsConfig()
     certificate: CertificateConfig = CertificateConfig()
 
     @model_validator(mode="before")
@@ -135,15 +134,10 @@ class RunConfig(Config):
 
     @property
     def trained(self) -> tuple[CollaboratorName, ...]:
-        """The collaborators to train. Logistic regression is in every run, deployed or as a control.
-
-        Exception: with hints in the prompts, each collaborator needs its own paid answers, so no control is added.
-        """
+        """The collaborators to train. Logistic regression is in every run, deployed or as a control."""
         if self.collaborators == "auto":
             names: tuple[CollaboratorName, ...] = get_args(CollaboratorName)
             return tuple(name for name in names if name != "quadratic" or self.learner.closed_form)
-        if self.tune.prompt_modes != ("none",):
-            return self.collaborators
         return tuple(dict.fromkeys((*self.collaborators, "linear")))
 
     @model_validator(mode="after")
@@ -178,8 +172,8 @@ class RunConfig(Config):
         elif self.tasks.fractions["validate"] == 0:
             raise ValueError(
                 "tasks.fractions: with validate: 0, left-out train rows choose gate and threshold. This needs "
-                "learner.name: analytic, learner.equal_classes: 0, an encoder with one vector per row, no "
-                "tasks.long_tail, and tune.prompt_modes: [none]. Set validate to a share, such as 0.15"
+                "learner.name: analytic, learner.equal_classes: 0, an encoder with one vector per row, and "
+                "no tasks.long_tail. Set validate to a share, such as 0.15"
             )
         return self
 
@@ -238,12 +232,10 @@ class RunConfig(Config):
         """Whether gate and policy can be chosen on validate rows alone.
 
         Train rows cannot choose in these cases. A stepwise learner has seen them. Rows of a long tail differ from later
-        rows. With equal classes, a row's weight depends on other units. Prompts and galleries are made from validate
-        rows.
+        rows. With equal classes, a row's weight depends on other units. Galleries are made from validate rows.
         """
         is_solved = self.learner.gives_left_out and not getattr(self.learner, "equal_classes", 0)
-        asks_alike = self.tune.prompt_modes == ("none",) and not is_dual(self.encoder)
-        return not (is_solved and asks_alike and self.tasks.long_tail is None)
+        return not (is_solved and not is_dual(self.encoder) and self.tasks.long_tail is None)
 
     @model_validator(mode="after")
     def _recorded(self) -> RunConfig:

@@ -32,8 +32,6 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
         result |= _measured(config, evaluated, artefacts["outcomes"].usage)
         result["deployed"] = {"collaborator": deployed, "reason": evaluated.choice}
         result["large"] = artefacts["outcomes"].asked
-        if "prompts" in artefacts:
-            result["large"]["prompts"] = artefacts["prompts"].asked(deployed)
         result["kept_wrong"] = evaluated.kept_wrong
         path, live = evaluated.curves[deployed]["certificate_path"], not config.large.is_recorded
         result["recommendation"] = recommendation(result, path, live=live)

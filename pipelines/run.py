@@ -25,7 +25,6 @@ from pipelines.stages.evaluate import Evaluate, Uncertified
 from pipelines.stages.features import Features
 from pipelines.stages.outcomes import Outcomes
 from pipelines.stages.parent import Parent
-from pipelines.stages.prompts import ChoosePrompts
 from pipelines.stages.register import Register
 from pipelines.stages.stage import Stage, run_stages
 from pipelines.stages.tasks import Tasks
@@ -39,7 +38,7 @@ from pipelines.tracking.tracking import Tracking
 
 RESULT = "result.json"
 SEARCH: tuple[type[Stage], ...] = (Tasks, Features, Outcomes, Train, Tune)
-STAGES: tuple[type[Stage], ...] = (*SEARCH, ChoosePrompts, Evaluate, Register)
+STAGES: tuple[type[Stage], ...] = (*SEARCH, Evaluate, Register)
 
 
 def run(

@@ -19,5 +19,5 @@ def read_outcomes(path: Path) -> OutcomeTable:
 
 
 def rows_where(table: OutcomeTable, **wanted: str) -> OutcomeTable:
-    """The rows of one split, task or prompt mode, or of a combination."""
+    """The rows of one split or task, or of both."""
     return table.select(np.all([getattr(table, column) == value for column, value in wanted.items()], axis=0))

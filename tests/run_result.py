@@ -41,7 +41,7 @@ def collaborator(small: float, cascade: float, call_rate: float, matrix: list[li
         "continual": {"average_accuracy": 0.81, "forgetting_first": 0.021, "fwt": None},
         "accuracy_matrix": matrix,
         "routing": {"pgr": 0.95, "apgr": 0.8, "auroc": 0.81},
-        "policy": {"gate": "confidence", "decision": {"decision": "threshold", "threshold": 2.0}, "prompt": "none"},
+        "policy": {"gate": "confidence", "decision": {"decision": "threshold", "threshold": 2.0}},
         "num_parameters": 110592,
     }
 

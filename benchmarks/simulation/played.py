@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import Field
 
@@ -49,8 +48,6 @@ class PlayedConfig(LargeConfig):
 
 class PlayedModel:
     """Answers from a table; a content that is not in it gets the first label."""
-
-    prompt_modes: ClassVar = PlayedConfig.prompt_modes
 
     def __init__(self, config: PlayedConfig, label_names: Sequence[str], identity: str) -> None:
         self.label_names, self.identity, self._wrong = tuple(label_names), identity, config.wrong

@@ -45,11 +45,9 @@ from kcm.components import of_a_bundle
 from kcm.config import Config
 from kcm.encoders import EncoderConfig
 from kcm.errors import ArtefactError, ConfigError
-from kcm.large import Prompts
 from kcm.learners import LearnerConfig
 
 GATE = "gate.safetensors"
-PROMPTS = "prompts/prompts.json"
 _WITHOUT_THRESHOLD = {
     "keep_all": "the small model answers everything",
     "escalate_all": "the large model answers everything",
@@ -70,9 +68,9 @@ class Bundle(FrozenModels):
     """A trained cascade: its frozen models by name and identity, everything else included.
 
     `certificates` are by task; None is the key of the certificate for requests without a task, as in `certify_policy`.
-    `prompts` is None if the policy uses the task prompt only. `learner_state` is the input of the next task. `novelty`
-    tells whether traffic has new classes; `certify_rows` are features [R, D] for explanations. They are None if there
-    were too few rows. Raises ArtefactError if the parts do not fit each other.
+    `learner_state` is the input of the next task. `novelty` tells whether traffic has new classes; `certify_rows` are
+    features [R, D] for explanations. They are None if there were too few rows. Raises ArtefactError if the parts do not
+    fit each other.
     """
 
     collaborator: Collaborator
@@ -81,7 +79,6 @@ class Bundle(FrozenModels):
     policy: Policy
     learner: LearnerConfig
     gate_head: GateHead | None = None
-    prompts: Prompts | None = None
     certificates: Mapping[str | None, Certificate] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     learner_state: Mapping[str, object] = field(default_factory=dict)
@@ -103,12 +100,6 @@ class Bundle(FrozenModels):
         except ConfigError as error:
             fault = f"the policy's gate is {self.policy.gate!r}, but the bundle lacks its head: {error.what}"
             raise ArtefactError(fault) from None
-        if self.policy.prompt != "none" and self.prompts is None:
-            raise ArtefactError(f"the policy's prompt is {self.policy.prompt!r}, but the bundle holds no prompts")
-        if self.policy.prompt not in self.large.prompt_modes:
-            raise ArtefactError(
-                f"the policy's prompt is {self.policy.prompt!r}, which {self.large.adapter!r} cannot follow"
-            )
 
     @property
     def gate(self) -> Gate:
@@ -160,9 +151,6 @@ class Bundle(FrozenModels):
                     write_tensors(draft / f"{name}.safetensors", tensors)
             if self.large_head is not None:
                 self.large_head.save(draft / HEAD)
-            if self.prompts is not None:
-                (draft / PROMPTS).parent.mkdir()
-                write_json(draft / PROMPTS, self.prompts.model_dump(mode="json"))
             if self.novelty is not None:
                 write_json(draft / NOVELTY, asdict(self.novelty))
             if self.certify_rows is not None:
@@ -196,7 +184,6 @@ class Bundle(FrozenModels):
             policy=policy,
             learner=config.learner,
             gate_head=_gate_head(files, policy.gate) if files.has(GATE) else None,
-            prompts=files.config(Prompts, PROMPTS) if files.has(PROMPTS) else None,
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),

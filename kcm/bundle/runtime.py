@@ -26,7 +26,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
 from kcm.encoders.precomputed import vector_fault
 from kcm.inputs.content import PROBE, Content
-from kcm.large import Item, LargeAnswer, Prompts
+from kcm.large import Item, LargeAnswer
 
 
 def probe_of(bundle: Bundle) -> Content:
@@ -104,21 +104,12 @@ class SmallSide:
         ]
 
     def questions(self, inputs: Sequence[Input], judgements: Sequence[Judgement | Unreadable]) -> list[Item]:
-        """The escalated inputs as questions to the large model, with the policy's prompt.
-
-        A prompt is written from the small model's probabilities alone, never from an input's text.
-        """
+        """The escalated inputs as questions to the large model."""
         return [
-            self.question(example, judgement)
+            Item(example.id, example.content)
             for example, judgement in zip(inputs, judgements, strict=True)
             if isinstance(judgement, Judgement) and not judgement.keeps
         ]
-
-    def question(self, example: Input, judgement: Judgement) -> Item:
-        """The question to the large model that this input is, or would be if it were escalated."""
-        prompts = self.bundle.prompts or Prompts()
-        prompt = prompts.write(self.policy.prompt_for(example.task), judgement.probabilities_C)
-        return Item(example.id, example.content, prompt)
 
     def answers(
         self, judgements: Sequence[Judgement | Unreadable], large: Sequence[LargeAnswer | Failure]

@@ -88,11 +88,11 @@ def route_quality(
     kept_N = np.asarray(kept, dtype=bool)
     cascade_N = rows.cascade_correct(kept_N)
     small = accuracy_interval(rows.small_correct, rows.group)
-    large = accuracy_interval(rows.baseline_correct, rows.group)
+    large = accuracy_interval(rows.large_correct, rows.group)
     cascade = accuracy_interval(cascade_N, rows.group)
     # If nothing is kept, cascade and large model are the same: the difference is exactly 0, not an estimate.
     no_difference = Interval(0.0, 0.0, 0.0) if len(kept_N) and not kept_N.any() else None
-    difference = no_difference or paired_difference(cascade_N, rows.baseline_correct, rows.group)
+    difference = no_difference or paired_difference(cascade_N, rows.large_correct, rows.group)
     if small is None or large is None or cascade is None or difference is None:
         return None
     return RouteQuality(
@@ -115,7 +115,7 @@ def out_of_scope_quality(rows: ScoredOutcomes, kept: ArrayLike) -> OutOfScopeQua
     return OutOfScopeQuality(
         num_rows=len(rows),
         escalated=float((~kept_N).mean()),
-        accuracy=float(np.where(kept_N, rows.small_correct, rows.large_correct).mean()),
+        accuracy=float(rows.cascade_correct(kept_N).mean()),
     )
 
 
@@ -135,7 +135,7 @@ def label_qualities(rows: ScoredOutcomes, kept: ArrayLike, label: ArrayLike, sma
                 label=int(number),
                 num_rows=int(has_label_N.sum()),
                 small_accuracy=float(rows.small_correct[has_label_N].mean()),
-                large_accuracy=float(rows.baseline_correct[has_label_N].mean()),
+                large_accuracy=float(rows.large_correct[has_label_N].mean()),
                 cascade_accuracy=float(right_N[has_label_N].mean()),
                 calls_saved=float(kept_N[has_label_N].mean()),
                 kept_wrong=int((has_label_N & kept_N & ~rows.small_correct).sum()),

@@ -35,8 +35,7 @@ class FrontierPoint:
 class Frontier:
     """All routes of a table from `escalate all` (first) to `keep all` (last); columns have shape [K + 1].
 
-    Counts are exact integers out of `num_rows`. Escalating all means the large model alone under the task prompt; the
-    hint of a prompt mode is shown only if some rows are kept.
+    Counts are exact integers out of `num_rows`. Escalating all means the large model alone.
     """
 
     scores: NDArray[np.float64]  # [K], the distinct gate scores, descending
@@ -53,11 +52,11 @@ class Frontier:
         score = rows.score[order]
         gain = rows.small_correct.view(np.int8)[order] - rows.large_correct.view(np.int8)[order]
         last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(rows) - 1)  # last row of each run of ties
-        cascade = int(rows.large_correct.sum()) + np.cumsum(gain, dtype=np.int64)[last]
+        num_right = int(rows.large_correct.sum())
         return cls(
             scores=score[last],
             num_kept=np.append(0, last + 1),
-            num_correct=np.append(rows.baseline_correct.sum(), cascade),
+            num_correct=np.append(num_right, num_right + np.cumsum(gain, dtype=np.int64)[last]),
             num_rows=len(rows),
         )
 
@@ -78,7 +77,7 @@ class Frontier:
 
     @property
     def large_accuracy(self) -> float:
-        """Accuracy of escalating everything under the task prompt alone."""
+        """Accuracy of escalating everything."""
         return int(self.num_correct[0]) / self.num_rows
 
     @property

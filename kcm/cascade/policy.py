@@ -1,4 +1,4 @@
-"""The policy of a deployed cascade: which rows the small model answers, and the prompt of the large model."""
+"""The policy of a deployed cascade: which rows the small model answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pydantic import Field, model_validator
 from kcm.cascade.gate import GateName
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError
-from kcm.large.prompts import PromptMode
 
 POLICY_FILE = "policy.json"
 DecisionKind = Literal["threshold", "keep_all", "escalate_all"]
@@ -62,18 +61,15 @@ KEEP_ALL = Decision(decision="keep_all")
 class Policy(Config):
     """Thresholds, and everything that their gate score depends on; immutable.
 
-    A policy is written by the stage that decides it (the search, or the choice of a prompt) and when it is deployed:
-    after its certificate, and in the bundle.
+    A policy is written by the search and when it is deployed: after its certificate, and in the bundle.
 
-    `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`. Escalated
-    items are shown `prompt`; if the decision is to escalate all, they are shown the task prompt alone (`prompt_for`).
+    `task_decisions` hold for requests that carry one of these tasks; every other request follows `decision`.
     """
 
     gate: GateName = "confidence"
     temperature: float = Field(1.0, gt=0, description="Softmax temperature of the judge inside the gate score.")
     decision: Decision = ESCALATE_ALL
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
-    prompt: PromptMode = "none"
     goal: Goal = Field("calls", description="The search looked for the fewest calls, or the highest accuracy.")
     on_large_failure: OnLargeFailure = "answer_small"
 
@@ -111,10 +107,6 @@ class Policy(Config):
     def decision_for(self, task: str | None) -> Decision:
         """The decision for a request that carries `task`, or none."""
         return self.decision if task is None else self.task_decisions.get(task, self.decision)
-
-    def prompt_for(self, task: str | None) -> PromptMode:
-        """The prompt of an escalated request."""
-        return "none" if self.decision_for(task) == ESCALATE_ALL else self.prompt
 
     def cuts(self, tasks: Sequence[str | None] | NDArray[np.object_] | None, num_rows: int) -> NDArray[np.float64]:
         """The threshold of every row, [N]; infinite if all rows or none are kept."""

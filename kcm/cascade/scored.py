@@ -13,11 +13,10 @@ from kcm.errors import DataError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredOutcomes(ColumnTable):
-    """One row per item, all of one prompt mode; every column has shape [N].
+    """One row per item; every column has shape [N].
 
-    `score`: gate score, larger = surer. `small_correct`: S. `large_correct`: L under the deployed prompt.
-    `large_none_correct`: L_none, under the task prompt alone; equal to L unless given.
-    `large_none_error`: the large model failed under the task prompt (its answer counts as wrong in L_none).
+    `score`: gate score, larger = surer. `small_correct`: S. `large_correct`: L.
+    `large_error`: the large model failed (its answer counts as wrong in L).
     `group`: rows drawn together, such as the sentences of one review; a row without a group (None) stands alone.
     `task`: the row's task, if it has one.
 
@@ -27,14 +26,13 @@ class ScoredOutcomes(ColumnTable):
     score: NDArray[np.float64]
     small_correct: NDArray[np.bool_]
     large_correct: NDArray[np.bool_]
-    large_none_correct: NDArray[np.bool_] | None = None
-    large_none_error: NDArray[np.bool_] | None = None
+    large_error: NDArray[np.bool_] | None = None
     group: NDArray[np.object_] | None = None
     task: NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
-        for name in ("small_correct", "large_correct", "large_none_correct", "large_none_error"):
+        for name in ("small_correct", "large_correct", "large_error"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.bool_))
         for field in fields(self):
@@ -53,36 +51,24 @@ class ScoredOutcomes(ColumnTable):
 
     @classmethod
     def of(cls, rows: OutcomeTable | MeasuredRows, score: ArrayLike) -> ScoredOutcomes:
-        """The rows of a table, all of one prompt mode, with their gate scores [N]."""
+        """The rows of a table with their gate scores [N]."""
         return cls(
             score=np.asarray(score, dtype=np.float64),
             small_correct=rows.small_correct,
             large_correct=rows.large_correct,
-            large_none_correct=rows.large_none_correct if (rows.prompt != "none").any() else None,
-            large_none_error=rows.none_error,
+            large_error=rows.large_error,
             group=rows.group,
             task=rows.task,
         )
 
     @property
-    def prompted(self) -> bool:
-        """Whether escalated rows are shown another prompt than the baseline's."""
-        return self.large_none_correct is not None
-
-    @property
-    def baseline_correct(self) -> NDArray[np.bool_]:
-        """L_none, [N]: the large model under the task prompt alone, which `large-only` always means."""
-        return self.large_correct if self.large_none_correct is None else self.large_none_correct
-
-    @property
     def certified_baseline(self) -> NDArray[np.bool_]:
-        """L_none as a certificate counts it, [N]: a failed answer counts as right, to the cascade's disadvantage."""
-        return self.baseline_correct if self.large_none_error is None else self.baseline_correct | self.large_none_error
+        """L as a certificate counts it, [N]: a failed answer counts as right, to the cascade's disadvantage."""
+        return self.large_correct if self.large_error is None else self.large_correct | self.large_error
 
     def cascade_correct(self, kept_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether a cascade that keeps these rows is right, [N]; one that keeps none is deployed without prompts."""
-        large_N = self.large_correct if kept_N.any() else self.baseline_correct
-        return np.where(kept_N, self.small_correct, large_N)
+        """Whether a cascade that keeps these rows is right, [N]."""
+        return np.where(kept_N, self.small_correct, self.large_correct)
 
     def by_task(self) -> dict[str, ScoredOutcomes]:
         """The rows of every task. Raises DataError if rows carry no task."""

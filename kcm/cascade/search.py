@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,12 @@ from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Decision, Goal, Policy
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
-from kcm.large.prompts import PromptMode
 
 Scope = Literal["global", "per_task"]
 
 
 class TuneConfig(Config):
     """The search space; a list holds the values to choose from, and a single value fixes the choice."""
-
-    operational: ClassVar[frozenset[str]] = frozenset({"prompt_modes"})  # used by another stage
 
     goal: Goal = Field(
         "calls",
@@ -62,11 +59,6 @@ class TuneConfig(Config):
         min_length=1,
         description="Peak rates of the optimizer; null: 0.0003, 0.001, 0.003 for adamw, and 0.03, 0.1, 0.3 for sgd.",
     )
-    prompt_modes: tuple[PromptMode, ...] = Field(
-        ("none",),
-        min_length=1,
-        description="What escalated rows may be shown; each mode other than none costs one more call per row.",
-    )
 
     def allowed_loss(self, epsilon: float) -> float:
         """The accuracy that a searched threshold may lose if a certificate promises `epsilon`."""
@@ -96,7 +88,7 @@ def find_policy(
 ) -> SearchResult:
     """The cheapest thresholds that lose at most `max_loss` accuracy against large-only, over all rows or in every task.
 
-    With the goal `accuracy`, the most accurate ones instead. `rows` are validate rows under prompt `none`, with this
+    With the goal `accuracy`, the most accurate ones instead. `rows` are validate rows with this
     gate's scores (out-of-fold scores if its head was fitted on the same rows). `novel` rows simulate traffic of
     unknown classes, in every task.
     """

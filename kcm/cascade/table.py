@@ -1,4 +1,4 @@
-"""The outcome table: the answers of judge, small and large model to every item, under every prompt mode.
+"""The outcome table: the answers of judge, small and large model to every item.
 
 Search, certificate, metrics and report read only this table, or figures measured on it. Shapes: N rows, C labels.
 """
@@ -46,22 +46,18 @@ class ColumnTable:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OutcomeRows(ColumnTable):
-    """One row per (item, prompt mode).
+    """One row per item.
 
     `large_label` is -1 if the large model answered outside the label list or failed; `large_error` tells which of the
-    two. `none_label` and `none_error` are the large model's answer to the same item under prompt `none`, the baseline
-    of every comparison. `group` is None for a row that stands alone.
+    two. `group` is None for a row that stands alone.
     """
 
     task: NDArray[np.object_]
     split: NDArray[np.object_]
-    prompt: NDArray[np.object_]
     group: NDArray[np.object_]
     label: NDArray[np.int64]
     large_label: NDArray[np.int64]
     large_error: NDArray[np.bool_]
-    none_label: NDArray[np.int64]
-    none_error: NDArray[np.bool_]
     large_cost: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -69,13 +65,8 @@ class OutcomeRows(ColumnTable):
 
     @property
     def large_correct(self) -> NDArray[np.bool_]:
-        """L: the large model is right under the row's prompt, [N]; a failed or off-label answer is wrong."""
+        """L: the large model is right, [N]; a failed or off-label answer is wrong."""
         return np.asarray(self.large_label == self.label)
-
-    @property
-    def large_none_correct(self) -> NDArray[np.bool_]:
-        """L_none: the large model is right under prompt `none`, [N]; a failed or off-label answer is wrong."""
-        return np.asarray(self.none_label == self.label)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -29,7 +29,7 @@ from kcm.certification.threshold_paths import (
     not_worse_path,
 )
 from kcm.config import Config
-from kcm.errors import ConfigError, DataError
+from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 
 Method = Literal[TableMethod, "traffic"]  # on labelled rows, or on logged traffic
@@ -257,17 +257,16 @@ def certificate_curve(
     columns: dict[str, list[float]] = {name: [] for name in ("threshold", "p_value", "loss", "bound", "call_rate")}
     method: str = certificate.method
     if len(validate) and len(rows) and method in ("regret", "net"):
-        method = "net" if rows.prompted else config.method
+        method = config.method
         path = _path(validate, rows, certificate.searched, config, certificate.delta, {})
         grid = frozen_grid(Frontier.of(validate), certificate.searched.cut, beyond=True)
         lost_N = rows.certified_baseline.astype(np.int8) - rows.small_correct
-        escalated_N = rows.certified_baseline.astype(np.int8) - rows.large_correct if rows.prompted else 0
         lost_N = np.maximum(lost_N, 0) if method == "regret" else lost_N
         for threshold in grid[np.isfinite(grid)].tolist():
             kept_N = rows.score > threshold
             columns["threshold"].append(threshold)
             columns["p_value"].append(path.p_value(threshold))
-            columns["loss"].append(float(np.where(kept_N, lost_N, escalated_N).mean()))
+            columns["loss"].append(float(np.where(kept_N, lost_N, 0).mean()))
             columns["bound"].append(path.upper_bound(threshold))
             columns["call_rate"].append(float(1 - kept_N.mean()))
     return {"method": method, **columns}
@@ -282,13 +281,7 @@ def _path(
     choices: Choices,
     task: str | None = None,
 ) -> ThresholdPath:
-    """The tested path of accuracy. Under a prompt that changes the large model's answers only `net` is valid."""
-    if config.method == "regret" and rows.prompted:
-        raise ConfigError(
-            "method 'regret' cannot test a policy whose prompt changes the large model's answers",
-            where="certificate.method",
-            hint="Use 'net' or 'auto'",
-        )
+    """The tested path of accuracy."""
     grid = frozen_grid(Frontier.of(validate), searched.cut)
     if config.epsilon == 0:
         grid = from_surest(grid, not_worse_path(validate, grid, delta), searched.cut)
@@ -296,7 +289,7 @@ def _path(
         return RegretPath(rows, config.epsilon, delta)
     if config.epsilon == 0:
         return not_worse_path(rows, grid, delta)
-    if config.method == "net" or rows.prompted:
+    if config.method == "net":
         return NetPath(rows, grid, config.epsilon, delta)
     if task not in choices:
         choices[task] = MethodChoice(_samples(validate, len(rows)), config.epsilon, delta)

@@ -101,7 +101,7 @@ def forecast_certificate(
     the second variance.
     """
     if Units(rows.group, len(rows)).count < 2:
-        return CertificateForecast(0.0, 0.0, 1.0, float(rows.baseline_correct.mean()))
+        return CertificateForecast(0.0, 0.0, 1.0, float(rows.large_correct.mean()))
     choices: Choices = {}
     shares, accuracies = [], []
     for certify, rest in _draws(rows, num_certify):

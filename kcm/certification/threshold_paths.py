@@ -235,16 +235,12 @@ class _ShuffledLosses:
             place = np.empty(units.count, dtype=np.intp)
             place[order] = np.arange(units.count)
             order = np.argsort(place[units.code], kind="stable")
-        baseline, small, large = rows.certified_baseline, rows.small_correct, rows.large_correct
-        # Under the task prompt an escalated row gets the same answer as in the baseline, so it loses nothing.
-        escalated = baseline.astype(np.int8) - (large if rows.prompted else baseline)
         self._score = rows.score[order]
-        self._kept_loss = (baseline.astype(np.int8) - small)[order]
-        self._escalated_loss = escalated[order]
+        self._kept_loss = (rows.certified_baseline.astype(np.int8) - rows.small_correct)[order]
 
     def signs(self, threshold: float) -> tuple[int, int]:
         """The number of lost rows and the number of won rows at `threshold`."""
-        loss = np.where(self._score > threshold, self._kept_loss, self._escalated_loss)
+        loss = np.where(self._score > threshold, self._kept_loss, 0)
         return int((loss > 0).sum()), int((loss < 0).sum())
 
     def values(self, threshold: float) -> Callable[[int, int], NDArray[np.float64]]:
@@ -253,7 +249,7 @@ class _ShuffledLosses:
         def of(start: int, stop: int) -> NDArray[np.float64]:
             starts = self._starts
             rows = slice(start, stop) if starts is None else slice(starts[start], starts[stop])
-            loss = np.where(self._score[rows] > threshold, self._kept_loss[rows], self._escalated_loss[rows])
+            loss = np.where(self._score[rows] > threshold, self._kept_loss[rows], 0)  # an escalated row loses nothing
             if starts is None:
                 return (1 + loss) / 2
             total = np.add.reduceat(loss, starts[start:stop] - starts[start], dtype=np.int64)

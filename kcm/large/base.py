@@ -12,16 +12,14 @@ import pyarrow as pa
 
 from kcm.inputs import content
 from kcm.inputs.content import Content
-from kcm.large.prompts import NO_PROMPT, Prompt
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question: the item's id, its content, and the prompt of the small side."""
+    """One question: the item's id and its content."""
 
     id: str
     content: Content
-    prompt: Prompt = NO_PROMPT
 
 
 PROBE = Item("probe", content.PROBE)  # a model must answer this question before it gets any client's

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, final
@@ -21,7 +21,7 @@ from kcm.inputs.content import Part
 from kcm.large.base import Item, LargeModel
 from kcm.large.head import LinearHead
 from kcm.large.prices import price_of
-from kcm.large.prompts import PromptMessage, PromptMode
+from kcm.large.prompts import PromptMessage
 from kcm.redact import PlainUrl, VariableName
 
 if TYPE_CHECKING:  # a database, which paid models alone need
@@ -135,7 +135,6 @@ class LargeConfig(Component):
     """
 
     family: ClassVar[Family] = FAMILIES["large model"]
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})  # those that change the answers
     remote: ClassVar[bool] = False  # a server, which the driver asks itself; otherwise a pool of actors holds the model
     fits_on_train: ClassVar[bool] = False  # needs a `head`, fitted to features of the train rows by its `encoder`
 
@@ -213,17 +212,6 @@ class LargeConfig(Component):
             where="large.base_url",
             hint="If it may get your texts, add its address and key variable to serve.large.upstreams of CONFIG",
         )
-
-    @final
-    def check_prompt_modes(self, modes: Iterable[PromptMode]) -> None:
-        """Raise ConfigError for a prompt mode that the adapter cannot follow."""
-        for mode in modes:
-            if mode not in self.prompt_modes:
-                raise ConfigError(
-                    f"adapter {self.adapter!r} cannot use prompt mode {mode!r}",
-                    where="large.adapter",
-                    hint=f"Use {' or '.join(sorted(self.prompt_modes))}",
-                )
 
 
 class EncodedConfig(LargeConfig):

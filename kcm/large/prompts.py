@@ -1,16 +1,14 @@
-"""Prompts of the large model: the question, and what the small model adds to it or removes from it.
+"""The question to a generative large model, and how its reply is read.
 
-KCM (arXiv 2510.20278) and Data Shunt+ (arXiv 2406.15471) describe the three modes; the choice of candidates in the hard
-mode is defined here. An item's text is untrusted: it is sanitized, so that it cannot close a mark or open a chat turn.
+An item's text is untrusted: it is sanitized, so that it cannot close a mark or open a chat turn.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -19,8 +17,6 @@ from pydantic_core import from_json  # bounds how deep a text nests, where json 
 from kcm.config import Config
 from kcm.errors import ConfigError
 from kcm.inputs.visible import visible
-
-PromptMode = Literal["none", "soft", "hard"]
 
 OPENING, CLOSING = "<<<", ">>>"  # marks around the text of an item
 MAX_CHARS = 4000  # of an item, unless the configuration of a model says otherwise
@@ -35,73 +31,10 @@ _BRACKETED = re.compile(r"\[(?=/?[A-Z_]{2,}\])")  # [INST], [/INST], [TOOL_CALLS
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """The small side's part of a question.
-
-    `suggestions` (soft) are labels with the small model's probabilities, likeliest first. `candidates` (hard) are the
-    labels left to choose from; empty means all labels. Labels are indices into the label list.
-    """
-
-    mode: PromptMode = "none"
-    suggestions: tuple[tuple[int, float], ...] = field(default=())
-    candidates: tuple[int, ...] = field(default=())
-
-    def allowed(self, num_labels: int) -> tuple[int, ...]:
-        """Labels that an answer may give: the candidates among `num_labels`, or all if fewer than two are left."""
-        candidates = tuple(label for label in self.candidates if label < num_labels)
-        return candidates if self.mode == "hard" and len(candidates) >= 2 else tuple(range(num_labels))
-
-
-NO_PROMPT = Prompt()
-
-
-def hard_candidates(
-    labels: np.ndarray, kept_and_right: np.ndarray, num_labels: int, reliability: float
-) -> tuple[int, ...]:
-    """The classes for which the large model is still asked, chosen on validate rows.
-
-    A class c leaves the list if the small side answers it reliably: P(kept and right | c) >= `reliability`. A class
-    without a validate row stays. `labels` int [N], `kept_and_right` bool [N].
-    """
-    counts = np.bincount(labels, minlength=num_labels)
-    dealt_with = np.bincount(labels, weights=kept_and_right, minlength=num_labels)
-    leaves = (counts > 0) & (dealt_with >= reliability * counts)
-    return tuple(int(label) for label in np.flatnonzero(~leaves))
-
-
-class PromptsConfig(Config):
-    """The prompts of the small side."""
-
-    top_k: int = Field(default=1, ge=1, description="Labels that a soft prompt suggests, likeliest first.")
-    reliability: float = Field(
-        default=0.95,
-        gt=0,
-        le=1,
-        description="A hard prompt omits a class if at least this share of its validate rows is kept and right.",
-    )
-
-
-class Prompts(Config):
-    """The prompts of a deployed cascade: frozen on validate rows, the same for every input."""
-
-    top_k: int = Field(default=1, ge=1)
-    candidates: tuple[int, ...] = ()
-
-    def write(self, mode: PromptMode, small_C: np.ndarray) -> Prompt:
-        """The prompt of one item, from the small model's probabilities [C]."""
-        if mode == "none":
-            return NO_PROMPT
-        if mode == "hard":
-            return Prompt("hard", candidates=self.candidates)
-        likeliest = np.argsort(-small_C, kind="stable")[: self.top_k]
-        return Prompt("soft", suggestions=tuple((int(label), float(small_C[label])) for label in likeliest))
-
-
-@dataclass(frozen=True)
 class Question:
     """A question to a generative model in two separate parts: the instructions, and the item's text.
 
-    `instructions` hold label names and formatted numbers, nothing of the item; `text` is sanitized.
+    `instructions` hold label names, nothing of the item; `text` is sanitized.
     """
 
     instructions: str
@@ -150,16 +83,15 @@ class TaskPromptConfig(Config):
                     f"{label!r} is no label", where="large.prompt", hint=f"Labels are {', '.join(label_names[:20])}"
                 )
 
-    def words(self, allowed_names: Sequence[str], max_chars: int) -> str:
-        """The instructions for an answer among `allowed_names`, with the examples of these labels."""
-        choices = ", ".join(allowed_names)
+    def words(self, label_names: Sequence[str], max_chars: int) -> str:
+        """The instructions for an answer among `label_names`, with the examples."""
+        choices = ", ".join(label_names)
         if self.descriptions:
-            lines = (f"{name}: {self.descriptions.get(name, '')}".removesuffix(": ") for name in allowed_names)
+            lines = (f"{name}: {self.descriptions.get(name, '')}".removesuffix(": ") for name in label_names)
             choices = "".join(f"\n- {line}" for line in lines) + "\n"
         examples = "".join(
             f"\nExample:\n{OPENING}\n{sanitized(example.text, max_chars)}\n{CLOSING}\nLabel: {example.label}"
             for example in self.examples
-            if example.label in allowed_names
         )
         if self.instructions is None:
             return f"Classify the text between {OPENING} and {CLOSING}. {_IS_DATA} {_ANSWER}: {choices}.{examples}"
@@ -176,18 +108,12 @@ DEFAULT_TASK_PROMPT = TaskPromptConfig()
 def question(
     text: str,
     label_names: Sequence[str],
-    prompt: Prompt,
     *,
     max_chars: int = MAX_CHARS,
     task: TaskPromptConfig = DEFAULT_TASK_PROMPT,
 ) -> Question:
-    """The question about `text`, cut at `max_chars` characters and modified by `prompt`."""
-    hints = "".join(
-        f"\nA smaller model suggests {label_names[label]} with probability {probability:.2f}."
-        for label, probability in (prompt.suggestions if prompt.mode == "soft" else ())
-    )
-    allowed_names = [label_names[label] for label in prompt.allowed(len(label_names))]
-    return Question(task.words(allowed_names, max_chars) + hints, sanitized(text, max_chars))
+    """The question about `text`, cut at `max_chars` characters."""
+    return Question(task.words(label_names, max_chars), sanitized(text, max_chars))
 
 
 def sanitized(text: str, max_chars: int) -> str:
@@ -205,28 +131,6 @@ class PromptMessage:
 
     role: str
     content: str
-
-
-@dataclass(frozen=True)
-class PromptView:
-    """A question to the large model, as shown to people.
-
-    `suggestions` are the labels of a soft prompt, with the small model's probabilities; `candidates` the labels of a
-    hard prompt. For a generative model, `messages` are the messages before chat template and truncation; for a dual
-    encoder, the label prompts. A classifier has no messages: it reads the input alone.
-    """
-
-    mode: PromptMode
-    suggestions: dict[str, float]
-    candidates: tuple[str, ...]
-    messages: tuple[PromptMessage, ...]
-
-    @classmethod
-    def of(cls, prompt: Prompt, label_names: Sequence[str], messages: Iterable[PromptMessage]) -> Self:
-        """The question with this prompt and these messages."""
-        suggestions = {label_names[label]: probability for label, probability in prompt.suggestions}
-        candidates = tuple(label_names[label] for label in prompt.allowed(len(label_names)))
-        return cls(prompt.mode, suggestions, candidates, tuple(messages))
 
 
 KEY = "label"  # key of the object in a structured answer
@@ -287,14 +191,13 @@ def reply_probability(content: str, logprobs: Sequence[tuple[str, float]], text:
     return math.exp(min(total, 0.0)) if math.isfinite(total) else None
 
 
-def label_distribution(label: int, probability: float, allowed: Sequence[int], num_labels: int) -> np.ndarray:
-    """Probabilities, float32 [C]: `probability` for `label`, the rest evenly over the other allowed labels.
+def label_distribution(label: int, probability: float, num_labels: int) -> np.ndarray:
+    """Probabilities, float32 [C]: `probability` for `label`, the rest evenly over the other labels.
 
     The label never gets less than an even share, because the model preferred it.
     """
-    probabilities_C = np.zeros(num_labels, dtype=np.float32)
-    top = max(probability, 1 / len(allowed))
-    probabilities_C[list(allowed)] = (1 - top) / max(len(allowed) - 1, 1)
+    top = max(probability, 1 / num_labels)
+    probabilities_C = np.full(num_labels, (1 - top) / max(num_labels - 1, 1), dtype=np.float32)
     probabilities_C[label] = top
     probabilities_C /= probabilities_C.sum()
     return probabilities_C

@@ -1,1 +1,1 @@
-"""Metrics as pure functions, with intervals: continual learning, routing, calibration and prompts."""
+"""Metrics as pure functions, with intervals: continual learning, routing and calibration."""

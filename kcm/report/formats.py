@@ -154,11 +154,7 @@ def _written() -> dict[str, Any]:
 
 def metric(key: str) -> Metric:
     """The words of `key`; a metric that is not in the glossary goes by its own name."""
-    written, (mode, _, rest) = _written(), key.partition(".")
-    if mode in written["prompts"] and rest in written["prompt_metrics"]:
-        fields = written["prompt_metrics"][rest]
-        return Metric(**fields | {"label": f"{written['prompts'][mode]}: {fields['label']}"})
-    return Metric(**written["metrics"].get(key, {"label": key.replace("_", " ")}))
+    return Metric(**_written()["metrics"].get(key, {"label": key.replace("_", " ")}))
 
 
 def meaning_of(term: str) -> str:

@@ -178,22 +178,16 @@ def _saving(overall: Numbers, result: Numbers) -> str:
 def large_faults(result: Numbers) -> list[str]:
     """What is wrong with the large model's answers; empty for ordinary ones."""
     asked = result.get("large") or {}
-    prompts = (asked.get("prompts") or {}).items()
-    by_mode = (line for mode, answers in prompts for line in _faults(answers, f" under {mode} prompts"))
-    return [*_faults(asked, ""), *by_mode]
-
-
-def _faults(asked: Numbers, where: str) -> list[str]:
     lines, rows = [], asked.get("rows") or 0
     if failed := asked.get("failed"):
         retry = "; the next run retries" if asked.get("waiting") else ""
         lines.append(
-            f"The large model gave no answer to {failed:,} of {rows:,} rows ({percent(failed / rows)}){where}{retry}."
+            f"The large model gave no answer to {failed:,} of {rows:,} rows ({percent(failed / rows)}){retry}."
         )
     if off_label := asked.get("off_label"):
         replies = ", ".join(repr(reply) for reply in asked.get("off_label_replies") or ())
         lines.append(
-            f"{off_label:,} of {rows:,} answers of the large model ({percent(off_label / rows)}){where} are not on the"
+            f"{off_label:,} of {rows:,} answers of the large model ({percent(off_label / rows)}) are not on the"
             f" label list and count as wrong, such as {replies}."
         )
     return lines

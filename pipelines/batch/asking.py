@@ -6,17 +6,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
 from rich.markup import escape
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, Item, LargeConfig, LargeModel, Prompt, PromptMode, Resources
+from kcm.large import Item, LargeConfig, LargeModel, Resources
 from kcm.large.base import PaidModel
 from kcm.large.response_cache import STORE_FILE, ResponseStore
 from pipelines.batch.pricing import paying, price_of_all
@@ -27,7 +25,6 @@ from pipelines.progress import Reporter
 from pipelines.store.outcomes import Answers
 from pipelines.store.sequence import Names, contents_of
 
-PROMPT = TypeAdapter(Prompt)  # how prompts are written in a column
 UNITS_AT_ONCE = 4  # units that are asked concurrently: while one waits for its slowest question, the next is asked
 _OFF_LABEL = "off the label list: "  # prefix of the counts of replies
 _ROWS_AT_ONCE = 64  # rows that are answered and committed together, unless the model of a server sets the number
@@ -57,9 +54,9 @@ class FailureLimit:
 
 
 def row_answerer(
-    model: LargeModel, names: Names, mode: PromptMode, count: Callable[[Counter[str]], None] = lambda reasons: None
+    model: LargeModel, names: Names, count: Callable[[Counter[str]], None] = lambda reasons: None
 ) -> RowFunction:
-    """A function that asks the large model about rows, with the prompts of the column `prompt` if there is one.
+    """A function that asks the large model about rows.
 
     It counts rows, tokens, currency, answers off the label list with some of their texts, failed answers by reason, and
     `waiting`: the answers that failed because of the server. `count` receives the reasons. The function raises
@@ -80,7 +77,7 @@ def row_answerer(
         }
         replies = [one.reply for one in large_answers if one.off_label]
         counts |= {"rows": len(large_answers), "waiting": sum(one.outage for one in failed), "off_label": len(replies)}
-        return answers.table(rows, mode), counts | reasons | Counter(_OFF_LABEL + reply for reply in replies[:_SHOWN])
+        return answers.table(rows), counts | reasons | Counter(_OFF_LABEL + reply for reply in replies[:_SHOWN])
 
     return answer
 
@@ -92,7 +89,6 @@ def ask_shards(
     sources: Mapping[str, Path],
     folder: Path,
     scratch: Path,
-    mode: PromptMode = "none",
 ) -> dict[str, Any]:
     """Write a file with the answers to the rows of every shard to `folder`; returns the usage.
 
@@ -107,7 +103,7 @@ def ask_shards(
         model, sizes = server_model(context, large, names), sizes_of(sources, context.store.storage)
         paid = model if isinstance(model, PaidModel) else None
         limit = FailureLimit(paid.max_failed if paid else 1.0, sum(sizes.values()))
-        answer = row_answerer(model, names, mode, limit.count)
+        answer = row_answerer(model, names, limit.count)
         items = partial(_items_of, context, sources, sizes)
         with paying(model, large, lambda server: price_of_all(server, items()), context.reporter):
             if paid:
@@ -115,7 +111,7 @@ def ask_shards(
             rows_per_unit = paid.rows_per_batch if paid else _ROWS_AT_ONCE
             counts = ask(build=lambda: answer, threads=UNITS_AT_ONCE, rows_per_unit=rows_per_unit)
     else:
-        build = partial(_local_answerer, large, names, mode, context.assets_path, context.cluster.device)
+        build = partial(_local_answerer, large, names, context.assets_path, context.cluster.device)
         counts = ask(build=build, rows_per_unit=_ROWS_AT_ONCE)
     usage = _usage(counts, large.remote)
     _say_faults(usage, counts, large, context.reporter)
@@ -148,8 +144,8 @@ def server_model(context: Context, large: LargeConfig, names: Names) -> LargeMod
     return large.build(names.answers, context.assets_path, Resources(responses=responses, warn=warn))
 
 
-def _local_answerer(large: LargeConfig, names: Names, mode: PromptMode, assets_dir: Path, device: str) -> RowFunction:
-    return row_answerer(large.build(names.answers, assets_dir, Resources(device)), names, mode)
+def _local_answerer(large: LargeConfig, names: Names, assets_dir: Path, device: str) -> RowFunction:
+    return row_answerer(large.build(names.answers, assets_dir, Resources(device)), names)
 
 
 def _usage(counts: Counts, remote: bool) -> dict[str, Any]:
@@ -168,7 +164,4 @@ def _items_of(context: Context, sources: Mapping[str, Path], sizes: Mapping[str,
 
 
 def _items(rows: pa.Table) -> list[Item]:
-    prompts = (
-        map(PROMPT.validate_json, rows["prompt"].to_pylist()) if "prompt" in rows.column_names else repeat(NO_PROMPT)
-    )
-    return [Item(*item) for item in zip(rows["id"].to_pylist(), contents_of(rows), prompts, strict=False)]
+    return [Item(*item) for item in zip(rows["id"].to_pylist(), contents_of(rows), strict=True)]

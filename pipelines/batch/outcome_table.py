@@ -7,12 +7,11 @@ Shapes: N rows, C labels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,6 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import matrix
-from kcm.large import PromptMode
 from kcm.parquet import open_writer, read_table
 from kcm.tasks import Split as FileSplit
 from pipelines.batch.mapping import map_items
@@ -41,15 +39,14 @@ from pipelines.store.storage import Storage
 
 @dataclass(frozen=True, eq=False)
 class OutcomePart:
-    """The rows of one split of a shard: their outcome table under prompt `none`, features, and seconds of encoding.
+    """The rows of one split of a shard: their outcome table, features, and seconds of encoding.
 
-    `modes` is the same table under all prompt modes, `none` first. The collaborator knows the first `num_labels` labels
+    The collaborator knows the first `num_labels` labels
     of the table, which may have one more label for none-of-these. A part from another process holds the gate's scores
     as `score_N`, and the features of some rows only.
     """
 
     table: OutcomeTable
-    modes: OutcomeTable
     features_ND: np.ndarray
     seconds_N: np.ndarray
     num_labels: int
@@ -80,12 +77,12 @@ class PartRows:
     split: Split
     source: FileSplit
     rows: pa.Table
-    answers: Mapping[PromptMode, pa.Table]  # `none` first
+    answers: pa.Table
 
     def filtered(self, mask_N: np.ndarray) -> PartRows:
         """Some of the rows, with their answers."""
-        answers = {mode: table.filter(pa.array(mask_N)) for mode, table in self.answers.items()}
-        return replace(self, rows=self.rows.filter(pa.array(mask_N)), answers=answers)
+        mask = pa.array(mask_N)
+        return replace(self, rows=self.rows.filter(mask), answers=self.answers.filter(mask))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,35 +125,27 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class PartFiles:
-    """Where one split of a shard is read: shards of features, and of the answers to the same rows by prompt mode."""
+    """Where one split of a shard is read: shards of features, and of the answers to the same rows."""
 
     task: int
     split: Split
     source: FileSplit
     features: Path
-    answers: Mapping[PromptMode, Path]  # `none` first
+    answers: Path
 
     @classmethod
-    def all_of(
-        cls,
-        features: FeaturesArtefact,
-        outcomes: OutcomesArtefact,
-        splits: Sequence[Split],
-        prompted: Mapping[PromptMode, Path] | None = None,
-    ) -> list[PartFiles]:
+    def all_of(cls, features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> list[PartFiles]:
         """All shards with rows of `splits`, task by task, split by split, in order; at least one for each.
 
-        `prompted` are the folders of the answers under further prompt modes, in shards of the same names. For validate,
-        the shards hold the rows that choose gate and policy, see `FeaturesArtefact.stored_split`.
+        For validate, the shards hold the rows that choose gate and policy, see `FeaturesArtefact.stored_split`.
         """
-        files = []
+        files: list[PartFiles] = []
         for number in range(len(features.names.tasks)):
             shards = list(zip(features.shards(number), outcomes.shards(number), strict=True))
             for split in splits:
                 source = features.stored_split(number, split)
-                for shard, answers in (shards[position] for position in features.holding(number, source)):
-                    further = {mode: folder / shard.name for mode, folder in (prompted or {}).items()}
-                    files.append(cls(number, split, source, shard, {"none": answers, **further}))
+                holding = features.holding(number, source)
+                files += [cls(number, split, source, *shards[position]) for position in holding]
         return files
 
     def read(self, names: Names, storage: Storage) -> PartRows:
@@ -166,16 +155,11 @@ class PartFiles:
         """
         in_split = pc.field("split") == self.source
         rows = read_table(storage.readable(self.features), where=in_split)
-
-        def answers(file: Path) -> pa.Table:
-            table = in_label_list(read_table(storage.readable(file), where=in_split), len(names.labels))
-            if not rows["id"].equals(table["id"]):
-                where = f"{self.features} and {file}"
-                raise ArtefactError("features and outcomes hold different rows", where=where)
-            return table
-
-        answers_by_mode = {mode: answers(file) for mode, file in self.answers.items()}
-        return PartRows(self.task, self.split, self.source, rows, answers_by_mode)
+        answers = in_label_list(read_table(storage.readable(self.answers), where=in_split), len(names.labels))
+        if not rows["id"].equals(answers["id"]):
+            where = f"{self.features} and {self.answers}"
+            raise ArtefactError("features and outcomes hold different rows", where=where)
+        return PartRows(self.task, self.split, self.source, rows, answers)
 
 
 def part_rows(features: FeaturesArtefact, outcomes: OutcomesArtefact, splits: Sequence[Split]) -> Iterator[PartRows]:
@@ -202,8 +186,7 @@ def outcome_part(
         judge_NC, small_NC = unseen.logits(collaborator, row["id"], features_ND)
     else:
         judge_NC, small_NC = logits(collaborator, features_ND)
-    label_N, (answers, *prompted) = row["label"].to_numpy(), part.answers.values()
-    large = _large_columns(answers, num_answers)
+    label_N, answers = row["label"].to_numpy(), part.answers
     table = OutcomeTable(
         id=_objects(row["id"]),
         task=np.full(len(row), names.tasks[part.task], dtype=object),
@@ -212,19 +195,13 @@ def outcome_part(
         label=np.where(label_N == OUT_OF_SCOPE, num_answers - 1, label_N),
         judge_logits=with_none(judge_NC, num_answers, -np.inf),
         small_logits=with_none(small_NC, num_answers, -np.inf),
-        prompt=_objects(answers["prompt"]),
         label_names=names.answers,
-        none_label=large["large_label"],
-        none_error=large["large_error"],
-        **large,
+        large_label=answers["large_label"].to_numpy(),
+        large_probabilities=with_none(_distributions(matrix(answers["large_probabilities"])), num_answers, 0.0),
+        large_cost=answers["large_cost"].to_numpy(),
+        large_error=answers["large_error"].to_numpy(zero_copy_only=False),
     )
-    modes = [
-        replace(table, prompt=_objects(answers["prompt"]), **_large_columns(answers, num_answers))
-        for answers in prompted
-    ]
-    seconds_N = row[SECONDS].to_numpy()
-    all_modes = OutcomeTable.joined([table, *modes]) if modes else table  # no second copy of the logits
-    return OutcomePart(table, all_modes, features_ND, seconds_N, judge_NC.shape[1])
+    return OutcomePart(table, features_ND, row[SECONDS].to_numpy(), judge_NC.shape[1])
 
 
 def scored_parts(
@@ -233,18 +210,16 @@ def scored_parts(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     splits: Sequence[Split],
-    prompted: Mapping[PromptMode, Path] | None = None,
     shown: float = 0.0,
     left_out: LeftOut | None = None,
 ) -> Iterator[OutcomePart]:
     """The outcome table, a part for each shard and split, with scores, and the features of a drawn share of the rows.
 
-    `prompted` are the folders of the answers under further prompt modes. `shown` is the share; a hash of its id decides
-    whether a row is in the sample. `left_out` are the logits of train rows that choose gate and policy in place of
-    validate rows.
+    `shown` is the share; a hash of its id decides whether a row is in the sample. `left_out` are the logits of train
+    rows that choose gate and policy in place of validate rows.
     """
     score = partial(_scored, collaborator, gate, features.names, features.storage, shown, left_out)
-    return map_items(score, PartFiles.all_of(features, outcomes, splits, prompted))
+    return map_items(score, PartFiles.all_of(features, outcomes, splits))
 
 
 def _scored(
@@ -267,15 +242,6 @@ def _objects(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(names[pc.fill_null(coded.indices, len(names) - 1).to_numpy()])
 
 
-def _large_columns(answer: pa.Table, num_answers: int) -> dict[str, Any]:
-    return {
-        "large_label": answer["large_label"].to_numpy(),
-        "large_probabilities": with_none(_distributions(matrix(answer["large_probabilities"])), num_answers, 0.0),
-        "large_cost": answer["large_cost"].to_numpy(),
-        "large_error": answer["large_error"].to_numpy(zero_copy_only=False),
-    }
-
-
 def _distributions(probabilities_NC: np.ndarray) -> np.ndarray:
     """Float32 probabilities as float64 rows that sum to one exactly enough; NaN rows stay NaN."""
     wide = probabilities_NC.astype(np.float64)
@@ -294,7 +260,7 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
     with ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for part in parts:
-            rows = part.modes.to_arrow()
+            rows = part.table.to_arrow()
             writer = writer or stack.enter_context(open_writer(path, rows.schema))
             writer.write_table(rows)
             yield part
@@ -304,11 +270,10 @@ def kept_parts(parts: Iterable[OutcomePart], path: Path) -> Iterator[OutcomePart
 class ScoredTable:
     """The rows of an outcome table without their logits, with gate scores and costs, in the order of the table.
 
-    Validate scores are out-of-fold. `mode` is the deployed prompt mode.
+    Validate scores are out-of-fold.
     """
 
     table: MeasuredRows
-    mode: PromptMode
 
     @classmethod
     def of(cls, parts: Iterable[OutcomePart], gate: Gate, validate_scores: np.ndarray, policy: Policy) -> ScoredTable:
@@ -322,11 +287,8 @@ class ScoredTable:
             scores = part.scores(gate).copy()  # what came from another process cannot be written to
             scores[is_validate] = validate_scores[searched : searched + int(is_validate.sum())]
             searched += int(is_validate.sum())
-            modes = len(part.modes) // max(1, len(part.table))
-            measured.append(
-                MeasuredRows.of(part.modes, np.tile(scores, modes), np.tile(part.seconds_N, modes), policy.temperature)
-            )
-        return cls(MeasuredRows.joined(measured), policy.prompt)
+            measured.append(MeasuredRows.of(part.table, scores, part.seconds_N, policy.temperature))
+        return cls(MeasuredRows.joined(measured))
 
     @property
     def measured(self) -> Split:
@@ -335,19 +297,19 @@ class ScoredTable:
 
     def mask(self, split: str, task: str | None = None) -> np.ndarray:
         """Rows of a split, and of a task if one is named."""
-        rows: np.ndarray = (self.table.split == split) & (self.table.prompt == self.mode)
+        rows: np.ndarray = self.table.split == split
         return rows if task is None else rows & (self.table.task == task)
 
     @property
     def judged(self) -> MeasuredRows:
-        """The measured rows under prompt `none`, on which the judge's calibration is measured."""
-        return self.table.select((self.table.split == self.measured) & (self.table.prompt == "none"))
+        """The measured rows, on which the judge's calibration is measured."""
+        return self.table.select(self.mask(self.measured))
 
     def rows(self, split: str, task: str | None = None) -> ScoredOutcomes:
         """The scored rows of a split, and of a task if one is named."""
         return self.scored(self.mask(split, task))
 
     def scored(self, mask: np.ndarray) -> ScoredOutcomes:
-        """Some rows, all of one prompt mode, as frontier and certificate read them."""
+        """Some rows, as frontier and certificate read them."""
         rows = self.table.select(mask)
         return ScoredOutcomes.of(rows, rows.score)

@@ -13,7 +13,7 @@ from kcm.certification.certificate import Certificate
 from kcm.explain.explanation import Reasons
 from kcm.explain.gate import GateReading
 from kcm.inputs.content import Part
-from kcm.large.prompts import PromptView
+from kcm.large.prompts import PromptMessage
 from pipelines.serve.breaker import State
 from pipelines.serve.release import RefusedRelease
 
@@ -60,8 +60,12 @@ class ExplainResponse(BaseModel):
     gate: Annotated[
         GateReading | None, Field(description="Contributions to the gate score, if the gate is made of curves.")
     ]
-    shown: Annotated[
-        PromptView, Field(description="The question to the large model, as it is sent if the input is escalated.")
+    messages: Annotated[
+        list[PromptMessage],
+        Field(
+            description="The question to the large model, if the input is escalated: the messages to a generative"
+            " model, or a dual encoder's label prompts; empty for a classifier, which reads the input alone."
+        ),
     ]
 
 

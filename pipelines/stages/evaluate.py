@@ -19,7 +19,6 @@ from kcm.certification.certificate import (
 from kcm.certification.ledger import Ledger
 from kcm.certification.sample_size import fewest
 from kcm.config import Config
-from kcm.large import PromptMode
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import ScoredTable, kept_parts, scored_parts
 from pipelines.context import Attempt
@@ -96,7 +95,7 @@ class Evaluate(Stage, Plan):
     cannot notice new classes come last.
     """
 
-    stage, version, unit = "evaluate", 5, "collaborators"
+    stage, version, unit = "evaluate", 6, "collaborators"
     reads: ClassVar[tuple[str, ...]] = ("features", "outcomes", "tuned")
     writes = EvaluatedArtefact
 
@@ -175,9 +174,8 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Certify and measure one collaborator; returns its result and its curves, and writes the rest to a new folder."""
     candidate, features, outcomes = tuned.load(name), tuned.plan.features, tuned.plan.outcomes
-    answers = tuned.answers(name, list(candidate.objectives))
     folder.mkdir()
-    scored = scored_table(candidate, features, outcomes, prompted=answers, file=folder / OUTCOMES)
+    scored = scored_table(candidate, features, outcomes, file=folder / OUTCOMES)
     policy, certificates = certifier(scored.rows("validate"), scored.rows("certify"), candidate.policy, config)
     policy.save(folder)
     write_json(folder / _KEPT_WRONG, kept_wrong(scored, policy, folder / OUTCOMES, features))
@@ -190,15 +188,11 @@ def scored_table(
     features: FeaturesArtefact,
     outcomes: OutcomesArtefact,
     splits: Sequence[Split] = SPLITS,
-    prompted: Mapping[PromptMode, Path] | None = None,
     file: Path | None = None,
 ) -> ScoredTable:
-    """The rows of `splits` as the search of a collaborator scored them, also under the modes of `prompted`.
-
-    `file` receives the outcome table.
-    """
+    """The rows of `splits` as the search of a collaborator scored them; `file` receives the outcome table."""
     parts = scored_parts(
-        candidate.collaborator, candidate.gate, features, outcomes, splits, prompted, left_out=candidate.left_out
+        candidate.collaborator, candidate.gate, features, outcomes, splits, left_out=candidate.left_out
     )
     saved_parts = kept_parts(parts, file) if file else parts
     return ScoredTable.of(saved_parts, candidate.gate, candidate.validate_scores, candidate.policy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,11 @@ from kcm.cascade.evaluation import (
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.policy import Policy
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import MeasuredRows, Split
+from kcm.cascade.table import Split
 from kcm.certification.certificate import Certificate, CertificateConfig, certificate_curve, certificates_json
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error
 from kcm.metrics.continual import summarise
-from kcm.metrics.routing import prompt_effect
 from kcm.parquet import read_table
 from pipelines.batch.outcome_table import ScoredTable
 from pipelines.store.features import FeaturesArtefact
@@ -68,43 +66,21 @@ def result_of(
         "answer_weight": candidate.state["learner"].get("answered", {}).get("weight"),
         "num_parameters": num_parameters(candidate.collaborator.judge),
         "num_networks": len(candidate.collaborator.merged().networks),
-    } | _prompted(scored, candidate)
-
-
-def _prompted(scored: ScoredTable, candidate: Tuned) -> dict[str, Any]:
-    """Each prompt mode's objectives on validate, and its effect on the large model's answers to measured rows."""
-    if not candidate.objectives:
-        return {}
-    table, modes = scored.table, dict[str, Any]()
-    for mode, reached in candidate.objectives.items():
-        rows = table.select((table.split == scored.measured) & (table.prompt == mode))
-        effect = prompt_effect(rows.label, rows.large_label, rows.none_label, rows.large_error)
-        assert effect is not None  # without test rows those that choose are measured
-        figures = {name: figure for name, figure in reached.items() if name != "forecast_draws"}
-        modes[mode] = figures | {"large_accuracy": float(rows.large_correct.mean())} | asdict(effect)
-    return {"prompts": modes}
+    }
 
 
 def _quality(scored: ScoredTable, policy: Policy, task: str | None) -> dict[str, Any]:
-    table, rows = _as_asked(scored, policy, scored.mask(scored.measured, task))
+    mask = scored.mask(scored.measured, task)
+    table, rows = scored.table.select(mask), scored.scored(mask)
     quality = route_quality(rows, policy.keep(rows.score, table.task), table.large_cost, table.small_cost)
     assert quality is not None  # tasks without measured rows were left out
     return _flat(quality)
 
 
-def _as_asked(scored: ScoredTable, policy: Policy, mask: np.ndarray) -> tuple[MeasuredRows, ScoredOutcomes]:
-    """Some rows, with the answers under the prompt that serving uses for them.
-
-    A task whose inputs are all escalated uses the task prompt, whatever prompt the other tasks use.
-    """
-    table, rows = scored.table.select(mask), scored.scored(mask)
-    shown_N = np.array([policy.prompt_for(task) != "none" for task in table.task])
-    return table, replace(rows, large_correct=np.where(shown_N, rows.large_correct, rows.baseline_correct))
-
-
 def _labels(scored: ScoredTable, policy: Policy, label_names: Sequence[str]) -> list[dict[str, Any]]:
     """Metrics of the measured rows by label; at most `MAX_LABELS`, those with the most kept wrong answers."""
-    table, rows = _as_asked(scored, policy, scored.mask(scored.measured) & (scored.table.label < len(label_names)))
+    mask = scored.mask(scored.measured) & (scored.table.label < len(label_names))
+    table, rows = scored.table.select(mask), scored.scored(mask)
     qualities = label_qualities(rows, policy.keep(rows.score, table.task), table.label, table.small_label)
 
     def named(quality: LabelQuality) -> dict[str, Any]:
@@ -185,7 +161,7 @@ def kept_wrong(scored: ScoredTable, policy: Policy, outcomes: Path, features: Fe
                 "text": texts.get(name, ""),
                 "label": answers[rows.label[row]],
                 "small": answers[rows.small_label[row]],
-                "large": answers[rows.none_label[row]],
+                "large": answers[rows.large_label[row]],
             }
             for name, row in zip(ids, shown_N, strict=True)
         ],

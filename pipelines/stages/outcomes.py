@@ -10,9 +10,9 @@ will be served; train and validate rows keep their answers. A classifier's head 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,44 +42,10 @@ from pipelines.store.outcomes import HEAD, IDENTITY, OutcomesArtefact, in_label_
 from pipelines.store.sequence import Names, SequenceArtefact
 
 
-class AskingPlan(Plan):
-    """A plan whose artefact may lack answers; `attempt` distinguishes the next run's artefact from the first."""
-
-    large: LargeConfig
-    attempt: int = 0
-
-    def section(self) -> dict[str, Any]:
-        """The fields that the fingerprint covers."""
-        section = super().section()
-        return section if self.attempt else {name: value for name, value in section.items() if name != "attempt"}
-
-
-PlanT = TypeVar("PlanT", bound=AskingPlan)
-
-
-def next_attempt(
-    stage: Stage, plan: PlanT, context: Context, names: Names, num_waiting: Callable[[Any], int], **reads: Artefact
-) -> PlanT:
-    """The plan of the attempt that asks again for waiting rows; of the last attempt while the server does not answer.
-
-    `num_waiting` counts the waiting rows of a finished artefact.
-    """
-    while (artefact := finished(stage, plan, context, **reads)) and (waiting := num_waiting(artefact)):
-        again = plan.model_copy(update={"attempt": plan.attempt + 1})
-        if not finished(stage, again, context, **reads) and (reason := server_fault(context, plan.large, names)):
-            context.reporter.say(
-                f"[yellow]{waiting} rows still wait for an answer of the large model, which does not give one:"
-                f" {escape(reason)}[/yellow]"
-            )
-            break
-        plan = again
-    return plan
-
-
-def finished(stage: Stage, plan: Plan, context: Context, **reads: Artefact) -> Artefact | None:
-    """The stage's artefact if it exists already."""
-    artefact = context.store.find(stage.recipe(plan, **reads))
-    return artefact and artefact.as_a(stage.writes)
+def finished(stage: Stage, plan: Plan, context: Context, sequence: SequenceArtefact) -> OutcomesArtefact | None:
+    """The answers if they exist already."""
+    artefact = context.store.find(stage.recipe(plan, sequence=sequence))
+    return artefact.as_a(OutcomesArtefact) if artefact else None
 
 
 def server_fault(context: Context, large: LargeConfig, names: Names) -> str | None:
@@ -149,19 +115,27 @@ class RecordedOutcomes(Plan):
         write_identity(attempt.folder, self.identity, **_sum_of(self.earlier, usage))
 
 
-class AskedOutcomes(AskingPlan):
-    """Answers of a model that needs no fitting."""
+class AskedOutcomes(Plan):
+    """Answers of a model that needs no fitting; `attempt` distinguishes the next run's artefact from the first."""
 
+    large: LargeConfig
     identity: str
     device: str
+    attempt: int = 0
+
     earlier: InstanceOf[OutcomesArtefact] | None = Field(None, exclude=True)
+
+    def section(self) -> dict[str, Any]:
+        """The fields that the fingerprint covers."""
+        section = super().section()
+        return section if self.attempt else {name: value for name, value in section.items() if name != "attempt"}
 
     def dependencies(self, sequence: SequenceArtefact) -> tuple[Artefact, ...]:
         """The rows, and the answers to the earlier ones."""
         return (sequence, self.earlier) if self.earlier else (sequence,)
 
     def write(self, attempt: Attempt, sequence: SequenceArtefact) -> None:
-        """The answers under the task prompt."""
+        """The answers."""
         names, context = sequence.names, attempt.context
         large = self.large.with_backbone(lambda backbone: resolved(backbone, context.assets_path, self.device))
         sources, again = new_shards(sequence, self.earlier), dict[str, Path]()
@@ -212,13 +186,8 @@ def _sum_of(earlier: OutcomesArtefact | None, usage: Mapping[str, Any]) -> dict[
     }
 
 
-def _num_waiting(outcomes: OutcomesArtefact) -> int:
-    """The answers that are missing because of the server."""
-    return int(outcomes.asked.get("waiting", 0))
-
-
 class Outcomes(Stage):
-    """One Parquet file per task, its rows as in the features: prompt, label, probabilities, cost, error.
+    """One Parquet file per task, its rows as in the features: label, probabilities, cost, error.
 
     A label is an index into the label list; the index after the last label is none-of-these.
     """
@@ -245,9 +214,22 @@ class Outcomes(Stage):
         if not large.remote:
             return plan
         if sequence.fingerprint not in self._attempts:
-            plan = next_attempt(self, plan, context, sequence.names, _num_waiting, sequence=sequence)
-            self._attempts[sequence.fingerprint] = plan
+            self._attempts[sequence.fingerprint] = self._next_attempt(plan, context, sequence)
         return self._attempts[sequence.fingerprint]
+
+    def _next_attempt(self, plan: AskedOutcomes, context: Context, sequence: SequenceArtefact) -> AskedOutcomes:
+        """The plan that asks again for rows that wait for the server; the last one if the server still fails."""
+        while (artefact := finished(self, plan, context, sequence)) and (waiting := artefact.asked.get("waiting")):
+            again = plan.model_copy(update={"attempt": plan.attempt + 1})
+            unasked = not finished(self, again, context, sequence)
+            if unasked and (reason := server_fault(context, plan.large, sequence.names)):
+                context.reporter.say(
+                    f"[yellow]{waiting} rows still wait for an answer of the large model, which does not give one:"
+                    f" {escape(reason)}[/yellow]"
+                )
+                break
+            plan = again
+        return plan
 
     def _encoding(self, large: LargeConfig, context: Context, sequence: SequenceArtefact) -> Encoding:
         """The features of the large model's encoder. If it is the small side's, all rows are encoded once for both."""
@@ -277,7 +259,7 @@ class Outcomes(Stage):
         plan = self.plan(context, sequence)
         asked = self._attempts.get(sequence.fingerprint)
         has_answered = asked is not None and asked.attempt > 0  # just now, when it was planned
-        if has_answered or finished(self, plan, context, sequence=sequence):
+        if has_answered or finished(self, plan, context, sequence):
             return
         self.encoder.build(context.assets_path)
         if reason := server_fault(context, self.large, sequence.names):

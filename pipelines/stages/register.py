@@ -148,7 +148,6 @@ def _write_bundle(
         learner=plan.config.learner,
         large_head=outcomes.head,
         gate_head=candidate.gate.head,
-        prompts=candidate.prompts if policy.prompt != "none" else None,
         certificates=certificates if is_certified else {},
         certified_by=computed_by if is_certified else None,
         metrics=evaluated.result[name]

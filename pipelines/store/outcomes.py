@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from kcm.encoders.config import Runtime
 from kcm.inputs.vectors import list_column, matrix
-from kcm.large import LargeAnswer, LinearHead, PromptMode
+from kcm.large import LargeAnswer, LinearHead
 from pipelines.store.artefact import write_json
 from pipelines.store.sequence import ShardedArtefact
 
@@ -22,7 +22,7 @@ FAILED = "large_error"  # the column that is true where an answer never came
 
 
 class OutcomesArtefact(ShardedArtefact):
-    """The large model's answer to each row: prompt, label, probabilities, cost and error."""
+    """The large model's answer to each row: label, probabilities, cost and error."""
 
     kind = "outcomes"
 
@@ -98,13 +98,12 @@ class Answers:
             failed_N=np.array([a.error is not None and not a.off_label for a in answers], dtype=bool),
         )
 
-    def table(self, rows: pa.Table, prompt: PromptMode = "none") -> pa.Table:
+    def table(self, rows: pa.Table) -> pa.Table:
         """The answers to `rows`, whose columns `id` and `split` are repeated."""
         return pa.table(
             {
                 "id": rows["id"],
                 "split": rows["split"],
-                "prompt": pa.array([prompt] * len(rows), pa.string()),
                 "large_label": pa.array(self.label_N, pa.int64()),
                 "large_probabilities": list_column(self.probabilities_NC.astype(np.float32, copy=False)),
                 "large_cost": pa.array(self.cost_N, pa.float64()),

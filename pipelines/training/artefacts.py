@@ -1,10 +1,10 @@
-"""Artefacts of training and search: trained collaborators, and the best of each kind with gate, policy and prompts."""
+"""Artefacts of training and search: trained collaborators, and the best of each kind with gate and policy."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +19,13 @@ from kcm.cascade.policy import Goal, Policy
 from kcm.certification.forecast import CertificateForecast
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import parse_config
-from kcm.large import PromptMode, Prompts
 from pipelines.batch.outcome_table import LeftOut
 from pipelines.store.artefact import Artefact, write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
 from pipelines.training.worker import TrainerConfig, TrainerPlan, load_state
 
-PROMPTS, TRIALS, FOUND = "prompts.json", "trials.json", "found.json"
+TRIALS, FOUND = "trials.json", "found.json"
 OBJECTIVES = ("area", "calls_saved")  # of a search
 REACHED = (*OBJECTIVES, "forecast", "forecast_low", "forecast_high", "forecast_accuracy")
 RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
@@ -79,16 +78,14 @@ class Tuned:
     reached: dict[str, Any]  # the objectives of the search, and the draws of the forecast
     left_out: LeftOut | None = None  # of train rows that choose in place of validate rows
     novel: NovelRows | None = None  # rows as if their class had never been learned, if the learner can compute this
-    prompts: Prompts | None = None
-    objectives: dict[PromptMode, dict[str, Any]] = field(default_factory=dict)  # by mode, where modes were searched
 
     @property
     def forecast(self) -> CertificateForecast:
-        """What a certificate will leave to the small side, under the prompt mode of the policy."""
-        return CertificateForecast.of(self.objectives.get(self.policy.prompt, self.reached))
+        """What a certificate will leave to the small side."""
+        return CertificateForecast.of(self.reached)
 
     def save(self, folder: Path) -> None:
-        """Write what the search found to a new folder; prompts are added to it by `save_prompts`."""
+        """Write what the search found to a new folder."""
         folder.mkdir(parents=True)
         write_json(folder / FOUND, {"choice": self.choice} | self.reached)
         np.save(folder / _SCORES, self.validate_scores)
@@ -104,10 +101,9 @@ class Tuned:
 
     @classmethod
     def load(cls, folder: Path, plan: TrainerPlan, name: str) -> Tuned:
-        """Read what `save` and `save_prompts` wrote."""
+        """Read what `save` wrote."""
         state, policy = load_state(folder / _STATE), Policy.load(folder)
         tensors = load_file(folder / _GATE) if (folder / _GATE).exists() else {}
-        searched = json.loads((folder / PROMPTS).read_text("utf-8")) if (folder / PROMPTS).exists() else None
         reached = json.loads((folder / FOUND).read_text("utf-8"))
         return cls(
             collaborator=plan.collaborator(name, state),
@@ -119,8 +115,6 @@ class Tuned:
             reached=reached,
             left_out=LeftOut.load(folder / _LEFT_OUT) if (folder / _LEFT_OUT).exists() else None,
             novel=_novel(folder / _NOVEL) if (folder / _NOVEL).exists() else None,
-            prompts=Prompts.model_validate(searched["prompts"]) if searched else None,
-            objectives=searched["objectives"] if searched else {},
         )
 
 
@@ -129,17 +123,8 @@ def _novel(path: Path) -> NovelRows:
         return NovelRows(stored["scores"], stored.get("distances"), float(stored["share"]))
 
 
-def save_prompts(
-    folder: Path, policy: Policy, prompts: Prompts, objectives: Mapping[str, Any], took: Mapping[str, Any]
-) -> None:
-    """Replace the policy of a folder by the best prompt mode's policy, and write the modes' objectives."""
-    policy.save(folder)
-    found = {"prompts": prompts.model_dump(mode="json"), "objectives": objectives, "took": took}
-    write_json(folder / PROMPTS, found)
-
-
 class TunedArtefact(Artefact):
-    """The best trial of each collaborator; from the stage `prompts` on with the policy of the best mode."""
+    """The best trial of each collaborator."""
 
     kind = "tuned"
 
@@ -161,10 +146,7 @@ class TunedArtefact(Artefact):
         return self.json(f"{name}/{FOUND}")["choice"]
 
     def objectives(self, name: str) -> dict[str, Any]:
-        """What a collaborator reaches on the rows that choose, under the prompt mode that was chosen for it."""
-        if self.has(f"{name}/{PROMPTS}"):
-            modes: dict[str, dict[str, Any]] = self.json(f"{name}/{PROMPTS}")["objectives"]
-            return modes[Policy.load(self.below(name)).prompt]
+        """What a collaborator reaches on the rows that choose."""
         found: dict[str, Any] = self.json(f"{name}/{FOUND}")
         return {objective: figure for objective, figure in found.items() if objective != "choice"}
 
@@ -172,15 +154,6 @@ class TunedArtefact(Artefact):
     def goal(self) -> Goal:
         """What all policies were chosen by."""
         return Policy.load(self.below(self.plan.config.collaborators[0])).goal
-
-    def asked(self, name: str) -> dict[str, dict[str, Any]]:
-        """By prompt mode, what a collaborator's answers took and what is wrong with them."""
-        file = f"{name}/{PROMPTS}"
-        return dict(self.json(file)["took"]) if self.has(file) else {}
-
-    def answers(self, name: str, modes: Sequence[PromptMode]) -> dict[PromptMode, Path]:
-        """The folders of the answers under a collaborator's prompts, by mode; those under `none` lie elsewhere."""
-        return {mode: self.below(f"{name}/{mode}") for mode in modes if mode != "none"}
 
     @property
     def trials(self) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ def left_out_of(
         if part.source != "train":
             continue
         labelled = part.filtered(part.rows["label"].to_numpy() >= 0)
-        rows, answers = labelled.rows, labelled.answers["none"]
+        rows, answers = labelled.rows, labelled.answers
         ids += rows["id"].to_pylist()
         units.append(_units(rows))
         features_ND.append(feature_matrix(rows))

@@ -13,24 +13,21 @@ from kcm.cascade.table import OutcomeTable
 
 @pytest.fixture
 def columns() -> dict[str, Any]:
-    """Columns of four items over three labels; item d was asked under a soft prompt too, item c failed."""
+    """Columns of four items over three labels; item c failed."""
     names = {
-        "id": ["a", "b", "c", "d", "d"],
-        "task": ["one", "one", "two", "two", "two"],
-        "split": ["validate", "certify", "test", "validate", "validate"],
-        "prompt": ["none", "none", "none", "none", "soft"],
-        "group": [None] * 5,
+        "id": ["a", "b", "c", "d"],
+        "task": ["one", "one", "two", "two"],
+        "split": ["validate", "certify", "test", "validate"],
+        "group": [None] * 4,
     }
     values = {
-        "label": [0, 1, 2, 1, 1],
-        "judge_logits": [[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.5, 0.2], [1.0, 0.0, -1.0], [1.0, 0.0, -1.0]],
-        "small_logits": [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.5, 0.7], [1.0, 0.0, -np.inf], [1.0, 0.0, -np.inf]],
-        "large_label": [0, 1, -1, 0, 1],
-        "large_probabilities": [[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [np.nan] * 3, [0.6, 0.4, 0.0], [0.3, 0.7, 0.0]],
-        "large_cost": [1.0, 2.0, 0.5, 1.0, 1.5],
-        "large_error": [False, False, True, False, False],
-        "none_label": [0, 1, -1, 0, 0],
-        "none_error": [False, False, True, False, False],
+        "label": [0, 1, 2, 1],
+        "judge_logits": [[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.5, 0.2], [1.0, 0.0, -1.0]],
+        "small_logits": [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.5, 0.7], [1.0, 0.0, -np.inf]],
+        "large_label": [0, 1, -1, 0],
+        "large_probabilities": [[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [np.nan] * 3, [0.6, 0.4, 0.0]],
+        "large_cost": [1.0, 2.0, 0.5, 1.0],
+        "large_error": [False, False, True, False],
     }
     columns = {name: np.array(column, dtype=object) for name, column in names.items()}
     return (

@@ -52,8 +52,8 @@ NO_NAME = "must be letters, digits, dots, dashes and underscores"
         (["learner=analytic"], "bad configuration: learner"),
         (["encoder=minilm"], "bad configuration: encoder"),
         (["tune=5"], "bad configuration: tune"),
-        (["tune.prompt_modes=5"], r"tune\.prompt_modes must be a list, not 5"),
-        (["tune.prompt_modes=hints"], r"tune\.prompt_modes must be a list, not 'hints'"),
+        (["tune.gates=5"], r"tune\.gates must be a list, not 5"),
+        (["tune.gates=signals"], r"tune\.gates must be a list, not 'signals'"),
         (["learner.equal_classes=all"], r"learner\.equal_classes must be a number, not 'all'"),
         *(([f"name={json.dumps(name)}"], NO_NAME) for name in ("Straße 1 ü", "-a", "", "a/b")),
     ],
@@ -139,7 +139,6 @@ def test_a_cascade_that_is_updated_is_audited(overrides: list[str], share: float
         "learner.equal_classes=0.5",
         "tasks.long_tail={imbalance_factor: 10}",
         "learner.name=replay",
-        "tune.prompt_modes=[none, soft]",
     ],
 )
 def test_left_out_train_rows_or_validate_rows_choose(needs: str) -> None:

@@ -19,13 +19,11 @@ from kcm.inputs.content import Content
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompts import Prompt, PromptMode
 
 
 class ClassifierConfig(EncodedConfig):
     """An encoder and the fit of its head."""
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "hard"})
     fits_on_train: ClassVar[bool] = True
 
     encoder: EncoderConfig = Field(
@@ -65,8 +63,7 @@ class EncodedModel(ABC):
             return []
         start = time.perf_counter()
         features_ND, faults = encode_readable(self._encoder, [item.content for item in items])
-        prompts = [item.prompt for position, item in enumerate(items) if position not in faults]
-        probabilities_NC = self.probabilities(features_ND, prompts)
+        probabilities_NC = self.probabilities(features_ND)
         cost = Cost(seconds=(time.perf_counter() - start) / len(items))
         answers = iter(answers_from(probabilities_NC, cost))
         return [
@@ -75,12 +72,12 @@ class EncodedModel(ABC):
         ]
 
     @abstractmethod
-    def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Probabilities, float32 [N, C], under one prompt per row."""
+    def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 [N, C]."""
 
 
 class ClassifierModel(EncodedModel):
-    """A large model that classifies. A hard prompt masks all classes but the candidates; soft prompts are not read."""
+    """A large model that classifies."""
 
     def __init__(self, encoder: Encoder, head: LinearHead, label_names: Sequence[str]) -> None:
         if len(label_names) != len(head.bias_C):
@@ -88,8 +85,8 @@ class ClassifierModel(EncodedModel):
         super().__init__(encoder)
         self._head = head
 
-    def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-        return masked(self._head.probabilities(features_ND), prompts)
+    def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
+        return self._head.probabilities(features_ND)
 
 
 def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
@@ -100,22 +97,6 @@ def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
         else LargeAnswer(None, None, cost, "the model's probabilities are not numbers")
         for row_C in probabilities_NC
     ]
-
-
-def masked(probabilities_NC: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-    """The probabilities restricted to each hard prompt's candidates, renormalised."""
-    restricted_NC = probabilities_NC.copy()
-    for row, prompt in enumerate(prompts):
-        if prompt.mode == "hard":
-            restricted_NC[row] = _restrict(probabilities_NC[row], prompt.allowed(probabilities_NC.shape[1]))
-    return restricted_NC
-
-
-def _restrict(row_C: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    kept_C = np.zeros_like(row_C)
-    kept_C[list(labels)] = np.maximum(row_C[list(labels)], np.finfo(row_C.dtype).tiny)
-    kept_C /= kept_C.sum()
-    return kept_C
 
 
 def _require_head(head: LinearHead | None) -> LinearHead:

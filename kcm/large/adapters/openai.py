@@ -33,9 +33,7 @@ from kcm.large.head import LinearHead
 from kcm.large.prices import listed_prices, price_of
 from kcm.large.prompts import (
     MAX_CHARS,
-    NO_PROMPT,
     PromptMessage,
-    PromptMode,
     TaskPromptConfig,
     answer_schema,
     label_distribution,
@@ -58,7 +56,6 @@ _RESERVED = frozenset({"model", "messages", "stream", "n"})  # parameters of a r
 class OpenAiConfig(LargeConfig, UpstreamConfig):
     """A server of chat completions, OpenAI's own or a compatible one."""
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
     reads: ClassVar[frozenset[Part]] = TEXT
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
@@ -117,7 +114,7 @@ class OpenAiConfig(LargeConfig, UpstreamConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The messages of the request for one item."""
-        asked = question(item.content.text, label_names, item.prompt, max_chars=self.max_chars, task=self.prompt)
+        asked = question(item.content.text, label_names, max_chars=self.max_chars, task=self.prompt)
         return [PromptMessage("system", asked.instructions), PromptMessage("user", asked.data)]
 
 
@@ -191,7 +188,7 @@ class OpenAiModel:
     def probe(self) -> LargeAnswer:
         """The server's answer to a question that belongs to no row; never a cached answer."""
         body = self._body(PROBE)
-        return self._ask_server(f"probe {_key(self._config, body)}", body, PROBE.prompt.allowed(len(self._label_names)))
+        return self._ask_server(f"probe {_key(self._config, body)}", body)
 
     def spent(self) -> tuple[int, float]:
         """Calls and currency paid so far, over all runs on the same store."""
@@ -269,15 +266,14 @@ class OpenAiModel:
             return future
         body = self._body(item)
         key = _key(self._config, body) + (" again" if again else "")
-        labels = item.prompt.allowed(len(self._label_names))
         with self._lock:
             if key not in self._waiting:
-                self._workers.submit(copy_context().run, self._work, key, body, labels)  # within the caller's trace
+                self._workers.submit(copy_context().run, self._work, key, body)  # within the caller's trace
                 self._waiting[key] = []
             self._waiting[key].append(future)
         return future
 
-    def _work(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> None:
+    def _work(self, key: str, body: dict[str, Any]) -> None:
         """Answer a question for all waiting callers, including callers that join while it runs."""
         with self._lock:
             if all(future.cancelled() for future in self._waiting[key]):
@@ -285,7 +281,7 @@ class OpenAiModel:
                 return
         outcome: LargeAnswer | Exception
         try:
-            outcome = self._answer(key, body, labels)
+            outcome = self._answer(key, body)
         except Exception as error:
             outcome = error
         with self._lock:
@@ -301,32 +297,29 @@ class OpenAiModel:
     def _body(self, item: Item) -> dict[str, Any]:
         """The request before unknown parameters are dropped; this form identifies the answer."""
         messages = self._config.messages(self._label_names, item)
-        names = [self._label_names[label] for label in item.prompt.allowed(len(self._label_names))]
         body: dict[str, Any] = {
             "model": self._config.model,
             "messages": [asdict(message) for message in messages],
             "temperature": 0,
-            "max_tokens": 16 + max(len(json.dumps(name)) for name in names),  # a token is a byte or more
+            "max_tokens": 16 + max(len(json.dumps(name)) for name in self._label_names),  # a token is a byte or more
             "logprobs": True,
-            "response_format": answer_schema(names),
+            "response_format": answer_schema(self._label_names),
         }
         return {name: value for name, value in (body | self._config.extra).items() if value is not None}
 
-    def _answer(self, key: str, body: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
+    def _answer(self, key: str, body: dict[str, Any]) -> LargeAnswer:
         deadline = time.monotonic() + self._limit_s
         claim = key, self._config.timeout_s + self._config.max_wait_s
         while True:
             if (record := self._cache.find(key)) is not None:
-                return self._parse_record(record, labels)
+                return self._parse_record(record)
             try:
-                return self._ask_server(key, body, labels, claim)
+                return self._ask_server(key, body, claim)
             except Claimed:
                 if self._upstream.closing.wait(_CLAIM_PAUSE_S) or time.monotonic() > deadline:
                     return LargeAnswer(None, error="another process asks this, without an answer so far", outage=True)
 
-    def _ask_server(
-        self, key: str, body: dict[str, Any], labels: Sequence[int], claim: tuple[str, float] | None = None
-    ) -> LargeAnswer:
+    def _ask_server(self, key: str, body: dict[str, Any], claim: tuple[str, float] | None = None) -> LargeAnswer:
         """The server's answer within the budget, which is then cached under `key`. Raises Claimed, see `reserve`."""
         max_price = self._max_price(body)
         try:
@@ -337,7 +330,7 @@ class OpenAiModel:
             return LargeAnswer(None, error=str(error), outage=getattr(error, "outage", False))
         record = self._record(reply, body)
         self._cache.keep(key, record, max_price, record["currency"])
-        return self._parse_record(record, labels)
+        return self._parse_record(record)
 
     def _within_budget(self, attempt: Callable[[], Reply], max_price: float, claim: tuple[str, float] | None) -> Reply:
         """One attempt within the budget. A lost attempt stays booked at its maximum, an answer at its cost."""
@@ -361,10 +354,10 @@ class OpenAiModel:
             "seconds": reply.seconds,
         }
 
-    def _parse_record(self, record: dict[str, Any], labels: Sequence[int]) -> LargeAnswer:
+    def _parse_record(self, record: dict[str, Any]) -> LargeAnswer:
         cost = Cost(record["seconds"], record["tokens"], record["currency"])
-        position = matching_label(record["said"], [self._label_names[label] for label in labels])
-        if position is None:
+        label = matching_label(record["said"], self._label_names)
+        if label is None:
             reply_text = record["said"][:100]
             return LargeAnswer(
                 None,
@@ -374,10 +367,9 @@ class OpenAiModel:
                 off_label=True,
                 reply=reply_text,
             )
-        label, probability = labels[position], record["probability"]
-        if probability is None:
+        if (probability := record["probability"]) is None:
             return LargeAnswer(label, None, cost)
-        return LargeAnswer(label, label_distribution(label, probability, labels, len(self._label_names)), cost)
+        return LargeAnswer(label, label_distribution(label, probability, len(self._label_names)), cost)
 
     def _max_price(self, body: dict[str, Any]) -> float:
         """The highest possible cost of one call."""
@@ -409,7 +401,7 @@ def openai_identity(config: OpenAiConfig, label_names: Sequence[str]) -> str:
     Raises ConfigError for a prompt that names an unknown label.
     """
     config.prompt.check(label_names)
-    words = str(question("", label_names, NO_PROMPT, max_chars=config.max_chars, task=config.prompt))
+    words = str(question("", label_names, max_chars=config.max_chars, task=config.prompt))
     parts = [config.base_url, config.model, str(config.max_chars), words]
     if config.extra:
         parts.append(json.dumps(config.extra, sort_keys=True))

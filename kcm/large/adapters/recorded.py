@@ -27,7 +27,6 @@ from kcm.inputs.vectors import list_column, matrix
 from kcm.large.base import Cost, Item, LargeAnswer, LargeModel
 from kcm.large.config import ON_CPU, LargeConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompts import PromptMode
 
 PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"
@@ -42,7 +41,6 @@ class RecordedConfig(LargeConfig):
     `error` and the cost of the answer. A row without a label is a failed answer.
     """
 
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none"})
     reads: ClassVar[frozenset[Part]] = frozenset()
     operational: ClassVar[frozenset[str]] = frozenset({"path"})  # the identity covers the content
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -19,20 +18,18 @@ from scipy.special import softmax
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.config import is_dual
 from kcm.encoders.text import TextEncoderConfig
-from kcm.inputs.content import Content, contents
-from kcm.large.adapters.classifier import EncodedModel, masked
+from kcm.inputs.content import contents
+from kcm.large.adapters.classifier import EncodedModel
 from kcm.large.base import Item, LargeModel
 from kcm.large.config import ON_CPU, EncodedConfig, Resources
 from kcm.large.head import LinearHead
-from kcm.large.prompts import Prompt, PromptMessage, PromptMode
+from kcm.large.prompts import PromptMessage
 
 _PLACE = "{label}"
 
 
 class ZeroShotConfig(EncodedConfig):
     """A dual encoder that compares the input with a prompt for each label; nothing is fitted."""
-
-    prompt_modes: ClassVar[frozenset[PromptMode]] = frozenset({"none", "soft", "hard"})
 
     encoder: EncoderConfig = Field(
         default=TextEncoderConfig(model="sentence-transformers/all-mpnet-base-v2"),
@@ -57,16 +54,9 @@ class ZeroShotConfig(EncodedConfig):
             raise ValueError(f"the template must contain {_PLACE} exactly once, in the place of the label")
         return value
 
-    def prompt_of(self, label_name: str, probability: float | None = None) -> str:
-        """The prompt of a label; for a suggested label, with the probability that the small model gives it.
-
-        Data Shunt+ (arXiv 2406.15471) does the same: "This is a photo of a LABEL with probability P".
-        """
-        prompt = self.template.replace(_PLACE, label_name)
-        if probability is None:
-            return prompt
-        sentence = prompt.removesuffix(".")
-        return f"{sentence} with probability {probability:.2f}{prompt[len(sentence) :]}"
+    def prompt_of(self, label_name: str) -> str:
+        """The prompt of a label."""
+        return self.template.replace(_PLACE, label_name)
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         inputs, labels = (
@@ -81,9 +71,7 @@ class ZeroShotConfig(EncodedConfig):
 
     def messages(self, label_names: Sequence[str], item: Item) -> list[PromptMessage]:
         """The label prompts that the input is compared with."""
-        suggested = dict(item.prompt.suggestions)
-        labels = item.prompt.allowed(len(label_names))
-        return [PromptMessage("label", self.prompt_of(label_names[label], suggested.get(label))) for label in labels]
+        return [PromptMessage("label", self.prompt_of(name)) for name in label_names]
 
 
 def _of_texts(encoder: EncoderConfig) -> EncoderConfig:
@@ -92,31 +80,15 @@ def _of_texts(encoder: EncoderConfig) -> EncoderConfig:
 
 
 class ZeroShotModel(EncodedModel):
-    """A large model without training.
-
-    A hard prompt masks the classes that are not candidates. A soft prompt puts the probabilities of the suggested
-    labels into their prompts. `encoder` reads the inputs, `label_encoder` the label prompts.
-    """
+    """A large model without training. `encoder` reads the inputs, `label_encoder` the label prompts."""
 
     def __init__(
         self, config: ZeroShotConfig, encoder: Encoder, label_encoder: Encoder, label_names: Sequence[str]
     ) -> None:
         super().__init__(encoder)
-        self._config, self._label_encoder, self._label_names = config, label_encoder, tuple(label_names)
-        self._suggested_D: dict[str, np.ndarray] = {}  # by prompt; at most a hundred per label
+        self._temperature = config.temperature
         self._labels_CD = label_encoder.encode(contents(map(config.prompt_of, label_names)))
 
-    def probabilities(self, features_ND: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+    def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
         similarity_NC = features_ND @ self._labels_CD.T
-        for row, prompt in enumerate(prompts):
-            for label, probability in prompt.suggestions:
-                similarity_NC[row, label] = features_ND[row] @ self._vector_of_suggestion(label, probability)
-        probabilities_NC: np.ndarray = softmax(similarity_NC / self._config.temperature, axis=1).astype(np.float32)
-        return masked(probabilities_NC, prompts)
-
-    def _vector_of_suggestion(self, label: int, probability: float) -> np.ndarray:
-        """The vector [D] of a label's prompt with its probability."""
-        prompt = self._config.prompt_of(self._label_names[label], probability)
-        if prompt not in self._suggested_D:
-            (self._suggested_D[prompt],) = self._label_encoder.encode([Content(prompt)])
-        return self._suggested_D[prompt]
+        return np.asarray(softmax(similarity_NC / self._temperature, axis=1), dtype=np.float32)

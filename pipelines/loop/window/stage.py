@@ -19,7 +19,6 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.large.prompts import PromptMode
 from kcm.parquet import read_table, write_table
 from kcm.tasks.splits import Fractions, Split, purpose
 from pipelines.config import RunConfig
@@ -47,19 +46,17 @@ class WindowFacts(Config):
     """`window.json`: the facts about a window beyond its rows.
 
     Its decisions have numbers in (`after`, `upto`]. `num_missing` of them never reached the log. `share_floor` is the
-    least probability of being asked over all decisions, pi_min; `prompt` is the prompt that the champion used for the
-    large model. `new_labels` are in none of the champion's lists and will be learned; `unknown_labels`, with counts,
-    will not; `untaught_labels` wait until people have given them to `FEWEST_TAUGHT` train units, as a classifier's head
-    needs. `forgotten_rows` are ids of the champion's rows that were deleted from the log. `signs` is the evidence in
-    the log that refutes the champion's certificate: an alarm, or new classes. `num_uncounted` labels
-    exceed `max_share_per_caller`.
+    least probability of being asked over all decisions, pi_min. `new_labels` are in none of the champion's lists and
+    will be learned; `unknown_labels`, with counts, will not; `untaught_labels` wait until people have given them to
+    `FEWEST_TAUGHT` train units, as a classifier's head needs. `forgotten_rows` are ids of the champion's rows that were
+    deleted from the log. `signs` is the evidence in the log that refutes the champion's certificate: an alarm, or
+    new classes. `num_uncounted` labels exceed `max_share_per_caller`.
     """
 
     application: str
     after: int
     upto: int
     large_identity: str
-    prompt: PromptMode = "none"
     task: str = ""
     share_floor: float = 1.0
     num_decisions: int
@@ -163,7 +160,6 @@ class LogWindow(Stage, Plan):
             after=self.after,
             upto=self.upto,
             large_identity=self.bundle.large_identity,
-            prompt=self.bundle.policy.prompt,
             task=self._task_name,
             # Given the decisions, the probabilities of being asked are fixed; where all was escalated, the floor is 1.
             share_floor=pc.min(rows["probability"]).as_py() or 0.0,
@@ -215,11 +211,6 @@ def require_sound(rows: pa.Table, facts: WindowFacts, now: datetime | None = Non
     missing = facts.num_missing / (facts.num_missing + len(rows))
     latest = pc.max(rows["answered_at"]).as_py()
     objections = [
-        (
-            facts.prompt != "none",
-            f"the champion uses prompt {facts.prompt}, and the log has no answers without it",
-            "Set tune.prompt_modes: [none] and run `kcm run` again",
-        ),
         (silent, f"nothing was audited when {silent} decisions were made", f"Set serve.audit.share. {_FRESH}"),
         (
             missing > MAX_MISSING,

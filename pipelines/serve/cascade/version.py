@@ -21,8 +21,7 @@ from kcm.errors import DataError
 from kcm.explain.explanation import explain, variants
 from kcm.explain.networks import heat_map
 from kcm.inputs.content import Part, UnreadableError
-from kcm.large import LargeAnswer
-from kcm.large.prompts import PromptView
+from kcm.large import Item, LargeAnswer
 from kcm.tracing import span
 from pipelines.serve.cascade.models.escalation import Escalation, LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, TooManyPixelsError, Unjudged
@@ -190,10 +189,9 @@ class CascadeVersion:
         return await asyncio.to_thread(self._explanation, item, judgements, top, request_id)
 
     def _explanation(self, item: Input, judgements: Sequence[Judgement], top: int, request_id: str) -> ExplainResponse:
-        side, bundle = self.small_side, self.small_side.bundle
+        bundle = self.small_side.bundle
         explanation = explain(bundle, item, judgements, top)
         cells = heat_map(bundle, explanation.judgement.features_D)
-        names, question = large_names(bundle), side.question(item, explanation.judgement)
         return ExplainResponse(
             model_version=self.name,
             request_id=request_id,
@@ -207,7 +205,7 @@ class CascadeVersion:
             reasons=explanation.reasons,
             no_curves=None if explanation.reasons else NO_CURVES,
             gate=explanation.gate,
-            shown=PromptView.of(question.prompt, names, bundle.large.messages(names, question)),
+            messages=bundle.large.messages(large_names(bundle), Item(item.id, item.content)),
         )
 
     async def judge_probe(self) -> None:

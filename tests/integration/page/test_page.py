@@ -23,7 +23,6 @@ from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder
 from kcm.encoders.pixels import PixelsConfig, PixelsEncoder
-from kcm.large import Prompts
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.serve.http.keys import Keys
@@ -58,12 +57,9 @@ def encoder(quick_bundle: Callable[..., Path], assets_dir: Path) -> Encoder:
 
 @pytest.fixture(scope="module")
 def bundle(quick_bundle: Callable[..., Path]) -> Path:
-    """Half of the sentences are kept; the others are put to a language model, with what the small model suggests."""
-    policy = Bundle.read(quick_bundle()).policy.model_copy(update={"prompt": "soft"})
+    """Half of the sentences are kept; the others are put to a language model."""
     return quick_bundle(
-        policy=policy,
         label_names=LABELS,
-        prompts=Prompts(top_k=2),
         large=OpenAiConfig(model="some-model", api_key_env=None),
         metrics=METRICS,
         certificates={None: CERTIFICATE},
@@ -168,7 +164,6 @@ def test_escalated_input_shows_its_prompt_and_savings(visit: Any, url: str, text
     saw = page.get_by_role("region", name="What the large model saw")
     system, user = saw.locator("pre").all_text_contents()
     assert f"Answer with one of these labels and nothing else: negative, {HOSTILE}." in system
-    assert re.search(r"\nA smaller model suggests .* with probability 0\.\d\d\.", system)
     assert user == f"<<<\n{texts['large']}\n>>>"
     tally = page.get_by_role("region", name="Since the service started")
     expect(tally).to_contain_text(re.compile(r"Calls saved\d+\.\d%"))
@@ -337,7 +332,7 @@ def test_hostile_texts_and_labels_stay_text(visit: Any, url: str) -> None:
     opened.ask(f"{HOSTILE} {HOSTILE} javascript:window.broken=1 \u202e\u0000 {{7*7}}")
     page = opened.page
     expect(page.locator(".words")).to_contain_text('<img src=x onerror="window.broken=1">')
-    expect(page.locator("#shown .chips").last).to_contain_text(HOSTILE)
+    expect(page.locator("#shown pre").first).to_contain_text(HOSTILE)
     expect(page.locator("#report")).to_contain_text("<img src=x onerror=")  # a chart shortens the rest
     assert page.locator("main img:not(#preview), main script, main iframe, main [onerror]").count() == 0
 

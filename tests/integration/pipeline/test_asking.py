@@ -15,9 +15,7 @@ import pytest
 from benchmarks.sequences import TaskSequence
 from kcm.api.cascade import load_cascade
 from kcm.bundle.answers import Input
-from kcm.bundle.bundle import Bundle
 from kcm.config import load_config
-from kcm.errors import ConfigError
 from kcm.inputs.content import Content
 from kcm.large import Item
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
@@ -53,7 +51,7 @@ QUICK = {
     "cluster.num_workers": 1,
     "cluster.num_trials": 1,
 }
-SALT = {"tasks.salt": 1}  # of splits by which the hint passes
+SALT = {"tasks.salt": 1}
 
 
 @pytest.fixture(scope="module")
@@ -133,24 +131,21 @@ def test_killed_asking_resumes_and_asks_nothing_twice(
 
 
 class Oracle:
-    """A server that knows the tweets: right about three in four, and about nearly all if it is given a hint."""
+    """A server that knows the tweets, and is right about three in four."""
 
     def __init__(self, rows: Path) -> None:
         records = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
         self.truth = {sanitized(record["text"], 4000): record["label"] for record in records}
-        self.said: dict[tuple[str, str], str] = {}
+        self.said: dict[str, str] = {}
 
     def __call__(self, body: dict[str, Any]) -> Turn:
-        system, user = (message["content"] for message in body["messages"])
+        _, user = (message["content"] for message in body["messages"])
         text = user.removeprefix("<<<\n").removesuffix("\n>>>")
-        mode = "soft" if "A smaller model suggests" in system else "none"
         draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
         right = self.truth.get(text, "positive")  # the first question is of no row
         wrong = {"positive": "negative", "negative": "positive"}[right]
-        answer = right if draw < (97 if mode == "soft" else 75) else wrong
-        if mode == "soft" and draw == 0:
-            answer = "splendid"
-        self.said[mode, text] = answer
+        answer = right if draw < 75 else wrong
+        self.said[text] = answer
         return label(answer)
 
 
@@ -168,30 +163,20 @@ def oracle(upstream: FakeUpstream, tweets: Path, monkeypatch: pytest.MonkeyPatch
     return upstream.otherwise
 
 
-def test_prompts_travel_through_stages_into_the_bundle(
+def test_answers_travel_through_stages_into_the_bundle(
     oracle: Oracle, upstream: FakeUpstream, tweets: Path, assets_dir: Path, storage: Path
 ) -> None:
-    """A hint that helps is found on validate, certified, measured and served; and nothing is paid for twice."""
+    """Answers are measured and served, and nothing is paid for twice."""
     server = f"{{adapter: openai, model: big, base_url: {upstream.base_url}, api_key_env: null, input_price: 1.0}}"
-    mild = {"certificate.epsilon": 0.4, "tune.prompt_modes": "[none, soft, hard]"}
+    mild = {"certificate.epsilon": 0.4}
     settings = config(server, tweets, storage, assets_dir, **SALT, **mild)
     result = run(settings)
 
-    modes = result["kcm"]["prompts"]
-    assert set(modes) == {"none", "soft", "hard"}
-    assert result["kcm"]["policy"]["prompt"] == "soft"
     rows = TaskSequence.load(Path(result["artefacts"]["tasks"])).tasks[0].rows.to_pylist()
     texts = [sanitized(row["text"], 4000) for row in rows if row["split"] == "test"]
-    turned = [(oracle.said["none", text], oracle.said["soft", text], oracle.truth[text]) for text in texts]
-    assert modes["soft"]["num_rows"] == len(texts)
-    assert modes["soft"]["corrected"] == pytest.approx(np.mean([n != t == s for n, s, t in turned]))
-    assert modes["soft"]["misled"] == pytest.approx(np.mean([n == t != s for n, s, t in turned]))
-    assert modes["soft"]["off_label"] == pytest.approx(np.mean([s == "splendid" for _, s, _ in turned]))
-    assert modes["none"]["corrected"] == modes["none"]["misled"] == 0
-    assert result["kcm"]["overall"]["large_accuracy"] == pytest.approx(np.mean([n == t for n, _, t in turned]))
+    right = [oracle.said[text] == oracle.truth[text] for text in texts]
+    assert result["kcm"]["overall"]["large_accuracy"] == pytest.approx(np.mean(right))
     report = Path(result["report"]).read_text(encoding="utf-8")
-    assert "Soft prompt" in report
-    assert {mode: took["failed"] for mode, took in result["large"]["prompts"].items()} == {"soft": 0, "hard": 0}
     wrong = result["kept_wrong"]
     assert wrong["num_rows"] == sum(each["kept_wrong"] for each in result["kcm"]["labels"])
     whole = [row for row in wrong["rows"] if not row["text"].endswith("…")]
@@ -205,19 +190,15 @@ def test_prompts_travel_through_stages_into_the_bundle(
     assert len(upstream.requests) == asked
 
     folder = Path(result["artefacts"]["register"]) / "bundle"
-    bundle = Bundle.read(folder)
-    assert bundle.policy.prompt == "soft"
     assert isinstance(settings.large, OpenAiConfig)
     cascade = load_cascade(folder, assets_dir, upstreams=[settings.large.upstream])
     inputs = [Input(Content(row["text"])) for row in rows]
     answers = cascade.answer(inputs)
     escalated = [each for each, answer in zip(inputs, answers, strict=True) if answer.route == "large"]
     assert 0 < len(escalated) < len(inputs)
-    hinted = upstream.requests[asked:]
-    assert {body["messages"][1]["content"] for body in hinted} == {
+    assert {body["messages"][1]["content"] for body in upstream.requests[asked:]} == {
         f"<<<\n{sanitized(each.content.text, 4000)}\n>>>" for each in escalated
     }
-    assert all("A smaller model suggests" in body["messages"][0]["content"] for body in hinted)
 
 
 def test_spent_budget_gives_a_result_and_more_budget_resumes(
@@ -234,12 +215,3 @@ def test_spent_budget_gives_a_result_and_more_budget_resumes(
     assert len(upstream.requests) == NUM_ROWS + 2
     assert not pq.read_table(outcomes / "task-0000.parquet")["large_error"].to_numpy().any()
     assert b"secret" not in (storage / "paid.sqlite").read_bytes()
-
-
-def test_prompts_that_cannot_work_are_refused_before_any_work(tweets, assets_dir, tmp_path):
-    """Told from the configuration alone."""
-    server = "{adapter: openai, model: big, api_key_env: null}"
-    wanted = {"tune.prompt_modes": "[none, soft]", "certificate.method": "regret"}
-    with pytest.raises(ConfigError, match="'regret' cannot test prompt mode 'soft'"):
-        run(config(server, tweets, tmp_path / "storage", assets_dir, **wanted))
-    assert not (tmp_path / "storage").exists()

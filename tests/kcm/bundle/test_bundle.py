@@ -24,7 +24,7 @@ from kcm.encoders.text import TextEncoderConfig
 from kcm.encoders.words import fit_words
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Content
-from kcm.large import LargeConfig, LinearHead, Prompts
+from kcm.large import LargeConfig, LinearHead
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.learners import LearnerConfig
 from kcm.learners.replay import ReplayConfig
@@ -97,12 +97,11 @@ def round_trip(original: Bundle, tmp_path: Path) -> Bundle:
 
 
 def test_every_part_comes_back(tmp_path: Path) -> None:
-    hard, prompts = Policy(prompt="hard", decision=THRESHOLD), Prompts(top_k=2, candidates=(0, 2))
-    original = bundle(policy=hard, prompts=prompts, certificates={None: certificate()})
+    original = bundle(policy=Policy(decision=THRESHOLD), certificates={None: certificate()})
     found = round_trip(original, tmp_path)
     for name in ("seed", "label_names", "task_names", "encoder", "encoder_identity", "large", "large_identity"):
         assert getattr(found, name) == getattr(original, name)
-    for name in ("policy", "learner", "certificates", "metrics", "lineage", "prompts"):
+    for name in ("policy", "learner", "certificates", "metrics", "lineage"):
         assert getattr(found, name) == getattr(original, name)
     assert found.large_head is not None
     assert original.large_head is not None
@@ -169,7 +168,6 @@ def test_the_gate_of_signals_scores_as_before(tmp_path: Path) -> None:
 def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path) -> None:
     found = round_trip(bundle(large_head=None, certificates={}, metrics={}), tmp_path)
     assert (found.large_head, found.certificates, found.metrics, found.learner_state) == (None, {}, {}, {})
-    assert found.prompts is None
 
 
 @pytest.mark.parametrize("farthest", [2.5, None])
@@ -198,8 +196,6 @@ def test_no_file_is_a_pickle(tmp_path: Path) -> None:
         ({"label_names": ("bad", "good")}, "2 label names for a collaborator of 3 labels"),
         ({"task_names": ("tweets",)}, "tasks that are not in the sequence: movies"),
         ({"policy": Policy(gate="signals")}, "the bundle lacks its head: .*needs its fitted head"),
-        ({"policy": Policy(prompt="hard", decision=THRESHOLD)}, "prompt is 'hard', but the bundle holds no prompts"),
-        ({"policy": Policy(prompt="soft"), "prompts": Prompts()}, "'soft', which 'classifier' cannot follow"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:

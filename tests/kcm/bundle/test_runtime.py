@@ -22,7 +22,7 @@ from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import IMAGE, TEXT, Content, contents
 from kcm.inputs.pictures import PictureError
-from kcm.large import Item, LargeAnswer, LinearHead, Prompt, Prompts, UpstreamConfig
+from kcm.large import Item, LargeAnswer, LinearHead, UpstreamConfig
 from kcm.large.adapters.classifier import ClassifierConfig
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.large.base import Cost
@@ -95,10 +95,7 @@ def outcome_table(texts: Sequence[str]) -> OutcomeTable:
         large_probabilities=np.tile([0.1, 0.2, 0.7], (num_rows, 1)),
         large_cost=np.full(num_rows, 3.0),
         large_error=np.zeros(num_rows, dtype=bool),
-        none_label=np.full(num_rows, 2),
-        none_error=np.zeros(num_rows, dtype=bool),
         group=np.full(num_rows, None),
-        prompt=np.array(["none"] * num_rows, dtype=object),
         label_names=LABELS,
     )
 
@@ -126,7 +123,6 @@ def test_route_and_label_equal_evaluation() -> None:
     assert [answer.judge_confidence for answer in found] == pytest.approx(confidence.tolist())
     escalated = [text for text, keeps in zip(TEXTS, kept, strict=True) if not keeps]
     assert [(item.id, item.content.text) for item in large.asked] == [(f"id {text}", text) for text in escalated]
-    assert {item.prompt.mode for item in large.asked} == {"none"}
 
 
 def test_probabilities_are_those_of_the_model_that_answered() -> None:
@@ -143,39 +139,6 @@ def test_the_large_model_may_say_that_no_label_fits() -> None:
     side = SmallSide(bundle(Policy(decision=ESCALATE_ALL), none_label="none of these"), StubEncoder())
     (answer,) = Cascade(side, model).answer([Input(Content("a"))])
     assert (answer.label, answer.route) == ("none of these", "large")
-
-
-def prompted(policy: Policy, texts: Sequence[str], task: str | None = None) -> list[Item]:
-    """What reaches the large model of a bundle that suggests two labels."""
-    large = ScriptedModel()
-    made = bundle(policy, large=OpenAiConfig(model="big"), prompts=Prompts(top_k=2, candidates=(0, 1)))
-    Cascade(SmallSide(made, StubEncoder()), large).answer([Input(Content(text), task) for text in texts])
-    return large.asked
-
-
-def test_soft_prompt_uses_the_temperature_of_the_policy() -> None:
-    policy = Policy(prompt="soft", temperature=2.0, decision=middle(2.0))
-    table = outcome_table(TEXTS)
-    small_NC = softmax(table.small_logits / 2.0, axis=1)
-    asked = prompted(policy, TEXTS)
-    assert 0 < len(asked) < len(TEXTS)
-    for item in asked:
-        small_C = small_NC[TEXTS.index(item.content.text)]
-        first, second = np.argsort(-small_C)[:2]
-        assert [number for number, _ in item.prompt.suggestions] == [first, second]
-        np.testing.assert_allclose([p for _, p in item.prompt.suggestions], small_C[[first, second]], rtol=1e-5)
-
-
-def test_hard_prompt_has_candidates_for_every_input() -> None:
-    asked = prompted(Policy(prompt="hard", decision=middle()), TEXTS)
-    assert {item.prompt for item in asked} == {Prompt("hard", candidates=(0, 1))}
-
-
-def test_escalate_all_uses_only_the_task_prompt() -> None:
-    assert {item.prompt.mode for item in prompted(Policy(prompt="soft"), TEXTS)} == {"none"}
-    own = Policy(prompt="soft", decision=middle(), task_decisions={"movies": ESCALATE_ALL})
-    assert {item.prompt.mode for item in prompted(own, TEXTS, "movies")} == {"none"}
-    assert {item.prompt.mode for item in prompted(own, TEXTS, "tweets")} == {"soft"}
 
 
 def test_task_threshold_needs_a_task_in_the_request() -> None:

@@ -19,9 +19,7 @@ def test_a_router_of_four_rows_is_the_hand_worked_one():
 
 
 def test_route_is_compared_with_large_on_the_same_rows():
-    rows = ScoredOutcomes(
-        score=[4, 3, 2, 1], small_correct=[1, 0, 1, 0], large_correct=[0, 1, 1, 1], large_none_correct=[0, 1, 0, 1]
-    )
+    rows = ScoredOutcomes(score=[4, 3, 2, 1], small_correct=[1, 1, 0, 0], large_correct=[1, 0, 0, 1])
     quality = route_quality(rows, [True, True, False, False], [1.0, 2.0, 3.0, 4.0], 0.25)
     assert (quality.call_rate, quality.calls_saved) == (0.5, 0.5)
     assert quality.cost_saved == pytest.approx(1 - (1 + 7) / 10)
@@ -31,7 +29,7 @@ def test_route_is_compared_with_large_on_the_same_rows():
 
 
 def test_to_keep_nothing_is_the_large_model_alone():
-    rows = ScoredOutcomes(score=[2, 1], small_correct=[1, 1], large_correct=[0, 0], large_none_correct=[1, 0])
+    rows = ScoredOutcomes(score=[2, 1], small_correct=[1, 1], large_correct=[0, 1])
     quality = route_quality(rows, [False, False], [1.0, 1.0])
     assert quality.difference.estimate == 0
     assert quality.cost_saved == 0
@@ -41,8 +39,7 @@ def test_labels_are_told_by_what_is_kept_and_wrong():
     rows = ScoredOutcomes(
         score=[5, 4, 3, 2, 1],
         small_correct=[1, 0, 0, 1, 0],
-        large_correct=[1, 1, 1, 0, 1],
-        large_none_correct=[1, 1, 0, 0, 1],
+        large_correct=[1, 1, 0, 0, 1],
     )
     worst, other = label_qualities(rows, [1, 1, 1, 1, 0], label=[0, 1, 1, 0, 1], small=[0, 2, 2, 0, 0])
     assert worst == LabelQuality(1, 3, 0.0, pytest.approx(2 / 3), pytest.approx(1 / 3), pytest.approx(2 / 3), 2, (2, 2))

@@ -8,26 +8,23 @@ from hypothesis import strategies as st
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.scored import ScoredOutcomes
 
-rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=25)
+rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min_size=1, max_size=25)
 
 
-def _scored(rows, *, prompted):
-    score, small, large, none = (np.array(column) for column in zip(*rows, strict=True))
-    return ScoredOutcomes(
-        score=score, small_correct=small, large_correct=large, large_none_correct=none if prompted else None
-    )
+def _scored(rows):
+    score, small, large = (np.array(column) for column in zip(*rows, strict=True))
+    return ScoredOutcomes(score=score, small_correct=small, large_correct=large)
 
 
 def _route(rows, threshold):
     """Call rate and accuracy of a threshold, by its definition."""
     kept = rows.score > threshold
-    large = rows.large_correct if kept.any() else rows.baseline_correct
-    return 1 - kept.mean(), np.where(kept, rows.small_correct, large).mean()
+    return 1 - kept.mean(), np.where(kept, rows.small_correct, rows.large_correct).mean()
 
 
-@given(rows_of, st.booleans())
-def test_the_frontier_holds_every_route_there_is(rows, prompted):
-    scored = _scored(rows, prompted=prompted)
+@given(rows_of)
+def test_the_frontier_holds_every_route_there_is(rows):
+    scored = _scored(rows)
     frontier = Frontier.of(scored)
     every = {_route(scored, t) for t in [np.inf, -np.inf, *scored.score]}
     assert set(zip(frontier.call_rate, frontier.accuracy, strict=True)) == every
@@ -35,14 +32,14 @@ def test_the_frontier_holds_every_route_there_is(rows, prompted):
         assert (rate, accuracy) == _route(scored, threshold)
 
 
-@given(rows_of, st.booleans(), st.floats(-1, 1))
-def test_cheapest_route_calls_least_within_the_loss(rows, prompted, max_loss):
-    scored = _scored(rows, prompted=prompted)
+@given(rows_of, st.floats(-1, 1))
+def test_cheapest_route_calls_least_within_the_loss(rows, max_loss):
+    scored = _scored(rows)
     point = Frontier.of(scored).cheapest(max(max_loss, 0))
     allowed = [
         _route(scored, t)[0]
         for t in [np.inf, -np.inf, *scored.score]
-        if scored.baseline_correct.mean() - _route(scored, t)[1] <= max(max_loss, 0) + 1e-9
+        if scored.large_correct.mean() - _route(scored, t)[1] <= max(max_loss, 0) + 1e-9
     ]
     assert point.call_rate == min(allowed)
     assert point.loss <= max(max_loss, 0) + 1e-9
@@ -50,7 +47,7 @@ def test_cheapest_route_calls_least_within_the_loss(rows, prompted, max_loss):
 
 @given(rows_of, st.floats(-1, 6))
 def test_any_threshold_is_located_exactly(rows, threshold):
-    scored = _scored(rows, prompted=False)
+    scored = _scored(rows)
     point = Frontier.of(scored).at(threshold)
     assert (point.call_rate, point.accuracy) == pytest.approx(_route(scored, threshold))
     assert point.threshold == threshold

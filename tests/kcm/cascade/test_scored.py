@@ -5,23 +5,16 @@ import pytest
 
 from kcm.cascade.scored import ScoredOutcomes
 from kcm.errors import DataError
-from tests.outcome_files import rows_where
 
 
 def test_failed_answer_is_wrong_for_accuracy_right_for_proof(table):
-    rows = ScoredOutcomes.of(rows_where(table, prompt="none"), [4, 3, 2, 1])
-    assert rows.baseline_correct[2] == False  # noqa: E712
+    rows = ScoredOutcomes.of(table, [4, 3, 2, 1])
+    assert not rows.large_correct[2]
     assert rows.certified_baseline.tolist() == [True, True, True, False]
 
 
-def test_rows_under_a_changed_prompt_keep_their_baseline_apart(table):
-    rows = ScoredOutcomes.of(rows_where(table, prompt="soft"), [1])
-    assert rows.prompted
-    assert (rows.large_correct.tolist(), rows.baseline_correct.tolist()) == ([True], [False])
-
-
 def test_rows_are_split_by_task(table):
-    parts = ScoredOutcomes.of(rows_where(table, prompt="none"), [4, 3, 2, 1]).by_task()
+    parts = ScoredOutcomes.of(table, [4, 3, 2, 1]).by_task()
     assert {task: part.score.tolist() for task, part in parts.items()} == {"one": [4, 3], "two": [2, 1]}
 
 

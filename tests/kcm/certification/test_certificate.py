@@ -13,7 +13,6 @@ from kcm.certification.certificate import (
     certify_policy,
     why_not_promotable,
 )
-from kcm.errors import ConfigError
 
 _CUT = Decision(decision="threshold", threshold=0.5)
 
@@ -124,14 +123,6 @@ def test_auto_does_not_look_at_the_certify_rows_to_choose(draw):
     assert len({certificate.method for certificate in several}) == 1
 
 
-def test_a_prompt_that_changes_answers_leaves_net_alone(draw):
-    rng = np.random.default_rng(0)
-    validate, rows = (draw(2000, seed, large_none_correct=rng.random(2000) < 0.9) for seed in (0, 1))
-    assert certify(validate, rows, Decision.of(1.0), CertificateConfig()).method == "net"
-    with pytest.raises(ConfigError, match="regret"):
-        certify(validate, rows, Decision.of(1.0), CertificateConfig(method="regret"))
-
-
 def test_a_policy_per_task_shares_delta_among_all_its_decisions(draw):
     tasks = np.array(["a", "b"] * 1500, dtype=object)
     validate, rows = draw(3000, 0, skill=4, ease=3, task=tasks), draw(3000, 1, skill=4, ease=3, task=tasks)
@@ -193,7 +184,7 @@ def test_the_promise_is_kept_for_grouped_rows(draw):
 
 def test_escalate_all_policy_is_uncertified_with_a_reason() -> None:
     right = np.ones(20, dtype=bool)
-    rows = ScoredOutcomes(score=np.arange(20.0), small_correct=right, large_correct=right, large_none_error=~right)
+    rows = ScoredOutcomes(score=np.arange(20.0), small_correct=right, large_correct=right, large_error=~right)
     deployed, certificates = certify_policy(rows, rows, Policy(decision=_CUT), CertificateConfig(epsilon=0.01))
     assert why_not_promotable(deployed, certificates) == (
         "it escalates everything, because nothing is certified: 20 units, at least 230 are needed"

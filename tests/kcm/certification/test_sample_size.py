@@ -15,7 +15,7 @@ def perfect(tasks: dict[str, int]) -> ScoredOutcomes:
     task = np.repeat(np.array(list(tasks), dtype=object), list(tasks.values()))
     right = np.ones(len(task), dtype=bool)
     score = np.random.default_rng(0).random(len(task))
-    return ScoredOutcomes(score=score, small_correct=right, large_correct=right, large_none_error=~right, task=task)
+    return ScoredOutcomes(score=score, small_correct=right, large_correct=right, large_error=~right, task=task)
 
 
 def keeps(tasks: dict[str, int], config: CertificateConfig, scope: str) -> bool:

@@ -72,25 +72,22 @@ def test_group_regret_is_the_mean_over_group_means(rows, size, epsilon):
 
 def test_a_failed_large_answer_counts_against_keeping():
     rows = {"score": [1, 2], "small_correct": [0, 0], "large_correct": [0, 0]}
-    failed = ScoredOutcomes(**rows, large_none_error=[True, False])
+    failed = ScoredOutcomes(**rows, large_error=[True, False])
     assert RegretPath(failed, 0.5, 0.1).p_value(-math.inf) == pytest.approx(binom.cdf(1, 2, 0.5))
     assert RegretPath(ScoredOutcomes(**rows), 0.5, 0.1).p_value(-math.inf) == pytest.approx(binom.cdf(0, 2, 0.5))
 
 
 def _net_losses(rows, threshold):
     """D of every row by its definition."""
-    kept = rows.score > threshold
     baseline = rows.certified_baseline
-    escalated = rows.large_correct if rows.prompted else baseline
-    return baseline.astype(int) - np.where(kept, rows.small_correct, escalated)
+    return baseline.astype(int) - np.where(rows.score > threshold, rows.small_correct, baseline)
 
 
-@pytest.mark.parametrize("kind", ["plain", "prompted", "grouped"])
+@pytest.mark.parametrize("kind", ["plain", "grouped"])
 def test_the_net_path_tests_the_difference_to_the_baseline(draw, kind):
-    """Promise: bets on the losses against the task prompt's answers, of rows or of the means of groups."""
+    """Promise: bets on the losses against the large model's answers, of rows or of the means of groups."""
     group = np.array([f"g{i % 700}" for i in range(3000)], dtype=object)
-    prompted = {"large_none_correct": np.random.default_rng(5).random(3000) < 0.9}
-    rows = draw(3000, 4, **{"plain": {}, "prompted": prompted, "grouped": {"group": group}}[kind])
+    rows = draw(3000, 4, **{"plain": {}, "grouped": {"group": group}}[kind])
     path = NetPath(rows, np.array([0.0]), 0.05, 0.1)
     for threshold in (-0.5, 1.0):
         loss = _net_losses(rows, threshold)
@@ -101,13 +98,11 @@ def test_the_net_path_tests_the_difference_to_the_baseline(draw, kind):
         assert path.upper_bound(threshold) == pytest.approx(2 * test.upper_bound() - 1)
 
 
-def test_escalated_failure_of_task_prompt_loses_nothing():
+def test_escalated_failure_loses_nothing():
     rows = {"score": np.zeros(300), "small_correct": np.ones(300), "large_correct": np.zeros(300)}
-    failed = ScoredOutcomes(**rows, large_none_error=np.ones(300, dtype=bool))
+    failed = ScoredOutcomes(**rows, large_error=np.ones(300, dtype=bool))
     path = NetPath(failed, np.array([1.0]), 0.02, 0.1)
     assert path.certified() == 1.0
-    hinted = ScoredOutcomes(**rows, large_none_correct=np.zeros(300), large_none_error=np.ones(300, dtype=bool))
-    assert NetPath(hinted, np.array([1.0]), 0.02, 0.1).certified() == np.inf
 
 
 def test_failure_in_the_grid_hides_thresholds_below():

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcm.metrics import routing
-from kcm.metrics.routing import prompt_effect
 
 # Small alone 0.5, large alone 0.9; half of the calls recover three quarters of the gap.
 RATE = [1.0, 0.5, 0.0]
@@ -70,16 +69,3 @@ def test_a_thinned_curve_keeps_its_ends_and_even_steps(count):
     if count:
         assert (positions[0], positions[-1]) == (0, count - 1)
     assert np.ptp(np.diff(positions)) <= 1 if count > 1 else True
-
-
-def test_every_row_is_counted_under_what_the_hint_did_to_it():
-    # corrected, misled, stays right, stays wrong, right then off the list, wrong then failed
-    effect = prompt_effect(
-        labels=[0, 0, 0, 0, 0, 0],
-        answers=[0, 1, 0, 1, -1, -1],
-        plain_answers=[1, 0, 0, 1, 0, 1],
-        failed=[False, False, False, False, False, True],
-    )
-    assert effect.num_rows == 6
-    assert (effect.corrected, effect.misled) == pytest.approx((1 / 6, 2 / 6))
-    assert (effect.off_label, effect.failed) == pytest.approx((1 / 6, 1 / 6))

@@ -67,7 +67,6 @@ def test_a_policy_is_described_in_sentences(lines: Lines, snapshot: SnapshotAsse
         temperature=1.25,
         decision=Decision(decision="threshold", threshold=-0.5),
         task_decisions={"tweets": KEEP_ALL},
-        prompt="hard",
         on_large_failure="error",
     )
     assert lines(model_section("kcm", {}, {}, policy.model_dump(mode="json"))) == snapshot

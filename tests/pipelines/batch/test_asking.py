@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from kcm.errors import DataError
-from kcm.large import NO_PROMPT, LargeAnswer, batches
+from kcm.large import LargeAnswer, batches
 from kcm.large.adapters.openai import OpenAiConfig
 from kcm.tasks.shards import write_shards
-from pipelines.batch.asking import PROMPT, ask_shards, row_answerer
+from pipelines.batch.asking import ask_shards, row_answerer
 from pipelines.store.sequence import Names
 from pipelines.store.storage import Storage
 from tests.fake_upstream import Turn, completion, label
@@ -25,7 +25,6 @@ ROWS = pa.table(
         "split": ["train", "train", "test"],
         "text": ["one", "two", "three"],
         "image": [b""] * 3,
-        "prompt": [PROMPT.dump_json(NO_PROMPT).decode()] * 3,
     }
 )
 

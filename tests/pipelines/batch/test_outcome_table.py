@@ -1,4 +1,4 @@
-"""Answers under prompts become rows of the outcome table, whatever shards they lie in."""
+"""Answers become rows of the outcome table, whatever shards they lie in."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from kcm.cascade.gate import Gate
 from kcm.cascade.table import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.inputs.vectors import list_column
-from kcm.large import LargeAnswer
-from kcm.large.base import Cost
 from kcm.parquet import write_table
 from kcm.tasks.shards import shard_file
 from pipelines.batch import outcome_table
@@ -20,10 +18,8 @@ from pipelines.batch.outcome_table import scored_parts
 from pipelines.store.features import SECONDS, FeaturesArtefact
 from pipelines.store.outcomes import Answers, OutcomesArtefact
 from pipelines.store.sequence import Names
-from tests.outcome_files import rows_where
 from tests.pipelines.made_parts import ANSWERS, ROWS
 
-BASELINE = [LargeAnswer(label, None, Cost(seconds=1.0)) for label in (0, 1, 0, 1)]
 FEATURES = (
     ROWS.append_column("label", [[1, 1, 0, 0]])
     .append_column("group", [pa.nulls(4, pa.string())])
@@ -46,14 +42,14 @@ class Known(FeaturesArtefact):
     names = Names(("t",), ("no", "yes"), None)
 
 
-def joined(folder: Path, prompted: Path, *shards: slice) -> OutcomeTable:
-    """The outcome table of features and answers in these shards, with those under prompt `soft` of another folder."""
+def joined(folder: Path, rows: pa.Table, *shards: slice) -> OutcomeTable:
+    """The outcome table of features and answers to `rows` in these shards."""
     features = written(folder / "features", FEATURES, *shards)
-    outcomes = written(folder / "outcomes", Answers.of(BASELINE, 2).table(ROWS), *shards)
+    outcomes = written(folder / "outcomes", Answers.of(ANSWERS, 2).table(rows), *shards)
     given: Any = (Known("features", "f", features), OutcomesArtefact("outcomes", "o", outcomes), ("validate", "test"))
     collaborator: Any = None
-    parts = scored_parts(collaborator, Gate(), *given, prompted={"soft": prompted})
-    return OutcomeTable.joined(part.modes for part in parts)
+    parts = scored_parts(collaborator, Gate(), *given)
+    return OutcomeTable.joined(part.table for part in parts)
 
 
 @pytest.fixture(autouse=True)
@@ -66,22 +62,14 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     [(slice(0, 4),), (slice(0, 2), slice(2, 4)), (slice(0, 1), slice(1, 3), slice(3, 3), slice(3, 4))],
     ids=["one", "a split each", "across and empty"],
 )
-def test_prompt_answers_match_their_rows_and_baseline(tmp_path: Path, shards: tuple[slice, ...]) -> None:
-    """Promise: answers under prompts stand beside the same rows with their baseline."""
-    written(tmp_path / "soft", Answers.of(ANSWERS, 2).table(ROWS, "soft"), *shards)
-    table = joined(tmp_path, tmp_path / "soft", *shards)
-    soft = rows_where(table, prompt="soft")
-    assert len(table) == 8
-    assert soft.id.tolist() == ["a", "b", "c", "d"]
-    assert soft.large_label.tolist() == [1, 0, -1, -1]
-    assert soft.large_error.tolist() == [False, False, False, True]
-    assert soft.none_label is not None
-    assert soft.none_label.tolist() == [0, 1, 0, 1]
-    assert soft.large_none_correct.tolist() == [False, True, True, False]
+def test_answers_stand_beside_their_rows(tmp_path: Path, shards: tuple[slice, ...]) -> None:
+    table = joined(tmp_path, ROWS, *shards)
+    assert table.id.tolist() == ["a", "b", "c", "d"]
+    assert table.large_label.tolist() == [1, 0, -1, -1]
+    assert table.large_error.tolist() == [False, False, False, True]
 
 
 def test_answers_of_other_rows_are_refused(tmp_path: Path) -> None:
     other = ROWS.set_column(0, "id", [["a", "b", "d", "c"]])
-    written(tmp_path / "soft", Answers.of(ANSWERS, 2).table(other, "soft"), slice(0, 4))
     with pytest.raises(ArtefactError, match="hold different rows"):
-        joined(tmp_path, tmp_path / "soft", slice(0, 4))
+        joined(tmp_path, other, slice(0, 4))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from kcm.bundle.answers import Answer, Input
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.large.prompts import PromptMessage, PromptView
+from kcm.large.prompts import PromptMessage
 from pipelines.serve.cascade.version import NO_CURVES
 from pipelines.serve.config import FeedbackConfig, LimitsConfig, ServeConfig
 from pipelines.serve.errors import RequestError
@@ -99,7 +99,7 @@ class StubService:
             reasons={},
             no_curves=NO_CURVES,
             gate=None,
-            shown=PromptView("none", {}, ("bad", "good"), (PromptMessage("user", given.content.text),)),
+            messages=[PromptMessage("user", given.content.text)],
         )
 
     async def feedback(self, request_id: str, caller: str | None, labels: Sequence[Feedback]) -> FeedbackResponse:

@@ -43,7 +43,7 @@ class StubSide(SmallSide):
 
     def __init__(self, policy: Policy | None = None, label: int = 0, **bundle: Any) -> None:
         names = bundle.pop("names", ("bad", "good"))
-        known = {"prompts": None, "task_names": ("movies",), "reads": TEXT, "certificates": {}, "digest": "abc"}
+        known = {"task_names": ("movies",), "reads": TEXT, "certificates": {}, "digest": "abc"}
         known |= {"label_names": names, "answer_names": names, "large_identity": "large/7"}
         self.bundle: Any = SimpleNamespace(**known | bundle)
         self.policy, self.top_k, self._label = policy or Policy(), None, label

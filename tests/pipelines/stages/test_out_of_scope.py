@@ -106,7 +106,7 @@ def test_the_bundle_remembers_what_none_of_the_labels_is_called(run) -> None:
 
 
 def test_the_bundle_holds_what_its_certify_rows_say_of_traffic(run) -> None:
-    bundle, table = run["bundle"], rows_where(run["table"], split="certify", prompt="none")
+    bundle, table = run["bundle"], rows_where(run["table"], split="certify")
     assert len(bundle.certify_rows) == min(len(table), MOST_CERTIFY_ROWS)
     distance_N = Novelty.of(bundle.learner_state).distances(table.judge_logits[:, : len(INTENTS)])
     assert 0.05 < (distance_N > bundle.novelty.threshold).mean() < bundle.novelty.limit < 0.3

@@ -149,7 +149,7 @@ BASE: dict[str, Any] = {
     "tasks": {},
     "encoder": {"model": "small", "pooling": "mean", "batch_size": 7},
     "learner": {"name": "replay"},
-    "tune": {"num_trials": 3, "prompt_modes": ["none"], "gates": ["confidence", "signals"]},
+    "tune": {"num_trials": 3, "gates": ["confidence", "signals"]},
     "seed": 3,
     "collaborators": ["kcm", "mcm"],
     "cluster": {"num_workers": 1},

@@ -26,7 +26,7 @@ LARGE_RIGHT = RNG.random(NUM_ROWS) < 0.9
 GROUP = np.array([f"document {row // 3}" if row % 2 else None for row in range(NUM_ROWS)], dtype=object)
 
 
-NAMES = {"task": "task", "split": "validate", "prompt": "none"}
+NAMES = {"task": "task", "split": "validate"}
 
 
 def validate_rows(label: np.ndarray, num_labels: int, **columns: Any) -> OutcomeTable:
@@ -36,12 +36,11 @@ def validate_rows(label: np.ndarray, num_labels: int, **columns: Any) -> Outcome
         **{
             "id": np.array([f"row {row}" for row in range(len(label))], dtype=object),
             **{name: np.full(len(label), value, dtype=object) for name, value in NAMES.items()},
-            **dict.fromkeys(("label", "large_label", "none_label"), label),
+            **dict.fromkeys(("label", "large_label"), label),
             "group": np.full(len(label), None),
             "large_probabilities": np.full((len(label), num_labels), np.nan),
             "large_cost": np.ones(len(label)),
             "large_error": nothing,
-            "none_error": nothing,
             "label_names": tuple(f"label {number}" for number in range(num_labels)),
             **columns,
         }
@@ -49,7 +48,7 @@ def validate_rows(label: np.ndarray, num_labels: int, **columns: Any) -> Outcome
 
 
 LARGE_LABEL = np.where(LARGE_RIGHT, LABEL, 1 - LABEL)
-ANSWERS = {"large_label": LARGE_LABEL, "none_label": LARGE_LABEL}
+ANSWERS = {"large_label": LARGE_LABEL}
 TABLE = validate_rows(LABEL, 2, group=GROUP, judge_logits=LOGITS, small_logits=LOGITS * 2, **ANSWERS)
 
 
@@ -57,7 +56,7 @@ def parts() -> Iterator[OutcomePart]:
     for start in range(0, NUM_ROWS, SIZE):
         rows = slice(start, start + SIZE)
         found = TABLE.select(np.arange(NUM_ROWS)[rows])
-        yield OutcomePart(found, found, FEATURES[rows], np.zeros(len(found)), 2)
+        yield OutcomePart(found, FEATURES[rows], np.zeros(len(found)), 2)
 
 
 def fitted(gate: str, limit: int) -> tuple[Any, ScoredOutcomes]:
@@ -101,7 +100,7 @@ def test_rows_are_scored_without_their_class_from_ten_on() -> None:
     rng, label = np.random.default_rng(0), np.arange(60) % FEWEST_CLASSES
     logits = rng.normal(size=(count, num_labels)) + 3 * np.eye(num_labels)[label]
     many = validate_rows(label, num_labels, judge_logits=logits, small_logits=logits)
-    part = OutcomePart(many, many, np.zeros((count, 1)), np.zeros(count), num_labels)
+    part = OutcomePart(many, np.zeros((count, 1)), np.zeros(count), num_labels)
 
     def without(judge: Tensor, small: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return tuple(each.scatter(1, labels[:, None], -torch.inf) for each in (judge, small))

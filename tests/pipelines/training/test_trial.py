@@ -73,7 +73,7 @@ def test_goal_accuracy_ranks_by_certified_accuracy(tmp_path: Path) -> None:
     kept = by_calls.evaluate("kcm", CHOICE)
     assert (kept.policy.goal, found.policy.goal) == ("calls", "accuracy")
     parts = deciding_rows(by_calls.plan.features, by_calls.plan.outcomes)
-    large = [part.answers["none"]["large_label"].to_numpy() == part.rows["label"].to_numpy() for part in parts]
+    large = [part.answers["large_label"].to_numpy() == part.rows["label"].to_numpy() for part in parts]
     assert found.reached["forecast_accuracy"] >= np.concatenate(large).mean()
     assert found.reached["calls_saved"] <= kept.reached["calls_saved"]
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from kcm.config import Config, parse_config
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError
 from kcm.inputs.content import TEXT, Content
-from kcm.large import Item, LargeConfig, LinearHead, Prompt
+from kcm.large import Item, LinearHead
 from kcm.large.adapters.classifier import ClassifierConfig, ClassifierModel
 
 LABELS = ("a", "b", "c")
@@ -39,30 +38,6 @@ def test_answers_are_the_softmax_of_the_head(model):
     assert all(answer.error is None and answer.cost.seconds > 0 for answer in answers)
 
 
-def test_a_hard_prompt_masks_and_renormalises(model):
-    (answer,) = model.answer([Item("1", Content("x" * 5), Prompt("hard", candidates=(0, 2)))])
-    np.testing.assert_allclose(
-        answer.probabilities, [1 / (1 + np.exp(-5)), 0, np.exp(-5) / (1 + np.exp(-5))], atol=1e-6
-    )
-    assert answer.label == 0
-
-
-class Run(Config):
-    """A configuration with a large model in it."""
-
-    large: LargeConfig
-
-
-def test_prompt_modes_are_checked_before_any_work():
-    config = parse_config(Run, {"large": {"adapter": "classifier"}}).large
-    config.check_prompt_modes(["none", "hard"])
-    with pytest.raises(ConfigError, match=r"'classifier' cannot use prompt mode 'soft'.*hard or none"):
-        config.check_prompt_modes(["none", "soft"])
-    recorded = parse_config(Run, {"large": {"adapter": "recorded", "path": "x.csv"}}).large
-    with pytest.raises(ConfigError, match=r"'recorded' cannot use prompt mode 'hard'"):
-        recorded.check_prompt_modes(["hard"])
-
-
 def test_the_identity_follows_encoder_head_and_labels(tmp_path):
     def identity(head=1.0, labels=LABELS, side=4):
         weight = np.full((3, 2), head, dtype=np.float32)
@@ -71,16 +46,6 @@ def test_the_identity_follows_encoder_head_and_labels(tmp_path):
 
     assert identity() == identity()
     assert len({identity(), identity(head=2.0), identity(labels=("a", "b", "d")), identity(side=5)}) == 4
-
-
-def test_hopeless_candidates_still_make_a_distribution():
-    """Promise: candidates that the head gives no chance still make a distribution."""
-    weight = np.array([[0, 0], [0, 0], [0, 0]], dtype=np.float32)
-    head = LinearHead(weight, np.array([0, -1e4, -1e4], dtype=np.float32))
-    (answer,) = ClassifierModel(LengthEncoder(), head, LABELS).answer(
-        [Item("1", Content("x"), Prompt("hard", candidates=(1, 2)))]
-    )
-    np.testing.assert_allclose(answer.probabilities, [0, 0.5, 0.5])
 
 
 def test_a_head_of_other_size_than_the_label_list_is_refused():

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from kcm.errors import ArtefactError, ConfigError
 from kcm.inputs.content import Content
-from kcm.large import Item, LargeAnswer, Prompt
+from kcm.large import Item, LargeAnswer
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel, openai_identity
 from kcm.large.response_cache import ResponseCache, ResponseStore
 from tests.fake_upstream import Turn, completion, label
@@ -57,26 +57,15 @@ def logprobs(*tokens: tuple[str, float]) -> dict[str, Any]:
 
 def test_a_question_is_asked_as_promised(model, upstream):
     """Promise: instructions and data in messages of their own, one label as JSON, sure answers, the key as bearer."""
-    model().answer([Item("1", Content("a film"), Prompt("soft", ((1, 0.9),)))])
+    model().answer([Item("1", Content("a film"))])
     (body,) = upstream.requests
     assert upstream.paths == ["/v1/chat/completions"]
     system, user = body["messages"]
     assert (system["role"], user) == ("system", {"role": "user", "content": "<<<\na film\n>>>"})
     assert "negative, positive, late delivery" in system["content"]
-    assert "suggests positive with probability 0.90" in system["content"]
     assert body["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"] == list(LABELS)
     assert (body["model"], body["temperature"], body["logprobs"]) == ("big", 0, True)
     assert upstream.headers[0]["authorization"] == f"Bearer {KEY}"
-
-
-def test_a_hard_prompt_leaves_only_its_candidates(model, upstream):
-    """Promise: under a hard prompt the server can answer with a candidate alone, and nothing else counts."""
-    upstream.plan(label("late delivery"), label("positive"))
-    hard = Prompt("hard", candidates=(0, 2))
-    right, wrong = model().answer([Item("1", Content("one"), hard), Item("2", Content("two"), hard)])
-    enum = upstream.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"]
-    assert enum == ["negative", "late delivery"]
-    assert (right.label, wrong.label, wrong.off_label) == (2, None, True)
 
 
 @pytest.mark.parametrize(
@@ -326,12 +315,11 @@ def test_nothing_is_paid_twice(model, upstream):
 
 
 def test_whatever_decides_the_answer_is_another_question(model, upstream):
-    """Promise: another text, prompt or model is asked anew."""
+    """Promise: another text or cut is asked anew."""
     model().answer([Item("1", Content("x"))])
-    model().answer([Item("1", Content("x"), Prompt("soft", ((0, top),))) for top in (0.9, 0.8)])
-    model().answer([Item("1", Content("x"), Prompt("hard", candidates=(0, 1))), Item("1", Content("z"))])
+    model().answer([Item("1", Content("z"))])
     model(max_chars=1).answer([Item("1", Content("x and more"))])
-    assert len(upstream.requests) == 5
+    assert len(upstream.requests) == 2  # the last text is cut to the first one
 
 
 def test_threads_that_ask_the_same_question_share_its_answer(model, upstream):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import TEXT, Content
-from kcm.large import Item, Prompt
+from kcm.large import Item
 from kcm.large.adapters.zero_shot import ZeroShotConfig, ZeroShotModel
 from tests.tiny_bert import save_bert
 
@@ -45,30 +45,6 @@ def test_probabilities_are_softmax_over_temperature():
     np.testing.assert_allclose(none.probabilities, [1 / 3] * 3, rtol=1e-5)
     assert (blue.label, blue.error) == (1, None)
     assert blue.cost.seconds > 0
-
-
-def test_a_hard_prompt_masks_and_renormalises():
-    (answer,) = model(temperature=0.5).answer([Item("1", Content("the sky above"), Prompt("hard", candidates=(0, 2)))])
-    np.testing.assert_allclose(answer.probabilities, [0.5, 0, 0.5], rtol=1e-5)
-
-
-def test_soft_prompt_states_the_probability_of_its_label():
-    """Promise: a soft prompt says the probability in the prompt of the label it suggests."""
-
-    class Swayed(WordEncoder):
-        def encode(self, inputs):
-            swayed = np.array([["probability 0.87" in content.text] for content in inputs])
-            return super().encode(inputs) * np.where(swayed, 2, 1).astype(np.float32)
-
-    labels = Swayed()
-    hinted = ZeroShotModel(ZeroShotConfig(temperature=0.5), WordEncoder(), labels, LABELS)
-    soft = Prompt("soft", suggestions=((0, 0.874),))
-    first, plain, again = hinted.answer([Item("1", Content("nothing"), prompt) for prompt in (soft, Prompt(), soft)])
-    weight = np.exp(np.sqrt(0.5) * np.array([2, 1, 1]) / 0.5)  # cosines of (1) with (1, 1), the first doubled
-    np.testing.assert_allclose(first.probabilities, weight / weight.sum(), rtol=1e-5)
-    np.testing.assert_allclose(plain.probabilities, [1 / 3] * 3, rtol=1e-5)
-    np.testing.assert_array_equal(again.probabilities, first.probabilities)
-    assert labels.read[3:] == ["This text is about sea with probability 0.87."]
 
 
 def test_the_identity_follows_all_that_decides(tmp_path):

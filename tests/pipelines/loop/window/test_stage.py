@@ -42,7 +42,7 @@ def write(tmp_path: Path) -> Write:
             task_names=("films",),
             large_identity="large-1",
             large=SimpleNamespace(fits_on_train=changes.pop("fitted", False)),
-            policy=SimpleNamespace(prompt=changes.pop("prompt", "none"), lowest_cut=changes.pop("cut", 0.5)),
+            policy=SimpleNamespace(lowest_cut=changes.pop("cut", 0.5)),
         )
         known = {
             "application": "made",
@@ -137,7 +137,6 @@ def made(lost: int = 0, **change: Any) -> MadeLog:
     [
         (made(lost=1), {}, "1 decisions are missing"),
         (MadeLog([]), {}, "no decision"),
-        (None, {"prompt": "soft"}, "prompt soft"),
         (made(audit_share=0.0), {}, "nothing was audited when 1 decisions"),
         (made(large_identity="large-2"), {}, "another large model gave answers: large-2"),
     ],

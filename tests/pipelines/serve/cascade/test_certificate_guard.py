@@ -22,7 +22,7 @@ FRONTIER = {"call_rate": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "threshold": [None, 0.0
 
 def side(expires: datetime | None = None) -> Any:
     certificate = SimpleNamespace(window=expires and SimpleNamespace(expires_at=expires))
-    policy = Policy(decision=AT_ONE, task_decisions={"films": KEEP_ALL}, prompt="soft")
+    policy = Policy(decision=AT_ONE, task_decisions={"films": KEEP_ALL})
     bundle = SimpleNamespace(policy=policy, metrics={"frontier": FRONTIER}, certificates={None: certificate})
     return SimpleNamespace(bundle=bundle, policy=policy, farthest=inf)
 
@@ -36,7 +36,6 @@ def test_refuted_or_expired_version_escalates_all_tasks(refuted: bool, standing:
         guard.act(known)
         assert guard.standing == standing
     assert [small.policy.decision_for(task) for task in (None, "films")] == [ESCALATE_ALL] * 2
-    assert small.policy.prompt_for(None) == "none"  # the large model is asked as if it were alone
 
 
 async def test_certificate_expires_while_the_log_is_away() -> None:

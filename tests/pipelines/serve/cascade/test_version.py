@@ -15,7 +15,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.errors import DataError
 from kcm.inputs.content import IMAGE, TEXT, Content
 from kcm.inputs.pictures import PictureError
-from kcm.large import LargeAnswer, Prompts
+from kcm.large import LargeAnswer
 from kcm.large.adapters.openai import OpenAiConfig
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import NO_CURVES
@@ -163,7 +163,6 @@ def explained(
         large=OpenAiConfig(model="m", api_key_env=None),
         large_head=None,
         policy=Policy(**{"decision": KEEP_ALL} | policy),
-        prompts=Prompts(top_k=2),
         certificates={},
     )
     side = SmallSide(bundle, LengthEncoder())
@@ -187,12 +186,10 @@ def test_an_explanation_has_words_and_curves_of_both_networks() -> None:
 
 
 def test_the_prompt_is_the_one_that_an_escalated_input_is_sent() -> None:
-    soft = {"decision": Decision(decision="threshold", threshold=1e6), "prompt": "soft"}
-    found = explained(Input(Content("a film")), **soft)
+    found = explained(Input(Content("a film")), decision=Decision(decision="threshold", threshold=1e6))
     assert found.escalated
-    assert found.shown.suggestions.keys() == {"negative", "positive"}
-    assert [message.role for message in found.shown.messages] == ["system", "user"]
-    assert "suggests" in found.shown.messages[0].content
+    assert [message.role for message in found.messages] == ["system", "user"]
+    assert "negative, positive" in found.messages[0].content
 
 
 @pytest.mark.parametrize(

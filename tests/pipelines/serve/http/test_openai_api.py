@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kcm.bundle.answers import Input
 from kcm.inputs.content import Content
-from kcm.large.prompts import NO_PROMPT, answer_schema, question
+from kcm.large.prompts import answer_schema, question
 from pipelines.serve.http.openai_api import text_between_marks
 
 
@@ -47,7 +47,7 @@ def test_last_user_message_is_classified_with_a_route_header(chat: openai.OpenAI
     assert (raw.headers["x-kcm-route"], raw.headers["x-kcm-version"]) == ("small", "3")
 
 
-OWN = question("a film", ["bad", "good"], NO_PROMPT)  # as our own large models are asked
+OWN = question("a film", ["bad", "good"])  # as our own large models are asked
 MARKED = "Good or bad? The text stands between <<< and >>>.\n<<<\na film\n>>>\nLabel:"
 PARTS = [{"type": "text", "text": "a "}, {"type": "text", "text": "film"}]
 

@@ -146,7 +146,7 @@ def test_an_explanation_is_of_one_item(client: TestClient, service: Any) -> None
     assert service.seen == [Input(Content("a b"), "movies"), 3]
     assert response.status_code == 200
     assert response.json()["words"] == [["a", 0.1]]
-    assert response.json()["shown"]["messages"] == [{"role": "user", "content": "a b"}]
+    assert response.json()["messages"] == [{"role": "user", "content": "a b"}]
 
 
 def test_feedback_names_the_request_and_its_items(client: TestClient, service: Any) -> None:
