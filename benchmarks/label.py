@@ -1,14 +1,13 @@
 """The figures of `kcm label` on tables of texts: oracle calls, money, and promises kept.
 
-    python benchmarks/label.py --data DATA [--table ecommerce] [--spends "first look"] [--text-seeds 3] [--write]
+    python benchmarks/label.py --data DATA [--table ecommerce] [--text-seeds 3] [--write]
 
 `DATA` has the folders clinc150/ and llm/; the head of benchmarks/label_tables.py says where their files come from.
 clinc150 has 10,000 questions and a simulated oracle that is wrong on 5% by a fixed confusion and on 2% at random (by
 rows, or by intents), the others recorded answers. A row has calls per row, the share of the money, and CPU seconds of
 a run beside encoding, at delta .05. Every promise is checked against the answers that the run never saw.
 
-`whole` spends all of delta. `first look` spends what a ledger gives to the first look at a table, 80% of delta;
-`kcm label` does so by default. `--write` keeps rows that were not measured again.
+Each job is a first look at its table, which spends 80% of delta. `--write` keeps rows that were not measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,35 +27,12 @@ from benchmarks.label_tables import TextTable, clinc, recorded
 from benchmarks.label_texts import encode_once, run_command
 from benchmarks.script import keep, options, read
 from benchmarks.study.rows import MINILM
-from kcm.certification.ledger import question_delta
 from kcm.labelling.table import Texts
 
 TARGETS = (0.9, 0.95)
 DELTA = 0.05
-SPENDS = ("first look", "whole")
 CLINC = {"clinc150": clinc, "clinc150, mistakes by intent": partial(clinc, by_intent=True)}
 TABLES = ("technology", "banking77", *CLINC, "ecommerce")
-WANTED = {  # (must, aim) of calls or money per row
-    ("clinc150", 0.9): (0.34, 0.27),
-    ("clinc150", 0.95): (0.42, 0.35),
-    ("banking77", 0.9): (0.50, 0.42),
-    ("banking77", 0.95): (0.66, 0.58),
-    ("ecommerce", 0.9): (0.86, 0.80),
-    ("ecommerce with a cheaper model", 0.9): (0.45, 0.40),
-    ("ecommerce with a cheaper model", 0.95): (0.66, 0.60),
-    ("technology", 0.9): (0.22, 0.16),
-    ("technology", 0.95): (0.32, 0.25),
-}
-
-
-def spent(delta: float) -> dict[str, float]:
-    """What a promise at `delta` may spend, by the name of the row."""
-    return {"whole": delta, "first look": question_delta(delta, 1)}
-
-
-def wanted(row: dict[str, Any]) -> dict[str, float]:
-    """What the figures of a row must and should reach."""
-    return dict(zip(("must", "aim"), WANTED.get((row.get("table", ""), row.get("target", 0)), ()), strict=False))
 
 
 def merged(earlier: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,27 +51,26 @@ def num_broken(differ: Iterable[int], promised: Iterable[float], num_rows: int) 
 
 
 def text_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Tables of texts by the command, for every target and both shares of delta."""
+    """Tables of texts by the command, for every target."""
     for name in given.table:
         table = CLINC[name](given.data) if name in CLINC else recorded(given.data, name)
         kcm.labelling.label.encoded(Texts.of(table.frame, "text").texts, MINILM, given.assets)
         for cheaper in (False, True) if table.cheaper else (False,):
-            for spend, target in product(given.spends, TARGETS):
-                yield text_row(table, target, spend, given, cheaper)
+            for target in TARGETS:
+                yield text_row(table, target, given, cheaper)
 
 
-def text_row(table: TextTable, target: float, spend: str, given: argparse.Namespace, cheaper: bool) -> dict[str, Any]:
+def text_row(table: TextTable, target: float, given: argparse.Namespace, cheaper: bool) -> dict[str, Any]:
     """One table of texts by the command: means over seeds."""
-    asked = DELTA * spent(DELTA)[spend] / question_delta(DELTA, 1)  # the command spends a share of it
     began = time.process_time()
-    runs = [run_command(table, target, asked, seed, given.assets, cheaper) for seed in range(given.text_seeds)]
+    runs = [run_command(table, target, DELTA, seed, given.assets, cheaper) for seed in range(given.text_seeds)]
     seconds = time.process_time() - began
     return {
         "cell": "texts",
         "table": f"{table.name} with a cheaper model" if cheaper else table.name,
         "target": target,
         "delta": DELTA,
-        "spends": spend,
+        "spends": "first look",
         "calls": round(float(np.mean([run["calls"] for run in runs])), 4),
         "money": round(float(np.mean([run["money"] for run in runs])), 4),
         "certified": sum(run["certified"] for run in runs),
@@ -113,12 +87,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--text-seeds", type=int, default=1)
     parser.add_argument("--table", nargs="*", choices=TABLES, default=TABLES)
-    parser.add_argument("--spends", nargs="*", choices=SPENDS, default=SPENDS)
     arguments = parser.parse_args()
     encode_once(arguments.features)
     rows = []
     for row in text_rows(arguments):
-        rows.append(row | wanted(row))
+        rows.append(row)
         print(json.dumps(rows[-1]), flush=True)
     if arguments.write:
         keep("label", {"texts": merged(read("label").get("texts", []), rows)})

@@ -35,7 +35,7 @@ SLOW = {
     "first_table": "--clinc {clinc} --banking {data}/banking --only words --rows 300 --seeds 2",
     "gates": "--only digits --num-seeds 1",
     "increments": "--clinc {clinc} --banking {data}/banking --data {data} --only digits --seeds 1",
-    "label": "--data {data} --table technology --spends whole",
+    "label": "--data {data} --table technology",
     "modalities": "emoji --splits 2",
     "novel": "--clinc {clinc} --waves 1 --seeds 1",
     "routing": " ".join(["--splits 2", *(f"--set {value.replace(' ', '')}" for value in SMALL_RUN)]),
@@ -45,12 +45,10 @@ SLOW = {
 WITHOUT_ASSETS = ("attacks", "certificates", "demo", "gates", "increments", "scale")
 ELSEWHERE = {  # started by tests/integration, fetched from registries, or started by another script
     "cluster": "test_hosts.py",
+    "gpu": "test_devices.py",
     "hosts_load": "test_hosts.py",
     "label_large": "test_label_large.py",
-    "language_model_server": "test_asking.py",
     "pictures": "downloads",
-    "proxy": "an upstream of its own",
-    "route_logs": "a log of RouteLLM",
     "upstream": "label_large",
 }
 

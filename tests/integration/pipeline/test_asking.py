@@ -30,7 +30,7 @@ from tools.assets import fetch
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 CONFIG = Path(__file__).parents[3] / "jobs/configs/reviews.yaml"
-SERVER = Path(__file__).parents[3] / "benchmarks/language_model_server.py"
+SERVER = Path(__file__).parents[2] / "language_model_server.py"
 NUM_ROWS = 240
 SMOLLM = "SmolLM2-135M-Instruct-GGUF"
 QUICK = {

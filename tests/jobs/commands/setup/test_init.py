@@ -278,7 +278,7 @@ def test_several_tables_are_tasks_in_their_order(at: Path, labels: dict[str, lis
     assert init(*write_tables(**labels), "--output", "tasks.yaml").exit_code == 0
     config = load_config(RunConfig, at / "tasks.yaml")
     sequence = build_sequence(config.tasks, config.assets_path, config.seed)
-    assert config.tasks.scenario == scenario
+    assert (config.tasks.scenario, config.tasks.grows) == (scenario, True)
     assert [(task.name, set(task.label_names)) for task in sequence.tasks] == [(k, set(v)) for k, v in labels.items()]
 
 

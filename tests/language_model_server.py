@@ -1,24 +1,23 @@
 """llama.cpp's own server around a GGUF file: a real upstream that speaks OpenAI's protocol, with log-probabilities.
 
-    python benchmarks/language_model_server.py assets/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf
+    python tests/language_model_server.py assets/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf
 
 It prints its address when it is ready, and serves until it is stopped. `pip install kcm-cascade[test]` brings it.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 
 from xllamacpp import CommonParams, Server
-
-from benchmarks.script import options
 
 NUM_SLOTS, TOKENS_PER_SLOT = 2, 1024  # requests answered concurrently; others wait
 
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    parser = options(__doc__)
+    parser = argparse.ArgumentParser()
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
