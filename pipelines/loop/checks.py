@@ -101,7 +101,7 @@ class Examine(Stage, Plan):
                 gates.certified(certificate, repairs=is_silent and bool(facts.new_labels)),
                 *gates.against(holds, compared, keeps=keeps),
             ]
-            if not is_silent:
+            if not is_silent and champion.certificates:  # what is kept without a promise is no saving
                 more_units = max(0, certificate.fewest_units - certificate.num_units)
                 examined.append(gates.old_calls(*kept_on_old_tasks(old, new), more_units))
         verdicts = Verdicts(gates=examined, calls_saved=(savings[0], savings[1]))

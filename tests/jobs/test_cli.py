@@ -29,7 +29,7 @@ class FakeRun:
         self.result = result
 
     def __call__(
-        self, config: Any, until: str | None = None, reporter: Any = None, promote: bool | None = None
+        self, config: Any, until: str | None = None, reporter: Any = None, promote: bool | None = None, **_: Any
     ) -> dict[str, Any]:
         self.config, self.until, self.promote = config, until, promote
         if isinstance(self.result, Exception):

@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the pipeline was asked for."""
     seen: list[Any] = []
 
-    def run(config: RunConfig, until: str | None = None, promote: bool | None = None) -> dict[str, Any]:
+    def run(config: RunConfig, until: str | None = None, **_: Any) -> dict[str, Any]:
         seen.append((config, until))
         return {"name": config.name}
 

@@ -101,8 +101,9 @@ class Champion:
         config = parse_config(RunConfig, settings | {"update": SETTINGS["update"] | more})
         reader: Any = log
         names = ClassNames(self.context.store.control, f"named {named}")
-        for label in set(named) - set(names.labels()):
-            names.name(label, ())
+        file = self.context.store.root / "labels.txt"
+        file.write_text("\n".join(named))
+        names.read(file, ())
         window = LogWindow.read_from(reader, config, parent, 0, log.table.num_rows, names, "made/1")
         parent = replace(parent, forgotten_rows=frozenset(window.forgotten_rows))
         asked = [AskAgain.of(config, parent=parent)] if named else []

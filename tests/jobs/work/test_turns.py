@@ -66,7 +66,7 @@ def kcm(*words: str) -> Any:
 
 def test_an_update_ends_with_its_table_and_the_path_of_loop_json(monkeypatch: pytest.MonkeyPatch) -> None:
     result = TURN | {"changed": True, "result_path": "/somewhere/loop.json"}
-    monkeypatch.setattr(turns, "update", lambda config: result)
+    monkeypatch.setattr(turns, "update", lambda config, labels: result)
     shown = kcm("update", str(CONFIG))
     assert shown.exit_code == 0
     assert "old tasks" in shown.stdout
