@@ -189,8 +189,7 @@ async def _play(
                 await _request(service, rows[start : start + REQUEST], period, scenario, people)
             label_names = service.version.small_side.bundle.label_names
             if number % TURNS == 0:
-                for label in waves[period.wave]:
-                    names.name(label, label_names)
+                names.replace([*label_names, *waves[period.wave]], label_names, where="the wave")
             try:
                 turn = await asyncio.to_thread(update, config, reporter=reporter)
             except DataError as error:

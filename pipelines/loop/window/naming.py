@@ -46,8 +46,11 @@ class ClassNames:
         spelling.
         """
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-        labels = [line for line in lines if line and not line.startswith("#")]
-        where, hint = str(file), "Nothing was named: mend the file and start again"
+        self.replace([line for line in lines if line and not line.startswith("#")], known_labels, where=str(file))
+
+    def replace(self, labels: Sequence[str], known_labels: Sequence[str], *, where: str) -> None:
+        """Name what `labels` adds to the known ones, and withdraw named labels that it lacks; raises as `read`."""
+        hint = "Nothing was named: mend the file and start again"
         if missing := [label for label in known_labels if label not in labels]:
             fault = f"label {missing[0]!r} is missing, and a version has learned it"
             raise ConfigError(fault, where=where, hint="A learned label stays: put it back")
