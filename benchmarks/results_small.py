@@ -18,11 +18,10 @@ PUBLISHED = {"finetune": (".694", ".801"), "ewc": (".996", ".914"), "si": (".999
 GAPS = {
     "finetune": "`finetune`",
     "ewc": "EWC",
-    "si": "SI",
     "closed form": "closed form: mixtures − ReLU",
     "closed form, curves": "closed form: inputs − ReLU",
-    "closed form, readable": "closed form: inputs − mixtures",
 }
+TAUGHT = ("labels", "everywhere, 1", "everywhere, 3", "answers", "both", "labels, 1, judge 0", "both, 1, judge 0")
 
 
 def few_inputs() -> Table:
@@ -47,7 +46,7 @@ def published() -> Table:
     for learner, theirs in PUBLISHED.items():
         right = {kind: over_formulas(learner, kind) for kind in ("kan", "mlp", "linear")}
         gaps = [points(gap(right["kan"], right[control])) for control in ("mlp", "linear")]
-        rows.append([GAPS[learner], *theirs, *(percent(part.mean()) for part in right.values()), *gaps])
+        rows.append([f"`{learner}`", *theirs, *(percent(part.mean()) for part in right.values()), *gaps])
     return heads, rows
 
 
@@ -73,43 +72,35 @@ def faithful() -> Table:
     for parts, figures in measured("faithfulness").items():
         for model in ("KCM", "logistic regression"):
             for order, mean in figures[model]["means"].items():
+                if order == "random":
+                    continue
                 over = figures[model]["own order less"].get(order)
                 rows.append([f"{parts}, {model}", order, percent(mean["estimate"]), points(over) if over else "own"])
     return ["parts, model", "order", "insertion − deletion", "the model's own order less this one"], rows
 
 
 def distilled() -> Table:
-    """Accuracy by table and line, and its difference from labels alone."""
+    """Accuracy by table and line of `TAUGHT`, and its difference from labels alone."""
     rows = []
     for name, own in measured("distillation").items():
         for line, right in own["right"].items():
+            if line not in TAUGHT:
+                continue
             over = own["gaps"].get(f"{line} - labels")
             rows.append([name, line, percent(float(np.mean(right))), points(over) if over else ""])
     return ["table, learner", "rows and terms", "right", "− labels alone"], rows
 
 
-def teachings() -> Table:
-    """The differences that decide which parts of the distillation stay."""
-    rows = [
-        [name, pair.replace(" - ", " − "), points(over)]
-        for name, own in measured("distillation").items()
-        for pair, over in own["gaps"].items()
-        if not pair.endswith(" - labels")
-    ]
-    return ["table, learner", "difference", "points"], rows
-
-
 def few_columns() -> Table:
     """Accuracy by table and contestant, and what scaling the columns adds to the default."""
     found = read("few_columns")["tables"]
-    contestants = list(next(iter(found.values()))["right"])
+    contestants = [name for name in next(iter(found.values()))["right"] if name != "curves, unit"]
     rows = []
     for name, own in found.items():
         means = [percent(float(np.mean(own["right"][contestant]))) for contestant in contestants]
-        gains = [points(own["gaps"][pair]) for pair in own["gaps"] if pair.startswith(("mixtures, standard", "curves"))]
-        rows.append([f"{name}, {own['inputs']}", *means, gains[0], gains[-1]])
-    heads = ["table, columns", *contestants, "scaled − unit, mixtures", "curves − mixtures, scaled"]
-    return heads, rows
+        (gain,) = (points(over) for pair, over in own["gaps"].items() if pair.startswith("mixtures, standard"))
+        rows.append([f"{name}, {own['inputs']}", *means, gain])
+    return ["table, columns", *contestants, "scaled − unit, mixtures"], rows
 
 
 def claims() -> Iterator[Figure]:
