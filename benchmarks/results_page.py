@@ -30,12 +30,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
 HINTS_DECIDED = "soft hints, less sure half"  # named in examples/paper/hints before any answer was read
 Judged = tuple[Figure, str, str]  # a figure of KCM, the control beside it, the verdict
-DIFFERENCES = {  # of KCM over splits, and the columns they stand in
-    "saved": "calls saved",
-    "saved_at_0.01": "at one point lost",
-    "lost": "points lost",
-    "area": "area",
-}
 _BLOCK = re.compile(r"(<!-- (?!end)([\w, ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _INTERVAL = re.compile(r"([+-][\d.]+) to ([+-][\d.]+)")
 
@@ -110,9 +104,9 @@ def _demo() -> Iterator[str]:
 
 
 def _over_splits(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Every collaborator over splits, and by how much KCM exceeds each control; names begin with that of the table."""
+    """Every collaborator over splits; names begin with that of the table."""
     heads = ["collaborator", "deployed in", "small", "large", "calls saved", "cost saved", "points lost", "area"]
-    rows, differences = [], []
+    rows = []
     for table, found in tables.items():
         for name, side in found["sides"].items():
             saved, lost = side["saved_interval"], side["lost_interval"]
@@ -120,11 +114,7 @@ def _over_splits(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             figures = [percent(side["small"]), percent(side["large"]), *shares, _in_points(lost)]
             figures = [f"{side['deployed_in']} of {found['splits']}", *figures, f"{100 * side['area']:.2f}"]
             rows.append([table + NAMES[name], *figures])
-            if gaps := side.get("kcm_minus"):
-                differences.append([table + NAMES[name], *(_in_points(gaps[column]) for column in DIFFERENCES)])
     yield from _table(heads, rows)
-    yield "\nKCM less each control:\n"
-    yield from _table(["control", *DIFFERENCES.values()], differences)
 
 
 def _pictures() -> Iterator[str]:
@@ -281,33 +271,6 @@ def _first_table() -> Iterator[str]:
     yield f"{len(gaps)} draws of vectors also went through the command, which differs by {same}."
 
 
-def _split_shares() -> Iterator[str]:
-    found = read("split_shares")["arms"]
-    rows = [
-        [arm["arm"], *("{:.1f} ({:+.1f} ± {:.1f})".format(*arm[side]) for side in ("kcm", "regression"))]
-        for arm in found[1:]
-    ]
-    rows.insert(0, [found[0]["arm"], *(f"{found[0][side][0]:.1f}" for side in ("kcm", "regression"))])
-    yield from _table(["shares of 1,000 rows", "kcm, calls saved", "regression"], rows)
-    broken, count = sum(arm["broken"] for arm in found), sum(arm["draws"] for arm in found)
-    yield f"\n{broken} of {count} promises broke on the fresh rows."
-
-
-def _texts_by_command() -> Iterator[str]:
-    """Three language tables through the command, beside three regressions."""
-    found = read("first_table")
-    draws = [draw for draw in found["draws"] if "average" in draw]
-    sides = {"ours": "kcm", "theirs": "regression on the embedding", "words": "on words", "average": "average of both"}
-    names = {f"{draw['table']}, {draw['rows']} rows" for draw in draws}
-    cells = [cell for cell in found["cells"] if cell["cell"] in names]
-    rows = [[cell["cell"], *(f"{cell[side]['saved']:.1f}" for side in sides)] for cell in cells]
-    yield from _table(["table", *sides.values()], rows)
-    ours = [draw["ours"] for draw in draws]
-    inside = sum(draw["low"] <= draw["saved"] <= draw["high"] for draw in ours)
-    broken = sum(draw["broken"] for draw in ours)
-    yield f"\n{broken} of {len(ours)} promises broke. {inside} forecasts covered the share saved."
-
-
 def _increments() -> Iterator[str]:
     """Differences to the joint regression, then the figures of every learner, by stream."""
     found = read("increments")
@@ -323,11 +286,12 @@ def _increments() -> Iterator[str]:
     yield from _table(["stream", "joint", *(f"`{learner}`" for learner in learners)], rows)
     yield "\nBackward transfer; CPU seconds a task:\n"
     keys = {"backward": "+.1f", "cpu_s": ".2f"}
+    ours = [name for name in learners if name.startswith(("kcm", "quadratic"))]
     rows = [
-        [name, *("; ".join(f"{own[learner][key]:{form}}" for key, form in keys.items()) for learner in learners)]
+        [name, *("; ".join(f"{own[learner][key]:{form}}" for key, form in keys.items()) for learner in ours)]
         for name, own in streams.items()
     ]
-    yield from _table(["stream", *(f"`{learner}`" for learner in learners)], rows)
+    yield from _table(["stream", *(f"`{learner}`" for learner in ours)], rows)
     yield f"\n{_machine(found)}."
 
 
@@ -482,8 +446,6 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "by hand": _by_hand,
     "above": _above,
     "first table": _first_table,
-    "first table, texts": _texts_by_command,
-    "split shares": _split_shares,
     "increments": _increments,
     "few labels": _few_labels,
     "demo": _demo,
