@@ -57,7 +57,7 @@ def test_the_page_on_routers_of_others_is_true() -> None:
 
 def test_python_page_lists_every_name_of_kcm() -> None:
     """Promise: every name of import kcm has its place on the page on python."""
-    page = (ROOT / "docs" / "python_reference.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     for name in kcm.__all__:
         assert f"::: kcm.{name}\n" in page or name == "KcmError"
     for verb in ("run", "update", "serve"):
