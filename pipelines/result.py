@@ -15,7 +15,7 @@ from kcm.costs import prices
 from kcm.redact import redacted, redacted_values
 from kcm.report.page import ReportInputs, write_report
 from kcm.report.summary import prices_of, recommendation
-from pipelines.config import OPERATIONAL, PLACES, RunConfig
+from pipelines.config import RunConfig
 from pipelines.context import Context
 from pipelines.registry.champion import Pointer
 from pipelines.registry.gates import PromotionGate
@@ -59,8 +59,7 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
     lineage = {stage: artefact.fingerprint for stage, artefact in artefacts.items()}
     _write_report(report, config, artefacts["evaluate"], result, lineage=lineage, trials=artefacts["tune"].trials)
     if tracking:
-        params = config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES})  # keys that change a result
-        tracking.log(redacted_values(params), _headline(config, result), report)
+        tracking.log(_headline(config, result), report)
         matrices: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
         if all(matrices.values()):  # None without test rows
             tracking.log_learning(matrices, list(artefacts["tasks"].names.tasks))

@@ -16,7 +16,7 @@ from kcm.encoders.precomputed import vector_columns
 from kcm.redact import redacted_values
 from kcm.tasks.preparation.earlier import KnownRowsError
 from pipelines.cluster.config import require_room, starts_local
-from pipelines.config import OPERATIONAL, RunConfig
+from pipelines.config import OPERATIONAL, PLACES, RunConfig
 from pipelines.context import Context
 from pipelines.paid_answers import paid_answers
 from pipelines.progress import Reporter
@@ -66,9 +66,12 @@ def run(
     # A faulty file is reported before a cluster starts, and leaves nothing. An existing cluster reads the file once.
     if config.tasks.source.opens_quickly and starts_local(config.cluster):
         config.tasks.source.build(config.assets_path, vector_columns(config.encoder))
-    with run_context(config, stages, reporter) as context:
+    section = config.model_dump(mode="json", exclude=set(OPERATIONAL))
+    key = Recipe("run", 1, section, (continued.artefact,) if continued else ()).fingerprint
+    with run_context(config, stages, reporter) as context, recorded(config, context, key):
+        context.promote = promote
         try:
-            return _run(config, stages, context, continued, until, promote)
+            return _run(config, stages, context, until)
         except KnownRowsError as error:
             path = context.run_folder / RESULT
             if continued is None or not path.is_file():
@@ -77,19 +80,8 @@ def run(
             return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _run(
-    config: RunConfig,
-    stages: list[Stage],
-    context: Context,
-    parent: Parent | None,
-    until: str | None,
-    promote: bool | None,
-) -> dict[str, Any]:
+def _run(config: RunConfig, stages: list[Stage], context: Context, until: str | None) -> dict[str, Any]:
     """The result of the stages up to `until`, which is written if they are all."""
-    section = config.model_dump(mode="json", exclude=set(OPERATIONAL))
-    key = Recipe("run", 1, section, (parent.artefact,) if parent else ()).fingerprint
-    context.promote = promote
-    context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=key)
     names = [stage.stage for stage in stages]
     artefacts = dict(run_stages(stages[: names.index(until) + 1] if until else stages, context))
     result = collect(config, context, artefacts)
@@ -97,8 +89,16 @@ def _run(
         path = context.run_folder / RESULT
         result["result_path"] = context.store.storage.where(path)
         write_json(path, redacted_values(result))
-        context.tracking.finish()
     return result
+
+
+@contextmanager
+def recorded(config: RunConfig, context: Context, key: str) -> Iterator[None]:
+    """Record the block as the run `key` of MLflow, with the keys of the configuration that change a result."""
+    params = redacted_values(config.model_dump(mode="json", exclude={*OPERATIONAL, *PLACES}))
+    tracking = Tracking.running(config.tracking, context.store.root, name=config.name, key=key, params=params)
+    with tracking as context.tracking:
+        yield
 
 
 def stages_of(config: RunConfig, parent: Parent | None = None) -> list[Stage]:

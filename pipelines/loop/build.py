@@ -31,7 +31,7 @@ from pipelines.registry.champion import Champion
 from pipelines.registry.gates import PromotionGate
 from pipelines.registry.pyfunc import register_model
 from pipelines.result import write_challenger_report
-from pipelines.run import context_of, run_context
+from pipelines.run import context_of, recorded, run_context
 from pipelines.serve.log.window import row_ids
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.parent import BundleArtefact, Parent
@@ -41,7 +41,7 @@ from pipelines.stages.train import Train
 from pipelines.stages.tune import Tune
 from pipelines.store.artefact import Artefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.tracking.tracking import PARENT_TAG, Tracking
+from pipelines.tracking.tracking import PARENT_TAG
 
 VERDICT_TAG, WINDOW_TAG = "kcm.verdict", "kcm.window"
 NOVEL_SHARE = 0.05  # the default of an update: traffic brings new classes, a table need not
@@ -94,8 +94,7 @@ def build_challenger(
     stages = stages_of(config, parent, labels)
     if facts.new_labels:
         stages.insert(0, AskAgain.of(config, parent=parent))
-    with run_context(config, stages, reporter) as context:
-        context.tracking = Tracking.open(config.tracking, context.store.root, name=config.name, key=attempt.name)
+    with run_context(config, stages, reporter) as context, recorded(config, context, attempt.name):
         artefacts = {artefact.kind: artefact for _, artefact in run_stages(stages, context, {"window": window})}
         return _registered(config, state, attempt, artefacts, rows_gate, figures, context)
 
@@ -153,8 +152,7 @@ def _registered(
     context.store.storage.keep(report)
     before, after = examined.verdicts.calls_saved
     for file in (examined.folder / GATES, report):
-        tracking.log({}, {}, file)
-    tracking.finish()
+        tracking.log({}, file)
     certificate = evaluated.certificates(evaluated.deployed)[None]
     digest = bundle_digest(bundle.bundle)
     candidate = Champion(

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator
 from kcm.config import Config
 from kcm.redact import PlainUrl
 
-EXPERIMENT = "kcm"  # MLflow's experiment; runs differ by name
 CHAMPION = "champion"  # the alias of the version that is served
 SCHEME = "models:/"
 DIGEST_TAG = "bundle_digest"  # tag of a version: the digest of its bundle

@@ -1,4 +1,4 @@
-"""MLflow: one run per run of the pipeline, a nested run per trial, and the model registry.
+"""MLflow: an experiment per run name, a run per run of the pipeline, a nested run per trial, and the model registry.
 
 A failed call stops the run with a KcmError. A restarted run reuses finished work and records everything again, so every
 call here is idempotent.
@@ -33,12 +33,15 @@ from kcm.inputs.location import cache_folder
 from kcm.redact import redacted
 from kcm.report.reading import Numbers, flat
 from kcm.user_folder import user_name
-from pipelines.tracking.config import CHAMPION, DIGEST_TAG, EXPERIMENT, SQLITE, TrackingConfig
+from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SQLITE, TrackingConfig
 
 KEY_TAG = "kcm.key"
 FINGERPRINT_TAG = "kcm.fingerprint"
 PARENT_TAG = "kcm.parent"  # digest of the bundle that a version continues
-FINISHED = RunStatus.to_string(RunStatus.FINISHED)
+RUNNING, FINISHED, FAILED, KILLED = map(
+    RunStatus.to_string, (RunStatus.RUNNING, RunStatus.FINISHED, RunStatus.FAILED, RunStatus.KILLED)
+)
+STORAGE_TAG = "kcm.storage"  # the storage path of a run: its lock tells which runs are running
 _PARAMS_AT_ONCE = 100  # MLflow's limit
 
 
@@ -49,6 +52,29 @@ class Tracking:
     uri: str
     run_id: str
     experiment_id: str
+    storage_path: Path
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(
+        cls, config: TrackingConfig, storage_path: Path, *, name: str, key: str, params: Mapping[str, Any]
+    ) -> Iterator[Tracking]:
+        """A run with its parameters within the block. Its end is FINISHED, FAILED, or KILLED by an interruption.
+
+        The caller holds the lock of the run `name`: what still runs under this name was killed, and is marked so.
+        Parameters of sections are named `section.name`.
+        """
+        tracking = cls.open(config, storage_path, name=name, key=key)
+        try:
+            tracking._end_running(KILLED)
+            tracking._send(MlflowClient.update_run, RUNNING)
+            tracking._send(_log, {"params": dict(flat(params)), "metrics": {}, "timestamp": 0})
+            yield tracking
+            tracking.finish()
+        except BaseException as error:
+            with contextlib.suppress(KcmError):  # raise the error that stopped the run, not a consequence of it
+                tracking._end_running(FAILED if isinstance(error, Exception) else KILLED)
+            raise
 
     @classmethod
     def open(cls, config: TrackingConfig, storage_path: Path, *, name: str, key: str) -> Tracking:
@@ -61,24 +87,20 @@ class Tracking:
         with answering(uri, hint="Check tracking.uri"):
             ensure_database(uri)
             client = MlflowClient(uri)
-            experiment_id = _experiment(client, EXPERIMENT, storage_path)
+            experiment_id = _experiment(client, name, storage_path)
             runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-            tags = {KEY_TAG: key} | _origin()
+            tags = {KEY_TAG: key, STORAGE_TAG: str(storage_path)} | _origin()
             run = runs[0] if runs else client.create_run(experiment_id, run_name=name, tags=tags)
-        return cls(uri, run.info.run_id, experiment_id)
+        return cls(uri, run.info.run_id, experiment_id, storage_path)
 
     @property
     def client(self) -> MlflowClient:
         """A client of the tracking store."""
         return MlflowClient(self.uri)
 
-    def log(self, params: Mapping[str, Any], metrics: Mapping[str, float | None], report: Path) -> None:
-        """Record parameters, metrics and the file of the report.
-
-        Parameters of sections are named `section.name`; metrics without a value are skipped.
-        """
-        now = get_current_time_millis()
-        self._send(_log, {"params": dict(flat(params)), "metrics": metrics, "timestamp": now})
+    def log(self, metrics: Mapping[str, float | None], report: Path) -> None:
+        """Record metrics and the file of the report; metrics without a value are skipped."""
+        self._send(_log, {"metrics": metrics, "timestamp": get_current_time_millis()})
         self._send(MlflowClient.log_artifact, str(report))
 
     def log_learning(self, accuracy: Mapping[str, Sequence[Sequence[float | None]]], tasks: Sequence[str]) -> None:
@@ -94,7 +116,9 @@ class Tracking:
     def log_trial(self, name: str, key: str, params: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record one trial as a nested run, once per `key`."""
         trial = {"params": params, "metrics": metrics, "timestamp": get_current_time_millis()}
-        self._send(_log_trial, self.experiment_id, name, key, trial)
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, KEY_TAG: key, STORAGE_TAG: str(self.storage_path)}
+        with answering(self.uri):
+            _log_trial(self.client, self.experiment_id, name, tags, trial)
 
     def register(
         self,
@@ -143,6 +167,13 @@ class Tracking:
         """Mark the run as finished."""
         self._send(MlflowClient.set_terminated, FINISHED)
 
+    def _end_running(self, status: str) -> None:
+        """Mark all runs of this name and storage that are running, trials too, as ended."""
+        with answering(self.uri):
+            for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
+                if run.data.tags.get(STORAGE_TAG) == str(self.storage_path):
+                    self.client.set_terminated(run.info.run_id, status)
+
     def _send(self, send: Callable[..., object], *content: Any) -> None:
         """Call `send` with a client, the run and the content. KcmError if MLflow refuses it."""
         with answering(self.uri):
@@ -183,11 +214,10 @@ def _origin() -> dict[str, str]:
     return {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: source_type, MLFLOW_USER: user_name()}
 
 
-def _log_trial(client: MlflowClient, parent: str, experiment_id: str, name: str, key: str, trial: Numbers) -> None:
-    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+def _log_trial(client: MlflowClient, experiment_id: str, name: str, tags: dict[str, Any], trial: Numbers) -> None:
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'", max_results=1)
     if runs and runs[0].info.status == FINISHED:
         return
-    tags = {MLFLOW_PARENT_RUN_ID: parent, KEY_TAG: key}
     run = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=name)
     _log(client, run.info.run_id, trial)
     client.set_terminated(run.info.run_id, FINISHED)

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from kcm.config import load_config, parse_config
 from kcm.errors import ConfigError, DataError
@@ -71,6 +72,20 @@ def test_few_texts_need_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     config["tasks"] |= {"scenario": "class_incremental", "num_tasks": 1}
     result = run(parse_config(RunConfig, config | {"collaborators": ["kcm"], "network": {"hidden": []}}), "evaluate")
     assert result["kcm"]["overall"]["small_accuracy"] > 0.9
+
+
+def test_a_run_ends_in_mlflow_however_far_it_got(tmp_path: Path) -> None:
+    """Promise: `--until` finishes its run, a run that is refused is failed, and both have their parameters."""
+    for memory, until, status in ((3, "tasks", "FINISHED"), (2, None, "FAILED")):
+        config = small_run(tmp_path, memory=memory)
+        with nullcontext() if until else pytest.raises(ConfigError, match="memory"):
+            run(config, until)
+        client = MlflowClient(config.tracking.uri_in(tmp_path / "storage"))
+        experiment = client.get_experiment_by_name(config.name)
+        assert experiment is not None
+        newest = client.search_runs([experiment.experiment_id])[0]
+        assert newest.info.status == status
+        assert newest.data.params["learner.memory"] == str(memory)
 
 
 CONFIG = Path(__file__).parents[2] / "jobs/configs/reviews.yaml"

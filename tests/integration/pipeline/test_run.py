@@ -32,7 +32,6 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
 from pipelines.stages.parent import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
-from pipelines.tracking.config import EXPERIMENT
 from pipelines.tracking.tracking import fetch_model
 from tests.champions import alias_of
 from tests.door import opened_door
@@ -119,7 +118,7 @@ def test_the_champion_is_the_bundle_that_was_measured(result, config, tmp_path) 
     assert record.data.metrics["kcm/accuracy/tweets"] == pytest.approx(last[-1])
     assert [each.path for each in client.list_artifacts(tracked["run_id"]) if each.path == "report.html"]
     parent = f"tags.`mlflow.parentRunId` = '{tracked['run_id']}'"
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(config.name)
     # the trials of both collaborators, and the fit of logistic regression
     assert len(client.search_runs([experiment.experiment_id], parent)) == 2 * config.tune.num_trials + 1
     number = alias_of(tracked["tracking_uri"], tracked["model"])

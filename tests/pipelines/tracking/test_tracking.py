@@ -3,6 +3,7 @@
 import getpass
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest.mock import Mock, patch
@@ -52,7 +53,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_failed_call_names_the_server_and_the_fix(mlflow: str) -> None:
     """A record that MLflow does not take stops the run: started again, it reuses what is finished."""
-    tracking = Tracking(mlflow, "run", "0")
+    tracking = Tracking(mlflow, "run", "0", Path())
     with pytest.raises(KcmError, match=rf"503 .*{mlflow}.* Start again once it answers: finished work is kept"):
         tracking.log_learning({"kcm": [[0.5]]}, ["a b"])
 
@@ -70,7 +71,7 @@ def test_an_error_of_a_store_of_reports_is_one_line(tmp_path: Path, monkeypatch:
     failing = Mock(side_effect=RuntimeError("could not connect to the endpoint"))
     monkeypatch.setattr(LocalArtifactRepository, "log_artifact", failing)
     with pytest.raises(KcmError, match=r"could not connect to the endpoint.*finished work is kept"):
-        tracking.log({}, {}, tmp_path / "report.html")
+        tracking.log({}, tmp_path / "report.html")
 
 
 def test_an_error_of_our_own_is_not_called_mlflows(tmp_path: Path) -> None:
@@ -123,15 +124,47 @@ def test_what_is_sent_twice_is_recorded_once(config: TrackingConfig, tmp_path: P
     assert client.get_model_version("reviews", "1").source == model.artifact_location
 
 
+@pytest.mark.parametrize(
+    ("end", "status"), [(None, "FINISHED"), (KcmError("refused"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_every_run_ends(end: BaseException | None, status: str, tmp_path: Path) -> None:
+    """Promise: no run stays RUNNING, with its trials; a later start of its name ends a run that SIGKILL left."""
+    killed = Tracking.open(TrackingConfig(), tmp_path, name="run", key="killed")
+    elsewhere = Tracking.open(TrackingConfig(uri=killed.uri), tmp_path / "other", name="run", key="elsewhere")
+    client = killed.client
+    running = Tracking.running(TrackingConfig(), tmp_path, name="run", key="key", params={"seed": 0})
+    with pytest.raises(type(end)) if end else nullcontext(), running as opened:
+        assert client.get_run(opened.run_id).info.status == "RUNNING"
+        if end:
+            with patch.object(MlflowClient, "log_batch", side_effect=end):
+                opened.log_trial("kcm 0", "trial", {}, {})
+    states = {run.info.run_id: run.info.status for run in client.search_runs([killed.experiment_id])}
+    assert states.pop(killed.run_id) == "KILLED"
+    assert states.pop(elsewhere.run_id) == "RUNNING"
+    assert set(states.values()) == {status}
+    assert len(states) == (2 if end else 1)
+    assert client.get_run(opened.run_id).data.params == {"seed": "0"}
+
+
+def test_an_error_of_mlflow_does_not_hide_what_stopped_a_run(tmp_path: Path) -> None:
+    running = Tracking.running(TrackingConfig(), tmp_path, name="run", key="key", params={})
+    unreachable = patch.object(MlflowClient, "set_terminated", side_effect=RuntimeError("unreachable"))
+    with pytest.raises(KcmError, match="refused"), running, unreachable:
+        raise KcmError("refused")
+
+
+def test_an_experiment_for_each_run_name(tmp_path: Path) -> None:
+    """Promise: MLflow's page keeps runs of different names apart."""
+    for name in ("reviews", "intents"):
+        tracking = Tracking.open(TrackingConfig(), tmp_path, name=name, key=name)
+        assert tracking.client.get_experiment(tracking.experiment_id).name == name
+
+
 def test_sections_become_parameters_of_their_own_however_many(tmp_path: Path) -> None:
-    tracking = Tracking.open(TrackingConfig(), tmp_path, name="run", key="key")
-    (tmp_path / "report.html").touch()
     many = {f"option {number}": number for number in range(250)}
-    tracking.log(
-        {"seed": 0, "train": {"learning_rate": 0.1, "deep": {"er": [1, 2]}}, "many": many},
-        {},
-        tmp_path / "report.html",
-    )
+    params = {"seed": 0, "train": {"learning_rate": 0.1, "deep": {"er": [1, 2]}}, "many": many}
+    with Tracking.running(TrackingConfig(), tmp_path, name="run", key="key", params=params) as tracking:
+        pass
     params = tracking.client.get_run(tracking.run_id).data.params
     assert params["train.learning_rate"] == "0.1"
     assert params["train.deep.er"] == "[1, 2]"
