@@ -36,8 +36,8 @@ from benchmarks.script import keep, options
 from benchmarks.study.rows import text_vectors
 from benchmarks.study.seeds import mean_and_ends
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Goal
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import parse_config
 from pipelines.config import RunConfig
 from pipelines.run import run

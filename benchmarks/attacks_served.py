@@ -24,7 +24,7 @@ from benchmarks.serve_sites import StubEncoder, started
 from benchmarks.upstream import Reply, labelled, upstream
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_encoder
+from kcm.bundle.frozen_models import load_encoder
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.policy import Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig

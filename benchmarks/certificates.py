@@ -32,8 +32,8 @@ from scipy.stats import binomtest
 from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Decision
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, certify
 from kcm.certification.ledger import Ledger, unit_hashes
 from kcm.certification.scores import certify as certify_scores

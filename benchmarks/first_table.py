@@ -41,11 +41,10 @@ from benchmarks.script import options
 from benchmarks.study.exact import exact_cut
 from benchmarks.study.rows import NETWORK, batch, learned, task_of
 from kcm.cascade.gate import Gate, fit_gate
+from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes, Split
 from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import SearchResult, find_policy
-from kcm.cascade.table import OutcomeTable, Split
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.forecast import CertificateForecast, forecast_certificate
 from kcm.certification.ledger import question_delta

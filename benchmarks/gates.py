@@ -33,11 +33,10 @@ from benchmarks.machine import machine
 from benchmarks.script import keep, options
 from benchmarks.study.seeds import interval_of, resampled_mean
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.gate_kinds import GateInputs
+from kcm.cascade.gate_kinds import GateInputs, form_named
 from kcm.cascade.gate_kinds import GateRows as FitRows
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.scores import form_named
 from kcm.cascade.signals import SignalRows, SignalsHead, with_rates
 
 MAX_LOSS = 0.005

@@ -27,7 +27,7 @@ from benchmarks.label_tables import TextTable, clinc, recorded
 from benchmarks.label_texts import encode_once, run_command
 from benchmarks.script import keep, options, read
 from benchmarks.study.rows import MINILM
-from kcm.labelling.table import Texts
+from kcm.labelling.texts import Texts
 
 TARGETS = (0.9, 0.95)
 DELTA = 0.05

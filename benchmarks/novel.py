@@ -48,11 +48,10 @@ from benchmarks.study.rows import batch, text_vectors
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.novelty import NovelRows, Novelty
+from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes
 from kcm.cascade.policy import Policy
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.cascade.search import find_policy
-from kcm.cascade.table import OutcomeTable
 from kcm.certification.certificate import Certificate, CertificateConfig, certify
 from kcm.certification.ledger import look_delta, question_delta
 from kcm.certification.monitoring.alarm import RateAlarm

@@ -23,8 +23,8 @@ from benchmarks.sequences import build_sequence
 from benchmarks.study.features import cached_features
 from benchmarks.study.seeds import mean_and_ends
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.ledger import question_delta
 from kcm.encoders import Encoder, EncoderConfig

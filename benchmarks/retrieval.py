@@ -28,11 +28,9 @@ from benchmarks.sequences import TaskSequence
 from kcm.bundle.runtime import logits
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate, tempered
-from kcm.cascade.gate_kinds import GateRows
+from kcm.cascade.gate_kinds import GateRows, form_named
+from kcm.cascade.outcome_rows import SPLITS, ScoredOutcomes, Split
 from kcm.cascade.policy import Decision
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.scores import form_named
-from kcm.cascade.table import SPLITS, Split
 from kcm.collaborator.collaborator import Collaborator
 from kcm.config import load_config
 from kcm.encoders import EncoderConfig

@@ -22,8 +22,8 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from kcm.errors import KcmError
+from kcm.inputs.cell_text import guarded
 from kcm.inputs.chunks import read_chunks
-from kcm.inputs.formulas import guarded
 from kcm.inputs.location import Location
 
 

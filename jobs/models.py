@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kcm import extras
-from kcm.bundle.models import FrozenModels
+from kcm.bundle.frozen_models import FrozenModels
 from kcm.errors import KcmError
 from pipelines.config import RunConfig
 from pipelines.registry.champion import REGISTER, Pointer

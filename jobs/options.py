@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args
 import typer
 
 from jobs.exit import reported
-from kcm.assets.remote import assets_folder
+from kcm.assets.resolve import assets_folder
 from kcm.bundle import MANIFEST
 from kcm.config import Config, parse_config, read_values
-from kcm.durable import require_writable
 from kcm.errors import ArtefactError, KcmError
+from kcm.local_files import require_writable
 
 if TYPE_CHECKING:
     from kcm.inputs.location import Location

@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from kcm.config import Config
-from kcm.durable import drafted
 from kcm.errors import ArtefactError
 from kcm.large import UpstreamConfig
+from kcm.local_files import drafted
 from kcm.user_folder import user_folder
 
 

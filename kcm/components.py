@@ -181,7 +181,7 @@ FAMILIES: Mapping[str, Family] = {
             group="kcm.gates",
             base="kcm.cascade.gate_kinds:GateForm",
             ours={
-                "confidence": "kcm.cascade.scores:Confidence",
+                "confidence": "kcm.cascade.gate_kinds:Confidence",
                 "signals": "kcm.cascade.signals:Signals",
             },
         ),

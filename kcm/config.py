@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kcm.errors import ConfigError
+from kcm.local_files import require_regular
 from kcm.redact import HIDDEN
-from kcm.regular_files import require_regular
 
 _IS_TABLE = "If it is a table, run `kcm init` on it first"
 _UNKNOWN_KEY, _MUST_BE = "unknown_key", "Input should be "

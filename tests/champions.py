@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion
 from pipelines.store.artefact import ArtefactStore, publish
 from pipelines.tracking.config import CHAMPION

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from kcm.cascade.table import OutcomeTable
+from kcm.cascade.outcome_rows import OutcomeTable
 
 
 def read_outcomes(path: Path) -> OutcomeTable:

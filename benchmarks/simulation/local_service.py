@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kcm.bundle.answers import Input
-from kcm.bundle.models import FrozenModels, load_large
+from kcm.bundle.frozen_models import FrozenModels, load_large
 from kcm.large import Item, LargeAnswer, LargeModel, UpstreamConfig
 from pipelines.config import RunConfig
 from pipelines.serve.breaker import Breaker

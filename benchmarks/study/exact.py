@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.stats import binom
 
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 
 
 def exact_cut(rows: ScoredOutcomes, epsilon: float, delta: float) -> float:

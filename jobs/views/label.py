@@ -14,11 +14,11 @@ from rich.table import Table
 from jobs.views.table import table
 from kcm.inputs.visible import shown
 from kcm.labelling.certificate import TableCertificate, at_least
-from kcm.labelling.forecast import Forecast
+from kcm.labelling.forecaster import Forecast
 from kcm.labelling.label import LabelledTable
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.rounds import Watcher
-from kcm.labelling.table import Texts
+from kcm.labelling.texts import Texts
 from kcm.labelling.truth import Accuracies
 from kcm.large.base import Estimate
 from kcm.metrics.intervals import Interval

@@ -18,14 +18,13 @@ from jobs.views.explain import explanation_view, rates_view
 from jobs.views.table import result_console
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import load_small_side
-from kcm.durable import require_writable
 from kcm.errors import DataError
 from kcm.explain.explanation import explain_with
 from kcm.explain.gate import gate_curves, label_rates
 from kcm.explain.networks import feature_name, known_rows, with_curves
 from kcm.inputs.content import Content, contents
 from kcm.kan.inspect import CurveNetwork, plot_network
-from kcm.regular_files import require_regular
+from kcm.local_files import require_regular, require_writable
 
 PROBE_ROWS = 512  # most probe rows: more would not change which edges matter
 PANELS = 4  # curves of the gate side by side

@@ -15,7 +15,7 @@ from ray import serve
 
 from jobs.models import served_source
 from jobs.settings import ServiceSettings
-from kcm.bundle.models import NOT_CERTIFIED, FrozenModels
+from kcm.bundle.frozen_models import NOT_CERTIFIED, FrozenModels
 from kcm.config import parse_config
 from kcm.errors import ConfigError, KcmError
 from pipelines.cluster.config import starts_local

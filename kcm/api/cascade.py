@@ -16,7 +16,7 @@ from kcm.assets import assets_folder, default_assets
 from kcm.bundle import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle, facts
-from kcm.bundle.models import load_large
+from kcm.bundle.frozen_models import load_large
 from kcm.bundle.runtime import SmallSide, fault_of, load_small_side
 from kcm.encoders.precomputed import vector_columns
 from kcm.explain.explanation import Explanation, explain_with

@@ -1,8 +1,15 @@
 """From the name of a model to a folder whose files are verified: a local folder, an asset, or the hub."""
 
 from kcm.assets.manifest import folder_digest, is_intact, weights_sha256
-from kcm.assets.remote import AssetsFolder, assets_folder, assets_place
-from kcm.assets.resolve import default_assets, find_asset, resolve, user_assets
+from kcm.assets.resolve import (
+    AssetsFolder,
+    assets_folder,
+    assets_place,
+    default_assets,
+    find_asset,
+    resolve,
+    user_assets,
+)
 from kcm.assets.trusted_paths import BundleName, require_may_open
 
 __all__ = [

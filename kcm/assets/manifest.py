@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from kcm.errors import AssetError
-from kcm.regular_files import require_regular
+from kcm.local_files import require_regular
 
 MANIFEST = "asset.json"
 

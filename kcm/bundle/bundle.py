@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from kcm.bundle import MANIFEST
-from kcm.bundle.models import (
+from kcm.bundle.frozen_models import (
     CERTIFICATE,
     COMPUTED_BY,
     ENCODER,
@@ -35,9 +35,8 @@ from kcm.bundle.models import (
 )
 from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.gate import Gate, GateName
-from kcm.cascade.gate_kinds import GateHead
+from kcm.cascade.gate_kinds import GateHead, form_named
 from kcm.cascade.policy import POLICY_FILE, Policy
-from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate, confidence
 from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind

@@ -20,7 +20,7 @@ from scipy.special import softmax
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Route, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_encoder
+from kcm.bundle.frozen_models import load_encoder
 from kcm.cascade.novelty import Novelty
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.metrics import routing
 from kcm.metrics.intervals import Interval, accuracy_interval, paired_difference
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.thresholds import midway
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned

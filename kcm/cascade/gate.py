@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from kcm.cascade.gate_kinds import GateHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateHead, GateInputs, GateRows, form_named
+from kcm.cascade.outcome_rows import OutcomeTable
 from kcm.cascade.reference import Reference
-from kcm.cascade.scores import form_named
-from kcm.cascade.table import OutcomeTable
 from kcm.errors import ConfigError, DataError
 
 

@@ -12,8 +12,8 @@ from pydantic import Field
 from kcm.cascade.frontier import Frontier, FrontierPoint
 from kcm.cascade.gate import Gate, GateName
 from kcm.cascade.novelty import NovelRows
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Decision, Goal, Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.config import Config
 
 Scope = Literal["global", "per_task"]

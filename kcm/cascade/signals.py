@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kcm.cascade.curves import STRENGTHS, Signal, SignalCurves, distinct, log_loss, unit_folds
-from kcm.cascade.gate_kinds import FittedForm, FittedHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import SCORES, FittedForm, FittedHead, GateInputs, GateRows
+from kcm.cascade.outcome_rows import ColumnTable
 from kcm.cascade.reference import Reference
-from kcm.cascade.scores import SCORES
-from kcm.cascade.table import ColumnTable
 from kcm.errors import DataError
 from kcm.metrics.intervals import Units
 

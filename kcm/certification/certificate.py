@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import AwareDatetime, Field, model_validator
 
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.threshold_paths import (
     EitherPath,
     MethodChoice,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.search import SearchResult
 from kcm.certification.certificate import CertificateConfig, Choices, certify_policy
 from kcm.metrics.intervals import Units, resampled_error

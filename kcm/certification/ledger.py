@@ -28,8 +28,8 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.durable import create_durably
 from kcm.errors import ArtefactError
+from kcm.local_files import create_durably
 
 Hashes: TypeAlias = NDArray[np.uint64]
 Units: TypeAlias = Hashes | Mapping[str, Hashes] | None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.thresholds import lowest_threshold
 from kcm.certification.betting import BettingTest, fewest_betting, p_values
 from kcm.certification.pvalues import LossTest, fewest_binomial, fewest_signs, sign_p_value

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Decision
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
 from kcm.certification.threshold_paths import RegretPath, ThresholdPath
 from kcm.certification.traffic import Traffic, TrafficPath

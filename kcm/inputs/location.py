@@ -25,7 +25,7 @@ from pyarrow import fs
 
 from kcm._messages import store_fault
 from kcm.errors import DataError
-from kcm.regular_files import require_regular
+from kcm.local_files import require_regular
 
 _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>[^?]*|.*?)(\?(?P<options>\w+=[^?]*))?")
 _MAGIC = re.compile(r"[*?[]")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.errors import ConfigError
-from kcm.inputs.formulas import unguarded, unguarded_column
+from kcm.inputs.cell_text import unguarded, unguarded_column
 from kcm.inputs.location import Location
 
 UNDECODABLE = "\ufdd0"  # a noncharacter: no text contains it

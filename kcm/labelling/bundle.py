@@ -20,7 +20,7 @@ from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.encoders import EncoderConfig
 from kcm.encoders.precomputed import with_dim
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.certificate import Labelled
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from kcm.learners.analytic import Analytic, AnalyticConfig
 from kcm.learners.base import Batch

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.labelling.draws import DrawFile
-from kcm.labelling.guess import Guess, Units
+from kcm.labelling.looks import DrawFile
 from kcm.labelling.plan import cheapest_plan
-from kcm.labelling.purchases import Oracle
+from kcm.labelling.purchases import Guess, Oracle, Units
 from kcm.labelling.text import VectorSide
 
 _CHOICE = 0  # number of the file with purchases and choice, in the folder of the draws

@@ -29,7 +29,7 @@ from scipy.special import gammaincc
 from kcm.certification.finite import fewest_drawn, missed_errors
 from kcm.config import Config
 from kcm.errors import ConfigError
-from kcm.labelling.guess import Units
+from kcm.labelling.purchases import Units
 from kcm.large.prompts import matching_label
 
 MAX_COPIES = 2  # units with more rows are bought: one call makes all of them right

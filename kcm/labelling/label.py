@@ -22,37 +22,34 @@ from kcm.api.cascade import Cascade
 from kcm.api.rows import free_names
 from kcm.assets import default_assets
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_large
+from kcm.bundle.frozen_models import load_large
 from kcm.bundle.runtime import SmallSide
 from kcm.certification.finite import allowed_errors
 from kcm.certification.ledger import Ledger
 from kcm.config import parse_config
-from kcm.durable import require_writable
 from kcm.encoders import EncoderConfig
 from kcm.errors import ConfigError
 from kcm.labelling.bundle import bundle_of
-from kcm.labelling.certificate import TableCertificate
+from kcm.labelling.certificate import Labelled, TableCertificate
 from kcm.labelling.cheaper import CheaperSide
 from kcm.labelling.config import DEFAULT_TARGET, LabelConfig
-from kcm.labelling.draws import DrawFile
 from kcm.labelling.encoding import DEFAULT_ENCODER, Mapper, encoded, in_process, named_encoder
-from kcm.labelling.forecast import Promise
+from kcm.labelling.forecaster import Promise
 from kcm.labelling.guarantees import Guarantee
-from kcm.labelling.judge import Judge
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.labelled import Labelled
-from kcm.labelling.looks import JobLooks, described
+from kcm.labelling.looks import DrawFile, JobLooks, described
 from kcm.labelling.oracle import CallableOracle, Llm, RecordedOracle, ServerOracle, answers_in, opened_store
+from kcm.labelling.plan import Schedule
 from kcm.labelling.purchases import Oracle
 from kcm.labelling.rounds import Rounds, Watcher
-from kcm.labelling.schedule import Schedule
-from kcm.labelling.table import Texts
-from kcm.labelling.text import VectorSide
+from kcm.labelling.text import Judge, VectorSide
+from kcm.labelling.texts import Texts
 from kcm.labelling.truth import NO_LABEL, Accuracies, measured, truth_codes
 from kcm.large.adapters.openai import OpenAiConfig, openai_config
 from kcm.large.base import Estimate
 from kcm.large.prompts import MAX_CHARS
 from kcm.large.response_cache import ResponseStore
+from kcm.local_files import require_writable
 from kcm.tasks.units import text_key
 from kcm.user_folder import user_folder
 

@@ -22,10 +22,9 @@ from sqlalchemy import make_url
 
 from kcm.errors import ConfigError, DataError
 from kcm.inputs.content import Content
-from kcm.labelling.guess import Units
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.purchases import FAILED, NoAnswers, Oracle
-from kcm.labelling.table import Texts, column_of
+from kcm.labelling.purchases import FAILED, NoAnswers, Oracle, Units
+from kcm.labelling.texts import Texts, column_of
 from kcm.large.adapters.openai import OpenAiConfig, OpenAiModel
 from kcm.large.base import Estimate, Item, LargeAnswer
 from kcm.large.prompts import matching_label

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kcm.durable import drafted
 from kcm.errors import ArtefactError, ConfigError
+from kcm.local_files import drafted
 
 if TYPE_CHECKING:  # commands check the name of a file before they read a table
     import pandas as pd
@@ -29,7 +29,7 @@ def check_output(path: Path, table: Path | None) -> None:
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Write the table, whole or not at all. Raises ArtefactError if that is not possible."""
     kind = path.suffix.lower()
-    from kcm.inputs.formulas import guarded_frame
+    from kcm.inputs.cell_text import guarded_frame
 
     try:
         with drafted(path) as draft:

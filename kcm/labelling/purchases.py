@@ -5,18 +5,36 @@ Shapes: U units, of `copies_U` equal rows each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
-from kcm.labelling.guess import Guess, Units
 
 if TYPE_CHECKING:  # a proxy of one's own needs no client of a server
     from kcm.large.adapters.openai import OpenAiConfig
     from kcm.large.base import Estimate
     from kcm.large.response_cache import ResponseStore
+
+Units = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """What the small model would answer: codes of labels [U], and the probability that each is wrong [U]."""
+
+    answer_U: Units
+    wrong_U: NDArray[np.float64]
+
+
+class SmallModel(Protocol):
+    """The small model of one table."""
+
+    def fit(self, units: Units, labels: Units) -> Guess:
+        """Learn from the units bought so far and their labels, and guess every unit."""
+
 
 FAILED = -1  # the code of a unit that the oracle gave no usable answer to
 

@@ -16,20 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kcm.certification.finite import allowed_errors
-from kcm.labelling.agreement import FIRST_DRAW, SECOND_DRAW, Agreement, Draw, Prefix
-from kcm.labelling.class_draw import CLASS_DRAW, BegunClasses, drawn_classes, narrowed
-from kcm.labelling.draws import Arrays, DrawFile
-from kcm.labelling.forecast import Forecast, Forecaster, Promise
+from kcm.labelling.agreement import Agreement, BegunClasses, Draw, Prefix, drawn_classes, narrowed
+from kcm.labelling.certificate import Labelled
+from kcm.labelling.forecaster import Forecast, Forecaster, Promise
 from kcm.labelling.guarantees import ClassPromise
-from kcm.labelling.guess import Guess, SmallModel, Units
-from kcm.labelling.labelled import Labelled
-from kcm.labelling.looks import JobLooks
-from kcm.labelling.purchases import NoAnswers, Oracle, Purchases
-from kcm.labelling.schedule import Schedule
+from kcm.labelling.looks import CLASS_DRAW, FIRST_DRAW, SECOND_DRAW, Arrays, DrawFile, JobLooks
+from kcm.labelling.plan import Schedule
+from kcm.labelling.purchases import Guess, NoAnswers, Oracle, Purchases, SmallModel, Units
 
 if TYPE_CHECKING:
     from kcm.labelling.label_list import LabelList
-    from kcm.labelling.table import Texts
+    from kcm.labelling.texts import Texts
     from kcm.large.base import Estimate
 
 _TRAINED = 0.4  # share of a budget that trains, if it is too small for the plan

@@ -14,11 +14,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from kcm.labelling.certificate import TableCertificate
-from kcm.labelling.forecast import Promise
-from kcm.labelling.guess import Guess
-from kcm.labelling.purchases import FAILED, Oracle
+from kcm.labelling.forecaster import Promise
+from kcm.labelling.plan import Schedule
+from kcm.labelling.purchases import FAILED, Guess, Oracle
 from kcm.labelling.rounds import Rounds
-from kcm.labelling.schedule import Schedule
 
 SCHEDULE = Schedule(pilot=24, growth=0.5, slope=0.5)
 _SUM_TOLERANCE = 1e-3

@@ -6,18 +6,57 @@ Shapes: U units, B of them bought, n some of them, D coordinates, P features, C 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 
+from kcm.cascade.curves import Signal, SignalCurves, distinct
 from kcm.kan.random_relu import random_directions
-from kcm.labelling.guess import Guess, Units
-from kcm.labelling.judge import Judge
+from kcm.labelling.purchases import Guess, Units
 from kcm.labelling.regression import Array, Regression
+
+SIGNALS = (
+    Signal("probability", 1, "log-odds of the likeliest label"),
+    Signal("margin", 1, "distance between the two highest scores"),
+    Signal("entropy", 1, "negative entropy of the probabilities"),
+    Signal("leverage", -1, "how unlike the bought rows the input is"),
+    Signal("neighbours", 1, "share of the nearest bought rows with this label, weighted by likeness"),
+    Signal("nearest row", 1, "likeness of the nearest bought row with this label"),
+    Signal("rival row", -1, "likeness of the nearest bought row with another label"),
+    Signal("label count", 1, "logarithm of the bought rows with this label"),
+    Signal("label accuracy", 1, "how often this label was right on other bought rows"),
+    Signal("cheaper model", 1, "whether the cheaper model gives the same label"),
+)
+STRENGTH = 10.0  # of the penalty on curves
+_BY_NAME = {signal.name: signal for signal in SIGNALS}
+
+Columns = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """log-odds(right) = constant + sum of curves over the signals that vary."""
+
+    curves: SignalCurves
+
+    @classmethod
+    def fitted(cls, signals: Columns, right_B: NDArray[np.bool_]) -> Judge:
+        """Fit P(right) to rows that were bought, by their signals [B] of known names."""
+        names = distinct(signals)
+        values_BF = np.stack([signals[name] for name in names], 1)
+        chosen = [_BY_NAME[name] for name in names]
+        return cls(SignalCurves.fitted(chosen, values_BF, right_B.astype(np.float64), STRENGTH))
+
+    def wrong(self, signals: Columns) -> NDArray[np.float64]:
+        """P(wrong) of units with these signals, [U]."""
+        values_UF = np.stack([signals[signal.name] for signal in self.curves.signals], 1)
+        return np.asarray(expit(-self.curves.score(values_UF)))
+
 
 WIDTH = 1024  # squares of random mixtures
 MAX_TAUGHT = 16_384  # bought units that are learned from: more hardly help, and memory and time grow with them
@@ -103,7 +142,7 @@ class _Known:
     def signals(
         self, vectors_nD: NDArray[np.float32], score_nC: Array, leverage_n: Array, own: Units | None = None
     ) -> dict[str, Array]:
-        """The signals of `kcm.labelling.judge` but the accuracy of labels; `own` are places among the bought units."""
+        """The signals of `kcm.labelling.text` but the accuracy of labels; `own` are places among the bought units."""
         rows, answer_n = np.arange(len(score_nC)), score_nC.argmax(1)
         log_p_nC = log_softmax(score_nC / self._temperature, axis=1)
         top_n = log_p_nC[rows, answer_n]

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from kcm.config import Config
 from kcm.errors import DataError
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.certificate import Labelled
 from kcm.labelling.purchases import FAILED, Oracle
-from kcm.labelling.table import column_of
+from kcm.labelling.texts import column_of
 from kcm.large.prompts import matching_label
 from kcm.metrics.intervals import Interval, score_interval
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
-from kcm.inputs.formulas import guarded, unguarded
+from kcm.inputs.cell_text import guarded, unguarded
 
 SPLIT_NAMES = {
     "train": "train",

@@ -20,9 +20,9 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kcm.durable import drafted
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE
+from kcm.local_files import drafted
 from kcm.parquet import open_writer, read_table
 
 GROUP_ROWS = 1024  # rows of one Parquet row group: the unit of reading

@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
+from kcm.cascade.outcome_rows import MeasuredRows, OutcomeTable, ScoredOutcomes, Split
 from kcm.cascade.policy import Policy
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import MeasuredRows, OutcomeTable, Split
 from kcm.collaborator.collaborator import Collaborator
 from kcm.errors import ArtefactError
 from kcm.inputs.labels import OUT_OF_SCOPE

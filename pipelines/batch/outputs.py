@@ -28,13 +28,12 @@ import pyarrow.parquet as pq
 from pyarrow import csv, fs
 
 from kcm.config import Config
-from kcm.durable import replace_durably, require_writable
 from kcm.errors import ArtefactError, ConfigError, DataError
-from kcm.inputs.cell_text import is_text, whole
+from kcm.inputs.cell_text import guarded, guarded_column, is_text, whole
 from kcm.inputs.chunks import SUFFIXES, Chunk, known_suffix
-from kcm.inputs.formulas import guarded, guarded_column
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.tables import fitted
+from kcm.local_files import replace_durably, require_writable
 from pipelines.store.artefact import storage_errors
 from pipelines.store.storage import Storage
 

@@ -25,7 +25,7 @@ from kcm.api.cascade import load_cascade
 from kcm.api.rows import ANSWERS, OUTSIDE, answer_table, free_names
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import NOT_CERTIFIED, load_large, require_models
+from kcm.bundle.frozen_models import NOT_CERTIFIED, load_large, require_models
 from kcm.bundle.runtime import fault_of
 from kcm.cascade.policy import OnLargeFailure
 from kcm.encoders.precomputed import vector_columns

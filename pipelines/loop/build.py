@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import DataError
 from pipelines.config import RunConfig
 from pipelines.context import Context

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_large, with_first_labels
+from kcm.bundle.frozen_models import load_large, with_first_labels
 from kcm.config import Config
 from kcm.errors import KcmError
 from kcm.inputs.content import contents

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.errors import DataError
+from kcm.inputs.cell_text import guarded_frame
 from kcm.inputs.chunks import SUFFIXES
-from kcm.inputs.formulas import guarded_frame
 from kcm.inputs.tables import read_frame
 from pipelines.serve.log.window import row_ids
 

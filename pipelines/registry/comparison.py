@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_encoder
+from kcm.bundle.frozen_models import load_encoder
 from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.errors import KcmError
 from pipelines.batch.outcome_table import scored_parts

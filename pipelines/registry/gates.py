@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.cascade.table import ColumnTable
+from kcm.cascade.outcome_rows import ColumnTable
 from kcm.certification.certificate import Certificate
 from kcm.config import Config
 from kcm.metrics.intervals import Interval, paired_difference

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from kcm.bundle.models import bundle_digest
-from kcm.durable import replace_durably
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import ArtefactError, KcmError
 from kcm.inputs.location import cache_folder
+from kcm.local_files import replace_durably
 from pipelines.tracking.config import CHAMPION, DIGEST_TAG, SCHEME, SQLITE
 from pipelines.tracking.tracking import FINGERPRINT_TAG, fetch_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import ArtefactError, KcmError
 from pipelines.registry.champion import BUNDLE, REGISTER, Current, Pointer
 from pipelines.serve.release import Release

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from kcm.cascade.outcome_rows import SPLITS, ScoredOutcomes, Split
 from kcm.cascade.policy import POLICY_FILE, Policy
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import SPLITS, Split
 from kcm.certification.certificate import (
     Certificate,
     CertificateConfig,

@@ -21,8 +21,8 @@ from kcm.cascade.evaluation import (
 )
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.novelty import NovelRows
+from kcm.cascade.outcome_rows import Split
 from kcm.cascade.policy import Policy
-from kcm.cascade.table import Split
 from kcm.certification.certificate import Certificate, CertificateConfig, certificate_curve, certificates_json
 from kcm.kan import num_parameters
 from kcm.metrics.calibration import expected_calibration_error

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import ArtefactError, KcmError
 from kcm.parquet import read_table, write_table
 from kcm.tasks.shards import GROUP_ROWS

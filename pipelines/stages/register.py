@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kcm.bundle.bundle import Bundle, Lineage
-from kcm.bundle.models import ComputedBy, bundle_digest
+from kcm.bundle.frozen_models import ComputedBy, bundle_digest
 from kcm.cascade.novelty import Novelty
 from kcm.cascade.policy import Policy
 from kcm.certification.certificate import CertificateConfig, why_not_promotable

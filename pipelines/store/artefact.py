@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
-from kcm.durable import drafted
 from kcm.errors import MAKE_ROOM, ArtefactError, LockedError, is_disk_full
+from kcm.local_files import drafted
 from kcm.redact import redacted_values
 from pipelines.store.files import Files, Stat
 from pipelines.store.lease import leased

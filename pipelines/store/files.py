@@ -32,8 +32,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from kcm._messages import status_of, store_fault
 from kcm.assets.manifest import sha256_of
-from kcm.durable import create_durably
 from kcm.errors import ArtefactError, ConfigError
+from kcm.local_files import create_durably
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from kcm.durable import drafted
 from kcm.inputs.location import cache_folder
+from kcm.local_files import drafted
 from pipelines.store.files import Files, Stat, StorageError
 
 _AT_ONCE = 16  # small requests sent concurrently

@@ -26,10 +26,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 from mlflow.utils.time import get_current_time_millis
 
-from kcm.bundle.models import bundle_digest
-from kcm.durable import create_durably
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import MAKE_ROOM, KcmError, is_disk_full
 from kcm.inputs.location import cache_folder
+from kcm.local_files import create_durably
 from kcm.redact import redacted
 from kcm.report.reading import Numbers, flat
 from kcm.user_folder import user_name

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from kcm.cascade.gate import FittedGate, Gate, GateName, fit_gate
+from kcm.cascade.gate_kinds import form_named
 from kcm.cascade.novelty import NovelRows, Novelty
+from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.scores import form_named
-from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import OUT_OF_SCOPE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.config import load_config
 from pipelines.config import RunConfig
 from pipelines.registry.champion import Champion, Pointer

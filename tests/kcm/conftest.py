@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import OutcomeTable
+from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes
 
 
 @pytest.fixture

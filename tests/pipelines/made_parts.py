@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kcm.cascade.table import Split
+from kcm.cascade.outcome_rows import Split
 from kcm.inputs.labels import OUT_OF_SCOPE
 from kcm.inputs.vectors import list_column
 from kcm.large import LargeAnswer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kcm.cascade.scores import GateScore
+from kcm.cascade.gate_kinds import GateScore
 
 
 class Lead(GateScore):

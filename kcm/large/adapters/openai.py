@@ -28,9 +28,8 @@ from kcm.inputs.content import TEXT, Part
 from kcm.inputs.visible import Name
 from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
-from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig
+from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig, listed_prices, price_of
 from kcm.large.head import LinearHead
-from kcm.large.prices import listed_prices, price_of
 from kcm.large.prompts import (
     MAX_CHARS,
     PromptMessage,

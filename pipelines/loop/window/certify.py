@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import Field
 
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow
 from kcm.certification.window import TrafficCertificate, can_certify, certify_traffic
 from kcm.encoders import EncoderConfig

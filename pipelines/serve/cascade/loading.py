@@ -11,7 +11,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import large_names, load_encoder, require_models
+from kcm.bundle.frozen_models import large_names, load_encoder, require_models
 from kcm.bundle.runtime import SmallSide
 from kcm.encoders import Encoder
 from kcm.encoders.config import Runtime

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from kcm.bundle.answers import Answer, Failure, Input, Judgement, Unreadable
-from kcm.bundle.models import large_names
+from kcm.bundle.frozen_models import large_names
 from kcm.bundle.runtime import SmallSide, probe_of
 from kcm.cascade.policy import ESCALATE_ALL
 from kcm.encoders.precomputed import vector_fault
@@ -46,8 +46,9 @@ class CertificateGuard:
     """Changes the policy of a small side permanently when its certificate is refuted, expired or of another runtime.
 
     With a log (`has_log`), the standing of a certificate is unknown until the log is read for the first time: it may
-    hold an alarm. `void` says why the certificate does not hold in this service, see `kcm.bundle.models`; None if it
-    holds. Unless the certificate holds, `escalate_all` keeps nothing, which loses nothing; `report` changes nothing.
+    hold an alarm. `void` says why the certificate does not hold in this service, see
+    `kcm.bundle.frozen_models`; None if it holds. Unless the certificate holds, `escalate_all` keeps nothing, which
+    loses nothing; `report` changes nothing.
     """
 
     def __init__(

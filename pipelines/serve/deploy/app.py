@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions,
 from ray.serve.schema import LoggingConfig
 
 from kcm.assets import AssetsFolder, assets_place
-from kcm.bundle.models import FrozenModels, require_models
+from kcm.bundle.frozen_models import FrozenModels, require_models
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines.serve.cascade.models.large import Large, budget_store

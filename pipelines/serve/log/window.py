@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
-from kcm.durable import replace_durably
 from kcm.errors import DataError, KcmError
+from kcm.local_files import replace_durably
 from pipelines.serve.log.database import Database, log_exists, log_key, require_log
 from pipelines.serve.log.entries import utc_now
 from pipelines.serve.log.tables import (

@@ -16,7 +16,7 @@ from jobs.cli import app
 from jobs.options import load
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import NOT_CERTIFIED
+from kcm.bundle.frozen_models import NOT_CERTIFIED
 from kcm.inputs.content import Content
 from kcm.large.base import PROBE
 from pipelines.config import RunConfig

@@ -12,9 +12,8 @@ import uvicorn
 
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, logits
-from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows, form_named
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders import Encoder

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from jobs.models import champion_bundle, served_model
 from jobs.settings import ServiceSettings
 from jobs.work.service import configured, prepared, write_deployment
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.config import load_config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from kcm.large import UpstreamConfig

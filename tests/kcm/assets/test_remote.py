@@ -8,7 +8,7 @@ import pytest
 
 from kcm.assets import resolve
 from kcm.assets.manifest import MANIFEST, write_manifest
-from kcm.assets.remote import assets_folder
+from kcm.assets.resolve import assets_folder
 from kcm.errors import AssetError
 
 

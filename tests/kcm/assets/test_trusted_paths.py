@@ -10,7 +10,7 @@ import pytest
 from kcm.assets import BundleName, resolve, trusted_paths
 from kcm.assets.trusted_paths import TRUSTED_PLACES, may_open
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import require_models
+from kcm.bundle.frozen_models import require_models
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import AssetError, KcmError
 from kcm.large.adapters.recorded import RecordedConfig

@@ -12,10 +12,9 @@ import torch
 from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Bundle, Lineage
 from kcm.bundle.runtime import SmallSide, load_small_side
-from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows, form_named
 from kcm.cascade.policy import ESCALATE_ALL, Decision, Policy
 from kcm.cascade.reference import Reference
-from kcm.cascade.scores import form_named
 from kcm.certification.certificate import Certificate
 from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig

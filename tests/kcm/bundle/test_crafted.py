@@ -16,10 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import bundle_digest
-from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.bundle.frozen_models import bundle_digest
+from kcm.cascade.gate_kinds import GateInputs, GateRows, form_named
 from kcm.cascade.policy import Policy
-from kcm.cascade.scores import form_named
 from kcm.components import TRUSTED
 from kcm.errors import KcmError
 from tests.kcm.bundle.test_bundle import FEATURES, bundle

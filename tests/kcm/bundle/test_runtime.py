@@ -13,10 +13,10 @@ from scipy.special import softmax
 from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_large
+from kcm.bundle.frozen_models import load_large
 from kcm.bundle.runtime import SmallSide
+from kcm.cascade.outcome_rows import OutcomeTable
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from kcm.cascade.table import OutcomeTable
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError

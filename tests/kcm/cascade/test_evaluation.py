@@ -3,7 +3,7 @@
 import pytest
 
 from kcm.cascade.evaluation import LabelQuality, label_qualities, route_quality, router_quality
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 
 
 def test_a_router_of_four_rows_is_the_hand_worked_one():

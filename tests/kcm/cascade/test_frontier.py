@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 
 rows_of = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min_size=1, max_size=25)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kcm.cascade.gate import Gate, fit_gate
+from kcm.cascade.gate_kinds import SCORE_LIMIT
 from kcm.cascade.policy import Policy
-from kcm.cascade.scores import SCORE_LIMIT
 from kcm.config import parse_config
 from kcm.errors import ConfigError, DataError
 
@@ -34,7 +34,7 @@ def test_a_fitted_gate_scores_its_own_rows_out_of_fold(table):
 
 GAP = """
 import numpy as np
-from kcm.cascade.scores import GateScore
+from kcm.cascade.gate_kinds import GateScore
 
 class Gap(GateScore):
     def score(self, judge_logits_NC):

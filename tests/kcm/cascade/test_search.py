@@ -6,7 +6,7 @@ import pytest
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.gate import Gate
 from kcm.cascade.novelty import NovelRows
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.search import find_policy
 
 

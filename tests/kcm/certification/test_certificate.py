@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import beta
 
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import (
     CertificateConfig,
     certify,

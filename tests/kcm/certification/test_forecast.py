@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from kcm.cascade.scored import ScoredOutcomes
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.forecast import forecast_certificate

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from scipy.stats import binomtest
 
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import KEEP_ALL, Decision
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify
 from kcm.certification.threshold_paths import NotWorsePath, frozen_grid
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Decision, Policy
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.ledger import question_delta
 from kcm.certification.sample_size import outlook

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from kcm.cascade.frontier import Frontier
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Decision
-from kcm.cascade.scored import ScoredOutcomes
 from kcm.certification.betting import BettingTest
 from kcm.certification.certificate import CertificateConfig, certificate_curve, certify
 from kcm.certification.pvalues import hoeffding_bentkus_p_value

@@ -7,10 +7,9 @@ import torch
 from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import SmallSide, logits
-from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows, form_named
 from kcm.cascade.policy import KEEP_ALL, Policy
 from kcm.cascade.reference import Reference
-from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.explain.explanation import explain
 from kcm.explain.gate import gate_curves, label_rates, read_gate

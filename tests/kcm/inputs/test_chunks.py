@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from kcm.errors import DataError
 from kcm.inputs import chunks, textfile
+from kcm.inputs.cell_text import unguarded
 from kcm.inputs.chunks import Chunk, read_chunks
-from kcm.inputs.formulas import unguarded
 from kcm.inputs.location import Location
 from kcm.inputs.textfile import UNDECODABLE
 

@@ -10,8 +10,8 @@ from kcm.bundle.runtime import logits
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL
 from kcm.encoders.precomputed import PrecomputedConfig
 from kcm.labelling.bundle import bundle_of, decision_keeping
-from kcm.labelling.guess import Guess
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.certificate import Labelled
+from kcm.labelling.purchases import Guess
 from kcm.large.adapters.openai import OpenAiConfig
 
 LABELS = ("bad", "good", "neither")

@@ -7,13 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from kcm.errors import ConfigError
-from kcm.labelling.draws import DrawFile
-from kcm.labelling.forecast import Promise
+from kcm.labelling.certificate import Labelled
+from kcm.labelling.forecaster import Promise
 from kcm.labelling.guarantees import Guarantee, class_plan, too_rare
-from kcm.labelling.labelled import Labelled
+from kcm.labelling.looks import DrawFile
+from kcm.labelling.plan import Schedule
 from kcm.labelling.purchases import FAILED
 from kcm.labelling.rounds import Rounds
-from kcm.labelling.schedule import Schedule
 from tests.kcm.labelling.test_rounds import Asked, Counting, Fixed
 
 NAMES = ("ham", "spam", "eggs")

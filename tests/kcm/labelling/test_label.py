@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kcm.errors import ArtefactError, ConfigError, DataError
-from kcm.labelling.forecast import Forecast
+from kcm.labelling.forecaster import Forecast
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
 from kcm.labelling.purchases import NoAnswers

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kcm.labelling.draws import DrawFile
-from kcm.labelling.forecast import Promise
+from kcm.labelling.certificate import Labelled
+from kcm.labelling.forecaster import Promise
 from kcm.labelling.guarantees import Guarantee
-from kcm.labelling.guess import Guess
-from kcm.labelling.labelled import Labelled
-from kcm.labelling.purchases import FAILED, Oracle
+from kcm.labelling.looks import DrawFile
+from kcm.labelling.plan import Schedule
+from kcm.labelling.purchases import FAILED, Guess, Oracle
 from kcm.labelling.rounds import Rounds, Watcher
-from kcm.labelling.schedule import Schedule
 
 Ints = NDArray[np.int64]
 SCHEDULE = Schedule(pilot=50, growth=0.5)

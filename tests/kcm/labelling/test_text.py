@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kcm.labelling.guess import Guess
+from kcm.labelling.purchases import Guess
 from kcm.labelling.regression import Array, Regression
 from kcm.labelling.text import VectorSide
 

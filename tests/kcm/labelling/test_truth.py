@@ -9,13 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from kcm.errors import DataError
-from kcm.labelling.guess import Guess
+from kcm.labelling.certificate import Labelled
 from kcm.labelling.label import LabelledTable, label
 from kcm.labelling.label_list import LabelList
-from kcm.labelling.labelled import Labelled
-from kcm.labelling.purchases import FAILED
+from kcm.labelling.purchases import FAILED, Guess
 from kcm.labelling.rounds import Watcher
-from kcm.labelling.table import Texts
+from kcm.labelling.texts import Texts
 from kcm.labelling.truth import NO_LABEL, difference_estimate, measured, truth_codes
 from kcm.large.base import Estimate
 from kcm.metrics.intervals import accuracy_interval

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from kcm.cascade.gate import Gate
-from kcm.cascade.table import OutcomeTable
+from kcm.cascade.outcome_rows import OutcomeTable
 from kcm.errors import ArtefactError
 from kcm.inputs.vectors import list_column
 from kcm.parquet import write_table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kcm.cascade.gate import Gate
-from kcm.cascade.table import SPLITS
+from kcm.cascade.outcome_rows import SPLITS
 from pipelines.batch import outcome_table
 from pipelines.batch.outcome_table import drawn, scored_parts
 from pipelines.store.artefact import ArtefactStore

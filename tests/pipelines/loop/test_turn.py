@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.config import load_config
 from kcm.errors import ArtefactError, DataError, KcmError, LockedError
 from pipelines.config import RunConfig

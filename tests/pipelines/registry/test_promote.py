@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import KcmError
 from pipelines.registry.champion import Champion, Pointer
 from pipelines.registry.promote import Champions

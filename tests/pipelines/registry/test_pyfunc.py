@@ -13,7 +13,7 @@ import kcm
 from kcm.api.cascade import load_cascade
 from kcm.api.rows import ANSWERS
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import bundle_digest
+from kcm.bundle.frozen_models import bundle_digest
 from kcm.errors import ConfigError
 from pipelines.registry import models as registry
 from pipelines.registry.pyfunc import register_model

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from kcm.cascade.gate import fit_gate
 from kcm.cascade.novelty import Novelty
+from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.table import OutcomeTable
 from kcm.metrics.calibration import fit_temperature
 from pipelines.batch.outcome_table import OutcomePart
 from pipelines.training.fitting import FEWEST_CLASSES, fitted_on

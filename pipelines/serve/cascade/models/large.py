@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from ray import serve
 
-from kcm.bundle.models import FrozenModels, load_large
+from kcm.bundle.frozen_models import FrozenModels, load_large
 from kcm.errors import ConfigError
 from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeModel, ReadsAhead, UpstreamConfig
 from kcm.redact import redact_logger

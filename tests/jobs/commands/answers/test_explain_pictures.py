@@ -15,9 +15,8 @@ from typer.testing import CliRunner, Result
 from jobs.cli import app
 from jobs.work.explain import inputs
 from kcm.bundle.bundle import Bundle
-from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows, form_named
 from kcm.cascade.policy import KEEP_ALL, Policy
-from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import DataError

@@ -7,10 +7,9 @@ from sklearn.metrics import roc_auc_score
 
 from kcm.cascade import signals
 from kcm.cascade.frontier import Frontier
-from kcm.cascade.gate_kinds import GateInputs, GateRows
+from kcm.cascade.gate_kinds import GateInputs, GateRows, form_named
+from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.reference import Reference
-from kcm.cascade.scored import ScoredOutcomes
-from kcm.cascade.scores import form_named
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 
 FORM = form_named("signals")

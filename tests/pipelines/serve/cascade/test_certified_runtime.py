@@ -13,7 +13,7 @@ import pytest
 
 from kcm.bundle.answers import Judgement
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import ComputedBy
+from kcm.bundle.frozen_models import ComputedBy
 from kcm.cascade.policy import ESCALATE_ALL, Decision, OnLargeFailure, Policy
 from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig

@@ -7,7 +7,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from kcm.assets import assets_place
-from kcm.assets.remote import assets_folder
+from kcm.assets.resolve import assets_folder
 from kcm.cascade.policy import Policy
 from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.models import load_large
+from kcm.bundle.frozen_models import load_large
 from kcm.cascade.policy import ESCALATE_ALL, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.config import parse_config

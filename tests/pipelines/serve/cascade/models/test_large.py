@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kcm.bundle.models import FrozenModels
+from kcm.bundle.frozen_models import FrozenModels
 from kcm.encoders import Encoder
 from kcm.encoders.pixels import PixelsConfig
 from kcm.errors import ConfigError

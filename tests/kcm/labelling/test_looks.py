@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kcm.errors import ArtefactError
-from kcm.labelling.draws import DrawFile
+from kcm.labelling.looks import DrawFile
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "changed"])

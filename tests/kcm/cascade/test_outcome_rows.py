@@ -1,11 +1,15 @@
 """The outcome table: what it derives, and what it keeps through a file."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
-from kcm.cascade.table import OutcomeTable
+from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes
+from kcm.errors import DataError
 from tests.outcome_files import read_outcomes
 
 
@@ -23,3 +27,20 @@ def test_a_file_gives_back_the_same_table(columns, tmp_path):
         mine, theirs = getattr(table, field.name), getattr(again, field.name)
         np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
         assert getattr(mine, "dtype", None) == getattr(theirs, "dtype", None)
+
+
+def test_failed_answer_is_wrong_for_accuracy_right_for_proof(table):
+    rows = ScoredOutcomes.of(table, [4, 3, 2, 1])
+    assert not rows.large_correct[2]
+    assert rows.certified_baseline.tolist() == [True, True, True, False]
+
+
+def test_rows_are_split_by_task(table):
+    parts = ScoredOutcomes.of(table, [4, 3, 2, 1]).by_task()
+    assert {task: part.score.tolist() for task, part in parts.items()} == {"one": [4, 3], "two": [2, 1]}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_have_to_be_finite(bad):
+    with pytest.raises(DataError, match="1 are not, the first in row 1"):
+        ScoredOutcomes(score=[0.0, bad], small_correct=[True, True], large_correct=[True, True])

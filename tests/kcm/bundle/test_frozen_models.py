@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kcm.bundle.bundle import Bundle, facts
-from kcm.bundle.models import ComputedBy, FrozenModels, void_reason, with_first_labels
+from kcm.bundle.frozen_models import ComputedBy, FrozenModels, void_reason, with_first_labels
 from kcm.encoders import EncoderConfig
 from kcm.encoders.pixels import PixelsConfig
 from kcm.encoders.precomputed import PrecomputedConfig

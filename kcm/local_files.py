@@ -1,15 +1,19 @@
-"""Atomic moves and new files. Only the functions that say so survive a power failure."""
+"""Files on this machine: atomic moves, new files, and which paths are read.
+
+Only the functions that say so survive a power failure.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from kcm.errors import ArtefactError
+from kcm.errors import ArtefactError, DataError
 
 
 def require_writable(folder: Path, hint: str) -> None:
@@ -74,3 +78,14 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise DataError for a pipe, a socket or a device; missing files and folders are left to the caller."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise DataError(f"{kind} is not read", where=str(path), hint="Save its content to a file, and give that")

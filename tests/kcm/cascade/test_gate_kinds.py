@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kcm.cascade.scores import SCORES, confidence, entropy, margin
+from kcm.cascade.gate_kinds import SCORES, confidence, entropy, margin
 
 logits = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
 

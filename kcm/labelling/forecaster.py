@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from kcm.certification.finite import allowed_errors
 from kcm.labelling.guarantees import MAX_COPIES, ClassPlan, Guarantee, class_plan, relevant, too_rare
-from kcm.labelling.guess import Guess, Units
 from kcm.labelling.plan import CappedPlan, DrawPlan, capped_plan, cheapest_plan
-from kcm.labelling.purchases import Purchases
+from kcm.labelling.purchases import Guess, Purchases, Units
 
 RESERVED = 0.1  # share of delta for the prefix that is left if the money ends after the draw
 _MAX_COPIES = (1, 2, 3, 5, 10)

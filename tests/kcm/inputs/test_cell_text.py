@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kcm.inputs.cell_text import guarded, unguarded
 from kcm.inputs.chunks import Chunk
-from kcm.inputs.formulas import guarded, unguarded
 from kcm.inputs.tables import read_frame
 from kcm.labelling.output import write_frame
 from kcm.tasks.rows import BadRow, read_bad_rows, write_bad_rows
