@@ -28,8 +28,7 @@ commands take `--json FILE` to write their result or error, and `--debug` to sho
 what, where, and the fix.
 
 Exit codes: 0 done, 1 a bug, 2 a user error, 3 done with answers outside the promise, 4 `label` could buy no answer, 130
-interrupted, 143 terminated by SIGTERM. `run`, `update` and `predict` resume when they are started again, and `route`
-reuses texts that it encoded.
+interrupted, 143 terminated by SIGTERM. `run`, `update` and `predict` resume when they are started again.
 """
 MEASURES_HEAD = """# Measures
 

@@ -92,6 +92,11 @@ def test_the_table_of_the_tutorial_is_made_by_its_lines(tmp_path: Path, monkeypa
     assert [tuple(row) for row in rows] == intents(str(tmp_path / "data_full.json"))
 
 
+def test_llms_txt_names_every_page() -> None:
+    named = set(re.findall(r"\(docs/(\S+?)\)", (ROOT / "llms.txt").read_text(encoding="utf-8")))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
 def test_the_page_of_results_is_made_from_the_files_of_results() -> None:
     made = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "results_page.py")], capture_output=True, text=True, check=True
