@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.servers import known_servers
-from kcm.assets import default_assets
+from kcm.assets.resolve import default_assets
 from kcm.config import Config
 from pipelines.cluster.config import ClusterConfig
 from pipelines.config import RunConfig

@@ -11,28 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kcm.api.cascade import Cascade, load
-    from kcm.api.classifier import KANClassifier
-    from kcm.bundle.answers import Answer, Failure
-    from kcm.certification.scores import certify
-    from kcm.errors import KcmError
-    from kcm.kan import KAN, KANLinear
-    from kcm.labelling.label import label
-    from kcm.labelling.scored import label_scored
-
-__all__ = [
-    "KAN",
-    "Answer",
-    "Cascade",
-    "Failure",
-    "KANClassifier",
-    "KANLinear",
-    "KcmError",
-    "certify",
-    "label",
-    "label_scored",
-    "load",
-]
+    from kcm.api.cascade import Cascade as Cascade
+    from kcm.api.cascade import load as load
+    from kcm.api.classifier import KANClassifier as KANClassifier
+    from kcm.bundle.answers import Answer as Answer
+    from kcm.bundle.answers import Failure as Failure
+    from kcm.certification.scores import certify as certify
+    from kcm.errors import KcmError as KcmError
+    from kcm.kan import KAN as KAN
+    from kcm.kan import KANLinear as KANLinear
+    from kcm.labelling.label import label as label
+    from kcm.labelling.scored import label_scored as label_scored
 
 _MODULES = {
     "Answer": "kcm.bundle.answers",
@@ -47,6 +36,7 @@ _MODULES = {
     "label_scored": "kcm.labelling.scored",
     "load": "kcm.api.cascade",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from kcm.assets import AssetsFolder, default_assets
+from kcm.assets.resolve import AssetsFolder, default_assets
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
 from kcm.collaborator.collaborator import CollaboratorName, NetworkConfig

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from kcm.assets import user_assets
 from kcm.assets.manifest import make_once
+from kcm.assets.resolve import user_assets
 from kcm.errors import AssetError, KcmError, LockedError
 from tools.catalog import ASSETS
 

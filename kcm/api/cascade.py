@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
 from kcm.api.rows import Column, inputs_of, with_answers
-from kcm.assets import assets_folder, default_assets
+from kcm.assets.resolve import assets_folder, default_assets
 from kcm.bundle import folder_of
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
 from kcm.bundle.bundle import Bundle, facts
@@ -47,16 +46,6 @@ class Cascade:
         """The bundle behind the cascade: labels, tasks, policy, certificates, metrics, lineage."""
         return self.small_side.bundle
 
-    @overload
-    def predict(
-        self, inputs: pd.DataFrame, *, text: Column = ..., image: Column = ..., task: Column = ..., id: Column = ...
-    ) -> pd.DataFrame: ...
-
-    @overload  # for mypy without pandas stubs a frame is Any
-    def predict(  # type: ignore[overload-cannot-match]
-        self, inputs: Inputs, *, text: Column = ..., image: Column = ..., task: Column = ..., id: Column = ...
-    ) -> list[Answer | Failure]: ...
-
     def predict(
         self,
         inputs: pd.DataFrame | Inputs,
@@ -65,7 +54,7 @@ class Cascade:
         image: Column = "image",
         task: Column = "task",
         id: Column = "id",
-    ) -> pd.DataFrame | list[Answer | Failure]:
+    ) -> Any:
         """Answers to many inputs, in order.
 
         For a DataFrame, the result is a copy with the columns label, judge_confidence, answer_probability, gate_score,
@@ -85,10 +74,6 @@ class Cascade:
         )
         answers = [next(model_answers) if fault is None else Unreadable(fault) for fault in faults]
         return with_answers(inputs, answers) if isinstance(inputs, pd.DataFrame) else answers
-
-    async def apredict(self, inputs: pd.DataFrame | Inputs, **columns: Column) -> Any:
-        """`predict` in a thread, so that the event loop is not blocked."""
-        return await asyncio.to_thread(lambda: self.predict(inputs, **columns))
 
     def answer(self, inputs: Sequence[Input]) -> list[Answer | Failure]:
         """One answer per input, in order; only escalated inputs are sent to the large model."""

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class Bundle(FrozenModels):
             if self.large_head is not None:
                 self.large_head.save(draft / HEAD)
             if self.novelty is not None:
-                write_json(draft / NOVELTY, asdict(self.novelty))
+                write_json(draft / NOVELTY, self.novelty.model_dump())
             if self.certify_rows is not None:
                 write_tensors(draft / CERTIFY_ROWS, {"rows": self.certify_rows})
             write_state(draft / "learner", self.learner_state)
@@ -186,7 +186,7 @@ class Bundle(FrozenModels):
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),
-            novelty=NoveltyReference(**dict(files.config(_Novelty, NOVELTY))) if files.has(NOVELTY) else None,
+            novelty=files.config(NoveltyReference, NOVELTY) if files.has(NOVELTY) else None,
             certify_rows=files.matrix(CERTIFY_ROWS, "rows", config.in_features) if files.has(CERTIFY_ROWS) else None,
             lineage=files.config(Lineage, "lineage.json"),
         )
@@ -212,14 +212,6 @@ class _Networks(Config):
         """The untrained networks."""
         sizes = self.in_features, num_labels, self.network, self.kind, self.seed
         return Collaborator(*sizes, num_words=self.num_words).eval()
-
-
-class _Novelty(Config):
-    """`novelty.json`, see `NoveltyReference`."""
-
-    threshold: float
-    limit: float
-    farthest: float | None
 
 
 class _Certificates(Config):

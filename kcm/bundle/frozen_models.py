@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
-from kcm.assets import BundleName
+from kcm.assets.trusted_paths import BundleName
 from kcm.bundle import MANIFEST
 from kcm.bundle.sealed_folder import SealedFolder, read_manifest
 from kcm.components import of_a_bundle

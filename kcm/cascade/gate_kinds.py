@@ -86,10 +86,6 @@ class GateForm(Component):
         """A head for these rows."""
 
 
-class FittedForm(GateForm):
-    """A form whose head is fitted on validate rows, stored with the policy and sealed into bundles."""
-
-
 # Thresholds lie between scores and must be finite, so an infinitely sure row gets this score instead.
 SCORE_LIMIT = 1e9
 

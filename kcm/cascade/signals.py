@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kcm.cascade.curves import STRENGTHS, Signal, SignalCurves, distinct, log_loss, unit_folds
-from kcm.cascade.gate_kinds import SCORES, FittedForm, FittedHead, GateInputs, GateRows
+from kcm.cascade.gate_kinds import SCORES, FittedHead, GateForm, GateInputs, GateRows
 from kcm.cascade.outcome_rows import ColumnTable
 from kcm.cascade.reference import Reference
 from kcm.errors import DataError
@@ -49,7 +49,7 @@ _RATES = ("small accuracy", "large accuracy")
 _OWN = ("signal_F", "low_F", "high_F", "rates_2C", "curves", "constant")
 
 
-class Signals(FittedForm):
+class Signals(GateForm):
     """The gate `signals`."""
 
     def restored(self, tensors: Mapping[str, Tensor]) -> SignalsHead:

@@ -14,7 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kcm.assets import folder_digest, resolve
+from kcm.assets.manifest import folder_digest
+from kcm.assets.resolve import resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Arrays, Encoder, read_json
 from kcm.encoders.efficientnet import MODEL_TYPE, load_efficientnet

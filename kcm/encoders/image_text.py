@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kcm.assets import folder_digest, resolve
+from kcm.assets.manifest import folder_digest
+from kcm.assets.resolve import resolve
 from kcm.config import LocalPath
 from kcm.encoders.config import Arrays, Encoder
 from kcm.encoders.network_encoder import NetworkEncoder

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from kcm.assets import folder_digest, resolve, weights_sha256
+from kcm.assets.manifest import folder_digest, weights_sha256
+from kcm.assets.resolve import resolve
 from kcm.encoders.config import Arrays, Encoder
 from kcm.encoders.network_encoder import NetworkEncoder
 from kcm.encoders.text_settings import TOKENIZER, WORDS_FILE, TextSettings, prompt_text, refuse_foreign_modules

@@ -74,16 +74,6 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
 
 
-def guarded_column(cells: pa.Array) -> pa.Array:
-    """A column of texts by `guarded`."""
-    return _mapped(cells, guarded)
-
-
-def unguarded_column(cells: pa.Array) -> pa.Array:
-    """A column of texts by `unguarded`."""
-    return _mapped(cells, unguarded)
-
-
 def guarded_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """A copy of a frame with all texts and column names by `guarded`."""
     frame = frame.set_axis([guarded(str(name)) for name in frame.columns], axis=1)
@@ -98,8 +88,8 @@ def _is_formula(cell: str) -> bool:
     return bool(_BEGINS.match(cell)) and not _HARMLESS.fullmatch(cell)
 
 
-def _mapped(cells: pa.Array, change: Callable[[str], str]) -> pa.Array:
-    """The column with the cells changed that may be formulas, which are few."""
+def with_formulas(cells: pa.Array, change: Callable[[str], str]) -> pa.Array:
+    """A column of texts with the cells changed, by `guarded` or `unguarded`, that may be formulas, which are few."""
     may_be = pc.fill_null(pc.match_substring_regex(cells, f"^{_BEGINS.pattern}"), False)
     if not pc.any(may_be).as_py():
         return cells

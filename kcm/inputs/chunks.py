@@ -165,21 +165,15 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """A list of objects, read whole; or JSON lines, depending on the suffix."""
+    """A list of objects, read whole; or JSON lines, if the file begins with an object."""
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
         content = stream.read(MAX_WHOLE + 1)
-    if len(content) > MAX_WHOLE and content[:100].lstrip().startswith("{"):
+    if content.lstrip()[:1] == "{":
         yield from _read_json_lines(location, is_wanted, text_format)
         return
     if len(content) > MAX_WHOLE:
         raise ValueError(f"it holds more than {MAX_WHOLE >> 20} MiB. Save it as JSON lines")
-    try:
-        objects = json.loads(content)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data" or not content.lstrip().startswith("{"):
-            raise
-        yield from _read_json_lines(location, is_wanted, text_format)
-        return
+    objects = json.loads(content)
     if not isinstance(objects, list) or not all(isinstance(row, dict) for row in objects):
         raise ValueError("expected a list of objects")
     names = dict.fromkeys(name for row in objects for name in row)

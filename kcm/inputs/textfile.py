@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kcm.errors import ConfigError
-from kcm.inputs.cell_text import unguarded, unguarded_column
+from kcm.inputs.cell_text import unguarded, with_formulas
 from kcm.inputs.location import Location
 
 UNDECODABLE = "\ufdd0"  # a noncharacter: no text contains it
@@ -150,7 +150,7 @@ def _read_rows(stream: io.TextIOWrapper, delimiter: str) -> Iterator[CsvRows]:
         for row in num_fields:
             block[row] = [*block[row], *[""] * len(names)][: len(names)]
         columns = zip(*block, strict=True) if block else [()] * len(names)
-        cells = (unguarded_column(pa.array(column, pa.string())) for column in columns)
+        cells = (with_formulas(pa.array(column, pa.string()), unguarded) for column in columns)
         table = pa.table([*cells], names=list(names))
         broken = _rows_with_breaks(table, delimiter, first)
         table, faults = _mark_end(table)

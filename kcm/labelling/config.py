@@ -20,9 +20,6 @@ class LabelConfig(Config):
     )
     delta: float = Field(0.05, gt=0, lt=1, description="Probability that the promise may be broken.")
     max_cost: float | None = Field(None, gt=0, description="Currency that this job may spend.")
-    store_max_cost: float | None = Field(
-        None, gt=0, description="Currency that all jobs together may have spent from the store of paid answers."
-    )
     encoder: str = Field(
         "auto",
         description="Text encoder: a hub id or folder, or words; auto: MiniLM, or words if it cannot be had.",

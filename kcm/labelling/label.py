@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kcm.api.cascade import Cascade
 from kcm.api.rows import free_names
-from kcm.assets import default_assets
+from kcm.assets.resolve import default_assets
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.frozen_models import load_large
 from kcm.bundle.runtime import SmallSide
@@ -198,54 +198,22 @@ def label(
     config = parse_config(LabelConfig, options, where="kcm.label", name="option")
     if config.target is None and not guarantees:
         config = config.model_copy(update={"target": DEFAULT_TARGET})
-    columns, llms = _listed(answers), [_server(model, base_url) for model in _listed(llm)]
+    columns, llms = _listed(answers), _listed(llm)
     _check_models(len(columns), len(llms))
-    watcher, texts = watcher or Watcher(), Texts.of(frame, text)
-    names = _labels(frame, labels, columns, prompt)
+    llms = [openai_config(model, base_url) if isinstance(model, str) else model for model in llms]
+    texts, names = Texts.of(frame, text), _labels(frame, labels, columns, prompt)
     classes = Guarantee.parsed(guarantees, names.names)
     truth_N = None if truth is None else truth_codes(frame, truth, names.names, texts.unit_N)
-    digest = partial(_digest, texts, names, config, classes)
-    oracles = _oracles(frame, texts, names, columns, llms, store, config, digest(map(_paid_as, llms)), watcher)
-    oracle = oracles[-1]
+    job = _Job(frame, texts, names, config, classes, columns, llms, watcher or Watcher())
+    oracles = job.oracles(store)
     num_compared = 0 if truth_N is None else len(set(texts.unit_N[truth_N != NO_LABEL]))
-    watcher.start(texts, names, [source.estimate for source in oracles], num_compared)
-    if oracle.resumable:
-        require_writable(user_folder(), "The draw is kept here: set XDG_DATA_HOME")
-    ledger = _ledger(ledger)
-    for source in oracles:
-        source.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
-    job = digest(source.identity for source in oracles)
-    draws = DrawFile(user_folder() / "draws" / job[:32]) if oracle.resumable else None
-    units = (text_key(unit[:MAX_CHARS]) for unit in texts.texts)  # never prompt, labels or model
-    looks = JobLooks(ledger, units, config.delta, job, described(columns, llms, config), watcher.said, draws)
-    if looks.earlier:
-        watcher.said(looks.earlier)
-    assets = assets or default_assets()
-    encoder = named_encoder(config.encoder, assets)
-    if encoder is None and config.encoder == "auto":
-        watcher.said(f"{DEFAULT_ENCODER} cannot be had: the small model reads words alone, and more calls are needed")
-    if looks.has_begun:
-        watcher.resumed()
-    vectors_UD = encoded(texts.texts, encoder, assets, mapper)
-    side: VectorSide | CheaperSide = VectorSide(vectors_UD)
-    if len(oracles) == 2:
-        allowed = allowed_errors(config.target or DEFAULT_TARGET, len(texts.texts))
-        side = CheaperSide(vectors_UD, oracles[0], _price_ratio(oracles), allowed, looks.forecast(), draws)
-    result = Rounds(
-        texts.copies_U,
-        side,
-        oracle,
-        Promise(config.target, looks.forecast(), classes),
-        Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5),
-        config.seed,
-        watcher=watcher,
-        draws=draws,
-        looks=looks,
-    ).run()
-    accuracies = None if truth_N is None else measured(truth_N, texts.unit_N, result, oracle)
-    models: _Models | None = None
-    if encoder is not None and oracle.server is not None and oracle.store is not None:
-        models = _Models(assets, encoder, vectors_UD, oracle.server, oracle.store)
+    job.watcher.start(texts, names, [source.estimate for source in oracles], num_compared)
+    looks, draws = job.looks(oracles, ledger)
+    side, models = job.small_model(oracles, looks, draws, assets or default_assets(), mapper)
+    promise = Promise(config.target, looks.forecast(), classes)
+    schedule = Schedule(pilot=min(200, max(50, len(texts.texts) // 15)), growth=0.3, slope=0.5)
+    places: dict[str, Any] = {"watcher": job.watcher, "draws": draws, "looks": looks}
+    result = Rounds(texts.copies_U, side, oracles[-1], promise, schedule, config.seed, **places).run()
     labelled, named = _with_labels(frame, texts, names, result)
     return LabelledTable(
         frame=labelled,
@@ -258,69 +226,103 @@ def label(
             look=looks.taken(again=result.is_second_look),
             bought_cheaper=side.num_bought if isinstance(side, CheaperSide) else 0,
         ),
-        cost=oracle.spent,
+        cost=oracles[-1].spent,
         labels=names,
         texts=texts,
         result=result,
         models=models,
         side=side.side if isinstance(side, CheaperSide) else side,
-        estimate=oracle.estimate,
-        accuracies=accuracies,
+        estimate=oracles[-1].estimate,
+        accuracies=None if truth_N is None else measured(truth_N, texts.unit_N, result, oracles[-1]),
     )
 
 
-def _digest(
-    texts: Texts,
-    labels: LabelList,
-    config: LabelConfig,
-    guarantees: Sequence[Guarantee],
-    identities: Iterable[str],
-) -> str:
-    """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money.
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is asked for: a table, its labels and promises, and who answers: `columns` or `llms`, the oracle last."""
 
-    `identities` name what decides the answers.
-    """
-    request = config.model_dump(mode="json", exclude={"max_cost", "store_max_cost"})
-    parts = [labels.names, labels.prompt.model_dump(mode="json"), [*identities], request, *map(asdict, guarantees)]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for text in texts.texts:
-        digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
-    digest.update(np.ascontiguousarray(texts.copies_U).tobytes())
-    return digest.hexdigest()
+    frame: pd.DataFrame
+    texts: Texts
+    labels: LabelList
+    config: LabelConfig
+    guarantees: Sequence[Guarantee]
+    columns: Sequence[str]
+    llms: Sequence[Any]
+    watcher: Watcher
 
+    def digest(self, identities: Iterable[str]) -> str:
+        """What makes two jobs the same one: table, labels, prompt, model, promise and seed; not the money.
 
-def _oracles(
-    frame: pd.DataFrame,
-    texts: Texts,
-    names: LabelList,
-    columns: Sequence[str],
-    llms: Sequence[OpenAiConfig | Callable[[list[str]], Sequence[Any]]],
-    store: ResponseStore | str | Path | None,
-    config: LabelConfig,
-    account: str,
-    watcher: Watcher,
-) -> list[Oracle]:
-    """Whom the job asks: the oracle last, and a cheaper model before it, if there is one."""
-    progress = [watcher.bought_cheaper, watcher.bought][-len(columns or llms) :]
-    oracles: list[Oracle] = [
-        RecordedOracle(frame, column, texts, names.names, tell) for column, tell in zip(columns, progress, strict=False)
-    ]
-    for model, tell in zip(llms, progress, strict=False):
-        if callable(model):
-            oracles.append(CallableOracle(model, texts.texts, names.names, tell))
-        else:
-            paid, name = opened_store(store, config.store_max_cost), f"label {account[:32]}"
-            oracles.append(ServerOracle(model, texts.texts, names, paid, name, config.max_cost, tell, watcher.said))
-    return oracles
+        `identities` name what decides the answers.
+        """
+        request = self.config.model_dump(mode="json", exclude={"max_cost"})
+        prompt = self.labels.prompt.model_dump(mode="json")
+        parts = [self.labels.names, prompt, [*identities], request, *map(asdict, self.guarantees)]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for text in self.texts.texts:
+            digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
+        digest.update(np.ascontiguousarray(self.texts.copies_U).tobytes())
+        return digest.hexdigest()
 
+    def oracles(self, store: ResponseStore | str | Path | None) -> list[Oracle]:
+        """Whom the job asks: the oracle last, and a cheaper model before it, if there is one."""
+        texts, names, told = self.texts, self.labels.names, [self.watcher.bought_cheaper, self.watcher.bought]
+        told = told[-len(self.columns or self.llms) :]
+        oracles: list[Oracle] = [
+            RecordedOracle(self.frame, column, texts, names, tell)
+            for column, tell in zip(self.columns, told, strict=False)
+        ]
+        account = f"label {self.digest(map(_paid_as, self.llms))[:32]}"
+        for model, tell in zip(self.llms, told, strict=False):
+            if callable(model):
+                oracles.append(CallableOracle(model, texts.texts, names, tell))
+            else:
+                limits = opened_store(store), account, self.config.max_cost
+                oracles.append(ServerOracle(model, texts.texts, self.labels, *limits, tell, self.watcher.said))
+        return oracles
 
-def _ledger(ledger: Ledger | str | Path | None) -> Ledger:
-    """The ledger of looks in a folder, by default in the user's own. Raises ArtefactError if it cannot be written."""
-    if isinstance(ledger, Ledger):
-        return ledger
-    folder = Path(ledger or user_folder() / "ledger")
-    require_writable(folder, "Name another --ledger")
-    return Ledger(folder)
+    def looks(self, oracles: Sequence[Oracle], ledger: Ledger | str | Path | None) -> tuple[JobLooks, DrawFile | None]:
+        """The looks of the job in a ledger, and its draws, if answers outlast this process; says what went before.
+
+        Raises ArtefactError if either cannot be written.
+        """
+        if oracles[-1].resumable:
+            require_writable(user_folder(), "The draw is kept here: set XDG_DATA_HOME")
+        if not isinstance(ledger, Ledger):
+            folder = Path(ledger or user_folder() / "ledger")
+            require_writable(folder, "Name another --ledger")
+            ledger = Ledger(folder)
+        for source in oracles:
+            source.ahead(np.array([], dtype=np.int64))  # what batches of an earlier start have answered
+        digest = self.digest(source.identity for source in oracles)
+        draws = DrawFile(user_folder() / "draws" / digest[:32]) if oracles[-1].resumable else None
+        units = (text_key(unit[:MAX_CHARS]) for unit in self.texts.texts)  # never prompt, labels or model
+        purpose = described(self.columns, self.llms, self.config)
+        looks = JobLooks(ledger, units, self.config.delta, digest, purpose, self.watcher.said, draws)
+        if looks.earlier:
+            self.watcher.said(looks.earlier)
+        if looks.has_begun:
+            self.watcher.resumed()
+        return looks, draws
+
+    def small_model(
+        self, oracles: Sequence[Oracle], looks: JobLooks, draws: DrawFile | None, assets: Path, mapper: Mapper
+    ) -> tuple[VectorSide | CheaperSide, _Models | None]:
+        """Encode the texts; the small model that reads their vectors, and what a bundle is made of, if one can be."""
+        encoder, texts, oracle = named_encoder(self.config.encoder, assets), self.texts.texts, oracles[-1]
+        if encoder is None and self.config.encoder == "auto":
+            self.watcher.said(
+                f"{DEFAULT_ENCODER} cannot be had: the small model reads words alone, and more calls are needed"
+            )
+        vectors_UD = encoded(texts, encoder, assets, mapper)
+        models: _Models | None = None
+        if encoder is not None and oracle.server is not None and oracle.store is not None:
+            models = _Models(assets, encoder, vectors_UD, oracle.server, oracle.store)
+        if len(oracles) < 2:
+            return VectorSide(vectors_UD), models
+        allowed = allowed_errors(self.config.target or DEFAULT_TARGET, len(texts))
+        ratio = _price_ratio(oracles)
+        return CheaperSide(vectors_UD, oracles[0], ratio, allowed, looks.forecast(), draws), models
 
 
 def _check_models(num_columns: int, num_llms: int) -> None:
@@ -345,11 +347,6 @@ def _labels(frame: pd.DataFrame, labels: Any, answers: Sequence[str], prompt: st
 def _listed(value: Any) -> list[Any]:
     """One or several, as a list."""
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _server(llm: Llm, base_url: str | None) -> OpenAiConfig | Callable[[list[str]], Sequence[Any]]:
-    """The configuration of a model that is named; a function as it is."""
-    return openai_config(llm, base_url) if isinstance(llm, str) else llm
 
 
 def _paid_as(llm: OpenAiConfig | Callable[[list[str]], Sequence[Any]]) -> str:

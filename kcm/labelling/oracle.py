@@ -10,7 +10,6 @@ import math
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ _IN_A_CALL = 64  # texts that a function gets together
 class ServerOracle(Oracle):
     """A language model behind a server; answers are committed one by one, and paid for once.
 
-    `account` is what the job's spending is booked to; `max_cost` limits it. The store may have a total as well. `say`
+    `account` is what the job's spending is booked to; `max_cost` limits it. `say`
     receives lines about batches and about a server that stops answering.
     """
 
@@ -59,7 +58,7 @@ class ServerOracle(Oracle):
     ) -> None:
         super().__init__()
         config = config.model_copy(update={"prompt": labels.prompt, "max_cost": max_cost})
-        self.is_capped = max_cost is not None or store.max_cost is not None
+        self.is_capped = max_cost is not None
         self._has_price = bool(config.input_price or config.output_price)
         if self.is_capped and not self._has_price:
             hint = "Give --input-price and --output-price, in dollars per million tokens"
@@ -237,8 +236,8 @@ def answers_in(frame: pd.DataFrame, column: str) -> pd.Series:
     return cells.astype(object).where(cells.notna() & (cells != ""), None)
 
 
-def opened_store(store: ResponseStore | str | Path | None, max_cost: float | None = None) -> ResponseStore:
-    """The store at a folder, a file or a database's URL, by default the user's own; `max_cost` is its total."""
-    if not isinstance(store, ResponseStore):
-        store = ResponseStore.of_user() if store is None else ResponseStore.at(str(store))
-    return store if max_cost is None else replace(store, max_cost=max_cost)
+def opened_store(store: ResponseStore | str | Path | None) -> ResponseStore:
+    """The store at a folder, a file or a database's URL, by default the user's own."""
+    if isinstance(store, ResponseStore):
+        return store
+    return ResponseStore.of_user() if store is None else ResponseStore.at(str(store))

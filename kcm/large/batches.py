@@ -107,7 +107,10 @@ class Batches:
             for file in filter(None, (ended.output_file_id, ended.error_file_id)):
                 with self._client.files.with_streaming_response.content(file, **self._headers) as content:
                     for line in content.iter_lines():
-                        num_answered += self._store_reply(line)
+                        entry = from_json(line)
+                        response = entry.get("response") or {}
+                        if response.get("status_code") == 200:
+                            num_answered += self._keep(entry["custom_id"], to_json(response["body"]))
         self._cache.close_batch(batch, num_answered)
         if not num_answered:
             errors = ended.errors.data if ended.errors and ended.errors.data else []
@@ -116,14 +119,6 @@ class Batches:
         if num_answered < batch.count:
             num_missing = batch.count - num_answered
             self._say(f"batch {name} left {num_missing:,} questions, which are asked one by one at the full price")
-
-    def _store_reply(self, line: str) -> bool:
-        """Keep the answer in a line of a file; returns False if there is none."""
-        entry = from_json(line)
-        response = entry.get("response") or {}
-        if response.get("status_code") != 200:
-            return False
-        return self._keep(entry["custom_id"], to_json(response["body"]))
 
     def _ended(self, name: str) -> Batch:
         """The finished batch; waits for an unreachable server."""

@@ -6,11 +6,11 @@ import math
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, final
 from urllib.parse import urlsplit
 
 import yaml
@@ -25,7 +25,6 @@ from kcm.large.base import Item, LargeModel
 from kcm.large.head import LinearHead
 from kcm.large.prompts import PromptMessage
 from kcm.redact import PlainUrl, VariableName
-from kcm.user_folder import user_folder
 
 if TYPE_CHECKING:  # a database, which paid models alone need
     from kcm.large.response_cache import ResponseStore
@@ -43,8 +42,6 @@ def _server_url(value: str) -> str:
 ServerUrl = Annotated[PlainUrl, AfterValidator(_server_url)]
 """The address of a server with OpenAI's interface, up to before /chat/completions."""
 
-Price = Annotated[float, Field(ge=0)]
-
 
 class UpstreamConfig(Config):
     """A server, the key that is sent to it, and its budget."""
@@ -55,10 +52,6 @@ class UpstreamConfig(Config):
     api_key_env: VariableName | None = Field(
         default="OPENAI_API_KEY",
         description="Environment variable with the server's key, wherever it is asked from; null: it needs none.",
-    )
-    prices: dict[str, tuple[Price, Price]] = Field(
-        default_factory=dict,
-        description="Currency per million tokens read and written, by model, which also holds for its dated versions.",
     )
     max_calls: int | None = Field(
         default=None,
@@ -72,23 +65,14 @@ class UpstreamConfig(Config):
         description="Currency that may be spent at the server, over all runs on the same storage, and by a service; "
         "null: no limit.",
     )
-    input_price: float = Field(
-        default=0.0, ge=0, description="Currency per million tokens read, by a model that prices does not list."
-    )
-    output_price: float = Field(
-        default=0.0, ge=0, description="Currency per million tokens written, by a model that prices does not list."
-    )
+    input_price: float = Field(default=0.0, ge=0, description="Currency per million tokens read.")
+    output_price: float = Field(default=0.0, ge=0, description="Currency per million tokens written.")
 
     @model_validator(mode="after")
     def _prices_for_a_budget(self) -> UpstreamConfig:
-        if self.max_cost is not None and not (self.input_price or self.output_price or self.prices):
-            raise ValueError("max_cost needs input_price and output_price, or prices: currency per million tokens")
+        if self.max_cost is not None and not (self.input_price or self.output_price):
+            raise ValueError("max_cost needs input_price and output_price, in currency per million tokens")
         return self
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether spending is limited."""
-        return self.max_calls is not None or self.max_cost is not None
 
     def key(self) -> str | None:
         """The key, from the environment alone; None if the server needs none. Raises ConfigError if it is not set."""
@@ -102,18 +86,6 @@ class UpstreamConfig(Config):
             where="api_key_env",
             hint="Export the server's key under this name, or name another variable",
         )
-
-    def prices_of(self, model: str) -> tuple[float, float]:
-        """Currency per million tokens read and written, see `price_of`.
-
-        Raises ConfigError if `max_cost` needs them and has none.
-        """
-        listed = price_of(model, self.prices)
-        prices = listed or (self.input_price, self.output_price)
-        if self.max_cost is not None and not any(prices) and listed is None:
-            hint = "List the model in prices, in currency per million tokens read and written"
-            raise ConfigError(f"max_cost needs a price, and none is known for {model!r}", where="prices", hint=hint)
-        return prices
 
 
 @dataclass(frozen=True)
@@ -235,40 +207,16 @@ class EncodedConfig(LargeConfig):
         return self.encoder.name
 
 
-Prices: TypeAlias = Mapping[str, tuple[float, float]]
-"""Dollars per million tokens read and written, by model name."""
-
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|latest)$")
 
 
-def listed_prices() -> Prices:
-    """All known prices. Prices in the user's own list win: `prices.yaml` in the user's folder.
-
-    Raises ConfigError if that file is not a list of prices; a line reads `gpt-4o: [2.50, 10.00]`.
-    """
-    prices = _parse(files("kcm.large").joinpath("prices.yaml").read_text("utf-8"), "prices.yaml")
-    path = user_folder() / "prices.yaml"
-    return prices | _parse(path.read_text("utf-8"), str(path)) if path.is_file() else prices
-
-
-def price_of(model: str, prices: Prices) -> tuple[float, float] | None:
-    """The price of a model; None if it is not listed.
+def listed_price(model: str) -> tuple[float, float] | None:
+    """Dollars per million tokens read and written, as packaged with kcm; None if the model is not listed.
 
     A listed name also stands for its versions, whose names end with a date or `-latest`, and for names with a
     provider's prefix: `openai/gpt-4o-mini-2024-07-18` costs what `gpt-4o-mini` does, unless it is listed itself.
     """
+    prices: dict[str, tuple[float, float]] = yaml.safe_load(files("kcm.large").joinpath("prices.yaml").read_text())
     names = [model, model.rpartition("/")[2]]
     names += [_DATED.sub("", name) for name in names]
     return next((prices[name] for name in names if name in prices), None)
-
-
-def _parse(text: str, where: str) -> dict[str, tuple[float, float]]:
-    try:
-        content: Any = yaml.safe_load(text) or {}
-        return {
-            str(name): (float(input_price), float(output_price))
-            for name, (input_price, output_price) in content.items()
-        }
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
-        hint = "Write a line per model, dollars per million tokens read and written, as gpt-4o: [2.50, 10.00]"
-        raise ConfigError("not a list of prices", where=where, hint=hint) from None

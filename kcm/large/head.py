@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from kcm.errors import ArtefactError, DataError
+from kcm.metrics.calibration import negative_log_likelihood
 from kcm.tasks.splits import draw
 
 C_GRID = (1.0, 10.0, 100.0)
@@ -90,24 +91,19 @@ def fit_head(
     two classes or groups, or for features that are not finite.
     """
     path = _path if known is None else partial(_grown_path, known)
-    _check(features_ND, labels_N, groups_N)
+    if len(bad := np.flatnonzero(~np.isfinite(features_ND).all(axis=1))):
+        raise DataError(f"features of {len(bad)} rows are not finite, the first is row {bad[0]}", where="large head")
+    if len(set(groups_N)) < 2 or len(np.unique(labels_N)) < 2:
+        raise DataError("the large model's head needs train rows of at least two classes and two groups", where="train")
     fold_N = assign_folds(labels_N, groups_N, num_folds, seed)
     outputs = {c: np.zeros((len(labels_N), num_classes), dtype=np.float32) for c in sorted(grid)}
     for fold in np.unique(fold_N):
         held_out = fold_N == fold
         for c, head in path(features_ND[~held_out], labels_N[~held_out], num_classes, sorted(grid)):
             outputs[c][held_out] = head.probabilities(features_ND[held_out])
-    best = min(outputs, key=lambda c: _log_loss(outputs[c], labels_N))
+    best = min(outputs, key=lambda c: negative_log_likelihood(np.log(np.maximum(outputs[c], 1e-12)), labels_N))
     *_, (_, head) = path(features_ND, labels_N, num_classes, [c for c in sorted(grid) if c <= best])
     return HeadFit(head, best, outputs[best])
-
-
-def _check(features_ND: np.ndarray, labels_N: np.ndarray, groups_N: Sequence[str]) -> None:
-    if not np.isfinite(features_ND).all():
-        bad = np.flatnonzero(~np.isfinite(features_ND).all(axis=1))
-        raise DataError(f"features of {len(bad)} rows are not finite, the first is row {bad[0]}", where="large head")
-    if len(set(groups_N)) < 2 or len(np.unique(labels_N)) < 2:
-        raise DataError("the large model's head needs train rows of at least two classes and two groups", where="train")
 
 
 def _path(
@@ -116,7 +112,8 @@ def _path(
     """Heads from the strongest penalty to the weakest; each fit starts from the previous one."""
     present = np.unique(labels_N)
     if len(present) == 1:
-        yield from ((c, _constant(present[0], num_classes, features_ND.shape[1])) for c in strengths)
+        only = _scatter(np.zeros((1, features_ND.shape[1])), np.zeros(1), present, num_classes)
+        yield from ((c, only) for c in strengths)
         return
     from sklearn.linear_model import LogisticRegression  # takes a second to import, and only fitting needs it
 
@@ -158,21 +155,12 @@ def _grown_path(
         yield c, head
 
 
-def _constant(label: int, num_classes: int, dim: int) -> LinearHead:
-    return _scatter(np.zeros((1, dim)), np.zeros(1), np.array([label]), num_classes)
-
-
 def _scatter(weight: np.ndarray, bias: np.ndarray, present: np.ndarray, num_classes: int) -> LinearHead:
     """A head with the present classes at their positions; all other classes have probability 0."""
     weight_CD = np.zeros((num_classes, weight.shape[1]), dtype=np.float32)
     bias_C = np.full(num_classes, _ABSENT, dtype=np.float32)
     weight_CD[present], bias_C[present] = weight, bias
     return LinearHead(weight_CD, bias_C)
-
-
-def _log_loss(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> float:
-    right = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
-    return float(-np.log(np.maximum(right, 1e-12)).mean())
 
 
 def assign_folds(labels_N: np.ndarray, groups_N: Sequence[str], num_folds: int, seed: int) -> np.ndarray:

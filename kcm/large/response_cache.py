@@ -44,7 +44,6 @@ from kcm.user_folder import user_folder
 
 STORE_FILE = "paid.sqlite"  # in the folder of a store
 MAX_IN_MEMORY = 10_000  # answers that are kept without a store
-_BOOKING = 0x6B636D70  # PostgreSQL's advisory lock for bookings limited by the spending of all accounts
 
 
 class BudgetSpent(Exception):
@@ -59,14 +58,12 @@ class Claimed(Exception):
 class ResponseStore:
     """The database at a SQLAlchemy URL, SQLite or PostgreSQL; `prefix` begins the names of its tables.
 
-    `timeout_s` is how long to wait for a database that is locked or unreachable. `max_cost` limits the spending of all
-    accounts together when another call is booked; None means no limit.
+    `timeout_s` is how long to wait for a database that is locked or unreachable.
     """
 
     url: str
     prefix: str = ""
     timeout_s: float = 30.0
-    max_cost: float | None = None
 
     @classmethod
     def in_file(cls, path: Path) -> ResponseStore:
@@ -129,7 +126,7 @@ class ResponseCache(SqlDatabase):
     ) -> None:
         store, self._in_memory = store or ResponseStore(IN_MEMORY), store is None
         super().__init__(store.url, store.timeout_s)
-        self._account, self._max_calls, self._max_cost, self._most_in_all = account, max_calls, max_cost, store.max_cost
+        self._account, self._max_calls, self._max_cost = account, max_calls, max_cost
         self._answers, self._spending, self._batches, self._claims = _tables(store.prefix)
         self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         self._turn = threading.Lock()  # a database in memory has one connection
@@ -168,11 +165,8 @@ class ResponseCache(SqlDatabase):
             return self._run_spending(connection)
 
     def left(self) -> float:
-        """Currency that may still be booked, under the budget of this account and the total of the store."""
-        with self.reading() as connection:
-            run_total, total = self._run_spending(connection)[1], self._total_spending(connection)
-        limits = ((self._max_cost, run_total), (self._most_in_all, total))
-        return min((limit - total_spent for limit, total_spent in limits if limit is not None), default=math.inf)
+        """Currency that may still be booked."""
+        return math.inf if self._max_cost is None else self._max_cost - self.spent()[1]
 
     def reserve(
         self, amount: float, calls: int = 1, batch: str | None = None, claim: tuple[str, float] | None = None
@@ -188,14 +182,8 @@ class ResponseCache(SqlDatabase):
             has_room &= table.calls + calls <= self._max_calls
         if self._max_cost is not None:
             has_room &= table.currency + amount <= self._max_cost
-        if self._most_in_all is not None:
-            has_room &= (
-                select(func.sum(self._spending.alias().c.currency)).scalar_subquery() + amount <= self._most_in_all
-            )
         booking = update(self._spending).where(has_room)
         with self._before_a_call(self.writing()) as connection:
-            if self._most_in_all is not None and not self._sqlite:  # an update does not lock other accounts' rows
-                connection.execute(select(func.pg_advisory_xact_lock(_BOOKING)))
             # One statement checks and books: two processes cannot take the same room.
             if connection.execute(booking.values(calls=table.calls + calls, currency=table.currency + amount)).rowcount:
                 if batch:
@@ -204,12 +192,10 @@ class ResponseCache(SqlDatabase):
                 if claim and not self._in_memory:
                     self._claim(connection, *claim)
                 return
-            (num_calls, currency), in_all = self._run_spending(connection), self._total_spending(connection)
+            num_calls, currency = self._run_spending(connection)
         if self._max_calls is not None and num_calls + calls > self._max_calls:
             raise BudgetSpent(f"the budget is spent: max_calls = {self._max_calls}")
-        if self._max_cost is not None and currency + amount > self._max_cost:
-            raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
-        raise BudgetSpent(f"the budget of the store is spent: {self._most_in_all:g} in all, {in_all:g} so far")
+        raise BudgetSpent(f"the budget is spent: max_cost = {self._max_cost:g}, {currency:g} so far")
 
     def release(self, amount: float) -> None:
         """Remove the booking of a refused call, which costs nothing."""
@@ -290,9 +276,6 @@ class ResponseCache(SqlDatabase):
         table = self._spending.c
         row = connection.execute(select(table.calls, table.currency).where(table.account == self._account)).one()
         return int(row.calls), float(row.currency)
-
-    def _total_spending(self, connection: Connection) -> float:
-        return float(connection.scalar(select(func.sum(self._spending.c.currency))) or 0.0)
 
 
 def _has_ended(owner: str) -> bool:

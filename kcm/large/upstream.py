@@ -104,7 +104,7 @@ class Upstream:
         limit_s: float,
         warn: Callable[[str], None],
     ) -> None:
-        self._watch = _Watch(base_url, warn)
+        self._warn, self._lock, self._num_failed = warn, threading.Lock(), 0  # attempts in a row without a reply
         self._url, self._key, self._timeout_s = base_url, key, timeout_s
         self._max_retries, self._max_wait_s, self._limit_s = max_retries, max_wait_s, limit_s
         self._backoff = wait_random_exponential(multiplier=0.5, max=max_wait_s)
@@ -140,7 +140,10 @@ class Upstream:
                 return asyncio.run_coroutine_threadsafe(self._attempt(body, deadline), _event_loop()).result()
             except UpstreamError as error:
                 if error.outage:
-                    self._watch.failed(str(error))
+                    with self._lock:
+                        self._num_failed += 1
+                        if self._num_failed == MANY_FAILURES:
+                            self._warn(f"the large model at {self._url} has not answered: {error}; trying again")
                 raise
 
         return retrying(paying, attempt)
@@ -184,7 +187,10 @@ class Upstream:
                             timeout=connecting,
                         )
                 reply = parsed(response.content, time.perf_counter() - started)
-                self._watch.answered()
+                with self._lock:
+                    if self._num_failed >= MANY_FAILURES:
+                        self._warn(f"the large model at {self._url} answers again")
+                    self._num_failed = 0
                 return reply
             except TimeoutError:
                 reason = f"no whole reply within {timeout_s:.3g} s"
@@ -217,26 +223,6 @@ class Upstream:
             reason = f"{reason}; it asks to wait {retry_after_s:.0f} s, longer than max_wait_s"
             return UpstreamError(reason, outage=True)
         return UpstreamError(reason, outage=True, retry_after_s=retry_after_s)
-
-
-class _Watch:
-    """Reports when a server stops answering, and when it answers again."""
-
-    def __init__(self, url: str, warn: Callable[[str], None]) -> None:
-        self._url, self._warn, self._lock = url, warn, threading.Lock()
-        self._failures = 0  # in a row
-
-    def failed(self, reason: str) -> None:
-        with self._lock:
-            self._failures += 1
-            if self._failures == MANY_FAILURES:
-                self._warn(f"the large model at {self._url} has not answered: {reason}; trying again")
-
-    def answered(self) -> None:
-        with self._lock:
-            if self._failures >= MANY_FAILURES:
-                self._warn(f"the large model at {self._url} answers again")
-            self._failures = 0
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

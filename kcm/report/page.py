@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -20,6 +19,7 @@ from markupsafe import Markup
 
 from kcm.costs import Prices
 from kcm.errors import ArtefactError
+from kcm.local_files import drafted
 from kcm.report import figures, formats, reading, summary
 from kcm.report.reading import Numbers, Who
 
@@ -85,12 +85,9 @@ def write_report(inputs: ReportInputs, path: Path) -> None:
 
 def write_page(page: str, path: Path) -> None:
     """Write a page to `path`, as `write_report` does."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Users' data may hold lone surrogates, which UTF-8 cannot.
-        unfinished.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(unfinished, path)
+        with drafted(path) as draft:  # users' data may hold lone surrogates, which UTF-8 cannot
+            draft.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         reason = f"the report cannot be written: {error.strerror}"
         raise ArtefactError(reason, where=str(path), hint="Free space or choose another folder") from None

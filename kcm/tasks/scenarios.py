@@ -160,9 +160,6 @@ class TasksConfig(Config):
     order: TaskOrder = Field(
         default="given", description="Order of tasks and classes: as in the source, or drawn by the seed."
     )
-    order_seed: int | None = Field(
-        default=None, description="Seed of the orders of tasks, classes and long tail; null: the seed of the run."
-    )
     max_rows_per_task: int | None = Field(
         default=None,
         ge=1,

@@ -29,7 +29,7 @@ from pyarrow import csv, fs
 
 from kcm.config import Config
 from kcm.errors import ArtefactError, ConfigError, DataError
-from kcm.inputs.cell_text import guarded, guarded_column, is_text, whole
+from kcm.inputs.cell_text import guarded, is_text, whole, with_formulas
 from kcm.inputs.chunks import SUFFIXES, Chunk, known_suffix
 from kcm.inputs.location import FoundFile, Location, stem_of
 from kcm.inputs.tables import fitted
@@ -228,11 +228,12 @@ def _is_plain(kind: pa.DataType) -> bool:
 def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """A column for CSV: nested values become JSON, other values that Arrow cannot write become text, no formulas."""
     if is_text(column.type):
-        return guarded_column(whole(column))
+        return with_formulas(whole(column), guarded)
     if _is_plain(column.type):
         return column
     values = (_json(value) if isinstance(value, dict | list) else value for value in column.to_pylist())
-    return guarded_column(pa.array([None if value is None else str(value) for value in values], pa.string()))
+    texts = pa.array([None if value is None else str(value) for value in values], pa.string())
+    return with_formulas(texts, guarded)
 
 
 def _json(value: Any) -> str:

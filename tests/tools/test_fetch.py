@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kcm.assets import resolve
+from kcm.assets.resolve import resolve
 from kcm.errors import AssetError, LockedError
 from tools.archives import unpack_folder
 from tools.assets import fetch, main

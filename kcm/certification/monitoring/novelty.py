@@ -9,12 +9,12 @@ distances.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kcm.certification.pvalues import binomial_upper_bound
+from kcm.config import Config
 from kcm.errors import DataError
 
 TYPICAL = 0.1  # share of the certify rows that lie beyond the threshold
@@ -23,8 +23,7 @@ LIMIT_DELTA = 0.01  # probability that the limit is too low
 ALARM_DELTA = 0.05  # probability of ever seeing new classes among inputs like the certify rows, if the limit holds
 
 
-@dataclass(frozen=True)
-class NoveltyReference:
+class NoveltyReference(Config):
     """The distance from all known classes beyond which an input may be novel, and a bound on the rate of known ones.
 
     Once there are too many such inputs, inputs at a distance of `farthest` or more escalate; None if none have to.
@@ -49,4 +48,4 @@ class NoveltyReference:
         if farthest is not None and known < farthest:
             farthest = math.sqrt(known * farthest)
         limit = binomial_upper_bound(count - 1, len(ascending_N), LIMIT_DELTA)
-        return cls(float(ascending_N[-count]), limit, farthest)
+        return cls(threshold=float(ascending_N[-count]), limit=limit, farthest=farthest)

@@ -65,11 +65,16 @@ class EncodedModel(ABC):
         features_ND, faults = encode_readable(self._encoder, [item.content for item in items])
         probabilities_NC = self.probabilities(features_ND)
         cost = Cost(seconds=(time.perf_counter() - start) / len(items))
-        answers = iter(answers_from(probabilities_NC, cost))
-        return [
-            LargeAnswer(None, None, cost, faults[position]) if position in faults else next(answers)
-            for position in range(len(items))
-        ]
+        rows = iter(probabilities_NC)
+        answers = []
+        for position in range(len(items)):
+            row_C = None if position in faults else next(rows)
+            if row_C is not None and np.isfinite(row_C).all():
+                answers.append(LargeAnswer(int(row_C.argmax()), row_C, cost))
+            else:
+                fault = faults.get(position, "the model's probabilities are not numbers")
+                answers.append(LargeAnswer(None, None, cost, fault))
+        return answers
 
     @abstractmethod
     def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
@@ -87,16 +92,6 @@ class ClassifierModel(EncodedModel):
 
     def probabilities(self, features_ND: np.ndarray) -> np.ndarray:
         return self._head.probabilities(features_ND)
-
-
-def answers_from(probabilities_NC: np.ndarray, cost: Cost) -> list[LargeAnswer]:
-    """Answers from probabilities [N, C], all at the same cost; a row that is not a distribution becomes an error."""
-    return [
-        LargeAnswer(int(row_C.argmax()), row_C, cost)
-        if np.isfinite(row_C).all()
-        else LargeAnswer(None, None, cost, "the model's probabilities are not numbers")
-        for row_C in probabilities_NC
-    ]
 
 
 def _require_head(head: LinearHead | None) -> LinearHead:

@@ -28,7 +28,7 @@ from kcm.inputs.content import TEXT, Part
 from kcm.inputs.visible import Name
 from kcm.large.base import PROBE, Cost, Estimate, Item, LargeAnswer, LargeModel
 from kcm.large.batches import PRICE, Batches
-from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig, listed_prices, price_of
+from kcm.large.config import ON_CPU, LargeConfig, Resources, UpstreamConfig, listed_price
 from kcm.large.head import LinearHead
 from kcm.large.prompts import (
     MAX_CHARS,
@@ -136,7 +136,6 @@ class OpenAiModel:
     ) -> None:
         config.prompt.check(label_names)
         self._label_names, self._config, self._warn = tuple(label_names), config, warn
-        self._input_price, self._output_price = config.prices_of(config.model)
         self._limit_s = limit_s
         self._upstream = Upstream(
             config.base_url,
@@ -152,16 +151,7 @@ class OpenAiModel:
         self._workers = ThreadPoolExecutor(config.num_concurrent, thread_name_prefix="openai")
         self._waiting: dict[str, list[Future[LargeAnswer]]] = {}  # the futures that wait for each question's answer
         self._lock = threading.Lock()
-
-    @property
-    def rows_per_batch(self) -> int:
-        """See `PaidModel`."""
-        return 8 * self._config.num_concurrent
-
-    @property
-    def max_failed(self) -> float:
-        """See `PaidModel`."""
-        return self._config.max_failed
+        self.rows_per_batch, self.max_failed = 8 * config.num_concurrent, config.max_failed  # see `PaidModel`
 
     def answer(self, items: Sequence[Item]) -> list[LargeAnswer]:
         """One answer per item. Equal questions are asked once, even if several threads ask them.
@@ -375,7 +365,7 @@ class OpenAiModel:
         return self._price(_most_tokens(body), _max_tokens(body))
 
     def _price(self, num_read: int, num_written: int) -> float:
-        return (num_read * self._input_price + num_written * self._output_price) / _MILLION
+        return (num_read * self._config.input_price + num_written * self._config.output_price) / _MILLION
 
 
 def _key(config: OpenAiConfig, body: dict[str, Any]) -> str:
@@ -414,8 +404,7 @@ def openai_config(model: str, base_url: str | None = None, **more: Any) -> OpenA
     """
     values: dict[str, Any] = {"adapter": "openai", "model": model}
     if base_url is None:
-        price = price_of(model, listed_prices()) or ()
-        values |= dict(zip(("input_price", "output_price"), price, strict=False))
+        values |= dict(zip(("input_price", "output_price"), listed_price(model) or (), strict=False))
     else:
         values["base_url"] = base_url
         if urlsplit(base_url).hostname in _THIS_MACHINE:

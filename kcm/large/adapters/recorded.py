@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kcm.assets import require_may_open
 from kcm.assets.manifest import sha256_of
+from kcm.assets.trusted_paths import require_may_open
 from kcm.config import LocalPath
 from kcm.errors import DataError
 from kcm.inputs.cell_text import as_text, without_missing
@@ -31,14 +31,14 @@ from kcm.large.head import LinearHead
 PROBABILITIES = "probabilities"
 NO_ANSWER = "no recorded answer"
 _PROBABILITY = "probability:"
-_CURRENCY = "currency"
 
 
 class RecordedConfig(LargeConfig):
     """A table with one row per item, in any file format that rows can have.
 
     Columns: an id; a label, by its name; and optionally `probability:NAME` for every label, `seconds`, `tokens`,
-    `error` and the cost of the answer. A row without a label is a failed answer.
+    `currency` (the cost of the answer, in the currency of `costs`) and `error`. A row without a label is a failed
+    answer.
     """
 
     reads: ClassVar[frozenset[Part]] = frozenset()
@@ -51,9 +51,6 @@ class RecordedConfig(LargeConfig):
         "file without an id.",
     )
     label_column: str = Field(default="label", description="Column with the name of the label that was answered.")
-    currency_column: str = Field(
-        default=_CURRENCY, description="Column with the cost of the answer, in the currency of `costs`; optional."
-    )
 
     def build(self, label_names: Sequence[str], assets_dir: Path, resources: Resources = ON_CPU) -> LargeModel:
         require_may_open(self.path, assets_dir)
@@ -147,8 +144,7 @@ def _answer_table(rows: pa.Table, row_ids: pa.Array, config: RecordedConfig, lab
     if len(wrong := np.flatnonzero(is_answered & (label_N < 0))):
         place = f"{config.path}, item {ids.iloc[wrong[0]]!r}"
         raise DataError(f"label {names.iloc[wrong[0]]!r} is not in the label list", where=place)
-    number_columns = {"seconds": "seconds", "tokens": "tokens", "currency": config.currency_column}
-    numbers = {name: _numbers(rows, column, ids, config.path) for name, column in number_columns.items()}
+    numbers = {name: _numbers(rows, name, ids, config.path) for name in ("seconds", "tokens", "currency")}
     probabilities_NC = _probabilities(rows, ids, is_answered.to_numpy(), config.path, label_names)
     columns = {
         "id": pa.array(ids, pa.string()),
@@ -182,8 +178,6 @@ def _probabilities(
 
 def _check_columns(rows: pa.Table, config: RecordedConfig, label_names: Sequence[str]) -> None:
     needed = {config.id_column: "id_column", config.label_column: "label_column"}
-    if config.currency_column != _CURRENCY:
-        needed[config.currency_column] = "currency_column"
     if any(column.startswith(_PROBABILITY) for column in rows.column_names):
         needed |= {f"{_PROBABILITY}{name}": "label list" for name in label_names}
     for column, field in needed.items():

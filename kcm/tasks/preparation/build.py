@@ -103,11 +103,6 @@ class SequenceBuild:
     long_tail: tuple[str, ...] = ()
 
     @property
-    def order_seed(self) -> int:
-        """The seed of the orders of tasks, classes and long tail."""
-        return self.seed if self.config.order_seed is None else self.config.order_seed
-
-    @property
     def outside(self) -> str | None:
         """The label of out-of-scope rows, if they are kept."""
         return self.source.out_of_scope_label if self.config.out_of_scope == "keep" else None
@@ -180,7 +175,7 @@ class SequenceBuild:
             scenario=config.scenario,
             num_tasks=config.num_tasks,
             order=config.order,
-            seed=self.order_seed,
+            seed=self.seed,
         )
         self.facts.assign_tasks(self.plan, self.labels, self.outside)
         if config.max_rows_per_task is not None:
@@ -197,7 +192,7 @@ class SequenceBuild:
         """
         config, plan = self.config.long_tail, self.plan
         assert config is not None
-        self.long_tail = tuple(shuffled(dict.fromkeys(chain(*plan.labels)), self.order_seed, "long tail"))
+        self.long_tail = tuple(shuffled(dict.fromkeys(chain(*plan.labels)), self.seed, "long tail"))
         tasks = range(len(plan.names))
         sizes: dict[tuple[int, int], int] = {}
         for pool in [list(tasks)] if self.config.scenario == "class_incremental" else [[task] for task in tasks]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kcm.assets import find_asset, is_intact
+from kcm.assets.manifest import is_intact
+from kcm.assets.resolve import find_asset
 from kcm.errors import AssetError
 from kcm.tasks.rows import SourceRow
 from kcm.tasks.sources import Source, SourceConfig, refuse_vectors

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmarks.sequences import build_sequence
-from kcm.assets import resolve
 from kcm.assets.manifest import read_manifest
+from kcm.assets.resolve import resolve
 from kcm.encoders.efficientnet import load_efficientnet
 from kcm.tasks import TasksConfig
 from tools.assets import fetch

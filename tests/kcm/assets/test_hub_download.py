@@ -40,9 +40,8 @@ def test_a_data_set_that_is_nowhere_says_so(monkeypatch, tmp_path):
 
 def _resolved_elsewhere(model: str, tmp_path: Path) -> Path:
     """`resolve` in a process that reads this test's hub address; the client reads it once, when it is imported."""
-    script = (
-        f"from pathlib import Path; from kcm.assets import resolve; print(resolve({model!r}, Path({str(tmp_path)!r})))"
-    )
+    imports = "from pathlib import Path; from kcm.assets.resolve import resolve"
+    script = f"{imports}; print(resolve({model!r}, Path({str(tmp_path)!r})))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=240)
     return Path(done.stdout.strip().splitlines()[-1])
 

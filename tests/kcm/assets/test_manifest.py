@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from kcm.assets import is_intact
-from kcm.assets.manifest import MANIFEST, read_manifest, sha256_of, weights_sha256, write_manifest
+from kcm.assets.manifest import MANIFEST, is_intact, read_manifest, sha256_of, weights_sha256, write_manifest
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import resolve
 from kcm.assets.manifest import MANIFEST, write_manifest
-from kcm.assets.resolve import assets_folder
+from kcm.assets.resolve import assets_folder, resolve
 from kcm.errors import AssetError
 
 

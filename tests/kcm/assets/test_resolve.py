@@ -2,8 +2,8 @@
 
 import pytest
 
-from kcm.assets import resolve
 from kcm.assets.manifest import MANIFEST, write_manifest
+from kcm.assets.resolve import resolve
 from kcm.errors import AssetError
 
 MODEL = "owner/tiny"

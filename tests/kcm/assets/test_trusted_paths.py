@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kcm.assets import BundleName, resolve, trusted_paths
-from kcm.assets.trusted_paths import TRUSTED_PLACES, may_open
+from kcm.assets import trusted_paths
+from kcm.assets.resolve import resolve
+from kcm.assets.trusted_paths import TRUSTED_PLACES, BundleName, may_open
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.frozen_models import require_models
 from kcm.encoders.text import TextEncoderConfig

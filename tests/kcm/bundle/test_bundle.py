@@ -171,7 +171,7 @@ def test_a_bundle_without_certificate_head_or_memory_is_a_bundle(tmp_path: Path)
 
 @pytest.mark.parametrize("farthest", [2.5, None])
 def test_what_the_certify_rows_say_comes_back(tmp_path: Path, farthest: float | None) -> None:
-    reference, rows_RD = NoveltyReference(0.5, 0.1, farthest), torch.randn(7, FEATURES)
+    reference, rows_RD = NoveltyReference(threshold=0.5, limit=0.1, farthest=farthest), torch.randn(7, FEATURES)
     read = round_trip(bundle(novelty=reference, certify_rows=rows_RD), tmp_path)
     assert read.novelty == reference
     assert read.certify_rows is not None

@@ -373,18 +373,6 @@ def test_nothing_is_paid_if_the_draw_could_not_be_kept(
     assert upstream.requests == []
 
 
-def test_a_total_of_the_store_is_a_cap_as_well(upstream: FakeUpstream) -> None:
-    """What a first job spent counts for the second, which ends with a weaker promise."""
-    upstream.otherwise = classify
-    config = openai_config("some-model", upstream.base_url, input_price=10.0, output_price=10.0)
-    first = labelling(table(), llm=config)
-    total = first.cost + 0.2
-    other = table(seed=1).assign(body=lambda frame: frame["body"] + " again")
-    short = labelling(other, llm=config, store_max_cost=total, max_cost=5.0)
-    assert 0 < short.cost <= 0.2
-    assert not short.certificate.certified
-
-
 def test_a_batch_buys_the_draw_and_the_rest(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """At half the price, once, within the cap; killed while a batch runs, the job goes on with that batch."""
     monkeypatch.setattr(batches, "_PAUSE_S", 0.01)

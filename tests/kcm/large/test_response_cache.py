@@ -77,29 +77,10 @@ def test_claim_of_a_process_that_has_ended_is_void(store):
     ResponseCache(store, "big").reserve(1.0, claim=("question", 60.0))
 
 
-def test_a_total_of_the_store_counts_every_account(store):
-    """Promise: a call is booked only if its highest price fits both its own budget and what the store has left."""
-    limited = replace(store, max_cost=10.0)
-    ResponseCache(store, "big").reserve(6.0)
-    cache = ResponseCache(limited, "small", max_cost=8.0)
-    assert cache.left() == 4.0
-    with pytest.raises(BudgetSpent, match="of the store is spent: 10 in all, 6 so far"):
-        cache.reserve(5.0)
-    cache.reserve(4.0)
-    with pytest.raises(BudgetSpent, match="max_cost = 8, 4 so far"):
-        cache.reserve(4.5)
-    cache.release(4.0)
-    assert (cache.left(), cache.spent()) == (4.0, (0, 0.0))
-
-
-@pytest.mark.parametrize(
-    ("budget", "accounts"),
-    [({"max_calls": 10}, ["big"] * 6), ({"max_cost": 10.0}, ["big"] * 6), ({}, [f"account {n}" for n in range(6)])],
-    ids=["calls", "currency", "total of the store"],
-)
-def test_many_spenders_never_pass_the_budget_together(store, budget, accounts):
-    """Promise: what an account or the store has left is checked and taken in one step."""
-    caches = [ResponseCache(replace(store, max_cost=None if budget else 10.0), name, **budget) for name in accounts]
+@pytest.mark.parametrize("budget", [{"max_calls": 10}, {"max_cost": 10.0}], ids=["calls", "currency"])
+def test_many_spenders_never_pass_the_budget_together(store, budget):
+    """Promise: what an account has left is checked and taken in one step."""
+    caches = [ResponseCache(store, "big", **budget) for _ in range(6)]
 
     def spend(cache):
         with contextlib.suppress(BudgetSpent):
@@ -111,8 +92,7 @@ def test_many_spenders_never_pass_the_budget_together(store, budget, accounts):
         thread.start()
     for thread in threads:
         thread.join()
-    spent = {name: cache.spent() for name, cache in zip(accounts, caches, strict=True)}
-    assert [sum(column) for column in zip(*spent.values(), strict=True)] == [10, 10.0]
+    assert caches[0].spent() == (10, 10.0)
 
 
 def test_a_database_that_is_gone_is_missed_and_not_begun_anew(store, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from kcm.assets import folder_digest
+from kcm.assets.manifest import folder_digest
 from kcm.config import LocalPath
 from kcm.encoders import Encoder, EncoderConfig
 from kcm.encoders.config import is_dual

@@ -116,7 +116,7 @@ def budget_store(server: UpstreamConfig | None, log: FeedbackConfig) -> Response
 
     Raises ConfigError if there is no database for a budget.
     """
-    if server is None or not server.has_budget:
+    if server is None or server.max_calls is server.max_cost is None:
         return None
     from kcm.large.response_cache import ResponseStore  # a database: only paid models need it
 

@@ -77,14 +77,6 @@ def test_a_table_that_cannot_be_right_is_refused(rows, message, write):
         load(write(rows))
 
 
-def test_costs_may_stand_in_a_column_of_another_name(write):
-    rows = [{"id": "1", "label": "yes", "gpt_cost": 0.02}]
-    [answer] = load(write(rows), currency_column="gpt_cost").answer([Item("1", Content())])
-    assert answer.cost.currency == 0.02
-    with pytest.raises(DataError, match=r"no column 'price' \(currency_column\)"):
-        load(write(rows), currency_column="price")
-
-
 def test_another_table_is_another_model(write):
     def identity(rows):
         path = write(rows)

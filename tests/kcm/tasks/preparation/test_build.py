@@ -50,7 +50,6 @@ def test_long_tail_is_cut_only_from_train_and_recorded(write_csv, build, labelle
     whole = build(path)
     sequence = build(path, long_tail={"imbalance_factor": 8})
     assert sorted(sequence.long_tail) == ["class-0", "class-1", "class-2", "class-3"]
-    assert len({build(path, order_seed=seed, long_tail={}).long_tail for seed in range(5)}) > 2
     head, *tail = map(sequence.label_names.index, sequence.long_tail)
     assert all(ids(sequence, split) == ids(whole, split) for split in ("validate", "certify", "test"))
 

@@ -6,8 +6,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from kcm.assets import assets_place
-from kcm.assets.resolve import assets_folder
+from kcm.assets.resolve import assets_folder, assets_place
 from kcm.cascade.policy import Policy
 from kcm.config import parse_config
 from kcm.errors import ArtefactError, ConfigError
