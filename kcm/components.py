@@ -21,8 +21,8 @@ from importlib.metadata import entry_points
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
-from pydantic import GetCoreSchemaHandler, ValidationError, model_validator
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic import GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from kcm.config import Config
 from kcm.errors import ConfigError
@@ -238,16 +238,6 @@ class Component(Config):
     def _is_abstract(cls) -> bool:
         return "family" in cls.__dict__
 
-    @classmethod
-    def _form_of(cls, value: object) -> type[Component]:
-        """The class that a section names."""
-        family = cls.family
-        tag = value.get(family.tag, family.default) if isinstance(value, Mapping) else None
-        if tag is None:
-            names = ", ".join(family.ours)
-            raise ConfigError(f"the {family.name} is a section with the key {family.tag!r}, one of {names}")
-        return family.find(tag)
-
     @model_validator(mode="before")
     @classmethod
     def _fill_in_tag(cls, values: Any) -> Any:
@@ -272,14 +262,16 @@ class Component(Config):
     def _any_of_family(cls, value: object) -> Self:
         if isinstance(value, cls):
             return value
+        family = cls.family
+        tag = value.get(family.tag, family.default) if isinstance(value, Mapping) else None
+        if tag is None:
+            raise ValueError(
+                f"the {family.name} is a section with the key {family.tag!r}, one of {', '.join(family.ours)}"
+            )
         try:
-            form = cls._form_of(value)
+            form = family.find(tag)
         except ConfigError as error:
-            reason = PydanticCustomError("component", "{reason}", {"reason": str(error)})
-            line = InitErrorDetails(type=reason, input=value)
-            if isinstance(value, Mapping) and cls.family.tag in value:
-                line = InitErrorDetails(type=reason, loc=(cls.family.tag,), input=value[cls.family.tag])
-            raise ValidationError.from_exception_data(cls.__name__, [line]) from None
+            raise ValueError(str(error)) from None
         section = form.model_validate(value)
         assert isinstance(section, cls)
         return section

@@ -26,6 +26,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _KEY = re.compile(
     r"\b(?:sk|pk|rk)-[\w-]{12,}|\b(?:hf|gh[oprsu]|github_pat|glpat|xox[abprs])[_-][\w-]{12,}|\bAKIA[A-Z0-9]{12,}"
 )
+_QUERY_VALUE = re.compile(r"(?P<name>[^&;=]*=)[^&;]*|[^&;]+")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
@@ -57,19 +58,8 @@ def _url(url: str) -> str:
         user = before.partition(":")[0]
         web = scheme.lower() in ("http", "https") or "/" in user
         remainder = f"{MASK}@{after}" if web else f"{user}:{MASK}@{after}" if ":" in before else f"{user}@{after}"
-    path, mark, query = _partition(remainder)
-    values = re.split(r"([&;])", query)
-    return f"{scheme}://{path}{mark}{''.join(part if part in ('&', ';') else _query_value(part) for part in values)}"
-
-
-def _partition(remainder: str) -> tuple[str, str, str]:
-    match = re.search(r"[?#]", remainder)
-    return (remainder[: match.start()], match[0], remainder[match.end() :]) if match else (remainder, "", "")
-
-
-def _query_value(text: str) -> str:
-    name, equals, _ = text.partition("=")
-    return f"{name}={MASK}" if equals else MASK if text else ""
+    path, mark, query = (*re.split(r"([?#])", remainder, maxsplit=1), "", "")[:3]
+    return f"{scheme}://{path}{mark}" + _QUERY_VALUE.sub(rf"\g<name>{MASK}", query)
 
 
 def _without_secrets(value: str) -> str:

@@ -170,7 +170,9 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def _start(self, features: Tensor) -> None:
         """Reset the classifier, and set the scaling of the features."""
         self.__dict__.pop("collaborator_", None)
-        self._config, random = _learner_config(self.learner), self.random_state
+        learner, random = self.learner, self.random_state
+        section = {"learner": {"name": learner} if isinstance(learner, str) else learner}
+        self._config = parse_config(_Learner, section, where="KANClassifier").learner
         self._seed = int(random) if isinstance(random, int | np.integer) else check_random_state(random).randint(2**31)
         self._index = {}
         self._seen_outputs = set()
@@ -208,11 +210,6 @@ class KANClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """A section of a configuration, from the parameters of these names."""
         values = {name: getattr(self, name) for name in names}
         return parse_config(model, values | constants, where="KANClassifier")
-
-
-def _learner_config(learner: str | Mapping[str, Any] | LearnerConfig) -> LearnerConfig:
-    section = {"name": learner} if isinstance(learner, str) else learner
-    return parse_config(_Learner, {"learner": section}, where="KANClassifier").learner
 
 
 def _rows(name: str, features: Tensor, labels_N: Tensor, test_N: Tensor) -> TensorRows:

@@ -7,10 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from kcm.bundle.answers import Answer, Failure, Input
 from kcm.errors import DataError
@@ -79,19 +77,16 @@ def _input(
     if not isinstance(text, str | None):
         raise DataError(f"the text of input {number} is a {type(text).__name__}", where=columns["text"])
     image = _picture(number, _cell(row, columns["image"])) if "image" in columns else b""
+    try:
+        vector_D = None if vector is None else vector_in(row, vector)
+    except PartError as error:
+        raise DataError(f"input {number}: {error}", where="predict") from None
     known_task, known_id = _cell(row, task), _cell(row, id)
     return Input(
-        Content(text or "", image, vector=None if vector is None else _vector(number, row, vector)),
+        Content(text or "", image, vector=vector_D),
         None if known_task is None else str(known_task),
         "" if known_id is None else str(known_id),
     )
-
-
-def _vector(number: int, row: Mapping[Any, Any], columns: Sequence[str]) -> NDArray[np.float32] | None:
-    try:
-        return vector_in(row, columns)
-    except PartError as error:
-        raise DataError(f"input {number}: {error}", where="predict") from None
 
 
 def _require(columns: Mapping[str, str], names: Sequence[Any]) -> None:

@@ -34,7 +34,7 @@ from kcm.bundle.frozen_models import (
     LargeFile,
 )
 from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
-from kcm.cascade.gate import Gate, GateName
+from kcm.cascade.gate import Gate
 from kcm.cascade.gate_kinds import GateHead, form_named
 from kcm.cascade.policy import POLICY_FILE, Policy
 from kcm.certification.certificate import Certificate, confidence
@@ -174,7 +174,10 @@ class Bundle(FrozenModels):
         for name, module in _modules(collaborator).items():
             if module.state_dict():
                 _load(module, files, name)
-        policy = files.config(Policy, POLICY_FILE)
+        policy, gate_head = files.config(Policy, POLICY_FILE), None
+        if files.has(GATE):
+            with _weights_of(files, GATE):
+                gate_head = form_named(policy.gate).restored(files.tensors(GATE))
         return cls(
             **{field.name: getattr(models, field.name) for field in fields(models)},
             collaborator=collaborator,
@@ -182,7 +185,7 @@ class Bundle(FrozenModels):
             task_names=names.tasks,
             policy=policy,
             learner=config.learner,
-            gate_head=_gate_head(files, policy.gate) if files.has(GATE) else None,
+            gate_head=gate_head,
             certificates=files.config(_Certificates, CERTIFICATE).by_task(),
             metrics=files.mapping("metrics.json"),
             learner_state=files.state("learner"),
@@ -278,11 +281,6 @@ def _load(module: nn.Module, files: SealedFolder, name: str) -> None:
     file = f"{name}.safetensors"
     with _weights_of(files, file):
         module.load_state_dict(files.tensors(file))
-
-
-def _gate_head(files: SealedFolder, gate: GateName) -> GateHead:
-    with _weights_of(files, GATE):
-        return form_named(gate).restored(files.tensors(GATE))
 
 
 @contextmanager

@@ -185,12 +185,8 @@ def variants(example: Input, max_words: int = WORDS) -> list[Input]:
     The input itself, then its text without each of its first `max_words` words.
     """
     words = example.content.text.split()
-    left_out = range(min(len(words_of(example)), max_words))
-    return [example, *(_with_text(example, " ".join(words[:i] + words[i + 1 :])) for i in left_out)]
-
-
-def _with_text(example: Input, text: str) -> Input:
-    return replace(example, content=replace(example.content, text=text))
+    texts = (" ".join(words[:i] + words[i + 1 :]) for i in range(min(len(words_of(example)), max_words)))
+    return [example, *(replace(example, content=replace(example.content, text=text)) for text in texts)]
 
 
 def explain_with(side: SmallSide, content: Content, top: int = 10) -> Explanation:

@@ -116,14 +116,9 @@ class TableCertificate(Config):
         )
 
     @property
-    def confidence(self) -> float:
-        """The probability with which the promise holds."""
-        return 1 - self.spend
-
-    @property
     def sure(self) -> str:
-        """The confidence, rounded down."""
-        return f"{math.floor(round(1000 * self.confidence, 6)) / 10:g}%"
+        """The probability with which the promise holds, rounded down."""
+        return f"{math.floor(round(1000 * (1 - self.spend), 6)) / 10:g}%"
 
     @property
     def is_exact(self) -> bool:

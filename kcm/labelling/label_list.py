@@ -41,8 +41,9 @@ class LabelList:
         description, or to `description` and `examples`. `instructions` are a prompt with {labels} in it. Raises
         ConfigError for fewer than two labels, duplicates, and files that are none of these.
         """
-        given = _content(labels)
-        where, content = (str(given), _read(given)) if isinstance(given, Path) else ("labels", given)
+        if isinstance(labels, str):
+            labels = labels.split(",") if "," in labels else Path(labels)
+        where, content = (str(labels), _read(labels)) if isinstance(labels, Path) else ("labels", labels)
         names = [str(name).strip() for name in content]
         _check(names, where)
         values = content.values() if isinstance(content, Mapping) else [None] * len(names)
@@ -56,13 +57,6 @@ class LabelList:
             "examples": [{"text": text, "label": name} for name, own in meanings.items() for text in own.examples],
         }
         return cls(tuple(names), parse_config(TaskPromptConfig, prompt, where=where))
-
-
-def _content(labels: Sequence[str] | str | Path) -> Sequence[str] | Path:
-    """The names, or the file that gives them."""
-    if isinstance(labels, str):
-        return labels.split(",") if "," in labels else Path(labels)
-    return labels
 
 
 def _read(path: Path) -> Sequence[Any] | Mapping[Any, Any]:
