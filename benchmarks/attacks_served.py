@@ -37,7 +37,7 @@ from kcm.learners.bounds import FinetuneConfig
 from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import TOP_K, ServeConfig
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
@@ -97,7 +97,7 @@ class AttackedLoader(VersionLoader):
         return StubEncoder(bundle.collaborator.in_features)
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
-        return Sorting(bundle, encoder, top_k=self._config.top_k)
+        return Sorting(bundle, encoder, top_k=TOP_K)
 
 
 class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]

@@ -21,7 +21,7 @@ from kcm.inputs.content import Content, Part
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.models.large import Large
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import TOP_K, ServeConfig
 from pipelines.serve.deploy.app import build_app, build_door, deployment_options, start
 from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import prepare_environment
@@ -69,7 +69,7 @@ class LoaderToLarge(VersionLoader):
         return StubEncoder(bundle.collaborator.in_features)
 
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
-        return EscalatesAll(bundle, encoder, top_k=self._config.top_k)
+        return EscalatesAll(bundle, encoder, top_k=TOP_K)
 
 
 class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]

@@ -22,6 +22,7 @@ from pipelines.loop.turn import update as take_turn
 from pipelines.loop.window.naming import ClassNames
 from pipelines.registry.champion import By, Champion, Current, LeftVersion, ReplacedError
 from pipelines.registry.promote import promoting
+from pipelines.serve.config import LOAD_TIMEOUT_S
 from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.stages.parent import Parent
@@ -157,7 +158,7 @@ def promote(
             left=left,
         )
         expected = before.number if before else 0
-        served = champions.promote(champion, expected=expected, timeout_s=config.serve.load_timeout_s)
+        served = champions.promote(champion, expected=expected, timeout_s=LOAD_TIMEOUT_S)
     return {"version": release.version, "served": served}
 
 

@@ -24,6 +24,7 @@ from pipelines.registry.champion import Champion, ReplacedError, utc_now
 from pipelines.registry.gates import overall
 from pipelines.registry.promote import promoting
 from pipelines.registry.replicas import RefusedByServiceError
+from pipelines.serve.config import LOAD_TIMEOUT_S
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
@@ -184,7 +185,7 @@ def _promote(
         try:
             with promoting(state.store.control, config.name):
                 renewed = {"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"}
-                champion, timeout_s = candidate.model_copy(update=renewed), config.serve.load_timeout_s
+                champion, timeout_s = candidate.model_copy(update=renewed), LOAD_TIMEOUT_S
                 served = champions.promote(champion, expected=current.number, timeout_s=timeout_s)
             return _PROMOTED | {"served": served}
         except RefusedByServiceError as error:

@@ -97,6 +97,6 @@ class ReplicaReports:
                 raise RefusedByServiceError(
                     f"{len(pending) - len(dead)} replicas have not followed after {timeout_s:g} s",
                     where=self._above,
-                    hint="See their logs; serve.load_timeout_s limits how long loading may take",
+                    hint="See their logs",
                 )
             self._sleep(self._control.poll_s)

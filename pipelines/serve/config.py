@@ -24,6 +24,10 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 DATABASES = ("sqlite", "postgresql")
 
+LOAD_TIMEOUT_S = 300.0  # in which a new version must load and answer; otherwise it is refused
+MAX_WAITING_ITEMS = 1024  # of a replica; more are refused
+TOP_K = 5  # probabilities in an answer, the most likely labels first
+
 MAX_FEATURES = 4096  # most numbers in an item's vector; MAX_JSON_VALUES counts two for each
 MAX_JSON_VALUES = 16_384  # of a request, counted before parsing; more for more items
 MAX_PIXELS = 25_000_000  # of all pictures of a request together, from their headers; with more, none is decoded
@@ -52,9 +56,6 @@ class BatchingConfig(ReplicaConfig):
     """Replicas that compute items of several requests together."""
 
     max_batch_size: int = Field(default=32, ge=1, description="Items computed together.")
-    max_waiting_items: int = Field(
-        default=1024, ge=1, description="Most items that wait in a replica; more are refused."
-    )
 
     @model_validator(mode="after")
     def _full_batches(self) -> BatchingConfig:
@@ -117,7 +118,7 @@ class LimitsConfig(Config):
         "proxy all clients have the proxy's address, unless the nodes' variable FORWARDED_ALLOW_IPS names the proxy: "
         "then its X-Forwarded-For counts.",
     )
-    max_items: int = Field(default=128, ge=1, description="Items of a request.")
+    max_items: int = Field(default=128, ge=1, le=MAX_WAITING_ITEMS, description="Items of a request.")
     max_text_length: int = Field(default=10_000, ge=1, description="Characters of an item's text.")
     max_image_bytes: int = Field(
         default=2 * 2**20, ge=1, description="Bytes of an item's picture; its pixels are limited by the encoder."
@@ -239,9 +240,6 @@ class ServeConfig(BatchingConfig):
     costs: CostsConfig | None = Field(default=None, description="Prices shown on the page; null: the run's prices.")
     timeout_s: float = Field(default=30.0, gt=0, description="Time limit of a request after a replica has accepted it.")
     judge_timeout_s: float = Field(default=8.0, gt=0, description="Time limit of the small side, queue included.")
-    load_timeout_s: float = Field(
-        default=300.0, gt=0, description="Time in which a new version must load and answer; otherwise it is refused."
-    )
     max_queued_requests: int = Field(
         default=32,
         ge=0,
@@ -251,9 +249,6 @@ class ServeConfig(BatchingConfig):
     label_selector: dict[str, str] = Field(
         default={},
         description='Ray\'s label selector for nodes with replicas: {ray.io/market-type: "!spot"} excludes spot nodes.',
-    )
-    top_k: int = Field(
-        default=5, ge=1, description="Number of probabilities in an answer, the most likely labels first."
     )
     limits: LimitsConfig = Field(default=LimitsConfig(), description="The largest request that is accepted.")
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call, and how often.")
@@ -316,16 +311,6 @@ class ServeConfig(BatchingConfig):
                 f"auth.requests_per_minute ({rate:g}) must be at least num_replicas ({self.num_replicas}): each "
                 "admits at least one request"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _room_for_a_request(self) -> ServeConfig:
-        for name, room in (("", self.max_waiting_items), ("large.", self.large.max_waiting_items)):
-            if room < self.limits.max_items:
-                raise ValueError(
-                    f"{name}max_waiting_items ({room}) must be at least limits.max_items ({self.limits.max_items}), "
-                    "or the largest allowed request never fits"
-                )
         return self
 
 

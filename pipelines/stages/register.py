@@ -29,7 +29,7 @@ from pipelines.registry.gates import GateConfig
 from pipelines.registry.promote import Champions
 from pipelines.registry.pyfunc import register_model
 from pipelines.registry.replicas import RefusedByServiceError
-from pipelines.serve.config import ServeConfig, log_url
+from pipelines.serve.config import LOAD_TIMEOUT_S, ServeConfig, log_url
 from pipelines.serve.log.window import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.parent import BundleArtefact
@@ -96,7 +96,7 @@ class Register(Stage, Plan):
             reason = self._held_back(artefact, current.champion if current else None, context)
         if reason is None:
             try:
-                champions.introduce(candidate, timeout_s=self.serve.load_timeout_s)
+                champions.introduce(candidate, timeout_s=LOAD_TIMEOUT_S)
             except RefusedByServiceError as error:
                 reason = str(error)
         if reason is not None and current is not None:

@@ -21,7 +21,7 @@ from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.novelty import NoveltyWatch
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
-from pipelines.serve.config import MAX_PIXELS, ServeConfig
+from pipelines.serve.config import MAX_PIXELS, TOP_K, ServeConfig
 from pipelines.serve.log.audit import Auditor
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.serve.log.monitor import Monitor
@@ -102,7 +102,7 @@ class VersionLoader:
     def _small_side(self, bundle: Bundle, encoder: Encoder) -> SmallSide:
         if policy_on_failure := self._config.large.on_large_failure:
             bundle = replace(bundle, policy=bundle.policy.on_failure(policy_on_failure))
-        return SmallSide(bundle, encoder, self._config.device, self._config.top_k)
+        return SmallSide(bundle, encoder, self._config.device, TOP_K)
 
 
 def _encoder(bundle: Bundle) -> tuple[str, Runtime | None]:

@@ -13,7 +13,7 @@ from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import AnsweredRequest, CascadeVersion
-from pipelines.serve.config import ServeConfig
+from pipelines.serve.config import LOAD_TIMEOUT_S, ServeConfig
 from pipelines.serve.errors import (
     BusyError,
     InvalidInputError,
@@ -76,7 +76,7 @@ class CascadeService:
 
     async def become_ready(self) -> None:
         """Send a probe to the large model until it answers."""
-        while unavailable := await self._releases.current.escalation.probe(self._config.load_timeout_s):
+        while unavailable := await self._releases.current.escalation.probe(LOAD_TIMEOUT_S):
             self._waiting_for = unavailable.reason
             await asyncio.sleep(PROBE_INTERVAL_S)
         self._waiting_for = None
@@ -156,7 +156,7 @@ class CascadeService:
         """A version that has judged a probe; if it takes over, its large model must also have answered."""
         version = await self._load(release, champion)
         await version.judge_probe()
-        if self._releases.has_served and (unavailable := await version.escalation.probe(self._config.load_timeout_s)):
+        if self._releases.has_served and (unavailable := await version.escalation.probe(LOAD_TIMEOUT_S)):
             raise RuntimeError(unavailable.reason)
         return version
 

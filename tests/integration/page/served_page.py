@@ -26,7 +26,7 @@ from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.service import CascadeService
 from pipelines.serve.cascade.version import CascadeVersion, CertificateGuard
-from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, ServeConfig
+from pipelines.serve.config import MAX_PIXELS, TOP_K, FeedbackConfig, ServeConfig
 from pipelines.serve.http.api import create_api
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.http.refusals import status_of
@@ -122,7 +122,7 @@ async def service_of(folder: Path, encoder: Encoder, config: ServeConfig, feedba
 
     async def load(release: Release, beside: CascadeVersion | None) -> CascadeVersion:
         bundle = Bundle.read(release.bundle)
-        side = SmallSide(bundle, encoder, top_k=config.top_k)
+        side = SmallSide(bundle, encoder, top_k=TOP_K)
         large: Any = LastLabel(len(bundle.label_names))
         pictures = PictureReader(encoder.read, config, MAX_PIXELS)
         guard = CertificateGuard(side, release.version, config.on_refuted)

@@ -175,9 +175,9 @@ def version_of(
     judging: Judging | None = None,
 ) -> CascadeVersion:
     """A version that judges in batches of at most 8, by `judging` where there is one; pictures are read by `decode`."""
-    pictures = PictureReader(decode, BatchingConfig(max_waiting_items=100), max_pixels=1000)
-    limits = BatchingConfig(max_batch_size=8, max_waiting_items=max_waiting)
-    judging = judging or Judging(encoder or StubEncoder(), pictures, limits)
+    pictures = PictureReader(decode, BatchingConfig(), max_pixels=1000)
+    limits = BatchingConfig(max_batch_size=8)
+    judging = judging or Judging(encoder or StubEncoder(), pictures, limits, max_waiting=max_waiting)
     guard = CertificateGuard(small_side, name, config.on_refuted)
     return CascadeVersion(small_side, judging, escalation, config, name, guard, auditor)
 

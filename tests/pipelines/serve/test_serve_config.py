@@ -45,7 +45,7 @@ def test_a_local_cluster_grows_to_what_all_replicas_reserve() -> None:
     [
         ({"max_batch_size": 100, "max_ongoing_requests": 10}, "requests of one item never fill a batch"),
         ({"timeout_s": 5.0, "large": {"timeout_s": 5.0}}, "the service needs time to answer without it"),
-        ({"max_waiting_items": 10}, "the largest allowed request never fits"),
+        ({"limits": {"max_items": 2000}}, "max_items must be at most 1024"),
         ({"large": {"min_replicas": 2}}, r"min_replicas \(2\) must not exceed num_replicas \(1\)"),
         ({"large": {"max_queue": 5}}, "did you mean 'large.max_queued_requests'"),
         ({"num_replicas": 8, "auth": {"requests_per_minute": 4}}, r"requests_per_minute \(4\) must be at least num_"),

@@ -20,7 +20,7 @@ from kcm.inputs.content import Content, UnreadableError
 from kcm.inputs.pictures import PictureError, num_pixels
 from kcm.large import Item
 from pipelines.serve.cascade.models.queues import Batcher, QueueFullError
-from pipelines.serve.config import BatchingConfig
+from pipelines.serve.config import MAX_WAITING_ITEMS, BatchingConfig
 
 GivenT = TypeVar("GivenT", Input, Item)
 
@@ -36,8 +36,14 @@ class PictureReader:
     cancelled request is decoded. As many pictures may wait as items of the replica.
     """
 
-    def __init__(self, decode: Callable[[Content], Content], replica: BatchingConfig, max_pixels: int) -> None:
-        self._decode, self._max_pixels, self._max_waiting = decode, max_pixels, replica.max_waiting_items
+    def __init__(
+        self,
+        decode: Callable[[Content], Content],
+        replica: BatchingConfig,
+        max_pixels: int,
+        max_waiting: int = MAX_WAITING_ITEMS,
+    ) -> None:
+        self._decode, self._max_pixels, self._max_waiting = decode, max_pixels, max_waiting
         self._threads = ThreadPoolExecutor(max(1, round(replica.cpus)), thread_name_prefix="pictures")
         self._num_waiting = 0
 
@@ -108,13 +114,20 @@ class Judging:
     """
 
     def __init__(
-        self, encoder: Encoder, pictures: PictureReader, config: BatchingConfig, *, max_wait_s: float = math.inf
+        self,
+        encoder: Encoder,
+        pictures: PictureReader,
+        config: BatchingConfig,
+        *,
+        max_waiting: int = MAX_WAITING_ITEMS,
+        max_wait_s: float = math.inf,
     ) -> None:
         self.encoder, self._pictures = encoder, pictures
         self._batcher: Batcher[Asked, Verdict] = Batcher(
             self._judge,
             lambda question: question.given.content.size,
             config,
+            max_waiting=max_waiting,
             max_wait_s=max_wait_s,
         )
 

@@ -17,7 +17,7 @@ from kcm.large import PROBE, AsksEach, Item, LargeAnswer, LargeModel, ReadsAhead
 from kcm.redact import redact_logger
 from pipelines.serve.cascade.models.judging import PictureReader
 from pipelines.serve.cascade.models.queues import Batcher, QuestionQueue
-from pipelines.serve.config import MAX_PIXELS, FeedbackConfig, LargeReplicaConfig
+from pipelines.serve.config import MAX_PIXELS, MAX_WAITING_ITEMS, FeedbackConfig, LargeReplicaConfig
 from pipelines.serve.release import Release, ReleaseCache
 from pipelines.serve.sources import Source
 
@@ -87,7 +87,7 @@ class Large:
         config = self._config
         if isinstance(model, AsksEach):
             timeout_s = ANSWERED_WITHIN * config.attempt_timeout_s
-            return QuestionQueue(model.ask, max_waiting=config.max_waiting_items, timeout_s=timeout_s)
+            return QuestionQueue(model.ask, max_waiting=MAX_WAITING_ITEMS, timeout_s=timeout_s)
         return Batcher(
             model.answer,
             lambda item: item.content.size,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from kcm.large import Item, LargeAnswer
-from pipelines.serve.config import BatchingConfig
+from pipelines.serve.config import MAX_WAITING_ITEMS, BatchingConfig
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -48,7 +48,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
     The queue is bounded by time. An item is refused if it would finish after `max_wait_s`, estimated from the median
     pace of the latest batches and the items before it. It is dropped if it really waited that long: its caller has
-    given up by then. An item with nothing before it is always computed. `max_waiting_items` bounds the memory of the
+    given up by then. An item with nothing before it is always computed. `max_waiting` bounds the memory of the
     queue. `clock` returns monotonic seconds.
     """
 
@@ -58,11 +58,12 @@ class Batcher(Generic[ItemT, ResultT]):
         length: Callable[[ItemT], int],
         config: BatchingConfig,
         *,
+        max_waiting: int = MAX_WAITING_ITEMS,
         max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compute, self._length = compute, length
-        self._max_batch_size, self._max_waiting = config.max_batch_size, config.max_waiting_items
+        self._max_batch_size, self._max_waiting = config.max_batch_size, max_waiting
         self._max_wait_s, self._clock = max_wait_s, clock
         self._paces_s: deque[float] = deque(maxlen=_LATEST_BATCHES)  # seconds per item of each of the latest batches
         self._batch: tuple[float, int] | None = None  # start of the current batch, and its number of items

@@ -36,7 +36,7 @@ class Reader:
 
 
 def reader(decode: Reader, max_pixels: int = 1000, max_waiting: int = 100) -> PictureReader:
-    return PictureReader(decode, BatchingConfig(max_waiting_items=max_waiting), max_pixels)
+    return PictureReader(decode, BatchingConfig(), max_pixels, max_waiting)
 
 
 def inputs(*images: bytes) -> list[Input]:

@@ -32,7 +32,7 @@ class Computer:
 
 
 def batcher(compute: Callable[[list[str]], list[str]], size: int = 3, waiting: int = 100) -> Batcher[str, str]:
-    return Batcher(compute, len, BatchingConfig(max_batch_size=size, max_waiting_items=waiting))
+    return Batcher(compute, len, BatchingConfig(max_batch_size=size), max_waiting=waiting)
 
 
 async def test_results_come_back_in_order_over_several_batches() -> None:
