@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rich.console import Group
@@ -20,11 +19,10 @@ _SHOWN = 5e-4  # a smaller contribution would be shown as zero
 def explanation_view(explanation: Explanation, label_names: Sequence[str], top: int) -> Group:
     """The decision and its largest contributions, for a person."""
     judgement = explanation.judgement
-    threshold = f" against {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
     asked = _shortened(explanation.example.content.text) or "the picture"
     headline = (
         f"[bold]{escape(asked)}[/bold]\nThe {explanation.route} model answers: the gate score is"
-        f" {judgement.gate_score:.2f}{threshold}. The small model says {escape(explanation.label)}"
+        f" {judgement.gate_score:.2f}{judgement.against}. The small model says {escape(explanation.label)}"
         f" ({percent(explanation.answer_probability)}), the judge {escape(explanation.judge_label)}"
         f" ({percent(judgement.judge_confidence)})."
     )

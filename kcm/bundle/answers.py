@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -33,7 +34,7 @@ class Judgement:
 
     `label` and `probabilities_C` are the small model's, `judge_confidence` is the judge's largest probability; all
     probabilities are at the policy's temperature. `features_D` are the encoder's, for explanations. `novelty` is the
-    distance from all known classes, 0 if unknown.
+    distance from all known classes, 0 if unknown; `far`: it is beyond the reach of the policy, which escalates it.
     """
 
     label: int
@@ -45,6 +46,14 @@ class Judgement:
     cost_s: float
     features_D: NDArray[np.float32]
     novelty: float = 0.0
+    far: bool = False
+
+    @property
+    def against(self) -> str:
+        """The continuation of `the gate score is 1.25`."""
+        if self.far:
+            return ", but the input is far from all train rows"
+        return f" against a threshold of {self.threshold:.2f}" if math.isfinite(self.threshold) else ""
 
 
 @dataclass(frozen=True)

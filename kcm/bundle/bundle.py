@@ -36,7 +36,8 @@ from kcm.bundle.frozen_models import (
 from kcm.bundle.sealed_folder import SealedFolder, sealing, write_json, write_state, write_tensors
 from kcm.cascade.gate import Gate
 from kcm.cascade.gate_kinds import GateHead, form_named
-from kcm.cascade.policy import POLICY_FILE, Policy
+from kcm.cascade.novelty import Reach
+from kcm.cascade.policy import POLICY_FILE, Policy, keeps_all_words
 from kcm.certification.certificate import Certificate, confidence
 from kcm.certification.monitoring.novelty import NoveltyReference
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig, NetworkKind
@@ -47,10 +48,6 @@ from kcm.errors import ArtefactError, ConfigError
 from kcm.learners import LearnerConfig
 
 GATE = "gate.safetensors"
-_WITHOUT_THRESHOLD = {
-    "keep_all": "the small model answers everything",
-    "escalate_all": "the large model answers everything",
-}
 _SHOWN = 6  # labels or tasks that a line names
 NOVELTY, CERTIFY_ROWS = "novelty.json", "certify_rows.safetensors"
 
@@ -103,7 +100,8 @@ class Bundle(FrozenModels):
     @property
     def gate(self) -> Gate:
         """The gate score on which the policy's thresholds are set."""
-        return Gate(self.policy.gate, self.policy.temperature, self.gate_head)
+        reach = Reach.of(self.learner_state, self.policy.farthest)
+        return Gate(self.policy.gate, self.policy.temperature, self.gate_head, reach)
 
     def replace(self, folder: Path) -> None:
         """Write the bundle in place of what is at `folder`, which stays until the new bundle is whole."""
@@ -296,7 +294,10 @@ def _weights_of(files: SealedFolder, file: str) -> Iterator[None]:
 def facts(bundle: Bundle, void: str | None = None) -> dict[str, str]:
     """Labels, tasks, models, route, promise and digest by name; `void` says why nothing is promised here."""
     decision = bundle.policy.decision
-    route = _WITHOUT_THRESHOLD.get(
+    route = {
+        "keep_all": keeps_all_words(bundle.policy.farthest),
+        "escalate_all": "the large model answers everything",
+    }.get(
         decision.decision,
         f"the small model answers above a gate score of {decision.cut:.4g} (gate {bundle.policy.gate})",
     )

@@ -22,6 +22,7 @@ from kcm.bundle.answers import Answer, Failure, Input, Judgement, Route, Unreada
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.frozen_models import load_encoder
 from kcm.cascade.novelty import Novelty
+from kcm.cascade.thresholds import FAR
 from kcm.collaborator.collaborator import Collaborator
 from kcm.encoders import Encoder, encode_readable
 from kcm.encoders.precomputed import vector_fault
@@ -49,7 +50,8 @@ class SmallSide:
     """Encoder, judge, small model and gate of a bundle. Inputs at a distance of at least `farthest` escalate."""
 
     def __init__(self, bundle: Bundle, encoder: Encoder, device: str = "cpu", top_k: int | None = None) -> None:
-        self.bundle, self.policy, self.gate, self.top_k = bundle, bundle.policy, bundle.gate, top_k
+        self.bundle, self.policy, self.top_k = bundle, bundle.policy, top_k
+        self.gate = replace(bundle.gate, reach=None)  # a far input keeps its score, and escalates by its distance
         self.encoder, self.farthest = encoder, math.inf
         self._novelty = Novelty.of(bundle.learner_state)
         self._collaborator = bundle.collaborator.to(device)
@@ -82,7 +84,10 @@ class SmallSide:
         score_N = self.gate.score(features_ND, judge_NC, small_NC)
         tasks, policy = [item.task for item in inputs], self.policy  # another thread may replace the policy
         novelty_N = self._novelty.distances(judge_NC) if self._novelty else np.zeros(len(inputs))
-        threshold_N = np.where(novelty_N < self.farthest, policy.cuts(tasks, len(inputs)), math.inf)
+        far_N = novelty_N > (math.inf if policy.farthest is None else policy.farthest)
+        cut_N = policy.cuts(tasks, len(inputs))
+        cut_N = np.where(cut_N == FAR, -math.inf, cut_N)
+        threshold_N = np.where(far_N | (novelty_N >= self.farthest), math.inf, cut_N)
         keeps_N = score_N > threshold_N
         label_N = small_NC.argmax(axis=1)
         confidence_N = softmax(judge_NC / policy.temperature, axis=1).max(axis=1)
@@ -99,6 +104,7 @@ class SmallSide:
                 cost_s=cost_s,
                 features_D=features_ND[row],
                 novelty=float(novelty_N[row]),
+                far=bool(far_N[row]),
             )
             for row in range(len(inputs))
         ]

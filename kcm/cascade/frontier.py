@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kcm.cascade.novelty import NovelRows
 from kcm.cascade.outcome_rows import ScoredOutcomes
-from kcm.cascade.thresholds import midway
+from kcm.cascade.thresholds import FAR, midway
 from kcm.errors import DataError
 from kcm.metrics.routing import thinned
 
@@ -115,11 +115,11 @@ class Frontier:
         return self.point(int(np.flatnonzero(loss <= loss.min() + 1e-9 / self.num_rows)[-1]))
 
     def _loss(self, novel: NovelRows | None) -> NDArray[np.float64]:
-        """Accuracy that every route loses against large-only, [K + 1]."""
+        """Accuracy that every route loses against large-only, [K + 1]; infinite if it keeps rows beyond the reach."""
         loss = (self.num_correct[0] - self.num_correct) / self.num_rows
         if novel:
             loss = (1 - novel.share) * loss + novel.share * novel.kept(self.thresholds)
-        return np.asarray(loss)
+        return np.asarray(np.where(self.scores[-1] == FAR and np.isneginf(self.thresholds), np.inf, loss))
 
     def point(self, index: int, threshold: float | None = None) -> FrontierPoint:
         """Route number `index`, described by its own threshold or by another threshold that routes alike."""

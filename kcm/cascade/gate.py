@@ -12,8 +12,10 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from kcm.cascade.gate_kinds import GateHead, GateInputs, GateRows, form_named
+from kcm.cascade.novelty import Novelty, Reach
 from kcm.cascade.outcome_rows import OutcomeTable
 from kcm.cascade.reference import Reference
+from kcm.cascade.thresholds import FAR
 from kcm.errors import ConfigError, DataError
 
 
@@ -39,6 +41,7 @@ class Gate:
     name: GateName = "confidence"
     temperature: float = 1.0
     head: GateHead | None = None
+    reach: Reach | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
@@ -55,13 +58,14 @@ class Gate:
     def score(
         self, features_ND: NDArray[Any] | None, judge_logits_NC: ArrayLike, small_logits_NC: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Gate score [N], float64 and finite; larger is surer.
+        """Gate score [N], float64 and finite; larger is surer. It is FAR for inputs beyond the reach.
 
         `features_ND` are the encoder's features, `small_logits_NC` the small model's logits (default: the judge's). The
         head decides which of them it reads. Raises DataError for NaN, or if the gate needs features and there are none.
         """
         assert self.head is not None
-        return self.head.score(tempered(features_ND, judge_logits_NC, small_logits_NC, self.temperature))
+        score_N = self.head.score(tempered(features_ND, judge_logits_NC, small_logits_NC, self.temperature))
+        return score_N if self.reach is None else np.where(self.reach.beyond(np.asarray(judge_logits_NC)), FAR, score_N)
 
 
 def tempered(
@@ -79,9 +83,11 @@ def tempered(
     return GateInputs(judge_NC, small_NC, features_ND)
 
 
-def restored_gate(name: GateName, temperature: float, tensors: Mapping[str, Tensor]) -> Gate:
+def restored_gate(
+    name: GateName, temperature: float, tensors: Mapping[str, Tensor], reach: Reach | None = None
+) -> Gate:
     """The gate from its head's tensors. Raises ConfigError if they are missing, RuntimeError if they do not fit."""
-    return Gate(name, temperature, form_named(name).restored(tensors) if tensors else None)
+    return Gate(name, temperature, form_named(name).restored(tensors) if tensors else None, reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +106,10 @@ def fit_gate(
     *,
     num_labels: int | None = None,
     reference: Reference | None = None,
+    novelty: Novelty | None = None,
     seed: int = 0,
 ) -> FittedGate:
-    """The gate `name` on the validate rows of `table`, all of one prompt mode.
+    """The gate `name` on the validate rows of `table`, with the reach of its rows within scope if there is `novelty`.
 
     `num_labels`: the small side can answer only this many of the table's labels, the first ones; default all.
     """
@@ -117,4 +124,9 @@ def fit_gate(
             seed=seed,
         )
     )
-    return FittedGate(Gate(name, temperature, gate.head), gate.scores)
+    is_known_N = table.label < judge_NC.shape[1]
+    if novelty is None or not is_known_N.any():
+        return FittedGate(Gate(name, temperature, gate.head), gate.scores)
+    reach = Reach.fit(novelty, judge_NC[is_known_N])
+    scores_N = np.where(reach.beyond(judge_NC), FAR, gate.scores)
+    return FittedGate(Gate(name, temperature, gate.head, reach), scores_N)

@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kcm.cascade.thresholds import FAR
+from kcm.errors import ConfigError
+
+FAR_SHARE = 0.01  # of the left-out train rows, or validate rows, that lie beyond the reach
 MAX_NOVEL_KEPT = 0.1  # most rows kept, of those whose own class was left out, once new classes are noticed
 
 
@@ -41,6 +45,32 @@ class Novelty:
 
 
 @dataclass(frozen=True, eq=False)
+class Reach:
+    """The distance rule of a policy: an input farther than `farthest` from all known classes always escalates."""
+
+    novelty: Novelty
+    farthest: float
+
+    @classmethod
+    def fit(cls, novelty: Novelty, judge_logits_NC: NDArray[np.float64]) -> Reach:
+        """From the logits of rows that the judge has not learned: left-out train rows, or validate rows."""
+        distances_N = novelty.distances(judge_logits_NC)
+        return cls(novelty, float(np.quantile(distances_N, 1 - FAR_SHARE, method="higher")))
+
+    @classmethod
+    def of(cls, learner_state: Mapping[str, Any], farthest: float | None) -> Reach | None:
+        """The rule of a policy; None without one. Raises ConfigError if the state cannot measure distances."""
+        novelty = Novelty.of(learner_state)
+        if farthest is not None and novelty is None:
+            raise ConfigError("the policy escalates far inputs, but the learner measures no distance", where="farthest")
+        return None if farthest is None or novelty is None else cls(novelty, farthest)
+
+    def beyond(self, judge_logits_NC: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which inputs lie beyond the reach, [N]."""
+        return np.asarray(self.novelty.distances(judge_logits_NC) > self.farthest)
+
+
+@dataclass(frozen=True, eq=False)
 class NovelRows:
     """Rows scored as if their own class had never been learned: gate scores [M], and distances [M] if known.
 
@@ -54,7 +84,7 @@ class NovelRows:
     def kept(self, thresholds: ArrayLike, farthest: float | None = None) -> NDArray[np.float64]:
         """The share of the rows kept at each threshold, if all rows at a distance of `farthest` or more escalate."""
         near_M = True if farthest is None or self.distances is None else self.distances < farthest
-        below = np.searchsorted(np.sort(np.where(near_M, self.scores, -np.inf)), thresholds, side="right")
+        below = np.searchsorted(np.sort(np.where(near_M, self.scores, FAR)), np.maximum(thresholds, FAR), side="right")
         return np.asarray(1 - below / len(self.scores))
 
     def farthest(self, threshold: float) -> float | None:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from kcm.cascade.gate import GateName
+from kcm.cascade.thresholds import FAR, KEEPS_ALL
 from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError
 
@@ -36,18 +37,18 @@ class Decision(Config):
 
     @classmethod
     def of(cls, threshold: float) -> Decision:
-        """The decision for `threshold`: -inf keeps all, +inf escalates all."""
-        if math.isinf(threshold):
+        """The decision for `threshold`: -inf keeps all within reach, +inf escalates all."""
+        if threshold < KEEPS_ALL or threshold == math.inf:
             return cls(decision="escalate_all" if threshold > 0 else "keep_all")
         return cls(decision="threshold", threshold=threshold)
 
     @property
     def cut(self) -> float:
-        """The threshold as a number: -inf for `keep_all`, +inf for `escalate_all`."""
+        """The threshold as a number: FAR for `keep_all`, +inf for `escalate_all`."""
         if self.decision == "threshold":
             assert self.threshold is not None
             return self.threshold
-        return math.inf if self.decision == "escalate_all" else -math.inf
+        return math.inf if self.decision == "escalate_all" else FAR
 
     def keep(self, score: ArrayLike) -> NDArray[np.bool_]:
         """Rows the small model answers, in the shape of `score`."""
@@ -56,6 +57,13 @@ class Decision(Config):
 
 ESCALATE_ALL = Decision(decision="escalate_all")
 KEEP_ALL = Decision(decision="keep_all")
+
+
+def keeps_all_words(farthest: float | None) -> str:
+    """What keep_all does, in words: `farthest` of the policy decides whether anything escalates."""
+    return "the small model answers everything" + (
+        ", also inputs unlike all train rows" if farthest is None else " except inputs far from all train rows"
+    )
 
 
 class Policy(Config):
@@ -68,6 +76,9 @@ class Policy(Config):
 
     gate: GateName = "confidence"
     temperature: float = Field(1.0, gt=0, description="Softmax temperature of the judge inside the gate score.")
+    farthest: float | None = Field(
+        None, gt=0, description="Inputs farther than this from all known classes escalate, see `Reach`; null: none do."
+    )
     decision: Decision = ESCALATE_ALL
     task_decisions: dict[str, Decision] = Field(default_factory=dict)
     goal: Goal = Field("calls", description="The search looked for the fewest calls, or the highest accuracy.")
@@ -109,7 +120,7 @@ class Policy(Config):
         return self.decision if task is None else self.task_decisions.get(task, self.decision)
 
     def cuts(self, tasks: Sequence[str | None] | NDArray[np.object_] | None, num_rows: int) -> NDArray[np.float64]:
-        """The threshold of every row, [N]; infinite if all rows or none are kept."""
+        """The threshold of every row, [N]; FAR or infinite if all rows or none are kept."""
         if tasks is None or not self.task_decisions:
             return np.full(num_rows, self.decision.cut)
         return np.array([self.decision_for(task).cut for task in tasks], dtype=np.float64)

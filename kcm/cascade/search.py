@@ -101,6 +101,7 @@ def find_policy(
     policy = Policy(
         gate=gate.name,
         temperature=gate.temperature,
+        farthest=gate.reach and gate.reach.farthest,
         decision=Decision.of(best.threshold),
         goal=goal,
     )

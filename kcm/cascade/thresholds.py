@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
+
+FAR = -sys.float_info.max  # the score of a row that always escalates: below the threshold that keeps all others
+KEEPS_ALL = FAR / 4  # no other score lies below it; midway between any of them and FAR is below it as well
 
 
 def midway(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,8 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from kcm.cascade.frontier import Frontier
 from kcm.cascade.outcome_rows import ScoredOutcomes
-from kcm.cascade.policy import ESCALATE_ALL, Decision, DecisionKind, Policy
+from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, DecisionKind, Policy
+from kcm.cascade.thresholds import KEEPS_ALL
 from kcm.certification.threshold_paths import (
     EitherPath,
     MethodChoice,
@@ -145,7 +146,7 @@ def deployed_fields(
     path: ThresholdPath, rows: ScoredOutcomes, searched: Decision, config: CertificateConfig, delta: float
 ) -> dict[str, Any]:
     """The fields of a certificate that follow from the tested path, for every method."""
-    lowest = path.certified()
+    lowest = Decision.of(path.certified()).cut
     threshold = max(searched.cut, lowest)
     route = Decision.of(threshold)
     return {
@@ -262,7 +263,7 @@ def certificate_curve(
         grid = frozen_grid(Frontier.of(validate), certificate.searched.cut, beyond=True)
         lost_N = rows.certified_baseline.astype(np.int8) - rows.small_correct
         lost_N = np.maximum(lost_N, 0) if method == "regret" else lost_N
-        for threshold in grid[np.isfinite(grid)].tolist():
+        for threshold in grid[grid >= KEEPS_ALL].tolist():
             kept_N = rows.score > threshold
             columns["threshold"].append(threshold)
             columns["p_value"].append(path.p_value(threshold))
@@ -320,7 +321,7 @@ def _reason(path: ThresholdPath, threshold: float, lowest: float, searched: floa
         return "nothing is certified: no threshold is shown to be as accurate as the large model"
     if lowest == math.inf:
         return f"nothing is certified: every threshold may lose more than epsilon {config.epsilon}"
-    if searched == -math.inf and threshold > searched:
+    if searched == KEEP_ALL.cut and threshold > searched:
         return "the lowest certified threshold is deployed"
     if threshold == searched:
         return "the searched decision is certified"

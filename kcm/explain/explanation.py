@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -164,11 +163,10 @@ class Explanation:
 
     def _facts(self) -> dict[str, str]:
         judgement = self.judgement
-        against = f" against a threshold of {judgement.threshold:.2f}" if math.isfinite(judgement.threshold) else ""
         return {
             "small says": f"{self.label} ({self.answer_probability:.3f})",
             "judge says": f"{self.judge_label} ({judgement.judge_confidence:.3f})",
-            "gate score": f"{judgement.gate_score:.2f}{against}",
+            "gate score": f"{judgement.gate_score:.2f}{judgement.against}",
             "who answers": self.route,
         }
 

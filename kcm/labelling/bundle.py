@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kcm.bundle.bundle import Bundle
 from kcm.bundle.runtime import logits
 from kcm.cascade.gate import Gate
+from kcm.cascade.novelty import Novelty, Reach
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
@@ -46,7 +47,10 @@ def bundle_of(
     bought = np.flatnonzero(labelled.bought_U)
     feature_BD, label_B = features_UD[bought], labelled.answer_U[bought]
     learner, collaborator, left_out_BC = _fitted(feature_BD, label_B, len(labels), seed)
-    gate = Gate("confidence", fit_temperature(left_out_BC, label_B))
+    state = learner.state_dict()
+    novelty = Novelty.of(state)
+    reach = Reach.fit(novelty, left_out_BC.astype(np.float64)) if novelty else None
+    gate = Gate("confidence", fit_temperature(left_out_BC, label_B), reach=reach)
     score_U = _scores(collaborator, gate, features_UD)
     score_U[bought] = gate.score(feature_BD, left_out_BC)  # its own answer would make a text look too easy
     num_kept = int((~labelled.bought_U & ~labelled.failed_U).sum())
@@ -60,9 +64,14 @@ def bundle_of(
         encoder_identity=encoder.identity(assets_dir),
         large=server,
         large_identity=openai_identity(server, labels),
-        policy=Policy(gate="confidence", temperature=gate.temperature, decision=decision),
+        policy=Policy(
+            gate="confidence",
+            temperature=gate.temperature,
+            farthest=reach and reach.farthest,
+            decision=decision,
+        ),
         learner=AnalyticConfig(name="analytic"),
-        learner_state=learner.state_dict(),
+        learner_state=state,
         metrics={"table": {"texts": len(features_UD), "bought": len(bought), "kept": num_kept}},
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from kcm.cascade.policy import keeps_all_words
 from kcm.certification.certificate import confidence
 from kcm.costs import Prices
 from kcm.report.formats import (
@@ -113,6 +114,10 @@ def warnings(result: Numbers) -> list[str]:
     lines += large_faults(result)
     if bad:
         lines.append(f"{plural(bad, 'row')} could not be read and {'was' if bad == 1 else 'were'} skipped.")
+    policy = deployed(result)[1].get("policy") or {}
+    decisions = [policy.get("decision") or {}, *(policy.get("task_decisions") or {}).values()]
+    if any(row.get("decision") == "keep_all" for row in decisions):
+        lines.append(f"No threshold is deployed: {keeps_all_words(policy.get('farthest'))}, however unsure it is.")
     if unknown := deployed(result)[1].get("unknown_classes"):
         at_first, later = percent(unknown["kept"], 0), percent(unknown["kept_once_noticed"], 0)
         lines.append(

@@ -88,5 +88,5 @@ def _call_rate(bundle: Bundle) -> float:
     """Share of rows that escalate, by the certify rows; 1 if unknown."""
     certificate, decision = bundle.certificates.get(None), bundle.policy.decision.decision
     if decision == "keep_all" and not bundle.policy.task_decisions:
-        return 0.0
+        return certificate.call_rate if certificate and bundle.policy.farthest is not None else 0.0
     return certificate.call_rate if certificate and decision == "threshold" else 1.0

@@ -12,7 +12,7 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
     """The collaborators, the one to deploy first, and the reason; without `choose` in the order of the configuration.
 
     In a cascade that will be `updated`, collaborators that notice new classes come first. KCM, which explains itself,
-    is deployed unless another collaborator is better by more than a point and a standard error.
+    is deployed unless another collaborator is better by more than two points and a standard error.
     """
     names: list[str] = list(tuned.plan.config.collaborators)
     called = {str(name): words for name, words in NAMES.items()}
@@ -27,7 +27,7 @@ def chosen(tuned: TunedArtefact, choose: bool, *, updated: bool = False) -> tupl
         better = {name for name in rivals if is_better(reached[name], reached["kcm"], tuned.goal)}
         ranked.sort(key=lambda name: name not in (better or ("kcm",)))
         if not better:
-            level = "none of the others is better by a point and a standard error on the rows that choose"
+            level = "none of the others is better by two points and a standard error on the rows that choose"
             return ranked, f"{called['kcm']} is deployed because {level}; choosing so costs nothing of delta"
     best, other = ranked[0], "kcm" if better else ranked[1]
     deployed = f"{called[best]} is deployed because"

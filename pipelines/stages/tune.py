@@ -30,7 +30,7 @@ RATES = {"adamw": (3e-4, 1e-3, 3e-3), "sgd": (0.03, 0.1, 0.3)}  # peak rates to 
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""
 
-    stage, version, unit = "tune", 5, "trials"
+    stage, version, unit = "tune", 6, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
 
     tune: TuneConfig

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kcm.cascade.gate import Gate, restored_gate
-from kcm.cascade.novelty import NovelRows
+from kcm.cascade.novelty import FAR_SHARE, NovelRows, Reach
 from kcm.cascade.policy import Goal, Policy
 from kcm.certification.forecast import CertificateForecast
 from kcm.collaborator.collaborator import Collaborator
@@ -32,7 +32,8 @@ RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
     "calls": ("forecast", "calls_saved", "area"),
     "accuracy": ("forecast_accuracy", "forecast", "area"),
 }
-_WORTH_A_CHANGE = 0.01  # a smaller lead does not pay for a network that explains itself and notices new classes
+# A smaller lead does not pay for a network that explains itself, notices new classes and escalates what is far.
+_WORTH_A_CHANGE = 0.01 + FAR_SHARE
 _REHEARSED: Mapping[Goal, Literal["keep_rates", "accuracies"]] = {"calls": "keep_rates", "accuracy": "accuracies"}
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
@@ -107,7 +108,7 @@ class Tuned:
         reached = json.loads((folder / FOUND).read_text("utf-8"))
         return cls(
             collaborator=plan.collaborator(name, state),
-            gate=restored_gate(policy.gate, policy.temperature, tensors),
+            gate=restored_gate(policy.gate, policy.temperature, tensors, Reach.of(state["learner"], policy.farthest)),
             policy=policy,
             state=state,
             validate_scores=np.load(folder / _SCORES),
@@ -167,7 +168,7 @@ def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, .
 
 
 def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal) -> bool:
-    """Whether the goal's forecast for `one` exceeds the forecast for `other` by a point and by one standard error.
+    """Whether the goal's forecast for `one` exceeds the forecast for `other` by two points and by one standard error.
 
     Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.
     """

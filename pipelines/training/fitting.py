@@ -80,6 +80,7 @@ def fitted_on(
         np.concatenate(features) if reads_features else None,
         num_labels=num_labels,
         reference=reference,
+        novelty=novelty,
         seed=seed,
     )
     rows = ScoredOutcomes.joined(scored)

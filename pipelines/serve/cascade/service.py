@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from kcm.bundle.answers import Input
+from kcm.cascade.thresholds import FAR
 from kcm.tasks.units import unit_digest
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
@@ -188,7 +189,7 @@ class CascadeService:
                     share,
                     drawn=index in drawn_labels,
                     small_label=bundle.answer_names[judgement.label],
-                    gate_score=judgement.gate_score,
+                    gate_score=FAR if judgement.far else judgement.gate_score,  # as `Gate.score` has it
                     large_label=answer.label if is_large else None,
                     large_probabilities_C=large.probabilities if large and is_large else None,
                     task=item.task,

@@ -12,11 +12,12 @@ from scipy.special import softmax
 
 from kcm.api.cascade import Cascade, load_cascade
 from kcm.bundle.answers import Answer, Failure, Input, Unreadable
-from kcm.bundle.bundle import Bundle
+from kcm.bundle.bundle import Bundle, facts
 from kcm.bundle.frozen_models import load_large
 from kcm.bundle.runtime import SmallSide
 from kcm.cascade.outcome_rows import OutcomeTable
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL, Decision, Policy
+from kcm.cascade.thresholds import FAR
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.encoders.text import TextEncoderConfig
 from kcm.errors import ArtefactError, ConfigError
@@ -160,6 +161,27 @@ def test_far_inputs_escalate_beyond_the_given_distance() -> None:
     assert [judged.keeps for judged in judgements] == [distance < side.farthest for distance in novelty]
     answers = Cascade(side, ScriptedModel()).answer([Input(Content(text)) for text in TEXTS])
     assert [answer.route == "small" for answer in answers] == [judged.keeps for judged in judgements]
+
+
+def test_far_inputs_escalate_from_the_first_one_on(tmp_path: Path) -> None:
+    """Promise: a policy that keeps all still escalates an input far from all train rows; the rule is in the bundle."""
+    residuals = {"metric_CC": torch.eye(3).double(), "target_C": torch.full((3,), 10.0).double()}
+    state = {"residuals": residuals | {"offset_C": torch.zeros(3).double()}}
+    logits_NC = outcome_table(TEXTS).judge_logits
+    distance_N = np.linalg.norm(logits_NC[:, None] - 10 * np.eye(3), axis=2).min(1)
+    policy = Policy(decision=KEEP_ALL, farthest=float(np.median(distance_N)))
+    read = Bundle.read(bundle(policy, learner_state=state).write(tmp_path / "bundle"))
+    judgements = SmallSide(read, StubEncoder()).judge([Input(Content(text)) for text in TEXTS])
+    far_N = distance_N > policy.farthest
+    assert [judged.keeps for judged in judgements] == (~far_N).tolist()
+    assert [judged.far for judged in judgements] == far_N.tolist()
+    assert read.gate.score(None, logits_NC)[far_N].tolist() == [FAR] * int(far_N.sum())
+    assert all(abs(judged.gate_score) < 100 for judged in judgements)
+    assert {judged.against for judged in judgements} == {"", ", but the input is far from all train rows"}
+    answers = Cascade(SmallSide(read, StubEncoder()), ScriptedModel()).answer([Input(Content(text)) for text in TEXTS])
+    assert {answer.threshold for answer in answers} == {None}
+    assert facts(read)["route"] == "the small model answers everything except inputs far from all train rows"
+    assert "also inputs unlike all train rows" in facts(bundle(Policy(decision=KEEP_ALL)))["route"]
 
 
 def test_an_answer_costs_the_seconds_of_both_sides() -> None:

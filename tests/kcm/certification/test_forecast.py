@@ -1,19 +1,19 @@
 """The forecast of what a certificate leaves: right on average, with an interval that holds, for few rows and many."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
+from kcm.cascade.gate import Gate
 from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.search import find_policy
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.forecast import forecast_certificate
 
 CONFIG = CertificateConfig(epsilon=0.03)
-GATE = SimpleNamespace(name="confidence", temperature=1.0)
+GATE = Gate("confidence")
 SEARCH = partial(find_policy, gate=GATE, scope="global", max_loss=CONFIG.epsilon)
 WORLD = {"skill": 4, "ease": 3, "large": 0.96}
 

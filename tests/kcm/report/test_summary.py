@@ -31,6 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
     "unmeasured": {"overall": {"difference": None, "call_rate": None, "calls_saved": None}},
     "all is kept": {"overall": {"call_rate": 0.0, "calls_saved": 1.0}},
     "almost all is kept": {"overall": {"call_rate": 0.001, "calls_saved": 0.999}},
+    "no threshold": {"policy": {"decision": {"decision": "keep_all"}}},
+    "no threshold, but a reach": {"policy": {"decision": {"decision": "keep_all"}, "farthest": 40.0}},
     "a small model that is no worse": {"overall": {"small_accuracy": 0.93}},
     "lost more on test": {"overall": {"difference": -0.031}},
     "computation costs more": {"overall": {"cost_saved": -0.359}},
@@ -66,6 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_a_run_is_described_in_words(result: dict[str, Any], case: str, snapshot: SnapshotAssertion) -> None:
     changes = dict(CASES[case])
     result["kcm"]["overall"] |= changes.pop("overall", {})
+    result["kcm"] |= {name: changes.pop(name) for name in ("policy",) if name in changes}
     result["certificate"] |= changes.pop("certificate", {})
     assert sentences(result | changes, PATH if "row" in case or "loss" in case else None) == snapshot
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from kcm.bundle.bundle import Bundle
@@ -77,3 +78,6 @@ def test_a_large_file_is_priced_by_its_first_rows(tmp_path: Path, monkeypatch: p
 def test_a_policy_that_keeps_all_costs_nothing(tmp_path: Path) -> None:
     """Promise: the call rate is that of the policy, where this alone decides."""
     assert "about 0 calls for 10 rows" in said(tmp_path, bundle(policy=Policy(decision=KEEP_ALL)), 10)
+    residuals = dict.fromkeys(("metric_CC", "target_C", "offset_C"), torch.zeros(3, 3))
+    far = bundle(policy=Policy(decision=KEEP_ALL, farthest=1.0), learner_state={"residuals": residuals})
+    assert "at a call rate of 40%" in said(tmp_path, far, 10)  # its certify rows tell how many are far

@@ -40,7 +40,7 @@ def reached(
 
 
 ALONE = (0.1, -0.1)
-LEVEL = "none of the others is better by a point and a standard error"
+LEVEL = "none of the others is better by two points and a standard error"
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ LEVEL = "none of the others is better by a point and a standard error"
         (reached(0.4), reached(0.5), "mcm", "is forecast to leave 50.0% (80% interval 42.0% to 61.0%) of the inputs"),
         (reached(0.5, 0.1), reached(0.4, 0.9), "kcm", "against 40.0% (80% interval 32.0% to 51.0%) with MCM"),
         (reached(0.4), reached(0.4), "kcm", "against 40.0%"),
-        (reached(0.4), reached(0.42), "mcm", "against 40.0%"),  # in every draw, by as much
-        (reached(0.4), reached(0.405), "kcm", LEVEL),  # in every draw, but by less than a point
+        (reached(0.4), reached(0.43), "mcm", "against 40.0%"),  # in every draw, by as much
+        (reached(0.4), reached(0.415), "kcm", LEVEL),  # in every draw, but by less than two points
         (reached(0.4), reached(0.43, alone=ALONE), "kcm", LEVEL),
         (reached(0.4, 0.6), reached(0.4, 0.7), "kcm", LEVEL),
     ],
 )
 def test_auto_deploys_kcm_unless_another_is_clearly_better(kcm, mcm, best, why) -> None:
-    """Clearly: by a point and a standard error of the difference, which is paired by draw."""
+    """Clearly: by two points and a standard error of the difference, which is paired by draw."""
     names, reason = chosen(searched(kcm=kcm, mcm=mcm), choose=True)
     assert names[0] == best
     assert set(names) == {"kcm", "mcm"}

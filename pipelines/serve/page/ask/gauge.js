@@ -40,7 +40,7 @@ function meter(drawing, confidence, words) {
 }
 
 function said(scale, { score, threshold, keepsAll }) {
-  if (threshold === null) return keepsAll ? "Every input stays with the small model." : "Every input goes to the large model.";
+  if (threshold === null) return keepsAll ? "The small model answers, whatever the gate score." : "The large model answers, whatever the gate score.";
   const needed = scale.write(threshold);
   if (score === null) return `Above ${needed} the small model answers.`;
   return score > threshold ? `Above the ${needed} that it takes: the small model answers.`

@@ -1,6 +1,7 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kcm.bundle.answers import Input
+from kcm.bundle.answers import Input, Judgement
 from kcm.bundle.bundle import Lineage
-from kcm.cascade.policy import Policy
+from kcm.cascade.policy import KEEP_ALL, Policy
+from kcm.cascade.thresholds import FAR
 from kcm.encoders.text import TextEncoderConfig
 from kcm.inputs.content import Content
 from kcm.large import LargeAnswer
@@ -108,6 +110,27 @@ async def test_feedback_is_durable_and_must_agree(url: str, recorder: Recorder) 
     ):
         with pytest.raises(error, match=reason):
             await service.feedback("r1", None, [Feedback(0, label)])
+
+
+async def test_a_far_input_is_logged_as_one_that_no_threshold_keeps(
+    url: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: an update does not count as kept what the distance rule escalated."""
+    judge = StubSide.judge_features
+
+    def judge_far(*given: Any) -> list[Judgement]:
+        return [replace(judged, far=not judged.keeps) for judged in judge(*given)]
+
+    monkeypatch.setattr(StubSide, "judge_features", judge_far)
+    service = await started(recorder, url)
+    await service.predict([KEPT, ASKED], Origin("r1"))
+    await service.settled()
+    log = DecisionLog(url, 30.0)
+    while len(log.read(DECISIONS)) < 2:
+        await asyncio.sleep(0.01)
+    scores = [row["gate_score"] for row in log.read(DECISIONS)]
+    assert scores == [1.4, FAR]
+    assert Policy(decision=KEEP_ALL).keep(scores).tolist() == [True, False]
 
 
 async def test_a_decision_has_all_that_an_update_needs_of_it(url: str, recorder: Recorder) -> None:
