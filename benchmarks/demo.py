@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.script import keep, options
-
-NAMES = {"kcm": "KCM", "quadratic": "Quadratic", "mcm": "MCM", "linear": "Logistic"}
+from kcm.report.reading import named
 
 
 def main() -> None:
@@ -30,13 +29,14 @@ def main() -> None:
 
 def rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """A row for each collaborator overall, then for each task and collaborator."""
-    deployed = result["deployed"]["collaborator"]
-    names = sorted((name for name in NAMES if name in result), key=lambda name: name != deployed)
+    names = named(result)
     tasks = {"overall": [(name, result[name]["overall"]) for name in names]}
-    tasks |= {task: [(name, result[name]["tasks"][task]) for name in names] for task in result[deployed]["tasks"]}
+    tasks |= {
+        task: [(name, result[name]["tasks"][task]) for name in names] for task in result[next(iter(names))]["tasks"]
+    }
     for task, sides in tasks.items():
         for name, quality in sides:
-            yield {"task": task, "collaborator": NAMES[name]} | row(quality)
+            yield {"task": task, "collaborator": names[name]} | row(quality)
 
 
 def row(quality: Mapping[str, Any]) -> dict[str, str]:

@@ -20,12 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from benchmarks.first_table_rows import READERS, Places, Table
 from benchmarks.machine import machine
 from benchmarks.script import options
 from benchmarks.study.exact import exact_cut
-from benchmarks.study.rows import NETWORK, batch, learned, task_of
+from benchmarks.study.rows import batch, learned, task_of
 from kcm.cascade.gate import Gate, fit_gate
 from kcm.cascade.outcome_rows import OutcomeTable, ScoredOutcomes, Split
 from kcm.cascade.policy import Policy
@@ -48,18 +47,13 @@ from kcm.cascade.search import SearchResult, find_policy
 from kcm.certification.certificate import CertificateConfig, certify_policy
 from kcm.certification.forecast import CertificateForecast, forecast_certificate
 from kcm.certification.ledger import question_delta
-from kcm.collaborator.collaborator import Collaborator, CollaboratorName, NetworkKind
+from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.inputs.labels import UNLABELLED
-from kcm.learners import Batch, Learner
-from kcm.learners.analytic import AnalyticConfig
-from kcm.learners.logistic import Logistic
-from kcm.learners.training.config import TrainConfig
+from kcm.learners import Batch
 from kcm.learners.training.stream import TensorRows
-from kcm.learners.training.trainer import trainer_of
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units
-from pipelines.stages.deployed import chosen
 from pipelines.training.fitting import MAX_ROWS
 
 SHARES = {"train": 0.65, "certify": 0.25}
@@ -81,12 +75,6 @@ FIRST_LOOK = question_delta(CERTIFICATE.delta, 1)
 GATES = ("confidence", "signals")
 RIVALS = ("theirs", "words", "average")  # the regressions on features, on words, and the average of both
 _KCM = str(Path(sys.executable).with_name("kcm"))
-KINDS: Mapping[CollaboratorName, NetworkKind] = {
-    "kcm": "kan",
-    "mcm": "random_relu",
-    "quadratic": "quadratic",
-    "linear": "linear",
-}
 
 
 @dataclass(frozen=True)
@@ -263,7 +251,7 @@ def commanded(draw: Draw) -> dict[str, Any]:
     label = answers["label"].fillna("label -1")  # of an escalated row, which nothing can answer
     small_N = label.str.removeprefix("label ").astype(int).to_numpy()
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
-    deployed = f"{result['deployed']['collaborator']}, {own['policy']['gate']}"
+    deployed = f"{own['form']}, {own['policy']['gate']}"
     kept_N = (answers["route"] == "small").to_numpy()
     return own["forecast"] | reached(kept_N, small_N, draw) | {"deployed": deployed, "cpu_s": seconds}
 
@@ -330,7 +318,6 @@ def rivals_on_texts(draw: Draw) -> dict[str, Any]:
 class Candidate:
     """A collaborator with a gate, its train rows as if left out, the searched policy, and the forecast."""
 
-    name: CollaboratorName
     collaborator: Collaborator
     gate: Gate
     outcomes: ScoredOutcomes
@@ -351,47 +338,27 @@ class Candidate:
 
 def ours(draw: Draw) -> tuple[np.ndarray, np.ndarray, str]:
     """The same by the collaborators, gates, search and certificate of the product."""
-    best = deployed(list(candidates(draw)))
+    best = max(candidates(draw), key=lambda candidate: candidate.standing)
     policy = best.deployed_on(draw.certify, draw.num_labels)
     fresh, answers = scored(best.collaborator, best.gate, draw.fresh, draw.num_labels)
-    return policy.keep(fresh.score, fresh.task), answers, f"{best.name}, {best.gate.name}"
-
-
-def deployed(tried: Sequence[Candidate]) -> Candidate:
-    """The candidate that a run deploys: the best of each collaborator, then one of these."""
-    best: dict[str, Candidate] = {}
-    for candidate in tried:
-        if candidate.name not in best or candidate.standing > best[candidate.name].standing:
-            best[candidate.name] = candidate
-    tuned: Any = SimpleNamespace(
-        plan=SimpleNamespace(config=SimpleNamespace(collaborators=tuple(best))),
-        goal="calls",
-        objectives=lambda name: (
-            best[name].forecast.figures | {"calls_saved": best[name].found.calls_saved, "area": best[name].found.area}
-        ),
-    )
-    return best[chosen(tuned, choose=True)[0][0]]
+    return policy.keep(fresh.score, fresh.task), answers, f"{best.collaborator.form}, {best.gate.name}"
 
 
 def candidates(draw: Draw) -> Iterator[Candidate]:
-    """All collaborators that `auto` trains, each with all gates of `kcm init`."""
-    for name, kind in KINDS.items():
-        collaborator = Collaborator(draw.train.features.shape[1], draw.num_labels, NETWORK, kind, seed=0)
-        learner: Learner = Logistic() if name == "linear" else AnalyticConfig().build(0)
-        train = batch_of(draw.train)
-        task = task_of("table", train)
-        distill = DistillConfig()
-        trainer_of(collaborator, learner, [task], TrainConfig(), distill, seed=0).run()
-        rows = draw.train.at(np.arange(min(MAX_ROWS, len(train))))
-        judge, small = learner.left_out(collaborator, batch_of(rows), Units(None, len(rows.labels)), distill)
-        chosen = table(rows, judge.numpy(), small.numpy(), draw.num_labels, "validate")
-        temperature = fit_temperature(chosen.judge_logits, chosen.label)
-        for gate in GATES:
-            fitted = fit_gate(gate, temperature, chosen, rows.features, reference=Reference.nothing())
-            outcomes = ScoredOutcomes.of(chosen, fitted.scores)
-            search = partial(find_policy, gate=fitted.gate, scope="global", max_loss=CERTIFICATE.epsilon)
-            forecast = forecast_certificate(search, outcomes, len(draw.certify.labels), CERTIFICATE, FIRST_LOOK)
-            yield Candidate(name, collaborator, fitted.gate, outcomes, search(outcomes), forecast)
+    """KCM with all gates of `kcm init`."""
+    train = batch_of(draw.train)
+    collaborator, trainer = learned("kan", [task_of("table", train)], train.features.shape[1], draw.num_labels, seed=0)
+    rows = draw.train.at(np.arange(min(MAX_ROWS, len(train))))
+    units = Units(None, len(rows.labels))
+    judge, small = trainer.learner.left_out(collaborator, batch_of(rows), units, DistillConfig())
+    chosen = table(rows, judge.numpy(), small.numpy(), draw.num_labels, "validate")
+    temperature = fit_temperature(chosen.judge_logits, chosen.label)
+    for gate in GATES:
+        fitted = fit_gate(gate, temperature, chosen, rows.features, reference=Reference.nothing())
+        outcomes = ScoredOutcomes.of(chosen, fitted.scores)
+        search = partial(find_policy, gate=fitted.gate, scope="global", max_loss=CERTIFICATE.epsilon)
+        forecast = forecast_certificate(search, outcomes, len(draw.certify.labels), CERTIFICATE, FIRST_LOOK)
+        yield Candidate(collaborator, fitted.gate, outcomes, search(outcomes), forecast)
 
 
 @torch.no_grad()

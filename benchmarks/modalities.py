@@ -30,7 +30,7 @@ from benchmarks.over_splits import NUM_SPLITS, by_class_size, cost_ratio, over_s
 from benchmarks.pictures import PICTURES
 from benchmarks.retrieval import aligned
 from benchmarks.retrieval import retrieval as measure_retrieval
-from benchmarks.script import CONFIGS, keep, options, read
+from benchmarks.script import CONFIGS, CONTROLS, keep, options, read
 from benchmarks.study.seeds import mean_and_ends
 from kcm.config import load_config
 from pipelines.config import DEFAULT_LEARNING, RunConfig
@@ -85,7 +85,7 @@ def _cascade(
     file: str, table: Path, overrides: Sequence[str], storage: Path, assets: Path, splits: int
 ) -> dict[str, Any]:
     """Calls and cost saved by every collaborator over splits, and accuracy by the size of classes."""
-    places = [f"assets_path={assets}", f"tasks.source.path={table}"]
+    places = [CONTROLS, f"assets_path={assets}", f"tasks.source.path={table}"]
     config = load_config(RunConfig, CONFIGS / file, [*overrides, *places])
     cells = list(over_splits(config, storage, by_class_size, splits))
     about = {"small_encoder": config.encoder.name, "cost_ratio": cost_ratio(config)}
@@ -112,7 +112,7 @@ def retrieval(storage: Path, assets: Path, seeds: int) -> dict[str, Any]:
     per_seed = []
     for seed in range(seeds):
         # A storage for each: seeds share rows, and here nobody deploys any of them.
-        paths = [f"storage_path={storage / f'seed-{seed}'}", f"assets_path={assets}", f"seed={seed}"]
+        paths = [CONTROLS, f"storage_path={storage / f'seed-{seed}'}", f"assets_path={assets}", f"seed={seed}"]
         heads = storage / f"heads-{seed}"
         paths += [f"encoder.head={heads / 'small'}", f"large.encoder.head={heads / 'large'}"]
         config = aligned(IMAGE_TEXT, [*paths, f"tasks.source.leave_out={heads / 'groups.json'}"])

@@ -34,7 +34,6 @@ from kcm.learners.training.stream import ParquetRows
 from pipelines.batch.outcome_table import ScoredTable
 from pipelines.config import RunConfig
 from pipelines.run import SEARCH, run_context
-from pipelines.stages.deployed import chosen
 from pipelines.stages.evaluate import scored_table
 from pipelines.stages.stage import run_stages
 from pipelines.store.artefact import Artefact
@@ -43,7 +42,6 @@ from pipelines.training.artefacts import Tuned
 NUM_SPLITS = 10
 LOSSES = (0.005, 0.01)  # at which frontiers are compared
 NUM_TIMED = 128  # rows that encoders are timed on
-CONTROLS = ("quadratic", "mcm", "linear")
 Cell = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
@@ -189,17 +187,18 @@ def measured(config: RunConfig, more: More | None = None) -> Cell:
         with run_context(config, stages) as context:
             run: dict[str, Any] = dict(run_stages(stages, context))
         tuned = run["tune"]
-        sides = {name: Side.of(tuned.load(name), run, config.certificate) for name in config.trained}
+        found = {name: tuned.load(name) for name in config.collaborators}
+        sides = {name: Side.of(side, run, config.certificate) for name, side in found.items()}
         cell = {name: side.figures() for name, side in sides.items()}
-        for control in set(CONTROLS) & set(sides):
+        for control in set(sides) - {"kcm"}:
             loss = max(0.0, cell[control]["lost"])
             theirs, ours = (sides[name].frontier.cheapest(loss).call_rate for name in (control, "kcm"))
             cell[control]["kcm_saves_more"] = theirs - ours
         rows = {split: len(sides["kcm"].table.rows(split)) for split in ("certify", "test")}
         rows["train"] = run["features"].num_rows("train")
-        deployed = chosen(tuned, config.collaborators == "auto")[0][0]
+        forms = {name: side.collaborator.form for name, side in found.items()}
         further = more(run, sides, config) if more else {}
-    return {"rows": rows, "deployed": deployed, "sides": cell, **further, "cpu_s": time.process_time() - started}
+    return {"rows": rows, "forms": forms, "sides": cell, **further, "cpu_s": time.process_time() - started}
 
 
 def by_class_size(run: Mapping[str, Any], sides: Mapping[str, Side], config: RunConfig) -> dict[str, Any]:
@@ -251,13 +250,11 @@ def summary(cells: Rows) -> dict[str, Any]:
     for name in names:
         column = {key: np.array([cell["sides"][name][key] for cell in cells]) for key in cells[0]["sides"][name]}
         side: dict[str, Any] = {key: float(values.mean()) for key, values in column.items() if key != "kcm_saves_more"}
-        side |= {"deployed_in": sum(cell["deployed"] == name for cell in cells)}
+        side |= {"form": " or ".join(sorted({cell["forms"][name] for cell in cells}))}
         side |= {"saved_interval": interval(column["saved"], rows), "lost_interval": interval(column["lost"], rows)}
         if name != "kcm":
             ours = {key: np.array([cell["sides"]["kcm"][key] for cell in cells]) for key in cells[0]["sides"]["kcm"]}
             side["kcm_minus"] = {key: interval(ours[key] - column[key], rows) for key in ours}
             side["kcm_minus"]["saved_at_its_loss"] = interval(column["kcm_saves_more"], rows)
         figures["sides"][name] = side
-    deployed = [cell["sides"][cell["deployed"]] for cell in cells]
-    figures["deployed"] = {key: interval([side[key] for side in deployed], rows) for key in ("saved", "lost")}
     return figures | {"cpu_s": float(np.mean([cell["cpu_s"] for cell in cells]))}

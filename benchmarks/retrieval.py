@@ -141,7 +141,7 @@ def retrieval(config: RunConfig, top_k: Sequence[int] = TOP_K) -> dict[str, Any]
     large = vectors(config.large.backbone)
     return {
         name: measured(galleries(rows, small, large, tuned.load(name).collaborator, sequence), config, top_k)
-        for name in config.trained
+        for name in config.collaborators
     }
 
 

@@ -16,7 +16,7 @@ from rich.pretty import pprint
 
 from benchmarks.machine import machine
 from benchmarks.over_splits import NUM_SPLITS, Side, cost_ratio, interval, over_splits, route, summary
-from benchmarks.script import REVIEWS, keep, options
+from benchmarks.script import CONTROLS, REVIEWS, keep, options
 from benchmarks.study.exact import exact_cut
 from kcm.certification.ledger import question_delta
 from kcm.config import load_config
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=NUM_SPLITS)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    places = [f"assets_path={arguments.assets.absolute()}", *arguments.overrides]
+    places = [CONTROLS, f"assets_path={arguments.assets.absolute()}", *arguments.overrides]
     config = load_config(RunConfig, REVIEWS, places)
     cells = []
     for cell in over_splits(config, arguments.storage, crossed, arguments.splits):

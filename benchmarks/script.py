@@ -22,6 +22,7 @@ BY_STEPS = (
     "distill={large_weight: 3.0, judge_weight: 0.5, keep_confidence: 0.98}",
     "tune={num_trials: 10, learning_rates: [0.0005, 0.001, 0.002], judge_weights: [0.0, 0.5]}",
 )
+CONTROLS = "collaborators=[kcm, mcm, linear]"
 DATA = {
     "clinc": "data_full.json of CLINC150",
     "banking": "folder with train.csv and test.csv of BANKING77",

@@ -4,7 +4,7 @@
 
 Each row gives KCM's figure and KCM less its controls, which differ in nothing but the networks: MCM (an MLP of as many
 parameters), a linear map, frozen random ReLU units of as many parameters. Intervals are 95%, paired over seeds unless
-the row says over what. Rows with the words `quadratic features` have these in KCM's place, which had their name then.
+the row says over what. Rows with `quadratic basis` are of KCM with parabolas.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _learner(cell: Results) -> str:
     if cell["memory_per_class"] is not None:
         parts.append(f"{cell['memory_per_class']:g} rows a class")
     if setting.get("network", {}).get("basis") == "quadratic":
-        parts.append("quadratic features")
+        parts.append("quadratic basis")
     if (base := setting.get("network", {}).get("base", "none")) != "none":
         parts.append(f"on {base}")
     return ", ".join(parts)

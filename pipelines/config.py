@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,10 +36,9 @@ from pipelines.store.files import normalised
 from pipelines.store.storage import Storage
 from pipelines.tracking.config import TrackingConfig
 
-# Defaults of a run without a learner: closed form. Its learned curves forget nothing and need no tuning
-# (docs/results.md).
+# Defaults of a run without a learner: closed form, which forgets nothing and needs no tuning (docs/results.md).
 DEFAULT_LEARNING: dict[str, dict[str, Any]] = {
-    "network": {"hidden": [], "basis": "pspline", "mixing": 512, "grid_size": 4, "spline_order": 2},
+    "network": {"hidden": [], "basis": "auto", "mixing": 512, "grid_size": 4, "spline_order": 2},
     "learner": {"name": "analytic"},
     "train": {"mask_unseen": True},
 }
@@ -77,12 +76,11 @@ class RunConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
     seed: int = Field(0, ge=0, description="Seed of splits, orders, initial weights and search.")
-    collaborators: Literal["auto"] | tuple[CollaboratorName, ...] = Field(
-        "auto",
-        description="Small models to train. `kcm`: a KAN with learned curves. `mcm`: an MLP. `quadratic`: squares "
-        "of random projections, in closed form. `linear`: logistic regression on the same features. auto: all "
-        "four; the one that should save most under a certificate is deployed, chosen on other rows. With a "
-        "list, the first one is deployed and the others are controls; `linear` is a control in every run.",
+    collaborators: tuple[CollaboratorName, ...] = Field(
+        ("kcm", "mcm"),
+        min_length=1,
+        description="Small models to train. The first one is deployed, the others are controls. `kcm`: a KAN. `mcm`: "
+        "an MLP; in closed form, random ReLU units. `linear`: logistic regression on the same features.",
     )
     tasks: TasksConfig
     encoder: EncoderConfig
@@ -104,8 +102,10 @@ class RunConfig(Config):
         if not isinstance(values, dict):
             return values
         values = {"assets_path": default_assets()} | values
-        sections = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
+        sections: dict[str, Any] = {section: values.get(section) or {} for section in DEFAULT_LEARNING}
         if all(isinstance(section, dict) for section in sections.values()) and "name" not in sections["learner"]:
+            if sections["network"].get("basis") == "quadratic":  # as many coefficients as the splines of `auto` have
+                sections["network"] = {"mixing": 2048} | sections["network"]
             return values | {section: DEFAULT_LEARNING[section] | sections[section] for section in sections}
         return values
 
@@ -127,22 +127,16 @@ class RunConfig(Config):
 
     @field_validator("collaborators")
     @classmethod
-    def _distinct(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not value or (value != "auto" and len(set(value)) != len(value)):
-            raise ValueError("name at least one collaborator, each only once, or auto")
+    def _distinct(cls, value: tuple[CollaboratorName, ...]) -> tuple[CollaboratorName, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("name each collaborator only once")
         return value
-
-    @property
-    def trained(self) -> tuple[CollaboratorName, ...]:
-        """The collaborators to train. Logistic regression is in every run, deployed or as a control."""
-        if self.collaborators == "auto":
-            names: tuple[CollaboratorName, ...] = get_args(CollaboratorName)
-            return tuple(name for name in names if name != "quadratic" or self.learner.closed_form)
-        return tuple(dict.fromkeys((*self.collaborators, "linear")))
 
     @model_validator(mode="after")
     def _learnable(self) -> RunConfig:
         self.learner.check_network(self.network)
+        if self.network.basis == "auto" and not self.learner.gives_left_out:  # nothing to choose by
+            self._settle(network=self.network.with_basis("pspline"))
         return self
 
     @model_validator(mode="after")
@@ -154,12 +148,12 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _learns_curves(self) -> RunConfig:
-        """KCM must learn the curve of every edge."""
-        if "kcm" in self.trained and self.network.num_free < MIN_FREE:
+        """KCM must learn the curve of every edge, or have parabolas."""
+        is_parabola = self.network.basis == "quadratic"
+        if "kcm" in self.collaborators and not is_parabola and self.network.num_free < MIN_FREE:
             raise ValueError(
                 f"network: an edge of KCM has {self.network.num_free} free coefficients besides its line, a "
-                f"learned curve needs {MIN_FREE}: set network.basis: pspline, or choose the collaborator "
-                "`quadratic`"
+                f"learned curve needs {MIN_FREE}: set network.basis: auto, pspline or quadratic"
             )
         return self
 

@@ -30,7 +30,7 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
         evaluated: EvaluatedArtefact = artefacts["evaluate"]
         deployed = evaluated.deployed
         result |= _measured(config, evaluated, artefacts["outcomes"].usage)
-        result["deployed"] = {"collaborator": deployed, "reason": evaluated.choice}
+        result["deployed"] = {"collaborator": deployed}
         result["large"] = artefacts["outcomes"].asked
         result["kept_wrong"] = evaluated.kept_wrong
         path, live = evaluated.curves[deployed]["certificate_path"], not config.large.is_recorded
@@ -60,7 +60,7 @@ def collect(config: RunConfig, context: Context, artefacts: Mapping[str, Any]) -
     _write_report(report, config, artefacts["evaluate"], result, lineage=lineage, trials=artefacts["tune"].trials)
     if tracking:
         tracking.log(_headline(config, result), report)
-        matrices: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.trained}
+        matrices: dict[str, Any] = {name: result[name]["accuracy_matrix"] for name in config.collaborators}
         if all(matrices.values()):  # None without test rows
             tracking.log_learning(matrices, list(artefacts["tasks"].names.tasks))
     return result
@@ -85,7 +85,8 @@ def _measured(config: RunConfig, evaluated: EvaluatedArtefact, usage: Mapping[st
     """The measurements of each collaborator; certificate and prices of the deployed one."""
     result, costs = evaluated.result, prices(config.costs, usage)
     certificate = result[evaluated.deployed]["certificate"] | {"asked_delta": config.certificate.delta}
-    return result | {"certificate": certificate, "costs": costs.model_dump() if costs else None}
+    notes = [evaluated.better_control] if evaluated.better_control else []
+    return result | {"certificate": certificate, "costs": costs.model_dump() if costs else None, "notes": notes}
 
 
 def _write_report(
@@ -109,7 +110,7 @@ _CERTIFICATE = ("epsilon", "delta", "bound", "valid", "call_rate", "num_rows", "
 def _headline(config: RunConfig, result: Mapping[str, Any]) -> dict[str, float | None]:
     """Every collaborator's figures over all tasks, its savings in money if known, and its certificate."""
     figures: dict[str, float | None] = {}
-    for name in config.trained:
+    for name in config.collaborators:
         overall = result[name]["overall"]
         figures |= {f"{name}/{metric}": value for metric, value in overall.items() if not isinstance(value, list)}
         if priced := prices_of(result):

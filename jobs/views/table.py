@@ -22,7 +22,7 @@ from kcm.report.formats import (
     rounds_to_zero,
     unsigned_points,
 )
-from kcm.report.reading import NAMES, alone, collaborators, deployed, outcomes, task_names
+from kcm.report.reading import alone, collaborators, deployed, named, outcomes, task_names
 from kcm.report.summary import headline, measured, measured_rows, promise, warnings
 
 Numbers = Mapping[str, Any]
@@ -105,7 +105,7 @@ def _beside(result: Numbers) -> Table:
         continual, overall = side.get("continual") or {}, side["overall"]
         rows.append(
             {
-                "small model": NAMES[who],
+                "small model": named(result)[who],
                 "average accuracy": percent(continual.get("average_accuracy")),
                 "forgotten, points": metric("forgetting_first").show(continual.get("forgetting_first")),
                 metric("calls_saved").label: percent(overall.get("calls_saved")),

@@ -255,7 +255,7 @@ def _require_stored(files: SealedFolder, config: _Networks, num_labels: int) -> 
     network, dim = config.network, config.in_features
     has_units = network.basis != "spline" and config.kind not in ("linear", "mlp")
     num_projected = dim - config.num_words if has_units else dim
-    mixes = config.kind == "kan" and network.basis == "pspline"
+    mixes = config.kind == "kan" and network.basis in ("auto", "pspline")
     inputs = (num_projected, network.mixing) if network.projects or mixes else (num_projected,)
     hidden, curve = network.hidden, network.grid_size
     if config.kind == "linear":

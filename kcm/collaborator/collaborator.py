@@ -19,14 +19,16 @@ from kcm.kan.basis import Grid
 from kcm.kan.layer import BaseActivation
 from kcm.kan.mixed_splines import MIN_FREE
 
-# A KAN, which learns curves; its controls with as many parameters, an MLP and squares; logistic regression.
-CollaboratorName = Literal["kcm", "mcm", "quadratic", "linear"]
-NetworkKind = Literal["kan", "mlp", "random_relu", "quadratic", "linear"]
+CollaboratorName = Literal["kcm", "mcm", "linear"]  # a KAN; an MLP with as many parameters; logistic regression
+NetworkKind = Literal["kan", "mlp", "random_relu", "linear"]
+Basis = Literal["auto", "spline", "pspline", "quadratic", "relu"]
+BASES: tuple[Basis, ...] = ("pspline", "quadratic")  # that `auto` chooses from
 
-_NAMES: Mapping[str, CollaboratorName] = {  # by kind, or by the basis of kind "kan"; all others learn curves
-    **dict.fromkeys(("mlp", "random_relu", "relu"), "mcm"),
-    "quadratic": "quadratic",
-    "linear": "linear",
+_NAMES: Mapping[str, tuple[CollaboratorName, str]] = {  # and form, by kind or by the basis of kind "kan"
+    "mlp": ("mcm", "MLP"),
+    **dict.fromkeys(("random_relu", "relu"), ("mcm", "random ReLU")),
+    "quadratic": ("kcm", "quadratic"),
+    "linear": ("linear", ""),
 }
 
 
@@ -39,11 +41,13 @@ class NetworkConfig(Config):
     grid_size: int = Field(5, ge=1, description="Intervals of the spline grid.")
     spline_order: int = Field(3, ge=1, le=3, description="Degree of the spline.")
     grid_range: tuple[float, float] = Field((-3.0, 3.0), description="Ends of the grid, in normalised feature units.")
-    basis: Literal["spline", "pspline", "quadratic", "relu"] = Field(
+    basis: Basis = Field(
         "spline",
         description="The curves of a KAN. pspline: penalised splines over `mixing` mixtures of the first task's rows, "
-        "plus a linear part. quadratic and relu learn no curves: they are fixed units on `mixing` projections. All "
-        "but spline are single layers.",
+        "plus a linear part. quadratic: a parabola on each of `mixing` random projections, plus a linear part. auto: "
+        "of these two with equally many coefficients, the one that is wrong on fewer left-out train rows of the first "
+        "task, or pspline if the learner leaves none out. relu: random units, the control. All but spline are single "
+        "layers.",
     )
     roughness: float = Field(
         0.01, ge=0, description="For pspline, the cost of a bend: penalty on third differences of the coefficients."
@@ -79,7 +83,7 @@ class NetworkConfig(Config):
             raise ValueError(
                 f"basis: {self.basis} is a single layer on random projections: give hidden: [] and mixing, such as 2688"
             )
-        if self.basis == "pspline" and self.num_free < MIN_FREE:
+        if self.basis in ("auto", "pspline") and self.num_free < MIN_FREE:
             raise ValueError(
                 f"grid_size {self.grid_size} and spline_order {self.spline_order} leave a curve {self.num_free} free"
                 f" coefficients: give grid_size + spline_order = {MIN_FREE + 2} or more"
@@ -88,8 +92,13 @@ class NetworkConfig(Config):
 
     @property
     def num_free(self) -> int:
-        """Coefficients that an edge's curve learns in addition to a line and a constant; fixed units learn none."""
-        return max(0, self.grid_size + self.spline_order - 2) if self.basis in ("spline", "pspline") else 0
+        """Coefficients that an edge's spline learns in addition to a line and a constant; other units have none."""
+        return 0 if self.basis in ("quadratic", "relu") else max(0, self.grid_size + self.spline_order - 2)
+
+    def with_basis(self, basis: Basis) -> NetworkConfig:
+        """The same with a basis in place of `auto`: parabolas are as many as the coefficients of the splines."""
+        mixing = self.mixing * self.num_free if basis == "quadratic" else self.mixing
+        return self.model_copy(update={"basis": basis, "mixing": mixing})
 
     @property
     def without_additions(self) -> NetworkConfig:
@@ -107,9 +116,9 @@ class Collaborator(nn.Module):
 
     `kind="mlp"` gives MCM, the control: everything is equal except the networks, which have as many parameters. If
     networks are fitted in closed form, MCM is `kind="random_relu"`: an MLP whose hidden layer is never trained.
-    `kind="quadratic"` has squares in place of the ReLUs. `kind="linear"` is the baseline without a hidden layer. With a
-    `network.base`, both networks are added to its logits. The last `num_words` features are topics of words: networks
-    of frozen units are linear in them.
+    `kind="linear"` is the baseline without a hidden layer. With a `network.base`, both networks are added to its
+    logits. The last `num_words` features are topics of words: networks of frozen units are linear in them. Networks
+    with `basis: auto` have splines until `choose_basis`.
     """
 
     def __init__(
@@ -128,9 +137,22 @@ class Collaborator(nn.Module):
         self.normalizer = FrozenNormalizer(in_features) if frozen else UnitNormalizer(num_words)
         self.mixing = Mixing(in_features, network.mixing, seed) if network.projects else nn.Identity()
         self.base = None if network.base == "none" else ClassBase(in_features, num_labels, network.base)
-        num_inputs = network.mixing if network.projects else in_features
-        self.judge = build_network(num_inputs, num_labels, network, kind, seed, 0 if network.projects else num_words)
+        self._build()
+
+    def _build(self) -> None:
+        network, projects = self.network, self.network.projects
+        num_inputs, num_linear = (network.mixing, 0) if projects else (self.in_features, self.num_words)
+        self.judge = build_network(num_inputs, self.num_labels, network, self.kind, self.seed, num_linear)
         self.small = self.judge if network.shared else copy.deepcopy(self.judge)
+
+    def choose_basis(self, basis: Basis) -> None:
+        """Give a KAN whose basis is `auto` this basis; splines stay as they are, with their fitted mixtures."""
+        if self.network.basis == basis or self.kind != "kan":
+            return
+        device, self.network = next(self.parameters()).device, self.network.with_basis(basis)
+        if basis != "pspline":
+            self._build()
+            self.to(device)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -184,8 +206,17 @@ class Collaborator(nn.Module):
 
     @property
     def name(self) -> CollaboratorName:
-        """The name of this kind of network: KCM for learned curves, or the name of a control."""
-        return _NAMES.get(self.network.basis if self.kind == "kan" else self.kind, "kcm")
+        """The name of this kind of network: KCM for a KAN, or the name of a control."""
+        return self._named[0]
+
+    @property
+    def form(self) -> str:
+        """What stands beside the name: the basis of KCM, or which units MCM has."""
+        return self._named[1]
+
+    @property
+    def _named(self) -> tuple[CollaboratorName, str]:
+        return _NAMES.get(self.network.basis if self.kind == "kan" else self.kind, ("kcm", "spline"))
 
     def merged(self) -> Collaborator:
         """This collaborator with one network if judge and small have ended up equal, or unchanged if not.
@@ -235,14 +266,13 @@ def _network(
         return kan
     if kind == "mlp":
         return MLP.matching(kan, seed=seed)
-    units = RandomQuadratic if kind == "quadratic" else RandomReLU
-    return units.matching(kan, seed=seed)
+    return RandomReLU.matching(kan, seed=seed)
 
 
 def _kan(in_features: int, num_labels: int, network: NetworkConfig, seed: int, num_linear: int) -> KAN | RandomReLU:
     """The KAN, or the layer of another basis that replaces it."""
     sizes = in_features, network.mixing, num_labels
-    if network.basis == "pspline":
+    if network.basis in ("auto", "pspline"):
         grid = Grid(network.grid_size, network.spline_order, *network.grid_range)
         return MixedSplines(*sizes, grid, network.roughness, seed=seed, num_linear=num_linear)
     if network.basis != "spline":

@@ -1,4 +1,4 @@
-"""Frozen random units with trained weights: the ReLUs of a closed-form MLP, and squares. Both are controls."""
+"""Frozen random units with trained weights: the ReLUs of a closed-form MLP, a control, and the squares of a KAN."""
 
 from __future__ import annotations
 
@@ -174,18 +174,7 @@ class ProjectedCurves(RandomReLU, ABC):
 
 
 class RandomQuadratic(ProjectedCurves):
-    """Quadratic features: f(v) = clamp(v, -4, 4)^2. No curve is learned, because a square has one coefficient.
-
-    They are a KAN layer of one interval and degree 2 over P random projections.
-    """
-
-    @classmethod
-    def matching(cls, network: KAN | RandomReLU, *, seed: int = 0) -> RandomQuadratic:
-        """The network with as many coefficients as a one-layer `network`; ConfigError for more layers."""
-        units = RandomReLU.matching(network, seed=seed)
-        (num_inputs, num_outputs), num_coefficients = units.widths, units.weight.shape[1]
-        width = max(1, num_coefficients - num_inputs - 1)
-        return cls(num_inputs, width, num_outputs, seed=seed, num_linear=units.num_linear)
+    """A KAN layer of one interval and degree 2 over P random projections: f(v) = clamp(v, -4, 4)^2."""
 
     def bent(self, v: Tensor) -> Tensor:
         """The squares."""

@@ -29,7 +29,7 @@ from kcm.learners.ranks import Ranks
 from kcm.metrics.calibration import fit_temperature
 from kcm.metrics.intervals import Units as RowUnits
 
-NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)  # a control of `kcm run`
+NETWORK = NetworkConfig(hidden=(), basis="quadratic", mixing=2048, shared=True)
 TASK = "table"
 _AT_ONCE = 8192  # texts whose expanded features are in memory together
 
@@ -84,7 +84,7 @@ def _fitted(
     no_large = torch.full((len(labels), 1), torch.nan)
     rows = Batch(torch.from_numpy(features_BD), labels, no_large, torch.ones(len(labels)))
     learner, distill = Analytic(AnalyticConfig(name="analytic")), DistillConfig()
-    collaborator = Collaborator(features_BD.shape[1], num_labels, NETWORK, "quadratic", seed)
+    collaborator = Collaborator(features_BD.shape[1], num_labels, NETWORK, "kan", seed)
     learner.absorb(collaborator, rows, distill, Ranks())
     learner.solve(collaborator, Ranks())
     collaborator.eval().requires_grad_(False)

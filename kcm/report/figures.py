@@ -20,12 +20,12 @@ from markupsafe import Markup
 from kcm.metrics.routing import thinned
 from kcm.report.formats import interval, known, percent
 from kcm.report.reading import (
-    NAMES,
     Columns,
     Numbers,
     Who,
     collaborators,
     deployed,
+    named,
     sides,
     task_names,
 )
@@ -79,13 +79,13 @@ def _is_drawn(row: Mapping[str, Any]) -> bool:
     return all(isinstance(value, str) or known(value) for value in row.values())
 
 
-SHAPES: dict[Who, str] = {"kcm": "circle", "mcm": "diamond", "quadratic": "triangle-up", "linear": "square"}
+SHAPES: dict[Who, str] = {"kcm": "circle", "mcm": "diamond", "linear": "square"}
 MAX_POINTS = 400  # of a line
 
 
 def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
     """Accuracy against calls at every threshold, with deployed points, the large model alone, and the oracle."""
-    title, names = "Accuracy against calls to the large model", NAMES
+    title, names = "Accuracy against calls to the large model", named(result)
     sides_drawn = [who for who in collaborators(result) if frontiers.get(who)]
     if not sides_drawn:
         return Chart(title, "No frontier was measured.")
@@ -118,7 +118,7 @@ def frontier(frontiers: Mapping[str, Columns], result: Numbers) -> Chart:
 
 def accuracy_matrix(who: Who, result: Numbers) -> Chart:
     """R as a heat map: a row per learned task, a column per tested task; shades are the same for all collaborators."""
-    tasks, title = task_names(result), f"Accuracy matrix of {NAMES[who]}"
+    tasks, title = task_names(result), f"Accuracy matrix of {named(result)[who]}"
     matrices = sides(result, "accuracy_matrix")
     values = [value for matrix in matrices.values() for row in matrix for value in row if known(value)]
     if not values:

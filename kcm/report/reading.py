@@ -16,7 +16,7 @@ Numbers = Mapping[str, Any]
 Columns = Mapping[str, Sequence[Any]]
 Who = CollaboratorName
 
-NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM", "quadratic": "Quadratic", "linear": "Logistic"}
+NAMES: dict[Who, str] = {"kcm": "KCM", "mcm": "MCM", "linear": "Logistic"}
 ALL_TASKS = "All tasks"
 OUTCOME_METRICS = (  # of every task, on the page and on the terminal
     *("large_accuracy", "small_accuracy", "cascade_accuracy", "difference"),
@@ -29,6 +29,16 @@ def collaborators(result: Numbers) -> dict[Who, Numbers]:
     """The collaborators that `result` has, in its order: the first is deployed, the others are its controls."""
     names: dict[str, Who] = {name: name for name in NAMES}
     return {names[key]: side for key, side in result.items() if key in names and side}
+
+
+def called(who: Who, form: str | None) -> str:
+    """A collaborator's name with its form beside it, as `KCM (quadratic)`."""
+    return f"{NAMES[who]} ({form})" if form else NAMES[who]
+
+
+def named(result: Numbers) -> dict[Who, str]:
+    """What each collaborator of `result` is called."""
+    return {who: called(who, side.get("form")) for who, side in collaborators(result).items()}
 
 
 def deployed(result: Numbers) -> tuple[Who, Numbers]:

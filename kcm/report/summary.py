@@ -24,7 +24,6 @@ from kcm.report.formats import (
     whole_percent,
 )
 from kcm.report.reading import (
-    NAMES,
     Columns,
     Numbers,
     certificate_of,
@@ -32,6 +31,7 @@ from kcm.report.reading import (
     deployed,
     escalates_all,
     is_certified,
+    named,
     nearest,
     tested,
 )
@@ -40,7 +40,7 @@ from kcm.report.reading import (
 def headline(result: Numbers) -> str:
     """What the deployed collaborator saves, and at which loss."""
     (who, side), certificate = deployed(result), certificate_of(result)
-    name, saving = NAMES[who], _saving(side["overall"], result)
+    name, saving = named(result)[who], _saving(side["overall"], result)
     if escalates_all(certificate):
         return f"{name} saves no calls: the large model answers every input."
     if not is_certified(certificate):

@@ -21,7 +21,7 @@ from kcm.config import Config
 from pipelines.batch.mapping import run_remotely
 from pipelines.batch.outcome_table import ScoredTable, kept_parts, scored_parts
 from pipelines.context import Attempt
-from pipelines.stages.deployed import chosen
+from pipelines.stages.controls import better_control
 from pipelines.stages.measured import curves_of, kept_wrong, result_of
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import Artefact, write_json
@@ -34,7 +34,7 @@ Certifier = Callable[
     [ScoredOutcomes, ScoredOutcomes, Policy, CertificateConfig], tuple[Policy, dict[str | None, Certificate]]
 ]
 """From validate and certify rows and a searched policy to what is deployed, with its certificates."""
-_RESULT, _REPORT, _CHOICE, _KEPT_WRONG = "result.json", "report.json", "choice.json", "kept_wrong.json"
+_RESULT, _REPORT, _BETTER, _KEPT_WRONG = "result.json", "report.json", "better_control.json", "kept_wrong.json"
 
 
 class EvaluatedArtefact(Artefact):
@@ -53,9 +53,10 @@ class EvaluatedArtefact(Artefact):
         return next(iter(self.result))
 
     @property
-    def choice(self) -> str:
-        """Why this collaborator is deployed, in a sentence."""
-        return str(self.json(_CHOICE)["reason"])
+    def better_control(self) -> str | None:
+        """The sentence on a control that should do better than what is deployed; None if no control is."""
+        sentence: str | None = self.json(_BETTER)["sentence"]
+        return sentence
 
     @property
     def curves(self) -> dict[str, Any]:
@@ -88,27 +89,22 @@ class Evaluate(Stage, Plan):
     """`result.json` and `report.json`; for each collaborator its outcome table, deployed policy and mistakes.
 
     The certify rows are read once, after everything is frozen. The look at them is first written into the ledger; a
-    later look at the same rows may spend less. The choice of the deployed collaborator is frozen before the look. With
-    `choose`, the rows that choose the policy decide, so the choice costs no delta; a choice between two certificates
-    would halve delta (Learn then Test, arXiv 2110.01052). In a cascade that will be `updated`, collaborators that
-    cannot notice new classes come last.
+    later look at the same rows may spend less. The first collaborator is deployed, and the rows that choose policies
+    say whether a control is better: a choice between two certificates would halve delta (Learn then Test, arXiv
+    2110.01052).
     """
 
-    stage, version, unit = "evaluate", 6, "collaborators"
+    stage, version, unit = "evaluate", 7, "collaborators"
     reads: ClassVar[tuple[str, ...]] = ("features", "outcomes", "tuned")
     writes = EvaluatedArtefact
 
     certificate: CertificateConfig
-    choose: bool = False
-    updated: bool = False
     grows: bool = False
 
     @classmethod
     def of(cls, run: Config, **more: Any) -> Self:
         """The stage with its part of a run's configuration."""
-        choose, updated = run.collaborators == "auto", run.update is not None  # type: ignore[attr-defined]
-        grows = run.tasks.grows  # type: ignore[attr-defined]
-        return super().of(run, choose=choose, updated=choose and updated, grows=grows, **more)
+        return super().of(run, grows=run.tasks.grows, **more)  # type: ignore[attr-defined]
 
     def write(
         self,
@@ -119,8 +115,8 @@ class Evaluate(Stage, Plan):
         **reads: Any,
     ) -> None:
         """Certify and measure one collaborator after the other."""
-        collaborators, reason = chosen(tuned, self.choose, updated=self.updated)
-        write_json(attempt.folder / _CHOICE, {"deployed": collaborators[0], "reason": reason})
+        collaborators: tuple[str, ...] = tuned.plan.config.collaborators
+        write_json(attempt.folder / _BETTER, {"sentence": better_control(tuned)})
         result, report = {}, {}
         certifier = self.certifier(attempt, features, tuned, **reads)
         for number, name in enumerate(collaborators):

@@ -64,6 +64,7 @@ def result_of(
         "certificate": certificates_json(certificates),
         "forecast": candidate.forecast.summary,
         "answer_weight": candidate.state["learner"].get("answered", {}).get("weight"),
+        "form": candidate.collaborator.form,
         "num_parameters": num_parameters(candidate.collaborator.judge),
         "num_networks": len(candidate.collaborator.merged().networks),
     }

@@ -28,7 +28,7 @@ from pipelines.training.worker import TrainerConfig, TrainerPlan, WorkerPlan
 class Train(Stage, Plan, TrainerConfig):
     """The state of a finished trainer for each collaborator; a parent's trainers learn the tasks that it lacks."""
 
-    stage, version, reads, writes, unit = "train", 5, ("features", "outcomes"), TrainedArtefact, "steps"
+    stage, version, reads, writes, unit = "train", 6, ("features", "outcomes"), TrainedArtefact, "steps"
 
     @classmethod
     def of(cls, run: Config, *, parent: Parent | None = None, only: str | None = None, **more: Any) -> Self:
@@ -38,7 +38,7 @@ class Train(Stage, Plan, TrainerConfig):
         cannot be continued.
         """
         if parent is None:
-            return super().of(run, collaborators=run.trained, chosen={}, **more)  # type: ignore[attr-defined]
+            return super().of(run, chosen={}, **more)
         tuned, config = parent.tuned, parent.tuned.plan.config
         if not config.train.mask_unseen:
             raise ConfigError(

@@ -32,8 +32,6 @@ RANKINGS: Mapping[Goal, tuple[str, ...]] = {  # objectives by weight
     "calls": ("forecast", "calls_saved", "area"),
     "accuracy": ("forecast_accuracy", "forecast", "area"),
 }
-# A smaller lead does not pay for a network that explains itself, notices new classes and escalates what is far.
-_WORTH_A_CHANGE = 0.01 + FAR_SHARE
 _REHEARSED: Mapping[Goal, Literal["keep_rates", "accuracies"]] = {"calls": "keep_rates", "accuracy": "accuracies"}
 _GATE, _STATE, _SCORES, _LEFT_OUT = "gate.safetensors", "state.pt", "validate_scores.npy", "left_out.npz"
 _NOVEL = "novel.npz"
@@ -168,9 +166,9 @@ def standing(reached: Mapping[str, Any], goal: Goal = "calls") -> tuple[float, .
 
 
 def is_better(one: Mapping[str, Any], other: Mapping[str, Any], goal: Goal) -> bool:
-    """Whether the goal's forecast for `one` exceeds the forecast for `other` by two points and by one standard error.
+    """Whether the goal's forecast for `one` exceeds the forecast for `other` by a standard error and `FAR_SHARE`.
 
     Both were rehearsed on the same draws of the same rows, so the difference is paired; see `CertificateForecast.lead`.
     """
     lead, error = CertificateForecast.of(one).lead(CertificateForecast.of(other), _REHEARSED[goal])
-    return lead > max(error, _WORTH_A_CHANGE)
+    return lead > max(error, FAR_SHARE)

@@ -87,12 +87,13 @@ class TrainerPlan:
         collaborator = Collaborator(*sizes, num_words=self.features.num_words)
         if state is None:
             return collaborator
+        collaborator.choose_basis(state["basis"])
         collaborator.load_state_dict(state["collaborator"])
         return collaborator.eval()
 
     def kind(self, name: str) -> NetworkKind:
         """The networks that the collaborator of this name has."""
-        kinds: dict[str, NetworkKind] = {"kcm": "kan", "quadratic": "quadratic", "linear": "linear"}
+        kinds: dict[str, NetworkKind] = {"kcm": "kan", "linear": "linear"}
         return kinds.get(name, "random_relu" if self.config.learner.closed_form else "mlp")
 
     def learner(self, name: str) -> Learner:

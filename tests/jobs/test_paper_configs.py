@@ -65,7 +65,7 @@ def test_the_script_prints_the_table_of_cifar_100(
             "tasks.long_tail={imbalance_factor: 10, n_max: 5}",
             "tasks.num_tasks=2",
             "tasks.max_bad_rows=50%",
-            "collaborators=[kcm]",
+            "collaborators=[kcm, linear]",
             "learner={name: analytic}",
             "network={hidden: [], basis: pspline, mixing: 8, grid_size: 4, spline_order: 2}",
         ]

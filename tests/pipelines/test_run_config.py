@@ -28,7 +28,7 @@ UPDATED = ["train.mask_unseen=true", "serve.feedback.store_payloads=text", "upda
 ON_A_BUCKET = "storage_path=s3://bucket/kcm"
 MLFLOW, LOG = "tracking.uri=http://mlflow:5000", "serve.feedback.url=sqlite:////log/kcm.db"
 NO_DATABASES = "s3://bucket/kcm cannot hold databases: set {}, such as"
-NO_KCM = r"an edge of KCM has [02] free coefficients.*choose the collaborator `quadratic`"
+NO_KCM = r"an edge of KCM has [02] free coefficients.*set network\.basis: auto, pspline or quadratic"
 NO_INPUTS = r"set serve\.feedback\.store_payloads to text or all"
 NO_NAME = "must be letters, digits, dots, dashes and underscores"
 
@@ -39,7 +39,7 @@ NO_NAME = "must be letters, digits, dots, dashes and underscores"
         (["network={}"], r"network\.hidden = \[16\].*Set network\.hidden: \[\]"),
         (["learner.strength=0"], r"learner\.strength must be at least 0\.000001, not 0"),
         (["network.mixing=-1"], r"network\.mixing must be at least 0, not -1"),
-        (["network={hidden: [], basis: quadratic, mixing: 64}"], NO_KCM),
+        (["network={hidden: [], basis: relu, mixing: 64}"], NO_KCM),
         (["network={hidden: [], grid_size: 1}"], NO_KCM),
         ([ON_A_BUCKET], NO_DATABASES.format("tracking.uri and serve.feedback.url")),
         ([ON_A_BUCKET, MLFLOW], NO_DATABASES.format("serve.feedback.url")),
@@ -78,7 +78,12 @@ def test_a_run_that_names_no_learner_learns_as_own_data_does() -> None:
 def test_what_is_set_beside_no_named_learner_stays() -> None:
     config = load_config(RunConfig, OWN_DATA, [*UNNAMED, "learner={strength: 0.01}", "network={mixing: 64}"])
     assert (config.learner.name, config.learner.strength) == ("analytic", 0.01)
-    assert (config.network.basis, config.network.mixing) == ("pspline", 64)
+    assert (config.network.basis, config.network.mixing) == ("auto", 64)
+    squares = load_config(RunConfig, OWN_DATA, [*UNNAMED, "network={basis: quadratic}"]).network
+    assert load_config(RunConfig, OWN_DATA, ["learner={name: slda}"]).network.basis == "pspline"  # leaves no rows out
+    assert squares == config.network.model_copy(update={"mixing": 512}).with_basis(
+        "quadratic"
+    )  # of as many coefficients
 
 
 WITH_KCM = ("reviews", "reviews_full", "own_data", "vision", "openai", "amazon_openai", "fashion_long_tail")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
 
-from kcm.learners.base import Batch
+from kcm.collaborator.collaborator import BASES, Basis
+from kcm.learners.base import Batch, Learner
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TaskRows
+from kcm.metrics.intervals import Units
+
+_MOST_SCORED = 2048  # rows that choose a basis
 
 
 class ClosedFormTrainer(SequenceTrainer):
@@ -26,13 +31,35 @@ class ClosedFormTrainer(SequenceTrainer):
                 self._begin_task()
             chunks = self._chunks(task)
             for chunk in chunks[self.position.step :]:
-                self.learner.absorb(self.collaborator, self._share(*chunk), self.distill, self.ranks)
+                if self.collaborator.network.basis == "auto" and self.collaborator.kind == "kan":
+                    self._choose_basis(*chunk)
+                else:
+                    self.learner.absorb(self.collaborator, self._share(*chunk), self.distill, self.ranks)
                 self._advance()
                 if self.position.step < len(chunks):
                     yield False
             self.learner.end_task(self._learned_task())
             self._end_task()
             yield True
+
+    @torch.no_grad()
+    def _choose_basis(self, rows: TaskRows, start: int, stop: int) -> None:
+        """Add the first chunk of the first task under each basis, and go on with the one of fewer left-out mistakes."""
+        batch = self._share(rows, start, stop)
+        scored = self._share(rows, start, min(stop, start + _MOST_SCORED)).labelled()
+        real = scored.weights.nonzero()[:, 0]
+        scored = scored.take(real, scored.weights[real])
+        tried: dict[Basis, tuple[int, Learner]] = {}
+        for basis in BASES:
+            collaborator, learner = copy.deepcopy((self.collaborator, self.learner))
+            collaborator.choose_basis(basis)
+            learner.absorb(collaborator, batch, self.distill, self.ranks)
+            judge_NC, _ = learner.left_out(collaborator, scored, Units(None, len(scored)), self.distill)
+            num_wrong = int((judge_NC.argmax(1) != scored.labels).sum())
+            tried[basis] = sum(self.ranks.gather(num_wrong)), learner
+        basis = min(BASES, key=lambda name: tried[name][0])
+        self.collaborator.choose_basis(basis)
+        self.learner = tried[basis][1]
 
     def num_steps(self, task: int) -> int:
         """Chunks of a task."""

@@ -123,6 +123,7 @@ class SequenceTrainer(ABC):
             "position": [self.position.task, self.position.step, self.position.total],
             "tasks": [task.name for task in self.tasks],
             "num_labels": self.collaborator.num_labels,
+            "basis": self.collaborator.network.basis,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,6 +137,7 @@ class SequenceTrainer(ABC):
         self.baseline = {name: [*row, *more] for name, row in state["baseline"].items()}
         self.position = Position(*state["position"])
         self.learner.load_state_dict(on_device(state["learner"], self.device))
+        self.collaborator.choose_basis(state["basis"])
         self.collaborator.resize(state["num_labels"])
         self.collaborator.load_state_dict(state["collaborator"])
         self._steps = self.fit()

@@ -32,7 +32,7 @@ def test_shows_promise_frontier_deployed_point_and_matrix(
     section = parsed(markup)
     assert lines(markup) == snapshot
     tips = [mark.get("aria-label") for mark in section.iter()]
-    assert "KCM at its threshold: 91.7% (90.7–92.7) at a call rate of 29.0%" in tips
+    assert "KCM (quadratic) at its threshold: 91.7% (90.7–92.7) at a call rate of 29.0%" in tips
     assert not any("style" in element.attrib for element in section.iter())  # pages may forbid inline styles
 
 

@@ -18,7 +18,7 @@ from pipelines.stages import register
 from pipelines.stages.parent import BundleArtefact
 from pipelines.stages.register import Register
 from pipelines.store.artefact import ArtefactStore
-from tests.pipelines.stages.test_deployed import RUN
+from tests.pipelines.stages.test_controls import RUN
 
 KEEPS, SAVES_NOTHING = Policy(decision=Decision(decision="threshold", threshold=0.5)), Policy(decision=ESCALATE_ALL)
 
