@@ -89,4 +89,4 @@ def test_output_is_linear_in_the_last_inputs(kind) -> None:
     torch.testing.assert_close(x[:, 6:] @ solution, added, atol=1e-4, rtol=1e-4)
     assert added.abs().max() > 0.1
     assert network.widths == (8, 3)
-    assert num_parameters(kind.matching(network)) == num_parameters(network)
+    assert num_parameters(RandomReLU.matching(network)) == num_parameters(network)

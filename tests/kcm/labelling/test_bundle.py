@@ -4,15 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from kcm.bundle.answers import Input
 from kcm.bundle.bundle import Bundle
-from kcm.bundle.runtime import logits
+from kcm.bundle.runtime import SmallSide, logits
 from kcm.cascade.policy import ESCALATE_ALL, KEEP_ALL
 from kcm.encoders.precomputed import PrecomputedConfig
+from kcm.explain.explanation import explain, variants
+from kcm.inputs.content import Content
 from kcm.labelling.bundle import bundle_of, decision_keeping
 from kcm.labelling.certificate import Labelled
 from kcm.labelling.purchases import Guess
 from kcm.large.adapters.openai import OpenAiConfig
+from tests.kcm.explain.test_explanation import CountingEncoder
 
 LABELS = ("bad", "good", "neither")
 NUM_TEXTS, NUM_BOUGHT, DIM = 600, 240, 8
@@ -57,6 +62,19 @@ def made_of(features: np.ndarray, finished: Labelled) -> Bundle:
 def bundle(features: np.ndarray, finished: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle as `kcm predict` reads it."""
     return Bundle.read(made_of(features, finished).write(tmp_path_factory.mktemp("labelled") / "bundle"))
+
+
+def test_its_network_is_kcm_and_explains_itself(bundle: Bundle) -> None:
+    """Promise: what `kcm label` deploys is KCM by name, and its reasons sum to its logit."""
+    assert (bundle.collaborator.name, bundle.collaborator.form) == ("kcm", "quadratic")
+    given = Input(Content("a good film"))
+    found = explain(bundle, given, SmallSide(bundle, CountingEncoder()).judge(variants(given)))
+    features = torch.tensor(CountingEncoder().encode([given.content]))
+    logits_C = bundle.collaborator(features)[0][0].detach()
+    (reasons,) = found.reasons.values()  # judge and small model are one network
+    assert reasons.exact
+    added = sum(each.contribution for each in reasons.contributions) + reasons.rest
+    assert float(logits_C[reasons.label]) == pytest.approx(reasons.baseline + added, abs=1e-4)
 
 
 def test_new_rows_are_kept_as_often(bundle: Bundle) -> None:
