@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegressionCV
 
 from kcm.collaborator.collaborator import Collaborator, NetworkConfig
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners.base import Batch, joined
-from kcm.learners.logistic import Logistic
+from kcm.learners.logistic import INVERSE_STRENGTHS, Logistic
 from kcm.learners.training.config import TrainConfig
 from kcm.learners.training.sequence import SequenceTrainer
 from kcm.learners.training.stream import TensorRows
@@ -30,11 +30,22 @@ def trained(tasks: list[TensorRows]) -> SequenceTrainer:
 
 @pytest.mark.parametrize("num_tasks", [1, 5], ids=["two classes", "ten classes"])
 def test_final_state_equals_scikit_learn_on_all_tasks(digits, num_tasks) -> None:
+    """Promise: the strength of the control is tuned, by cross-validation on the train rows."""
     digits = digits[:num_tasks]
     train, test = rows_of(digits, "train"), rows_of(digits, "test")
     x, later = (rows.features.double().numpy() for rows in (train, test))
     x, later = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, later))
-    oracle = LogisticRegression(C=10, max_iter=5000, tol=1e-8).fit(x, train.labels.numpy())
+    oracle = LogisticRegressionCV(
+        Cs=INVERSE_STRENGTHS,
+        cv=5,
+        scoring="neg_log_loss",
+        max_iter=5000,
+        tol=1e-8,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+    )
+    oracle.fit(x, train.labels.numpy())
+    assert oracle.C_ in INVERSE_STRENGTHS[1:]  # so that a choice is proved
     with torch.no_grad():
         judge, small = trained(digits).collaborator(test.features)
     assert torch.equal(judge, small)
