@@ -1,11 +1,12 @@
-"""Attacks on a served door: the cost of each, the promise about it, and the latency of other callers meanwhile.
+"""Attacks on a served HTTP replica: the cost of each, the promise about it, and the latency of other callers meanwhile.
 
     python benchmarks/attacks.py [--only WORDS]
 
-Every door is served on this machine as `kcm serve` would, around stubs that compute next to nothing; its large model
-asks a server of this script. An attack that weighs by its CPU is played while all is quiet, then again beside innocent
-requests; the others at once. No door may block for more than 50 ms, no attack cost more than ten normal requests of its
-size. No request of others may fail or take more than a second, and no proxy of Ray Serve may be replaced.
+Every replica is served on this machine as `kcm serve` would, around stubs that compute next to nothing; its large
+model asks a server of this script. An attack that weighs by its CPU is played while all is quiet, then again beside
+innocent requests; the others at once. No replica may block for more than 50 ms, no attack cost more than ten normal
+requests of its size. No request of others may fail or take more than a second, and no proxy of Ray Serve may be
+replaced.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack on a kind of door. With `weighs` it is also played while all is quiet, to compare its CPU."""
+    """One attack on a kind of HTTP replica. With `weighs` it is also played while all is quiet, to compare its CPU."""
 
     name: str
     kind: Kind
@@ -72,15 +72,15 @@ class Client:
             return httpx.Response(0)
 
     async def measured(self, begin: bool = False) -> dict[str, float]:
-        """What the door has suffered since a call that was to `begin`."""
+        """What the HTTP replica has suffered since a call that was to `begin`."""
         for _ in range(100):
             if (answer := await self.get(f"{MEASURED}?begin={begin}")).status_code == 200:
                 return answer.json()
             await asyncio.sleep(0.1)  # a refused body closes its connection, possibly this one
-        raise RuntimeError(f"the door is not there any more: {answer.status_code}")
+        raise RuntimeError(f"the HTTP replica is not there any more: {answer.status_code}")
 
     async def cpu_ms(self, path: str, body: Any) -> tuple[float, int]:
-        """CPU milliseconds of the door for one such request, the median of a few, and the status of the last."""
+        """CPU milliseconds of the replica for one such request, the median of a few, and the status of the last."""
         costs = []
         for _ in range(NUM_REPEATS):
             before = (await self.measured())["cpu_s"]
@@ -121,7 +121,7 @@ def _picture(width: int, height: int, seed: int | None = None) -> str:
 
 
 def innocent(kind: Kind) -> dict[str, Any]:
-    """What others ask a door of this kind."""
+    """What others ask an HTTP replica of this kind."""
     items: dict[Kind, dict[str, str]] = {"pictures": _item(_picture(60, 60, 1)), "audited": {"text": "agree"}}
     return {"inputs": [items.get(kind, {"text": "What a film!"})]}
 

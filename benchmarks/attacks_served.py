@@ -1,4 +1,4 @@
-"""What is attacked: doors around stub encoders that tell what they suffer, and an upstream that does as texts say."""
+"""What is attacked: HTTP replicas around stub encoders that count the damage, and an upstream that obeys texts."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ from pipelines.cluster.config import ClusterConfig
 from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.config import TOP_K, ServeConfig
-from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import prepare_environment
+from pipelines.serve.deploy.http_replica import HttpReplica
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 
 LABELS = ("bad", "good")
 KEYS = {name: f"key-of-{name}" for name in ("ann", "eve", *(f"caller{number}" for number in range(50)))}
-MEASURED = "/measured"  # what the door has suffered
+MEASURED = "/measured"  # what the HTTP replica has suffered
 TICK_S = 0.001
 
 Kind = Literal["text", "no keys", "pictures", "audited"]
 
 
 class Suffering:
-    """The longest block of an event loop, and the resources of the door's process."""
+    """The longest block of an event loop, and the resources of the HTTP replica's process."""
 
     def __init__(self) -> None:
         self._block_s, self._ticking = 0.0, None
@@ -100,8 +100,8 @@ class AttackedLoader(VersionLoader):
         return Sorting(bundle, encoder, top_k=TOP_K)
 
 
-class AttackedDoor(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door of such versions, with one path more."""
+class AttackedReplica(HttpReplica.func_or_class):  # type: ignore[name-defined, misc]
+    """The HTTP replica of such versions, with one path more."""
 
     loader_class = AttackedLoader
 
@@ -131,7 +131,7 @@ def replies() -> Callable[[str], Reply]:
 
 @dataclass(frozen=True)
 class Target:
-    """A served door, and the configuration that it was started from."""
+    """A served HTTP replica, and the configuration that it was started from."""
 
     url: str
     config: ServeConfig
@@ -139,14 +139,14 @@ class Target:
 
 @contextmanager
 def target(kind: Kind) -> Iterator[Target]:
-    """A door that reads texts or pictures, as `kcm serve` would start it; keys as in KEYS."""
+    """An HTTP replica that reads texts or pictures, as `kcm serve` would start it; keys as in KEYS."""
     prepare_environment()
     with upstream(replies()) as base_url, tempfile.TemporaryDirectory() as name, connected(ClusterConfig()):
         folder = Path(name)
         config = serve_config(kind, folder, base_url)
         release = Release(version="films/1", bundle=written(kind, folder, base_url))
         try:
-            yield Target(started(AttackedDoor, FixedSource(release), config, folder), config)
+            yield Target(started(AttackedReplica, FixedSource(release), config, folder), config)
         finally:
             serve.shutdown()
 

@@ -4,7 +4,7 @@ python -m benchmarks.cluster [--quick | --only NAME,...]     # ends with one lin
 
     equal     whether the run on three workers and a bucket has the result of the same run on one machine
     runs      by fault: whether the result is that of the undisturbed run, and questions that were paid for twice
-    answered  by fault: share of requests that were answered, with one retry at another door
+    answered  by fault: share of requests that were answered, with one retry at another replica
     wrong     answers that are not those of the version that they name; lost: labels that were taken, and are not there
 
 A line on stderr gives the seconds of each phase. Where one fails, `failed` says why, and the exit is 1.
@@ -34,7 +34,7 @@ from PIL import Image
 
 from benchmarks.hosts import HOME, SUBNET, Host
 from benchmarks.hosts_cluster import BUCKET, HostCluster, cluster_on_hosts, nodes_on_hosts, why_no_cluster
-from benchmarks.hosts_load import DOORS
+from benchmarks.hosts_load import REPLICAS
 from benchmarks.script import options
 
 LABELS = ("bank", "card", "loan", "other")
@@ -169,43 +169,43 @@ def result(cluster: HostCluster, storage: str, name: str = "hosts") -> dict[str,
 
 
 def deploy(cluster: HostCluster) -> None:
-    """Serve the champion on the workers, whose doors get all requests."""
+    """Serve the champion on the workers, whose HTTP replicas get all requests."""
     build = cluster.kcm("serve", CONFIG, "--build", DEPLOYMENT)
     assert build.returncode == 0, build.stderr
     deploy_file(cluster)
-    direct(cluster, doors(cluster))
+    direct(cluster, replica_urls(cluster))
     items = rows().head(40)[[f"f_{number}" for number in range(DIM)]].to_numpy().tolist()
     cluster.laptop.file(INPUTS).write_text(json.dumps([{"features": item} for item in items]))
     note_right_answers(cluster, cluster.workers["w1"])
 
 
 def deploy_file(cluster: HostCluster) -> None:
-    """Serve on a cluster what the file says, until every door answers."""
+    """Serve on a cluster what the file says, until every HTTP replica answers."""
     cluster.laptop.run("serve", "deploy", "--address", cluster.dashboard, DEPLOYMENT)
     wait_until_ready(cluster)
 
 
-def doors(cluster: HostCluster) -> list[str]:
-    """The URL of each worker's door."""
+def replica_urls(cluster: HostCluster) -> list[str]:
+    """The URL of each worker's HTTP replica."""
     return [f"http://{host.address}:{PORT}" for host in cluster.workers.values()]
 
 
 def direct(cluster: HostCluster, urls: list[str]) -> None:
-    """Have requests sent to these doors in turn from now on."""
-    new_file = cluster.laptop.file(f"{DOORS}.new")
+    """Have requests sent to these HTTP replicas in turn from now on."""
+    new_file = cluster.laptop.file(f"{REPLICAS}.new")
     new_file.write_text("\n".join(urls))
-    new_file.rename(cluster.laptop.file(str(DOORS)))
+    new_file.rename(cluster.laptop.file(str(REPLICAS)))
 
 
-def note_right_answers(cluster: HostCluster, door: Host) -> None:
-    """Note the answers of the version that a door serves as the right ones of that version."""
-    cluster.laptop.run(sys.executable, "-m", "benchmarks.hosts_load", INPUTS, f"http://{door.address}:{PORT}")
+def note_right_answers(cluster: HostCluster, http_replica: Host) -> None:
+    """Note the answers of the version that an HTTP replica serves as the right ones of that version."""
+    cluster.laptop.run(sys.executable, "-m", "benchmarks.hosts_load", INPUTS, f"http://{http_replica.address}:{PORT}")
 
 
 def wait_until_ready(cluster: HostCluster, timeout_s: int = 180) -> None:
-    """Wait until every door answers."""
+    """Wait until every HTTP replica answers."""
     patience = ["--retry-all-errors", "--retry", "9999", "--retry-delay", "1", "--retry-max-time", str(timeout_s)]
-    for url in doors(cluster):
+    for url in replica_urls(cluster):
         response = cluster.laptop.run("curl", "-sSf", "--connect-timeout", "5", *patience, f"{url}/readyz", check=False)
         if response.returncode:
             status = cluster.laptop.run("serve", "status", "-a", cluster.dashboard).stdout
@@ -266,11 +266,11 @@ def changes(cluster: HostCluster, host: Host) -> None:
 
 def rolls(cluster: HostCluster, host: Host) -> None:
     """A second cluster of another image takes over in steps; half way, the champion changes. The first one ends."""
-    before = doors(cluster)
+    before = replica_urls(cluster)
     new_nodes = nodes_on_hosts(cluster.net, cluster.store, cluster.laptop, len(cluster.workers), "new-")
     deploy_file(new_nodes)
     for step in range(1, STEPS + 1):
-        direct(cluster, before * (STEPS - step) + doors(new_nodes) * step)
+        direct(cluster, before * (STEPS - step) + replica_urls(new_nodes) * step)
         time.sleep(STEP_S)
         if 2 * step == STEPS:
             changes(cluster, host)
@@ -315,7 +315,7 @@ QUICK = ("train", "database", "link", "worker", "head")
 
 
 def answered(cluster: HostCluster, fault: str) -> dict[str, Any]:
-    """Shares of requests that are answered before, while and after something happens; then every door is there."""
+    """Shares of requests that are answered before, while and after something happens; then all are back."""
     host, happen = SERVING[fault]
     wait_until_ready(cluster)
     with requests(cluster) as outcome:
@@ -324,7 +324,7 @@ def answered(cluster: HostCluster, fault: str) -> dict[str, Any]:
         time.sleep(AFTER_S)
     end = time.monotonic()
     wait_until_ready(cluster)
-    outcome["doors_s"] = round(time.monotonic() - end, 1)
+    outcome["replicas_s"] = round(time.monotonic() - end, 1)
     outcome["lost"] = len(set(outcome.pop("labelled")) - cluster.stored_labels())
     return outcome
 

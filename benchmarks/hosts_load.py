@@ -1,9 +1,9 @@
-"""Requests to a service at a constant rate from one machine, each tried again once at another door.
+"""Requests to a service at a constant rate from one machine, each tried again once at another HTTP replica.
 
 python -m benchmarks.hosts_load INPUTS        # until its input is closed; prints one line of JSON
 python -m benchmarks.hosts_load INPUTS URL    # note the answers of the version that is served as right ones
 
-The file DOORS has the URLs that are asked in turn, and may change meanwhile. The right answers are in the file RIGHT,
+The file REPLICAS has the URLs that are asked in turn, and may change meanwhile. The file RIGHT has the right answers
 by version. Every fourth answer is confirmed by a label, which is to be in the log once the service has taken it.
 """
 
@@ -23,11 +23,11 @@ import httpx
 RATE = 12.0  # requests a second
 TIMEOUT_S = 10.0  # of each try
 LABELLED = 4  # answers for a label
-RIGHT, DOORS = Path("right.json"), Path("doors.txt")
+RIGHT, REPLICAS = Path("right.json"), Path("replicas.txt")
 
 
 async def ask(client: httpx.AsyncClient, url: str, path: str, content: Any) -> dict[str, Any] | str:
-    """What a door answers, or why it does not."""
+    """What an HTTP replica answers, or why it does not."""
     try:
         response = await client.post(f"{url}/v1/{path}", json=content)
         answer: dict[str, Any] = response.raise_for_status().json()
@@ -57,7 +57,7 @@ async def load(items: list[Any]) -> dict[str, Any]:
         started = time.monotonic()
 
         async def one(number: int) -> None:
-            item, asked_at, urls = number % len(items), time.monotonic() - started, DOORS.read_text().split()
+            item, asked_at, urls = number % len(items), time.monotonic() - started, REPLICAS.read_text().split()
             question = {"inputs": [items[item]]}
             statuses["requests"] += 1
             answer = first = await ask(client, urls[number % len(urls)], "predict", question)

@@ -1,4 +1,4 @@
-"""What is measured, started and stopped: the cascade, and the large model alone behind a door that computes nothing."""
+"""What is measured, started and stopped: the cascade, and the large model behind a replica that computes nothing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipelines.cluster.connection import connected
 from pipelines.serve.cascade.loading import VersionLoader
 from pipelines.serve.cascade.models.large import Large
 from pipelines.serve.config import TOP_K, ServeConfig
-from pipelines.serve.deploy.app import build_app, build_door, deployment_options, start
-from pipelines.serve.deploy.door import Door
+from pipelines.serve.deploy.app import build_app, build_http_replica, deployment_options, start
 from pipelines.serve.deploy.environment import prepare_environment
+from pipelines.serve.deploy.http_replica import HttpReplica
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 
@@ -72,18 +72,21 @@ class LoaderToLarge(VersionLoader):
         return EscalatesAll(bundle, encoder, top_k=TOP_K)
 
 
-class DoorToLarge(Door.func_or_class):  # type: ignore[name-defined, misc]
-    """The door of the large model alone: the same interface."""
+class ReplicaToLarge(HttpReplica.func_or_class):  # type: ignore[name-defined, misc]
+    """The HTTP replica of the large model alone: the same interface."""
 
     loader_class = LoaderToLarge
 
 
-def started(door: type, source: FixedSource, config: ServeConfig, assets: Path) -> str:
-    """The URL of a door of this class, before the large model's own deployment."""
+def started(http_replica: type, source: FixedSource, config: ServeConfig, assets: Path) -> str:
+    """The URL of an HTTP replica of this class, before the large model's own deployment."""
     large = Large.options(**deployment_options(config.large, config)).bind(
         source, config.large, assets, config.feedback
     )
-    return start(build_door(source, config, assets, large, door=serve.deployment(name="door")(door)), config)
+    return start(
+        build_http_replica(source, config, assets, large, http_replica=serve.deployment(name="http")(http_replica)),
+        config,
+    )
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ class Place:
 
     @contextmanager
     def large_only(self) -> Iterator[str]:
-        """The same deployments, whose door hands every item on to the large model unseen."""
+        """The same deployments, whose HTTP replica hands every item on to the large model unseen."""
         with self._started() as config:
-            yield started(DoorToLarge, FixedSource(self.release), config, self.site.assets_path.absolute())
+            yield started(ReplicaToLarge, FixedSource(self.release), config, self.site.assets_path.absolute())
 
     @contextmanager
     def _started(self) -> Iterator[ServeConfig]:

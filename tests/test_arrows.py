@@ -264,7 +264,7 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
 
     Only trainings have scikit-learn, which fits their logistic regression and takes a fifth of a second.
     """
-    workers = ("pipelines.batch.encoding", "pipelines.serve.deploy.door", "pipelines.training.trial")
+    workers = ("pipelines.batch.encoding", "pipelines.serve.deploy.http_replica", "pipelines.training.trial")
     slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
     steps = [f"import {worker}; print({worker!r}, {slow} & sys.modules.keys())" for worker in workers]
     loaded = subprocess.run(

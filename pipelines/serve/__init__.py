@@ -1,1 +1,1 @@
-"""The cascade behind HTTP: a door that holds the collaborator, and a large model with its own replicas and queue."""
+"""The cascade behind HTTP: replicas that hold the collaborator, and a large model with its own replicas and queue."""

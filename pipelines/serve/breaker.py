@@ -84,6 +84,10 @@ class TokenBucket:
         self._per_s, self._size, self._clock = per_s, max(1.0, size), clock
         self._tokens, self._filled_at = self._size, clock()
 
+    def resize(self, per_s: float, size: float) -> None:
+        """Fill with `per_s` tokens per second up to `size` from now on; no token is added at once."""
+        self._per_s, self._size = per_s, max(1.0, size)
+
     def take(self) -> float:
         """Take a token and return 0, or return the seconds until the next token."""
         now = self._clock()
@@ -98,15 +102,23 @@ class TokenBucket:
 class RateLimit:
     """Each caller may make `per_minute` requests per minute on average, and as many in one burst after a quiet minute.
 
-    Callers are few: their names come from the keys. `clock` returns monotonic seconds.
+    Each of `num_replicas` admits its share, at least one request. Callers are few: their names come from the keys.
+    `clock` returns monotonic seconds.
     """
 
-    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_minute: float, num_replicas: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute, self._clock = per_minute, clock
         self._buckets: dict[str, TokenBucket] = {}
+        self.share_among(num_replicas)
+
+    def share_among(self, num_replicas: int) -> None:
+        """Admit an equal share of the limit from now on."""
+        self._share = self._per_minute / num_replicas
+        for bucket in self._buckets.values():
+            bucket.resize(self._share / 60, self._share)
 
     def wait_s(self, caller: str) -> int:
         """Take a token and return 0, or return the whole seconds until the caller may call."""
         if caller not in self._buckets:
-            self._buckets[caller] = TokenBucket(self._per_minute / 60, self._per_minute, self._clock)
+            self._buckets[caller] = TokenBucket(self._share / 60, self._share, self._clock)
         return math.ceil(self._buckets[caller].take())

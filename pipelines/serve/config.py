@@ -39,6 +39,12 @@ class ReplicaConfig(Config):
     """Replicas of a deployment, and the number of requests that each accepts."""
 
     num_replicas: int = Field(default=1, ge=1, description="Processes that share the work.")
+    min_replicas: int | None = Field(
+        default=None,
+        ge=0,
+        description="Fewest replicas; the load decides up to num_replicas. With 0, which only `large` may have, the "
+        "first requests after a pause wait until a replica has started, within timeout_s. null: always num_replicas.",
+    )
     cpus: float = Field(default=1.0, ge=0, description="Logical CPUs of a replica; also its torch threads.")
     gpus: float = Field(default=0.0, ge=0, description="GPU share of a replica; 0: it computes on CPUs.")
     max_ongoing_requests: int = Field(default=64, ge=1, description="Requests that a replica works on concurrently.")
@@ -50,6 +56,12 @@ class ReplicaConfig(Config):
     def device(self) -> str:
         """The torch device of a replica."""
         return "cuda" if self.gpus else "cpu"
+
+    @model_validator(mode="after")
+    def _fewest_below_most(self) -> ReplicaConfig:
+        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas})")
+        return self
 
 
 class BatchingConfig(ReplicaConfig):
@@ -68,14 +80,8 @@ class BatchingConfig(ReplicaConfig):
 
 
 class LargeReplicaConfig(BatchingConfig):
-    """Replicas of the large model, which may come and go with the load."""
+    """Replicas of the large model."""
 
-    min_replicas: int | None = Field(
-        default=None,
-        ge=0,
-        description="Fewest replicas; the load decides up to num_replicas. With 0, the first requests after a "
-        "pause wait until a replica has started, within timeout_s. null: always num_replicas.",
-    )
     cpus: float = Field(
         default=2.0,
         ge=0,
@@ -96,12 +102,6 @@ class LargeReplicaConfig(BatchingConfig):
         default=(),
         description="Allowed servers of a bundle's `openai` model; the server of CONFIG's `large` is always allowed.",
     )
-
-    @model_validator(mode="after")
-    def _fewest_below_most(self) -> LargeReplicaConfig:
-        if self.min_replicas is not None and self.min_replicas > self.num_replicas:
-            raise ValueError(f"min_replicas ({self.min_replicas}) must not exceed num_replicas ({self.num_replicas})")
-        return self
 
 
 class LimitsConfig(Config):
@@ -222,7 +222,7 @@ LOG_FILE = "feedback.db"  # the log in the storage, unless another one is config
 
 
 class ServeConfig(BatchingConfig):
-    """The served cascade; the replica settings at this level apply to the door, which holds the collaborator."""
+    """The served cascade; the settings of replicas at this level are for the HTTP replicas."""
 
     application: str | None = Field(
         default=None,
@@ -292,6 +292,12 @@ class ServeConfig(BatchingConfig):
             if name != "*" and not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", name):
                 raise ValueError(f"{name!r} is not a name without a port, such as kcm.example.org or *.example.org")
         return value
+
+    @model_validator(mode="after")
+    def _always_one_replica(self) -> ServeConfig:
+        if self.min_replicas == 0:
+            raise ValueError("min_replicas must be at least 1: a replica has to be there to accept a request")
+        return self
 
     @model_validator(mode="after")
     def _time_to_fall_back(self) -> ServeConfig:

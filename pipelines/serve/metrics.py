@@ -1,4 +1,4 @@
-"""Metrics of a door. Ray exports each from every node as `ray_` plus its name; deploy/helm/kcm shows them."""
+"""Metrics of an HTTP replica. Ray exports each from every node as `ray_` plus its name; deploy/helm/kcm shows them."""
 
 from __future__ import annotations
 

@@ -114,10 +114,10 @@ class Releases(Generic[LoadedT]):
 
 
 class ReleaseCache(Generic[LoadedT]):
-    """The models that a deployment behind the door has loaded, by release; every call names its release.
+    """The models that a deployment behind the HTTP replica has loaded, by release; every call names its release.
 
-    A release that is not in memory is loaded for the call, so doors may change versions in any order. An error of
-    `load` fails the waiting calls; the next call tries again.
+    A release that is not in memory is loaded for the call, so HTTP replicas may change versions in any order. An error
+    of `load` fails the waiting calls; the next call tries again.
     """
 
     def __init__(self, load: Callable[[Release], Awaitable[LoadedT]]) -> None:

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from jobs.cli import COMMANDS
-from pipelines.serve.deploy.door import Door
 from pipelines.serve.deploy.environment import middleware
+from pipelines.serve.deploy.http_replica import HttpReplica
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.sources import ChampionSource
 from tests.serve_file import deployed_application
@@ -205,7 +205,7 @@ def test_the_service_deploys_the_champion_of_the_configuration(chart: Chart) -> 
     assert config.settings.application == "reviews"  # where `kcm update` looks for its decisions
     assert "kcm-serve-svc" in config.serve.hosts
     assert "*" not in config.serve.hosts
-    assert [deployment.name for deployment in application.deployments] == [Door.name]
+    assert [deployment.name for deployment in application.deployments] == [HttpReplica.name]
     assert config.serve.feedback.keep_bytes == 10 * 2**30
     for pod in pods_of([service]):
         (container,) = pod["spec"]["containers"]
@@ -294,7 +294,10 @@ def test_versions_are_those_of_the_project() -> None:
             "--set=serve.upgrade.type=NewClusterWithIncrementalUpgrade,serve.upgrade.gatewayClass=x,serve.upgrade.stepPercent=60",
             "serve.upgrade: stepPercent 60 is more than surgePercent 50",
         ),
-        ('--set-json=serve.groups=[{"name":"cpu","min":3,"max":1,"resources":{"cpu":1,"memory":"1Gi"}}]', "1 doors"),
+        (
+            '--set-json=serve.groups=[{"name":"cpu","min":3,"max":1,"resources":{"cpu":1,"memory":"1Gi"}}]',
+            "1 HTTP replicas",
+        ),
         ("--set=update.schedule=daily", "at '/update/schedule': 'daily' does not match pattern"),
     ],
 )

@@ -96,8 +96,8 @@ def test_the_service_deploys_an_application_that_exists() -> None:
     application, config = deployed_application(values)
     assert config.serve.large.num_replicas == 2
     assert isinstance(config.source, ChampionSource)
-    (door,) = application.deployments  # what is served is the pointer's to say
-    assert door.model_dump(exclude_unset=True) == {"name": "door", "max_replicas_per_node": 1}
+    (http_replica,) = application.deployments  # what is served is the pointer's to say
+    assert http_replica.model_dump(exclude_unset=True) == {"name": "http", "max_replicas_per_node": 1}
     assert config.serve.auth.keys_file
     assert config.serve.auth.requests_per_minute
     assert (config.serve.feedback.url or "").startswith("postgresql+psycopg://")

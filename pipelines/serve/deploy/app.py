@@ -23,7 +23,7 @@ from kcm.config import Config, parse_config
 from kcm.errors import ArtefactError, ConfigError, KcmError
 from pipelines.serve.cascade.models.large import Large, budget_store
 from pipelines.serve.config import RETRY_AFTER_S, ReplicaConfig, ServeConfig
-from pipelines.serve.deploy.door import DOOR, Door
+from pipelines.serve.deploy.http_replica import HTTP_REPLICA, HttpReplica
 from pipelines.serve.http.keys import Keys
 from pipelines.serve.release import Release
 from pipelines.serve.sources import ChampionSource, FixedSource, Source, registered_bundle
@@ -31,7 +31,7 @@ from pipelines.store.artefact import ArtefactStore
 
 APP_NAME = "kcm"
 IDLE_S = 300.0  # an idle replica above min_replicas stops after this time
-UNREAD = 2048  # requests of a door whose bodies have not arrived, slow ones included
+UNREAD = 2048  # requests of an HTTP replica whose bodies have not arrived, slow ones included
 IMPORT_PATH = "pipelines.serve.deploy.app:application"
 LOGGING = LoggingConfig(encoding="JSON", enable_access_log=False)  # the service itself writes a line per request
 
@@ -96,7 +96,7 @@ def build_app(source: Source, config: ServeConfig, assets_dir: Path) -> Applicat
     """The cascade as a Ray Serve application; its release has passed `require_servable`."""
     arguments = source, config.large, assets_dir.absolute(), config.feedback
     large = _bound(Large, large_options(config), *arguments)
-    return build_door(source, config, assets_dir, large)
+    return build_http_replica(source, config, assets_dir, large)
 
 
 def require_servable(release: Release, config: ServeConfig, assets_dir: Path) -> None:
@@ -132,16 +132,16 @@ def void_release(release: Release, config: ServeConfig) -> str | None:
     return FrozenModels.read_models(release.bundle).void_on(*config.devices)
 
 
-def build_door(
+def build_http_replica(
     source: Source,
     config: ServeConfig,
     assets_dir: Path,
     large: Application,
     *,
-    door: Any = Door,
+    http_replica: Any = HttpReplica,
 ) -> Application:
-    """The door in front of any deployment whose `answer` maps items and a release to a list of large answers."""
-    return _bound(door, door_options(config), source, config, assets_dir.absolute(), large)
+    """The HTTP replicas before any deployment whose `answer` maps items and a release to large answers."""
+    return _bound(http_replica, http_replica_options(config), source, config, assets_dir.absolute(), large)
 
 
 def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Application:
@@ -150,10 +150,20 @@ def _bound(deployment: Any, options: Mapping[str, Any], *arguments: Any) -> Appl
 
 
 def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of a deployment, every limit included."""
+    """Ray Serve's options of a deployment, every limit included; with `min_replicas` their number follows the load."""
     places = {"label_selector": config.label_selector} if config.label_selector else {}
-    return {
-        "num_replicas": replicas.num_replicas,
+    if replicas.min_replicas is None:
+        number: dict[str, Any] = {"num_replicas": replicas.num_replicas}
+    else:
+        scaling = AutoscalingConfig(
+            min_replicas=replicas.min_replicas,
+            max_replicas=replicas.num_replicas,
+            target_ongoing_requests=replicas.max_ongoing_requests / 2,
+            upscale_delay_s=0.0,  # requests wait
+            downscale_delay_s=IDLE_S,
+        )
+        number = {"autoscaling_config": scaling}
+    return number | {
         "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus, **places},
         "max_ongoing_requests": replicas.max_ongoing_requests,
         "max_queued_requests": replicas.max_queued_requests,
@@ -164,8 +174,8 @@ def deployment_options(replicas: ReplicaConfig, config: ServeConfig) -> dict[str
     }
 
 
-def door_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the door, which counts its requests itself (`RequestLimit` of the middleware).
+def http_replica_options(config: ServeConfig) -> dict[str, Any]:
+    """Ray Serve's options of the HTTP replica, which counts its requests itself (`RequestLimit` of the middleware).
 
     Ray's limits leave room for as many again, and for `UNREAD` requests whose bodies have not arrived: a request has to
     come in to be refused.
@@ -175,32 +185,22 @@ def door_options(config: ServeConfig) -> dict[str, Any]:
 
 
 def large_options(config: ServeConfig) -> dict[str, Any]:
-    """Ray Serve's options of the large model's deployment; autoscaling replicas need `min_replicas`.
+    """Ray Serve's options of the large model's deployment.
 
     All waiting requests are handed to a replica immediately: its queue is bounded by time, and Ray's queue is not.
     """
     options, large = deployment_options(config.large, config), config.large
-    options["max_ongoing_requests"] = large.max_ongoing_requests + large.max_queued_requests
-    if large.min_replicas is None:
-        return options
-    scaling = AutoscalingConfig(
-        min_replicas=large.min_replicas,
-        max_replicas=options.pop("num_replicas"),
-        target_ongoing_requests=large.max_ongoing_requests / 2,
-        upscale_delay_s=0.0,  # requests wait
-        downscale_delay_s=IDLE_S,
-    )
-    return options | {"autoscaling_config": scaling}
+    return options | {"max_ongoing_requests": large.max_ongoing_requests + large.max_queued_requests}
 
 
 def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> dict[str, Any]:
     """The content of a file for `serve deploy`.
 
-    With several nodes, each has at most one door. So the door of a lost node waits for the next node: on another node
-    it would be a second door, and Ray Serve does not move it back when the lost node returns.
+    With several nodes, each has at most one HTTP replica. So the replica of a lost node waits for the next node: on
+    another node it would be a second one, and Ray Serve does not move it back when the lost node returns.
     """
     location = _proxy_location(config)
-    doors = [{"name": DOOR, "max_replicas_per_node": 1}] if location is ProxyLocation.EveryNode else []
+    one_per_node = [{"name": HTTP_REPLICA, "max_replicas_per_node": 1}] if location is ProxyLocation.EveryNode else []
     if isinstance(source, ChampionSource):
         model: dict[str, str | None] = {"storage_path": source.storage_path, "name": source.name}
     elif source.storage_path and source.release.artefact:
@@ -217,7 +217,7 @@ def deployment_file(source: Source, config: ServeConfig, assets_dir: Path) -> di
                 "name": APP_NAME,
                 "route_prefix": "/",
                 "import_path": IMPORT_PATH,
-                "deployments": doors,
+                "deployments": one_per_node,
                 "args": model
                 | {
                     "assets_path": assets_place(assets_dir.absolute()),
@@ -234,7 +234,7 @@ def _proxy_location(config: ServeConfig) -> ProxyLocation:
 
 
 def _http_options(config: ServeConfig) -> dict[str, Any]:
-    # The door keeps its own deadline and answers; the proxy's deadline only ends requests that never reached the door.
+    # The HTTP replica has its own deadline; the proxy's deadline only ends requests that never reached a replica.
     return {"host": config.host, "port": config.port, "request_timeout_s": 2 * config.timeout_s}
 
 

@@ -2,7 +2,7 @@
 
 With two headers a client could switch off Ray Serve's time limit and its check for clients that have left, and with a
 head that never ends it could stop a proxy. If RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middleware`, Ray Serve
-calls it in each of its proxies, and in each door behind HAProxy, before the HTTP server starts. If
+calls it in each of its proxies, and in each HTTP replica behind HAProxy, before the HTTP server starts. If
 RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH names `span_processors`, Ray Serve calls it in each of its processes.
 """
 
@@ -33,7 +33,7 @@ def prepare_environment() -> None:
         "FORWARDED_ALLOW_IPS": "",
         # Importing Ray Serve takes a proxy two seconds of CPU: on a busy machine Ray's limit of 5 s aborts the start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        # The door computes in its own threads and needs no second event loop.
+        # The HTTP replica computes in its own threads and needs no second event loop.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     }.items():
         os.environ.setdefault(name, value)
@@ -58,7 +58,7 @@ def middleware() -> list[Middleware]:
 
 
 class UnansweredIs503:
-    """ASGI middleware that answers requests with 503 if Ray Serve does not, for example because their door died.
+    """ASGI middleware that answers requests with 503 if Ray Serve does not, for example because their replica died.
 
     Uvicorn would answer with 500, as if the service itself had failed.
     """

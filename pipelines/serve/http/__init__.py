@@ -1,1 +1,1 @@
-"""The HTTP doors: routes, keys, limits and the page."""
+"""The HTTP interface: routes, keys, limits and the page."""

@@ -1,7 +1,7 @@
 """Limits the head of a request, its line and headers, in the HTTP server itself: uvicorn with httptools has no limit.
 
-Ray Serve's proxy and the doors behind HAProxy read a head whole before an application sees it. So a head that never
-ends fills their memory, and a million small headers keep their event loop busy.
+Ray Serve's proxy and the HTTP replicas behind HAProxy read a head whole before an application sees it. So a head that
+never ends fills their memory, and a million small headers keep their event loop busy.
 """
 
 from __future__ import annotations

@@ -276,8 +276,8 @@ class RequestLimit:
 
     Ray Serve counts a newcomer among those that wait until it has been handed on. Of many requests that come at the
     same moment it would refuse some although there is room for all, so its own limits are wide
-    (`deploy.app.door_options`). Pages and probes take no place: a service that is busy is not dead. A place is free
-    again when the response begins: a client that reads slowly holds none.
+    (`deploy.app.http_replica_options`). Pages and probes take no place: a service that is busy is not dead. A place is
+    free again when the response begins: a client that reads slowly holds none.
     """
 
     def __init__(self, app: ASGIApp, config: ServeConfig, metrics: ServeMetrics) -> None:

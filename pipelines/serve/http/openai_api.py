@@ -240,7 +240,7 @@ def _headers(response: PredictResponse, answer: Answer) -> dict[str, str]:
 
 
 def _usage(text: str) -> dict[str, int]:
-    """Words of the classified text, since each model behind the door has tokens of its own; a label counts as one."""
+    """Words of the classified text, since each model behind it has tokens of its own; a label counts as one."""
     words = len(text.split())
     return {"prompt_tokens": words, "completion_tokens": 1, "total_tokens": words + 1}
 

@@ -30,7 +30,7 @@ BUFFER_S = 0.25  # a decision may wait this long for others to be committed with
 CLOSE_S = 10.0  # a stopping replica may take this long to commit its queue
 QUEUE_S = 2.0  # a call may wait this long behind others, in addition to its own time limit
 REST_S = 1.0  # pause after a failure of the database
-MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the door
+MAX_PATIENT = 8  # labels that wait for another replica's decisions; made-up ids must not fill the HTTP replica
 EXPIRE_EVERY_S = 60.0  # time between deletions of old payloads
 KNOWN_AFTER_S = 1.0  # while the database works, every decision is in the log within this time
 
@@ -142,7 +142,7 @@ class LogWriter:
     async def open(self) -> None:
         """Create the tables (if that fails now, the first call retries) and start deleting old payloads.
 
-        Raises LogVersionError for tables of another version: the door, or whatever opens the log, must not start then.
+        Raises LogVersionError for tables of another version: the process that opens the log must not start then.
         """
         try:
             await self.call(DecisionLog.open)

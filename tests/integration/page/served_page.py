@@ -1,4 +1,4 @@
-"""The door's interface over HTTP without Ray: one process, a real small side, a large model that answers at once."""
+"""The HTTP interface without Ray: one process, a real small side, a large model that answers at once."""
 
 import asyncio
 import threading

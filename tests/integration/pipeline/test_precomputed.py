@@ -23,7 +23,7 @@ from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
 from pipelines.stages.parent import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
-from tests.door import opened_door
+from tests.http_replica import opened_http_replica
 
 NUM_ROWS, DIM, ASKED = 900, 4, 30
 VECTORS = {"kind": "precomputed", "columns": ["f_*"]}
@@ -133,7 +133,7 @@ async def asked_of(
     release: Release, vectors: list[list[list[float]]], assets_dir: Path
 ) -> tuple[list[httpx.Response], httpx.Response]:
     """What a service says to requests of vectors, and to a text."""
-    async with opened_door(release, ServeConfig(), assets_dir) as client:
+    async with opened_http_replica(release, ServeConfig(), assets_dir) as client:
 
         async def ask(*items: dict[str, Any]) -> httpx.Response:
             return await client.post("/v1/predict", json={"inputs": items})

@@ -34,7 +34,7 @@ from pipelines.stages.parent import BundleArtefact
 from pipelines.store.artefact import ArtefactStore
 from pipelines.tracking.tracking import fetch_model
 from tests.champions import alias_of
-from tests.door import opened_door
+from tests.http_replica import opened_http_replica
 from tests.notebooks import namespace_of
 from tests.outcome_files import read_outcomes, rows_where
 from tests.outside import install_extension
@@ -222,6 +222,6 @@ def test_outside_components_run_on_a_bucket_and_are_served(
 
 async def served_answers(release: Release, texts: list[str], assets_dir: Path) -> list[dict[str, Any]]:
     """What a service of this bundle answers over HTTP."""
-    async with opened_door(release, ServeConfig(), assets_dir) as client:
+    async with opened_http_replica(release, ServeConfig(), assets_dir) as client:
         response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in texts]})
     return response.json()["answers"]

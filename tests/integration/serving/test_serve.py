@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -33,7 +33,7 @@ from kcm.large import Item, LargeAnswer
 from kcm.large.adapters.openai import OpenAiConfig, openai_identity
 from pipelines.serve.breaker import BreakerConfig
 from pipelines.serve.config import LargeReplicaConfig, ServeConfig
-from pipelines.serve.deploy.app import APP_NAME, IDLE_S, LOGGING, build_app, build_door, large_options, start
+from pipelines.serve.deploy.app import APP_NAME, IDLE_S, LOGGING, build_app, build_http_replica, large_options, start
 from pipelines.serve.release import Release
 from pipelines.serve.sources import FixedSource
 from tests.fake_upstream import FakeUpstream, label
@@ -150,14 +150,14 @@ def test_http_gives_the_answers_of_the_cascade_in_process(
 
 
 # What Ray opens to other machines: the port by which each replica is called by the others. docs/serving.md names it.
-BEYOND_LOOPBACK = {"ray::ServeReplica:kcm:door", "ray::ServeReplica:kcm:large"}
+BEYOND_LOOPBACK = {"ray::ServeReplica:kcm:http", "ray::ServeReplica:kcm:large"}
 
 
 def test_nobody_on_another_machine_reaches_more_than_is_known(url: str) -> None:
-    """Promise: nothing of Ray or the doors listens where others reach it, but for what refuses them."""
+    """Promise: nothing of Ray or the HTTP replicas listens where others reach it, but for what refuses them."""
     found = listeners()
     assert Counter(each.title for each in found if not each.is_loopback) == dict.fromkeys(BEYOND_LOOPBACK, 1)
-    for title in ("gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "kcm:door"):
+    for title in ("gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "kcm:http"):
         assert [each for each in found if title in each.title], f"nothing was looked at of {title}"
     proxies = {each.port for each in found if "ProxyActor" in each.title}
     assert httpx.URL(url).port in proxies
@@ -256,7 +256,7 @@ def scripted_large(config: ServeConfig) -> Application:
 def lenient(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: Path) -> str:
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="answer_small"))
     release = Release(version="lenient", bundle=folder)
-    app = build_door(FixedSource(release), config, assets_dir, scripted_large(config))
+    app = build_http_replica(FixedSource(release), config, assets_dir, scripted_large(config))
     return deployed(app, config, release.version)
 
 
@@ -266,7 +266,7 @@ def strict(quick_bundle: Callable[..., Path], config: ServeConfig, assets_dir: P
     wide = config.large.model_copy(update={"max_ongoing_requests": 100, "max_queued_requests": 100})
     large = scripted_large(config.model_copy(update={"large": wide}))
     release = Release(version="strict", bundle=folder)
-    return deployed(build_door(FixedSource(release), config, assets_dir, large), config, release.version)
+    return deployed(build_http_replica(FixedSource(release), config, assets_dir, large), config, release.version)
 
 
 def test_client_that_leaves_cancels_its_large_questions(lenient: str, tmp_path: Path) -> None:
@@ -300,6 +300,45 @@ def test_more_requests_than_fit_are_refused_with_retry_after(strict: str) -> Non
     assert post(strict, ["well again"]).status_code == 200
 
 
+def running(deployment: str) -> int:
+    """The number of replicas that accept requests."""
+    return serve.status().applications[APP_NAME].deployments[deployment].replica_states.get("RUNNING", 0)
+
+
+@pytest.mark.slow
+def test_http_replicas_follow_the_load_and_lose_no_request(
+    quick_bundle: Callable[..., Path],
+    config: ServeConfig,
+    upstream: FakeUpstream,
+    assets_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Promise: HTTP replicas start under load and stop after it, 1 to 3 to 1, and every request is answered."""
+    monkeypatch.setattr("pipelines.serve.deploy.app.IDLE_S", 10.0)
+    upstream.otherwise = lambda _: replace(label("positive"), delay_s=1.5)
+    asked = OpenAiConfig(model="big", base_url=upstream.base_url, api_key_env=None, num_concurrent=64)
+    identity, policy = openai_identity(asked, ("negative", "positive")), Policy(decision=ESCALATE_ALL)
+    folder = quick_bundle(large=asked, large_identity=identity, large_head=None, policy=policy)
+    replicas = {"cpus": 0.1, "min_replicas": 1, "num_replicas": 3, "max_ongoing_requests": 8, "max_batch_size": 8}
+    large = LargeReplicaConfig(cpus=0.1, upstreams=(asked.upstream,))
+    scaled = config.model_copy(update=replicas | {"max_queued_requests": 100, "large": large})
+    release = Release(version="followed", bundle=folder)
+    url = deployed(build_app(FixedSource(release), scaled, assets_dir), scaled, release.version)
+
+    responses: list[Future[httpx.Response]] = []
+    most, deadline = 0, time.monotonic() + 180
+    with ThreadPoolExecutor(100) as clients:
+        for pause_s, number in ((1 / 10, 3), (1.0, 1)):  # 15 open requests, then 2
+            while running("http") != number and time.monotonic() < deadline:
+                responses.append(clients.submit(post, url, [f"text {len(responses)}"]))
+                time.sleep(pause_s)
+            most = max(most, running("http"))
+    assert most == 3
+    assert running("http") == 1
+    assert {response.result().status_code for response in responses} == {200}
+    assert {response.result().json()["answers"][0]["route"] for response in responses} == {"large"}
+
+
 @pytest.mark.slow
 def test_large_replicas_scale_up_for_open_requests_and_down(
     quick_bundle: Callable[..., Path], config: ServeConfig, upstream: FakeUpstream, assets_dir: Path
@@ -318,18 +357,15 @@ def test_large_replicas_scale_up_for_open_requests_and_down(
     release = Release(version="scaled", bundle=folder)
     url = deployed(build_app(FixedSource(release), scaled, assets_dir), scaled, release.version)
 
-    def running() -> int:
-        return serve.status().applications[APP_NAME].deployments["large"].replica_states.get("RUNNING", 0)
-
     most, texts = 0, count()
     with ThreadPoolExecutor(100) as clients:
         deadline = time.monotonic() + 240
         while most < 3 and time.monotonic() < deadline:
             clients.submit(post, url, [f"text {next(texts)}"])
             time.sleep(1 / 12)
-            most = max(most, running())
+            most = max(most, running("large"))
     assert most == 3
-    wait_until(lambda: running() == 1, timeout_s=IDLE_S + PATIENCE_S)
+    wait_until(lambda: running("large") == 1, timeout_s=IDLE_S + PATIENCE_S)
 
 
 @pytest.mark.slow
@@ -340,8 +376,10 @@ def test_first_escalations_wait_for_the_first_large_replica(
     folder = quick_bundle(policy=Policy(decision=ESCALATE_ALL, on_large_failure="error"))
     patient = {"min_replicas": 0, "timeout_s": 100.0, "attempt_timeout_s": 100.0, "max_queued_requests": 8}
     waiting = config.model_copy(update={"timeout_s": 110.0, "large": config.large.model_copy(update=patient)})
-    door = build_door(FixedSource(Release(version="none", bundle=folder)), waiting, assets_dir, scripted_large(waiting))
-    serve.run(door, name=APP_NAME, route_prefix="/", logging_config=LOGGING)  # returns before it is ready
+    http_replica = build_http_replica(
+        FixedSource(Release(version="none", bundle=folder)), waiting, assets_dir, scripted_large(waiting)
+    )
+    serve.run(http_replica, name=APP_NAME, route_prefix="/", logging_config=LOGGING)  # returns before it is ready
     with ThreadPoolExecutor(4) as clients:
         responses = list(clients.map(lambda _: post(f"http://127.0.0.1:{config.port}", ["x"]), range(4)))
     assert [response.status_code for response in responses] == [200] * 4

@@ -81,7 +81,7 @@ class Versions:
         now = self.pointer.swap(current.number, champion)
         assert now is not None
         reports = self.pointer.reports.settled(now.record, 300)
-        assert len(reports) == 2  # two replicas of the door
+        assert len(reports) == 2  # two HTTP replicas
         refusals = (report.refused.get(champion.version) for report in reports if report.version != champion.version)
         return next(refusals, None)
 
@@ -210,7 +210,7 @@ def test_the_log_is_json_and_holds_ids_but_no_texts(url: str, sentences: list[st
 
     def found() -> list[str]:
         """Whole lines with its id."""
-        written = "".join(path.read_text() for path in folder.glob("replica_kcm_door_*.log"))
+        written = "".join(path.read_text() for path in folder.glob("replica_kcm_http_*.log"))
         return [line for line in written.splitlines(keepends=True) if '"to-find"' in line and line.endswith("\n")]
 
     wait_until(found)
@@ -255,7 +255,7 @@ def test_everything_that_is_counted_can_be_read(url: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("deployment", ["door", "large"])
+@pytest.mark.parametrize("deployment", ["http", "large"])
 @pytest.mark.slow
 def test_a_replica_killed_under_load_costs_no_answer(
     url: str, served: Versions, sentences: list[str], expected: list[Answer], deployment: str

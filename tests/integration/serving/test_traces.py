@@ -1,4 +1,4 @@
-"""A request's trace, from its client through door and large model to the server that the model asks."""
+"""A request's trace, from its client through the HTTP replica and large model to the server that the model asks."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -99,7 +99,7 @@ def test_trace_leads_from_client_to_the_large_server(url: str, upstream: FakeUps
 
     assert "escalate" in above(named["chat big"])
     assert above(named["judge"]) == above(named["escalate"])
-    assert any(name.startswith("replica_handle_request door") for name in above(named["judge"]))
+    assert any(name.startswith("replica_handle_request http") for name in above(named["judge"]))
     assert above(named["judge"])[-1] == "client"
     version, trace, parent, flags = upstream.headers[-1]["traceparent"].split("-")
     assert (version, trace, by_id[parent].name, flags) == ("00", TRACE, "chat big", "01")

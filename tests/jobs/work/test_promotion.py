@@ -49,7 +49,7 @@ def test_older_version_becomes_champion_and_is_served(tmp_path: Path, version: s
     """Promise: an older version becomes the champion and what is served follows."""
     config = registered(tmp_path)
     if served:
-        pointer(config).reports.write("door-1", ReplicaReport(record=3, version="reviews/1", refused={}))
+        pointer(config).reports.write("replica-1", ReplicaReport(record=3, version="reviews/1", refused={}))
     assert promote(config, version) == {"version": "reviews/1", "served": served}
     assert champion(config) == "1"
 

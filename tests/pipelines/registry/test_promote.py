@@ -66,7 +66,7 @@ def test_a_promotion_that_a_replica_refuses_is_taken_back(versions, refuses: boo
     champions.introduce(a)
     reports = champions.pointer.reports
     refused = {b.version: "no such encoder"} if refuses else {}
-    reports.write("door-1", ReplicaReport(record=2, version=(a if refuses else b).version, refused=refused))
+    reports.write("replica-1", ReplicaReport(record=2, version=(a if refuses else b).version, refused=refused))
     if not refuses:
         assert champions.promote(b, expected=1)
         return

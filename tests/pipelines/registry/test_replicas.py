@@ -54,7 +54,7 @@ def test_a_replica_that_does_not_follow_in_time_is_an_error(service: Service) ->
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_replica_lives_while_it_reports(service: Service, alive: bool) -> None:
-    service.report("door", 1)
+    service.report("http", 1)
     if alive:
-        service.step = lambda now: service.report("door", 1)
+        service.step = lambda now: service.report("http", 1)
     assert service.reports.any_alive() == alive

@@ -94,8 +94,20 @@ def test_replicas_together_respect_the_limit() -> None:
     """Promise: replicas together let no more through at once than the limit."""
     for num_replicas in range(1, 12):
         for per_minute in (num_replicas, num_replicas + 0.5, 1.9 * num_replicas, 60):
-            shares = [RateLimit(per_minute / num_replicas, clock=Clock()) for _ in range(num_replicas)]
+            shares = [RateLimit(per_minute, num_replicas, clock=Clock()) for _ in range(num_replicas)]
             assert 0 < sum(share.wait_s("ann") == 0 for share in shares for _ in range(70)) <= per_minute
+
+
+def test_a_limit_follows_the_number_of_replicas() -> None:
+    """Promise: what a replica admits follows the number of replicas, and a change adds no burst."""
+    clock = Clock()
+    limit = RateLimit(per_minute=12, num_replicas=3, clock=clock)
+    assert [limit.wait_s("ann") for _ in range(5)] == [0] * 4 + [15]
+    limit.share_among(1)
+    assert limit.wait_s("ann") == 5
+    clock.now += 60
+    limit.share_among(2)
+    assert [limit.wait_s("ann") for _ in range(7)] == [0] * 6 + [10]
 
 
 @pytest.mark.parametrize(("per_s", "at_once"), [(0.5, 1), (1.0, 1), (3.0, 3)])

@@ -1,4 +1,4 @@
-"""Calls from the door to the large model: deadline, retry, breaker, and a reason for every failure."""
+"""Calls from the HTTP replica to the large model: deadline, retry, breaker, and a reason for every failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.serve.config import LargeReplicaConfig
 from pipelines.serve.errors import BusyError, LargeFailedError, LargeTimeoutError, RequestError
 from pipelines.serve.release import Release
 
-RETRIES_PER_S = 1.0  # retries per second of a replica of the door: more would double an overload
+RETRIES_PER_S = 1.0  # retries per second of an HTTP replica: more would double an overload
 
 logger = logging.getLogger("ray.serve")
 

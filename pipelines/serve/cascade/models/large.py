@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
-ANSWERED_WITHIN = 0.9  # share of a call's time: the answers still have to get back to the door
+ANSWERED_WITHIN = 0.9  # share of a call's time: the answers still have to get back to the HTTP replica
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ def answer_of(app: Any, **headers: str) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def test_a_dead_door_is_503_and_worth_a_retry() -> None:
-    """Promise: a request whose door is killed is refused for now; 500 is for errors of the service itself."""
+def test_a_dead_replica_is_503_and_worth_a_retry() -> None:
+    """Promise: a request whose HTTP replica is killed is refused for now; 500 is for errors of the service itself."""
 
     async def dead(*_: Any) -> None:  # as Ray Serve's proxy ends where a replica is gone
         pass

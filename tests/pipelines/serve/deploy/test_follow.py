@@ -44,7 +44,7 @@ class World:
         self.pointer.swap(0, self.first)
         self.service = StubService()
         self.source = ChampionSource(str(self.storage), "demo")
-        self.follower = ReleaseFollower(self.source, "door-1", self.service, lambda: self.now)  # type: ignore[arg-type]
+        self.follower = ReleaseFollower(self.source, "replica-1", self.service, lambda: self.now)  # type: ignore[arg-type]
 
     def version(self, folder: Path, name: str) -> Champion:
         bundle = folder / name

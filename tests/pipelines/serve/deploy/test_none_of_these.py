@@ -1,6 +1,6 @@
 """Promise: a bundle whose large model may say that no label fits is served like any other, whatever that model is.
 
-Door and deployment of the large model are the real ones; only Ray between them is left out.
+HTTP replica and deployment of the large model are the real ones; only Ray between them is left out.
 """
 
 from pathlib import Path
@@ -21,8 +21,8 @@ from kcm.large.adapters.zero_shot import ZeroShotConfig
 from kcm.large.config import LargeConfig
 from pipelines.serve.config import ServeConfig
 from pipelines.serve.release import Release
-from tests.door import opened_door
 from tests.fake_upstream import FakeUpstream, label
+from tests.http_replica import opened_http_replica
 from tests.kcm.bundle.test_bundle import bundle
 from tests.tiny_bert import save_bert
 
@@ -85,7 +85,7 @@ async def test_rows_outside_the_label_list_are_answered(
     config = parse_config(ServeConfig, {"large": {"upstreams": upstreams}})
     release = Release(version="1", bundle=ours.write(tmp_path / "bundle"))
 
-    async with opened_door(release, config, tmp_path) as client:
+    async with opened_http_replica(release, config, tmp_path) as client:
         response = await client.post("/v1/predict", json={"inputs": [{"text": text} for text in TEXTS]})
         answers, breaker = response.json()["answers"], (await client.get("/v1/model")).json()["breaker"]
     model = load_large(ours, tmp_path, upstreams=config.large.upstreams)

@@ -104,7 +104,7 @@ def test_health_checks_do_not_fill_the_log(
 
 # -- by which name -----------------------------------------------------------------------------------------------------
 
-EVERY_DOOR = [
+EVERY_ROUTE = [
     *("/", "/page/main.js", "/docs", "/openapi.json", "/v1/model", "/v1/model/report", "/v1/models"),
     "/nowhere",
 ]
@@ -112,9 +112,9 @@ POSTS = ["/v1/predict", "/v1/explain", "/v1/feedback", "/v1/chat/completions"]
 
 
 def test_a_page_whose_name_was_pointed_here_gets_nothing(client_of: Callable[..., TestClient], service: Any) -> None:
-    """Promise: a browser that somebody else's name has led here (DNS rebinding) reaches no door, nor the page."""
+    """Promise: a browser that somebody else's name has led here (DNS rebinding) reaches no route, nor the page."""
     client = client_of()
-    for path in EVERY_DOOR + POSTS:
+    for path in EVERY_ROUTE + POSTS:
         method = "POST" if path in POSTS else "GET"
         response = client.request(method, path, json=BODY, headers={"Host": "evil.example:8000"})
         assert response.status_code == 421, path

@@ -148,7 +148,7 @@ def test_floods_that_are_no_json_exceed_the_limit(piece: bytes) -> None:
     assert exceeds(piece * 3000, 1600)
 
 
-def test_floods_are_refused_unparsed_at_every_door(
+def test_floods_are_refused_unparsed_at_every_interface(
     client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "MAX_JSON_VALUES", 1600)

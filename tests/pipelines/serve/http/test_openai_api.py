@@ -1,4 +1,4 @@
-"""The OpenAI-compatible door, asked by OpenAI's own client."""
+"""The OpenAI-compatible interface, asked by OpenAI's own client."""
 
 import json
 import math

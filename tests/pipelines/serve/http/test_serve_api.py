@@ -251,7 +251,9 @@ async def test_memory_does_not_grow_with_the_number_of_requests(api: FastAPI) ->
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '{"inputs":[', '{"messages":[{"content":['])
-async def test_json_however_deep_is_the_client_s_fault_at_every_door(api: FastAPI, service: Any, opening: str) -> None:
+async def test_json_however_deep_is_the_client_s_fault_at_every_interface(
+    api: FastAPI, service: Any, opening: str
+) -> None:
     depths = (100, 150, 201, 700, 8000 // len(opening))
     bodies = [opening * depth + closing for depth in depths for closing in ("", "]" * depth, "}" * depth)]
     assert ({await status_of(api, path, body.encode()) for path in VALID for body in bodies}) <= {413, 422}

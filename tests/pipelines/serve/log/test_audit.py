@@ -43,7 +43,7 @@ class Large:
 
 
 class Audits:
-    """An auditor with a log of its own, as the door uses it."""
+    """An auditor with a log of its own, as the HTTP replica uses it."""
 
     def __init__(self, url: str, large: Large, recorder: Any, **config: Any) -> None:
         self.log = LogWriter(FeedbackConfig(timeout_s=30.0), url)

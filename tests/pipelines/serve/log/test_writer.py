@@ -148,7 +148,7 @@ async def test_label_finds_fresh_answers_of_another_replica(url: str, monkeypatc
 
 
 async def test_made_up_ids_do_not_all_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: whoever sends labels of requests that never were holds eight places of the door, not all of them."""
+    """Promise: whoever sends labels of requests that never were holds eight places, not all of them."""
     monkeypatch.setattr(room, "KNOWN_AFTER_S", 3600.0)
     writing = opened(url)
     await writing.open()

@@ -1,4 +1,4 @@
-"""The large model as a scripted deployment handle: what the door makes of each of its faults."""
+"""The large model as a scripted deployment handle: what the HTTP replica makes of each of its faults."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from pipelines.serve.log.writer import LogWriter
 from pipelines.serve.metrics import ServeMetrics
 from pipelines.serve.sources import ChampionSource, Source
 
-DOOR = "door"  # its name among the deployments
+logger = logging.getLogger("ray.serve")
+
+HTTP_REPLICA = "http"  # its name among the deployments
+FOLLOW_S = 5.0  # between looks at the number of replicas
 
 
-@serve.deployment(name=DOOR)
+@serve.deployment(name=HTTP_REPLICA)
 @serve.ingress()
-class Door:
+class HttpReplica:
     """Holds the small side; items of several requests are judged together.
 
     It serves the release of `source`, and follows the pointer if the release is a champion.
@@ -55,6 +59,10 @@ class Door:
             await self._writer.open()
         await self._service.stage(await asyncio.to_thread(source.first))
         self._tasks = [asyncio.create_task(self._service.become_ready())]
+        rate = config.auth.requests_per_minute
+        self._rate_limit = RateLimit(rate, config.num_replicas) if rate else None
+        if self._rate_limit and config.min_replicas is not None:
+            self._tasks.append(asyncio.create_task(_follow_replicas(self._rate_limit)))
         self._follower: ReleaseFollower | None = None
         if isinstance(source, ChampionSource):
             replica = serve.get_replica_context().replica_id.unique_id
@@ -65,9 +73,7 @@ class Door:
         """The HTTP interface; called by Ray Serve once the replica is constructed."""
         auth = self._config.auth
         keys = Keys(auth.keys_file) if auth.keys_file else None
-        # Each replica keeps its own share, at least one request, so all replicas together respect the limit.
-        share = auth.requests_per_minute and auth.requests_per_minute / self._config.num_replicas
-        return create_api(self._service, self._config, keys, RateLimit(share) if share else None)
+        return create_api(self._service, self._config, keys, self._rate_limit)
 
     def __del__(self) -> None:
         """Write all pending entries; called by Ray Serve, also after a failed construction."""
@@ -77,3 +83,20 @@ class Door:
             follower.close()
         if writer := getattr(self, "_writer", None):
             writer.close()
+
+
+async def _follow_replicas(rate_limit: RateLimit) -> None:
+    """Divide the rate limit among the HTTP replicas that run; their number follows the load."""
+    while True:
+        await asyncio.sleep(FOLLOW_S)
+        try:
+            rate_limit.share_among(max(1, await asyncio.to_thread(_num_running)))
+        except RuntimeError as error:  # the controller restarts: the last share stays
+            logger.warning("the number of HTTP replicas is unknown: %s", error)
+
+
+def _num_running() -> int:
+    """The number of HTTP replicas that accept requests."""
+    application = serve.get_replica_context().app_name
+    states = serve.status().applications[application].deployments[HTTP_REPLICA].replica_states
+    return sum(number for state, number in states.items() if state.value == "RUNNING")
