@@ -21,6 +21,8 @@ from kcm.errors import ConfigError, KcmError
 from pipelines.cluster.config import starts_local
 from pipelines.cluster.connection import connected
 from pipelines.config import RunConfig
+from pipelines.loop.plan import ServicePlan
+from pipelines.loop.state import LoopState
 from pipelines.serve.deploy.app import (
     APP_NAME,
     build_app,
@@ -33,7 +35,8 @@ from pipelines.serve.deploy.app import (
 )
 from pipelines.serve.deploy.environment import prepare_environment
 from pipelines.serve.release import Release
-from pipelines.serve.sources import Source
+from pipelines.serve.sources import ChampionSource, Source
+from pipelines.stages.parent import Parent
 
 
 def serve_until_interrupted(
@@ -54,6 +57,11 @@ def serve_until_interrupted(
     names = f"encoder {models.encoder.name}, large model {models.large.location}"
     promise = "" if models.certified_by else f"; {NOT_CERTIFIED}"
     typer.echo(f"loading {release.version}: {names}{promise}", err=True)
+    if run and run.update and isinstance(source, ChampionSource):
+        state = LoopState.of(run)
+        bundle_served = Parent.of(state.store, state.champions.present().champion).bundle
+        plan = ServicePlan.of(run, run.update, bundle_served, state.store.control)
+        typer.echo(plan or "warning: serve.audit.share is 0, so no update can certify", err=True)
     with serving(source, settings) as url:
         result["url"] = url
         typer.echo(f"{release.version} answers at {url}/v1/predict, described at {url}/docs; Ctrl-C stops it")

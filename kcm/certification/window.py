@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from kcm.cascade.outcome_rows import ScoredOutcomes
 from kcm.cascade.policy import Decision
+from kcm.certification.betting import fewest_without_loss
 from kcm.certification.certificate import Certificate, CertificateConfig, CertifiedWindow, confidence, deployed_fields
+from kcm.certification.pvalues import fewest_binomial
 from kcm.certification.threshold_paths import RegretPath, ThresholdPath
-from kcm.certification.traffic import Traffic, TrafficPath
+from kcm.certification.traffic import LARGEST_BET, Traffic, TrafficPath, mixture
 
 
 class TrafficCertificate(Certificate):
@@ -53,6 +55,16 @@ def traffic_path(traffic: Traffic, epsilon: float, delta: float) -> ThresholdPat
     if traffic.floor < 1:
         return TrafficPath(traffic, epsilon, delta)
     return RegretPath(_rows(traffic, traffic.disagrees), epsilon, delta)
+
+
+def fewest_audited(share: float, epsilon: float, delta: float) -> int:
+    """Fewest certify units, none lost, that certify a window whose kept items were audited with probability `share`.
+
+    It is what `traffic_path` needs, known before any traffic; `delta` is the attempt's share of the lineage's ledger.
+    """
+    if share == 1:
+        return fewest_binomial(epsilon, delta)
+    return fewest_without_loss(*mixture(LARGEST_BET), share * epsilon, delta)
 
 
 def can_certify(traffic: Traffic, config: CertificateConfig, delta: float) -> bool:

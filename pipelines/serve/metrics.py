@@ -43,6 +43,9 @@ class ServeMetrics:
         self._refuted = Gauge(
             "kcm_certificate_refuted", "1 if the certificate is refuted: more is lost than it promised.", ("version",)
         )
+        self._update_units = Gauge(
+            "kcm_update_units", "Certify units of traffic that the first update needs; 0 without audits.", ("version",)
+        )
         self._novelty = Gauge("kcm_novelty_evidence", "Evidence that traffic holds new classes.", ("version",))
 
     @property
@@ -99,6 +102,10 @@ class ServeMetrics:
     def set_novelty(self, version: str, e_value: float) -> None:
         """Show the evidence of new classes."""
         self._novelty.set(e_value, tags={"version": version})
+
+    def set_update_units(self, version: str, number: int | None) -> None:
+        """Show how many certify units the first update of a version needs."""
+        self._update_units.set(number or 0, tags={"version": version})
 
     def set_waiting(self, number: int) -> None:
         """Show how many items wait for the small side."""

@@ -136,6 +136,10 @@ class ModelCard(BaseModel):
     ] = "holds"
     void: Annotated[str | None, Field(description="Why the certificate does not hold in this service.")] = None
     novelty: NoveltyCard = NoveltyCard(watched=False)
+    update_units: Annotated[
+        int | None,
+        Field(description="Certify units of traffic that the first update needs at this audit share; null: no audits."),
+    ] = None
     traffic: Annotated[ReplicaTraffic, Field(description="Items by route, of the answering replica, since it started.")]
     call_rate: Annotated[float | None, Field(description="Share of these items that the policy escalated.")]
     cost_saved: Annotated[

@@ -6,7 +6,10 @@ import math
 
 from markupsafe import Markup
 
+from kcm.bundle.bundle import Bundle
 from kcm.certification.certificate import certificates_json
+from kcm.certification.ledger import look_delta
+from kcm.certification.window import fewest_audited
 from kcm.costs import CostsConfig, prices
 from kcm.report.page import model_section
 from pipelines.serve.breaker import Breaker
@@ -52,6 +55,7 @@ class Cards:
             standing=self._releases.current.guard.standing,
             void=self._releases.current.guard.void,
             novelty=self._novelty_card(),
+            update_units=update_units(bundle, self._config.audit.share),
             traffic=self._traffic,
             call_rate=self._traffic.call_rate,
             cost_saved=self._traffic.cost_saved,
@@ -83,3 +87,11 @@ class Cards:
             return NoveltyCard(watched=False)
         escalates = math.isfinite(version.small_side.farthest)
         return NoveltyCard(watched=True, e_value=version.novelty.e_value, escalates=escalates)
+
+
+def update_units(bundle: Bundle, share: float) -> int | None:
+    """Certify units of traffic that the first update of a bundle needs; None without audits or a certificate."""
+    certificate, delta = bundle.certificates.get(None), bundle.metrics.get("asked_delta")
+    if not (share and certificate and certificate.epsilon and delta):
+        return None
+    return fewest_audited(share, certificate.epsilon, look_delta(delta, 1) / (1 + len(bundle.policy.task_decisions)))

@@ -17,6 +17,7 @@ from kcm.encoders import Encoder
 from kcm.encoders.config import Runtime
 from kcm.encoders.runtime import runtime_of
 from pipelines.serve.breaker import Breaker
+from pipelines.serve.cascade.cards import update_units
 from pipelines.serve.cascade.models.escalation import Escalation
 from pipelines.serve.cascade.models.judging import Judging, PictureReader
 from pipelines.serve.cascade.novelty import NoveltyWatch
@@ -68,6 +69,7 @@ class VersionLoader:
         )
         guard.act()  # the runtime may be another one, or the certificate expired
         auditor = await self._auditor(self._log, release, bundle, escalation, guard) if self._log else None
+        self._metrics.set_update_units(release.version, update_units(bundle, config.audit.share))
         watching = release.version, self._log, self._metrics, guard.escalate_novel
         novelty = NoveltyWatch(bundle.novelty, *watching) if bundle.novelty else None
         return CascadeVersion(small_side, judging, escalation, config, release.version, guard, auditor, novelty)

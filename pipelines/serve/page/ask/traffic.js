@@ -9,7 +9,7 @@ const NEW_CLASSES =
 const ROUTES = [["small", "small model"], ["large", "large model"], ["small_degraded", "small in its place"]];
 
 /** Items by route, and the share of calls and of computation that the large model was spared. */
-export function trafficView({ traffic, call_rate: callRate, cost_saved: costSaved, novelty }) {
+export function trafficView({ traffic, call_rate: callRate, cost_saved: costSaved, novelty, update_units: updateUnits }) {
   const total = traffic.small + traffic.large + traffic.small_degraded;
   const keys = [["Items answered", count(total)], ["Calls saved", total ? percent(1 - callRate) : "–"],
     ["Cost saved", costSaved === null ? "–" : percent(costSaved)]];
@@ -19,6 +19,7 @@ export function trafficView({ traffic, call_rate: callRate, cost_saved: costSave
     element("dl", { class: "tally" }, ...keys.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value)))),
     total ? split(traffic, total) : null,
     novelty.escalates ? element("p", { class: "note" }, NEW_CLASSES) : null,
+    updateUnits ? element("p", { class: "note" }, `A first update can certify once ${count(updateUnits)} units of traffic certify.`) : null,
     total && costSaved === null ? element("p", { class: "note" }, "The cost saved is known once the large model has answered.") : null,
   );
 }

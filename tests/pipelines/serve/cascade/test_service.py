@@ -41,6 +41,7 @@ KEPT, ASKED = Input(Content("keep")), Input(Content("a private text"), "movies")
 
 OF_A_CARD: dict[str, Any] = {
     "encoder": SimpleNamespace(name="some/encoder"),
+    "metrics": dict[str, Any](),
     "large": ClassifierConfig(encoder=TextEncoderConfig(model="other/encoder")),
     "policy": Policy(),
     "lineage": Lineage(parent="older"),
