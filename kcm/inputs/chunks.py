@@ -165,10 +165,11 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_json(location: Location, is_wanted: Wanted, text_format: TextFormat) -> Iterator[Chunk]:
-    """A list of objects, read whole; or JSON lines, if the file begins with an object."""
+    """A list of objects, read whole; or JSON lines, if the first line is an object."""
     with open_text(location, text_format.found_in(location).encoding or "utf-8") as stream:
         content = stream.read(MAX_WHOLE + 1)
-    if content.lstrip()[:1] == "{":
+    first_line, _, _ = content.lstrip().partition("\n")
+    if first_line[:1] == "{" and not _json_object(first_line)[1]:
         yield from _read_json_lines(location, is_wanted, text_format)
         return
     if len(content) > MAX_WHOLE:

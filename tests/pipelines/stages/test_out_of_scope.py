@@ -92,7 +92,8 @@ def test_out_of_scope_is_small_wrong_and_large_right_if_none(run) -> None:
 
 def test_result_counts_escalated_and_none_answers(run) -> None:
     """Promise: a certified cascade keeps what it knows, sends on what nobody taught it, and says both."""
-    assert run["result"]["certificate"]["decision"] == "threshold"
+    assert run["result"]["certificate"]["valid"]
+    assert run["bundle"].policy.farthest is not None  # what escalates them where the threshold keeps all
     assert run["result"]["overall"]["calls_saved"] > 0.6
     assert run["result"]["out_of_scope"] == {
         "out_of_scope_num_rows": 30,

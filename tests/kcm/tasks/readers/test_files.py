@@ -69,7 +69,7 @@ def test_a_wrong_column_names_the_nearest_and_all(write_csv):
         ("data.csv", b"", "no rows"),
         ("data.json", b'{"train": [', "cannot read the file"),
         ("data.json", b"[" * 100_000, "nested too deeply"),
-        ("data.json", b'{"train": []}', "expected a list of objects"),
+        ("data.json", b'{\n"train": []\n}', "expected a list of objects"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(name, content, message, tmp_path):
