@@ -21,7 +21,7 @@ from rich.progress import (
 from kcm.inputs.visible import shown
 from kcm.redact import redacted
 
-_RECENT_S, _SPOKEN_EVERY_S, _POLLED_EVERY_S = 300.0, 10.0, 0.3
+_RECENT_S, _SPOKEN_EVERY_S, _POLLED_EVERY_S, _SILENT_S = 300.0, 10.0, 0.3, 5.0
 
 
 class Bar:
@@ -63,7 +63,7 @@ class Reporter:
 
     @contextmanager
     def bar(self, name: str, unit: str) -> Iterator[Bar]:
-        """A bar that lives as long as the stage."""
+        """A bar that lives as long as the stage; without a terminal, a line if the stage takes long."""
         columns = (
             TextColumn("[bold]{task.description:<9}"),
             BarColumn(),
@@ -80,8 +80,15 @@ class Reporter:
             speed_estimate_period=_RECENT_S,
             disable=not self.console.is_terminal,
         )
-        with progress:
-            yield Bar(progress, self.console, name, unit)
+        begun = threading.Timer(_SILENT_S, self.say, (f"{name}: under way",))
+        begun.daemon = True
+        if not self.console.is_terminal:
+            begun.start()
+        try:
+            with progress:
+                yield Bar(progress, self.console, name, unit)
+        finally:
+            begun.cancel()
 
     def say(self, text: str) -> None:
         """Print one line, however long."""

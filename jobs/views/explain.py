@@ -74,11 +74,13 @@ def _contributions(reasons: Reasons) -> Table | str:
     added = (*(part.contribution for part in reasons.contributions), reasons.rest)
     if reasons.base and all(abs(part) < _SHOWN for part in added):
         return "all of it by the means of the classes: on top of these, no curve adds anything here"
-    rows = [(part.name, f"{part.value:+.2f}", part.contribution) for part in reasons.contributions]
-    rows += [("all others", "", reasons.rest), ("baseline", "", reasons.baseline)]
+    rows = [(part.name, part.word, f"{part.value:+.2f}", part.contribution) for part in reasons.contributions]
+    others = f"{reasons.num_others} others, {percent(reasons.unlisted)} of all by size"
+    rows += [(others, "", "", reasons.rest), ("baseline", "", "", reasons.baseline)]
     if reasons.base:
-        rows.append(("class means, which no curve shows", "", reasons.base))
-    return table("", ({"curve of": name, "value": at, "contribution": f"{part:+.3f}"} for name, at, part in rows))
+        rows.append(("class means, which no curve shows", "", "", reasons.base))
+    columns = "curve of", "most by the word", "value"
+    return table("", ({**dict(zip(columns, row[:3], strict=True)), "contribution": f"{row[3]:+.3f}"} for row in rows))
 
 
 def _shortened(text: str, length: int = 100) -> str:

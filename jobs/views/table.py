@@ -94,8 +94,9 @@ def forgotten_words(loss: float) -> str:
     """The mean change of a task's accuracy since it was learned, in words."""
     if rounds_to_zero(100 * loss, 1):
         return "nothing, on average over the earlier tasks"
-    verb = "lost" if loss > 0 else "gained"
-    return f"{unsigned_points(loss)} {verb}, on average over the earlier tasks, since each was learned"
+    if loss < 0:
+        return f"nothing: the earlier tasks gained {unsigned_points(loss)} on average since each was learned"
+    return f"{unsigned_points(loss)} lost, on average over the earlier tasks, since each was learned"
 
 
 def _beside(result: Numbers) -> Table:

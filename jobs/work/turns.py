@@ -20,9 +20,9 @@ from pipelines.loop.triggers import watch as watch_log
 from pipelines.loop.turn import approve as approve_version
 from pipelines.loop.turn import update as take_turn
 from pipelines.loop.window.naming import ClassNames
+from pipelines.progress import Reporter
 from pipelines.registry.champion import By, Champion, Current, LeftVersion, ReplacedError
-from pipelines.registry.promote import promoting
-from pipelines.serve.config import LOAD_TIMEOUT_S
+from pipelines.registry.promote import WAITS, promoting
 from pipelines.serve.deploy.app import require_servable, void_release
 from pipelines.serve.log.database import LogUnavailableError
 from pipelines.stages.parent import Parent
@@ -146,6 +146,7 @@ def promote(
     release = served_model(config, f"{champions.model}/{number}")
     require_servable(release, ServiceSettings.of(config).serve, config.assets_path)
     tags = version_tags(champions.uri, champions.model, number)
+    Reporter().say(WAITS)
     with promoting(state.store.control, config.name):
         before = champions.pointer.current() if instead_of is None else champions.pointer.require(instead_of)
         champion = Champion(
@@ -158,7 +159,7 @@ def promote(
             left=left,
         )
         expected = before.number if before else 0
-        served = champions.promote(champion, expected=expected, timeout_s=LOAD_TIMEOUT_S)
+        served = champions.promote(champion, expected=expected)
     return {"version": release.version, "served": served}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,7 +28,7 @@ class Contribution:
     `value` its value after the normaliser. `through` is the output of the first layer that carried most of the
     contribution, and `carried` is that part; in a one-layer network `through` is the label itself and carries
     everything. The logit counts this edge's value `slope` times. The edge leads to `to`, a label or a hidden node; at
-    `points` it would add `curve` to the logit.
+    `points` it would add `curve` to the logit. Without `word`, one of the text's, the contribution would change most.
     """
 
     feature: int
@@ -41,11 +41,15 @@ class Contribution:
     to: str = ""
     points: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
+    word: str = ""
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """The contributions to the logit of `label`, called `label_name`, largest first; `rest` is the sum of all others.
+    """The contributions to the logit of `label`, called `label_name`, largest first.
+
+    `rest` is the sum of the `num_others` contributions that are not listed; in absolute values they are `unlisted` of
+    all contributions, a share.
 
     `baseline` is the logit of the reference input; in a one-layer network, the constant outside its curves, which is
     zero for splines. `base` is the part of the class means, which no curve shows. Hence the logit is baseline + base +
@@ -61,6 +65,8 @@ class Reasons:
     rest: float
     exact: bool
     label_name: str = ""
+    num_others: int = 0
+    unlisted: float = 0.0
 
 
 def reasons_for(
@@ -71,11 +77,12 @@ def reasons_for(
     base_C: Tensor | None = None,
     name: Callable[[int], str] = "feature {}".format,
     label_names: Sequence[str] = (),
+    without: Mapping[str, Tensor] | None = None,
 ) -> Reasons:
     """The `top` largest contributions, by size, to the logit of `label` for the scaled input `x_I` [I].
 
-    `base_C` are the logits that the network adds to, `name` returns the name of a curve's input by its number, and
-    `label_names` are the names of the labels.
+    `base_C` are the logits that the network adds to, `name` returns the name of a curve's input by its number,
+    `label_names` are the names of the labels, and `without` holds the scaled inputs [I] without each word.
 
     Raises DataError for an input of another width.
     """
@@ -86,18 +93,28 @@ def reasons_for(
     value_I = network.curve_inputs(x_I)
     inputs = share_I.abs().argsort(descending=True, stable=True)[:top].tolist()
     names, exact = label_names or [str(number) for number in range(network.widths[-1])], len(network.kan_layers) == 1
+    words, word_I = list(without or ()), torch.zeros(len(share_I), dtype=torch.long)
+    if without:
+        share_WI = attribution(network, torch.stack(list(without.values()))).contributions[:, label]
+        word_I = (share_I - share_WI).abs().argmax(0)
     contributions = []
     for i, h in zip(inputs, through_I[inputs].tolist(), strict=True):
         figures = float(value_I[i]), float(share_I[i]), h, float(by_edge_HI[h, i]), float(slope_H[h])
-        edge = Contribution(i, *figures, name(i), to=names[h] if exact else f"hidden node {h}")
+        word = words[int(word_I[i])] if words else ""
+        edge = Contribution(i, *figures, name(i), to=names[h] if exact else f"hidden node {h}", word=word)
         points, curve = (column.tolist() for column in contribution_curve(network, edge))
         rounded_points, rounded_curve = tuple(round(x, 4) for x in points), tuple(round(y, 5) for y in curve)
         contributions.append(replace(edge, points=rounded_points, curve=rounded_curve))
     total, baseline = float(share_I.sum()), float(shares.baseline[label])
     remainder = total - sum(part.contribution for part in contributions)
+    all_sizes = float(share_I.abs().sum())
+    unlisted = 1 - float(share_I[inputs].abs().sum()) / all_sizes if all_sizes else 0.0
     base = 0.0 if base_C is None else float(base_C[label])
     logit = baseline + base + total
-    return Reasons(label, logit, baseline, base, tuple(contributions), remainder, exact, names[label])
+    num_others = len(share_I) - len(inputs)
+    return Reasons(
+        label, logit, baseline, base, tuple(contributions), remainder, exact, names[label], num_others, unlisted
+    )
 
 
 @torch.no_grad()
@@ -216,6 +233,8 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
     judged = int(logits_NC[0].argmax())
     logit_N = logits_NC[:, judged]
     effects = (logit_N[0] - logit_N[1:]).tolist()
+    left_out = words_of(example)[: len(effects)]
+    without = dict(zip(left_out, inputs_NI[1:], strict=True))
     reasons = {
         name: reasons_for(
             network,
@@ -225,10 +244,11 @@ def explain(bundle: Bundle, example: Input, judgements: Sequence[Judgement], top
             base_NC[0],
             partial(feature_name, bundle),
             bundle.label_names,
+            without,
         )
         for name, network in networks_with_curves(collaborator).items()
     }
-    words = tuple(zip(words_of(example)[: len(effects)], effects, strict=True))
+    words = tuple(zip(left_out, effects, strict=True))
     names, first = bundle.label_names, judgements[0]
     gate = read_gate(bundle, first.features_D)
     return Explanation(example, names[first.label], names[judged], first, reasons, words, gate)

@@ -22,9 +22,8 @@ from pipelines.loop.window.naming import ClassNames
 from pipelines.progress import Reporter
 from pipelines.registry.champion import Champion, ReplacedError, utc_now
 from pipelines.registry.gates import overall
-from pipelines.registry.promote import promoting
-from pipelines.registry.replicas import RefusedByServiceError
-from pipelines.serve.config import LOAD_TIMEOUT_S
+from pipelines.registry.promote import WAITS, promoting
+from pipelines.registry.replicas import SILENT_S, RefusedByServiceError
 from pipelines.store.artefact import storage_errors
 from pipelines.store.lease import leased
 
@@ -77,7 +76,7 @@ def update(
                 reporter.say(f"[bold]{gate.name:<11}[/bold] {gate.verdict}: {escape(gate.reason)}")
             turn = _record(attempt, challenger) | {"seconds": round(time.monotonic() - started, 1)}
             state.attempts.prepare(attempt.name, turn)
-            turn |= _outcome(config, state, attempt, challenger, objection)
+            turn |= _outcome(config, state, attempt, challenger, objection, reporter)
         except (DataError, ReplacedError) as error:
             state.attempts.refuse(attempt.name, str(error))
             raise
@@ -104,7 +103,7 @@ def approve(config: RunConfig, version: str, objection: Objection = no_objection
         raise KcmError(f"version {number} does not wait for approval", where=config.name, hint=hint)
     turn = waiting[-1]
     candidate = Champion.model_validate(turn["candidate"])
-    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], objection)
+    promoted = _promote(config, state, candidate, {current.digest}, turn["upto"], objection, Reporter())
     _closed(state, turn, promoted)
     return {"version": turn["version"]} | promoted | state.write()
 
@@ -146,7 +145,12 @@ def _record(attempt: UpdateAttempt, challenger: BuiltChallenger) -> dict[str, An
 
 
 def _outcome(
-    config: RunConfig, state: LoopState, attempt: UpdateAttempt, challenger: BuiltChallenger, objection: Objection
+    config: RunConfig,
+    state: LoopState,
+    attempt: UpdateAttempt,
+    challenger: BuiltChallenger,
+    objection: Objection,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """The part of a turn's record that changes when its challenger is promoted or held back."""
     candidate, verdict = challenger.candidate, overall(challenger.gates)
@@ -161,11 +165,17 @@ def _outcome(
     after = {attempt.champion}
     if attempt.labels is not None:  # a relabelled challenger may follow itself, under a stricter threshold
         after.add(state.attempts.turns()[-1]["digest"])
-    return _promote(config, state, candidate, after, attempt.upto, objection)
+    return _promote(config, state, candidate, after, attempt.upto, objection, reporter)
 
 
 def _promote(
-    config: RunConfig, state: LoopState, candidate: Champion, after: set[str], upto: int, objection: Objection
+    config: RunConfig,
+    state: LoopState,
+    candidate: Champion,
+    after: set[str],
+    upto: int,
+    objection: Objection,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Make a challenger the champion, unless there is an objection or a replica refuses it.
 
@@ -181,12 +191,14 @@ def _promote(
             where=config.name,
             hint="Start `kcm update` again: it starts from the new champion",
         )
+    reporter.say(f"promotion: looks for replicas of a service, at most {SILENT_S:.0f} s")
     if (stop_reason := objection(candidate)) is None:
+        reporter.say(WAITS)
         try:
             with promoting(state.store.control, config.name):
                 renewed = {"promoted_at": utc_now(), "after": watermark_of(config), "by": "update"}
-                champion, timeout_s = candidate.model_copy(update=renewed), LOAD_TIMEOUT_S
-                served = champions.promote(champion, expected=current.number, timeout_s=timeout_s)
+                champion = candidate.model_copy(update=renewed)
+                served = champions.promote(champion, expected=current.number)
             return _PROMOTED | {"served": served}
         except RefusedByServiceError as error:
             stop_reason = str(error)

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 from kcm.errors import KcmError
 from pipelines.registry.champion import Champion, Current, Pointer, ReplacedError
-from pipelines.registry.replicas import RefusedByServiceError
+from pipelines.registry.replicas import LOAD_TIMEOUT_S, SILENT_S, RefusedByServiceError
 from pipelines.store.lease import leased
 from pipelines.store.records import Control
 from pipelines.tracking.tracking import set_champion
 
 PROMOTION_WAIT_S = 600.0  # wait for a concurrent promotion: a served version takes time to load
-LOAD_TIMEOUT_S = 300.0  # default time limit for replicas to load a version
+WAITS = (
+    f"promotion: waits for another promotion, at most {PROMOTION_WAIT_S:.0f} s, then until every replica of the service"
+    f" has loaded the version, at most {LOAD_TIMEOUT_S:.0f} s; one that is silent for {SILENT_S:.0f} s counts as dead"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Champions:
     uri: str
     model: str
 
-    def promote(self, champion: Champion, *, expected: int, timeout_s: float = LOAD_TIMEOUT_S) -> bool:
+    def promote(self, champion: Champion, *, expected: int) -> bool:
         """Make a version the champion after champion number `expected`; returns whether replicas serve it now.
 
         Raises ReplacedError if champion number `expected` was replaced, and RefusedByServiceError, with the champion
@@ -47,7 +50,7 @@ class Champions:
                 hint="Look at `kcm versions`, and start again",
             )
         try:
-            served = self._followed_by_replicas(promotion, timeout_s)
+            served = self._followed_by_replicas(promotion)
         except BaseException:
             if before:
                 self.pointer.take_back(promotion, before)
@@ -55,10 +58,10 @@ class Champions:
         self.write_alias()
         return served
 
-    def _followed_by_replicas(self, promotion: Current, timeout_s: float) -> bool:
+    def _followed_by_replicas(self, promotion: Current) -> bool:
         """Whether there are replicas and each serves the champion."""
         version = promotion.champion.version
-        reports = self.pointer.reports.settled(promotion.record, timeout_s)
+        reports = self.pointer.reports.settled(promotion.record, LOAD_TIMEOUT_S)
         for report in reports:
             if report.version != version:
                 raise RefusedByServiceError(
@@ -75,11 +78,11 @@ class Champions:
             return False
         return any(earlier.digest == champion.digest for earlier in self.pointer.history())
 
-    def introduce(self, champion: Champion, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+    def introduce(self, champion: Champion) -> None:
         """Promote a version of a run like `promote`, unless it is the champion already."""
         current = self.pointer.current()
         if current is None or current.champion.digest != champion.digest:
-            self.promote(champion, expected=current.number if current else 0, timeout_s=timeout_s)
+            self.promote(champion, expected=current.number if current else 0)
         else:
             self.write_alias()
 

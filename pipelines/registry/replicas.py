@@ -16,6 +16,7 @@ from kcm.errors import KcmError
 from pipelines.store.records import Control
 
 BEAT_S = 5.0  # seconds between heartbeats
+LOAD_TIMEOUT_S = 300.0  # in which a new version must load and answer; otherwise it is refused
 SILENT_S = 20.0  # a replica without a heartbeat for this long counts as dead
 
 

@@ -24,7 +24,6 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 DATABASES = ("sqlite", "postgresql")
 
-LOAD_TIMEOUT_S = 300.0  # in which a new version must load and answer; otherwise it is refused
 MAX_WAITING_ITEMS = 1024  # of a replica; more are refused
 TOP_K = 5  # probabilities in an answer, the most likely labels first
 

@@ -26,10 +26,10 @@ from pipelines.registry import gates
 from pipelines.registry.champion import BUNDLE, REGISTER, Champion, Pointer
 from pipelines.registry.comparison import Version, without_traffic
 from pipelines.registry.gates import GateConfig
-from pipelines.registry.promote import Champions
+from pipelines.registry.promote import WAITS, Champions
 from pipelines.registry.pyfunc import register_model
 from pipelines.registry.replicas import RefusedByServiceError
-from pipelines.serve.config import LOAD_TIMEOUT_S, ServeConfig, log_url
+from pipelines.serve.config import ServeConfig, log_url
 from pipelines.serve.log.window import log_watermark
 from pipelines.stages.evaluate import EvaluatedArtefact
 from pipelines.stages.parent import BundleArtefact
@@ -95,8 +95,10 @@ class Register(Stage, Plan):
         elif current is None or current.champion.digest != candidate.digest:
             reason = self._held_back(artefact, current.champion if current else None, context)
         if reason is None:
+            if current is not None:
+                context.reporter.say(WAITS)
             try:
-                champions.introduce(candidate, timeout_s=LOAD_TIMEOUT_S)
+                champions.introduce(candidate)
             except RefusedByServiceError as error:
                 reason = str(error)
         if reason is not None and current is not None:

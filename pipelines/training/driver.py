@@ -31,9 +31,11 @@ def trained_by_workers(worker: WorkerPlan, attempt: Attempt) -> dict[str, dict[s
     """The states of trainers that workers have run."""
     context = attempt.context
     configured, num_workers = context.cluster.num_workers, useful_workers(worker.plan.config, context.cluster)
-    if num_workers != configured:
+    if most_of(num_workers) < most_of(configured):
+        rows = worker.plan.config.train.batch_size
         context.reporter.say(
-            f"train: steps of so few rows are not faster with {configured} workers, using {num_workers}"
+            f"train: {most_of(num_workers)} of {most_of(configured)} workers: a step has {rows} rows, and more workers"
+            f" make it faster from {ROWS_PER_WORKER} rows each"
         )
     cluster = context.cluster.model_copy(update={"num_workers": num_workers})
     return run_workers(worker, cluster, attempt.bar, lambda line: context.reporter.say(escape(line)))
@@ -51,6 +53,11 @@ def useful_workers(config: TrainerConfig, cluster: ClusterConfig) -> int | tuple
     fewest, most = (1, configured) if isinstance(configured, int) else configured
     useful = max(fewest, min(most, config.train.batch_size // ROWS_PER_WORKER))
     return useful if isinstance(configured, int) or useful == fewest else (fewest, useful)
+
+
+def most_of(num_workers: int | tuple[int, int]) -> int:
+    """The number of workers, or the larger of two."""
+    return num_workers if isinstance(num_workers, int) else num_workers[1]
 
 
 def run_workers(

@@ -1,9 +1,11 @@
 import io
 
+import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from pipelines.progress import Bar, Reporter
+from tests.waiting import wait_until
 
 
 def test_bar_shows_progress_and_accepts_a_late_update() -> None:
@@ -35,3 +37,15 @@ def test_rate_ignores_start_up_and_earlier_work() -> None:
         "features: 100 of 2,000 rows",
         "features: 210 of 2,000 rows 10 rows/s, about 0:02:59 left",
     ]
+
+
+def test_a_long_stage_names_itself_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: no stage is silent for minutes; one that ends soon prints no line of its own."""
+    monkeypatch.setattr("pipelines.progress._SILENT_S", 0.01)
+    output = io.StringIO()
+    with Reporter(Console(file=output, force_terminal=False)).bar("tune", "trials"):
+        wait_until(lambda: output.getvalue() == "tune: under way\n")
+    monkeypatch.setattr("pipelines.progress._SILENT_S", 60.0)
+    with Reporter(Console(file=output, force_terminal=False)).bar("train", "steps"):
+        pass
+    assert "train" not in output.getvalue()

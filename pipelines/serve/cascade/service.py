@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from kcm.bundle.answers import Input
 from kcm.cascade.thresholds import FAR
 from kcm.tasks.units import unit_digest
+from pipelines.registry.replicas import LOAD_TIMEOUT_S
 from pipelines.serve.breaker import Breaker
 from pipelines.serve.cascade.cards import Cards
 from pipelines.serve.cascade.models.escalation import LargeUnavailable
 from pipelines.serve.cascade.version import AnsweredRequest, CascadeVersion
-from pipelines.serve.config import LOAD_TIMEOUT_S, ServeConfig
+from pipelines.serve.config import ServeConfig
 from pipelines.serve.errors import (
     BusyError,
     InvalidInputError,

@@ -75,6 +75,17 @@ def test_variants_leave_out_one_word_each() -> None:
     assert len(variants(Input(Content("word " * 500)))) == WORDS + 1
 
 
+def test_a_feature_names_the_word_that_moves_it_and_the_rest_is_counted() -> None:
+    """Promise: an explanation says which word a feature stands for, and how much of the logit it leaves out."""
+    side, example = side_of(base="none"), Input(Content("not a good film"))
+    for reasons in explain(side.bundle, example, side.judge(variants(example)), top=3).reasons.values():
+        for each in reasons.contributions:
+            occurs = CountingEncoder.words[each.feature] in example.content.text.split()
+            assert not occurs or each.word == CountingEncoder.words[each.feature]
+        assert reasons.num_others == DIM - 3
+        assert 0 < reasons.unlisted < 1 - 3 / DIM
+
+
 def test_both_networks_are_explained_by_their_own_answers() -> None:
     side, example = side_of(hidden=(4,)), Input(Content("not a good film"))
     explanation = explain(side.bundle, example, side.judge(variants(example)), top=3)

@@ -2,7 +2,7 @@
 
 import { curve } from "./curve.js";
 import { element, name } from "./dom.js";
-import { number, signed } from "./formats.js";
+import { number, percent, signed } from "./formats.js";
 
 const NAMES = { judge: "Judge", small: "Small model" };
 
@@ -41,14 +41,14 @@ function spoken(edge) {
 
 function heading(edge) {
   const style = edge.contribution < 0 ? "against" : "for";
-  return element("p", { class: "edge-title" }, element("span", {}, edge.name), element("b", { class: style }, signed(edge.contribution)));
+  return element("p", { class: "edge-title" }, element("span", {}, edge.word ? `${edge.name}, most by “${edge.word}”` : edge.name), element("b", { class: style }, signed(edge.contribution)));
 }
 
-function sum({ label_name: label, logit, baseline, base, rest, contributions: edges }) {
+function sum({ label_name: label, logit, baseline, base, rest, num_others: numOthers, unlisted, contributions: edges }) {
   const listed = edges.reduce((total, edge) => total + edge.contribution, 0);
   const means = base === 0 ? "" : `class means, which no curve shows, ${signed(base)}, `;
   const start = (baseline === 0 ? "" : `baseline ${number(baseline)}, `) + means;
-  return element("p", { class: "note" }, `Logit ${number(logit)} of `, name(label), `: ${start}these curves ${signed(listed)}, all others ${signed(rest)}.`);
+  return element("p", { class: "note" }, `Logit ${number(logit)} of `, name(label), `: ${start}these curves ${signed(listed)}, ${numOthers} others ${signed(rest)}. The others are ${percent(unlisted)} of all by size.`);
 }
 
 function kind({ exact }) {
