@@ -93,7 +93,7 @@ def configuration(cluster: HostCluster) -> dict[str, Any]:
         "tune": {"num_trials": 3, "gates": ["signals"], "learning_rates": [0.003, 0.01], "large_weights": [1.0]},
         "certificate": {"epsilon": 0.1},
         "tracking": {"uri": cluster.mlflow},
-        "cluster": {"num_workers": [2, 2], "num_encoders": 2, "num_trials": 2},  # two at least, though one were faster
+        "cluster": {"num_workers": [2, 2], "num_encoders": 2},  # two at least, though one were faster
         "serve": {
             "host": "0.0.0.0",
             "port": PORT,

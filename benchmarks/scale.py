@@ -133,7 +133,7 @@ def _job_config(folder: Path, count: int) -> dict[str, Any]:
         "learner": {"name": "finetune"},
         "train": {"num_epochs": 1, "batch_size": BATCH_SIZE, "window": WINDOW},
         "tune": {"num_trials": 1, "gates": ["confidence"], "learning_rates": [0.003], "large_weights": [1.0]},
-        "cluster": {"num_workers": 1, "num_encoders": 2, "num_trials": 1},
+        "cluster": {"num_workers": 1, "num_encoders": 2},
     }
 
 

@@ -13,7 +13,7 @@ from kcm.errors import ConfigError
 
 EXTRAS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "ray": frozenset({"fastapi", "fastapi_offline", "mlflow", "optuna", "psutil", "ray", "starlette"}),
+        "ray": frozenset({"fastapi", "fastapi_offline", "mlflow", "psutil", "ray", "starlette"}),
         "onnx": frozenset({"onnx", "onnxruntime"}),
         "hub": frozenset({"datasets"}),
         "plot": frozenset({"matplotlib"}),

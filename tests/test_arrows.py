@@ -265,7 +265,7 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
     Only trainings have scikit-learn, which fits their logistic regression and takes a fifth of a second.
     """
     workers = ("pipelines.batch.encoding", "pipelines.serve.deploy.http_replica", "pipelines.training.trial")
-    slow = {"mlflow", "optuna", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
+    slow = {"mlflow", "sklearn", "torch._dynamo", "transformers.image_processing_utils"}
     steps = [f"import {worker}; print({worker!r}, {slow} & sys.modules.keys())" for worker in workers]
     loaded = subprocess.run(
         [sys.executable, "-c", "\n".join(["import sys", *steps])], capture_output=True, text=True, check=True
@@ -275,8 +275,7 @@ def test_a_worker_starts_without_what_only_others_need() -> None:
 
 
 def test_a_small_run_imports_no_ray() -> None:
-    """Promise: Ray and Optuna, which take a second, are imported only by a run that needs a cluster."""
-    slow = {"ray", "optuna"}
-    code = f"import sys, jobs.work.run; print({slow} & sys.modules.keys())"
+    """Promise: Ray, which takes a second to import, is imported only by a run that needs a cluster."""
+    code = "import sys, jobs.work.run; print({'ray'} & sys.modules.keys())"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout == "set()\n"

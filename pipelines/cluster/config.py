@@ -36,7 +36,6 @@ class ClusterConfig(Config):
     )
     cpus_per_worker: float = Field(0.5, gt=0, description="Logical CPUs that a train worker reserves.")
     num_encoders: int = Field(2, ge=1, description="Actors that encode features and ask the large model.")
-    num_trials: int = Field(2, ge=1, description="Tune trials that run concurrently; each trains in its own process.")
     gpus_per_worker: float = Field(
         0.0,
         ge=0,

@@ -5,8 +5,9 @@ A run that continues a sequence keeps its parent's choice: the networks learned 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import asdict
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from kcm import extras
 from kcm.cascade.search import TuneConfig
 from kcm.certification.certificate import CertificateConfig
 from pipelines.batch.mapping import run_remotely
+from pipelines.cluster.config import is_connected
 from pipelines.context import Attempt, Context
 from pipelines.stages.stage import Plan, Stage
 from pipelines.store.artefact import write_json
 from pipelines.store.features import FeaturesArtefact
 from pipelines.store.outcomes import OutcomesArtefact
-from pipelines.training.artefacts import REACHED, TRIALS, TrainedArtefact, TunedArtefact, standing
-from pipelines.training.trial import Choice, TrialPlan
+from pipelines.training.artefacts import REACHED, TRIALS, TrainedArtefact, Tuned, TunedArtefact, standing
+from pipelines.training.trial import Choice, Point, TrialPlan
 from pipelines.training.worker import TrainerPlan
 
 RATES = {"adamw": (3e-4, 1e-3, 3e-3), "sgd": (0.03, 0.1, 0.3)}  # peak rates to search by default, by optimizer
@@ -30,22 +32,17 @@ RATES = {"adamw": (3e-4, 1e-3, 3e-3), "sgd": (0.03, 0.1, 0.3)}  # peak rates to 
 class Tune(Stage, Plan):
     """For each collaborator `<name>/`: state, gate and policy of its best trial; and all trials in `trials.json`."""
 
-    stage, version, unit = "tune", 6, "trials"
+    stage, version, unit = "tune", 7, "trials"
     reads, writes = ("features", "outcomes", "trained"), TunedArtefact
 
     tune: TuneConfig
     certificate: CertificateConfig
     seed: int
 
-    def needs_workers(self, trained: TrainedArtefact, **reads: Any) -> bool:
-        """For learners that take steps, whose trials train."""
-        return not trained.config.is_solved
-
     def write(
         self, attempt: Attempt, features: FeaturesArtefact, outcomes: OutcomesArtefact, trained: TrainedArtefact
     ) -> None:
-        """Search for one collaborator after the other; closed forms are evaluated in one process, without training."""
-        context = attempt.context
+        """Evaluate the points: on a cluster as trials of Ray Tune, otherwise one after the other in this process."""
         plan = TrainerPlan(trained.config, features, outcomes)
         trial_plan = TrialPlan(
             plan=plan,
@@ -55,36 +52,30 @@ class Tune(Stage, Plan):
             certificate=self.certificate,
             novel_share=self.tune.novel_share or 0.0,
             goal=self.tune.goal,
-            gpus=context.cluster.gpus_per_worker,
+            gpus=attempt.context.cluster.gpus_per_worker,
         )
-        names = plan.config.collaborators
-        if self.parent:
-            chosen = {name: Choice(**self.parent.tuned.choice(name)) for name in names}
-            trials = run_remotely(_try_chosen, trial_plan, chosen, attempt.folder)
-            write_json(attempt.folder / TRIALS, trials)
-            return
-        stepped = [name for name in names if not plan.learner(name).closed_form]
-        trials_by_name: dict[str, list[dict[str, Any]]] = {}
-        if stepped:
-            num_trials = self.tune.num_trials * len(stepped)
-            num_ended = count(1)
+        points = [
+            Point(name, number, choice)
+            for name in plan.config.collaborators
+            for number, choice in enumerate(self._choices(plan, name))
+        ]
+        if is_connected() and not self.parent:
             search = extras.load("pipelines.training.search:search", "a search of trials")
-            for name in stepped:
-                trials_by_name[name] = search(
-                    trial_plan,
-                    name,
-                    search_space(self.tune, plan, name),
-                    num_trials=self.tune.num_trials,
-                    at_once=context.cluster.num_trials,
-                    seed=self.seed,
-                    ended=lambda: attempt.bar.update(next(num_ended), num_trials),
-                )
-            rank = partial(standing, goal=self.tune.goal)
-            best = {name: Choice(**max(own_trials, key=rank)["params"]) for name, own_trials in trials_by_name.items()}
-            run_remotely(_write_best, trial_plan, attempt.folder, best)
-        if solved := [name for name in names if name not in stepped]:
-            trials_by_name |= run_remotely(_try_all, trial_plan, self.tune, attempt.folder, solved)
-        write_json(attempt.folder / TRIALS, [trial for name in names for trial in trials_by_name[name]])
+            num_ended = count(1)
+            reached = search(trial_plan, points, lambda: attempt.bar.update(next(num_ended), len(points)))
+            run_remotely(write_best, trial_plan, points, reached, attempt.folder)
+        else:
+            run_remotely(evaluate_here, trial_plan, points, attempt.folder)
+
+    def _choices(self, plan: TrainerPlan, name: str) -> Sequence[Choice]:
+        """The parent's choice; or the whole space; or, of one that is larger, points drawn by the seed."""
+        if self.parent:
+            return [Choice(**self.parent.tuned.choice(name))]
+        space = search_space(self.tune, plan, name)
+        choices = [Choice(**dict(zip(space, values, strict=True))) for values in product(*space.values())]
+        if plan.learner(name).closed_form or len(choices) <= self.tune.num_trials:
+            return choices
+        return random.Random(self.seed).sample(choices, self.tune.num_trials)
 
     def publish(self, artefact: TunedArtefact, context: Context) -> None:
         """Record every trial as a nested MLflow run: in every run, since an earlier one may have stopped before."""
@@ -96,39 +87,41 @@ class Tune(Stage, Plan):
             context.tracking.log_trial(name, f"{artefact.fingerprint}/{name}", trial["params"], metrics)
 
 
-def _try_chosen(plan: TrialPlan, choices: Mapping[str, Choice], folder: Path) -> list[dict[str, Any]]:
-    """Evaluate one choice for each collaborator, and write it."""
-    trials = []
-    for name, choice in choices.items():
-        best = plan.evaluate(name, choice)
-        best.save(folder / name)
-        reached = {objective: best.reached[objective] for objective in REACHED}
-        trials.append({"number": 0, "collaborator": name, "params": best.choice} | reached)
-    return trials
+def evaluate_here(plan: TrialPlan, points: Sequence[Point], folder: Path) -> None:
+    """Evaluate the points in this process, and write the best of each collaborator, and all trials."""
+    best: dict[str, Tuned] = {}
+    reached = []
+    for point in points:
+        tuned, before = plan.evaluate(point.collaborator, point.choice), best.get(point.collaborator)
+        reached.append(tuned.figures)
+        if before is None or standing(tuned.reached, plan.goal) > standing(before.reached, plan.goal):
+            best[point.collaborator] = tuned
+    _write(best, points, reached, folder)
 
 
-def _write_best(plan: TrialPlan, folder: Path, choices: Mapping[str, Choice]) -> None:
-    """Write every collaborator's best choice."""
-    for name, choice in choices.items():
-        plan.evaluate(name, choice).save(folder / name)
+def write_best(
+    plan: TrialPlan, points: Sequence[Point], reached: Sequence[dict[str, float | None]], folder: Path
+) -> None:
+    """Write the best of each collaborator, and all trials, given what they have `reached`."""
+    best: dict[str, int] = {}
+    for number, point in enumerate(points):
+        before = best.get(point.collaborator)
+        if before is None or standing(reached[number], plan.goal) > standing(reached[before], plan.goal):
+            best[point.collaborator] = number
+    tuned = {name: plan.evaluate(name, points[number].choice) for name, number in best.items()}
+    _write(tuned, points, reached, folder)
 
 
-def _try_all(
-    plan: TrialPlan, config: TuneConfig, folder: Path, names: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Evaluate all gates and scopes of collaborators in closed form, and write the best of each."""
-    trials: dict[str, list[dict[str, Any]]] = {}
-    for name in names:
-        space = search_space(config, plan.plan, name)
-        points = (Choice(**dict(zip(space, values, strict=True))) for values in product(*space.values()))
-        evaluated = [plan.evaluate(name, point) for point in points]  # of one state, since all are trained alike
-        trials[name] = [
-            {"number": number, "collaborator": name, "params": trial.choice}
-            | {objective: trial.reached[objective] for objective in REACHED}
-            for number, trial in enumerate(evaluated)
-        ]
-        max(evaluated, key=lambda trial: standing(trial.reached, plan.goal)).save(folder / name)
-    return trials
+def _write(
+    best: Mapping[str, Tuned], points: Sequence[Point], reached: Sequence[dict[str, float | None]], folder: Path
+) -> None:
+    for name, tuned in best.items():
+        tuned.save(folder / name)
+    trials = [
+        {"number": point.number, "collaborator": point.collaborator, "params": asdict(point.choice)} | figures
+        for point, figures in zip(points, reached, strict=True)
+    ]
+    write_json(folder / TRIALS, trials)
 
 
 def search_space(config: TuneConfig, plan: TrainerPlan, name: str) -> dict[str, tuple[Any, ...]]:

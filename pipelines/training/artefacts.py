@@ -79,6 +79,11 @@ class Tuned:
     novel: NovelRows | None = None  # rows as if their class had never been learned, if the learner can compute this
 
     @property
+    def figures(self) -> dict[str, float | None]:
+        """What its trial has reached, by objective."""
+        return {objective: self.reached[objective] for objective in REACHED}
+
+    @property
     def forecast(self) -> CertificateForecast:
         """What a certificate will leave to the small side."""
         return CertificateForecast.of(self.reached)

@@ -1,68 +1,52 @@
-"""The search over trials that train: Ray Tune runs several concurrently."""
+"""The search on a cluster: Ray Tune runs the trials, as many at once as the cluster has room for.
+
+Every point is drawn before the first trial starts, so the winner does not depend on how many run concurrently.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import optuna
 import torch
 from ray import tune as ray_tune
-from ray.tune.search.optuna import OptunaSearch
 
 from kcm.errors import KcmError
-from pipelines.training.artefacts import OBJECTIVES, REACHED
-from pipelines.training.trial import Choice, TrialPlan
+from pipelines.training.artefacts import REACHED
+from pipelines.training.trial import Point, TrialPlan
 
 
 class Trial(ray_tune.Trainable):
     """A trial; Tune reuses the actor for the next one, since a start costs more than most trials."""
 
-    def setup(self, config: dict[str, Any], plan: TrialPlan | None = None, collaborator: str = "") -> None:
-        """Store what all trials share."""
+    def setup(self, config: dict[str, Any], plan: TrialPlan | None = None, points: Sequence[Point] = ()) -> None:
+        """Store what all trials share; `config` holds the number of a point."""
         assert plan is not None
         torch.set_num_threads(1)  # trials run side by side
-        self._plan, self._collaborator, self._choice = plan, collaborator, config
+        self._plan, self._points, self._number = plan, points, config["number"]
 
     def step(self) -> dict[str, Any]:
-        """Evaluate the choice; one step is the whole trial."""
-        reached = self._plan.evaluate(self._collaborator, Choice(**self._choice)).reached
-        return {objective: reached[objective] for objective in REACHED} | {"done": True}
+        """Evaluate the point; one step is the whole trial."""
+        return self._plan.figures_of(self._points[self._number]) | {"done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next choice."""
-        self._choice = new_config
+        """Take the next point."""
+        self._number = new_config["number"]
         return True
 
 
-def search(
-    plan: TrialPlan,
-    name: str,
-    values: Mapping[str, tuple[Any, ...]],
-    *,
-    num_trials: int,
-    at_once: int,
-    seed: int,
-    ended: Callable[[], None],
-) -> list[dict[str, Any]]:
-    """Run a collaborator's trials over the `values` of every dimension; `ended` is called after each trial.
+def search(plan: TrialPlan, points: Sequence[Point], ended: Callable[[], None]) -> list[dict[str, Any]]:
+    """What each point has reached, in the order of the points; `ended` is called after each trial.
 
-    An interrupted search begins again with the same points; their trained networks are still in the scratch.
+    An interrupted search goes on: figures and trained networks of finished trials are in the scratch.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with_plan = ray_tune.with_parameters(Trial, plan=plan, collaborator=name)
-    space = {key: ray_tune.choice(choices) for key, choices in values.items()}
+    with_plan = ray_tune.with_parameters(Trial, plan=plan, points=points)
     with tempfile.TemporaryDirectory(prefix="kcm-") as folder:
         results = ray_tune.Tuner(
             ray_tune.with_resources(with_plan, {"cpu": 1, "gpu": plan.gpus}),
-            param_space=space,
-            tune_config=ray_tune.TuneConfig(
-                search_alg=OptunaSearch(metric=list(OBJECTIVES), mode=["max"] * len(OBJECTIVES), seed=seed),
-                num_samples=num_trials,
-                max_concurrent_trials=at_once,
-                reuse_actors=True,
-            ),
+            param_space={"number": ray_tune.grid_search(list(range(len(points))))},
+            tune_config=ray_tune.TuneConfig(reuse_actors=True),
             run_config=ray_tune.RunConfig(
                 storage_path=folder,
                 # Tune would save every trial at its end, into this folder, which other nodes do not see.
@@ -73,12 +57,8 @@ def search(
         ).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    trial_results = [results[number] for number in range(len(results))]
-    return [
-        {"number": number, "collaborator": name, "params": result.config}
-        | {objective: (result.metrics or {})[objective] for objective in REACHED}
-        for number, result in enumerate(trial_results)
-    ]
+    reached = {result.config["number"]: result.metrics or {} for result in results}
+    return [{objective: reached[number][objective] for objective in REACHED} for number in range(len(points))]
 
 
 class _Counting(ray_tune.Callback):

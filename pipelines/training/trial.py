@@ -27,6 +27,7 @@ from kcm.collaborator.collaborator import Collaborator
 from kcm.collaborator.distill import DistillConfig
 from kcm.learners import Learner
 from kcm.learners.ranks import on_device
+from kcm.local_files import drafted
 from pipelines.batch.outcome_table import LeftOut, PartRows, outcome_part
 from pipelines.cluster.config import device_here
 from pipelines.store.storage import Storage
@@ -52,6 +53,15 @@ class Choice:
     def training(self) -> dict[str, float]:
         """The values that training depends on; trials with equal ones share a trained collaborator."""
         return training_values(self.learning_rate, self.large_weight, self.judge_weight)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial that was drawn: the collaborator, the trial's number among that collaborator's, and the choice."""
+
+    collaborator: str
+    number: int
+    choice: Choice
 
 
 def training_values(learning_rate: float, large_weight: float, judge_weight: float) -> dict[str, float]:
@@ -107,6 +117,19 @@ class TrialPlan:
                 draft.replace(path)
                 self.scratch.keep(path)
         return load_state(path)
+
+    def figures_of(self, point: Point) -> dict[str, float | None]:
+        """The objectives that a point reaches; those of a trial that an interrupted search has finished are read."""
+        path = self.scratch.root / f"{point.collaborator}-{point.number}.json"
+        try:
+            self.scratch.fetch(path)
+            reached: dict[str, float | None] = json.loads(path.read_text())
+        except FileNotFoundError:
+            reached = self.evaluate(point.collaborator, point.choice).figures
+            with drafted(path) as draft:
+                draft.write_text(json.dumps(reached))
+            self.scratch.keep(path)
+        return reached
 
     def evaluate(self, name: str, choice: Choice) -> Tuned:
         """The collaborator's best policy on validate rows, or without them on left-out train rows."""

@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "certificate": {"epsilon": 0.2},
     "update": {"fractions": {"train": 0.4, "validate": 0.2, "certify": 0.2, "test": 0.2}},
     "serve": {"feedback": {"store_payloads": "all"}},
-    "cluster": {"num_encoders": 1, "num_workers": 1, "num_trials": 1},
+    "cluster": {"num_encoders": 1, "num_workers": 1},
 }
 
 

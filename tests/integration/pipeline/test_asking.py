@@ -49,7 +49,6 @@ QUICK = {
     "tune.judge_weights": "[0.0]",
     "cluster.num_encoders": 1,
     "cluster.num_workers": 1,
-    "cluster.num_trials": 1,
 }
 SALT = {"tasks.salt": 1}
 

@@ -68,11 +68,7 @@ def config(table: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         "train": {"num_epochs": 8, "learning_rate": 0.01},
         "tune": {"num_trials": 2, "scopes": ["global"], "gates": ["confidence"], "max_loss": 0.05},
         "certificate": {"epsilon": 0.25},
-        "cluster": {
-            "num_encoders": 1,
-            "num_workers": 1,
-            "num_trials": 1,
-        },  # a second takes longer to start than it saves
+        "cluster": {"num_encoders": 1, "num_workers": 1},  # a second takes longer to start than it saves
     }
     return parse_config(RunConfig, values)
 

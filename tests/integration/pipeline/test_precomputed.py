@@ -52,7 +52,7 @@ def values_of(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
         "large": {"adapter": "classifier", "encoder": VECTORS},
         "collaborators": ["kcm"],
         "tune": {"num_trials": 2},
-        "cluster": {"num_workers": 1, "num_encoders": 1, "num_trials": 1},
+        "cluster": {"num_workers": 1, "num_encoders": 1},
     }
 
 

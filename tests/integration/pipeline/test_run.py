@@ -66,7 +66,6 @@ SMALL = {
     "certificate.epsilon": 0.2,
     "cluster.num_encoders": 1,  # so few rows take less time than one more actor
     "cluster.num_workers": 1,
-    "cluster.num_trials": 1,
 }
 
 

@@ -1,4 +1,4 @@
-"""The search on Ray Tune: nothing is trained twice, whenever its driver dies."""
+"""The search on Ray Tune finds what one process finds, and trains nothing twice, whenever its driver dies."""
 
 import os
 import signal
@@ -40,6 +40,21 @@ LONG: dict[str, Any] = {
 def states(storage: Path) -> dict[str, int]:
     """When each state of a running search was trained, by its name."""
     return {path.stem: path.stat().st_mtime_ns for path in storage.glob("artefacts/tune/*/scratch/kcm-*.pt")}
+
+
+def test_a_cluster_and_one_process_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: Ray Tune runs the points that one process would try, and every trial reaches the same."""
+    quick = LONG | {"train": {"num_epochs": 2}, "tune": {"num_trials": 3, "learning_rates": [0.001, 0.01]}}
+    found = []
+    for place in ("cluster", "process"):
+        (folder := tmp_path / place).mkdir()
+        config = parse_config(RunConfig, values_of(rows(), folder) | quick)
+        run(config, until="tune")
+        (tuned,) = ArtefactStore(config.storage_path).finished("tune")
+        found.append(tuned.as_a(TunedArtefact).trials)
+        monkeypatch.setattr("pipelines.stages.tune.is_connected", lambda: False)  # the next
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

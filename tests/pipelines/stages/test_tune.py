@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from kcm.cascade.policy import Goal
 from kcm.config import parse_config
 from pipelines.config import RunConfig
-from pipelines.stages import tune
-from pipelines.stages.tune import Tune, search_space
-from pipelines.training.artefacts import REACHED
-from pipelines.training.trial import Choice
+from pipelines.stages.tune import Tune, evaluate_here, search_space, write_best
+from pipelines.training.artefacts import REACHED, TRIALS
+from pipelines.training.trial import Choice, Point
 
 
 @pytest.mark.parametrize(
@@ -42,32 +42,56 @@ def test_thresholds_per_task_are_searched_for_several_tasks(tasks: tuple[str, ..
 
 def space(more: dict[str, Any], tasks: tuple[str, ...] = ("one",)) -> dict[str, Any]:
     """What a run with these sections searches for KCM."""
+    config = config_of(more)
+    return search_space(config.tune, plan_of(config, tasks), "kcm")
+
+
+def config_of(more: dict[str, Any]) -> RunConfig:
+    """A run with these sections; the closed forms are of a single layer."""
     values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    network = {"hidden": []}  # the closed forms are of a single layer
-    config = parse_config(RunConfig, values | {"network": network} | more)
+    return parse_config(RunConfig, values | {"network": {"hidden": []}} | more)
+
+
+def plan_of(config: RunConfig, tasks: tuple[str, ...]) -> Any:
+    """As much of a trainer's plan as a search space depends on."""
     features = SimpleNamespace(names=SimpleNamespace(tasks=tasks))
     learner = lambda name: config.learner.build(config.seed)  # noqa: E731
-    return search_space(config.tune, SimpleNamespace(config=config, features=features, learner=learner), "kcm")
+    return SimpleNamespace(config=config, features=features, learner=learner)
+
+
+def test_points_are_drawn_by_the_seed() -> None:
+    """Promise: a search by steps draws distinct points of its space, the same for every collaborator."""
+    config = config_of({"learner": {"name": "replay"}, "tune": {"num_trials": 7}})
+    plan: Any = plan_of(config, ("one", "two"))
+    drawn = Tune.of(config)._choices(plan, "kcm")
+    assert len(set(drawn)) == 7
+    assert drawn == Tune.of(config)._choices(plan, "mcm")
+    assert drawn != Tune.of(config.model_copy(update={"seed": 1}))._choices(plan, "kcm")
 
 
 @pytest.mark.parametrize(("goal", "gate"), [("calls", "confidence"), ("accuracy", "signals")])
-def test_the_goal_ranks_trials_that_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: str, gate: str
-) -> None:
-    """Promise: of trials that take steps too, the best by `tune.goal` is written."""
-    values = {"name": "a", "tasks": {}, "encoder": {"model": "e"}, "large": {"adapter": "recorded", "path": "l.csv"}}
-    config = parse_config(RunConfig, values | {"learner": {"name": "replay"}, "tune": {"goal": goal}})
-    choice = Choice(learning_rate=0.1, large_weight=0.5, judge_weight=0.5, gate="confidence", scope="global")
-    trials = [
-        {"params": vars(choice) | {"gate": gate}} | dict.fromkeys(REACHED, 0.5) | reached
-        for gate, reached in (("confidence", {"forecast": 0.6}), ("signals", {"forecast_accuracy": 0.6}))
-    ]
-    written: list[dict[str, Choice]] = []
-    monkeypatch.setattr(tune.extras, "load", lambda *_: lambda *_, **__: trials)
-    monkeypatch.setattr(tune, "run_remotely", lambda function, plan, folder, best: written.append(best))
-    features: Any = SimpleNamespace(names=SimpleNamespace(tasks=("one",)))
-    context = SimpleNamespace(cached={}, cluster=config.cluster, reporter=SimpleNamespace(say=lambda line: None))
-    attempt: Any = SimpleNamespace(context=context, folder=tmp_path, storage=None)
-    names = config.model_copy(update={"collaborators": ("kcm",)})
-    Tune.of(config).write(attempt, features, features, SimpleNamespace(config=names))  # type: ignore[arg-type]
-    assert written[0]["kcm"].gate == gate
+def test_the_goal_ranks_trials(tmp_path: Path, goal: Goal, gate: str) -> None:
+    """Promise: the best by `tune.goal` is written, and by trials on a cluster it is the same as in one process."""
+    reached = {"confidence": {"forecast": 0.6}, "signals": {"forecast_accuracy": 0.6}}
+    choices = [Choice(0.1, 0.5, 0.5, name, "global") for name in ("confidence", "signals")]
+    points = [Point(name, number, choice) for name in ("kcm", "mcm") for number, choice in enumerate(choices)]
+
+    class Evaluated:
+        """A trial that saves its gate."""
+
+        def __init__(self, choice: Choice) -> None:
+            self.gate = choice.gate
+            self.reached = self.figures = dict.fromkeys(REACHED, 0.5) | reached[choice.gate]
+
+        def save(self, folder: Path) -> None:
+            folder.mkdir(parents=True)
+            (folder / "gate").write_text(self.gate)
+
+    plan: Any = SimpleNamespace(goal=goal, evaluate=lambda name, choice: Evaluated(choice))
+    (here := tmp_path / "here").mkdir()
+    (there := tmp_path / "there").mkdir()
+    evaluate_here(plan, points, here)
+    write_best(plan, points, [Evaluated(point.choice).figures for point in points], there)
+    for folder in (here, there):
+        assert [(folder / name / "gate").read_text() for name in ("kcm", "mcm")] == [gate, gate]
+    assert (here / TRIALS).read_text() == (there / TRIALS).read_text()
