@@ -57,7 +57,8 @@ def search(plan: TrialPlan, points: Sequence[Point], ended: Callable[[], None]) 
         ).fit()
     if results.errors:
         raise KcmError(f"{len(results.errors)} of {len(results)} trials failed: {results.errors[0]}", where="tune")
-    reached = {result.config["number"]: result.metrics or {} for result in results}
+    ended_trials = [results[position] for position in range(len(results))]
+    reached = {(trial.config or {})["number"]: trial.metrics or {} for trial in ended_trials}
     return [{objective: reached[number][objective] for objective in REACHED} for number in range(len(points))]
 
 
