@@ -19,6 +19,8 @@ import pytest
 import yaml
 
 from jobs.cli import COMMANDS
+from kcm.config import load_config
+from pipelines.config import RunConfig
 from pipelines.serve.deploy.environment import middleware
 from pipelines.serve.deploy.http_replica import HttpReplica
 from pipelines.serve.metrics import ServeMetrics
@@ -328,3 +330,15 @@ def test_unservable_configuration_is_refused_in_one_line(bucket: Chart, config: 
 @pytest.mark.parametrize("name", ["9kcm", "a-very-long-release-name-of-thirty"])
 def test_a_release_that_kuberay_could_not_name_is_refused(bucket: Chart, name: str) -> None:
     assert "at most 29 small letters" in bucket.helm(f"template {name}").stderr
+
+
+def test_the_plain_manifests_are_those_of_the_chart(tmp_path: Path) -> None:
+    """Promise: deploy/kubernetes is what `.ci/manifests` renders, of a CONFIG that kcm reads."""
+    subprocess.run([sys.executable, ROOT / ".ci" / "manifests", tmp_path], check=True)
+    plain = ROOT / "deploy" / "kubernetes"
+    for name, kind in {"rayjob.yaml": "RayJob", "rayservice.yaml": "RayService"}.items():
+        text = (plain / name).read_text(encoding="utf-8")
+        assert text == (tmp_path / name).read_text(encoding="utf-8")
+        (resource,) = of_kind([each for each in yaml.safe_load_all(text) if each], kind)
+        assert unknown_names(kind, resource["spec"]) == []
+    load_config(RunConfig, plain / "config.yaml")

@@ -80,8 +80,8 @@ def plan_next_tasks(
 ) -> TaskPlan:
     """The plan of the tasks that a table adds: one called `name`, or one per value of the task column.
 
-    Arguments as of `plan_tasks`. DataError for the name of an earlier task, or for a class of an earlier task in a
-    class-incremental scenario.
+    Arguments as of `plan_tasks`. DataError for the name of an earlier task. DataError for a class of an earlier task in
+    a class-incremental scenario with several tasks: the second table decides how a single one goes on.
     """
     domains = list(dict.fromkeys(domain for domain, _ in cells))
     if domains == [""] or num_tasks is not None:  # tasks by label: a table is one task
@@ -99,7 +99,8 @@ def plan_next_tasks(
             hint="Give the file, or the values of its task column, another name",
         )
     taught = [label for task in earlier.description["tasks"] for label in task["label_names"]]
-    if scenario == "class_incremental" and (same := [label for label in chain(*plan.labels) if label in taught]):
+    class_by_class = scenario == "class_incremental" and len(earlier.tasks) > 1 and len({*taught}) == len(taught)
+    if class_by_class and (same := [label for label in chain(*plan.labels) if label in taught]):
         raise DataError(
             f"class {same[0]!r} is in an earlier task",
             where="tasks.scenario = class_incremental",

@@ -86,7 +86,7 @@ def test_given_splits_do_not_divide_a_group_between_tasks(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("scenario", "name", "labels", "message"),
     [
-        ("class_incremental", "two", "ab", "class 'a' is in an earlier task"),
+        ("class_incremental", "three", "bd", "class 'b' is in an earlier task"),
         ("task_incremental", "task-1", "cd", "already"),
     ],
 )
@@ -94,5 +94,14 @@ def test_what_does_not_fit_the_sequence_is_refused(
     tmp_path: Path, scenario: str, name: str, labels: str, message: str
 ) -> None:
     first = write(tmp_path / "first", "one", rows("one", 200))
+    second = write(tmp_path / "second", "two", rows("two", 200, "cd"), as_earlier(first), scenario=scenario)
     with pytest.raises(DataError, match=message):
-        write(tmp_path / "second", name, rows("two", 200, labels), as_earlier(first), scenario=scenario)
+        write(tmp_path / "third", name, rows("three", 200, labels), as_earlier(second), scenario=scenario)
+
+
+def test_the_second_table_decides_how_a_single_one_goes_on(tmp_path: Path) -> None:
+    """Promise: what `kcm init` writes for one table lets it go on with its classes, with others, or with both."""
+    first = write(tmp_path / "first", "one", rows("one", 200))
+    for scenario in ("class_incremental", "task_incremental"):
+        second = write(tmp_path / scenario, "two", rows("two", 200, "bc"), as_earlier(first), scenario=scenario)
+        write(tmp_path / f"{scenario} 3", "three", rows("three", 200, "ad"), as_earlier(second), scenario=scenario)
