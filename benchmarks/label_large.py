@@ -104,7 +104,9 @@ class Server:
 def started(words: list[str], user: Path, is_enough: Callable[[], bool]) -> Start:
     """Start the job and kill it once it `is_enough`."""
     environment = os.environ | {"XDG_DATA_HOME": str(user)}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = user.with_suffix(".log")
+    with log.open("w") as file:
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=file)
     done = threading.Event()
 
     def kill() -> None:
@@ -118,7 +120,9 @@ def started(words: list[str], user: Path, is_enough: Callable[[], bool]) -> Star
     _, status, usage = os.wait4(process.pid, 0)
     done.set()
     watcher.join()
-    return Start(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
+    if (code := os.waitstatus_to_exitcode(status)) > 0:
+        print(log.read_text(errors="replace"), file=sys.stderr)  # it says why
+    return Start(code, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
 
 
 def measured(num_rows: int) -> dict[str, Any]:

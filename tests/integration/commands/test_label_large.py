@@ -17,7 +17,7 @@ def test_killed_job_on_two_nodes_buys_nothing_twice(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     (figures,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert figures["statuses"] == [-9, -9, 0]
+    assert figures["statuses"] == [-9, -9, 0], done.stderr
     assert figures["asked_twice"] <= 2 * UNDER_WAY
     assert figures["bought"] <= figures["asked"] <= figures["bought"] + 2 * UNDER_WAY
     assert figures["certified"]
