@@ -18,7 +18,7 @@ from pipelines.serve.http.bodies import (
     predict_request,
 )
 from pipelines.serve.http.keys import Keys
-from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimit, RequestLimit, RequestLog
+from pipelines.serve.http.middleware import DOCS, Access, AllowedHosts, BodyLimit, Downloads, RequestLimit, RequestLog
 from pipelines.serve.http.openai_api import add_openai_routes
 from pipelines.serve.http.page import add_pages
 from pipelines.serve.http.refusals import Refusal
@@ -56,6 +56,7 @@ def create_api(
     add_handlers(api)
     # From the inside out: a place is for a request whose body is there, bodies are read of allowed callers alone, and
     # every request is logged.
+    api.add_middleware(Downloads)
     api.add_middleware(RequestLimit, config=config, metrics=service.metrics)
     api.add_middleware(BodyLimit, limits=config.limits, metrics=service.metrics)
     api.add_middleware(Access, keys=keys, rate_limit=rate_limit)

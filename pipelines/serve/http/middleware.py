@@ -10,7 +10,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,8 @@ CLIENT_GONE = 499  # the status in the log of a request whose client did not wai
 ANYONE = "anyone"  # the caller if there are no keys
 SLOW_BODY_S = 3.0  # a body that takes longer is slow: a client on a bad line, or one that stops on purpose
 MAX_SLOW_BODIES = 64  # slow bodies that a replica waits for
+MAX_DOWNLOADS = 1  # files of the interface's page that a replica sends at once: one of them is 1.5 MB
+DOWNLOAD_S = 10.0  # in which a client must have taken a file
 DOCS = "/docs"  # the interface's own page; its files lie below
 INDEX, PREFIX = "/", "/page/"  # the page and its files, which hold nothing of the model
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by address, every few seconds, and not logged
@@ -38,6 +40,23 @@ OPEN = PROBES | {DOCS, "/openapi.json", INDEX}  # without a key
 _PORT = re.compile(r":\d*$", re.ASCII)  # of an IPv6 address in brackets nothing else ends so
 
 logger = logging.getLogger("ray.serve")
+
+
+class Downloads:
+    """Sends the files of the interface's page in turn, so that hundreds of them delay no other request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._room = app, asyncio.Semaphore(MAX_DOWNLOADS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or not scope["path"].startswith(f"{DOCS}/"):
+            await self._app(scope, receive, send)
+            return
+        async with self._room:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DOWNLOAD_S):
+                    await self._app(scope, receive, send)
 
 
 class RequestLog:

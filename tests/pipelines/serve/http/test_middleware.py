@@ -17,7 +17,7 @@ from pipelines.serve import config
 from pipelines.serve.config import LimitsConfig, ServeConfig
 from pipelines.serve.http import middleware
 from pipelines.serve.http.api import create_api
-from pipelines.serve.http.middleware import BodyLimit, RequestLimit, RequestLog, exceeds
+from pipelines.serve.http.middleware import BodyLimit, Downloads, RequestLimit, RequestLog, exceeds
 from tests.pipelines.serve.stubs import StubMetrics, request_to, sending, statuses_of
 
 CONFIG = ServeConfig(max_ongoing_requests=3, max_queued_requests=2, max_batch_size=2)
@@ -363,3 +363,22 @@ async def test_odd_content_length_is_no_error_of_ours(service: Any, headers: lis
     answered = await statuses_of(app, request_to("/v1/predict", headers=[*lengths, JSON_TYPE]), sending(body))
     page = await statuses_of(app, request_to("/", "GET", lengths), sending(body))
     assert (answered, page, service.metrics.num_failed) == ([status], [200], 0)
+
+
+async def test_files_of_the_page_are_sent_in_turn(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: hundreds of downloads delay no other request, and one that stalls is given up."""
+    monkeypatch.setattr(middleware, "DOWNLOAD_S", 0.2)
+    transport = httpx.ASGITransport(app=logged(Downloads(held)), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        files = [asyncio.create_task(client.get("/docs/files/a.js")) for _ in range(2)]
+        other = asyncio.create_task(client.get("/v1/model"))
+        while held.inside < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert held.inside == 2  # one file, and the other request
+        done, _ = await asyncio.wait(files, return_when=asyncio.FIRST_COMPLETED)  # given up
+        assert len(done) == 1
+        held.go.set()
+        assert (await other).status_code == 200
+        await asyncio.gather(*files, return_exceptions=True)
+    assert held.most == 2
