@@ -66,7 +66,12 @@ class Screen(Watcher):
         if estimate is not None:
             self._price = estimate.currency / max(1, estimate.calls)
             by = " in batches" if self._batch else ""
-            price = f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f}){by}" if estimate.most else ""
+            unpriced = ". Their price is unknown: name it by --input-price and --output-price"
+            price = (
+                f", about ${estimate.currency:,.2f} (at most ${estimate.most:,.2f}){by}"
+                if estimate.most
+                else unpriced * bool(estimate.calls)
+            )
             self._say(f"Asking the LLM about everything: {estimate.calls:,} calls{price}")
         self.result = {"rows": rows, "texts": self._num_texts, "calls_for_all": self._num_texts}
         if self._dry_run:

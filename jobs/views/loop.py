@@ -26,7 +26,9 @@ def outcome(result: Numbers) -> str:
     """What became of a turn, in a line."""
     if not result["changed"]:
         return f"{result['reason']}; {result['champion']} stays the champion"
-    version = result["version"] or "no version"
+    version = result["version"]
+    if version is None:
+        return f"nothing is promoted: {result['reason']}"
     if result["promoted"]:
         return f"{version} is the champion: {result['reason']}"
     if result["awaits_approval"]:

@@ -35,14 +35,14 @@ def test_report_opens_offline(browser: Browser, tmp_path: Path, scheme: str, wid
     page.goto(file.as_uri())
 
     assert page.evaluate(ACCESSIBLE) == []
-    control = page.get_by_text("MCM at its threshold, 95% interval")
+    control = page.get_by_text("MCM (random ReLU) at its threshold, 95% interval")
     expect(control).to_be_hidden()
     page.locator("details").evaluate_all("sections => sections.forEach(section => (section.open = true))")
     expect(control).to_be_visible()
     assert page.evaluate(ACCESSIBLE) == []
     page.get_by_role("slider").press("ArrowRight")
     expect(page.locator(".slider")).to_contain_text("2.7 lost")
-    expect(page.locator(".role-mark title").first).to_contain_text("KCM at its threshold: 91.7%")
+    expect(page.locator(".role-mark title").first).to_contain_text("KCM (quadratic) at its threshold: 91.7%")
     assert messages == []
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"report-{scheme}-{width}.png", full_page=True)

@@ -134,3 +134,6 @@ def test_dry_run_needs_no_key(table: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert shown.exit_code == 0, shown.stderr
     assert "1,500 calls, about $" in shown.stderr
     assert CliRunner().invoke(app, words).exit_code == 4
+    words[3] = "a-model-of-our-own"
+    unknown = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert "1,500 calls. Their price is unknown: name it by\n--input-price" in unknown.stderr

@@ -72,6 +72,8 @@ def test_an_update_ends_with_its_table_and_the_path_of_loop_json(monkeypatch: py
     assert "old tasks" in shown.stdout
     assert "30.0% before, 45.0% after" in shown.stdout
     assert shown.stdout.splitlines()[-1] == "/somewhere/loop.json"
+    monkeypatch.setattr(turns, "update", lambda config, labels: result | {"version": None, "reason": "too few rows"})
+    assert "nothing is promoted: too few rows" in kcm("update", str(CONFIG)).stdout
 
 
 def test_versions_and_rollback_are_commands(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
