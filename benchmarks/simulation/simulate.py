@@ -10,7 +10,6 @@ Answers of any other large model come from the table, so nothing is paid.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import uuid
 from collections.abc import Sequence
@@ -52,7 +51,7 @@ class Period:
     """The traffic between two turns, and the outcome of the turn after it.
 
     `late` items have labels that the champion does not know. The champion kept `late_kept` of them; after
-    `noticed_after` of them it escalates inputs far from all known classes. `right` counts the cascade's right answers,
+    `noticed_after` of them its alarm told of new classes. `right` counts the cascade's right answers,
     `kept_right` the right answers among the `kept` items, `labels` the callers' labels. `saved_after` is the share of
     the window's unlearned decisions that the turn's challenger keeps.
     """
@@ -220,7 +219,8 @@ async def _request(
         if people.random() < scenario.feedback:
             label = people.choice(label_names) if people.random() < scenario.error else truth
             labels.append(Feedback(place, label))
-    if side.farthest < math.inf and period.noticed_after is None:
+    novelty = service.version.novelty
+    if novelty and novelty.alarm and period.noticed_after is None:
         period.noticed_after = period.late
     if labels:
         await service.feedback(request_id, None, labels)

@@ -47,6 +47,11 @@ class NoveltyWatch:
         """The evidence so far, 1 at first."""
         return self._alarm.e_value
 
+    @property
+    def alarm(self) -> bool:
+        """Whether new classes have been noticed."""
+        return self._alarm.alarm
+
     def add(self, judgements: Sequence[Judgement]) -> None:
         """Queue judged items for the next check."""
         self._waiting += [judgement.novelty for judgement in judgements[: MOST - len(self._waiting)]]
@@ -57,7 +62,7 @@ class NoveltyWatch:
         """Bet on the gathered items, and update the log and the metrics."""
         novelty_N, self._waiting = np.array(self._waiting), []
         self._alarm.observe((novelty_N > self._reference.threshold).astype(np.float64))
-        if self._alarm.alarm and self._reference.farthest is not None:
+        if self.alarm and self._reference.farthest is not None:
             self._escalate_novel(self._reference.farthest)
         try:
             if self._log:
