@@ -83,6 +83,7 @@ class SourceConfig(Component):
 
     family: ClassVar[Family] = FAMILIES["source"]
     opens_quickly: ClassVar[bool] = False  # `build` reads at most a few rows
+    needs_cluster: ClassVar[bool] = False  # `build` needs a connection to Ray
 
     kind: str = Field("", description="Chooses the kind of source.")
 

@@ -1,4 +1,4 @@
-"""Labelled rows from whatever Ray Data reads: Parquet, Iceberg, Delta Sharing, Lance, and all else with a `read_*`."""
+"""Labelled rows from every reader of Ray Data, such as `read_iceberg`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +24,7 @@ from kcm.redact import redacted_values
 from kcm.tasks.readers.columns import FoundTable
 from kcm.tasks.readers.files import TableSourceConfig
 from pipelines.batch.on_cluster import silence_ray_data
-from pipelines.cluster.config import ClusterConfig
-from pipelines.cluster.connection import connected
+from pipelines.cluster.config import is_connected
 
 _READ = "read_"
 _ROWS_AT_ONCE = 16_384
@@ -34,9 +33,10 @@ _ROWS_AT_ONCE = 16_384
 class RaySource(TableSourceConfig):
     """The rows of any reader of Ray Data, in the order of their ids, since its blocks have none.
 
-    Ray reads and sorts them. They are then a Parquet file below the assets, named after its content. Without a
-    connection to a cluster, Ray starts on this machine until they are read.
+    Ray reads and sorts them. They become a Parquet file below the assets, named after its content.
     """
+
+    needs_cluster: ClassVar[bool] = True
 
     read: str = Field(description="What is read, X of ray.data.read_X: parquet, iceberg, lance, …")
     args: dict[str, Any] = Field(
@@ -68,13 +68,16 @@ class RaySource(TableSourceConfig):
     def tables(self, assets_dir: Path) -> list[FoundTable]:
         """One table with all rows; the process that asks for it reads it, since other nodes may not see it.
 
-        Raises ConfigError for a variable or a package that is missing, DataError for whatever else the reader raises.
+        Raises ConfigError without a connection to Ray and for a variable or a package that is missing, DataError for
+        whatever else the reader raises.
         """
+        if not is_connected():
+            raise ConfigError("Ray reads a source of the kind 'ray', and is not connected", where="source.kind")
         folder = assets_dir / "ray"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as draft:
             file = Path(draft) / "rows.parquet"
-            with connected(ClusterConfig()), _reading(self.name):
+            with _reading(self.name):
                 self._export(file)
             path = folder / f"{sha256_of(file)[:32]}.parquet"
             if not path.exists():
@@ -91,9 +94,7 @@ class RaySource(TableSourceConfig):
         with DataContext.current(context):
             dataset = reader(**args)
         schema = dataset.schema()
-        if schema is None:
-            raise DataError("there are no rows", where=self.name)
-        if self.id_column in schema.names:  # otherwise the layout of the columns says what is missing
+        if schema and self.id_column in schema.names:  # otherwise the layout of the columns says what is missing
             dataset = dataset.sort(self.id_column)
         writer = None
         for batch in dataset.iter_batches(batch_size=_ROWS_AT_ONCE, batch_format="pyarrow"):
@@ -151,5 +152,4 @@ def _reason(error: BaseException) -> str:
     """The first line of what a task of Ray raised, or of the error itself."""
     while isinstance(error, RayError) and isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

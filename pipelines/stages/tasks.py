@@ -110,6 +110,8 @@ class Tasks(Stage):
 
         So faults of the data and its labels stop the run before hours of encoding.
         """
+        if self.tasks.source.needs_cluster:
+            context.connect()
         source = self.tasks.source.build(context.assets_path, vector_columns(self.encoder))
         control, key = context.store.control, source_key(source, self._decides())
         known = control.get(key) if key else None

@@ -1,16 +1,22 @@
 """Any reader of Ray Data is a source: the same rows as from files, and what cannot be read is said in one line."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import yaml
 
 from kcm.config import Config, parse_config
 from kcm.errors import ConfigError, DataError
 from kcm.tasks.readers.files import FilesSource
 from kcm.tasks.sources import Source, SourceConfig
+from tests.integration.pipeline.test_precomputed import rows, values_of
 
 
 class Run(Config):
@@ -51,6 +57,16 @@ class TestOnACluster:
         again = source("parquet", tmp_path, vectors=("embedding",), paths=str(tmp_path / "blocks"))
         assert again.shards[0].stamp() == read.shards[0].stamp()  # the same rows are the same file
 
+    def test_tensors_are_vectors(self, tmp_path: Path) -> None:
+        """Promise: Ray Data writes what an encoder gives as tensors, and they are read as lists are."""
+        records = [
+            {"id": str(n), "text": f"text {n}", "label": n % 2, "embedding": np.full(3, float(n))} for n in range(9)
+        ]
+        encoded = ray.data.from_items(records).map_batches(lambda batch: batch, batch_format="numpy")
+        encoded.write_parquet(str(tmp_path / "t"))
+        found = source("parquet", tmp_path, vectors=("embedding",), paths=str(tmp_path / "t"))
+        assert [row.vector.tolist() for row in found.records if row.vector is not None] == [[n] * 3 for n in range(9)]
+
     def test_what_a_reader_lacks_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"cannot read the rows: .*missing .*'paths'"):
             source("parquet", tmp_path, path=str(tmp_path))
@@ -68,6 +84,19 @@ class TestOnACluster:
         for key, wrong, near in (("text_column", "txt", "text"), ("id_column", "idd", "id")):
             with pytest.raises(DataError, match=rf"no column '{wrong}' .*ray\.data\.read_parquet.*mean '{near}'"):
                 source("parquet", tmp_path, columns={key: wrong}, paths=str(tmp_path / "rows"))
+
+
+@pytest.mark.integration
+def test_a_run_connects_to_ray_before_it_reads(tmp_path: Path) -> None:
+    """Promise: a run connects even if nothing else in it is large enough for Ray."""
+    values = values_of(rows(), tmp_path)
+    source = {"kind": "ray", "read": "parquet", "args": {"paths": str(tmp_path / "rows.parquet")}, "id_column": "id"}
+    values["tasks"]["source"] = source | {"text_column": None}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "jobs.cli", "run", str(tmp_path / "config.yaml"), "--until", "tasks"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "storage" / "artefacts" / "tasks").glob("*/manifest.json"))) == 1
 
 
 @pytest.mark.parametrize(
