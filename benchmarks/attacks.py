@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from itertools import groupby
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
 import httpx
@@ -31,29 +31,38 @@ from benchmarks.script import options
 
 MAX_BLOCK_MS, MAX_WAIT_S = 50.0, 1.0
 NUM_INNOCENTS, PAUSE_S = 2, 0.05
+ELSEWHERE = "127.0.0.2"  # another address than the attacker's
 
 
-@dataclass
 class Innocents:
-    """Clients in threads of their own that ask what anybody might, again and again."""
+    """Clients in processes of their own that ask what anybody might, again and again, until the attack is over."""
 
-    target: Target
-    body: dict[str, Any]
-    statuses: Counter[int] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
+    def __init__(self, url: str, body: dict[str, Any]) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.seconds: list[float] = []
+        # The attacker opens a thousand connections in this process, and its threads would wait for it, not for the
+        # replica.
+        spawn = get_context("spawn")
+        ends = [spawn.Pipe() for _ in range(NUM_INNOCENTS)]
+        self._processes = [spawn.Process(target=ask, args=(url, body, theirs)) for _, theirs in ends]
+        self._ends = [ours for ours, _ in ends]
 
     def __enter__(self) -> Innocents:
-        self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(NUM_INNOCENTS)]
-        for thread in self._threads:
-            thread.start()
+        for process in self._processes:
+            process.start()
+        for end in self._ends:
+            end.recv()  # it has been answered once
         return self
 
     def __exit__(self, *_: object) -> None:
         time.sleep(0.5)  # requests that waited behind the attack are also answered
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
+        for end in self._ends:
+            end.send("done")
+        for end, process in zip(self._ends, self._processes, strict=True):
+            statuses, seconds = end.recv()
+            self.statuses += statuses
+            self.seconds += seconds
+            process.join()
 
     @property
     def num_failed(self) -> int:
@@ -66,15 +75,26 @@ class Innocents:
         p50, p99, longest = 1000 * np.quantile(self.seconds, [0.5, 0.99, 1])
         return f"{self.num_failed} of {self.statuses.total()} failed, {p50:.0f}/{p99:.0f}/{longest:.0f} ms"
 
-    def _ask(self) -> None:
-        with httpx.Client(headers={"authorization": f"Bearer {KEYS['eve']}"}, timeout=60.0) as http:
-            while not self._done.wait(PAUSE_S):
-                started = time.perf_counter()
-                try:
-                    self.statuses[http.post(f"{self.target.url}/v1/predict", json=self.body).status_code] += 1
-                except httpx.HTTPError:
-                    self.statuses[0] += 1
-                self.seconds.append(time.perf_counter() - started)
+
+def ask(url: str, body: dict[str, Any], end: Connection) -> None:
+    """Ask until `end` says that all is done, then send how many were answered with which status, and the seconds."""
+    statuses: Counter[int] = Counter()
+    seconds: list[float] = []
+    from_elsewhere = httpx.HTTPTransport(local_address=ELSEWHERE)
+    headers = {"authorization": f"Bearer {KEYS['eve']}"}
+    with httpx.Client(headers=headers, timeout=60.0, transport=from_elsewhere) as http:
+        while True:
+            started = time.perf_counter()
+            try:
+                statuses[http.post(f"{url}/v1/predict", json=body).status_code] += 1
+            except httpx.HTTPError:
+                statuses[0] += 1
+            seconds.append(time.perf_counter() - started)
+            if len(seconds) == 1:
+                end.send("begun")
+            if end.poll(PAUSE_S):
+                break
+    end.send((statuses, seconds))
 
 
 def proxies() -> set[int]:
@@ -97,7 +117,7 @@ def play(attack: Attack, served: Target) -> list[str]:
 
     weighed = by_client(attack.play) if attack.weighs else None
     by_client(lambda client: client.measured(begin=True))
-    with Innocents(served, innocent(attack.kind)) as innocents:
+    with Innocents(served.url, innocent(attack.kind)) as innocents:
         time.sleep(0.5)
         outcome = by_client(attack.play)
     blocks = by_client(Client.measured)["block_ms"]

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kcm.errors import KcmError
 from pipelines.serve.http.heads import limit_heads
+from pipelines.serve.http.turns import InTurn
 
 GONE = "the replica that handled this request has died"
 CLIENT_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
@@ -54,7 +55,7 @@ def span_processors() -> list[Any]:
 def middleware() -> list[Middleware]:
     """The middlewares that Ray Serve puts in front of itself; its HTTP server gets limits for heads."""
     limit_heads()
-    return [Middleware(UnansweredIs503), Middleware(WithoutClientHeaders)]
+    return [Middleware(InTurn), Middleware(UnansweredIs503), Middleware(WithoutClientHeaders)]
 
 
 class UnansweredIs503:
