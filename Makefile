@@ -2,6 +2,7 @@
 #   make demo       fetch the assets, run the main job, print the result table
 #   make label      label 1,000 texts by a real language model on this machine
 #   make serve      serve the model that the demo registered
+#   make cluster    the whole pipeline on a Ray cluster of three nodes on this machine, with a killed worker and a lost node
 #   make test       lint, unit tests, integration tests on the real assets
 #   make test-slow  what `make test` leaves out: lost nodes, killed runs, a browser, a language model, long series
 #   make check      lint and all unit tests, which need no assets
@@ -10,7 +11,7 @@
 #   make docs       the documentation as a site, in site/
 
 .DELETE_ON_ERROR:
-.PHONY: docs demo label serve test promises test-slow test-assets check lint size constraints python clean
+.PHONY: docs demo label serve cluster test promises test-slow test-assets check lint size constraints python clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -34,6 +35,11 @@ label: $(INSTALLED)
 
 serve: $(INSTALLED)
 	$(BIN)/kcm serve $(CONFIG)
+
+# `make cluster ARGS=--keep` leaves the dashboard, MLflow's page and the service open.
+cluster: $(INSTALLED)
+	$(BIN)/python tools/assets.py
+	$(BIN)/python tools/cluster.py $(ARGS)
 
 # `make test RETRY=1`: failed tests run once more, alone, and both results are printed. A machine that stalls for seconds
 # looks like a fault to a test that waits for a process.

@@ -41,7 +41,9 @@ def result_console() -> Console:
 
 def result_view(result: Numbers) -> Group:
     """A finished run on one screen; its report has the rest."""
-    return Group(*_summary(result), *_learned(result), _outcomes(alone(result)), _beside(result), *_outlook(result))
+    return Group(
+        *_summary(result), *learned_view(result), _outcomes(alone(result)), beside_view(result), *_outlook(result)
+    )
 
 
 def _summary(result: Numbers) -> Iterator[Table | Text]:
@@ -75,7 +77,7 @@ def _with_note(text: str, note: str) -> Text:
     return Text.assemble(text, (f"\n{note}" if note else "", "dim"))
 
 
-def _learned(result: Numbers) -> Iterator[Table | Text]:
+def learned_view(result: Numbers) -> Iterator[Table | Text]:
     """The small model's accuracy on each task after each task, and what was forgotten; of many tasks the last ones."""
     matrix, names = deployed(result)[1].get("accuracy_matrix") or [], task_names(result)
     if len(matrix) < 2:
@@ -99,7 +101,7 @@ def forgotten_words(loss: float) -> str:
     return f"{unsigned_points(loss)} lost, on average over the earlier tasks, since each was learned"
 
 
-def _beside(result: Numbers) -> Table:
+def beside_view(result: Numbers) -> Table:
     """All trained small models."""
     rows: list[dict[str, str | Text]] = []
     for who, side in collaborators(result).items():
